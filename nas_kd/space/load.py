@@ -1,0 +1,52 @@
+"""Find a space by the name of a module in search_spaces or by the path of a Python file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from nas_kd.errors import SettingError, nearest
+from nas_kd.space.elastic import ElasticSpace
+
+
+def space_names() -> list[str]:
+    """Return the names of the spaces that ``search_spaces`` ships."""
+    spec = importlib.util.find_spec("search_spaces")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return sorted(p.stem for folder in folders for p in Path(folder).glob("*.py") if not p.stem.startswith("_"))
+
+
+def _module(name: str) -> ModuleType:
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise SettingError("space", name, "the path of an existing .py file", "check the path")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None  # a .py path always has both
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    if name not in (names := space_names()):
+        legal = "a module of search_spaces or the path of a .py file with a SPACE"
+        raise SettingError("space", name, legal, nearest(name, names))
+    return importlib.import_module(f"search_spaces.{name}")
+
+
+def load_space(name: str) -> ElasticSpace:
+    """Load a search space.
+
+    Args:
+        name: module in search_spaces, such as ``resnet_cifar``, or a path such as ``my/space.py``.
+
+    Returns:
+        The module's ``SPACE``.
+
+    Raises:
+        SettingError: there is no such module or file, or it has no SPACE.
+    """
+    space = getattr(_module(name), "SPACE", None)
+    if not isinstance(space, ElasticSpace):
+        raise SettingError("space", name, "a module whose SPACE is an ElasticSpace", "define SPACE in it")
+    return space
