@@ -1,0 +1,91 @@
+"""A plain network built from a resolved layer list: it needs neither a space nor an arch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.nn.basic import BasicBlock
+from nas_kd.nn.ends import Head, Stem
+from nas_kd.nn.mbconv import MBConv
+from nas_kd.nn.output import Output
+
+
+def build_block(layer: Mapping[str, Any]) -> nn.Module:
+    """Build one residual block.
+
+    Args:
+        layer: an entry of ``ElasticSpace.layers`` that belongs to a stage.
+
+    Raises:
+        SettingError: its ``op`` is unknown.
+    """
+    if layer["op"] == "basic":
+        return BasicBlock(layer["in"], layer["mid"], layer["out"], layer["stride"])
+    if layer["op"] == "mbconv":
+        names = ("in", "mid", "out", "stride", "kernel", "se", "act")
+        return MBConv(*(layer[name] for name in names))
+    raise SettingError("layers.op", layer["op"], "basic or mbconv", "was arch.json written by a newer version?")
+
+
+class StaticStage(nn.Module):
+    """The blocks of one stage.
+
+    Args:
+        layers: the stage's entries of ``ElasticSpace.layers``.
+    """
+
+    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(build_block(layer) for layer in layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, I, H, W) to (B, O, H', W') after and before the last activation."""
+        pre = x
+        for layer in self.layers:
+            x, pre = layer(x)
+        return x, pre
+
+
+class StaticNet(nn.Module):
+    """One architecture as an ordinary module with ordinary norms.
+
+    Args:
+        layers: what ``ElasticSpace.layers`` returned, or the content of ``arch.json``.
+    """
+
+    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self.layers_spec = [dict(layer) for layer in layers]
+        first, *blocks, last = self.layers_spec
+        self.stem = Stem(first["in"], first["out"], first["stride"], first["act"])
+        numbers = sorted({layer["stage"] for layer in blocks})
+        self.stages = nn.ModuleList(
+            StaticStage([layer for layer in blocks if layer["stage"] == number]) for number in numbers
+        )
+        self.head = Head(last["in"], last["features"], last["out"], last["act"])
+
+    def forward_stages(self, x: Tensor) -> Output:
+        """Run the network and return its features.
+
+        Args:
+            x: (B, in_chans, H, W).
+
+        Returns:
+            Logits, stage features and pooled features.
+        """
+        x = self.stem(x)
+        stages, pre = [], []
+        for stage in self.stages:
+            x, before = stage(x)
+            stages.append(x)
+            pre.append(before)
+        logits, pooled = self.head(x)
+        return Output(logits, stages, pre, pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_chans, H, W) to logits (B, C)."""
+        return self.forward_stages(x).logits

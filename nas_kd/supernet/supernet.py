@@ -1,0 +1,108 @@
+"""One network whose weights all architectures of a space share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.nn.elastic import centre, prefix
+from nas_kd.nn.ends import ElasticHead, ElasticStem
+from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
+from nas_kd.nn.output import Output
+from nas_kd.nn.stage import ElasticStage
+from nas_kd.nn.static import StaticNet
+from nas_kd.space.arch import Arch
+from nas_kd.space.elastic import ElasticSpace
+
+
+class Supernet(nn.Module):
+    """All architectures of a space in one set of weights; the arch is an argument, never a state.
+
+    Args:
+        space: the space.
+        num_classes: classes of the head.
+        in_chans: channels of the input image.
+    """
+
+    def __init__(self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3) -> None:
+        super().__init__()
+        self.space, self.num_classes, self.in_chans = space, num_classes, in_chans
+        self.stem = ElasticStem(in_chans, space.stem.width, space.stem.stride, space.stem.act)
+        self.stages = nn.ModuleList(
+            ElasticStage(stage, space.in_widths(index)) for index, stage in enumerate(space.stages)
+        )
+        self.head = ElasticHead(space.stages[-1].widths[-1], space.head.features, num_classes, space.head.act)
+        for name, module in self.named_modules():
+            if isinstance(module, ElasticBatchNorm2d):
+                module.path = name
+
+    def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
+        """Run the subnet of an arch.
+
+        Args:
+            x: (B, in_chans, H, W).
+            arch: an arch of the space.
+            norm: calibrated statistics of this arch; None takes the batch's (training mode only).
+
+        Returns:
+            Logits (B, C).
+        """
+        return self.forward_stages(x, arch, norm).logits
+
+    def forward_stages(
+        self, x: Tensor, arch: Arch, norm: NormValues | Recorder | None = None, *,
+        dropout: float = 0.0, drop_path: float = 0.0,
+    ) -> Output:  # fmt: skip
+        """Run the subnet of an arch and return its features.
+
+        Args:
+            x: (B, in_chans, H, W).
+            arch: an arch of the space.
+            norm: calibrated statistics of this arch, or a recorder; None takes the batch's.
+            dropout: share of pooled features to drop before the classifier.
+            drop_path: stochastic depth rate of the deepest stage; earlier stages get a proportional share.
+
+        Returns:
+            Logits, stage features and pooled features.
+
+        Raises:
+            SettingError: the arch belongs to another space.
+            RuntimeError: evaluation mode without ``norm``.
+        """
+        if arch.space != self.space.hash:
+            self.space.validate(arch)  # raises, and says why
+        if norm is None and not self.training:
+            raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")
+        x = self.stem(x, norm)
+        stages, pre = [], []
+        for index, (stage, candidate) in enumerate(zip(self.stages, arch.stages, strict=True)):
+            x, before = stage(x, candidate, norm, drop_path * (index + 1) / len(self.stages))
+            stages.append(x)
+            pre.append(before)
+        logits, pooled = self.head(x, norm, dropout)
+        return Output(logits, stages, pre, pooled)
+
+    @torch.no_grad()
+    def extract(self, arch: Arch, norm: NormValues | None = None) -> StaticNet:
+        """Cut one architecture out as a plain network with a copy of the shared weights.
+
+        Args:
+            arch: an arch of the space.
+            norm: calibrated statistics of this arch; None leaves fresh running statistics.
+
+        Returns:
+            A network whose outputs equal the subnet's to the bit on a CPU, in this supernet's mode.
+        """
+        student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
+        shared = dict(self.named_parameters())
+        for name, parameter in student.named_parameters():
+            weight = shared[name]
+            if weight.ndim == 4:
+                weight = centre(weight, parameter.shape[-1])
+            parameter.copy_(prefix(weight, *parameter.shape[:2]))
+        if norm is not None:
+            for name, module in student.named_modules():
+                if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                    module.running_mean.copy_(norm[name][0])
+                    module.running_var.copy_(norm[name][1])  # type: ignore[union-attr]
+        return student.to(next(self.parameters()).device).train(self.training)
