@@ -1,0 +1,247 @@
+"""Files written so that a kill at any moment leaves them readable: atomic files, JSON, append-only CSV."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.errors import SettingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what to do.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        SettingError: in place of the OSError of a full or read-only disk.
+    """
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    denied = "permission is denied"
+    shut = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
+    try:
+        yield
+    except OSError as error:
+        if error.errno in full:
+            mend = "free space and give the same command again: finished work is kept"
+            raise SettingError(
+                "run", str(path), f"a folder with space left ({full[error.errno]})", mend
+            ) from error
+        if error.errno in shut:
+            legal = f"a folder that can be written ({shut[error.errno]})"
+            raise SettingError("run", str(path), legal, "choose another --run") from error
+        raise
+
+
+def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str) -> None:
+    """Write a file so that a reader, or the next start after a kill, sees the old one or the new one whole.
+
+    Args:
+        path: the file; its folder exists.
+        content: what it shall hold; text is written as UTF-8.
+
+    Raises:
+        SettingError: the disk is full or read-only; the old file is untouched.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with on_disk(path):
+        try:
+            with open(part, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def atomic_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON, atomically; NaN and infinities become null, which JSON has.
+
+    Args:
+        path: the file.
+        value: dicts, lists, tuples and scalars; numpy and torch scalars count as their Python value.
+
+    Raises:
+        SettingError: the disk is full or read-only.
+        TypeError: the value holds something else.
+    """
+    atomic_write(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Make a value fit for JSON: tuples and sets as lists, numpy and torch scalars as Python's, NaN as None.
+
+    Args:
+        value: dicts, lists, tuples, sets and scalars.
+
+    Returns:
+        The same in plain values.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        return [plain(item) for item in (sorted(value) if isinstance(value, frozenset | set) else value)]
+    value = _scalar(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _scalar(value: Any) -> Any:
+    """Give the Python value of a numpy or torch scalar."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its value.
+
+    Raises:
+        SettingError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # also UnicodeDecodeError
+        mend = f"delete {path.parent} and give the same command again"
+        raise SettingError("run", str(path), "the JSON that nas_kd wrote", mend) from error
+
+
+class CsvLog:
+    """An append-only CSV file: every row is on the disk when `append` returns.
+
+    Floats are written by repr and so read back exactly. A last line that a kill left half-written is dropped
+    on opening.
+
+    Args:
+        path: the file; it appears with its first row.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists():
+            data = self.path.read_bytes()
+            if data and not data.endswith(b"\n"):
+                atomic_write(self.path, data[: data.rfind(b"\n") + 1])
+
+    @property
+    def columns(self) -> list[str]:
+        """The header; empty before the first row."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            return next(csv.reader(file), [])
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row.
+
+        Args:
+            row: column to scalar; the first row fixes the columns and their order; None is an empty cell.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+            ValueError: the columns are not the header's.
+        """
+        self.extend([row])
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows with one write.
+
+        Args:
+            rows: as for `append`.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+            ValueError: the columns are not the header's.
+        """
+        if not rows:
+            return
+        header = self.columns
+        columns = header or list(rows[0])
+        lines = [] if header else [columns]
+        for row in rows:
+            if set(row) != set(columns):
+                raise ValueError(
+                    f"{self.path.name}: row has columns {sorted(row)}, file has {sorted(columns)}"
+                )
+            lines.append([_cell(row[column]) for column in columns])
+        with on_disk(self.path):
+            # one write call: a kill leaves at most one half line, and rows of two processes never mix
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(handle, _csv(lines))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Read all rows as text."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def frame(self) -> pd.DataFrame:
+        """Read all rows, floats exactly as they were appended."""
+        return read_frame(self.path)
+
+    def cut(self, column: str, value: float) -> None:
+        """Drop the rows that a checkpoint does not know of.
+
+        Args:
+            column: a numeric column, such as ``"epoch"``.
+            value: rows with more than this go.
+        """
+        rows = self.rows()
+        kept = [list(row.values()) for row in rows if float(row[column]) <= value]
+        if len(kept) < len(rows):
+            atomic_write(self.path, _csv([self.columns, *kept]))
+
+
+def _cell(value: Any) -> str:
+    value = _scalar(value)
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise TypeError(f"a CSV cell is a scalar, not {type(value).__name__}")
+    text = "" if value is None else repr(value) if isinstance(value, float) else str(value)
+    return text.replace("\n", " ").replace("\r", " ")  # a row is a line
+
+
+def _csv(lines: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file of a run, floats exactly as they were written; an absent file is an empty frame.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its rows.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.exists() or not path.stat().st_size:
+        return pd.DataFrame()
+    return pd.read_csv(path, float_precision="round_trip")

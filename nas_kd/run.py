@@ -1,0 +1,295 @@
+"""The run folder: what was done with which inputs, what it gave, and whether it may go on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd import __version__
+from nas_kd.errors import SettingError
+from nas_kd.files import CsvLog, atomic_json, atomic_write, on_disk, plain, read_json
+from nas_kd.progress import in_worker, spoken
+from nas_kd.stage import Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas_kd.stage import Plain
+
+__all__ = ["CsvLog", "Run", "Stage", "atomic_json", "atomic_write", "status"]
+
+PACKAGES = ("torch", "torchvision", "timm", "optuna", "numpy", "scipy", "pandas", "scikit-learn")
+
+
+class Run:
+    """A run folder, made when absent.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        SettingError: the path is a file, a folder of something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if in_worker():  # the parent has checked
+            self.timing = CsvLog(self.path / "timing.csv")
+            return
+        check_folder(self.path)
+        with on_disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            # a megabyte that can be written now finds a full or read-only disk before hours of work do
+            probe = self.path / f".probe.{os.getpid()}.tmp"
+            try:
+                with open(probe, "wb") as file:
+                    file.write(bytes(2**20))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+        self.record_env({})
+        self.timing = CsvLog(self.path / "timing.csv")
+        if not self.timing.columns:  # here and not with the first row: workers may write that one together
+            atomic_write(self.timing.path, "stage,what,seconds\n")
+
+    @staticmethod
+    def of(run: str | Path | Run | None) -> Run | None:
+        """Take what users give as ``run=``.
+
+        Args:
+            run: a folder, a Run, or None for work that leaves no files.
+
+        Returns:
+            The Run, or None.
+        """
+        return run if run is None or isinstance(run, Run) else Run(run)
+
+    def stage(self, name: str, inputs: Mapping[str, Plain]) -> Stage:
+        """Open a stage's folder; see `Stage`.
+
+        Args:
+            name: the folder below the run.
+            inputs: everything that determines the stage's result.
+
+        Returns:
+            The stage, perhaps already done.
+
+        Raises:
+            SettingError: the folder holds results of other inputs.
+        """
+        return Stage(self, name, inputs)
+
+    def latency(self, row: Mapping[str, Any]) -> None:
+        """Add a row to latency.csv, apart from results because it is never the same twice.
+
+        Args:
+            row: column to scalar, units in the column names.
+        """
+        CsvLog(self.path / "latency.csv").append(row)
+
+    def record_config(self, text: str) -> None:
+        """Keep the resolved configuration as config.yaml.
+
+        Args:
+            text: YAML that gives the same run again.
+        """
+        atomic_write(self.path / "config.yaml", text)
+
+    def record_space(self, space: Mapping[str, Any]) -> None:
+        """Keep the search space as space.json.
+
+        Args:
+            space: its name, hash and description in plain values.
+
+        Raises:
+            SettingError: the run was made in another space.
+        """
+        path = self.path / "space.json"
+        given = plain(space)
+        if not path.exists():
+            atomic_json(path, given)
+            return
+        old = read_json(path)
+        changed = [key for key in {**old, **given} if old.get(key) != given.get(key)]
+        if changed:
+            raise SettingError(
+                "space",
+                given.get("name"),
+                f"the space of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})",
+                "use another --run",
+            )
+
+    def record_data(self, frame: pd.DataFrame) -> None:
+        """Keep the list of images, labels and splits as data.csv.
+
+        Args:
+            frame: one row an image.
+
+        Raises:
+            SettingError: the run was made with other data.
+        """
+        path = self.path / "data.csv"
+        text = frame.to_csv(index=False)
+        if not path.exists():
+            atomic_write(path, text)
+        elif path.read_text() != text:
+            legal = f"the images, labels and splits listed in {path}"
+            raise SettingError(
+                "data", f"{len(frame)} images", legal, "use another --run, or the data of then"
+            )
+
+    def record_env(self, env: Mapping[str, Any]) -> None:
+        """Keep versions, processor, device and threads as env.json; warn by one line when they changed.
+
+        Args:
+            env: what to add to the versions, such as `nas_kd.runtime.Runtime.env`.
+        """
+        if in_worker():
+            return
+        path = self.path / "env.json"
+        now = plain({**versions(), **env})
+        old = read_json(path) if path.exists() else {}
+        changed = [f"{key} {old[key]} -> {now[key]}" for key in now if key in old and old[key] != now[key]]
+        if changed:
+            began = f"{self.path} began with other versions: {', '.join(changed)}"
+            self.say(f"warning: numbers may differ in their last digits, {began}")
+        if now.keys() - old.keys():
+            atomic_json(path, {**now, **old})
+
+    def say(self, message: str) -> None:
+        """Show a line and keep it in log.txt.
+
+        Args:
+            message: the line.
+        """
+        if not in_worker():
+            print(message, file=sys.stderr, flush=True)
+        with on_disk(self.path), open(self.path / "log.txt", "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def write_status(self, state: Mapping[str, Any]) -> None:
+        """Keep what is being done as status.json.
+
+        Args:
+            state: stage, state, done, total, unit, eta_seconds, last.
+        """
+        atomic_json(self.path / "status.json", {**state, "pid": os.getpid(), "updated": time.time()})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from working in the folder meanwhile; a kill frees it.
+
+        Raises:
+            SettingError: another command is working in the folder.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: two commands at once go unnoticed
+            yield
+            return
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                legal = "a folder no other command is working in"
+                raise SettingError(
+                    "run", str(self.path), legal, "wait for it, or use another --run"
+                ) from error
+            yield
+
+
+def check_folder(path: Path) -> None:
+    """Check that a path may become, or is, a run folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        SettingError: it is a file or holds something else.
+    """
+    legal = "a new or empty folder, or one that nas_kd made"
+    if path.exists() and not path.is_dir():
+        raise SettingError("run", str(path), f"{legal} (this is a file)", "use another --run")
+    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        env = path / "env.json"
+        if not env.is_file() or "nas_kd" not in read_json(env):
+            raise SettingError("run", str(path), f"{legal} (this holds other files)", "use another --run")
+
+
+def versions() -> dict[str, str | int | None]:
+    """Name the machine and the versions that numbers depend on, without importing them."""
+    found: dict[str, str | int | None] = {"nas_kd": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        **found,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+    }
+
+
+def status(run: str | Path) -> str:
+    """Tell where a run stands, from its files only: it may be working in another process.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        A table of stages with their last row of metrics, then what is being done and until when.
+
+    Raises:
+        SettingError: the folder is no run.
+    """
+    path = Path(run)
+    if not (path / "env.json").is_file():
+        raise SettingError("run", str(path), "a folder that nas_kd made", "give the --run of a command")
+    lines = []
+    files = sorted(path.glob("**/stage.json"), key=lambda file: file.stat().st_mtime)
+    for file in files:
+        name = str(file.parent.relative_to(path))
+        rows = CsvLog(file.parent / "metrics.csv").rows()
+        last = "  ".join(f"{key}={_short(value)}" for key, value in rows[-1].items() if value) if rows else ""
+        lines.append((name, "done" if read_json(file)["done"] else "begun", last))
+    width = max((len(name) for name, _, _ in lines), default=0)
+    table = [f"{name:{width}}  {state:5}  {last}".rstrip() for name, state, last in lines] or [
+        "no stage has begun"
+    ]
+    now = path / "status.json"
+    if now.exists():
+        table.append(_doing(read_json(now)))
+    return "\n".join(table)
+
+
+def _doing(state: Mapping[str, Any]) -> str:
+    last = " ".join(f"{name}={value:.4g}" for name, value in state["last"].items() if value is not None)
+    text = f"{state['stage']} {state['done']}/{state['total']} {state['unit']}"
+    if state["done"] < state["total"] and state["eta_seconds"] is not None:
+        text += f", ETA {spoken(state['eta_seconds'])}"
+    return f"{text}, {spoken(time.time() - state['updated'])} ago" + (f": {last}" if last else "")
+
+
+def _short(cell: str) -> str:
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell

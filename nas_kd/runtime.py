@@ -1,0 +1,200 @@
+"""Where and how work is computed: seeds, device, precision, threads and worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.errors import SettingError, nearest
+from nas_kd.progress import Progress, in_worker
+
+if TYPE_CHECKING:
+    import torch
+    from lightning_fabric import Fabric
+
+__all__ = ["Progress", "Runtime", "check_runtime", "in_worker", "run_jobs", "seed_for", "seeded"]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+# OpenMP threads that spin while they wait make two threads on a busy machine ten times slower than one;
+# libgomp reads these once, so they count only when they are set before torch is imported.
+CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+def seed_for(*parts: int | str) -> int:
+    """Derive the seed of one random draw from what the draw is for.
+
+    Args:
+        parts: what names the draw, such as ``(run seed, "order", epoch)``.
+
+    Returns:
+        An integer in 0 .. 2**63 - 1, the same on every machine and in every process.
+    """
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def seeded(*parts: int | str) -> None:
+    """Seed the global generators of torch, numpy and random, which libraries draw from.
+
+    Args:
+        parts: what names the draws, as in `seed_for`.
+    """
+    import numpy as np
+    import torch
+
+    seed = seed_for(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class Runtime:
+    """Device, precision and threads of one process, by Lightning Fabric.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        precision: one of Fabric's names, such as ``"32-true"`` or ``"bf16-mixed"``.
+        threads: CPU threads torch may use; None leaves torch's own choice.
+
+    Raises:
+        SettingError: the device is not on this machine, or a name is unknown.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "32-true", threads: int | None = None) -> None:
+        check_runtime(device, precision, threads)
+        import torch
+        from lightning_fabric import Fabric
+
+        kind, _, number = device.partition(":")
+        mps = int(torch.backends.mps.is_available())
+        have = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count(), "mps": mps}
+        if int(number or 0) >= have[kind]:
+            legal = [name for name, count in have.items() if count]
+            raise SettingError(
+                "device", device, f"one of {', '.join(legal)} on this machine", "use device=auto"
+            )
+        if threads is not None:
+            torch.set_num_threads(threads)
+        devices: Any = [int(number)] if number and kind != "cpu" else 1
+        self.fabric: Fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        """The device that tensors and networks belong on."""
+        return self.fabric.device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Enter the precision of this runtime for a forward pass."""
+        return self.fabric.autocast()
+
+    def env(self) -> dict[str, str | int]:
+        """Name what this runtime adds to env.json: bit-identical numbers need all of it unchanged."""
+        import torch
+
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else self.device.type,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def check_runtime(device: str, precision: str, threads: int | None) -> None:
+    """Check a runtime's settings without touching torch or the device.
+
+    Args:
+        device: see `Runtime`.
+        precision: see `Runtime`.
+        threads: see `Runtime`.
+
+    Raises:
+        SettingError: a value is outside its legal range.
+    """
+    kind, colon, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not number.isdecimal()):
+        raise SettingError("device", device, "auto, cpu, cuda, cuda:N or mps", "use device=auto")
+    if precision not in PRECISIONS:
+        raise SettingError("precision", precision, ", ".join(PRECISIONS), nearest(precision, PRECISIONS))
+    if threads is not None and threads < 1:
+        raise SettingError("threads", threads, "an integer of at least 1, or null", "leave it out")
+
+
+def run_jobs(
+    function: Callable[..., Any],
+    jobs: Sequence[Mapping[str, Any]],
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Iterator[Any]:
+    """Call a function once a job in one-thread processes and yield the results in the order of the jobs.
+
+    Args:
+        function: a module-level function; a worker imports it by name.
+        jobs: keyword arguments, one mapping a call; they travel by pickle.
+        workers: number of processes; 1 stays in this process and keeps its threads.
+        progress: advanced by one for every finished job.
+
+    Returns:
+        An iterator over the results.
+
+    Raises:
+        SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are
+            dropped.
+    """
+    if workers < 1:
+        raise SettingError("workers", workers, "an integer of at least 1", "use workers=1")
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            result = function(**job)
+            if progress is not None:
+                progress.advance()
+            yield result
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
+    try:
+        with _environ({"OMP_NUM_THREADS": "1", **CALM_THREADS}):  # processes start while jobs are submitted
+            futures = [pool.submit(function, **job) for job in jobs]
+        if progress is not None:
+            for future in futures:
+                future.add_done_callback(lambda done: None if done.cancelled() else progress.advance())
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
+    import torch
+
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,165 @@
+"""One stage's folder in a run: its inputs, its state while it runs, its facts when it is done."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.errors import SettingError
+from nas_kd.files import CsvLog, atomic_json, atomic_write, on_disk, plain, read_frame, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas_kd.run import Run
+
+    Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
+
+ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "report")
+
+
+class Stage:
+    """One stage's folder: its inputs, its state while it runs, its facts when it is done.
+
+    Get it from `Run.stage`.
+
+    Args:
+        run: the run it belongs to.
+        name: the folder below the run, such as ``"supernet"`` or ``"retrain/1a2b3c/seed_0"``.
+        inputs: everything that determines the result, as plain values; refused when it changed.
+
+    Raises:
+        SettingError: the folder holds results of other inputs.
+    """
+
+    def __init__(self, run: Run, name: str, inputs: Mapping[str, Plain]) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
+            raise ValueError(f"stage name {name!r}: letters, digits, '_', '-', '.', parted by '/'")
+        self.run, self.name, self.folder = run, name, run.path / name
+        self._file = self.folder / "stage.json"
+        given = json.loads(json.dumps(plain(inputs)))
+        if self._file.exists():
+            self._state: dict[str, Any] = read_json(self._file)
+            self._refuse_changes(self._state["inputs"], given)
+        else:
+            self._state = {"inputs": given, "done": False, "facts": {}}
+            with on_disk(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_json(self._file, self._state)
+        for left in self.folder.glob(".*.tmp"):  # of a killed atomic_write
+            left.unlink(missing_ok=True)
+        self.metrics = CsvLog(self.folder / "metrics.csv")
+
+    def _refuse_changes(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        nothing = object()
+        changed = [key for key in {**old, **new} if old.get(key, nothing) != new.get(key, nothing)]
+        if not changed:
+            return
+        was = ", ".join(f"{key}={old[key]!r}" if key in old else f"no {key}" for key in changed)
+        now = ", ".join(f"{key}={new[key]!r}" if key in new else f"no {key}" for key in changed)
+        first = self.name.split("/")[0]
+        later = ORDER[ORDER.index(first) + 1 :] if first in ORDER else ()
+        after = [self.run.path / name for name in later]
+        stale = [str(folder) for folder in (self.folder, *after) if folder.exists()]
+        raise SettingError(
+            ", ".join(changed),
+            now,
+            f"what {self.folder} was made with: {was}",
+            f"use another --run, or delete {' and '.join(stale)}",
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage has ended, by `finish`."""
+        return bool(self._state["done"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `finish` was given; empty before."""
+        return dict(self._state["facts"])
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Mark the stage done.
+
+        Args:
+            facts: its result in plain values, for the stages after it.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+        """
+        self._state = {"inputs": self._state["inputs"], "done": True, "facts": plain(facts)}
+        atomic_json(self._file, self._state)
+
+    def log(self, name: str) -> CsvLog:
+        """Open another append-only CSV file of this stage.
+
+        Args:
+            name: file name, such as ``"trials.csv"``.
+        """
+        return CsvLog(self.folder / name)
+
+    def write_frame(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a whole table as CSV, atomically and without its index.
+
+        Args:
+            name: file name, such as ``"stage_1.csv"``.
+            frame: the table; a float is written by repr.
+        """
+        atomic_write(self.folder / name, frame.to_csv(index=False))
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Read a table of this stage exactly as it was written; an absent one is empty.
+
+        Args:
+            name: file name.
+        """
+        return read_frame(self.folder / name)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the trainer's state to last.pt; a kill meanwhile leaves the previous one.
+
+        Args:
+            state: tensors, plain values and containers of them: it is read back by weights_only.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+        """
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        atomic_write(self.folder / "last.pt", buffer.getbuffer())
+
+    def load(self) -> dict[str, Any] | None:
+        """Read last.pt onto the CPU.
+
+        Returns:
+            The state, or None when nothing was saved.
+
+        Raises:
+            SettingError: the file is damaged.
+        """
+        import pickle
+
+        import torch
+
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            mend = f"delete {self.folder}: the stage then begins anew"
+            raise SettingError("run", str(path), "the state that nas_kd saved, undamaged", mend) from error
+
+    def seconds(self, what: str, seconds: float) -> None:
+        """Add a row to the run's timing.csv.
+
+        Args:
+            what: what took the time, such as ``"epoch"``.
+            seconds: how long, wall clock.
+        """
+        self.run.timing.append({"stage": self.name, "what": what, "seconds": float(seconds)})
