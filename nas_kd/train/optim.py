@@ -1,0 +1,90 @@
+"""Optimisers and the learning rate as a plain function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nas_kd.errors import SettingError
+
+
+def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
+    """Split parameters so that norms and biases are not decayed.
+
+    Args:
+        modules: networks to train.
+        weight_decay: decay of the weights.
+
+    Returns:
+        Two parameter groups: those of two or more dimensions, and the rest without decay.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def sgd(modules: Iterable[nn.Module], *, momentum: float = 0.9, weight_decay: float = 5e-4) -> torch.optim.SGD:
+    """Make SGD with Nesterov momentum; the loop sets the learning rate before every step."""
+    nesterov = momentum > 0.0
+    return torch.optim.SGD(decay_groups(modules, weight_decay), lr=0.0, momentum=momentum, nesterov=nesterov)
+
+
+def adamw(modules: Iterable[nn.Module], *, weight_decay: float = 1e-4) -> torch.optim.AdamW:
+    """Make AdamW; the loop sets the learning rate before every step."""
+    return torch.optim.AdamW(decay_groups(modules, weight_decay), lr=0.0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over a training: linear warm-up, then cosine or exponential decay with constant ending.
+
+    Args:
+        lr: peak learning rate.
+        warmup_epochs: epochs (or a fraction) of linear warm-up from 0.
+        kind: ``cosine`` or ``exponential``.
+        final: share of the peak at which the rate stays constant in the end, 0 to 1; the exponential needs
+            more than 0.
+
+    Source: constant ending: BigNAS (Yu et al. 2020), section 3.3.
+    """
+
+    lr: float
+    warmup_epochs: float = 0.0
+    kind: str = "cosine"
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0.0:
+            raise SettingError("lr", self.lr, "a number above 0")
+        if self.warmup_epochs < 0.0:
+            raise SettingError("warmup_epochs", self.warmup_epochs, "0 or more")
+        if self.kind not in ("cosine", "exponential"):
+            raise SettingError("schedule", self.kind, "cosine or exponential")
+        if not (0.0 <= self.final < 1.0) or (self.kind == "exponential" and self.final == 0.0):
+            raise SettingError("final_lr", self.final, "0 to 1, and above 0 for the exponential schedule")
+
+    def at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Return the learning rate of a step.
+
+        Args:
+            step: number of the step in the whole training, from 0.
+            steps_per_epoch: steps an epoch.
+            epochs: epochs of the whole training.
+
+        Returns:
+            The rate. The cosine reaches ``final`` at the end; the exponential falls so that it would reach a
+            tenth of ``final`` there and so stays constant at ``final`` for the last part.
+        """
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        share = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)  # 0 to 1
+        if self.kind == "cosine":
+            return self.lr * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share)))
+        return self.lr * max(self.final, (self.final / 10.0) ** share)

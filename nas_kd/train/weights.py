@@ -1,0 +1,57 @@
+"""Weights on disk: safetensors, written atomically, checked on reading."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import nn
+
+from nas_kd.errors import SettingError
+from nas_kd.run import atomic_write
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's state as safetensors, in one step."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    atomic_write(path, safetensors_save(state))
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read what ``save_weights`` wrote.
+
+    Args:
+        module: the module to fill.
+        path: the file.
+
+    Raises:
+        SettingError: the file is missing or damaged, or the first tensor that does not fit, by name.
+    """
+    if not path.is_file():
+        raise SettingError("weights", str(path), "an existing .safetensors file", "delete the stage's folder")
+    try:
+        state = safetensors_load(path.read_bytes())
+    except SafetensorError as error:
+        mend = f"delete {path.parent} and give the same command again"
+        raise SettingError("weights", str(path), "an undamaged .safetensors file", mend) from error
+    wanted = module.state_dict()
+    for name in [*wanted, *state]:
+        have, want = state.get(name), wanted.get(name)
+        if have is None or want is None or have.shape != want.shape:
+            shapes = [None if t is None else tuple(t.shape) for t in (have, want)]
+            raise SettingError("weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "another network?")
+    module.load_state_dict(state)
+
+
+@torch.no_grad()
+def weights_hash(module: nn.Module) -> str:
+    """Return twelve hexadecimal digits of the SHA-256 over names and values of a module's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
