@@ -1,0 +1,39 @@
+"""Distillation losses as pure functions: the student first, the teacher second, labels third, then keywords.
+
+Every loss computes in fp32 whatever it is given (float64 stays float64), under autocast too, detaches the
+teacher, and returns a scalar, the mean over the batch.
+"""
+
+from nas_kd.losses.divergence import (
+    adaptive_alpha_divergence,
+    alpha_divergence,
+    js_divergence,
+    kl_divergence,
+    reverse_kl,
+)
+from nas_kd.losses.features import at, fitnet, normalised_mse, nst
+from nas_kd.losses.logits import dist, dkd, kd, kd_ls, logit_mse, standardise
+from nas_kd.losses.relations import cc, pkt, rdm, rkd, sp
+
+__all__ = [
+    "adaptive_alpha_divergence",
+    "alpha_divergence",
+    "at",
+    "cc",
+    "dist",
+    "dkd",
+    "fitnet",
+    "js_divergence",
+    "kd",
+    "kd_ls",
+    "kl_divergence",
+    "logit_mse",
+    "normalised_mse",
+    "nst",
+    "pkt",
+    "rdm",
+    "reverse_kl",
+    "rkd",
+    "sp",
+    "standardise",
+]

@@ -1,0 +1,111 @@
+"""Losses on feature maps: (B, C, H, W), or tokens (B, N, C); the mean over the batch, a scalar."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_kd.losses._common import full_precision, pair, same_shape
+
+
+def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two features of the same shape.
+
+    Args:
+        student: (B, ...) feature, after its adapter if it has one.
+        teacher: (B, ...) feature.
+
+    Returns:
+        Scalar, the mean over all elements.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source:
+        Romero et al., FitNets, arXiv 1412.6550, eq. 3 (there half the sum).
+    """
+    s, t = same_shape(student, teacher)
+    return F.mse_loss(s, t)
+
+
+def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """||teacher - student||^2 / ||teacher||^2 over the whole batch: 1 for a student that says nothing.
+
+    Args:
+        student: (B, ...) feature.
+        teacher: (B, ...) feature of the same shape.
+
+    Returns:
+        Scalar without units, comparable between stages.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    s, t = same_shape(student, teacher)
+    return (s - t).square().sum() / t.square().sum().clamp_min(torch.finfo(t.dtype).tiny)
+
+
+def at(student: Tensor, teacher: Tensor) -> Tensor:
+    """Attention transfer: squared difference of the normalised maps of mean squared activation.
+
+    Args:
+        student: (B, C, H, W).
+        teacher: (B, C', H, W); the channels may differ.
+
+    Returns:
+        Scalar in 0 .. 2 / (H W), the mean over batch and places.
+
+    Raises:
+        ValueError: the maps differ in size.
+
+    Source:
+        Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2, in the form of the authors' code.
+    """
+    s, t = _maps(student, teacher)
+    attention_s = F.normalize(s.square().mean(1), dim=1)  # (B, HW)
+    attention_t = F.normalize(t.square().mean(1), dim=1)
+    return (attention_s - attention_t).square().mean()
+
+
+def nst(student: Tensor, teacher: Tensor) -> Tensor:
+    """Neuron selectivity transfer: squared MMD of the channels' maps with the kernel (u.v)^2.
+
+    Args:
+        student: (B, C, H, W).
+        teacher: (B, C', H, W); the channels may differ.
+
+    Returns:
+        Scalar >= 0, up to rounding.
+
+    Raises:
+        ValueError: the maps differ in size.
+
+    Source:
+        Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, which need neither the memory
+        nor the time of the broadcast form.
+    """
+    s, t = _maps(student, teacher)
+    with full_precision(s):
+        s, t = F.normalize(s, dim=2), F.normalize(t, dim=2)  # each channel has norm 1 over the places
+        return _kernel(s, s) + _kernel(t, t) - 2 * _kernel(s, t)
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of (u.v)^2 over the batch and all pairs of channels; a (B, C, N), b (B, C', N)."""
+    return torch.bmm(a, b.transpose(1, 2)).square().mean()
+
+
+def _maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as (B, C, places), checked to have the same places."""
+    s, t = pair(student, teacher)
+    if {s.ndim, t.ndim} - {3, 4} or s.ndim != t.ndim or _places(s) != _places(t):
+        raise ValueError(
+            f"features must be (B, C, H, W) of equal H and W, or (B, N, C) of equal N; "
+            f"got student {tuple(s.shape)} and teacher {tuple(t.shape)}"
+        )
+    return (s.flatten(2), t.flatten(2)) if s.ndim == 4 else (s.transpose(1, 2), t.transpose(1, 2))
+
+
+def _places(x: Tensor) -> torch.Size:
+    return x.shape[2:] if x.ndim == 4 else x.shape[1:2]

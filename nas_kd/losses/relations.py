@@ -1,0 +1,157 @@
+"""Losses on the relations among the samples of a batch: embeddings (B, D), or features that are flattened.
+
+Student and teacher may have different D, for only B x B matrices are compared. All of them see one batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_kd.losses._common import full_precision, pair, pearson
+from nas_kd.losses.divergence import kl_of_log
+
+
+def sp(student: Tensor, teacher: Tensor) -> Tensor:
+    """Similarity-preserving distillation: ||G_s - G_t||_F^2 / B^2 of row-normalised Gram matrices.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...).
+
+    Returns:
+        Scalar in 0 .. 4 / B; blind to rotations and to a common scale of either side.
+
+    Source:
+        Tung and Mori, arXiv 1907.09682, eq. 2 to 4.
+    """
+    s, t = _rows(student, teacher)
+    with full_precision(s):
+        return (F.normalize(s @ s.T, dim=1) - F.normalize(t @ t.T, dim=1)).square().mean()
+
+
+def pkt(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
+    """Probabilistic knowledge transfer: KL of the rows of normalised cosine similarities.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...).
+        eps: smallest similarity, in 0..1, that enters a logarithm.
+
+    Returns:
+        Scalar, the mean over all B^2 entries (hence the published weight of 30000).
+
+    Source:
+        Passalis and Tefas, arXiv 1803.10837, eq. 4 and 6.
+    """
+    s, t = _rows(student, teacher)
+    with full_precision(s):
+        return kl_of_log(_affinity(t, eps), _affinity(s, eps)).mean() / len(s)
+
+
+def _affinity(x: Tensor, eps: float) -> Tensor:
+    """(B, B) log-probabilities proportional to (1 + cosine) / 2 in every row."""
+    unit = F.normalize(x, dim=1)
+    similarity = ((1 + unit @ unit.T) / 2).clamp_min(eps)
+    return (similarity / similarity.sum(1, keepdim=True)).log()
+
+
+def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0) -> Tensor:
+    """Relational distillation: Huber losses of relative distances and of the angles of all triples.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...).
+        distance: weight of the distances, each divided by the batch's mean distance.
+        angle: weight of the cosines; it needs B^3 numbers of memory, and 0 leaves it out.
+
+    Returns:
+        Scalar; blind to rotation, translation and scale of either side.
+
+    Source:
+        Park et al., arXiv 1904.05068, eq. 6 to 10.
+    """
+    s, t = _rows(student, teacher)
+    with full_precision(s):
+        far_s, far_t = _distances(s), _distances(t)
+        loss = distance * F.smooth_l1_loss(_relative(far_s), _relative(far_t))
+        if angle:
+            loss = loss + angle * F.smooth_l1_loss(_cosines(s, far_s), _cosines(t, far_t))
+        return loss
+
+
+def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
+    """Correlation congruence: mean squared difference of Gaussian kernels of normalised embeddings.
+
+    Args:
+        student: (B, ...).
+        teacher: (B, ...).
+        gamma: width of the kernel exp(-gamma ||a - b||^2).
+        order: order of the kernel's Taylor series in the cosine.
+
+    Returns:
+        Scalar, ||K_s - K_t||_F^2 / B^2; blind to rotation and per-sample scale.
+
+    Source:
+        Peng et al., arXiv 1904.01802, eq. 5, 9 and 10 (not the neighbour products of common re-writes).
+    """
+    s, t = _rows(student, teacher)
+    with full_precision(s):
+        return (_taylor_rbf(s, gamma, order) - _taylor_rbf(t, gamma, order)).square().mean()
+
+
+def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
+    """(B, B): exp(-2 gamma) sum_p (2 gamma cosine)^p / p!."""
+    unit = F.normalize(x, dim=1)
+    cosine = 2 * gamma * (unit @ unit.T)
+    terms = sum((cosine**p / math.factorial(p) for p in range(1, order + 1)), torch.ones_like(cosine))
+    return math.exp(-2 * gamma) * terms
+
+
+def rdm(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - Pearson's correlation of the two batches' distances (representational dissimilarity matrices).
+
+    Args:
+        student: (B, ...) with B >= 3.
+        teacher: (B, ...).
+
+    Returns:
+        Scalar in 0 .. 2; 0 where the student is a rotated, moved and scaled teacher.
+
+    Raises:
+        ValueError: fewer than three samples, which leave nothing to correlate.
+    """
+    s, t = _rows(student, teacher)
+    if len(s) < 3:
+        raise ValueError(f"rdm needs a batch of at least 3 samples, not {len(s)}")
+    with full_precision(s):
+        above = torch.ones(len(s), len(s), dtype=torch.bool, device=s.device).triu(1)
+        return 1 - pearson(_distances(s)[above], _distances(t)[above])
+
+
+def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as (B, D)."""
+    s, t = pair(student, teacher)
+    return s.flatten(1), t.flatten(1)
+
+
+def _distances(x: Tensor) -> Tensor:
+    """(B, B) Euclidean distances, not by ||a||^2 + ||b||^2 - 2ab, which cancels for near samples."""
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _relative(distances: Tensor) -> Tensor:
+    """Distances divided by the mean of those above 0; all 0 where no two samples differ."""
+    mean = distances.sum() / (distances > 0).sum().clamp_min(1)
+    return distances / mean.clamp_min(1e-12)
+
+
+def _cosines(x: Tensor, distances: Tensor) -> Tensor:
+    """(B, B, B): cosine of the angle at sample i between samples j and k, 0 where two coincide."""
+    # dividing by inf gives coincident samples the direction 0 and, unlike a clamp, the gradient 0
+    length = distances.masked_fill(distances == 0, float("inf"))
+    unit = (x[None] - x[:, None]) / length[:, :, None]  # (B, B, D)
+    return torch.bmm(unit, unit.transpose(1, 2))
