@@ -6,9 +6,11 @@ import hashlib
 import multiprocessing
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +158,7 @@ def run_jobs(
                 progress.advance()
             yield result
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     try:
@@ -166,6 +169,16 @@ def run_jobs(
                 future.add_done_callback(lambda done: None if done.cancelled() else progress.advance())
         for future in futures:
             yield future.result()
+    except BrokenProcessPool as error:
+        legal = (
+            "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
+        )
+        raise SettingError("workers", workers, legal, "use workers=1") from error
+    except BaseException:
+        # an error or Ctrl-C need not wait for the jobs that run: they go on from their checkpoints next time
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -174,6 +187,7 @@ def _start_worker() -> None:
     """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all; only the parent speaks
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 

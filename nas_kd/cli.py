@@ -1,0 +1,271 @@
+"""The command line: one command a verb, settings from a config file and from dotted options."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import typing
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd import __version__
+from nas_kd.config import Config
+from nas_kd.errors import SettingError, nearest
+from nas_kd.runtime import CALM_THREADS
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+# command -> (function of nas_kd.verbs, whether it needs a teacher with weights, help)
+COMMANDS = {
+    "run": ("run_pipeline", True, "do everything in order, skipping what is done"),
+    "describe": (
+        "stage_describe",
+        False,
+        "print the space's size and costs and whether the budget is feasible",
+    ),
+    "teacher": ("stage_teacher", True, "train or fine-tune the teacher"),
+    "supernet": ("stage_supernet", False, "train the supernet with in-place distillation"),
+    "blockwise": ("stage_blockwise", True, "rate every candidate of every stage against the teacher"),
+    "search": ("stage_search", True, "find the best architecture within the budget"),
+    "retrain": ("stage_retrain", True, "retrain the found student and those it is compared with"),
+    "report": ("stage_report", False, "write the HTML report of a run"),
+    "status": ("", False, "tell where a run stands"),
+}
+FLAGS = ("--help", "-h", "--print_config")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments after the program's name; None takes the process's own.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake in the settings, or 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for name, value in CALM_THREADS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    try:
+        return _command(arguments)
+    except SettingError as error:
+        print(f"nas-kd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nas-kd: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _command(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise SettingError("command", name, ", ".join(COMMANDS), nearest(name, COMMANDS))
+    config = read_config(rest, command=name)
+    if config is None:
+        return 0
+    function, teaches, _ = COMMANDS[name]
+    if name == "status":
+        from nas_kd.run import status
+
+        print(status(str(config.run)))
+        return 0
+    if teaches:
+        config.teacher.need_weights()
+    from nas_kd import verbs
+
+    getattr(verbs, function)(config)
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {text}" for name, (_, _, text) in COMMANDS.items())
+    return f"""usage: nas-kd COMMAND [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]
+
+Find, retrain and explain the student network that a fixed teacher teaches best within a budget.
+
+commands:
+{commands}
+
+`nas-kd COMMAND --help` lists all settings, `--print_config` prints them as YAML.
+The same command again goes on where the last one stopped."""
+
+
+def read_config(arguments: Sequence[str], command: str = "run") -> Config | None:
+    """Read settings from a config file and options; options win.
+
+    Args:
+        arguments: ``[CONFIG.yaml] [--config CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]``; a run folder in
+            the place of CONFIG.yaml stands for its own config.yaml and run.
+        command: the command, for the help.
+
+    Returns:
+        The settings, ``run`` filled in; None when help or the configuration was printed.
+
+    Raises:
+        SettingError: a setting is unknown or has a value it cannot take.
+    """
+    source, options = _split(arguments)
+    folder = None
+    if source is not None and Path(source).is_dir():
+        own = Path(source) / "config.yaml"
+        folder, source = source, str(own) if own.exists() else None
+    given = [] if source is None else ["--config", source]
+    if source is not None:
+        _check_file(Path(source))
+    parser = _parser(command)
+    try:
+        namespace = parser.parse_args([*given, *options])
+    except ArgumentError as error:
+        raise _type_error(str(error)) from error
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        return None
+    settings = namespace.as_dict()
+    settings.pop("config", None)
+    config: Config = _build(Config, settings)
+    if config.run is None or folder is not None:
+        name = Path(source).stem if source is not None else Path(config.space).stem
+        config = replace(config, run=folder or f"runs/{name}")
+    return config
+
+
+def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Part the config file from the options, so that options win wherever the file stands."""
+    known = ["config", *_names(Config)]
+    source, options, rest = None, [], list(arguments)
+    while rest:
+        token = rest.pop(0)
+        option, equals, value = token.partition("=")
+        if option in FLAGS:
+            options.append(token)
+            continue
+        if not option.startswith("--"):
+            if source is not None:
+                raise SettingError(
+                    "CONFIG.yaml", token, f"one config file, {source} is given", "leave one out"
+                )
+            source = token
+            continue
+        if option[2:] not in known:
+            raise _unknown(option[2:], known)
+        if not equals:
+            if not rest:
+                raise SettingError(option[2:], None, "a value", f"write {option} VALUE")
+            value = rest.pop(0)
+        if option == "--config":
+            source = value
+        else:
+            options.append(f"{option}={value}")
+    return source, options
+
+
+def _names(kind: type, prefix: str = "") -> list[str]:
+    """List the dotted names of all settings below a dataclass."""
+    hints = typing.get_type_hints(kind)
+    names = []
+    for entry in fields(kind):
+        deeper = is_dataclass(hints[entry.name])
+        names += _names(hints[entry.name], f"{prefix}{entry.name}.") if deeper else [prefix + entry.name]
+    return names
+
+
+def _unknown(name: str, known: Sequence[str]) -> SettingError:
+    # a forgotten section is the common slip: --trials is nearest to search.trials, not to train
+    last = [full for full in known if full.split(".")[-1] == name.split(".")[-1]]
+    close = last or get_close_matches(name, known, n=1) or get_close_matches(name, known, n=1, cutoff=0.3)
+    mend = f"did you mean {' or '.join(close)}?" if close else ""
+    return SettingError("setting", name, "a setting that `nas-kd run --help` lists", mend)
+
+
+def _check_file(path: Path) -> None:
+    """Check that a config file exists, is YAML and names settings that exist."""
+    import yaml
+
+    if not path.is_file():
+        raise SettingError("config", str(path), "a YAML file", "check the path")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise SettingError("config", str(path), "a YAML file", f"mend it: {text}") from error
+    if not isinstance(tree, Mapping):
+        raise SettingError(
+            "config", str(path), "a YAML mapping of settings", "write lines such as `space: digits`"
+        )
+    known = _names(Config)
+
+    def walk(branch: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in branch.items():
+            name = f"{prefix}{key}"
+            if any(full.startswith(f"{name}.") for full in known):
+                if not isinstance(value, Mapping):
+                    raise SettingError(
+                        name, value, "a mapping of settings", f"see `nas-kd run --help` for {name}.*"
+                    )
+                walk(value, f"{name}.")
+            elif name not in known:
+                raise _unknown(name, known)
+
+    walk(tree, "")
+
+
+def _parser(command: str) -> ArgumentParser:
+    """Build the parser of a command; every command takes all settings."""
+    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=f"nas-kd {command}",
+        usage=f"nas-kd {command} [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]",
+        description=COMMANDS[command][2],
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of settings, the same as CONFIG.yaml"
+    )
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def _type_error(text: str) -> SettingError:
+    """Turn jsonargparse's message about a type into ours."""
+    key = re.search(r'key "([^"]+)"', text)
+    value = re.search(r"(?:Got value|value): (.*)", text)
+    legal = re.findall(r"Expected an? (?:<class ')?([^.'>]+)", text)
+    mend = "see `nas-kd run --help`"
+    if key is None:
+        return SettingError("setting", " ".join(text.split()), "what the help lists", mend)
+    words = {
+        "int": "an integer",
+        "float": "a number",
+        "bool": "true or false",
+        "NoneType": "null",
+        "str": "text",
+    }
+    wanted = " or ".join(words.get(kind, kind) for kind in legal) or "another type"
+    return SettingError(key[1], value[1] if value else None, wanted, mend)
+
+
+def _build(kind: type, settings: Mapping[str, Any]) -> Any:
+    """Make the dataclasses, which check themselves, from nested dicts."""
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{
+            name: _build(hints[name], value) if is_dataclass(hints[name]) else value
+            for name, value in settings.items()
+        }
+    )

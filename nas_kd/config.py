@@ -1,0 +1,339 @@
+"""All settings of the command line and of a config file: frozen dataclasses, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from nas_kd.budget import Budget, check_budget, parse_budget
+from nas_kd.errors import SettingError, nearest
+from nas_kd.runtime import check_runtime
+
+__all__ = [
+    "BlockwiseConfig",
+    "Config",
+    "DataConfig",
+    "RetrainConfig",
+    "SearchConfig",
+    "SupernetConfig",
+    "TeacherConfig",
+    "parse_budget",
+]
+
+
+def _number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool], *names: str) -> None:
+    """Check numbers of one range; None means a setting is not used and passes."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (math.isfinite(value) and ok(value)):
+            raise SettingError(
+                f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range"
+            )
+
+
+def _positive(prefix: str, settings: object, *names: str) -> None:
+    _number(prefix, settings, "a number above 0", lambda value: value > 0, *names)
+
+
+def _natural(prefix: str, settings: object, *names: str) -> None:
+    _number(prefix, settings, "0 or more", lambda value: value >= 0, *names)
+
+
+def _share(prefix: str, settings: object, *names: str) -> None:
+    _number(prefix, settings, "0 or more and below 1", lambda value: 0 <= value < 1, *names)
+
+
+def _word(name: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise SettingError(name, value, ", ".join(legal), nearest(value, legal))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images, their splits and their augmentation."""
+
+    train: str = "digits"
+    """digits, a folder or a .tar of class folders, or a timm data set such as torch/cifar10 or hfds/NAME"""
+    test: str | None = None
+    """test images, as train; null holds out a stratified fifth of train"""
+    rate: float = 0.05
+    """share of train held out to score architectures on"""
+    select: float = 0.05
+    """share of train held out to choose the final architecture on"""
+    seed: int = 0
+    """seed of the splits and of the views"""
+    resolution: int | None = None
+    """image size in pixels; null takes the images' own"""
+    subset: int | None = None
+    """use only this many images of train, class-stratified; null uses all"""
+    views: int = 8
+    """fixed views (crop, flip) an image that the teacher's answers are cached for; 0 draws new ones always"""
+    pad: int | None = None
+    """pixels of padding before the random crop; null is an eighth of the resolution"""
+    flip: bool | None = None
+    """flip images left to right at random; null flips unless the data are digits"""
+    augment: str | None = None
+    """a timm augmentation such as rand-m9-mstd0.5 (the teacher then answers live); null is crop and flip"""
+    memory_gib: float = 4.0
+    """decoded images are kept in memory up to this many GiB, else decoded at every use"""
+    download: bool = False
+    """allow a timm data set to be downloaded"""
+
+    def __post_init__(self) -> None:
+        _share("data", self, "rate", "select")
+        if self.rate + self.select >= 1:
+            raise SettingError(
+                "data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them"
+            )
+        _positive("data", self, "resolution", "subset", "memory_gib")
+        _natural("data", self, "views", "pad")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The fixed network that teaches."""
+
+    model: str = "cifar_resnet20"
+    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, or a student folder"""
+    checkpoint: str | None = None
+    """weights of the model: .safetensors, or a torch file of weights only"""
+    pretrained: bool = False
+    """load timm's pretrained weights (downloads them)"""
+    stages: list[str] | None = None
+    """names of the teacher's layers that the student's stages learn from; null chooses them"""
+    mean: list[float] | None = None
+    """channel means, in 0..1 units, of the teacher's own input normalisation; null takes the model's"""
+    std: list[float] | None = None
+    """channel standard deviations, likewise"""
+    epochs: int = 0
+    """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is"""
+    lr: float = 0.1
+    """peak learning rate"""
+    batch_size: int = 64
+    """images a step"""
+    weight_decay: float = 5e-4
+    """weight decay"""
+
+    def __post_init__(self) -> None:
+        _natural("teacher", self, "epochs", "weight_decay")
+        _positive("teacher", self, "lr", "batch_size")
+
+    def need_weights(self) -> None:
+        """Refuse a teacher that would be left with random weights.
+
+        Raises:
+            SettingError: a plain model name without checkpoint, pretrained weights or epochs.
+        """
+        own_weights = ":" in self.model or "/" in self.model or self.model.startswith(".")
+        if not (own_weights or self.checkpoint or self.pretrained or self.epochs):
+            raise SettingError(
+                "teacher.checkpoint",
+                None,
+                f"weights for teacher.model={self.model}",
+                "give teacher.checkpoint, teacher.pretrained=true, or teacher.epochs to train it",
+            )
+
+
+@dataclass(frozen=True)
+class SupernetConfig:
+    """Training of the supernet by the sandwich rule with in-place distillation."""
+
+    epochs: int = 30
+    """passes over train"""
+    batch_size: int = 64
+    """images a step"""
+    lr: float = 0.1
+    """peak learning rate"""
+    momentum: float = 0.9
+    """Nesterov momentum"""
+    weight_decay: float = 1e-4
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up"""
+    schedule: str = "cosine"
+    """cosine or exponential"""
+    final_lr: float = 0.0
+    """learning rate at the end, as a share of the peak"""
+    smoothing: float = 0.1
+    """label smoothing, for the largest only"""
+    random_subnets: int = 2
+    """random subnets a step, besides the largest and the smallest"""
+    divergence: str = "alpha"
+    """alpha (adaptive alpha-divergence) or kl: what the smaller ones learn from the largest by"""
+    choose: str = "clipped"
+    """clipped (as AlphaNet) or unclipped: which of the two alpha values are compared"""
+    reduction: str = "sum"
+    """sum or mean of the subnets' losses"""
+    teacher_weight: float = 0.0
+    """0..1: how far the external teacher, rather than the labels, teaches the largest"""
+    dropout: float = 0.0
+    """dropout before the classifier, for the largest only"""
+    drop_path: float = 0.0
+    """stochastic depth, for the largest only"""
+    ema: float = 0.0
+    """decay of an average of the weights that is used in their place at the end; 0 is off"""
+    clip_grad: float | None = None
+    """greatest norm of the gradient; null does not clip"""
+
+    def __post_init__(self) -> None:
+        _positive("supernet", self, "epochs", "batch_size", "lr", "clip_grad")
+        _natural("supernet", self, "weight_decay", "random_subnets", "warmup_epochs")
+        _share("supernet", self, "momentum", "smoothing", "dropout", "drop_path", "ema")
+        _number("supernet", self, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight", "final_lr")
+        _word("supernet.schedule", self.schedule, ("cosine", "exponential"))
+        _word("supernet.divergence", self.divergence, ("alpha", "kl"))
+        _word("supernet.choose", self.choose, ("clipped", "unclipped"))
+        _word("supernet.reduction", self.reduction, ("sum", "mean"))
+        if self.warmup_epochs >= self.epochs:
+            legal = f"below supernet.epochs={self.epochs}"
+            raise SettingError("supernet.warmup_epochs", self.warmup_epochs, legal, "shorten the warm-up")
+        if self.schedule == "exponential" and self.final_lr == 0:
+            legal = "above 0 when supernet.schedule=exponential"
+            raise SettingError("supernet.final_lr", self.final_lr, legal, "use 0.05, as BigNAS does")
+
+
+@dataclass(frozen=True)
+class BlockwiseConfig:
+    """Blockwise supervision by the teacher and the rating of every candidate of a stage."""
+
+    train: bool = True
+    """train the stages on the teacher's features (DNA); false trains the adapters only"""
+    epochs: int = 5
+    """passes over train"""
+    batch_size: int = 64
+    """images a step"""
+    lr: float = 0.002
+    """peak learning rate (Adam)"""
+    init: str = "supernet"
+    """supernet or scratch: the weights that the stages start from"""
+    sampling: str = "fair"
+    """fair (every choice of every layer equally often) or uniform"""
+    paths: int = 4
+    """paths a stage and step"""
+    score: str = "nmse"
+    """nmse: squared error over the variance of the teacher's feature, additive over stages"""
+    rate_images: int | None = None
+    """images of the rate split that candidates are scored on; null takes all"""
+    calibration_images: int = 512
+    """training images that norm statistics are measured on"""
+    max_rows: int = 20_000
+    """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
+
+    def __post_init__(self) -> None:
+        _positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "rate_images")
+        _positive("blockwise", self, "calibration_images", "max_rows")
+        _word("blockwise.init", self.init, ("supernet", "scratch"))
+        _word("blockwise.sampling", self.sampling, ("fair", "uniform"))
+        _word("blockwise.score", self.score, ("nmse",))
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The budget and the search within it."""
+
+    max_macs: Budget = "60%"
+    """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
+    max_params: Budget = None
+    """most parameters, likewise"""
+    max_latency_ms: float | None = None
+    """most milliseconds an image on this machine; null is no limit"""
+    trials: int = 300
+    """whole subnets to score"""
+    sampler: str = "tpe"
+    """Optuna's sampler: tpe, nsga2 or random"""
+    top: int = 4
+    """architectures that a short distilled training decides between, controls included"""
+    epochs: int = 3
+    """epochs of that training"""
+    calibration_images: int = 512
+    """training images that norm statistics of a subnet are measured on"""
+    rate_images: int | None = None
+    """images of the rate split that subnets are scored on; null takes all"""
+
+    def __post_init__(self) -> None:
+        check_budget(self.max_macs, "search.max_macs")
+        check_budget(self.max_params, "search.max_params")
+        _positive("search", self, "max_latency_ms", "trials", "top", "epochs")
+        _positive("search", self, "calibration_images", "rate_images")
+        _word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """Distilled training of the found student, and of those it is compared with."""
+
+    method: str = "kd_ls"
+    """distillation method, such as kd, kd_ls (logit-standardised) or dkd"""
+    epochs: int = 30
+    """passes over train"""
+    batch_size: int = 64
+    """images a step"""
+    lr: float = 0.1
+    """peak learning rate"""
+    momentum: float = 0.9
+    """Nesterov momentum"""
+    weight_decay: float = 5e-4
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up"""
+    seeds: int = 3
+    """trainings of every student, each from its own seed"""
+    init: str = "scratch"
+    """scratch or supernet: the weights that a student starts from"""
+    random_students: int = 3
+    """random students of the found one's MACs to compare with"""
+    band: float = 0.05
+    """how far, as a share, their MACs may lie from the found one's"""
+
+    def __post_init__(self) -> None:
+        _positive("retrain", self, "epochs", "batch_size", "lr", "seeds", "band")
+        _natural("retrain", self, "weight_decay", "random_students", "warmup_epochs")
+        _share("retrain", self, "momentum")
+        _word("retrain.init", self.init, ("scratch", "supernet"))
+        if self.warmup_epochs >= self.epochs:
+            legal = f"below retrain.epochs={self.epochs}"
+            raise SettingError("retrain.warmup_epochs", self.warmup_epochs, legal, "shorten the warm-up")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on."""
+
+    space: str = "digits"
+    """search space: a name such as resnet_cifar, or the path of a .py file that defines SPACE"""
+    run: str | None = None
+    """run folder; null is runs/ and the name of the config file"""
+    seed: int = 0
+    """seed of everything but the data's splits and views"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps"""
+    precision: str = "32-true"
+    """32-true, bf16-mixed, 16-mixed, bf16-true or 64-true"""
+    threads: int | None = None
+    """CPU threads of this process; null leaves it to torch"""
+    workers: int = 2
+    """one-thread processes for independent trainings; 1 stays in this process"""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images"""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """Teacher"""
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    """Supernet"""
+    blockwise: BlockwiseConfig = field(default_factory=BlockwiseConfig)
+    """Blockwise rating"""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Search"""
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    """Retraining"""
+
+    def __post_init__(self) -> None:
+        check_runtime(self.device, self.precision, self.threads)
+        if self.workers < 1:
+            raise SettingError("workers", self.workers, "an integer of at least 1", "use workers=1")
+
+    def to_yaml(self) -> str:
+        """Write all settings as YAML that ``nas-kd run`` reads back."""
+        import yaml
+
+        return yaml.safe_dump(asdict(self), sort_keys=False)
