@@ -1,0 +1,8 @@
+"""Data sets: read once, split by file name, augmented in batches."""
+
+from nas_kd.data.augment import AutoAugment, crop_flip
+from nas_kd.data.dataset import Augment, Batch, Data, Split
+from nas_kd.data.load import load_data
+from nas_kd.data.views import ViewTable
+
+__all__ = ["Augment", "AutoAugment", "Batch", "Data", "Split", "ViewTable", "crop_flip", "load_data"]

@@ -1,0 +1,225 @@
+"""Where images come from: digits, arrays, class folders, tars and the other sets that timm reads."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
+from nas_kd.errors import SettingError
+
+WHAT = (
+    "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
+    "'hfds/NAME', or a pair (x, y) of tensors"
+)
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "val", "valid", "validation", "eval", "evaluation")
+Arrays = tuple[Any, Any]
+
+
+def open_source(
+    field: str, what: str | Path | Arrays, test: bool, split: str, root: str, download: bool
+) -> Source:
+    """Open a data set and list its names and labels; no image is decoded.
+
+    Args:
+        field: the setting, ``data.train`` or ``data.test``.
+        what: see `nas_kd.load_data`.
+        test: prefer the folder's test or validation sub-folder when it has one.
+        split: name of the split of sets that have named splits (``torch/``, ``hfds/``).
+        root: folder in which ``torch/`` and ``hfds/`` sets are kept.
+        download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
+
+    Returns:
+        The source.
+
+    Raises:
+        SettingError: there is no such set, or it is not made of classes.
+    """
+    if isinstance(what, tuple):
+        return _arrays(field, what)
+    if what == "digits":
+        return _digits(field)
+    prefix, slash, _ = str(what).partition("/")
+    if slash and prefix.lower() in ("torch", "hfds", "hfids", "tfds", "wds"):
+        opener = {"torch": _torchvision, "hfds": _hfds}.get(prefix.lower())
+        if opener is None:
+            raise SettingError(
+                field, what, WHAT, "streamed sets have no fixed order: save it as class folders"
+            )
+        return opener(field, str(what), split, root, download)
+    return _files(field, Path(what), test)
+
+
+def _names(labels: NDArray[np.int64], classes: tuple[str, ...]) -> list[str]:
+    """Name images that have no file: class and running number."""
+    return [f"{classes[label]}/{i:06d}" for i, label in enumerate(labels.tolist())]
+
+
+def _digits(field: str) -> ArraySource:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]  # (1797, 1, 8, 8)
+    labels, classes = bunch.target.astype(np.int64), tuple(map(str, bunch.target_names))
+    return ArraySource(pixels, field, "digits", _names(labels, classes), labels, classes)
+
+
+def _arrays(field: str, pair: Arrays) -> ArraySource:
+    x, y = (torch.as_tensor(part).cpu() for part in pair)
+    shapes = f"x {tuple(x.shape)} {x.dtype}, y {tuple(y.shape)} {y.dtype}"
+    whole = not (y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool)
+    if x.ndim != 4 or x.dtype != torch.uint8 or y.ndim != 1 or len(x) != len(y) or not whole or not len(x):
+        raise SettingError(
+            field, shapes, "x (N, C, H, W) uint8 and y (N,) whole numbers", "convert the tensors"
+        )
+    if x.shape[1] not in (1, 3):
+        raise SettingError(field, shapes, "1 (grey) or 3 (colour) channels", "convert the tensors")
+    labels = y.numpy().astype(np.int64)
+    if labels.min() < 0:
+        raise SettingError(field, f"label {labels.min()}", "labels 0 .. classes - 1", "renumber the labels")
+    classes = tuple(str(c) for c in range(int(labels.max()) + 1))
+    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
+    if missing:
+        raise SettingError(
+            field, f"no image of class {missing[0]}", "an image of every class", "renumber labels"
+        )
+    return ArraySource(x, field, "tensors", _names(labels, classes), labels, classes)
+
+
+def _files(field: str, path: Path, test: bool) -> ReaderSource:
+    from timm.data.dataset_factory import create_dataset
+
+    path = path.expanduser()
+    if not path.exists():
+        mend = f"check the path; the working folder is {Path.cwd()}"
+        raise SettingError(field, str(path), f"{WHAT}; this does not exist", mend)
+    root, tar = path, path.is_file()
+    if tar and path.suffix.lower() != ".tar":
+        raise SettingError(field, str(path), WHAT, "unpack it, or make an uncompressed .tar of class folders")
+    if not tar:
+        root = _split_folder(path, test)
+        _check_folder(field, root)
+    try:
+        # search_split would take a class that is called "train" for the training split
+        reader = create_dataset("", root=str(root), search_split=False).reader
+    except (tarfile.TarError, OSError) as error:
+        raise SettingError(field, str(root), WHAT, f"it cannot be read: {error}") from error
+    except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
+        raise SettingError(
+            field, str(root), WHAT, "it holds no image: one folder a class is needed"
+        ) from error
+    by_name: dict[str, int] = reader.class_name_to_idx if tar else reader.class_to_idx
+    classes = tuple(sorted(by_name, key=lambda name: by_name[name]))
+    if "" in classes or len(classes) < 2:
+        found = "images outside class folders" if "" in classes else f"one class, {classes[0]!r}"
+        raise SettingError(
+            field,
+            str(root),
+            "at least two class folders with images",
+            f"{found}: put each class into a folder",
+        )
+    names = [Path(name).as_posix() for name in reader.filenames()]
+    if tar:
+        labels = np.asarray(reader.targets, dtype=np.int64)
+        names = _strip_common(names)  # so that a tar of cat/1.jpg and of ./pets/cat/1.jpg split alike
+    else:
+        labels = np.array([target for _, target in reader.samples], dtype=np.int64)
+    return ReaderSource(
+        reader, field, str(root), names, labels, classes, (field, path, test, "train", "", False)
+    )
+
+
+def _split_folder(path: Path, test: bool) -> Path:
+    """Return the split's own folder of ``path/train/CLASS/...``, or ``path`` when it holds the classes."""
+    for name in TEST_FOLDERS if test else TRAIN_FOLDERS:
+        folder = path / name
+        if folder.is_dir() and any(child.is_dir() for child in folder.iterdir()):
+            return folder
+    return path
+
+
+def _check_folder(field: str, root: Path) -> None:
+    """Refuse what timm would read as fewer classes than the user has."""
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    suffixes = get_img_extensions(as_set=True)  # type: ignore[no-untyped-call]
+    folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    if not folders:
+        tars = any(child.suffix == ".tar" for child in root.iterdir())
+        mend = (
+            "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
+        )
+        raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", mend)
+    for folder in folders:
+        if not any(child.suffix.lower() in suffixes for child in folder.rglob("*")):
+            raise SettingError(
+                field, str(root), "images in every class folder",
+                f"class {folder.name!r} has 0 images: add images or delete the folder",
+            )  # fmt: skip
+
+
+def _strip_common(names: list[str]) -> list[str]:
+    """Strip the folders that all members share."""
+    parts = [name.split("/") for name in names]
+    first, depth = parts[0], 0
+    shortest = min(len(part) for part in parts) - 2  # the class folder and the file stay
+    while depth < shortest and all(part[depth] == first[depth] for part in parts):
+        depth += 1
+    return ["/".join(part[depth:]) for part in parts]
+
+
+def _torchvision(field: str, name: str, split: str, root: str, download: bool) -> VisionSource:
+    from timm.data.dataset_factory import create_dataset
+
+    try:
+        dataset: Any = create_dataset(name, root=root, split=split, download=download)
+    except AssertionError as error:
+        raise SettingError(
+            field, name, f"a torchvision set that timm knows ({error})", "check the name"
+        ) from error
+    except (RuntimeError, OSError) as error:
+        mend = "set data.root to the folder that holds it, or data.download=true"
+        raise SettingError(field, name, f"a set that lies in {root} ({error})", mend) from error
+    if not hasattr(dataset, "targets") or not hasattr(dataset, "classes"):
+        raise SettingError(field, name, "a classification set", "save it as class folders")
+    labels = np.asarray(dataset.targets, dtype=np.int64)
+    classes = tuple(map(str, dataset.classes))
+    return VisionSource(
+        dataset,
+        field,
+        name,
+        _names(labels, classes),
+        labels,
+        classes,
+        (field, name, False, split, root, False),
+    )
+
+
+def _hfds(field: str, name: str, split: str, root: str, download: bool) -> ReaderSource:
+    from timm.data.dataset_factory import create_dataset
+
+    try:
+        reader: Any = create_dataset(name, root=root, split=split).reader
+    except ImportError as error:
+        raise SettingError(field, name, "the package 'datasets' installed", "pip install datasets") from error
+    except (ValueError, KeyError, OSError) as error:
+        mend = "check the name and data.train_split / data.test_split"
+        raise SettingError(field, name, f"a set with a split {split!r} ({error})", mend) from error
+    labels = np.asarray(reader.dataset[reader.label_key], dtype=np.int64)
+    by_name: dict[str, int] = reader.class_to_idx or {str(c): c for c in range(int(labels.max()) + 1)}
+    classes = tuple(sorted(by_name, key=lambda key: by_name[key]))
+    return ReaderSource(
+        reader,
+        field,
+        name,
+        _names(labels, classes),
+        labels,
+        classes,
+        (field, name, False, split, root, False),
+    )

@@ -1,0 +1,295 @@
+"""Decoded pixels: all in memory, or decoded at every fetch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from nas_kd.data.source import ArraySource, Source
+from nas_kd.errors import SettingError
+
+GREY = ("1", "L", "LA")
+DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip to white
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+Shape = tuple[int, int, int]  # H, W, C
+
+
+class Pixels(Protocol):
+    """Images of one size."""
+
+    shape: Shape
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """Return the images of ``rows`` (B,): (B, H, W, C) uint8."""
+
+    def digest(self) -> bytes:
+        """Hash the pixels, or what can be known of them without decoding."""
+
+
+class MemoryPixels:
+    """Images decoded once.
+
+    Args:
+        pixels: (N, H, W, C) uint8, on the device that batches are wanted on.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self._pixels = pixels
+        self.shape: Shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        self._digest = hashlib.sha256(pixels.cpu().numpy().reshape(-1).data).digest()
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """See `Pixels`."""
+        return self._pixels.index_select(0, rows.to(self._pixels.device))
+
+    def digest(self) -> bytes:
+        """See `Pixels`."""
+        return self._digest
+
+
+class LazyPixels:
+    """Images decoded whenever they are fetched, for sets that do not fit into memory.
+
+    Args:
+        source: where they come from.
+        rows: which images of the source, in order.
+        shape: the size they get.
+        resize: whether they are resized to it.
+        sizes: bytes of each image file.
+        device: where fetched batches go.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: NDArray[np.int64],
+        shape: Shape,
+        resize: bool,
+        sizes: list[int],
+        device: str,
+    ) -> None:
+        self.shape, self._source, self._rows, self._resize = shape, source, rows, resize
+        self._sizes, self._device = sizes, device
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """See `Pixels`."""
+        out = np.empty((len(rows), *self.shape), dtype=np.uint8)
+
+        def put(job: tuple[int, int]) -> None:
+            place, row = job
+            image = _load(self._source, row)
+            out[place] = _array(self._source, row, image, self.shape[0] if self._resize else None, self.shape)
+
+        jobs = list(enumerate(self._rows[rows.cpu().numpy()].tolist()))
+        threads = min(torch.get_num_threads(), os.cpu_count() or 1)
+        if threads > 1 and len(jobs) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(put, jobs))
+        else:
+            for job in jobs:
+                put(job)
+        return torch.from_numpy(out).to(self._device)
+
+    def digest(self) -> bytes:
+        """See `Pixels`."""
+        return hashlib.sha256(repr((self.shape, self._sizes)).encode()).digest()
+
+
+class Part(NamedTuple):
+    """The images of one source that are used."""
+
+    source: Source
+    rows: NDArray[np.int64]
+
+
+def decode(parts: list[Part], resolution: int | None, memory_gib: float, device: str) -> list[Pixels]:
+    """Decode all parts to one size and one number of channels.
+
+    Images are grey (one channel) when every one of them is. With a resolution the shorter side is resized to
+    it (bicubic, antialiased) and the centre cut out.
+
+    Args:
+        parts: the images; the first part decides size and channels.
+        resolution: pixels a side, or None: all images must have the size of the first.
+        memory_gib: decode once when all parts together take at most this much memory.
+        device: where batches are wanted.
+
+    Returns:
+        One set of pixels a part.
+
+    Raises:
+        SettingError: an image cannot be read, sizes differ without a resolution, or channels differ.
+    """
+    done: list[Pixels] = []
+    shape: Shape | None = None
+    total = sum(len(part.rows) for part in parts)
+    for part in parts:
+        if isinstance(part.source, ArraySource):
+            pixels = _from_arrays(part, part.source, resolution, shape).to(device)
+            done.append(MemoryPixels(pixels))
+        else:
+            size = (resolution, resolution) if resolution else _size(part.source, int(part.rows[0]))
+            fits = total * size[0] * size[1] * 3 <= memory_gib * 2**30
+            if fits:
+                pixels = torch.from_numpy(_decode_part(part, resolution, shape))
+                done.append(MemoryPixels(pixels.to(device)))
+            else:
+                done.append(_scan_part(part, resolution, shape, device))
+        shape = done[-1].shape if shape is None else shape
+    return done
+
+
+def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape: Shape | None) -> Tensor:
+    x = source.pixels[torch.from_numpy(part.rows)]
+    if resolution and tuple(x.shape[2:]) != (resolution, resolution):
+        h, w = _resized((x.shape[2], x.shape[3]), resolution)
+        # torch resizes uint8 in integers, as PIL does
+        x = torch.nn.functional.interpolate(x, (h, w), mode="bicubic", antialias=True)
+        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+        x = x[:, :, top : top + resolution, left : left + resolution]
+    found: Shape = (x.shape[2], x.shape[3], x.shape[1])
+    if shape and found[2] == 1 and shape[2] == 3:
+        x, found = x.expand(-1, 3, -1, -1), (*found[:2], 3)
+    if found[0] != found[1]:
+        raise SettingError(
+            "data.resolution", None, f"square images; these are {found[0]} x {found[1]}", _MEND
+        )
+    if shape and found != shape:
+        raise SettingError(
+            source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", _MEND
+        )
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+_MEND = "set data.resolution to the pixels a side that every image is resized and cropped to"
+
+
+def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDArray[np.uint8]:
+    """Decode to (N, H, W, C); C grows to 3 at the first image with colour when no shape is given."""
+    source, rows = part
+    buffer: NDArray[np.uint8] | None = None
+    for place, row in enumerate(rows.tolist()):
+        image = _load(source, row)
+        if buffer is None:
+            h, w = _expected(source, row, image, resolution)
+            wanted = shape or (h, w, 1 if image.mode in GREY else 3)
+            buffer = np.empty((len(rows), *wanted), dtype=np.uint8)
+        elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
+            buffer = np.repeat(buffer, 3, axis=-1)
+        buffer[place] = _array(source, row, image, resolution, buffer.shape[1:])
+    assert buffer is not None  # a part without images is refused where it is split
+    return buffer
+
+
+def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: str) -> LazyPixels:
+    """Read sizes and modes from the headers alone."""
+    source, rows = part
+    sizes: list[int] = []
+    side: tuple[int, int] | None = shape[:2] if shape else None
+    grey = True
+    for row in rows.tolist():
+        stream = source.stream(row)
+        image = _header(source, row, stream)
+        _check(source, row, image, shape)
+        if resolution is None and side is not None and image.size[::-1] != side:
+            raise _differ(source, row, image, side)
+        side = side or _expected(source, row, image, resolution)
+        grey = grey and image.mode in GREY
+        if isinstance(stream, Image.Image):
+            sizes.append(0)
+        else:
+            sizes.append(stream.seek(0, os.SEEK_END))
+            stream.close()
+    assert side is not None
+    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), sizes, device)
+
+
+def _size(source: Source, row: int) -> tuple[int, int]:
+    stream = source.stream(row)
+    width, height = _header(source, row, stream).size
+    if not isinstance(stream, Image.Image):
+        stream.close()
+    return height, width
+
+
+def _header(source: Source, row: int, stream: object) -> Image.Image:
+    if isinstance(stream, Image.Image):
+        return stream
+    try:
+        return Image.open(stream)  # type: ignore[arg-type]
+    except UNREADABLE as error:
+        raise _unreadable(source, row, error) from error
+
+
+def _load(source: Source, row: int) -> Image.Image:
+    try:
+        stream = source.load(row)
+        image = stream if isinstance(stream, Image.Image) else Image.open(stream)
+        image.load()
+    except UNREADABLE as error:
+        raise _unreadable(source, row, error) from error
+    return image
+
+
+def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
+    mend = f"replace or delete the file ({error})"
+    return SettingError(source.field, source.where(row), "images that can be read", mend)
+
+
+def _differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
+    sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
+    return SettingError("data.resolution", None, f"images of one size; {sizes}", _MEND)
+
+
+def _expected(source: Source, row: int, image: Image.Image, resolution: int | None) -> tuple[int, int]:
+    if resolution:
+        return resolution, resolution
+    if image.height != image.width:
+        where = f"square images; {source.where(row)} has {image.height} x {image.width} pixels"
+        raise SettingError("data.resolution", None, where, _MEND)
+    return image.height, image.width
+
+
+def _check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
+    if image.mode in DEEP or image.mode.startswith("I;"):
+        legal, mend = f"8-bit images; this one has mode {image.mode}", "convert it to 8 bits"
+        raise SettingError(source.field, source.where(row), legal, mend)
+    if shape and shape[2] == 1 and image.mode not in GREY:
+        legal = "grey images, as the training images are"
+        raise SettingError(source.field, source.where(row), legal, "convert the images to one kind")
+
+
+def _array(
+    source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape
+) -> NDArray[np.uint8]:
+    """Turn a decoded image into (H, W, C) of the wanted shape; grey spreads over three channels."""
+    _check(source, row, image, shape)
+    grey = image.mode in GREY
+    mode = "L" if grey else "RGB"
+    if image.mode != mode:  # a conversion to its own mode would copy
+        image = image.convert(mode)
+    if resolution and image.size != (resolution, resolution):
+        h, w = _resized(image.size[::-1], resolution)
+        image = image.resize((w, h), Image.Resampling.BICUBIC)
+        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+        image = image.crop((left, top, left + resolution, top + resolution))
+    array = np.asarray(image)
+    if array.shape[:2] != shape[:2]:
+        raise _differ(source, row, image, shape[:2])
+    return np.broadcast_to(array[..., None], shape) if grey else array
+
+
+def _resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """Return the height and width at which the shorter side is ``resolution``."""
+    h, w = size
+    short = min(h, w)
+    return max(resolution, round(h * resolution / short)), max(resolution, round(w * resolution / short))

@@ -1,0 +1,104 @@
+"""Named, labelled images that are not decoded yet."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+class Source:
+    """Named, labelled images.
+
+    Args:
+        field: the setting that named this source, for messages.
+        origin: the value of that setting.
+        names: one name an image, the same however the set is packed.
+        labels: (N,) class numbers.
+        classes: class names.
+        reopen: arguments of `open_source`, by which another process opens the same source.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        origin: str,
+        names: list[str],
+        labels: NDArray[np.int64],
+        classes: tuple[str, ...],
+        reopen: tuple[Any, ...] = (),
+    ) -> None:
+        self.field, self.origin, self.names = field, origin, names
+        self.labels, self.classes, self._reopen = labels, classes, reopen
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
+        # readers hold open files and locks, which do not travel to another process
+        from nas_kd.data.open_source import open_source
+
+        return open_source, self._reopen
+
+    def where(self, i: int) -> str:
+        """Name image i so that a user can find it."""
+        return f"{self.origin}: {self.names[i]}"
+
+    def stream(self, i: int) -> IO[bytes] | Image.Image:
+        """Open image i without reading its pixels."""
+        raise NotImplementedError
+
+    def load(self, i: int) -> IO[bytes] | Image.Image:
+        """Read image i's bytes; safe to call from several threads."""
+        return self.stream(i)
+
+
+class ArraySource(Source):
+    """Images that are in memory already.
+
+    Args:
+        pixels: (N, C, H, W) uint8.
+        names, labels, classes, field, origin: see `Source`.
+    """
+
+    def __init__(self, pixels: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pixels = pixels
+
+
+class ReaderSource(Source):
+    """Images behind a timm reader.
+
+    timm's own data set skips an image it cannot read and gives the next one in its place, so the reader
+    below it is used and the image named.
+    """
+
+    def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reader, self._lock = reader, threading.Lock()
+
+    def stream(self, i: int) -> IO[bytes]:
+        stream: IO[bytes] = self._reader[i][0]
+        return stream
+
+    def load(self, i: int) -> IO[bytes]:
+        with self._lock, self.stream(i) as stream:  # a tar has one file position for all its members
+            return io.BytesIO(stream.read())
+
+
+class VisionSource(Source):
+    """Images behind a torchvision data set."""
+
+    def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._dataset = dataset
+
+    def stream(self, i: int) -> Image.Image:
+        image: Image.Image = self._dataset[i][0]
+        return image

@@ -1,0 +1,140 @@
+"""Which image belongs to which split: a matter of its name, its class and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_kd.errors import SettingError
+
+Codes = NDArray[np.int64]
+TRAIN, LOW, HIGH = 0, 1, 2
+
+
+def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
+    """Draw a number for every name that depends on the name and the salt alone.
+
+    Args:
+        names: image names.
+        salt: seed and purpose.
+
+    Returns:
+        (N,) in 0 <= u < 1.
+    """
+    start = hashlib.sha256(repr(salt).encode())
+
+    def digest(name: str) -> bytes:
+        state = start.copy()
+        state.update(name.encode())
+        return state.digest()[:8]
+
+    raw = np.frombuffer(b"".join(map(digest, names)), dtype=">u8")
+    return (raw >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def cut(
+    labels: NDArray[np.int64],
+    u: NDArray[np.float64],
+    low: float | int,
+    high: float | int,
+    keep: int = 1,
+    least: int = 1,
+) -> Codes:
+    """Cut the images with the lowest and the highest draws out of every class.
+
+    A share (float) is a threshold on the draw, so that an image added later moves no other. By the chance of
+    the draw a class may be far from its share; then its threshold moves, in sixteenths of the share, until
+    the count is within a tenth (or one image) of it. Only where an addition changes that step do old images
+    move. A count (int) is met exactly: classes give in proportion to their size, each the images at its end.
+
+    Args:
+        labels: (N,) class numbers.
+        u: (N,) draws.
+        low: share or count of images with the lowest draws.
+        high: likewise with the highest.
+        keep: images that every class keeps in the middle.
+        least: images that every class gives to a part that is wanted.
+
+    Returns:
+        (N,) codes: TRAIN (the middle), LOW or HIGH.
+
+    Raises:
+        SettingError: the counts leave a class without its ``keep`` images.
+    """
+    sizes = np.bincount(labels)
+    least_low, least_high = least * (low > 0), least * (high > 0)
+    lows = _counts(labels, u, low, least_low, sizes - keep - least_high)
+    highs = _counts(labels, 1 - u, high, least_high, sizes - keep - lows)
+    codes = np.full(len(labels), TRAIN, dtype=np.int64)
+    for c, size in enumerate(sizes):
+        members = np.flatnonzero(labels == c)
+        members = members[np.argsort(u[members], kind="stable")]
+        codes[members[: lows[c]]] = LOW
+        codes[members[size - highs[c] :]] = HIGH
+    return codes
+
+
+def _counts(
+    labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int, most: Codes
+) -> Codes:
+    """Return how many images each class gives, between ``least`` and ``most``."""
+    if isinstance(amount, float):
+        below = [_below(u[labels == c], amount) for c in range(len(most))]
+        return np.clip(np.array(below), least, most)
+    if amount > most.sum():
+        legal = f"at most {max(0, int(most.sum()))} images here"
+        raise SettingError("data.rate + data.select", amount, legal, "leave images to train on")
+    return apportion(np.bincount(labels), amount, least, most)
+
+
+def _below(u: NDArray[np.float64], share: float) -> int:
+    """Count the draws below the step of a ladder around ``share`` that is nearest to it and near enough."""
+    target = share * len(u)
+    counts = {step: int((u < share * (1 + step / 16)).sum()) for step in range(-12, 13)}
+    near = [step for step, count in counts.items() if abs(count - target) <= max(1.0, target / 10)]
+    if near:
+        return counts[min(near, key=lambda step: (abs(step), step))]
+    return min(counts.values(), key=lambda count: abs(count - target))
+
+
+def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
+    """Divide a total over classes in proportion to their sizes, by largest remainders within bounds.
+
+    Args:
+        sizes: (C,) images of each class.
+        total: images wanted, between the sums of the bounds.
+        least: the fewest of a class.
+        most: (C,) the most of a class.
+
+    Returns:
+        (C,) counts whose sum is the total.
+    """
+    quota = total * sizes / sizes.sum()
+    counts = np.clip(np.floor(quota).astype(np.int64), least if total else 0, most)
+    while counts.sum() != total:
+        step = 1 if counts.sum() < total else -1
+        open_ = counts < most if step > 0 else counts > least
+        gap = np.where(open_, step * (quota - counts), -np.inf)
+        counts[int(np.argmax(gap))] += step
+    return counts
+
+
+def stratified_order(labels: NDArray[np.int64], u: NDArray[np.float64]) -> Codes:
+    """Order images so that every beginning of the order holds the classes in proportion.
+
+    Args:
+        labels: (N,) class numbers.
+        u: (N,) draws, the order within a class.
+
+    Returns:
+        (N,) image numbers.
+    """
+    place = np.empty(len(labels))
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        members = members[np.argsort(u[members], kind="stable")]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((labels, place))

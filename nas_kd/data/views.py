@@ -1,0 +1,114 @@
+"""The finite set of crop-and-flip views that a teacher is asked about, once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas_kd.errors import SettingError
+from nas_kd.runtime import seed_for
+
+
+class ViewTable:
+    """K different crop-and-flip views of every image, each image with its own views in its own order.
+
+    In epoch e image n is shown in its view ``permutation_n[e mod K]``, so that K epochs show every view
+    once and a cache of teacher outputs serves every later training. Nothing here depends on a run's seed.
+
+    Args:
+        n: number of images.
+        pad: zero pixels added on each side before the crop.
+        flip: whether views may be mirrored left to right.
+        k: views an image, drawn without replacement of the (2 pad + 1)^2 (1 + flip) possible ones.
+        seed: the seed of the views. Tables that differ in k only begin with the same views.
+
+    Raises:
+        SettingError: k is not in 1 .. the number of possible views.
+    """
+
+    def __init__(self, n: int, pad: int, flip: bool, k: int = 8, seed: int = 0) -> None:
+        possible = (2 * pad + 1) ** 2 * (1 + flip)
+        if not 1 <= k <= possible:
+            raise SettingError(
+                "data.views", k,
+                f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow (0: fresh crops)",
+                f"set data.views={min(max(k, 1), possible)}, or a larger data.pad",
+            )  # fmt: skip
+        self.n, self.pad, self.flip, self.k, self.seed = n, pad, bool(flip), k, seed
+        self._codes = _ordered_draws(n, possible, k, seed_for(seed, "views"))  # (n, k)
+        generator = torch.Generator().manual_seed(seed_for(seed, "view order"))
+        self._order = torch.rand(n, k, generator=generator).argsort(dim=1).to(torch.int16)  # (n, k)
+
+    def __len__(self) -> int:
+        return self.k
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for tables with equal views of equally many images."""
+        return f"n={self.n} pad={self.pad} flip={self.flip} k={self.k} seed={self.seed}"
+
+    def at(self, index: Tensor, epoch: int) -> Tensor:
+        """Tell which view each image is shown in.
+
+        Args:
+            index: (B,) image numbers.
+            epoch: the epoch, from 0.
+
+        Returns:
+            (B,) view numbers in 0 .. K-1.
+        """
+        return self._order[index, epoch % self.k].long()
+
+    def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tell what a view does to an image.
+
+        Args:
+            index: (B,) image numbers.
+            view: (B,) view numbers, or one for all.
+
+        Returns:
+            Top and left corner of the crop in the padded image, in pixels 0 .. 2 pad, and whether it is
+            mirrored: three (B,) tensors, int64, int64 and bool.
+        """
+        codes = self._codes[index, view].long()
+        return decode_view(codes, self.pad)
+
+
+def decode_view(codes: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split view codes into top, left and mirrored.
+
+    Args:
+        codes: (B,) in 0 .. (2 pad + 1)^2 (1 + flip) - 1.
+        pad: see `ViewTable`.
+
+    Returns:
+        See `ViewTable.params`.
+    """
+    side = 2 * pad + 1
+    corner = codes % side**2
+    return corner // side, corner % side, codes >= side**2
+
+
+def _ordered_draws(n: int, possible: int, k: int, seed: int) -> Tensor:
+    """Draw k of 0 .. possible-1 without replacement for n rows at once, by a sparse Fisher-Yates shuffle.
+
+    Only the swapped places of each row's deck are kept, so that 6,498 possible views of a million images fit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    places: list[Tensor] = []
+    values: list[Tensor] = []
+
+    def look(place: Tensor) -> Tensor:
+        value = place
+        for at, put in zip(places, values, strict=True):  # the latest swap of a place counts
+            value = torch.where(at == place, put, value)
+        return value
+
+    draws = torch.empty(n, k, dtype=torch.int32)
+    for j in range(k):
+        place = torch.randint(j, possible, (n,), generator=generator, dtype=torch.int32)
+        draws[:, j] = look(place)
+        top = look(torch.full((n,), j, dtype=torch.int32))
+        places.append(place)
+        values.append(top)
+    return draws
