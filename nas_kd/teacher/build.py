@@ -1,0 +1,213 @@
+"""Build the network that a user names, with its weights."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nas_kd.errors import SettingError, nearest
+from nas_kd.nn.static import StaticNet
+from nas_kd.teacher.cifar_resnet import DEPTHS, CifarResNet
+from nas_kd.teacher.weights import check_classes, fit_weights, read_weights
+
+OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
+# the published weights of the CIFAR ResNets were trained with ImageNet's figures
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes, not package:factory
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to build a network once its class count is known, and what is known of it before."""
+
+    name: str
+    build: Callable[[int | None], nn.Module]
+    classifier: str | None = None
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+    trained: bool = False  # the built network already has weights to teach with
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network and what is known of it.
+
+    Args:
+        module: the network.
+        name: what the user calls it.
+        num_classes: width of its logits, or None when only a forward pass can tell.
+        in_chans: channels of its input.
+        normalisation: mean and std its weights were trained with, or None when unknown.
+    """
+
+    module: nn.Module
+    name: str
+    num_classes: int | None
+    in_chans: int
+    normalisation: tuple[Sequence[float], Sequence[float]] | None
+
+
+def build(
+    model: str | Path | nn.Module,
+    *,
+    checkpoint: str | Path | None = None,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    resolution: int | None = None,
+) -> Built:
+    """Build a network and fill it with its weights; arguments and errors are those of `load_teacher`."""
+    if checkpoint is not None and pretrained:
+        mend = "leave out teacher.pretrained"
+        raise SettingError("teacher.pretrained", True, "false with a teacher.checkpoint", mend)
+    plan = _plan(model, in_chans, pretrained, resolution)
+    weights, notes = read_weights(checkpoint) if checkpoint is not None else ({}, {})
+    if weights:
+        num_classes = check_classes(weights, plan.classifier, num_classes)
+    module = plan.build(num_classes)
+    if checkpoint is not None:
+        fit_weights(module, weights, checkpoint, plan.name)
+    classes = _classes(module)
+    if num_classes is not None and classes not in (None, num_classes):
+        legal = f"{classes}, the class count of {plan.name}"
+        mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", num_classes, legal, mend)
+    if isinstance(module, StaticNet):
+        in_chans = module.layers_spec[0]["in"]
+    usual = plan.normalisation if plan.trained or checkpoint is not None else None
+    if notes.get("mean"):
+        usual = notes["mean"], notes["std"]
+    return Built(module, plan.name, classes or num_classes, in_chans, usual)
+
+
+def build_model(
+    model: str | Path | nn.Module,
+    *,
+    checkpoint: str | Path | None = None,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    resolution: int | None = None,
+) -> nn.Module:
+    """Build a network to train, such as a teacher to fine-tune.
+
+    Args:
+        model: see `load_teacher`; a network is returned as it is and not copied.
+        checkpoint: see `load_teacher`.
+        num_classes: see `load_teacher`.
+        in_chans: see `load_teacher`.
+        pretrained: see `load_teacher`.
+        resolution: see `load_teacher`.
+
+    Returns:
+        The network, not sealed.
+
+    Raises:
+        SettingError: see `load_teacher`.
+    """
+    return build(
+        model, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained,
+        resolution=resolution,
+    ).module  # fmt: skip
+
+
+def _classes(module: nn.Module) -> int | None:
+    if isinstance(module, StaticNet):
+        return int(module.layers_spec[-1]["out"])
+    found = getattr(module, "num_classes", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _plan(model: str | Path | nn.Module, in_chans: int, pretrained: bool, resolution: int | None) -> _Plan:
+    if isinstance(model, nn.Module):
+        return _Plan(type(model).__name__, lambda classes: model, trained=True)
+    name = str(model)
+    path = Path(name)
+    if path.is_dir():
+        return _student(path)
+    hub = name.startswith(HUBS)
+    if isinstance(model, Path) or (not hub and ("/" in name or name.startswith("."))):
+        legal = "a student folder (with arch.json), a timm name or package.module:factory"
+        raise SettingError("teacher.model", name, legal, "check the path")
+    if pretrained and (name in OWN or (":" in name and not hub)):
+        mend = "give teacher.checkpoint"
+        raise SettingError("teacher.pretrained", True, "true for timm models only", mend)
+    if name in OWN:
+        return _Plan(name, lambda c: CifarResNet(OWN[name], c or 10, in_chans), "linear", IMAGENET)
+    if ":" in name and not hub:
+        return _Plan(name, lambda classes: _call_factory(name, classes, in_chans))
+    return _timm(name, in_chans, pretrained, resolution, hub)
+
+
+def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hub: bool) -> _Plan:
+    import timm
+
+    if not hub and not timm.is_model(name):
+        legal = "a timm model, cifar_resnet20 and its kin, package.module:factory, or a student folder"
+        raise SettingError("teacher.model", name, legal, nearest(name, [*OWN, *timm.list_models()]))
+    config = None if hub else timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"in_chans": in_chans}
+    if resolution is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = resolution
+
+    def build(num_classes: int | None) -> nn.Module:
+        classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+        if not (pretrained or hub):
+            return timm.create_model(name, pretrained=False, **classes, **options)
+        try:  # hub and network errors are OSErrors, ValueErrors or, from timm, RuntimeErrors
+            return timm.create_model(name, pretrained=pretrained, **classes, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            mend = "download the weights elsewhere and give teacher.checkpoint"
+            legal = f"true where the weights of {name} can be downloaded ({str(error).splitlines()[0]})"
+            raise SettingError("teacher.pretrained", pretrained, legal, mend) from error
+
+    usual = None if config is None else (config.mean, config.std)
+    classifier = config.classifier if config is not None and isinstance(config.classifier, str) else None
+    return _Plan(name, build, classifier, usual, trained=pretrained)
+
+
+def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Module:
+    package, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)  # last, so that a file of the user's hides no installed package
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        mend = "install it, or start nas-kd in the folder that holds it"
+        raise SettingError(
+            "teacher.model", name, f"a package that can be imported ({error})", mend
+        ) from error
+    finally:
+        sys.path.remove(here)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        names = [key for key, value in vars(module).items() if callable(value)]
+        raise SettingError("teacher.model", name, f"a function of {package}", nearest(attribute, names))
+    accepts = inspect.signature(factory).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in accepts.values())
+    wanted = {"num_classes": num_classes, "in_chans": in_chans}
+    given = {k: v for k, v in wanted.items() if v is not None and (k in accepts or anything)}
+    built = factory(**given)
+    if not isinstance(built, nn.Module):
+        raise SettingError(
+            "teacher.model", name, "a function that returns an nn.Module", "check the function"
+        )
+    return built
+
+
+def _student(folder: Path) -> _Plan:
+    if not (folder / "arch.json").is_file() and not (folder / "student.json").is_file():
+        legal = "a student folder, which holds arch.json"
+        raise SettingError("teacher.model", str(folder), legal, "give the folder that `nas-kd retrain` wrote")
+    from nas_kd.export import load_student  # late: export comes after teacher in the order of imports
+
+    student = load_student(folder)
+    info = student.info if isinstance(student.info, dict) else vars(student.info)
+    usual = (info["mean"], info["std"]) if info.get("mean") else None
+    return _Plan(str(folder), lambda classes: student, normalisation=usual, trained=True)

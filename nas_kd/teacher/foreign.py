@@ -1,0 +1,80 @@
+"""Features of a network that does not return them, read at module ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas_kd.nn.output import Output
+from nas_kd.teacher.probe import Probe, Site
+
+
+class _Reader:
+    """Keeps what one module gave while a forward pass is being read."""
+
+    def __init__(self, site: Site | None) -> None:
+        self.site, self.active = site, False
+        self.post: Tensor | None = None
+        self.pre: Tensor | None = None
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if not self.active:
+            return
+        if self.site is None:  # the classifier: its input is the pooled feature
+            self.post = args[0].flatten(1)
+        else:
+            self.post = self.site.feature(out)
+            self.pre = out[1] if self.site.layer.pre else self.post
+
+
+class ModuleReader:
+    """Reads the features of chosen modules, and the classifier's input, out of one forward pass.
+
+    Args:
+        module: the network, in eval mode.
+        probed: what a dry run found.
+        paths: modules to read, one a stage; a path may come twice.
+    """
+
+    def __init__(self, module: nn.Module, probed: Probe, paths: Sequence[str]) -> None:
+        self.module, self.paths = module, list(paths)
+        self.readers = {path: _Reader(probed.sites[path]) for path in paths}
+        self.pooled = _Reader(None)
+        self.handles = [module.get_submodule(p).register_forward_hook(r) for p, r in self.readers.items()]
+        if probed.classifier is not None:
+            self.handles.append(module.get_submodule(probed.classifier).register_forward_hook(self.pooled))
+
+    def remove(self) -> None:
+        """Take the readers off the network."""
+        for handle in self.handles:
+            handle.remove()
+
+    def read(self, x: Tensor) -> Output:
+        """Run the network.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            Logits and the features of the chosen modules.
+        """
+        readers = [*self.readers.values(), self.pooled]
+        for reader in readers:
+            reader.active = True
+        try:
+            logits = self.module(x)
+            stages = [_taken(self.readers[path].post) for path in self.paths]
+            pre = [_taken(self.readers[path].pre) for path in self.paths]
+            # a head of an unknown kind: the mean of the last feature is what most heads see
+            pooled = self.pooled.post if self.pooled.post is not None else stages[-1].mean((2, 3))
+            return Output(logits, stages, pre, pooled)
+        finally:
+            for reader in readers:
+                reader.active, reader.post, reader.pre = False, None, None
+
+
+def _taken(x: Tensor | None) -> Tensor:
+    assert x is not None  # the dry run saw this module run once
+    return x

@@ -1,0 +1,231 @@
+"""One dry run of a foreign network: where its layers end and what their outputs look like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.nn.static import StaticNet
+from nas_kd.teacher.taps import Layer
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A module whose output is a feature map.
+
+    Args:
+        layer: its place, channels and size.
+        layout: ``NCHW``, ``NHWC`` or ``tokens``.
+        prefix: class and register tokens before the image's own.
+        clone: whether a later layer changes the output in place.
+    """
+
+    layer: Layer
+    layout: str
+    prefix: int
+    clone: bool
+
+    def feature(self, out: Any) -> Tensor:
+        """Make (B, C, H, W) of what the module returned."""
+        x: Tensor = out if isinstance(out, Tensor) else out[0]
+        x = x.clone() if self.clone else x
+        if self.layout == "NCHW":
+            return x
+        if self.layout == "NHWC":
+            return x.permute(0, 3, 1, 2)
+        grid = x[:, self.prefix :]  # (B, H*W, C)
+        return grid.transpose(1, 2).reshape(len(x), -1, self.layer.size, self.layer.size)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a dry run found.
+
+    Args:
+        layers: the ends of the residual blocks (of the plain layers in a network without blocks), in order.
+        sites: every module that can be tapped, in order.
+        classifier: name of the layer whose input is the pooled feature, or None.
+        num_classes: width of the logits.
+    """
+
+    layers: list[Layer]
+    sites: dict[str, Site]
+    classifier: str | None
+    num_classes: int
+
+
+@dataclass
+class _Call:
+    module: nn.Module
+    args: tuple[Any, ...]
+    out: Any
+    tensor: Tensor | None
+    version: int
+
+
+def probe(module: nn.Module, images: Tensor) -> Probe:
+    """Run a network once and find its layers.
+
+    A layer is a residual block: an element of a Sequential or ModuleList that holds a weight and maps a
+    feature map to a feature map. Where a stage is itself such an element, its blocks count and not the stage.
+
+    Args:
+        module: the network, in eval mode.
+        images: (2, C, R, R); two, so that tensors whose first axis is no batch are told apart.
+
+    Returns:
+        What was found.
+
+    Raises:
+        SettingError: the network returns no (B, classes) tensor.
+    """
+    calls: dict[str, _Call] = {}  # in the order in which the modules end
+    counts: Counter[str] = Counter()
+
+    def note(path: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        tensor = _first(out)
+        calls[path] = _Call(mod, args, out, tensor, -1 if tensor is None else tensor._version)
+        counts[path] += 1
+
+    handles = [
+        mod.register_forward_hook(lambda mod, args, out, path=path: note(path, mod, args, out))
+        for path, mod in module.named_modules()
+        if path
+    ]
+    try:
+        with torch.no_grad():
+            logits = module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        legal = "a network that returns logits (batch, classes)"
+        raise SettingError("teacher.model", type(module).__name__, legal, "wrap it so that it returns logits")
+    calls = {path: call for path, call in calls.items() if counts[path] == 1}
+    sites = _sites(module, calls, len(images))
+    layers = [sites[path].layer for path in _layers(module, calls, sites)]
+    return Probe(layers, sites, _classifier(calls, logits), logits.shape[1])
+
+
+def _first(out: Any) -> Tensor | None:
+    if isinstance(out, tuple) and out:
+        out = out[0]
+    return out if isinstance(out, Tensor) else None
+
+
+def _sites(module: nn.Module, calls: dict[str, _Call], batch: int) -> dict[str, Site]:
+    pairs = isinstance(module, StaticNet)  # own blocks return the feature after and before the activation
+    nhwc = getattr(module, "output_fmt", None) == "NHWC"
+    prefix = getattr(module, "num_prefix_tokens", None)
+    sites: dict[str, Site] = {}
+    for path, call in calls.items():
+        x = call.tensor
+        if x is None or x.shape[0] != batch or not x.is_floating_point():
+            continue
+        clone = x._version != call.version
+        pre = pairs and isinstance(call.out, tuple)
+        if x.ndim == 4:
+            _, a, b, c = x.shape
+            last = a == b and (b != c or nhwc)
+            if not last and b != c:
+                continue  # not square
+            channels, size = (c, a) if last else (a, b)
+            sites[path] = Site(Layer(path, channels, size, pre), "NHWC" if last else "NCHW", 0, clone)
+        elif x.ndim == 3:
+            tokens, channels = x.shape[1:]
+            # some networks append their class token only in the last layers
+            for extra in (0, 1, tokens - isqrt(tokens) ** 2) if prefix is None else (prefix, 0):
+                size = isqrt(max(tokens - extra, 0))
+                if size and size * size == tokens - extra:
+                    sites[path] = Site(Layer(path, channels, size), "tokens", extra, clone)
+                    break
+    return sites
+
+
+def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
+    blocks = [p for p in sites if _is_block(calls[p])]
+    elements = [p for p in blocks if isinstance(_parent(module, p), CONTAINERS)]
+    # a branch inside a larger block is no layer, though it be a Sequential of blocks
+    whole = [
+        p for p in blocks if not any(_same(calls[e], calls[p]) for e in elements if e.startswith(p + "."))
+    ]
+    elements = [e for e in elements if not any(e.startswith(p + ".") for p in whole)]
+    for candidates in (elements, blocks):
+        if len(found := _outermost(candidates, calls)) > 1:
+            return _shrinking(found, sites)
+    return _shrinking(_plain(calls, sites), sites)
+
+
+def _is_block(call: _Call) -> bool:
+    """Whether a call is of a module with children and a weight, from a tensor to a tensor."""
+    mod, args = call.module, call.args
+    if type(mod) in CONTAINERS or not args or not isinstance(args[0], Tensor):
+        return False
+    inner = list(mod.modules())[1:]
+    return bool(inner) and any(p.ndim > 1 for p in mod.parameters())
+
+
+def _parent(module: nn.Module, path: str) -> nn.Module:
+    return module.get_submodule(path.rpartition(".")[0])
+
+
+def _outermost(candidates: list[str], calls: dict[str, _Call]) -> list[str]:
+    """Drop what lies inside a block, and stages that merely hand on the output of their last block."""
+    kept: list[str] = []
+    for path in sorted(candidates, key=lambda p: p.count(".")):
+        if any(path.startswith(outer + ".") for outer in kept):
+            continue
+        inner = [p for p in candidates if p.startswith(path + ".")]
+        if not any(_same(calls[p], calls[path]) for p in inner):
+            kept.append(path)
+    order = {path: i for i, path in enumerate(calls)}
+    return sorted(kept, key=order.__getitem__)
+
+
+def _same(inner: _Call, outer: _Call) -> bool:
+    """Whether two calls returned the same memory, unchanged in between."""
+    a, b = inner.tensor, outer.tensor
+    assert a is not None and b is not None
+    return a.data_ptr() == b.data_ptr() and inner.version == outer.version
+
+
+def _plain(calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
+    """Find the last norm or activation after every weighted leaf: the layers of a network without blocks."""
+    ends: list[str] = []
+    for path, call in calls.items():
+        if next(call.module.children(), None) is not None or path not in sites:
+            continue
+        if isinstance(call.module, WEIGHTED):
+            ends.append(path)
+        elif "Pool" in type(call.module).__name__:
+            continue  # it opens the next resolution
+        elif ends and sites[path].layer.size == sites[ends[-1]].layer.size:
+            ends[-1] = path
+    return ends
+
+
+def _shrinking(paths: list[str], sites: dict[str, Site]) -> list[str]:
+    """Keep the layers whose map is no larger than those before: branches that grow again are left out."""
+    kept: list[str] = []
+    for path in paths:
+        if not kept or sites[path].layer.size <= sites[kept[-1]].layer.size:
+            kept.append(path)
+    return kept
+
+
+def _classifier(calls: dict[str, _Call], logits: Tensor) -> str | None:
+    """Find the last linear layer, or 1x1 convolution, whose output has the shape of the logits."""
+    for path, call in reversed(calls.items()):
+        out = call.tensor
+        if isinstance(call.module, WEIGHTED) and out is not None and out.numel() == logits.numel():
+            return path if out.shape[1] == logits.shape[1] else None
+    return None

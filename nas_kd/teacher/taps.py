@@ -1,0 +1,155 @@
+"""Which layers of a teacher answer for the stages of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_kd.errors import SettingError, nearest
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The end of one residual block of a teacher at one resolution.
+
+    Args:
+        path: name of the module, such as ``layer2.0``.
+        channels: channels of its feature.
+        size: height and width of its feature in pixels.
+        pre: whether the feature before the block's last activation is also at hand.
+    """
+
+    path: str
+    channels: int
+    size: int
+    pre: bool = False
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A teacher layer that a student stage must reproduce.
+
+    Args:
+        path: name of the teacher's module.
+        channels: channels of the teacher's feature.
+        size: its height and width in pixels.
+        student_size: height and width of the student stage's output in pixels; at most `size`.
+        pre: whether ``Output.pre`` holds the feature before the layer's last activation (else it repeats
+            ``Output.stages``).
+    """
+
+    path: str
+    channels: int
+    size: int
+    student_size: int
+    pre: bool
+
+
+def pool_to(x: Tensor, size: int) -> Tensor:
+    """Average a feature down to a size; a feature that is not larger is returned as it is.
+
+    Args:
+        x: (B, C, H, W).
+        size: wanted height and width in pixels.
+
+    Returns:
+        (B, C, min(H, size), min(W, size)).
+    """
+    height, width = min(x.shape[2], size), min(x.shape[3], size)
+    return x if (height, width) == tuple(x.shape[2:]) else F.adaptive_avg_pool2d(x, (height, width))
+
+
+def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[Tap]:
+    """Give every student stage a teacher layer.
+
+    The ends of the teacher's resolutions when there are as many as stages, else layers at equal shares of
+    the teacher's depth. A layer whose map is smaller than the student's gives way to the last one before it
+    that is large enough; the layers rise strictly wherever there are enough of them.
+
+    Args:
+        layers: the teacher's layers from input to output.
+        student_sizes: output height of each student stage in pixels.
+
+    Returns:
+        One tap a stage.
+
+    Raises:
+        SettingError: no layer is as large as a stage's output.
+    """
+    count = len(student_sizes)
+    ends = [i for i, layer in enumerate(layers) if i + 1 == len(layers) or layers[i + 1].size != layer.size]
+    if len(ends) == count:
+        chosen = ends
+    else:  # integers only: equal shares rounded half up
+        chosen = [max((2 * (s + 1) * len(layers) + count) // (2 * count), 1) - 1 for s in range(count)]
+    for stage, size in enumerate(student_sizes):
+        large = [i for i in range(chosen[stage] + 1) if layers[i].size >= size]
+        if not large:
+            _refuse_size(stage, size, max(layer.size for layer in layers))
+        chosen[stage] = large[-1]
+    for stage in range(count - 2, -1, -1):  # earlier layers are larger, so moving earlier is always allowed
+        chosen[stage] = max(min(chosen[stage], chosen[stage + 1] - 1), 0)
+    return [_tap(layers[i], size) for i, size in zip(chosen, student_sizes, strict=True)]
+
+
+def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Sequence[str]) -> list[Tap]:
+    """Give every student stage the teacher layer that the user named.
+
+    Args:
+        layers: every layer that can be tapped, from input to output.
+        student_sizes: output height of each student stage in pixels.
+        paths: one name a stage.
+
+    Returns:
+        One tap a stage.
+
+    Raises:
+        SettingError: a name is unknown or too small a map, or the names are too few or out of order.
+    """
+    if len(paths) != len(student_sizes):
+        legal = f"{len(student_sizes)} layers, one a stage of the space"
+        raise SettingError("teacher.stages", list(paths), legal, "name one teacher layer a stage")
+    order = {layer.path: i for i, layer in enumerate(layers)}
+    for path in paths:
+        if path not in order:
+            legal = "a layer of the teacher that gives a feature map"
+            raise SettingError("teacher.stages", path, legal, nearest(path, order))
+    places = [order[path] for path in paths]
+    if places != sorted(places):
+        raise SettingError("teacher.stages", list(paths), "layers from input to output", "reorder them")
+    for stage, (place, size) in enumerate(zip(places, student_sizes, strict=True)):
+        if layers[place].size < size:
+            _refuse_size(stage, size, layers[place].size, layers[place].path)
+    return [_tap(layers[place], size) for place, size in zip(places, student_sizes, strict=True)]
+
+
+def describe_taps(taps: Sequence[Tap]) -> list[str]:
+    """Put the pairs of student stage and teacher layer into words.
+
+    Args:
+        taps: what ``Teacher.match`` returned.
+
+    Returns:
+        One line a stage, counted from 1.
+    """
+    lines = []
+    for number, tap in enumerate(taps, 1):
+        pooled = f", averaged to {tap.student_size} px" if tap.size > tap.student_size else ""
+        lines.append(
+            f"student stage {number} ({tap.student_size} px) learns from teacher {tap.path} "
+            f"({tap.channels} channels, {tap.size} px{pooled})"
+        )
+    return lines
+
+
+def _tap(layer: Layer, student_size: int) -> Tap:
+    return Tap(layer.path, layer.channels, layer.size, student_size, layer.pre)
+
+
+def _refuse_size(stage: int, size: int, largest: int, path: str | None = None) -> None:
+    where = f"the map of {path}" if path else "the largest map of the teacher"
+    mend = "choose a teacher or layers with larger maps, a larger resolution, or a space with earlier strides"
+    raise SettingError(f"teacher.stages[{stage}]", f"{largest} px", f"at least {size} px ({where})", mend)

@@ -1,0 +1,237 @@
+"""A sealed network that teaches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError, nearest
+from nas_kd.nn.output import Output
+from nas_kd.nn.static import StaticNet
+from nas_kd.teacher.cifar_resnet import CifarResNet
+from nas_kd.teacher.foreign import ModuleReader
+from nas_kd.teacher.probe import Probe, probe
+from nas_kd.teacher.taps import Layer, Tap, choose_taps, named_taps
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+
+
+class Staged(Protocol):
+    """What `Teacher.match` asks of a space."""
+
+    def stage_sizes(self, resolution: int) -> list[int]:
+        """Return the output height of each stage in pixels."""
+
+
+class Teacher:
+    """A network in eval mode, without gradients, that nothing can train.
+
+    It is no ``nn.Module``: as an attribute of a student it enters neither parameters nor state dict.
+
+    Args:
+        module: maps (B, C, H, W) to logits (B, classes); it is put into eval mode and frozen.
+        name: what the user calls it.
+        num_classes: width of the logits, or None when only a forward pass can tell.
+        in_chans: channels of the input image.
+        mean: mean of each input channel in 0..1 units that the network expects; None: that of the data.
+        std: standard deviation of each input channel; given with `mean`.
+        stages: names of the modules that teach the stages of the student; None chooses them.
+
+    Raises:
+        SettingError: a stage is no module of the network, or mean and std do not fit the channels.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        *,
+        num_classes: int | None = None,
+        in_chans: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        stages: Sequence[str] | None = None,
+    ) -> None:
+        self._module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.name, self.num_classes, self.in_chans = name, num_classes, in_chans
+        self.mean, self.std = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
+        if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
+            raise SettingError("teacher.std", std, "mean and std together, std above 0", "give both or none")
+        names = [path for path, _ in module.named_modules() if path]
+        for path in stages or ():
+            if path not in names:
+                legal = "a module of the teacher"
+                raise SettingError("teacher.stages", path, legal, nearest(path, names))
+        self.stages = None if stages is None else tuple(stages)
+        self.taps: tuple[Tap, ...] | None = None
+        self.macs: int | None = None
+        self._affine: tuple[Tensor, Tensor] | None = None
+        self._reader: ModuleReader | None = None
+
+    def __repr__(self) -> str:
+        return f"Teacher({self.name!r}, num_classes={self.num_classes}, params={self.params})"
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self._module.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the outputs: name, weights and expected normalisation."""
+        # a student folder may be moved, so its layers and not its path stand for it
+        name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
+        digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())
+        for key, tensor in sorted(self._module.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Do nothing: a teacher stays in eval mode."""
+        return self
+
+    def eval(self) -> Teacher:
+        """Do nothing: a teacher is in eval mode."""
+        return self
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """Move to a device."""
+        self._module.to(device)
+        if self._affine is not None:
+            self._affine = (self._affine[0].to(device), self._affine[1].to(device))
+        return self
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W), normalised as the bound data are, to logits (B, classes)."""
+        return self._module(self._normalised(x))
+
+    @torch.no_grad()
+    def forward_stages(self, x: Tensor) -> Output:
+        """Run the network and return the features at the taps.
+
+        Args:
+            x: (B, C, H, W), normalised as the bound data are.
+
+        Returns:
+            Logits, one feature (B, C, H, W) a tap, not pooled, and the classifier's input.
+
+        Raises:
+            SettingError: no taps were chosen.
+        """
+        if self.taps is None:
+            mend = "call teacher.match(space, resolution) first"
+            raise SettingError("teacher.taps", None, "one a stage of the space", mend)
+        x = self._normalised(x)
+        if isinstance(self._module, CifarResNet):
+            return self._module.forward_stages(x, [tap.path for tap in self.taps])
+        assert self._reader is not None
+        return self._reader.read(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
+
+    def bind(self, data: Data) -> Teacher:
+        """Check that the teacher fits a data set and take its normalisation into account.
+
+        Args:
+            data: the data set.
+
+        Returns:
+            The teacher itself.
+
+        Raises:
+            SettingError: channels or classes differ, or the network does not take the data's resolution.
+        """
+        if self.in_chans != data.in_chans:
+            mend = "load it with in_chans as in the data, or choose another teacher"
+            raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", mend)
+        self._dry_run(data.resolution)
+        if self.num_classes != data.num_classes:
+            legal = f"{data.num_classes}, the class count of the data"
+            mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+            raise SettingError("teacher.num_classes", self.num_classes, legal, mend)
+        self._affine = None
+        theirs = tuple(data.mean), tuple(data.std)
+        if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
+            # (v - teacher mean) / teacher std, where v = x * data std + data mean
+            mean, std, own_mean, own_std = (
+                torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
+                for values in (*theirs, self.mean, self.std)
+            )
+            at = next(self._module.parameters(), torch.zeros(())).device
+            self._affine = (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
+        return self
+
+    def match(self, space: Staged, resolution: int) -> list[Tap]:
+        """Choose the layers that teach the stages of a space, and read them from now on.
+
+        Args:
+            space: gives the output sizes of its stages.
+            resolution: height and width of the images in pixels.
+
+        Returns:
+            One tap a stage.
+
+        Raises:
+            SettingError: no layer is large enough for a stage, or a name in `stages` does not fit.
+        """
+        layers, sites, probed = self._dry_run(resolution)
+        sizes = space.stage_sizes(resolution)
+        if not layers:
+            mend = "name one module a stage in teacher.stages"
+            raise SettingError("teacher.model", self.name, "a network whose layers give feature maps", mend)
+        taps = choose_taps(layers, sizes) if self.stages is None else named_taps(sites, sizes, self.stages)
+        if self._reader is not None:
+            self._reader.remove()
+        if probed is not None:
+            self._reader = ModuleReader(self._module, probed, [tap.path for tap in taps])
+        self.taps = tuple(taps)
+        return taps
+
+    @torch.no_grad()
+    def _dry_run(self, resolution: int) -> tuple[list[Layer], list[Layer], Probe | None]:
+        """Give the layers to choose from, those that may be named, and the probe of a foreign network."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        device = next(self._module.parameters(), torch.zeros(())).device
+        images = torch.zeros(2, self.in_chans, resolution, resolution, device=device)
+        try:
+            with FlopCounterMode(display=False) as counter:
+                logits = self._module(images[:1])
+            if isinstance(self._module, CifarResNet):
+                out = self._module.forward_stages(images[:1], names := self._module.block_names)
+                layers = [
+                    Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, out.stages, strict=True)
+                ]
+                sites, probed = layers, None
+            else:
+                probed = probe(self._module, images)
+                layers, sites = probed.layers, [site.layer for site in probed.sites.values()]
+        except SettingError:
+            raise
+        except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+            legal = f"an input {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
+            mend = "give the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
+            raise SettingError("teacher.model", self.name, f"a network that takes {legal}", mend) from error
+        self.macs = counter.get_total_flops() // 2
+        self.num_classes = logits.shape[1]
+        return layers, sites, probed
+
+
+def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) != in_chans:
+        raise SettingError(
+            f"teacher.{field}", tuple(values), f"{in_chans} numbers, one a channel", "give them all"
+        )
+    return tuple(float(value) for value in values)

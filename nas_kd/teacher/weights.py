@@ -1,0 +1,166 @@
+"""Read a checkpoint safely, fit it to a network or say what does not fit, and write one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.files import atomic_write
+
+# where training scripts keep the weights; averaged ones first, as timm does
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint without executing anything in it.
+
+    Args:
+        path: a .safetensors file, or one written by torch.save that holds tensors and plain values only.
+
+    Returns:
+        Name to tensor, and the notes that `save_weights` left (empty for other files).
+
+    Raises:
+        SettingError: the file is missing, damaged, holds no weights, or holds objects that would be executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SettingError("teacher.checkpoint", str(path), "an existing file", "check the path")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        legal = "a .safetensors file or a torch.save of weights only"
+        mend = "where you trust the file, load it there and write torch.save(model.state_dict(), path)"
+        raise SettingError("teacher.checkpoint", str(path), legal, mend) from error
+    for nest in NESTS:
+        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
+            content = content[nest]
+            break
+    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
+        legal = f"a state dict, or a dictionary with one under {', '.join(NESTS)}"
+        raise SettingError("teacher.checkpoint", str(path), legal, "save model.state_dict()")
+    return {_bare(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            weights = {_bare(name): file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        legal = "an undamaged .safetensors file"
+        raise SettingError("teacher.checkpoint", str(path), legal, "write or copy it again") from error
+    return weights, json.loads(notes["nas_kd"]) if "nas_kd" in notes else {}
+
+
+def _bare(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def check_classes(
+    weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None
+) -> int | None:
+    """Find the class count of a checkpoint and hold it against the wanted one.
+
+    Args:
+        weights: name to tensor.
+        classifier: name of the classifying layer, if known.
+        num_classes: wanted class count, or None for the checkpoint's.
+
+    Returns:
+        The class count, or None when it is neither given nor found.
+
+    Raises:
+        SettingError: the two differ.
+    """
+    weight = weights.get(f"{classifier}.weight")
+    if weight is None or weight.ndim < 2:
+        return num_classes
+    found = weight.shape[0]
+    if num_classes not in (None, found):
+        legal = f"{found}, the class count of the checkpoint"
+        mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", num_classes, legal, mend)
+    return found
+
+
+def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
+    """Copy weights into a network that they fit exactly.
+
+    Args:
+        module: the network.
+        weights: name to tensor.
+        path: the checkpoint, for messages.
+        name: the network's name, for messages.
+
+    Raises:
+        SettingError: names the first tensor of another shape, else the first missing, else the first unknown.
+    """
+    own = module.state_dict()
+    mend = f"choose the teacher.model that {path} was trained as"
+    for key, tensor in own.items():
+        if key in weights and weights[key].shape != tensor.shape:
+            legal = f"weights of {name}: {key} is {_shape(weights[key])} there and {_shape(tensor)} in {name}"
+            raise SettingError("teacher.checkpoint", str(path), legal, mend)
+    # counters are absent from old checkpoints and play no part in evaluation
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    if missing:
+        legal = (
+            f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
+        )
+        raise SettingError("teacher.checkpoint", str(path), legal, mend)
+    unknown = [key for key in weights if key not in own]
+    if unknown:
+        legal = (
+            f"weights of {name}: it has {unknown[0]} {_shape(weights[unknown[0]])} and "
+            f"{len(unknown) - 1} more, which {name} lacks"
+        )
+        raise SettingError("teacher.checkpoint", str(path), legal, mend)
+    module.load_state_dict(weights, strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def save_weights(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **notes: Any,
+) -> None:
+    """Write a network's weights with the normalisation they expect, for `load_teacher(checkpoint=path)`.
+
+    Args:
+        module: the network.
+        path: a .safetensors file.
+        mean: mean of each input channel in 0..1 units.
+        std: standard deviation of each input channel in 0..1 units.
+        notes: further plain values, such as the model's name or its class names.
+
+    Raises:
+        SettingError: the disk is full or read-only.
+    """
+    from safetensors.torch import save
+
+    weights = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()
+    }
+    text = json.dumps({"mean": list(mean) if mean else None, "std": list(std) if std else None, **notes})
+    atomic_write(path, save(weights, {"format": "pt", "nas_kd": text}))
