@@ -87,12 +87,8 @@ class CachedTeacher:
             return found.to(batch.x.device, non_blocking=True)
         if self.teacher is None:
             legal = "crop and flip out of the cached views"
-            raise SettingError(
-                "data.augment", "views outside the cache", legal, "pass CachedTeacher a teacher"
-            )
+            raise SettingError("data.augment", "other views", legal, "give CachedTeacher a teacher")
         if not self._told:
-            _log.warning(
-                "The teacher's cache cannot serve this augmentation: the teacher runs on every batch."
-            )
+            _log.warning("the teacher's cache cannot serve this augmentation: the teacher runs live instead")
             self._told = True
         return self.teacher(batch.x)

@@ -1,0 +1,124 @@
+"""Relation losses against loops, invariances and bounds in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_kd import losses
+from nas_kd.losses.relations import _taylor_rbf
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def rotation(n: int) -> Tensor:
+    return torch.linalg.qr(draw(n, n))[0]
+
+
+B, D = 7, 5
+S, T = draw(B, D), draw(B, 9)
+TURN, MOVE = rotation(D), draw(D)
+SCALE = torch.rand(B, 1, generator=GENERATOR, dtype=torch.float64) + 0.1
+
+
+@pytest.mark.parametrize("name", ["sp", "pkt", "rkd", "cc", "rdm"])
+def test_gradient_is_the_numerical_one_and_rotation_is_ignored(name):
+    loss = getattr(losses, name)
+    assert torch.autograd.gradcheck(lambda s: loss(s, T), S.clone().requires_grad_())
+    torch.testing.assert_close(loss(S @ TURN, T), loss(S, T))
+
+
+def test_sp_is_the_distance_of_row_normalised_gram_matrices():
+    total = 0.0
+    grams = [x @ x.T for x in (S, T)]
+    for i in range(B):
+        a, b = (g[i] / g[i].norm() for g in grams)
+        total += float(((a - b) ** 2).sum())
+    assert float(losses.sp(S, T)) == pytest.approx(total / B**2, rel=1e-12)
+    torch.testing.assert_close(losses.sp(3 * S, T / 7), losses.sp(S, T))
+    assert losses.sp(SCALE * S, T) != losses.sp(S, T)
+    maps = draw(B, 3, 4, 4)
+    torch.testing.assert_close(losses.sp(maps, T), losses.sp(maps.flatten(1), T))
+    assert losses.sp(torch.eye(B).double(), torch.ones(B, 2).double()) <= 4 / B
+
+
+def test_pkt_is_the_kl_of_affinities():
+    rows = []
+    for x in (S, T):
+        similarity = (F.cosine_similarity(x[:, None], x[None], dim=2) + 1) / 2
+        rows.append(similarity / similarity.sum(1, keepdim=True))
+    expected = F.kl_div(rows[0].log(), rows[1], reduction="sum") / B**2
+    torch.testing.assert_close(losses.pkt(S, T), expected)
+    torch.testing.assert_close(losses.pkt(SCALE * S, SCALE * T), losses.pkt(S, T))
+    assert losses.pkt(S + 1, T) != losses.pkt(S, T)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert torch.isfinite(losses.pkt(torch.ones(2, 2), opposite))
+    assert torch.isfinite(losses.pkt(opposite, torch.ones(2, 2)))
+
+
+def test_rkd_equals_a_loop():
+    def distances(x: Tensor) -> list[float]:
+        all_of_them = [math.dist(a.tolist(), b.tolist()) for a in x for b in x]
+        mean = sum(all_of_them) / sum(d > 0 for d in all_of_them)
+        return [d / mean for d in all_of_them]
+
+    def angles(x: Tensor) -> list[float]:
+        cosines = []
+        for i in range(B):
+            for j in range(B):
+                for k in range(B):
+                    left, right = x[j] - x[i], x[k] - x[i]
+                    zero = i in (j, k)
+                    cosines.append(0.0 if zero else float(left @ right / left.norm() / right.norm()))
+        return cosines
+
+    def huber(a: list[float], b: list[float]) -> float:
+        return float(F.smooth_l1_loss(torch.tensor(a).double(), torch.tensor(b).double()))
+
+    far, turned = huber(distances(S), distances(T)), huber(angles(S), angles(T))
+    assert float(losses.rkd(S, T, distance=1, angle=0)) == pytest.approx(far, rel=1e-6)
+    assert float(losses.rkd(S, T, distance=0, angle=1)) == pytest.approx(turned, rel=1e-6)
+    assert float(losses.rkd(S, T)) == pytest.approx(25 * far + 50 * turned, rel=1e-6)
+
+
+def test_rkd_is_zero_for_a_similarity_and_survives_equal_samples():
+    assert losses.rkd(4 * S @ TURN + MOVE, S) < 1e-24
+    for student in (torch.zeros(4, 3), torch.ones(1, 3), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]])):
+        leaf = student.requires_grad_()
+        value = losses.rkd(leaf, torch.arange(len(student) * 2.0).reshape(-1, 2))
+        value.backward()
+        assert torch.isfinite(value) and torch.isfinite(leaf.grad).all() and leaf.grad.abs().max() < 1e3
+
+
+def test_cc_kernel_is_the_taylor_series_of_the_gaussian():
+    unit = F.normalize(S, dim=1)
+    exact = torch.exp(-0.4 * torch.cdist(unit, unit).square())
+    errors = [float((_taylor_rbf(S, 0.4, order) - exact).abs().max()) for order in (2, 4, 8)]
+    for error, bound in zip(errors, (0.05, 2e-3, 2e-7), strict=True):
+        assert error < bound
+    kernels = [torch.exp(-0.4 * torch.cdist(u, u).square()) for u in (unit, F.normalize(T, dim=1))]
+    expected = (kernels[0] - kernels[1]).square().mean()
+    torch.testing.assert_close(losses.cc(S, T, order=20), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(losses.cc(SCALE * S, T), losses.cc(S, T))
+
+
+def test_rdm_is_one_minus_the_correlation_of_distances():
+    upper = torch.triu_indices(B, B, 1)
+    a, b = (torch.cdist(x, x)[upper[0], upper[1]] for x in (S, T))
+    torch.testing.assert_close(losses.rdm(S, T), 1 - torch.corrcoef(torch.stack([a, b]))[0, 1])
+    assert losses.rdm(4 * S @ TURN + MOVE, S).abs() < 1e-12
+    with pytest.raises(ValueError, match="at least 3"):
+        losses.rdm(S[:2], T[:2])
+
+
+def test_near_samples_far_from_the_origin_keep_their_distances():
+    s = (S * 1e-2 + 100).float()  # ||a||^2 + ||b||^2 - 2ab would leave nothing of these in fp32
+    assert losses.rdm(s, s.double()) < 1e-4
