@@ -1,0 +1,5 @@
+"""Ways to hand a network over: the student folder."""
+
+from nas_kd.export.student import load_student, save_student
+
+__all__ = ["load_student", "save_student"]

@@ -1,0 +1,214 @@
+"""The student folder: a network that opens anywhere, without its config, space, supernet or teacher."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.files import on_disk, plain
+from nas_kd.nn import StaticNet
+
+FORMAT = 1  # raised when an older load_student could no longer read the folder
+ARCH, ABOUT, WEIGHTS = "arch.json", "student.json", "weights.safetensors"
+
+
+def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
+    """Save a network as a folder that `load_student` opens in any process.
+
+    The folder holds arch.json (the resolved list of layers; null for a network of a factory), student.json
+    (everything in ``info``) and weights.safetensors. It appears whole or not at all, also over an older one.
+
+    Args:
+        student: a `StaticNet` (what ``space.build`` and ``Supernet.extract`` return), or any other module
+            together with ``info["factory"]``.
+        folder: where to; its parents are made.
+        info: plain values to keep: mean and std (floats a channel, images in 0..1), classes (names),
+            resolution (pixels), in_chans, num_classes, metrics (name to value), arch (``Arch.to_dict``),
+            macs, params. For a module that is not a StaticNet also factory (``"package.module:callable"``,
+            or ``"timm:MODEL"``) and factory_kwargs (keyword arguments, plain values), which together rebuild
+            it. None takes ``student.info``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SettingError: the module cannot be rebuilt from what is given, the folder holds other things, or the
+            disk is full or read-only.
+    """
+    folder = Path(folder)
+    given = getattr(student, "info", {}) if info is None else info
+    # cloned: safetensors refuses tied weights, which share their memory
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in student.state_dict().items()
+    }
+    about: dict[str, Any] = {"format_version": FORMAT} | {
+        key: value for key, value in given.items() if key != "format_version"
+    }
+    layers = None
+    if isinstance(student, StaticNet):
+        layers = [dict(layer) for layer in student.layers_spec]
+        about = {"in_chans": layers[0]["in"], "num_classes": layers[-1]["out"]} | about
+        about |= {"factory": None, "factory_kwargs": {}}
+    else:
+        if not about.get("factory"):
+            raise SettingError(
+                "factory", None, f"the place of a callable that builds this {type(student).__name__}",
+                "give factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
+            )  # fmt: skip
+        about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
+        rebuilt = _from_factory(about["factory"], about["factory_kwargs"])
+        _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
+    about.setdefault("params", sum(p.numel() for p in student.parameters()))
+    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingError("folder", str(folder), "a new, an empty or a student folder", "choose another one")
+    _write(folder, {
+        ARCH: _text(layers), ABOUT: _text(about), WEIGHTS: safetensors_save(state, {"format": "pt"}),
+    })  # fmt: skip
+    return folder
+
+
+def load_student(folder: str | Path) -> nn.Module:
+    """Open a student folder.
+
+    A student of a search space is built from its list of layers alone. A student that was saved with a
+    factory imports and calls that factory: open such folders only from people whose code you would run.
+
+    Args:
+        folder: what `save_student` wrote.
+
+    Returns:
+        The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes
+        images (B, in_chans, H, W), scaled to 0..1, less ``info["mean"]``, over ``info["std"]``.
+
+    Raises:
+        SettingError: a file is missing or damaged, was written by a newer version, or its tensors do not fit
+            the network; the first that does not is named.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SettingError("student", str(folder), "an existing student folder", "check the path")
+    for name in (ABOUT, ARCH, WEIGHTS):
+        if not (folder / name).is_file():
+            legal = f"a folder with {ARCH}, {ABOUT} and {WEIGHTS}; {name} is missing"
+            raise SettingError("student", str(folder), legal, "save the student again")
+    about = _read(folder / ABOUT)
+    version = about.pop("format_version", None) if isinstance(about, dict) else None
+    if not isinstance(version, int):
+        raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
+    if version > FORMAT:
+        legal = f"format_version of at most {FORMAT}; this folder has {version}"
+        raise SettingError("student", str(folder), legal, "pip install --upgrade nas_kd")
+    try:
+        state = safetensors_load((folder / WEIGHTS).read_bytes())
+    except SafetensorError as error:
+        legal = "an undamaged .safetensors file"
+        raise SettingError("student", str(folder / WEIGHTS), legal, "save the student again") from error
+    layers = _read(folder / ARCH)
+    if layers is None:
+        network = _from_factory(about["factory"], about.get("factory_kwargs") or {})
+    else:
+        network = _from_layers(layers, folder / ARCH)
+    _check_fit(network.state_dict(), state, str(folder / WEIGHTS))
+    network.load_state_dict(state)
+    network.info = about
+    return network.eval()
+
+
+def _from_layers(layers: Any, path: Path) -> nn.Module:
+    """Build a StaticNet, with the file named when its layers make no network."""
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
+            return StaticNet(layers)
+    except (KeyError, IndexError, TypeError) as error:
+        legal = "the list of layers that save_student wrote"
+        raise SettingError("student", str(path), legal, "save the student again") from error
+
+
+def _from_factory(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Call the factory that rebuilds a module."""
+    place, _, name = str(factory).partition(":")
+    if not place or not name:
+        raise SettingError("factory", factory, "package.module:callable or timm:MODEL")
+    with torch.random.fork_rng(devices=[]):
+        if place == "timm":
+            import timm
+
+            if not timm.is_model(name):
+                raise SettingError("factory", factory, "timm: and the name of a model that timm knows")
+            return timm.create_model(name, **{"pretrained": False, **kwargs})
+        root = place.split(".")[0]
+        if root == "__main__" or root in sys.stdlib_module_names:
+            # a script is not there in another process, and no network is built by os or subprocess
+            legal = "a callable in an installed package, or in a module on the Python path"
+            raise SettingError("factory", factory, legal, "move the function into a module of its own")
+        try:
+            build = getattr(import_module(place), name)
+        except (ImportError, AttributeError) as error:
+            mend = f"install the package that holds {place}, or put it on the Python path"
+            raise SettingError("factory", factory, f"an importable callable ({error})", mend) from error
+        built = build(**kwargs)
+    if not isinstance(built, nn.Module):
+        raise SettingError(
+            "factory", factory, f"a callable that returns an nn.Module, not {type(built).__name__}"
+        )
+    return built
+
+
+def _check_fit(wanted: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
+    """Raise SettingError with the first tensor that is missing, not wanted, or of another shape."""
+    for name in [*wanted, *(name for name in have if name not in wanted)]:
+        shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (wanted, have)]
+        if shapes[0] != shapes[1]:
+            legal = f"weights of the same network; tensor {name}: {shapes[0]} wanted, {shapes[1]} found"
+            raise SettingError("student", where, legal, "architecture and weights must come from one student")
+
+
+def _text(value: Any) -> bytes:
+    return (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # also UnicodeDecodeError
+        raise SettingError("student", str(path), "undamaged JSON", "save the student again") from error
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder beside its place and move it there, so that a kill leaves no half of one."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    with on_disk(folder):
+        try:
+            for left in (part, old):
+                shutil.rmtree(left, ignore_errors=True)
+            part.mkdir(parents=True)
+            for name, content in files.items():
+                with open(part / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(part, folder)
+        except OSError:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
+        finally:
+            for left in (part, old):
+                shutil.rmtree(left, ignore_errors=True)
