@@ -6,23 +6,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas_kd.data import load_data as load_data
+    from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
+    from nas_kd.export import load_student as load_student
+    from nas_kd.export import save_student as save_student
     from nas_kd.run import Run as Run
+    from nas_kd.solve import exact_front as exact_front
+    from nas_kd.space import Arch as Arch
+    from nas_kd.space import load_space as load_space
+    from nas_kd.supernet import Supernet as Supernet
+    from nas_kd.supernet import calibrate as calibrate
+    from nas_kd.teacher import load_teacher as load_teacher
+    from nas_kd.train import retrain as retrain
+    from nas_kd.train import train_supernet as train_supernet
+    from nas_kd.train import train_teacher as train_teacher
+    from nas_kd.verbs import rate_blockwise as rate_blockwise
+    from nas_kd.verbs import report as report
+    from nas_kd.verbs import search as search
 
 __version__ = "0.1.0"
 
 # public name -> module; torch and timm load with the first name that needs them, not with `import nas_kd`
 _HOME = {
-    "SettingError": "errors",
+    "Arch": "space",
+    "Classification": "distill",
     "Run": "run",
+    "SettingError": "errors",
+    "Supernet": "supernet",
+    "calibrate": "supernet",
+    "exact_front": "solve",
+    "load_data": "data",
+    "load_space": "space",
+    "load_student": "export",
+    "load_teacher": "teacher",
+    "rate_blockwise": "verbs",
+    "report": "verbs",
+    "retrain": "train",
+    "save_student": "export",
+    "search": "verbs",
+    "train_supernet": "train",
+    "train_teacher": "train",
 }
-__all__ = [*_HOME, "__version__"]
+_ROOMS = ("data", "distill", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
+__all__ = [*_HOME, *_ROOMS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nas_kd' has no attribute {name!r}")
-    return getattr(import_module(f"nas_kd.{_HOME[name]}"), name)
+    if name in _HOME:
+        return getattr(import_module(f"nas_kd.{_HOME[name]}"), name)
+    if name in _ROOMS:  # `nas_kd.losses.kd` without an import of its own
+        return import_module(f"nas_kd.{name}")
+    raise AttributeError(f"module 'nas_kd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0, or 2 after a mistake in the settings, or 130 after Ctrl-C.
+        The exit code: 0; 2 after a mistake in the settings; 1 when a training diverged; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in CALM_THREADS.items():  # before torch is imported
@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingError as error:
         print(f"nas-kd: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:  # a training that diverged says what to lower
+        print(f"nas-kd: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("nas-kd: stopped; the same command goes on from here", file=sys.stderr)
         return 130

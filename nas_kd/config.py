@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from nas_kd.budget import Budget, check_budget, parse_budget
-from nas_kd.errors import SettingError, nearest
+from nas_kd.checks import Budget, check_budget, natural, number, parse_budget, positive, share, warmup, word
+from nas_kd.errors import SettingError
 from nas_kd.runtime import check_runtime
 
 __all__ = [
@@ -20,33 +18,6 @@ __all__ = [
     "TeacherConfig",
     "parse_budget",
 ]
-
-
-def _number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool], *names: str) -> None:
-    """Check numbers of one range; None means a setting is not used and passes."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and ok(value)):
-            raise SettingError(
-                f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range"
-            )
-
-
-def _positive(prefix: str, settings: object, *names: str) -> None:
-    _number(prefix, settings, "a number above 0", lambda value: value > 0, *names)
-
-
-def _natural(prefix: str, settings: object, *names: str) -> None:
-    _number(prefix, settings, "0 or more", lambda value: value >= 0, *names)
-
-
-def _share(prefix: str, settings: object, *names: str) -> None:
-    _number(prefix, settings, "0 or more and below 1", lambda value: 0 <= value < 1, *names)
-
-
-def _word(name: str, value: str, legal: tuple[str, ...]) -> None:
-    if value not in legal:
-        raise SettingError(name, value, ", ".join(legal), nearest(value, legal))
 
 
 @dataclass(frozen=True)
@@ -81,13 +52,13 @@ class DataConfig:
     """allow a timm data set to be downloaded"""
 
     def __post_init__(self) -> None:
-        _share("data", self, "rate", "select")
+        share("data", self, "rate", "select")
         if self.rate + self.select >= 1:
             raise SettingError(
                 "data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them"
             )
-        _positive("data", self, "resolution", "subset", "memory_gib")
-        _natural("data", self, "views", "pad")
+        positive("data", self, "resolution", "subset", "memory_gib")
+        natural("data", self, "views", "pad")
 
 
 @dataclass(frozen=True)
@@ -108,16 +79,25 @@ class TeacherConfig:
     """channel standard deviations, likewise"""
     epochs: int = 0
     """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is"""
-    lr: float = 0.1
-    """peak learning rate"""
     batch_size: int = 64
     """images a step"""
+    lr: float = 0.05
+    """peak learning rate"""
+    momentum: float = 0.9
+    """Nesterov momentum"""
     weight_decay: float = 5e-4
-    """weight decay"""
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up"""
+    smoothing: float = 0.0
+    """label smoothing"""
 
     def __post_init__(self) -> None:
-        _natural("teacher", self, "epochs", "weight_decay")
-        _positive("teacher", self, "lr", "batch_size")
+        natural("teacher", self, "epochs", "weight_decay", "warmup_epochs")
+        positive("teacher", self, "lr", "batch_size")
+        share("teacher", self, "momentum", "smoothing")
+        if self.epochs:
+            warmup("teacher", self.warmup_epochs, self.epochs)
 
     def need_weights(self) -> None:
         """Refuse a teacher that would be left with random weights.
@@ -147,7 +127,7 @@ class SupernetConfig:
     """peak learning rate"""
     momentum: float = 0.9
     """Nesterov momentum"""
-    weight_decay: float = 1e-4
+    weight_decay: float = 5e-4
     """weight decay, on neither norms nor biases"""
     warmup_epochs: float = 1.0
     """epochs of linear warm-up"""
@@ -173,21 +153,19 @@ class SupernetConfig:
     """stochastic depth, for the largest only"""
     ema: float = 0.0
     """decay of an average of the weights that is used in their place at the end; 0 is off"""
-    clip_grad: float | None = None
-    """greatest norm of the gradient; null does not clip"""
+    clip_grad: float = 1.0
+    """greatest magnitude of an entry of the gradient; 0 does not clip"""
 
     def __post_init__(self) -> None:
-        _positive("supernet", self, "epochs", "batch_size", "lr", "clip_grad")
-        _natural("supernet", self, "weight_decay", "random_subnets", "warmup_epochs")
-        _share("supernet", self, "momentum", "smoothing", "dropout", "drop_path", "ema")
-        _number("supernet", self, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight", "final_lr")
-        _word("supernet.schedule", self.schedule, ("cosine", "exponential"))
-        _word("supernet.divergence", self.divergence, ("alpha", "kl"))
-        _word("supernet.choose", self.choose, ("clipped", "unclipped"))
-        _word("supernet.reduction", self.reduction, ("sum", "mean"))
-        if self.warmup_epochs >= self.epochs:
-            legal = f"below supernet.epochs={self.epochs}"
-            raise SettingError("supernet.warmup_epochs", self.warmup_epochs, legal, "shorten the warm-up")
+        positive("supernet", self, "epochs", "batch_size", "lr")
+        natural("supernet", self, "weight_decay", "random_subnets", "warmup_epochs", "clip_grad")
+        share("supernet", self, "momentum", "smoothing", "dropout", "drop_path", "ema")
+        number("supernet", self, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight", "final_lr")
+        word("supernet.schedule", self.schedule, ("cosine", "exponential"))
+        word("supernet.divergence", self.divergence, ("alpha", "kl"))
+        word("supernet.choose", self.choose, ("clipped", "unclipped"))
+        word("supernet.reduction", self.reduction, ("sum", "mean"))
+        warmup("supernet", self.warmup_epochs, self.epochs)
         if self.schedule == "exponential" and self.final_lr == 0:
             legal = "above 0 when supernet.schedule=exponential"
             raise SettingError("supernet.final_lr", self.final_lr, legal, "use 0.05, as BigNAS does")
@@ -221,11 +199,11 @@ class BlockwiseConfig:
     """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
 
     def __post_init__(self) -> None:
-        _positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "rate_images")
-        _positive("blockwise", self, "calibration_images", "max_rows")
-        _word("blockwise.init", self.init, ("supernet", "scratch"))
-        _word("blockwise.sampling", self.sampling, ("fair", "uniform"))
-        _word("blockwise.score", self.score, ("nmse",))
+        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "rate_images")
+        positive("blockwise", self, "calibration_images", "max_rows")
+        word("blockwise.init", self.init, ("supernet", "scratch"))
+        word("blockwise.sampling", self.sampling, ("fair", "uniform"))
+        word("blockwise.score", self.score, ("nmse",))
 
 
 @dataclass(frozen=True)
@@ -254,9 +232,9 @@ class SearchConfig:
     def __post_init__(self) -> None:
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
-        _positive("search", self, "max_latency_ms", "trials", "top", "epochs")
-        _positive("search", self, "calibration_images", "rate_images")
-        _word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+        positive("search", self, "max_latency_ms", "trials", "top", "epochs")
+        positive("search", self, "calibration_images", "rate_images")
+        word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
 
 
 @dataclass(frozen=True)
@@ -267,7 +245,7 @@ class RetrainConfig:
     """distillation method, such as kd, kd_ls (logit-standardised) or dkd"""
     epochs: int = 30
     """passes over train"""
-    batch_size: int = 64
+    batch_size: int = 128
     """images a step"""
     lr: float = 0.1
     """peak learning rate"""
@@ -277,6 +255,8 @@ class RetrainConfig:
     """weight decay, on neither norms nor biases"""
     warmup_epochs: float = 1.0
     """epochs of linear warm-up"""
+    clip_grad: float = 0.0
+    """greatest magnitude of an entry of the gradient; 0 does not clip"""
     seeds: int = 3
     """trainings of every student, each from its own seed"""
     init: str = "scratch"
@@ -287,13 +267,11 @@ class RetrainConfig:
     """how far, as a share, their MACs may lie from the found one's"""
 
     def __post_init__(self) -> None:
-        _positive("retrain", self, "epochs", "batch_size", "lr", "seeds", "band")
-        _natural("retrain", self, "weight_decay", "random_students", "warmup_epochs")
-        _share("retrain", self, "momentum")
-        _word("retrain.init", self.init, ("scratch", "supernet"))
-        if self.warmup_epochs >= self.epochs:
-            legal = f"below retrain.epochs={self.epochs}"
-            raise SettingError("retrain.warmup_epochs", self.warmup_epochs, legal, "shorten the warm-up")
+        positive("retrain", self, "epochs", "batch_size", "lr", "seeds", "band")
+        natural("retrain", self, "weight_decay", "random_students", "warmup_epochs", "clip_grad")
+        share("retrain", self, "momentum")
+        word("retrain.init", self.init, ("scratch", "supernet"))
+        warmup("retrain", self.warmup_epochs, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -309,7 +287,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps"""
     precision: str = "32-true"
-    """32-true, bf16-mixed, 16-mixed, bf16-true or 64-true"""
+    """32-true or bf16-mixed"""
     threads: int | None = None
     """CPU threads of this process; null leaves it to torch"""
     workers: int = 2

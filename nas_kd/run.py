@@ -21,8 +21,6 @@ from nas_kd.stage import Stage
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nas_kd.stage import Plain
-
 __all__ = ["CsvLog", "Run", "Stage", "atomic_json", "atomic_write", "status"]
 
 PACKAGES = ("torch", "torchvision", "timm", "optuna", "numpy", "scipy", "pandas", "scikit-learn")
@@ -72,7 +70,7 @@ class Run:
         """
         return run if run is None or isinstance(run, Run) else Run(run)
 
-    def stage(self, name: str, inputs: Mapping[str, Plain]) -> Stage:
+    def stage(self, name: str, inputs: Mapping[str, object]) -> Stage:
         """Open a stage's folder; see `Stage`.
 
         Args:

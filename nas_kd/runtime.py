@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Runtime", "check_runtime", "in_worker", "run_jobs", "seed_for", "seeded"]
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need loss scaling, which the sandwich does not have
 # OpenMP threads that spin while they wait make two threads on a busy machine ten times slower than one;
 # libgomp reads these once, so they count only when they are set before torch is imported.
 CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -61,7 +61,7 @@ class Runtime:
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        precision: one of Fabric's names, such as ``"32-true"`` or ``"bf16-mixed"``.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
         threads: CPU threads torch may use; None leaves torch's own choice.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas_kd.run import Run
-
-    Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
 ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "report")
 
@@ -35,7 +33,7 @@ class Stage:
         SettingError: the folder holds results of other inputs.
     """
 
-    def __init__(self, run: Run, name: str, inputs: Mapping[str, Plain]) -> None:
+    def __init__(self, run: Run, name: str, inputs: Mapping[str, object]) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
             raise ValueError(f"stage name {name!r}: letters, digits, '_', '-', '.', parted by '/'")
         self.run, self.name, self.folder = run, name, run.path / name

@@ -1,0 +1,107 @@
+"""Checks of settings: ranges of numbers, words, and budgets as users write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+
+from nas_kd.errors import SettingError, nearest
+
+Budget = str | int | float | None
+
+
+def number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool], *names: str) -> None:
+    """Check numbers of one range; None means that a setting is not used, and passes.
+
+    Args:
+        prefix: section of the settings, such as ``"search"``.
+        settings: the dataclass.
+        legal: the range in words.
+        ok: tells whether a value is in it.
+        names: fields of the dataclass.
+
+    Raises:
+        SettingError: a value is outside or not finite.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (math.isfinite(value) and ok(value)):
+            raise SettingError(
+                f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range"
+            )
+
+
+def positive(prefix: str, settings: object, *names: str) -> None:
+    """Check numbers that must be above 0; see `number`."""
+    number(prefix, settings, "a number above 0", lambda value: value > 0, *names)
+
+
+def natural(prefix: str, settings: object, *names: str) -> None:
+    """Check numbers that must not be below 0; see `number`."""
+    number(prefix, settings, "0 or more", lambda value: value >= 0, *names)
+
+
+def share(prefix: str, settings: object, *names: str) -> None:
+    """Check numbers of 0 or more and below 1; see `number`."""
+    number(prefix, settings, "0 or more and below 1", lambda value: 0 <= value < 1, *names)
+
+
+def warmup(prefix: str, warmup: float, epochs: int) -> None:
+    """Check that a warm-up ends before the training does."""
+    if warmup >= epochs:
+        legal = f"below {prefix}.epochs={epochs}"
+        raise SettingError(f"{prefix}.warmup_epochs", warmup, legal, "shorten the warm-up")
+
+
+def word(name: str, value: str, legal: tuple[str, ...]) -> None:
+    """Check a word against the legal ones, and name the nearest."""
+    if value not in legal:
+        raise SettingError(name, value, ", ".join(legal), nearest(value, legal))
+
+
+def parse_budget(value: str | int | float, largest: int, name: str) -> int:
+    """Read a budget, absolute or as a share of the largest network.
+
+    Args:
+        value: ``"60%"``, or a number such as ``6500000``, ``6.5e6``, ``"6.5e6"``, ``"6.5M"`` (k, M, G).
+        largest: what 100% is, in MACs or parameters.
+        name: the setting, for the message.
+
+    Returns:
+        The budget in MACs or parameters.
+
+    Raises:
+        SettingError: it is not a budget.
+    """
+    legal = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M"
+    text = str(value).strip()
+    scale = {"%": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9)}.get(text[-1:])
+    try:  # decimal: 2.3M is 2300000, which floats make 2299999
+        amount = Decimal(text if scale is None else text[:-1])
+    except InvalidOperation:
+        amount = Decimal("nan")
+    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
+        raise SettingError(name, value, legal, f"write {name}=60%")
+    if text.endswith("%"):
+        if amount > 100:
+            mend = f"write {name}=100%, or null for no limit"
+            raise SettingError(name, value, "a share above 0% and up to 100%", mend)
+        return math.floor(largest * amount / 100)
+    if scale is None and amount < 1:
+        raise SettingError(name, value, legal, f"for a share write {name}={(100 * amount).normalize():f}%")
+    return math.floor(amount * (scale or 1))
+
+
+def check_budget(value: Budget, name: str) -> None:
+    """Check that a budget can be read, before the space is known.
+
+    Args:
+        value: as in `parse_budget`, or None for no limit.
+        name: the setting, for the message.
+
+    Raises:
+        SettingError: it is not a budget.
+    """
+    if value is not None:
+        parse_budget(value, 1, name)

@@ -1,0 +1,24 @@
+"""What all tests share: one thread a test process, and the folder of real test data when there is one."""
+
+from __future__ import annotations
+
+import os
+
+# before torch is imported: two test processes of two threads each would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """A folder with train.tar, test.tar (class folders of CIFAR-10 images) and resnet56.safetensors."""
+    folder = os.environ.get("NAS_KD_TEST_DATA")
+    if not folder:
+        pytest.skip("NAS_KD_TEST_DATA names no folder with train.tar, test.tar and resnet56.safetensors")
+    return Path(folder)

@@ -1,0 +1,175 @@
+"""Settings: defaults are legal, what is not legal is named, budgets are exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_kd import config as module
+from nas_kd.cli import read_config
+from nas_kd.config import (
+    BlockwiseConfig,
+    Config,
+    DataConfig,
+    RetrainConfig,
+    SearchConfig,
+    SupernetConfig,
+    TeacherConfig,
+    parse_budget,
+)
+from nas_kd.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    ("value", "largest", "expected"),
+    [
+        ("60%", 11_000_001, 6_600_000),
+        ("100%", 7, 7),
+        ("0.1%", 1000, 1),
+        (" 12.5 %", 1000, 125),
+        (5, 1, 5),
+        (6.5e6, 1, 6_500_000),
+        ("12e6", 1, 12_000_000),
+        ("2.3M", 1, 2_300_000),
+        ("1.1G", 1, 1_100_000_000),
+        ("300k", 1, 300_000),
+        ("12_000", 1, 12_000),
+    ],
+)
+def test_budget(value: str | int | float, largest: int, expected: int) -> None:
+    found = parse_budget(value, largest, "search.max_macs")
+    assert found == expected and isinstance(found, int)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "%",
+        "abc",
+        "60%%",
+        "-5%",
+        "0%",
+        "101%",
+        0,
+        -3,
+        0.6,
+        "0.6",
+        math.nan,
+        math.inf,
+        "nan",
+        True,
+        "5X",
+        "M",
+    ],
+)
+def test_bad_budget(value: str | int | float) -> None:
+    with pytest.raises(SettingError) as caught:
+        SearchConfig(max_macs=value)
+    assert caught.value.field == "search.max_macs" and caught.value.value is value
+    assert caught.value.mend
+
+
+def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
+    with pytest.raises(SettingError, match="write search.max_params=60%"):
+        SearchConfig(max_params=0.6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (DataConfig, "rate", 1.0),
+        (DataConfig, "select", -0.1),
+        (DataConfig, "views", -1),
+        (DataConfig, "resolution", 0),
+        (DataConfig, "memory_gib", math.nan),
+        (TeacherConfig, "epochs", -1),
+        (TeacherConfig, "lr", 0.0),
+        (SupernetConfig, "epochs", 0),
+        (SupernetConfig, "epochs", -3),
+        (SupernetConfig, "lr", math.inf),
+        (SupernetConfig, "schedule", "cosin"),
+        (SupernetConfig, "divergence", "beta"),
+        (SupernetConfig, "choose", "all"),
+        (SupernetConfig, "reduction", "max"),
+        (SupernetConfig, "teacher_weight", 1.5),
+        (SupernetConfig, "ema", 1.0),
+        (SupernetConfig, "warmup_epochs", 30.0),
+        (BlockwiseConfig, "paths", 0),
+        (BlockwiseConfig, "init", "random"),
+        (BlockwiseConfig, "sampling", "unfair"),
+        (BlockwiseConfig, "score", "mse"),
+        (SearchConfig, "trials", 0),
+        (SearchConfig, "max_latency_ms", 0.0),
+        (SearchConfig, "sampler", "tpee"),
+        (RetrainConfig, "seeds", 0),
+        (RetrainConfig, "init", "imagenet"),
+        (RetrainConfig, "band", 0.0),
+        (RetrainConfig, "warmup_epochs", 99.0),
+        (Config, "workers", 0),
+        (Config, "threads", 0),
+        (Config, "device", "gpu"),
+        (Config, "precision", "fp16"),
+    ],
+)
+def test_out_of_range_is_named(kind: type, name: str, value: object) -> None:
+    with pytest.raises(SettingError) as caught:
+        kind(**{name: value})
+    prefix = "" if kind is Config else kind.__name__.removesuffix("Config").lower() + "."
+    assert caught.value.field == prefix + name
+    assert caught.value.value is value and caught.value.legal
+
+
+def test_splits_leave_something_to_train_on() -> None:
+    with pytest.raises(SettingError, match="data.rate"):
+        DataConfig(rate=0.5, select=0.5)
+
+
+def test_exponential_schedule_needs_an_end_above_zero() -> None:
+    with pytest.raises(SettingError, match="supernet.final_lr"):
+        SupernetConfig(schedule="exponential")
+    SupernetConfig(schedule="exponential", final_lr=0.05)
+
+
+def test_a_teacher_with_random_weights_is_refused() -> None:
+    with pytest.raises(SettingError, match="teacher.checkpoint"):
+        TeacherConfig(model="resnet50").need_weights()
+    for settings in (
+        {"checkpoint": "a.safetensors"},
+        {"pretrained": True},
+        {"epochs": 3},
+        {"model": "package.module:factory"},
+        {"model": "runs/a/student"},
+    ):
+        TeacherConfig(**settings).need_weights()  # type: ignore[arg-type]
+
+
+def test_every_setting_is_explained() -> None:
+    """The line below a field is its help: none may be missing."""
+    import ast
+
+    tree = ast.parse(Path(module.__file__).read_text())
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for entry, after in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(entry, ast.AnnAssign):
+                explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert explained, f"{node.name}.{ast.unparse(entry.target)}"
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = Config(
+        run="somewhere",
+        seed=7,
+        teacher=TeacherConfig(stages=["layer1", "layer2"], mean=[0.1, 1e-05], epochs=3),
+        search=SearchConfig(max_macs="12M", max_params=5e5, max_latency_ms=1e-3),
+    )
+    path = tmp_path / "c.yaml"
+    path.write_text(config.to_yaml())
+    assert yaml.safe_load(path.read_text()) == dataclasses.asdict(config)
+    assert read_config([str(path)]) == config

@@ -1,0 +1,174 @@
+"""Seeds, devices, worker processes and progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nas_kd
+from nas_kd.errors import SettingError
+from nas_kd.run import Run
+from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for, seeded
+
+
+def test_seeds_are_the_same_everywhere_and_differ_by_every_part() -> None:
+    assert seed_for(0, "order", 3) == 8483304753239185838
+    parts = [(seed, what, epoch) for seed in range(20) for what in ("order", "arch") for epoch in range(20)]
+    drawn = {seed_for(*part) for part in parts}
+    assert len(drawn) == 800
+    assert all(0 <= seed < 2**63 for seed in drawn)
+    assert seed_for(1, 23) != seed_for(12, 3) and seed_for("1") != seed_for(1)
+
+
+def test_seeded_fixes_all_three_generators() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    seeded(0, "a", 1)
+    first = draw()
+    seeded(0, "a", 2)
+    assert all(a != b for a, b in zip(first, draw(), strict=True))
+    seeded(0, "a", 1)
+    assert draw() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("device", {"device": "gpu"}),
+        ("device", {"device": "cuda:x"}),
+        ("device", {"device": f"cuda:{torch.cuda.device_count()}"}),
+        ("precision", {"precision": "bf16"}),
+        ("threads", {"threads": 0}),
+    ],
+)
+def test_runtime_refuses(name: str, settings: dict[str, object]) -> None:
+    with pytest.raises(SettingError) as caught:
+        Runtime(**settings)  # type: ignore[arg-type]
+    assert caught.value.field == name
+
+
+def test_runtime_precision_reaches_a_forward_pass() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    for precision, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        runtime = Runtime("cpu", precision, threads=1)
+        with runtime.autocast():
+            assert layer(x).dtype == dtype
+        assert runtime.env() == {"device": "cpu", "precision": precision, "threads": 1}
+
+
+def _square(x: int, wait: float = 0.0) -> tuple[int, int, int, str]:
+    time.sleep(wait)
+    return x * x, os.getpid(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def _refuse(x: int) -> int:
+    if x == 1:
+        raise SettingError("retrain.lr", x, "something else", "mend it")
+    time.sleep(60)
+    return x
+
+
+def test_jobs_keep_their_order_in_one_thread_processes() -> None:
+    jobs = [{"x": x, "wait": 0.5 if x == 0 else 0.0} for x in range(4)]
+    progress = Progress("jobs", 4)
+    with progress:
+        results = list(run_jobs(_square, jobs, workers=2, progress=progress))
+    assert [result[0] for result in results] == [0, 1, 4, 9]
+    assert os.getpid() not in {result[1] for result in results}
+    assert {result[2:] for result in results} == {(1, "1")}
+    assert progress.done == 4
+
+
+def test_one_worker_stays_in_this_process() -> None:
+    assert [result[:2] for result in run_jobs(_square, [{"x": 3}, {"x": 4}], workers=1)] == [
+        (9, os.getpid()),
+        (16, os.getpid()),
+    ]
+    with pytest.raises(SettingError, match="workers=0"):
+        list(run_jobs(_square, [], workers=0))
+
+
+def test_an_error_in_a_job_is_raised_whole_and_ends_the_others() -> None:
+    start = time.monotonic()
+    with pytest.raises(SettingError) as caught:
+        list(run_jobs(_refuse, [{"x": 1}, {"x": 0}], workers=2))
+    assert (caught.value.field, caught.value.mend) == ("retrain.lr", "mend it")
+    assert time.monotonic() - start < 40
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "jobs.py"
+    script.write_text(
+        "import os, time\n"
+        "from nas_kd.runtime import run_jobs\n"
+        "def job(path):\n"
+        "    open(path, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(120)\n"
+        "if __name__ == '__main__':\n"
+        f"    list(run_jobs(job, [dict(path=r'{tmp_path}/' + str(n)) for n in range(2)]))\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(nas_kd.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, str(script)], env=env)
+    files = [tmp_path / "0", tmp_path / "1"]
+    _until(lambda: all(file.exists() and file.read_text() for file in files))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    workers = [int(file.read_text()) for file in files]
+    _until(lambda: not any(_alive(pid) for pid in workers))
+
+
+def _until(condition: object, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    if Path("/proc").is_dir():  # a zombie that nobody collects in a container has ended too
+        return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_progress_writes_lines_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path / "a")
+    with Progress("supernet", 4, done=2, run=run, every=0.0) as progress:
+        assert progress.eta_seconds is None
+        progress.advance(loss=0.5)
+        eta = progress.eta_seconds
+        assert eta is not None and 0 <= eta < 5
+        progress.advance(loss=0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "supernet 2/4 epochs"
+    assert lines[1].startswith("supernet 3/4 epochs  ETA ") and lines[1].endswith("loss=0.5")
+    state = json.loads((run.path / "status.json").read_text())
+    assert (state["stage"], state["done"], state["total"], state["last"]) == (
+        "supernet",
+        4,
+        4,
+        {"loss": 0.25},
+    )
+
+
+def test_progress_says_when_it_was_stopped(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        with Progress("search", 4, run=run):
+            raise KeyboardInterrupt
+    assert json.loads((run.path / "status.json").read_text())["state"] == "stopped"
