@@ -6,11 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas_kd.analyse import report as report
     from nas_kd.data import load_data as load_data
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
     from nas_kd.export import load_student as load_student
     from nas_kd.export import save_student as save_student
+    from nas_kd.rate import rate_blockwise as rate_blockwise
     from nas_kd.run import Run as Run
     from nas_kd.solve import exact_front as exact_front
     from nas_kd.space import Arch as Arch
@@ -18,11 +20,9 @@ if TYPE_CHECKING:
     from nas_kd.supernet import Supernet as Supernet
     from nas_kd.supernet import calibrate as calibrate
     from nas_kd.teacher import load_teacher as load_teacher
-    from nas_kd.train import retrain as retrain
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
-    from nas_kd.verbs import rate_blockwise as rate_blockwise
-    from nas_kd.verbs import report as report
+    from nas_kd.verbs import retrain as retrain
     from nas_kd.verbs import search as search
 
 __version__ = "0.1.0"
@@ -40,9 +40,9 @@ _HOME = {
     "load_space": "space",
     "load_student": "export",
     "load_teacher": "teacher",
-    "rate_blockwise": "verbs",
-    "report": "verbs",
-    "retrain": "train",
+    "rate_blockwise": "rate",
+    "report": "analyse",
+    "retrain": "verbs",
     "save_student": "export",
     "search": "verbs",
     "train_supernet": "train",
