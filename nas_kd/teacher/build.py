@@ -32,6 +32,7 @@ class _Plan:
     classifier: str | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
     trained: bool = False  # the built network already has weights to teach with
+    in_chans: int | None = None  # where it is not the user's to choose
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def build(
         legal = f"{classes}, the class count of {plan.name}"
         mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
         raise SettingError("teacher.num_classes", num_classes, legal, mend)
-    if isinstance(module, StaticNet):
-        in_chans = module.layers_spec[0]["in"]
+    in_chans = module.layers_spec[0]["in"] if isinstance(module, StaticNet) else plan.in_chans or in_chans
     usual = plan.normalisation if plan.trained or checkpoint is not None else None
     if notes.get("mean"):
         usual = notes["mean"], notes["std"]
@@ -208,6 +208,8 @@ def _student(folder: Path) -> _Plan:
     from nas_kd.export import load_student  # late: export comes after teacher in the order of imports
 
     student = load_student(folder)
-    info = student.info if isinstance(student.info, dict) else vars(student.info)
+    info: Any = student.info
     usual = (info["mean"], info["std"]) if info.get("mean") else None
-    return _Plan(str(folder), lambda classes: student, normalisation=usual, trained=True)
+    return _Plan(
+        str(folder), lambda classes: student, None, usual, trained=True, in_chans=info.get("in_chans")
+    )

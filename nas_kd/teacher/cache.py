@@ -45,6 +45,16 @@ class ViewCache:
         self._splits: dict[str, Tensor] = {}
         self._source: tuple[Teacher, Data, int] | None = None
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher it was opened with, which runs where the cache cannot serve; None after `load`."""
+        return None if self._source is None else self._source[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """The teacher's fingerprint: stored and live answers are those of one teacher."""
+        return str(self.facts["key"]["teacher"])
+
     @classmethod
     def load(cls, folder: str | Path) -> ViewCache:
         """Open a finished cache without its teacher, as worker processes do.
