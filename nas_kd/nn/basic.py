@@ -11,6 +11,22 @@ from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.space.arch import Layer
 
 
+def subsample(x: Tensor, stride: int) -> Tensor:
+    """Keep every ``stride``-th pixel: what a 1x1 convolution of that stride sees.
+
+    A strided 1x1 convolution itself is avoided: on CPUs without AVX-512, oneDNN 3.13 (torch 2.15) overwrites
+    foreign memory in its backward pass for channels_last inputs of fewer than eight channels.
+
+    Args:
+        x: (B, C, H, W).
+        stride: 1 or 2.
+
+    Returns:
+        (B, C, H', W').
+    """
+    return x[:, :, ::stride, ::stride] if stride > 1 else x
+
+
 class ElasticBasicBlock(nn.Module):
     """3x3, norm, ReLU, 3x3, norm, plus shortcut, ReLU, with elastic input, middle and output widths.
 
@@ -28,7 +44,7 @@ class ElasticBasicBlock(nn.Module):
         self.conv1, self.bn1 = ElasticConv2d(inputs, mid, 3, stride), ElasticBatchNorm2d(mid)
         self.conv2, self.bn2 = ElasticConv2d(mid, outputs, 3), ElasticBatchNorm2d(outputs)
         if projects:
-            self.shortcut = ElasticConv2d(inputs, outputs, 1, stride)
+            self.shortcut = ElasticConv2d(inputs, outputs)
             self.shortcut_bn = ElasticBatchNorm2d(outputs)
         else:
             nn.init.zeros_(self.bn2.weight)  # the block starts as the identity
@@ -51,7 +67,7 @@ class ElasticBasicBlock(nn.Module):
         out = F.relu(self.bn1(self.conv1(x, int(layer[0])), norm))
         out = drop_path(self.bn2(self.conv2(out, width), norm), drop)
         if self.stride != 1 or x.shape[1] != width:
-            x = self.shortcut_bn(self.shortcut(x, width), norm)
+            x = self.shortcut_bn(self.shortcut(subsample(x, self.stride), width), norm)
         out = out + x
         return F.relu(out), out
 
@@ -70,9 +86,9 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inputs, mid, 3, stride, 1, bias=False), nn.BatchNorm2d(mid)
         self.conv2, self.bn2 = nn.Conv2d(mid, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.projects = stride != 1 or inputs != outputs
+        self.stride, self.projects = stride, stride != 1 or inputs != outputs
         if self.projects:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
             self.shortcut_bn = nn.BatchNorm2d(outputs)
         else:
             nn.init.zeros_(self.bn2.weight)
@@ -81,5 +97,5 @@ class BasicBlock(nn.Module):
         """Map (B, I, H, W) to (B, O, H', W') after and before the last ReLU."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = drop_path(self.bn2(self.conv2(out)), drop)
-        out = out + (self.shortcut_bn(self.shortcut(x)) if self.projects else x)
+        out = out + (self.shortcut_bn(self.shortcut(subsample(x, self.stride))) if self.projects else x)
         return F.relu(out), out

@@ -1,0 +1,67 @@
+"""Scores of whole subnets: calibrated on training images, compared with the teacher on the rating split."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas_kd.data import Data
+from nas_kd.distill import Classification
+from nas_kd.losses import kl_divergence
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet, calibrate
+
+
+class SubnetScorer:
+    """Scores subnets of a supernet with the images decoded and moved to the device once.
+
+    A score costs one calibration pass over ``calibration_images`` training images and one forward over
+    ``rate_images`` rating images; the teacher is not run.
+
+    Args:
+        net: the supernet.
+        data: the data.
+        teacher_logits: (N, C) of the teacher on the rating split.
+        task: metric and agreement.
+        calibration_images: training images for the norms.
+        rate_images: rating images, None for all.
+        runtime: device and precision.
+        batch_size: images a forward pass.
+    """
+
+    def __init__(
+        self, net: Supernet, data: Data, teacher_logits: Tensor, *, task: Classification,
+        calibration_images: int = 1024, rate_images: int | None = None, runtime: Runtime,
+        batch_size: int = 512,
+    ) -> None:  # fmt: skip
+        self.net, self.task, self.runtime = net.to(runtime.device, memory_format=torch.channels_last), task, runtime
+        calibration = data.train.clean(batch_size, limit=calibration_images)
+        self.calibration = [batch.x.to(runtime.device) for batch in calibration]
+        rating = list(data.rate.clean(batch_size, limit=rate_images))
+        self.images = [batch.x.to(runtime.device) for batch in rating]
+        self.labels = torch.cat([batch.y for batch in rating])
+        self.targets = teacher_logits[torch.cat([batch.index for batch in rating])]
+
+    @torch.no_grad()
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Score one arch.
+
+        Args:
+            arch: an arch of the supernet's space.
+
+        Returns:
+            ``kl`` (KL from the teacher to the subnet, nats, lower is better), ``accuracy`` and ``agreement``
+            with the teacher, both 0 to 1.
+        """
+        training = self.net.training
+        with self.runtime.autocast():
+            norm = calibrate(self.net, self.calibration, [arch])[0]
+            self.net.eval()
+            logits = torch.cat([self.net(x, arch, norm).float().cpu() for x in self.images])
+        self.net.train(training)
+        return {
+            "kl": float(kl_divergence(logits, self.targets)),
+            "accuracy": self.task.metric(logits, self.labels),
+            "agreement": self.task.agreement(logits, self.targets),
+        }

@@ -1,0 +1,285 @@
+"""Blockwise supervision: each stage gets the teacher's feature before it and learns to give the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas_kd.data import Batch, Data
+from nas_kd.losses import normalised_mse
+from nas_kd.nn import NormValues, Output, Recorder
+from nas_kd.run import Stage as RunStage
+from nas_kd.runtime import Runtime, seed_for, seeded
+from nas_kd.space import Candidate, Stage
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Tap, Teacher, pool_to
+from nas_kd.train.loop import Moment, fit
+from nas_kd.train.optim import Schedule, adamw
+
+MOST_PATHS = 4
+
+
+class Path(NamedTuple):
+    """One way through a stage: channels of its input, and the choice for the stage."""
+
+    in_width: int
+    candidate: Candidate
+
+
+class StageFeatures(NamedTuple):
+    """What the teacher gives to a stage and wants from it.
+
+    Args:
+        inputs: (N, C, H, W) images for the first stage, the teacher's previous feature for the others.
+        targets: (N, C', H', W') the teacher's feature of this stage, before its last activation where it can be
+            had, averaged to the size of the student's.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def head(self, images: int) -> StageFeatures:
+        """Return the first images only."""
+        return StageFeatures(self.inputs[:images], self.targets[:images])
+
+
+class Blockwise(nn.Module):
+    """A copy of a supernet's stem and stages, each between adapters to the teacher's features.
+
+    An adapter is a 1x1 convolution with a bias. Every width has one of its own: adapters that share weights
+    would favour the widths that are drawn together with larger ones.
+
+    Args:
+        net: the supernet; it is not changed.
+        taps: the teacher's layers, one a stage.
+        init: ``supernet`` starts from the supernet's weights, ``scratch`` from new ones.
+        seed: seed of new weights and adapters.
+
+    Source: blockwise supervision: DNA (Li et al. 2020), section 3.2; adapters in the place of DNA's widened
+    layers, so that what is rated is what is built.
+    """
+
+    input_scale: Tensor
+    target_scale: Tensor
+
+    def __init__(self, net: Supernet, taps: Sequence[Tap], *, init: str = "supernet", seed: int = 0) -> None:
+        super().__init__()
+        self.space = space = net.space
+        self.sizes = [tap.student_size for tap in taps]
+        if init == "scratch":
+            seeded(seed, "init", "blockwise")
+            net = Supernet(space, net.num_classes, net.in_chans)
+        self.stem, self.stages = deepcopy(net.stem), deepcopy(net.stages)
+        self.inputs, self.outputs = nn.ModuleList(), nn.ModuleList()
+        for index, (stage, tap) in enumerate(zip(space.stages, taps, strict=True)):
+            seeded(seed, "adapters", index)  # a stage's weights do not depend on the other stages
+            widths = space.in_widths(index) if index else ()
+            given = taps[index - 1].channels
+            self.inputs.append(nn.ModuleDict({str(width): nn.Conv2d(given, width, 1) for width in widths}))
+            adapters = {str(width): nn.Conv2d(width, tap.channels, 1) for width in stage.widths}
+            self.outputs.append(nn.ModuleDict(adapters))
+        self.register_buffer("input_scale", torch.ones(len(taps)))
+        self.register_buffer("target_scale", torch.ones(len(taps)))
+
+    def features(self, x: Tensor, out: Output) -> list[StageFeatures]:
+        """Turn one teacher forward into inputs and targets of all stages.
+
+        Args:
+            x: (B, in_chans, H, W) the images.
+            out: what the teacher's ``forward_stages`` gave for them.
+
+        Returns:
+            One pair a stage, the teacher's features divided by the stage's scales.
+        """
+        pairs = []
+        for index, size in enumerate(self.sizes):
+            before = x if index == 0 else pool_to(out.stages[index - 1], self.sizes[index - 1])
+            inputs = before / self.input_scale[index] if index else before
+            pairs.append(StageFeatures(inputs, pool_to(out.pre[index], size) / self.target_scale[index]))
+        return pairs
+
+    @torch.no_grad()
+    def rescale(self, features: Sequence[StageFeatures]) -> list[StageFeatures]:
+        """Choose the scales of the teacher's features so that their root mean square is near 1.
+
+        A score is a quotient, so it does not change; but the step size of the adapters' optimiser is absolute,
+        and features of other magnitudes would need another learning rate. Scales are powers of two: dividing
+        by them is exact.
+
+        Args:
+            features: unscaled features of some training images, one pair a stage.
+
+        Returns:
+            The same features, scaled.
+        """
+        scaled = []
+        for index, pair in enumerate(features):
+            self.target_scale[index] = _power_of_two(pair.targets)
+            if index:
+                self.input_scale[index] = _power_of_two(pair.inputs)
+            scaled.append(
+                StageFeatures(pair.inputs / self.input_scale[index], pair.targets / self.target_scale[index])
+            )
+        return scaled
+
+    def enter(self, index: int, inputs: Tensor, in_width: int, norm: NormValues | Recorder | None = None) -> Tensor:
+        """Bring a stage's input to the width that the stage before it would have given.
+
+        Args:
+            index: which stage.
+            inputs: (B, C, H, W) of ``StageFeatures``.
+            in_width: wanted channels.
+            norm: see ``ElasticBatchNorm2d``; the stem of the first stage has a norm.
+
+        Returns:
+            (B, in_width, H', W').
+        """
+        return self.stem(inputs, norm) if index == 0 else self.inputs[index][str(in_width)](inputs)  # type: ignore[index]
+
+    def leave(self, index: int, pre: Tensor) -> Tensor:
+        """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels."""
+        return self.outputs[index][str(pre.shape[1])](pre)  # type: ignore[index]
+
+    def loss(self, index: int, pair: StageFeatures, paths: Sequence[Path]) -> Tensor:
+        """Compute the mean normalised squared error of some paths of one stage.
+
+        Args:
+            index: which stage.
+            pair: its inputs and targets.
+            paths: the paths.
+
+        Returns:
+            A scalar; its gradient reaches the parameters of this stage only.
+        """
+        entered = {width: self.enter(index, pair.inputs, width) for width in sorted({p.in_width for p in paths})}
+        losses = []
+        for path in paths:
+            _, pre = self.stages[index](entered[path.in_width], path.candidate)
+            losses.append(normalised_mse(self.leave(index, pre), pair.targets))
+        return torch.stack(losses).mean()
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    mean_square = x.double().square().mean() if x.device.type != "mps" else x.square().mean()
+    return torch.exp2(mean_square.clamp_min(1e-30).sqrt().log2().round()).float()
+
+
+@lru_cache(maxsize=1024)
+def _order(count: int, *parts: int | str) -> tuple[int, ...]:
+    return tuple(np.random.default_rng(seed_for(*parts)).permutation(count).tolist())
+
+
+def _nth(count: int, n: int, *parts: int | str) -> int:
+    """Return the n-th number of an endless row of permutations of ``range(count)``."""
+    return _order(count, *parts, n // count)[n % count]
+
+
+def fair_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str) -> list[Path]:
+    """Draw the paths of a step so that every choice of everything is used equally often.
+
+    Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
+    choices, each step uses each choice of the first layer once, and over the steps the counts of two choices
+    of any layer differ by at most one. A layer's own row goes on only where the depth lets it exist.
+
+    Args:
+        stage: the stage's description.
+        in_widths: input widths it can meet.
+        count: number of paths.
+        step: number of the step in the whole training.
+        seed: what the draw is for.
+
+    Returns:
+        ``count`` paths.
+
+    Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
+    """
+    groups, depths = stage.groups(), stage.depths
+    kinds = [(group, depth) for group in range(len(groups)) for depth in depths]
+    paths = []
+    for n in range(step * count, (step + 1) * count):
+        cycle, position = divmod(n, len(kinds))
+        order = _order(len(kinds), *seed, "kind", cycle)
+        group, depth = kinds[order[position]]
+        layers = []
+        for layer in range(depth):
+            here = [g == group and d > layer for g, d in kinds]
+            before = cycle * sum(here) + sum(here[kind] for kind in order[:position])
+            choices = groups[group]
+            layers.append(choices[_nth(len(choices), before, *seed, "layer", group, layer)])
+        width = stage.widths[_nth(len(stage.widths), n, *seed, "width")]
+        in_width = in_widths[_nth(len(in_widths), n, *seed, "in_width")]
+        paths.append(Path(in_width, Candidate(width, tuple(layers))))
+    return paths
+
+
+def uniform_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str) -> list[Path]:
+    """Draw every dimension of every path uniformly and independently; arguments as ``fair_paths``."""
+    rng = np.random.default_rng(seed_for(*seed, step))
+    return [Path(in_widths[int(rng.integers(len(in_widths)))], stage.sample(rng)) for _ in range(count)]
+
+
+SAMPLINGS: dict[str, Callable[..., list[Path]]] = {"fair": fair_paths, "uniform": uniform_paths}
+
+
+def path_count(stage: Stage, paths: int | None) -> int:
+    """Return the paths a step: what was asked for, else one a choice of a layer, at most ``MOST_PATHS``."""
+    return paths or min(MOST_PATHS, max(len(group) for group in stage.groups()))
+
+
+def train_blockwise(
+    model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float, weight_decay: float,
+    train: bool = True, sampling: str = "fair", paths: int | None = None, seed: int = 0, runtime: Runtime,
+    stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
+    """Train all stages and adapters in place, from one teacher forward a batch.
+
+    Args:
+        model: the stages and adapters.
+        teacher: a teacher whose taps are chosen.
+        data: the data; ``train`` is trained on, without labels.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate of AdamW, with a cosine to zero.
+        weight_decay: decay of weights; norms and biases are not decayed.
+        train: False keeps the stages' weights and trains the adapters only.
+        sampling: ``fair`` or ``uniform``.
+        paths: paths a stage and step; None is one a choice of a layer, at most 4.
+        seed: seed of order, augmentation and paths.
+        runtime: device and precision.
+        stage: where metrics and checkpoints go, or None.
+        after_epoch: called with the number of finished epochs.
+    """
+    space = model.space
+    model.to(runtime.device, memory_format=torch.channels_last)
+    for part in (model.stem, model.stages):
+        part.requires_grad_(train)
+    draw = SAMPLINGS[sampling]
+    steps = data.train.steps(batch_size)
+
+    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+        x = batch.x.to(runtime.device)
+        with runtime.autocast():
+            pairs = model.features(x, teacher.forward_stages(x))
+        number = moment.epoch * steps + moment.step
+        losses = []
+        for index, (described, pair) in enumerate(zip(space.stages, pairs, strict=True)):
+            count = path_count(described, paths)
+            chosen = draw(described, space.in_widths(index), count, number, seed, "blockwise", index)
+            with runtime.autocast():
+                loss = model.loss(index, pair, chosen)
+            loss.backward()  # at once: the memory of one stage's graph at a time
+            losses.append(loss.detach())
+        named = {f"loss_stage_{index}": loss for index, loss in enumerate(losses, 1)}
+        return {"loss": torch.stack(losses).sum()} | named
+
+    fit(
+        step, name="blockwise", modules={"model": model}, optimizer=adamw([model], weight_decay=weight_decay),
+        schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed, runtime=runtime,
+        stage=stage, after_epoch=after_epoch,
+    )  # fmt: skip

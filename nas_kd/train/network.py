@@ -1,0 +1,123 @@
+"""Train one network from labels and a teacher's targets, and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.data import Batch, Data, Split
+from nas_kd.distill import Classification, Distiller, TargetSource
+from nas_kd.errors import SettingError
+from nas_kd.nn import Output
+from nas_kd.run import Stage
+from nas_kd.runtime import Runtime
+from nas_kd.teacher import Teacher
+from nas_kd.train.loop import Moment, check_epochs, fit
+from nas_kd.train.optim import Schedule, sgd
+
+LOGITS_ONLY = frozenset({"labels", "logits"})
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 512) -> Tensor:
+    """Run a network over a split without augmentation.
+
+    Args:
+        model: the network; its mode is restored.
+        split: the images.
+        runtime: device and precision.
+        batch_size: images a forward pass.
+
+    Returns:
+        Logits (N, C), float32, on the CPU.
+    """
+    training = model.training
+    model.eval()
+    logits = []
+    for batch in split.clean(batch_size):
+        with runtime.autocast():
+            logits.append(model(batch.x.to(runtime.device)).float().cpu())
+    model.train(training)
+    return torch.cat(logits)
+
+
+def train_network(
+    model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | Teacher | None,
+    stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
+    weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
+) -> None:  # fmt: skip
+    """Train a network in place with any combination of distillation terms.
+
+    Args:
+        model: the network.
+        data: the data; ``train`` is trained on, ``rate`` is watched.
+        distiller: turns student output, target and labels into a loss.
+        source: where targets come from; None when the distiller needs labels only.
+        stage: where metrics and checkpoints go, or None.
+        name: what is trained, for messages.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate of SGD with a cosine to zero.
+        momentum: Nesterov momentum.
+        weight_decay: decay of weights; norms and biases are not decayed.
+        warmup_epochs: epochs of linear warm-up.
+        clip_grad: clip every gradient entry to this magnitude, 0 for none.
+        seed: seed of order and augmentation.
+        runtime: device and precision.
+
+    Raises:
+        SettingError: the distiller needs features that this source or network does not give.
+    """
+    features = bool(distiller.needs - LOGITS_ONLY)
+    if features and not (isinstance(source, Teacher) and hasattr(model, "forward_stages")):
+        legal = "a method on labels and logits, or a live teacher and a network with forward_stages"
+        raise SettingError("method", sorted(distiller.needs), legal, "pass the teacher itself, not its cache")
+    model.to(runtime.device, memory_format=torch.channels_last)
+
+    def target_of(batch: Batch) -> Tensor | Output | None:
+        if source is None or not distiller.needs - {"labels"}:
+            return None
+        if isinstance(source, Teacher):
+            return source.forward_stages(batch.x) if features else source(batch.x)
+        return source(batch)
+
+    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+        target = target_of(batch)
+        with runtime.autocast():
+            student = model.forward_stages(batch.x) if features else model(batch.x)  # type: ignore[operator]
+            loss, parts = distiller(student, target, batch.y, moment.progress)
+        loss.backward()
+        return {"loss": loss.detach()} | parts
+
+    def evaluate() -> dict[str, float]:
+        return {"rate_accuracy": distiller.task.metric(predict(model, data.rate, runtime), data.rate.labels)}
+
+    fit(
+        step, name=name, modules={"model": model}, split=data.train, batch_size=batch_size, epochs=epochs,
+        optimizer=sgd([model], momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
+        schedule=Schedule(lr, warmup_epochs), stage=stage, evaluate=evaluate, clip=clip_grad,
+    )  # fmt: skip
+
+
+def measure(
+    model: nn.Module, split: Split, task: Classification, runtime: Runtime, teacher_logits: Tensor | None
+) -> dict[str, float]:
+    """Measure a trained network on one split.
+
+    Args:
+        model: the network.
+        split: the images.
+        task: metric and agreement.
+        runtime: device and precision.
+        teacher_logits: (N, C) of the teacher on the split, or None.
+
+    Returns:
+        ``accuracy`` and, with a teacher, ``agreement`` (share of images given the teacher's class), 0 to 1.
+    """
+    logits = predict(model, split, runtime)
+    found = {"accuracy": task.metric(logits, split.labels)}
+    if teacher_logits is not None:
+        found["agreement"] = task.agreement(logits, teacher_logits)
+    return found

@@ -1,0 +1,168 @@
+"""The verb retrain: train one network with distillation and hand it over as a student folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.data import Data
+from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher, Method, TargetSource
+from nas_kd.errors import SettingError
+from nas_kd.export import load_student, save_student
+from nas_kd.nn import StaticNet
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime, seeded
+from nas_kd.space import Arch, ElasticSpace, count_layers
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.loop import check_epochs
+from nas_kd.train.network import measure, train_network
+from nas_kd.train.weights import save_weights, weights_hash
+
+
+def student_info(
+    model: nn.Module, data: Data, *, arch: Arch | None, metrics: Mapping[str, float], factory: str | None,
+    factory_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Collect what a student folder says about its network."""
+    info: dict[str, Any] = {
+        "mean": list(data.mean), "std": list(data.std), "classes": list(data.classes),
+        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
+        "metrics": dict(metrics), "params": sum(p.numel() for p in model.parameters()),
+        "arch": None if arch is None else arch.to_dict(),
+    }  # fmt: skip
+    if isinstance(model, StaticNet):
+        info["macs"] = count_layers(model.layers_spec, data.resolution).macs
+    else:
+        info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
+    return info
+
+
+def source_of(teacher: Teacher | ViewCache | TargetSource | None) -> TargetSource | Teacher | None:
+    """Turn what users pass as ``teacher=`` into a source of targets."""
+    return CachedTeacher(teacher) if isinstance(teacher, ViewCache) else teacher
+
+
+def retrain(
+    model: nn.Module | Arch, teacher: Teacher | ViewCache | TargetSource | None, data: Data, *,
+    space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None, method: Method = "kd_ls", seed: int = 0,
+    epochs: int = 30, batch_size: int = 128, lr: float = 0.1, momentum: float = 0.9,
+    weight_decay: float = 5e-4, warmup_epochs: float = 1.0, clip_grad: float = 0.0, test: bool = True,
+    key: str | None = None, folder: str | None = None, factory: str | None = None,
+    factory_kwargs: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
+    task: Classification | None = None, inputs: Mapping[str, Any] | None = None,
+) -> nn.Module:  # fmt: skip
+    """Train a network with distillation and save it as a student folder.
+
+    Args:
+        model: any module (trained in place from its weights), or an arch of ``space`` (new weights).
+        teacher: a teacher, a cache of its views, any other source of target logits, or None with ``ce``.
+        data: the data; ``test`` is read once, after the last epoch, and only when ``test=True``.
+        space: the space of the arch.
+        supernet: start an arch from these shared weights instead of new ones.
+        run: run folder; the student goes to ``retrain/KEY/seed_N/student`` in it.
+        method: name of a method, list of (name, weight), or a recipe.
+        seed: seed of weights, order and augmentation.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate of SGD with a cosine to zero.
+        momentum: Nesterov momentum.
+        weight_decay: decay of weights; norms and biases are not decayed.
+        warmup_epochs: epochs of linear warm-up.
+        clip_grad: clip every gradient entry to this magnitude, 0 for none.
+        test: whether to measure the test split at the end.
+        key: name of the network in the run; default: the arch's key, or a hash of the weights.
+        folder: stage folder in the run instead of ``retrain/KEY/seed_N``.
+        factory: ``package.module:callable`` that rebuilds a module that is not of a space.
+        factory_kwargs: its keyword arguments.
+        runtime: device and precision.
+        task: label loss, metric, agreement; default ``Classification()``.
+        inputs: more facts that determine the result, for the run's record.
+
+    Returns:
+        The trained network in evaluation mode with ``.info``.
+
+    Raises:
+        SettingError: a setting is out of range, or the run was made with others.
+    """
+    runtime = runtime or Runtime()
+    task = task or Classification(smoothing=0.0)
+    check_epochs("retrain", epochs, batch_size, data.train)
+    distiller = Distiller(method, task)
+    arch = model if isinstance(model, Arch) else None
+    if isinstance(model, Arch):
+        if space is None:
+            raise SettingError("space", None, "the space of the arch", "pass space=result.space")
+        seeded(seed, "init", model.key)
+        network: nn.Module = space.build(model, data.num_classes, data.in_chans)
+        if supernet is not None:
+            network = supernet.extract(model)
+    else:
+        network = model
+    source = source_of(teacher)
+    needs_teacher = bool(distiller.needs - {"labels"})
+    if needs_teacher and source is None:
+        raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
+    if isinstance(source, Teacher):
+        source.bind(data)
+    run = Run.of(run)
+    stage = None
+    if run is not None:
+        key = key or (arch.key if arch is not None else f"{type(network).__name__}-{weights_hash(network)}")
+        settings = {
+            "method": repr(method) if not isinstance(method, str) else method, "epochs": epochs,
+            "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+            "warmup_epochs": warmup_epochs, "clip_grad": clip_grad,
+        }  # fmt: skip
+        facts: dict[str, Any] = {
+            "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
+            "teacher": fingerprint(teacher) if needs_teacher else None,
+        }  # fmt: skip
+        facts |= {f"retrain.{name}": value for name, value in settings.items()} | dict(inputs or {})
+        stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
+        if stage.done:
+            return load_student(stage.folder / "student")
+    train_network(
+        network, data, distiller=distiller, source=source if needs_teacher else None, stage=stage,
+        name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
+        weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
+        runtime=runtime,
+    )  # fmt: skip
+    network.eval()
+    metrics: dict[str, float] = {}
+    for name in ("select", "test") if test else ("select",):
+        logits = teacher_logits(teacher, name, data, runtime) if needs_teacher else None
+        found = measure(network, getattr(data, name), task, runtime, logits)
+        metrics |= {f"{name}_{what}": value for what, value in found.items()}
+    info = student_info(
+        network, data, arch=arch, metrics=metrics, factory=factory, factory_kwargs=factory_kwargs
+    )
+    network.info = info  # type: ignore[assignment]
+    if stage is not None:
+        if isinstance(network, StaticNet) or factory is not None:
+            save_student(network, stage.folder / "student", info=info)
+        else:
+            save_weights(network, stage.folder / "weights.safetensors")
+        stage.finish(metrics | {"network": key, "seed": seed, "params": info["params"]})
+        (stage.folder / "last.pt").unlink(missing_ok=True)
+    return network
+
+
+def fingerprint(teacher: object) -> str:
+    """Name a source of targets for the run's record: its own fingerprint, else its type."""
+    return str(getattr(teacher, "fingerprint", type(teacher).__name__))
+
+
+def teacher_logits(teacher: object, split: str, data: Data, runtime: Runtime) -> Tensor | None:
+    """Return a teacher's (N, C) logits on a whole split, or None when the source cannot give them."""
+    if isinstance(teacher, ViewCache):
+        return teacher.split_logits(split)
+    if isinstance(teacher, LiveTeacher):
+        teacher = teacher.teacher
+    if isinstance(teacher, Teacher):
+        return torch.cat([teacher(batch.x).float().cpu() for batch in getattr(data, split).clean(512)])
+    return None

@@ -1,0 +1,202 @@
+"""The verb search: from rating tables, a supernet and a teacher to one architecture within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from nas_kd.checks import parse_budget
+from nas_kd.data import Data
+from nas_kd.distill import Classification, Method
+from nas_kd.errors import SettingError
+from nas_kd.files import atomic_json, read_json
+from nas_kd.rate.halving import full_rows
+from nas_kd.rate.subnet import SubnetScorer
+from nas_kd.run import Run, Stage
+from nas_kd.runtime import Runtime
+from nas_kd.solve import best, exact_front
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train import weights_hash
+from nas_kd.verbs.finalists import controls, entrants, short_training
+from nas_kd.verbs.refine import EVALUATED, score_subnets
+from nas_kd.verbs.retrain import fingerprint, teacher_logits
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        best: the architecture that the short training chose.
+        space: its space.
+        caps: the budget by column, ``macs`` and ``params``.
+        trials: one row a proposal of the refinement and a control.
+        top: one row an arch of the short training.
+        exact: the exact front of the stage scores.
+    """
+
+    best: Arch
+    space: ElasticSpace
+    caps: Mapping[str, int]
+    trials: pd.DataFrame
+    top: pd.DataFrame
+    exact: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        """Return all trials."""
+        return self.trials.copy()
+
+    def front(self) -> pd.DataFrame:
+        """Return the trials that no other trial beats in both KL and MACs, cheapest first."""
+        scored = self.trials[self.trials["kl"].notna()].sort_values(["macs", "kl"], kind="stable")
+        return scored[scored["kl"] < scored["kl"].cummin().shift(fill_value=math.inf)].reset_index(drop=True)
+
+
+def caps_of(
+    space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
+) -> dict[str, int]:
+    """Turn a budget into numbers and check that the space can keep it.
+
+    Args:
+        space: the space.
+        data: gives resolution, channels and classes.
+        max_macs: share of the largest (``"60%"``), number, or None.
+        max_params: likewise.
+
+    Returns:
+        Largest allowed ``macs`` and ``params``, where given.
+
+    Raises:
+        SettingError: unreadable, or below the smallest arch, whose cost is named.
+    """
+    kw: dict[str, Any] = {
+        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes
+    }  # fmt: skip
+    largest, smallest = space.cost(space.largest(), **kw), space.cost(space.smallest(), **kw)
+    caps = {}
+    for name, value in (("macs", max_macs), ("params", max_params)):
+        if value is None:
+            continue
+        most, least = getattr(largest, name), getattr(smallest, name)
+        caps[name] = parse_budget(value, most, f"search.max_{name}")
+        if caps[name] < least:
+            legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
+            raise SettingError(f"search.max_{name}", value, legal, f"give search.max_{name} at least {least}")
+    return caps
+
+
+def search(
+    net: Supernet, teacher: Teacher | ViewCache, data: Data, tables: Sequence[pd.DataFrame], *,
+    max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
+    trials: int = 300, sampler: str = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
+    rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
+    method: Method = "kd_ls", training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
+    workers: int = 1, inputs: Mapping[str, Any] | None = None,
+) -> SearchResult:  # fmt: skip
+    """Find the architecture within a budget that the teacher teaches best.
+
+    The stage scores are searched exactly for every budget at once; Optuna then refines with scores of whole
+    subnets (KL to the teacher on the rating split, after calibration); a short distilled training of the best
+    few decides on the select split, the largest by MACs, the largest by params and a random arch among them.
+
+    Args:
+        net: the in-place distilled supernet.
+        teacher: the teacher, or the cache of its views.
+        data: the data; ``test`` is not read.
+        tables: one rating table a stage, of ``rate_blockwise``.
+        max_macs: budget: share of the largest (``"60%"``), number, or None.
+        max_params: likewise.
+        trials: distinct whole subnets to score.
+        sampler: ``tpe``, ``nsga2`` or ``random``.
+        top: archs of the short training besides the three controls.
+        epochs: epochs of the short training.
+        calibration_images: training images for a subnet's norms.
+        rate_images: rating images a score, None for all.
+        run: run folder.
+        folder: stage folder in the run.
+        seed: seed of proposals and of the short training.
+        method: distillation method of the short training.
+        training: further arguments of the short training, as for ``retrain``.
+        runtime: device and precision.
+        workers: processes for the short trainings.
+        inputs: more facts that determine the result, for the run's record.
+
+    Returns:
+        The found arch, its space and all evidence as frames.
+
+    Raises:
+        SettingError: the budget is unreadable or infeasible, or the run was made with other settings.
+    """
+    space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
+    caps = caps_of(space, data, max_macs, max_params)
+    kw: dict[str, Any] = {
+        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes
+    }  # fmt: skip
+    tables = [full_rows(table) for table in tables]
+    if caps:
+        best(tables, caps=caps)  # raises now when the caps are infeasible together
+    stage = None
+    if run is not None:
+        settings = {
+            "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
+            "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
+            "training": dict(training or {}),
+        }  # fmt: skip
+        facts: dict[str, Any] = {
+            "space": space.hash, "data": data.fingerprint, "teacher": fingerprint(teacher),
+            "supernet": weights_hash(net), "tables": tables_hash(tables), "seed": seed,
+        }  # fmt: skip
+        facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
+        stage = run.stage(folder, facts)
+        if stage.done:
+            return load_search(stage, space)
+    targets = teacher_logits(teacher, "rate", data, runtime)
+    assert targets is not None  # a Teacher and a ViewCache always give them
+    exact = exact_front(tables, budget="macs")
+    if stage is not None:
+        stage.write_frame("front.csv", exact)
+    scorer = SubnetScorer(
+        net, data, targets, task=Classification(), calibration_images=calibration_images,
+        rate_images=rate_images, runtime=runtime,
+    )  # fmt: skip
+    extra = controls(space, tables, caps, kw, seed)
+    rows, archs = score_subnets(
+        space, tables, exact, caps, scorer, extra, trials=trials, sampler=sampler, seed=seed, stage=stage, cost=kw
+    )  # fmt: skip
+    decided = short_training(
+        entrants(rows, top), archs, teacher, data, space, epochs=epochs, method=method, seed=seed, run=run,
+        folder=folder, workers=workers, runtime=runtime, training=dict(training or {}),
+    )  # fmt: skip
+    order = decided.sort_values(["select_accuracy", "select_agreement", "kl"], ascending=[False, False, True])
+    winner = archs[str(order["key"].iloc[0])]
+    if stage is not None:
+        stage.write_frame("top.csv", decided)
+        cost = space.cost(winner, **kw)
+        found = {"key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps}
+        atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
+        stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
+        return load_search(stage, space)
+    return SearchResult(winner, space, caps, rows, decided, exact)
+
+
+def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
+    """Read a finished search back from its folder."""
+    found = read_json(stage.folder / "best.json")
+    frames = [stage.read_frame(name) for name in ("trials.csv", "top.csv", "front.csv")]
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames)
+
+
+def tables_hash(tables: Sequence[pd.DataFrame]) -> str:
+    """Return a short hash of the rating tables."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(table.to_csv(index=False).encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,138 @@
+"""The final comparison: the found student, random ones of its size and the largest ones, each over seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas_kd.distill import Classification
+from nas_kd.errors import SettingError
+from nas_kd.files import atomic_json, atomic_write, read_frame
+from nas_kd.runtime import Progress, run_jobs, seed_for
+from nas_kd.space import Arch
+from nas_kd.teacher import ViewCache
+from nas_kd.verbs.finalists import controls, trained_metrics, within
+from nas_kd.verbs.retrain import teacher_logits
+
+if TYPE_CHECKING:
+    from nas_kd.verbs.pipeline import Pipeline
+
+DRAWS = 100_000
+
+
+def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
+    """Choose whom the found student is compared with, from costs and seeds alone.
+
+    Args:
+        pipeline: the run, searched.
+
+    Returns:
+        One row a role (role, key, label, macs, params), and the archs by key. The random students have the found one's MACs up to
+        ``retrain.band``, keep the budget and differ from each other and from the found one.
+
+    Raises:
+        SettingError: there are not enough random archs of these MACs.
+    """
+    settings, space, found = pipeline.config.retrain, pipeline.space, pipeline.result.best
+    macs = space.cost(found, **pipeline.cost).macs
+    archs: dict[str, Arch] = {"found": found}
+    for draw in range(DRAWS):
+        if len(archs) == settings.random_students + 1:
+            break
+        arch = space.sample(seed_for(pipeline.config.seed, "random student", draw))
+        near = abs(space.cost(arch, **pipeline.cost).macs - macs) <= settings.band * macs
+        if near and arch not in archs.values() and within(space, arch, pipeline.caps, pipeline.cost):
+            archs[f"random_{len(archs)}"] = arch
+    else:
+        legal = f"a band that holds {settings.random_students} random archs besides the found one ({macs:,} MACs)"
+        raise SettingError("retrain.band", settings.band, legal, "widen retrain.band")
+    largest = controls(space, pipeline.tables, pipeline.caps, pipeline.cost, pipeline.config.seed)
+    archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
+    rows = []
+    for role, arch in archs.items():
+        total = space.cost(arch, **pipeline.cost)
+        rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict())
+    return pd.DataFrame(rows), {arch.key: arch for arch in archs.values()}
+
+
+def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
+    """Retrain every student from every seed and measure each once on the test images.
+
+    Args:
+        pipeline: the run, searched.
+
+    Returns:
+        ``retrain/results.csv``: one row a role and seed.
+    """
+    settings, run, folder = pipeline.config.retrain, pipeline.run, pipeline.search_folder
+    students, archs = choose_students(pipeline)
+    atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
+    cache = pipeline.cache
+    supernet = pipeline.supernet if settings.init == "supernet" else None
+    pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
+    jobs: list[dict[str, Any]] = [
+        {
+            "model": archs[key], "teacher": cache, "data": pipeline.data, "space": pipeline.space,
+            "supernet": supernet, "run": run.path, "method": settings.method, "epochs": settings.epochs,
+            "seed": seed,
+        } | pipeline.training
+        for key, seed in pairs
+    ]  # fmt: skip
+    # a live teacher would be copied into every process, and one GPU serves one training at a time
+    parallel = isinstance(cache, ViewCache) and pipeline.runtime.device.type == "cpu"
+    workers = pipeline.config.workers if parallel else 1
+    with Progress("retrain", len(jobs), unit="students", run=run) as progress:
+        metrics = dict(zip(pairs, run_jobs(trained_metrics, jobs, workers=workers, progress=progress), strict=True))
+    rows = [
+        {"search": folder, "role": role, "key": key, "seed": seed, "macs": macs, "params": params}
+        | metrics[key, seed]
+        | {"folder": f"retrain/{key}/seed_{seed}/student"}
+        for role, key, macs, params in zip(*(students[c] for c in ("role", "key", "macs", "params")), strict=True)
+        for seed in range(settings.seeds)
+    ]
+    results = pd.DataFrame(rows)
+    earlier = read_frame(run.path / "retrain" / "results.csv")
+    if len(earlier):  # of other budgets
+        results = pd.concat([earlier[earlier["search"] != folder], results], ignore_index=True)
+    atomic_write(run.path / "retrain" / "results.csv", results.to_csv(index=False))
+    _measure_teacher(pipeline)
+    return results
+
+
+def _measure_teacher(pipeline: Pipeline) -> None:
+    path = pipeline.run.path / "retrain" / "teacher.json"
+    if path.exists():
+        return
+    logits = teacher_logits(pipeline.cache, "test", pipeline.data, pipeline.runtime)
+    assert logits is not None  # a Teacher and a ViewCache always give them
+    accuracy = Classification().metric(logits, pipeline.data.test.labels)
+    teacher = pipeline.teacher
+    row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params, "test_accuracy": accuracy}
+    atomic_json(path, row)
+
+
+def print_table(pipeline: Pipeline) -> None:
+    """Print the table of results, and where the student and the report lie."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nas_kd.analyse import final_table
+
+    frame = final_table(pipeline.run.path)
+    table = Table(title=f"{pipeline.config.data.train}: accuracy on the test images, over retraining seeds")
+    for column in frame.columns:
+        table.add_column(str(column), overflow="fold")
+    for _, row in frame.iterrows():
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(table)
+    best = pipeline.result.best.key
+    console.print(f"student: {pipeline.run.path / 'retrain' / best / 'seed_0' / 'student'}")
+    console.print(f"report: {pipeline.run.path / 'report' / 'report.html'}")
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return "-"
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
