@@ -148,7 +148,7 @@ def _check_folder(field: str, root: Path) -> None:
     """Refuse what timm would read as fewer classes than the user has."""
     from timm.data.readers.img_extensions import get_img_extensions
 
-    suffixes = get_img_extensions(as_set=True)  # type: ignore[no-untyped-call]
+    suffixes = get_img_extensions(as_set=True)
     folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
     if not folders:
         tars = any(child.suffix == ".tar" for child in root.iterdir())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -14,13 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from nas_kd.data.image import (
+    ENDS,
+    GREY,
+    MEND,
+    Shape,
+    check,
+    differ,
+    expected_size,
+    header,
+    load,
+    resized,
+    to_array,
+)
 from nas_kd.data.source import ArraySource, Source
 from nas_kd.errors import SettingError
-
-GREY = ("1", "L", "LA")
-DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip to white
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-Shape = tuple[int, int, int]  # H, W, C
 
 
 class Pixels(Protocol):
@@ -86,8 +93,10 @@ class LazyPixels:
 
         def put(job: tuple[int, int]) -> None:
             place, row = job
-            image = _load(self._source, row)
-            out[place] = _array(self._source, row, image, self.shape[0] if self._resize else None, self.shape)
+            image = load(self._source, row)
+            out[place] = to_array(
+                self._source, row, image, self.shape[0] if self._resize else None, self.shape
+            )
 
         jobs = list(enumerate(self._rows[rows.cpu().numpy()].tolist()))
         threads = min(torch.get_num_threads(), os.cpu_count() or 1)
@@ -151,7 +160,7 @@ def decode(parts: list[Part], resolution: int | None, memory_gib: float, device:
 def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape: Shape | None) -> Tensor:
     x = source.pixels[torch.from_numpy(part.rows)]
     if resolution and tuple(x.shape[2:]) != (resolution, resolution):
-        h, w = _resized((x.shape[2], x.shape[3]), resolution)
+        h, w = resized((x.shape[2], x.shape[3]), resolution)
         # torch resizes uint8 in integers, as PIL does
         x = torch.nn.functional.interpolate(x, (h, w), mode="bicubic", antialias=True)
         top, left = round((h - resolution) / 2), round((w - resolution) / 2)
@@ -160,17 +169,12 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
     if shape and found[2] == 1 and shape[2] == 3:
         x, found = x.expand(-1, 3, -1, -1), (*found[:2], 3)
     if found[0] != found[1]:
-        raise SettingError(
-            "data.resolution", None, f"square images; these are {found[0]} x {found[1]}", _MEND
-        )
+        raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", MEND)
     if shape and found != shape:
         raise SettingError(
-            source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", _MEND
+            source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", MEND
         )
     return x.permute(0, 2, 3, 1).contiguous()
-
-
-_MEND = "set data.resolution to the pixels a side that every image is resized and cropped to"
 
 
 def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDArray[np.uint8]:
@@ -178,118 +182,52 @@ def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDA
     source, rows = part
     buffer: NDArray[np.uint8] | None = None
     for place, row in enumerate(rows.tolist()):
-        image = _load(source, row)
+        image = load(source, row)
         if buffer is None:
-            h, w = _expected(source, row, image, resolution)
+            h, w = expected_size(source, row, image, resolution)
             wanted = shape or (h, w, 1 if image.mode in GREY else 3)
             buffer = np.empty((len(rows), *wanted), dtype=np.uint8)
         elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
             buffer = np.repeat(buffer, 3, axis=-1)
-        buffer[place] = _array(source, row, image, resolution, buffer.shape[1:])
+        buffer[place] = to_array(source, row, image, resolution, buffer.shape[1:])
     assert buffer is not None  # a part without images is refused where it is split
     return buffer
 
 
 def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: str) -> LazyPixels:
-    """Read sizes and modes from the headers alone."""
+    """Read sizes and modes from the headers; decode only files that do not end as a whole file does.
+
+    A truncated test image would otherwise be found when the test set is first used, after the last training.
+    """
     source, rows = part
     sizes: list[int] = []
     side: tuple[int, int] | None = shape[:2] if shape else None
     grey = True
     for row in rows.tolist():
         stream = source.stream(row)
-        image = _header(source, row, stream)
-        _check(source, row, image, shape)
+        image = header(source, row, stream)
+        check(source, row, image, shape)
         if resolution is None and side is not None and image.size[::-1] != side:
-            raise _differ(source, row, image, side)
-        side = side or _expected(source, row, image, resolution)
+            raise differ(source, row, image, side)
+        side = side or expected_size(source, row, image, resolution)
         grey = grey and image.mode in GREY
         if isinstance(stream, Image.Image):
             sizes.append(0)
         else:
             sizes.append(stream.seek(0, os.SEEK_END))
+            stream.seek(max(0, sizes[-1] - 16))
+            end = ENDS.get(image.format or "")
+            whole = end is not None and stream.read().endswith(end)
             stream.close()
+            if not whole:
+                load(source, row)
     assert side is not None
     return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), sizes, device)
 
 
 def _size(source: Source, row: int) -> tuple[int, int]:
     stream = source.stream(row)
-    width, height = _header(source, row, stream).size
+    width, height = header(source, row, stream).size
     if not isinstance(stream, Image.Image):
         stream.close()
     return height, width
-
-
-def _header(source: Source, row: int, stream: object) -> Image.Image:
-    if isinstance(stream, Image.Image):
-        return stream
-    try:
-        return Image.open(stream)  # type: ignore[arg-type]
-    except UNREADABLE as error:
-        raise _unreadable(source, row, error) from error
-
-
-def _load(source: Source, row: int) -> Image.Image:
-    try:
-        stream = source.load(row)
-        image = stream if isinstance(stream, Image.Image) else Image.open(stream)
-        image.load()
-    except UNREADABLE as error:
-        raise _unreadable(source, row, error) from error
-    return image
-
-
-def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
-    mend = f"replace or delete the file ({error})"
-    return SettingError(source.field, source.where(row), "images that can be read", mend)
-
-
-def _differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
-    sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
-    return SettingError("data.resolution", None, f"images of one size; {sizes}", _MEND)
-
-
-def _expected(source: Source, row: int, image: Image.Image, resolution: int | None) -> tuple[int, int]:
-    if resolution:
-        return resolution, resolution
-    if image.height != image.width:
-        where = f"square images; {source.where(row)} has {image.height} x {image.width} pixels"
-        raise SettingError("data.resolution", None, where, _MEND)
-    return image.height, image.width
-
-
-def _check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
-    if image.mode in DEEP or image.mode.startswith("I;"):
-        legal, mend = f"8-bit images; this one has mode {image.mode}", "convert it to 8 bits"
-        raise SettingError(source.field, source.where(row), legal, mend)
-    if shape and shape[2] == 1 and image.mode not in GREY:
-        legal = "grey images, as the training images are"
-        raise SettingError(source.field, source.where(row), legal, "convert the images to one kind")
-
-
-def _array(
-    source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape
-) -> NDArray[np.uint8]:
-    """Turn a decoded image into (H, W, C) of the wanted shape; grey spreads over three channels."""
-    _check(source, row, image, shape)
-    grey = image.mode in GREY
-    mode = "L" if grey else "RGB"
-    if image.mode != mode:  # a conversion to its own mode would copy
-        image = image.convert(mode)
-    if resolution and image.size != (resolution, resolution):
-        h, w = _resized(image.size[::-1], resolution)
-        image = image.resize((w, h), Image.Resampling.BICUBIC)
-        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
-        image = image.crop((left, top, left + resolution, top + resolution))
-    array = np.asarray(image)
-    if array.shape[:2] != shape[:2]:
-        raise _differ(source, row, image, shape[:2])
-    return np.broadcast_to(array[..., None], shape) if grey else array
-
-
-def _resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:
-    """Return the height and width at which the shorter side is ``resolution``."""
-    h, w = size
-    short = min(h, w)
-    return max(resolution, round(h * resolution / short)), max(resolution, round(w * resolution / short))

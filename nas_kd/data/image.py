@@ -1,0 +1,98 @@
+"""One image: from an open file to an array, or to an error that names the file."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nas_kd.data.source import Source
+from nas_kd.errors import SettingError
+
+GREY = ("1", "L", "LA")
+DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip to white
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+Shape = tuple[int, int, int]  # H, W, C
+MEND = "set data.resolution to the pixels a side that every image is resized and cropped to"
+
+
+def header(source: Source, row: int, stream: object) -> Image.Image:
+    """Read size and mode alone."""
+    if isinstance(stream, Image.Image):
+        return stream
+    try:
+        return Image.open(stream)  # type: ignore[arg-type]
+    except UNREADABLE as error:
+        raise _unreadable(source, row, error) from error
+
+
+def load(source: Source, row: int) -> Image.Image:
+    """Read and decode an image."""
+    try:
+        stream = source.load(row)
+        image = stream if isinstance(stream, Image.Image) else Image.open(stream)
+        image.load()
+    except UNREADABLE as error:
+        raise _unreadable(source, row, error) from error
+    return image
+
+
+def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
+    mend = f"replace or delete the file ({error})"
+    return SettingError(source.field, source.where(row), "images that can be read", mend)
+
+
+def differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
+    """Word the error of an image whose size is not the others'."""
+    sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
+    return SettingError("data.resolution", None, f"images of one size; {sizes}", MEND)
+
+
+def expected_size(source: Source, row: int, image: Image.Image, resolution: int | None) -> tuple[int, int]:
+    """Return the height and width that a set with this first image gets."""
+    if resolution:
+        return resolution, resolution
+    if image.height != image.width:
+        where = f"square images; {source.where(row)} has {image.height} x {image.width} pixels"
+        raise SettingError("data.resolution", None, where, MEND)
+    return image.height, image.width
+
+
+def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
+    """Refuse an image whose pixels would be changed beyond recognition."""
+    if image.mode in DEEP or image.mode.startswith("I;"):
+        legal, mend = f"8-bit images; this one has mode {image.mode}", "convert it to 8 bits"
+        raise SettingError(source.field, source.where(row), legal, mend)
+    if shape and shape[2] == 1 and image.mode not in GREY:
+        legal = "grey images, as the training images are"
+        raise SettingError(source.field, source.where(row), legal, "convert the images to one kind")
+
+
+def to_array(
+    source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape
+) -> NDArray[np.uint8]:
+    """Turn a decoded image into (H, W, C) of the wanted shape; grey spreads over three channels."""
+    check(source, row, image, shape)
+    grey = image.mode in GREY
+    mode = "L" if grey else "RGB"
+    if image.mode != mode:  # a conversion to its own mode would copy
+        image = image.convert(mode)
+    if resolution and image.size != (resolution, resolution):
+        h, w = resized(image.size[::-1], resolution)
+        image = image.resize((w, h), Image.Resampling.BICUBIC)
+        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+        image = image.crop((left, top, left + resolution, top + resolution))
+    array = np.asarray(image)
+    if array.shape[:2] != shape[:2]:
+        raise differ(source, row, image, shape[:2])
+    return np.broadcast_to(array[..., None], shape) if grey else array
+
+
+def resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """Return the height and width at which the shorter side is ``resolution``."""
+    h, w = size
+    short = min(h, w)
+    return max(resolution, round(h * resolution / short)), max(resolution, round(w * resolution / short))
