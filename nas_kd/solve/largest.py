@@ -1,0 +1,98 @@
+"""The largest sum of a capped cost: the size controls.
+
+Branch and bound cannot prove the optimum of a sum that is its own limit (minutes on thousands of rows). Costs
+repeat a lot, though, so the sums that chains can reach are few: one cell a sum, folded stage by stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import gcd
+
+import numpy as np
+
+from nas_kd.solve.tables import Rows, groups, remaining
+
+CELLS = 100_000  # sums told apart; beyond this a cell holds several sums
+
+
+def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], other: str) -> list[int] | None:
+    """Find the chain with the largest sum of a capped column.
+
+    Args:
+        stages: what `read_tables` returned.
+        column: the cost to be large; it is one of ``caps``.
+        caps: largest allowed sum by column name: ``column`` and, if wanted, ``other``.
+        other: a second cost, kept as small as possible among equal sums of the first.
+
+    Returns:
+        The position of each stage's row, or None when the caps cannot be kept. The sum is the largest when
+        at most `CELLS` different sums lie below the cap, as they do for whole numbers with a common factor;
+        otherwise it is the largest to about a cell a stage, 1e-5 of the range.
+
+    Source:
+        Dynamic programming for subset sums, rounded as in Ibarra and Kim (1975).
+    """
+    values = [rows.columns[column] for rows in stages]
+    bases = [v.min() for v in values]
+    cap, cap_other = caps[column], caps.get(other, np.inf)
+    span = cap - sum(bases)
+    if span < 0:
+        return None
+    span = min(span, sum(v.max() for v in values) - sum(bases))
+    unit = span / CELLS
+    if all(v.dtype.kind == "i" for v in values):
+        common = gcd(*(int(np.gcd.reduce(v - base)) for v, base in zip(values, bases, strict=True)))
+        unit = max(common, int(np.ceil(unit)), 1)
+    cells = int(span // unit) + 1 if unit else 1
+    least, least_other = remaining(stages, column), remaining(stages, other)
+    small = {0: np.full(cells, np.inf)}  # by width code: the smallest sum of the other cost in each cell
+    exact = {0: np.zeros(cells)}  # and the sum of the column of that chain
+    small[0][0] = 0.0
+    history = []
+    for number, rows in enumerate(stages):
+        shifts = ((values[number] - bases[number]) // unit if unit else np.zeros(len(rows.rank))).astype(
+            np.int64
+        )
+        grown: dict[int, np.ndarray] = {}
+        grown_exact: dict[int, np.ndarray] = {}
+        came: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for leave in np.unique(rows.leave).tolist():
+            grown[leave], grown_exact[leave] = np.full(cells, np.inf), np.zeros(cells)
+            came[leave] = np.zeros(cells, dtype=np.int64), np.zeros(cells, dtype=np.int64)
+        for at in _distinct(rows, shifts, other):
+            enter, leave, shift = int(rows.enter[at]), int(rows.leave[at]), int(shifts[at])
+            if enter not in small or shift >= cells:
+                continue
+            before = small[enter][: cells - shift] + rows.columns[other][at]
+            total = exact[enter][: cells - shift] + values[number][at]
+            target = grown[leave][shift:]
+            # rounding in a bound must not drop a chain: what is a little above the cap is dropped at the end
+            fits = total + least[number + 1][leave] <= cap + (
+                1e-9 * abs(cap) if number < len(stages) - 1 else 0
+            )
+            better = (before < target) & fits & (before + least_other[number + 1][leave] <= cap_other)
+            target[better] = before[better]
+            grown_exact[leave][shift:][better] = total[better]
+            came[leave][0][shift:][better] = at
+            came[leave][1][shift:][better] = enter
+        small, exact = grown, grown_exact
+        history.append((came, shifts))
+    sums = np.where(np.isfinite(small[0]), exact[0], -np.inf)
+    cell, state = int(np.argmax(sums)), 0
+    if not np.isfinite(sums[cell]):
+        return None
+    picks = []
+    for came, shifts in reversed(history):
+        row_of, state_of = came[state]
+        picks.append(int(row_of[cell]))
+        cell, state = cell - int(shifts[picks[-1]]), int(state_of[cell])
+    return picks[::-1]
+
+
+def _distinct(rows: Rows, shifts: np.ndarray, other: str) -> list[int]:
+    """Return one row a pair of widths and cell: the one with the least of the other cost."""
+    kept = []
+    for at in groups(rows.enter, rows.leave, shifts):
+        kept.append(int(at[np.lexsort((rows.rank[at], rows.columns[other][at]))[0]]))
+    return kept

@@ -1,0 +1,177 @@
+"""Rating tables as checked arrays: what every solver reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The usable rows of one stage.
+
+    Args:
+        index: labels of the rows in the table.
+        columns: values by column name, each of shape (N,); whole numbers are int64.
+        rank: (N,) place of each label in the order of all labels.
+        enter: (N,) code of the width the row needs, comparable with the stage before's ``leave``.
+        leave: (N,) code of the width the row gives; the last stage's is 0 everywhere.
+    """
+
+    index: pd.Index
+    columns: dict[str, np.ndarray]
+    rank: np.ndarray
+    enter: np.ndarray
+    leave: np.ndarray
+
+    def take(self, keep: np.ndarray) -> Rows:
+        """Return some of the rows.
+
+        Args:
+            keep: positions of the rows to keep.
+
+        Returns:
+            The rows in that order.
+        """
+        columns = {name: values[keep] for name, values in self.columns.items()}
+        return Rows(self.index[keep], columns, self.rank[keep], self.enter[keep], self.leave[keep])
+
+
+def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple[list[Rows], int]:
+    """Check rating tables and turn them into arrays.
+
+    Args:
+        tables: one table a stage.
+        columns: columns that are needed; a row that is not finite in one of them, in its score or in its
+            widths is dropped.
+
+    Returns:
+        The rows of each stage, and how many rows were dropped in all.
+
+    Raises:
+        SettingError: there is no table, a column is missing, labels repeat, or no row of a stage is usable.
+    """
+    if not len(tables):
+        raise SettingError("tables", tables, "at least one table, one a stage")
+    stages, dropped = [], 0
+    for number, table in enumerate(tables, 1):
+        where = f"tables[{number - 1}]"
+        for name in columns:
+            if name not in table.columns:
+                legal = f"a table with the columns {', '.join(columns)}; this one has {list(table.columns)}"
+                raise SettingError(f"{where}.{name}", "missing", legal, "name a column that every table has")
+        if not table.index.is_unique:
+            twice = table.index[table.index.duplicated()][0]
+            mend = "use reset_index(drop=True)"
+            raise SettingError(f"{where}.index", twice, "labels that are all different", mend)
+        known = [name for name in ("score", "in_width", "out_width") if name in table]
+        wanted = list(dict.fromkeys([*columns, *known]))
+        values = {name: _floats(table[name], f"{where}.{name}") for name in wanted}
+        keep = np.flatnonzero(np.logical_and.reduce([np.isfinite(v) for v in values.values()]))
+        if not len(keep):
+            legal = "at least one row without NaN"
+            raise SettingError(where, f"{len(table)} rows", legal, "rate the stage again")
+        dropped += len(table) - len(keep)
+        kept = {name: v[keep] if name == "score" else _whole(v[keep]) for name, v in values.items()}
+        zero = np.zeros(len(keep), dtype=np.int64)
+        stages.append(Rows(table.index[keep], kept, _ranks(table.index[keep]), zero, zero))
+    return _coupled(stages), dropped
+
+
+def _floats(column: pd.Series, where: str) -> np.ndarray:
+    try:
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise SettingError(where, str(column.dtype), "a column of numbers", "convert the column") from error
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Return int64 where nothing is lost: sums of MACs and parameters are exact, whatever their size."""
+    if len(values) and np.abs(values).max() < 2**53 and (values == np.rint(values)).all():
+        return values.astype(np.int64)
+    return values
+
+
+def _ranks(index: pd.Index) -> np.ndarray:
+    ranks = np.arange(len(index))
+    if not index.is_monotonic_increasing:
+        ranks[index.argsort()] = np.arange(len(index))
+    return ranks
+
+
+def _coupled(stages: list[Rows]) -> list[Rows]:
+    """Give both sides of every boundary the same width codes; a side without widths couples nothing."""
+    for number in range(len(stages) - 1):
+        left, right = stages[number], stages[number + 1]
+        if "out_width" in left.columns and "in_width" in right.columns:
+            both = np.concatenate([left.columns["out_width"], right.columns["in_width"]])
+            codes = np.unique(both, return_inverse=True)[1].reshape(-1)
+            left, right = (
+                Rows(left.index, left.columns, left.rank, left.enter, codes[: len(left.index)]),
+                Rows(right.index, right.columns, right.rank, codes[len(left.index) :], right.leave),
+            )
+            stages[number], stages[number + 1] = left, right
+    return stages
+
+
+def groups(*keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Iterate over the positions of equal keys.
+
+    Args:
+        keys: arrays of shape (N,), compared together.
+
+    Returns:
+        One array of positions a distinct key, each rising.
+    """
+    code = np.zeros(len(keys[0]), dtype=np.int64)
+    for key in keys:
+        inverse = np.unique(key, return_inverse=True)[1].reshape(-1)
+        code = code * (int(inverse.max(initial=0)) + 1) + inverse
+    order = np.argsort(code, kind="stable")
+    cuts = np.flatnonzero(np.diff(code[order])) + 1
+    return iter(np.split(order, cuts))
+
+
+def remaining(stages: Sequence[Rows], column: str, largest: bool = False) -> list[np.ndarray]:
+    """Sum the cheapest (or dearest) chain from every stage to the end.
+
+    Args:
+        stages: what `read_tables` returned.
+        column: which cost.
+        largest: the dearest chain in place of the cheapest.
+
+    Returns:
+        S + 1 arrays: entry [i][w] is for a chain that enters stage i with width code w; plus infinity (minus,
+        for the dearest) where no chain goes on.
+    """
+    nothing = -np.inf if largest else np.inf
+    reduce = np.maximum if largest else np.minimum
+    after = np.zeros(1)
+    bounds = [after]
+    for number in range(len(stages) - 1, -1, -1):
+        rows = stages[number]
+        before = stages[number - 1].leave if number else np.zeros(1, dtype=np.int64)
+        bound = np.full(max(int(rows.enter.max()), int(before.max())) + 1, nothing)
+        reduce.at(bound, rows.enter, rows.columns[column] + after[rows.leave])
+        after = bound
+        bounds.insert(0, bound)
+    return bounds
+
+
+def no_chain(stages: Sequence[Rows]) -> SettingError:
+    """Word the error of tables whose widths never meet."""
+    for number in range(len(stages) - 1):
+        if not np.isin(stages[number].leave, stages[number + 1].enter).any():
+            gives = sorted(set(stages[number].columns["out_width"].tolist()))
+            legal = f"one of the out_width values {gives} of tables[{number}]"
+            needs = sorted(set(stages[number + 1].columns["in_width"].tolist()))
+            field = f"tables[{number + 1}].in_width"
+            return SettingError(field, needs, legal, "rate the stage at these widths")
+    legal = "tables with a chain in which in_width equals the out_width before"
+    mend = "rate every stage at all its input widths"
+    return SettingError("tables", f"{len(stages)} stages", legal, mend)
