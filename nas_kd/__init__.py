@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas_kd.analyse import report as report
+    from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nas_kd.teacher import load_teacher as load_teacher
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
-    from nas_kd.verbs import retrain as retrain
-    from nas_kd.verbs import search as search
+    from nas_kd.verbs.retrain import retrain as retrain
+    from nas_kd.verbs.search import search as search
 
 __version__ = "0.1.0"
 
@@ -41,10 +41,10 @@ _HOME = {
     "load_student": "export",
     "load_teacher": "teacher",
     "rate_blockwise": "rate",
-    "report": "analyse",
-    "retrain": "verbs",
+    "report": "analyse.report",
+    "retrain": "verbs.retrain",
     "save_student": "export",
-    "search": "verbs",
+    "search": "verbs.search",
     "train_supernet": "train",
     "train_teacher": "train",
 }
