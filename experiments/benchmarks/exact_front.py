@@ -2,8 +2,8 @@
 
 Hardware: 2 cores of an AMD EPYC (busy), one thread, one process; medians of 5 calls over 5 table draws.
 Seeds: table draws 0 .. 4. Command: OMP_NUM_THREADS=1 python experiments/benchmarks/exact_front.py
-Numbers: uncoupled 24 ms against 58 ms for one milp budget on pruned rows (ratio 2.4); 3 widths 37 ms against
-333 ms (ratio 9.0); 6 x 1,000 unpruned 7.7 ms against 73 ms (ratio 9.4); with a second cap 0.54 s.
+Numbers: uncoupled 12 ms against 50 ms for one milp budget on pruned rows (ratio 4.1); 3 widths 24 ms against
+348 ms (ratio 14.0); 6 x 1,000 unpruned 15 ms against 144 ms (ratio 9.8); with a second cap 0.8 s.
 """
 
 from __future__ import annotations

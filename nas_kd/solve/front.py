@@ -161,7 +161,9 @@ def _undominated(
     """Return what no other beats in cost and score (and extra); of equals the first by tie, then rank."""
     if extra is not None and (extra != extra[0]).any():
         return _staircase(np.lexsort((rank, tie, score, cost)), score, extra)
-    order = np.lexsort((score, cost))
+    order = np.argsort(cost)  # one quick sort drops nearly all; the exact order is for the few that stay
+    order = order[score[order] <= np.minimum.accumulate(score[order])]
+    order = order[np.lexsort((score[order], cost[order]))]
     order = order[score[order] <= np.minimum.accumulate(score[order])]
     # what is left never rises in score; of equal scores only the cheapest stay, and those are ties
     first = np.flatnonzero(np.diff(score[order], prepend=np.inf))
