@@ -37,8 +37,8 @@ class StageFeatures(NamedTuple):
 
     Args:
         inputs: (N, C, H, W) images for the first stage, the teacher's previous feature for the others.
-        targets: (N, C', H', W') the teacher's feature of this stage, before its last activation where it can be
-            had, averaged to the size of the student's.
+        targets: (N, C', H', W') the teacher's feature of this stage, before its last activation where it can
+            be had, averaged to the size of the student's.
     """
 
     inputs: Tensor
@@ -108,9 +108,9 @@ class Blockwise(nn.Module):
     def rescale(self, features: Sequence[StageFeatures]) -> list[StageFeatures]:
         """Choose the scales of the teacher's features so that their root mean square is near 1.
 
-        A score is a quotient, so it does not change; but the step size of the adapters' optimiser is absolute,
-        and features of other magnitudes would need another learning rate. Scales are powers of two: dividing
-        by them is exact.
+        A score is a quotient, so it does not change; but the step size of the adapters' optimiser is
+        absolute, and features of other magnitudes would need another learning rate. Scales are powers of
+        two: dividing by them is exact.
 
         Args:
             features: unscaled features of some training images, one pair a stage.
@@ -128,7 +128,9 @@ class Blockwise(nn.Module):
             )
         return scaled
 
-    def enter(self, index: int, inputs: Tensor, in_width: int, norm: NormValues | Recorder | None = None) -> Tensor:
+    def enter(
+        self, index: int, inputs: Tensor, in_width: int, norm: NormValues | Recorder | None = None
+    ) -> Tensor:
         """Bring a stage's input to the width that the stage before it would have given.
 
         Args:
@@ -140,7 +142,9 @@ class Blockwise(nn.Module):
         Returns:
             (B, in_width, H', W').
         """
-        return self.stem(inputs, norm) if index == 0 else self.inputs[index][str(in_width)](inputs)  # type: ignore[index]
+        if index == 0:
+            return self.stem(inputs, norm)
+        return self.inputs[index][str(in_width)](inputs)  # type: ignore[index]
 
     def leave(self, index: int, pre: Tensor) -> Tensor:
         """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels."""
@@ -157,7 +161,8 @@ class Blockwise(nn.Module):
         Returns:
             A scalar; its gradient reaches the parameters of this stage only.
         """
-        entered = {width: self.enter(index, pair.inputs, width) for width in sorted({p.in_width for p in paths})}
+        widths = sorted({path.in_width for path in paths})
+        entered = {width: self.enter(index, pair.inputs, width) for width in widths}
         losses = []
         for path in paths:
             _, pre = self.stages[index](entered[path.in_width], path.candidate)
@@ -218,7 +223,9 @@ def fair_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *s
     return paths
 
 
-def uniform_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str) -> list[Path]:
+def uniform_paths(
+    stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str
+) -> list[Path]:
     """Draw every dimension of every path uniformly and independently; arguments as ``fair_paths``."""
     rng = np.random.default_rng(seed_for(*seed, step))
     return [Path(in_widths[int(rng.integers(len(in_widths)))], stage.sample(rng)) for _ in range(count)]
@@ -233,9 +240,9 @@ def path_count(stage: Stage, paths: int | None) -> int:
 
 
 def train_blockwise(
-    model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float, weight_decay: float,
-    train: bool = True, sampling: str = "fair", paths: int | None = None, seed: int = 0, runtime: Runtime,
-    stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
+    model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float,
+    weight_decay: float, train: bool = True, sampling: str = "fair", paths: int | None = None, seed: int = 0,
+    runtime: Runtime, stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
     """Train all stages and adapters in place, from one teacher forward a batch.
 
@@ -256,7 +263,7 @@ def train_blockwise(
         after_epoch: called with the number of finished epochs.
     """
     space = model.space
-    model.to(runtime.device, memory_format=torch.channels_last)
+    model.to(runtime.device).to(memory_format=torch.channels_last)
     for part in (model.stem, model.stages):
         part.requires_grad_(train)
     draw = SAMPLINGS[sampling]
@@ -280,6 +287,6 @@ def train_blockwise(
 
     fit(
         step, name="blockwise", modules={"model": model}, optimizer=adamw([model], weight_decay=weight_decay),
-        schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed, runtime=runtime,
-        stage=stage, after_epoch=after_epoch,
+        schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed,
+        runtime=runtime, stage=stage, after_epoch=after_epoch,
     )  # fmt: skip

@@ -1,0 +1,175 @@
+"""Rate a stage: all of its rows, or above a limit by successive halving inside cost bins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, log2
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.rate.tree import evaluations, rate_tree, tree_size
+from nas_kd.space import ElasticSpace
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+
+BINS, LEAST_IN_BIN = 16, 8
+LEAST_RATING, LEAST_CALIBRATION = 16, 64  # images of a first round
+COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images"]
+
+
+def full_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that were scored on all rating images.
+
+    Args:
+        table: a rating table; one without a column ``images`` has full rows only.
+
+    Returns:
+        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and
+        must not be compared with the others.
+    """
+    return table[table["images"] == table["images"].max()] if "images" in table else table
+
+
+def rows_of(
+    space: ElasticSpace, index: int, *, resolution: int, in_chans: int, num_classes: int
+) -> pd.DataFrame:
+    """List every (input width, candidate) of a stage with its cost.
+
+    Args:
+        space: the space.
+        index: which stage.
+        resolution: height of the network's input in pixels.
+        in_chans: channels of the image.
+        num_classes: classes of the head.
+
+    Returns:
+        A rating table whose scores are NaN and whose images are 0.
+    """
+    shape = {"resolution": resolution, "in_chans": in_chans, "num_classes": num_classes}
+    rows = []
+    for in_width in space.in_widths(index):
+        for number, candidate in enumerate(space.stages[index].candidates()):
+            cost = space.stage_cost(index, in_width, candidate, **shape)
+            rows.append((np.nan, *cost, in_width, candidate.width, number, candidate.label, 0))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+class Round(NamedTuple):
+    """One round of a rating: how often the rows are halved before it, and the images it uses."""
+
+    halvings: int
+    rating: int
+    calibration: int
+
+
+def schedule(rows: int, max_rows: int, images: int, calibration: int) -> list[Round]:
+    """Plan the rounds of a stage's rating.
+
+    Args:
+        rows: number of rows.
+        max_rows: how many may be scored on all images.
+        images: rating images in all.
+        calibration: calibration images in all.
+
+    Returns:
+        A single round when all rows may be scored, else one a halving, on doubling images up to all of them.
+    """
+    halvings = max(0, ceil(log2(rows / max_rows)))
+    plan = [Round(0, *_early(images, calibration, halvings))] if halvings else []
+    owed = int(bool(halvings))
+    for left in range(halvings - 1, 0, -1):
+        rating, statistics = _early(images, calibration, left)
+        if rating > plan[-1].rating:
+            plan.append(Round(owed, rating, statistics))
+            owed = 0
+        owed += 1  # with too few images for another round, rows are halved twice before the next
+    return [*plan, Round(owed, images, calibration)]
+
+
+def _early(images: int, calibration: int, left: int) -> tuple[int, int]:
+    # never all images before the last round: the number of images marks who was there to the end
+    rating = min(images - 1, max(LEAST_RATING, images >> left))
+    return rating, min(calibration, max(LEAST_CALIBRATION, calibration >> left))
+
+
+def better_half(table: pd.DataFrame) -> pd.Index:
+    """Choose the rows that go into the next round.
+
+    Args:
+        table: the rows of this round, scored.
+
+    Returns:
+        Index labels: for each pair of input and output width the better half inside each of up to ``BINS``
+        MACs bins, so that large rows do not drive out small ones, and its cheapest rows, so that what was
+        feasible stays so.
+    """
+    kept: set[int] = set()
+    for _, rows in table.groupby(["in_width", "out_width"]):
+        rank = rows["macs"].rank(method="first").to_numpy() - 1
+        # in smaller bins, rounding up would keep far more than half
+        count = min(BINS, max(1, len(rows) // LEAST_IN_BIN))
+        bins = (rank * count // len(rows)).astype(np.int64)
+        for _, inside in rows.groupby(bins):
+            best = inside.sort_values(["score", "params"], kind="stable", na_position="last")
+            kept.update(best.index[: ceil(len(inside) / 2)])
+        for order in (["macs", "params"], ["params", "macs"]):
+            kept.add(rows.sort_values(order, kind="stable").index[0])
+    return pd.Index(sorted(kept))
+
+
+def rate_stage(
+    model: Blockwise, index: int, table: pd.DataFrame, calibration: StageFeatures, rating: StageFeatures, *,
+    max_rows: int, announce: Callable[[int], None] | None = None, advance: Callable[[], None] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Score the rows of a stage.
+
+    Args:
+        model: the trained stages and adapters.
+        index: which stage.
+        table: what ``rows_of`` returned.
+        calibration: features of the calibration images.
+        rating: features of the rating images.
+        max_rows: rate all rows up to this many; above, halve on growing numbers of images.
+        announce: called before each round but the first with the layers that it will evaluate.
+        advance: called after each layer.
+
+    Returns:
+        The table with ``score``, and in ``images`` the number of rating images behind it.
+    """
+    table = table.copy()
+    alive = table.index
+    candidates = model.space.stages[index].candidates()
+    rounds = schedule(len(table), max_rows, len(rating.inputs), len(calibration.inputs))
+    for number, (halvings, images, statistics) in enumerate(rounds):
+        for _ in range(halvings):
+            alive = better_half(table.loc[alive])
+        groups = table.loc[alive].groupby("in_width")
+        if number and announce is not None:
+            announce(sum(tree_size(candidates, rows["candidate"].tolist()) for _, rows in groups))
+        for in_width, rows in groups:
+            scores = rate_tree(
+                model, index, int(in_width), calibration.head(statistics), rating.head(images),
+                only=rows["candidate"].tolist(), advance=advance,
+            )  # fmt: skip
+            table.loc[rows.index, "score"] = rows["candidate"].map(scores)
+            table.loc[rows.index, "images"] = images
+    return table
+
+
+def count_evaluations(space: ElasticSpace, index: int, table: pd.DataFrame) -> tuple[int, int]:
+    """Count the layer evaluations behind a rating table, from the table alone.
+
+    Args:
+        space: the space.
+        index: which stage.
+        table: its rating table.
+
+    Returns:
+        Layers evaluated in the tree of shared prefixes, and path by path.
+    """
+    rounds = (
+        [rows["candidate"].tolist() for _, rows in table[table["images"] >= images].groupby("in_width")]
+        for images in sorted(table["images"].unique())
+    )
+    return evaluations(space.stages[index].candidates(), rounds)

@@ -1,0 +1,144 @@
+"""Rate all candidates of a stage by walking the tree of their shared first layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.space import Candidate
+from nas_kd.space.arch import Layer
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+
+CHUNK = 256  # images a forward pass on rating images: bounds memory, and the features stay in the cache
+
+
+@dataclass
+class Node:
+    """What all candidates that begin with the same layers have in common.
+
+    Args:
+        candidate: index of the candidate that ends here, or None.
+        children: the nodes one layer deeper, by that layer.
+    """
+
+    candidate: int | None = None
+    children: dict[Layer, Node] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Count the layers below."""
+        return sum(1 + len(child) for child in self.children.values())
+
+
+def prefix_tree(candidates: Sequence[Candidate], only: Collection[int] | None = None) -> dict[int, Node]:
+    """Merge candidates of the same width as far as their layers agree.
+
+    Args:
+        candidates: all candidates of a stage; a tree holds no layers but theirs, so layers of different
+            groups never meet.
+        only: indices of those that are wanted; None is all.
+
+    Returns:
+        One root a width; a root stands for the stage's input.
+    """
+    roots: dict[int, Node] = {}
+    for index in range(len(candidates)) if only is None else sorted(only):
+        node = roots.setdefault(candidates[index].width, Node())
+        for layer in candidates[index].layers:
+            node = node.children.setdefault(layer, Node())
+        node.candidate = index
+    return roots
+
+
+def tree_size(candidates: Sequence[Candidate], only: Collection[int] | None = None) -> int:
+    """Count the layers that ``rate_tree`` evaluates for one input width."""
+    return sum(len(root) for root in prefix_tree(candidates, only).values())
+
+
+@torch.no_grad()
+def rate_tree(
+    model: Blockwise, index: int, in_width: int, calibration: StageFeatures, rating: StageFeatures, *,
+    only: Collection[int] | None = None, advance: Callable[[], None] | None = None,
+) -> dict[int, float]:  # fmt: skip
+    """Score the candidates of a stage at one input width.
+
+    Each node of the tree runs its layer once on the calibration images, which gives the statistics of its
+    norms, and once with these on the rating images. Path by path, a layer would run once for every candidate
+    that contains it.
+
+    Args:
+        model: the trained stages and adapters.
+        index: which stage.
+        in_width: channels of the stage's input.
+        calibration: features of training images, one batch.
+        rating: features of images that were not trained on.
+        only: indices of the candidates to score; None is all.
+        advance: called after each layer.
+
+    Returns:
+        Candidate index -> squared error over squared target, summed over all rating images: 0 for a perfect
+        stage, 1 for one that says nothing.
+    """
+    stage = model.stages[index]
+    assert isinstance(stage, ElasticStage)
+    recorder = Recorder()
+    begun = model.enter(index, calibration.inputs, in_width, recorder)
+    values = recorder.values()
+    chunks = [model.enter(index, chunk, in_width, values) for chunk in rating.inputs.split(CHUNK)]
+    targets = rating.targets.split(CHUNK)
+    total = _sum([target.square() for target in targets])
+    found: dict[int, Tensor] = {}
+
+    def walk(node: Node, width: int, depth: int, seen: Tensor, features: list[Tensor]) -> None:
+        for layer, child in node.children.items():
+            recorder = Recorder()
+            block = stage.layers[depth]
+            deeper, _ = block(seen, layer, width, recorder)
+            values = recorder.values()
+            posts, errors = [], []
+            for chunk, target in zip(features, targets, strict=True):
+                post, pre = block(chunk, layer, width, values)
+                if child.children:
+                    posts.append(post)
+                if child.candidate is not None:
+                    errors.append((model.leave(index, pre) - target).square())
+            if child.candidate is not None:
+                found[child.candidate] = _sum(errors)
+            if advance is not None:
+                advance()
+            if child.children:
+                walk(child, width, depth + 1, deeper, posts)
+
+    for width, root in prefix_tree(model.space.stages[index].candidates(), only).items():
+        walk(root, width, 0, begun, chunks)
+    order = sorted(found)
+    scores = torch.stack([found[candidate] for candidate in order]).cpu().double() / total.cpu().double()
+    return dict(zip(order, scores.tolist(), strict=True))  # one transfer from the device, not one a candidate
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    wide = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    return torch.stack([part.sum(dtype=wide) for part in parts]).sum()
+
+
+def evaluations(
+    candidates: Sequence[Candidate], rounds: Iterator[Sequence[Collection[int]]]
+) -> tuple[int, int]:
+    """Count layer evaluations of ratings, as they were made and as they would be path by path.
+
+    Args:
+        candidates: all candidates of a stage.
+        rounds: for each round and input width, the indices of the candidates that were scored.
+
+    Returns:
+        Both counts.
+    """
+    made, path_by_path = 0, 0
+    for scored in rounds:
+        for only in scored:
+            made += tree_size(candidates, only)
+            path_by_path += sum(candidates[index].depth for index in only)
+    return made, path_by_path

@@ -1,0 +1,51 @@
+"""A tiny space, random images and a small teacher for blockwise ratings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nas_kd.data import Data, load_data
+from nas_kd.runtime import Runtime
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, load_teacher
+
+SPACE = ElasticSpace(
+    name="tiny",
+    stem=ConvStem(width=8),
+    stages=(
+        BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
+        BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
+    ),
+    resolution=8,
+)
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (120, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return load_data((x, torch.arange(120) % 3), rate=24, select=6, views=2)
+
+
+@pytest.fixture
+def net() -> Supernet:
+    torch.manual_seed(0)
+    net = Supernet(SPACE, num_classes=3, in_chans=1)
+    for name, parameter in net.named_parameters():
+        # new inner blocks are the identity, which would make candidates equal
+        if parameter.ndim == 1 and "fc" not in name:
+            torch.nn.init.uniform_(parameter, 0.2, 1.0)
+    return net
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    torch.manual_seed(1)
+    return load_teacher("cifar_resnet8", num_classes=3, in_chans=1)
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Runtime:
+    return Runtime("cpu")

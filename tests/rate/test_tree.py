@@ -1,0 +1,101 @@
+"""The prefix tree against one path at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nas_kd.nn import Recorder
+from nas_kd.rate.tree import prefix_tree, rate_tree, tree_size
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, Stage
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Tap
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+
+STAGES = [
+    BasicStage(widths=(4, 8), depths=(1, 3), mids=(2, 4), stride=2),
+    MBStage(widths=(8,), depths=(1, 2), kernels=(3, 5), expands=(1, 2), ses=(False, True), stride=1),
+]
+
+
+def model_of(stage: Stage) -> Blockwise:
+    torch.manual_seed(0)
+    first = BasicStage(widths=(4, 6), depths=(1,), mids=(4,))
+    space = ElasticSpace("two", ConvStem(width=8), (first, stage), resolution=8)
+    taps = [Tap("a", 5, 8, 8, True), Tap("b", 7, 4, 8 // stage.stride, True)]
+    return Blockwise(Supernet(space, 3, 1), taps, seed=3)
+
+
+def features(index: int, stage: Stage, images: int, seed: int) -> StageFeatures:
+    generator = torch.Generator().manual_seed(seed)
+    size = 8 // stage.stride if index else 8
+    inputs = torch.randn(images, 5 if index else 1, 8, 8, generator=generator)
+    targets = torch.randn(images, 7 if index else 5, size, size, generator=generator)
+    return StageFeatures(inputs, targets)
+
+
+@torch.no_grad()
+def naive(
+    model: Blockwise, index: int, in_width: int, calibration: StageFeatures, rating: StageFeatures
+) -> dict[int, float]:
+    """Calibrate and run every candidate from the stage's input to its end."""
+    found = {}
+    for number, candidate in enumerate(model.space.stages[index].candidates()):
+        recorder = Recorder()
+        model.stages[index](model.enter(index, calibration.inputs, in_width, recorder), candidate, recorder)
+        values = recorder.values()
+        _, pre = model.stages[index](model.enter(index, rating.inputs, in_width, values), candidate, values)
+        error = (model.leave(index, pre) - rating.targets).double().square().sum()
+        found[number] = float(error / rating.targets.double().square().sum())
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["basic", "mbconv"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_tree_equals_path_by_path(stage: Stage, index: int) -> None:
+    model = model_of(stage)
+    calibration, rating = features(index, stage, 40, 1), features(index, stage, 300, 2)  # 300: two chunks
+    for in_width in model.space.in_widths(index):
+        expected = naive(model, index, in_width, calibration, rating)
+        assert rate_tree(model, index, in_width, calibration, rating) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["basic", "mbconv"])
+def test_chosen_candidates_get_the_same_scores(stage: Stage) -> None:
+    model = model_of(stage)
+    calibration, rating = features(1, stage, 40, 1), features(1, stage, 30, 2)
+    everything = rate_tree(model, 1, 6, calibration, rating)
+    only = [index for index in everything if index % 3 == 1]
+    found = rate_tree(model, 1, 6, calibration, rating, only=only)
+    assert found == {index: everything[index] for index in only}
+
+
+def test_layers_are_counted() -> None:
+    """Four layers of six choices: 6 + 36 + 216 + 1,296 layers instead of 4 x 1,296."""
+    stage = BasicStage(widths=(8,), depths=(4,), mids=(1, 2, 3, 4, 5, 6))
+    candidates = stage.candidates()
+    assert tree_size(candidates) == 1554
+    assert sum(candidate.depth for candidate in candidates) == 5184
+
+
+def test_the_walk_runs_each_node_once() -> None:
+    stage = STAGES[0]
+    model, calls = model_of(stage), []
+    for block in model.stages[1].layers:
+        block.register_forward_hook(lambda *_: calls.append(1))
+    advanced: list[int] = []
+    rate_tree(
+        model, 1, 4, features(1, stage, 20, 1), features(1, stage, 20, 2), advance=lambda: advanced.append(1)
+    )
+    nodes = 2 * (2 + 4 + 8)  # widths x (mids + mids^2 + mids^3)
+    assert len(advanced) == nodes == tree_size(stage.candidates())
+    assert len(calls) == 2 * nodes  # once for the statistics, once for the score
+
+
+def test_layers_of_different_groups_never_meet() -> None:
+    stage = STAGES[1]
+    root = prefix_tree(stage.candidates())[8]
+    assert len(root.children) == 8  # four choices without and four with squeeze-excite
+    for layer, child in root.children.items():
+        assert {deeper[2] for deeper in child.children} == {layer[2]}
+    assert tree_size(stage.candidates()) == 2 * (4 + 16)
