@@ -86,6 +86,10 @@ class Runtime:
         devices: Any = [int(number)] if number and kind != "cpu" else 1
         self.fabric: Fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.precision = precision
+        self._asked = (device, precision)
+
+    def __reduce__(self) -> tuple[type[Runtime], tuple[str, str]]:
+        return type(self), self._asked  # a worker makes its own, and keeps its one thread
 
     @property
     def device(self) -> torch.device:

@@ -8,10 +8,10 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification, Distiller
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seeded
-from nas_kd.teacher import Teacher, build_model
+from nas_kd.teacher import Teacher, build_model, save_weights
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import train_network
-from nas_kd.train.weights import load_weights, save_weights, weights_hash
+from nas_kd.train.weights import load_weights, weights_hash
 
 
 def train_teacher(
@@ -71,7 +71,7 @@ def train_teacher(
             warmup_epochs=warmup_epochs, clip_grad=0.0, seed=seed, runtime=runtime,
         )  # fmt: skip
         if stage is not None:
-            save_weights(network, stage.folder / "weights.safetensors")
+            save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)
             stage.finish({"model": name, "fingerprint": weights_hash(network)})
     else:
         load_weights(network, stage.folder / "weights.safetensors")

@@ -122,7 +122,8 @@ def short_training(
     jobs = [
         {
             "model": archs[key], "teacher": teacher, "data": data, "space": space, "run": run and run.path,
-            "method": method, "seed": seed, "epochs": epochs, "test": False, "folder": f"{folder}/short/{key}",
+            "method": method, "seed": seed, "epochs": epochs, "test": False, "runtime": runtime,
+            "folder": f"{folder}/short/{key}",
         } | training
         for key in chosen["key"]
     ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -15,12 +16,12 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
-from nas_kd.rate import rate_blockwise
+
 from nas_kd.run import Run
-from nas_kd.runtime import Runtime, seed_for, seeded
+from nas_kd.runtime import Progress, Runtime, seed_for, seeded
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.teacher import Teacher, ViewCache, describe_taps, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.verbs.search import SearchResult, caps_of, search
 
@@ -83,7 +84,8 @@ class Pipeline:
         if settings.epochs:
             teacher = train_teacher(
                 settings.model, self.data, run=self.run, epochs=settings.epochs, batch_size=settings.batch_size,
-                lr=settings.lr, weight_decay=settings.weight_decay, checkpoint=settings.checkpoint,
+                lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
+                warmup_epochs=settings.warmup_epochs, smoothing=settings.smoothing, checkpoint=settings.checkpoint,
                 pretrained=settings.pretrained, stages=settings.stages, seed=self.config.seed, runtime=self.runtime,
             )  # fmt: skip
         else:
@@ -102,7 +104,10 @@ class Pipeline:
         if self.data.train.views is None:
             self.run.say("the teacher answers live: this augmentation has no fixed views to cache")
             return self.teacher
-        return ViewCache.open(self.run.path / "teacher" / "cache", self.teacher, self.data)
+        folder = self.run.path / "teacher" / "cache"
+        todo = ViewCache.todo(folder, self.teacher, self.data)
+        with Progress("teacher's answers", todo, unit="images", run=self.run) as progress:
+            return ViewCache.open(folder, self.teacher, self.data, progress=progress)
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -113,7 +118,6 @@ class Pipeline:
         source = None
         if settings["teacher_weight"] > 0.0:
             source = CachedTeacher(self.cache) if isinstance(self.cache, ViewCache) else LiveTeacher(self.teacher)
-        settings["clip_grad"] = settings["clip_grad"] or 0.0
         return train_supernet(
             net, self.data, run=self.run, task=Classification(settings.pop("smoothing")), teacher=source,
             seed=self.config.seed, runtime=self.runtime, **settings,
@@ -124,6 +128,7 @@ class Pipeline:
         """The blockwise ratings, made when they are not yet."""
         settings = asdict(self.config.blockwise)
         settings.pop("score")  # there is one score so far
+        from nas_kd.rate import rate_blockwise
         return rate_blockwise(
             self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
             **settings,
@@ -154,8 +159,8 @@ class Pipeline:
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of ``retrain`` that short and full trainings share."""
-        names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs")
-        return {name: getattr(self.config.retrain, name) for name in names} | {"runtime": self.runtime}
+        names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "clip_grad")
+        return {name: getattr(self.config.retrain, name) for name in names}
 
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.
@@ -163,7 +168,6 @@ class Pipeline:
         Raises:
             SettingError: naming the first one.
         """
-        self.run.record_config(self.config.to_yaml())
         Distiller(self.config.retrain.method)
         for name in ("supernet", "blockwise", "retrain"):
             batch = getattr(self.config, name).batch_size
@@ -171,6 +175,7 @@ class Pipeline:
                 legal = f"at most {len(self.data.train)}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, legal)
         assert self.caps is not None  # computed here, so that an infeasible budget is refused now
+        self.run.record_config(self.config.to_yaml())  # last, so that another experiment's stays as it was
 
 
 def stage_describe(config: Config) -> None:
@@ -208,10 +213,13 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
     return lines
 
 
-def _open(config: Config) -> Pipeline:
+@contextmanager
+def _opened(config: Config) -> Iterator[Pipeline]:
+    """Open a run for one command alone, with every mistake found that can be found now."""
     pipeline = Pipeline(config)
-    pipeline.check()
-    return pipeline
+    with pipeline.run.locked():
+        pipeline.check()
+        yield pipeline
 
 
 def stage_teacher(config: Config) -> None:
@@ -219,29 +227,26 @@ def stage_teacher(config: Config) -> None:
     if not config.teacher.epochs:
         legal = "an integer of at least 1 for this command"
         raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.teacher}")
 
 
 def stage_supernet(config: Config) -> None:
     """Train the supernet."""
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         pipeline.run.say(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
 
 
 def stage_blockwise(config: Config) -> None:
     """Rate every candidate of every stage against the teacher."""
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         _say_taps(pipeline)
         rows = ", ".join(str(len(table)) for table in pipeline.tables)
         pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
 
 
 def _say_taps(pipeline: Pipeline) -> None:
-    for line in pipeline.teacher.describe_taps():
+    for line in describe_taps(pipeline.teacher.taps or ()):
         pipeline.run.say(line)
     taps = [
         {
@@ -256,8 +261,7 @@ def _say_taps(pipeline: Pipeline) -> None:
 
 def stage_search(config: Config) -> None:
     """Find the best architecture within the budget."""
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         best = pipeline.result.best
         total = pipeline.space.cost(best, **pipeline.cost)
         pipeline.run.say(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
@@ -267,8 +271,7 @@ def stage_retrain(config: Config) -> None:
     """Retrain the found student and those it is compared with."""
     from nas_kd.verbs.students import retrain_students
 
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         retrain_students(pipeline)
 
 
@@ -285,8 +288,7 @@ def run_pipeline(config: Config) -> None:
     """Do everything in order, skipping what is done, and end with the table of results."""
     from nas_kd.verbs.students import print_table, retrain_students
 
-    pipeline = _open(config)
-    with pipeline.run.locked():
+    with _opened(config) as pipeline:
         for line in describe(pipeline.space, pipeline.data, config):
             pipeline.run.say(line)
         steps: list[tuple[str, Callable[[], Any]]] = [

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nas_kd.run import Stage
 from nas_kd.runtime import Progress
-from nas_kd.solve import refine
+from nas_kd.solve import exact_front, refine
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch, ElasticSpace
 
@@ -41,7 +41,7 @@ def score_subnets(
     Returns:
         One row a proposal and control, and every scored arch by its key.
     """
-    lists = shortlists(tables)
+    lists = shortlists(tables, ("macs", "params") if "params" in caps else ("macs",))
     choices = [description.candidates() for description in space.stages]
     scores = [_scores(table) for table in tables]
     indices = [f"i_{s + 1}" for s in range(len(lists))]
@@ -110,9 +110,8 @@ def _warm(
     exact: pd.DataFrame, tables: Sequence[pd.DataFrame], lists: Sequence[Sequence[int]], caps: Mapping[str, int]
 ) -> list[tuple[int, ...]]:
     """Return the best-scored points of the exact front within the budget, best first, as indices."""
-    within = exact
-    for name, cap in caps.items():
-        within = within[within[name] <= cap]
+    # a front in macs alone misses chains that the cap on params makes best
+    within = exact_front(tables, caps=caps) if "params" in caps else exact[exact["macs"] <= caps.get("macs", math.inf)]
     points = []
     for _, row in within.sort_values("score").head(WARM).iterrows():
         picks = [int(table.loc[row[f"row_{s + 1}"], "candidate"]) for s, table in enumerate(tables)]

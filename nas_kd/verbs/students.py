@@ -75,7 +75,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
         {
             "model": archs[key], "teacher": cache, "data": pipeline.data, "space": pipeline.space,
             "supernet": supernet, "run": run.path, "method": settings.method, "epochs": settings.epochs,
-            "seed": seed,
+            "seed": seed, "runtime": pipeline.runtime,
         } | pipeline.training
         for key, seed in pairs
     ]  # fmt: skip
