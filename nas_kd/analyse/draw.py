@@ -1,0 +1,200 @@
+"""The found architecture drawn below the teacher's stages that its own stages learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.analyse import frames
+from nas_kd.analyse.palette import FOUND
+from nas_kd.analyse.svg import GRID, INK, SOFT, document, line, text, text_width
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+WIDTH, MARGIN, ENDS, LAYER = 940, 14, 92, 34
+FIELDS = {"BasicStage": ("mid",), "MBStage": ("kernel", "expand", "se")}
+LEGENDS = {
+    "BasicStage": "3x3 convolution, inner channels (bar: share of the largest choice), 3x3 convolution",
+    "MBStage": "depthwise kernel, expand ratio (bar: share of the largest choice), SE: squeeze-excite",
+}
+TINT = "#fbe9df"
+
+
+def teacher_stages(run: str | Path | Run, search: str = "search") -> list[dict[str, Any]]:
+    """Return the teacher's taps: stage, teacher_path, teacher_channels, teacher_size, student_size."""
+    root = frames.folder_of(run)
+    listed = frames.document(root / "teacher" / "stages.json")
+    if isinstance(listed, list):
+        return listed
+    for path in (root / search / "teacher_stages.csv", root / "search" / "teacher_stages.csv"):
+        rows = frames.table(path)
+        if len(rows):
+            return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    return []
+
+
+def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
+    """Draw the found arch.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run.
+
+    Returns:
+        An SVG document, or None before the search ended.
+    """
+    root = frames.folder_of(run)
+    found, space = frames.best(run, search), frames.document(root / "space.json") or {}
+    stages = (found.get("arch") or {}).get("stages")
+    if not stages:
+        return None
+    taps, described = teacher_stages(run, search), space.get("stages") or [{}] * len(stages)
+    if len(described) != len(stages):
+        described = [{}] * len(stages)
+    column = (WIDTH - 2 * MARGIN - 2 * ENDS) / len(stages)
+    deepest = max(max(d.get("depths") or [0]) for d in described)
+    deepest = max([deepest, *(len(stage["layers"]) for stage in stages)])
+    sizes = _sizes(space, found["arch"], taps)
+    top, box = 42.0, 64.0
+    below = top + box + 62  # where the student's boxes begin
+    tall = 52 + deepest * (LAYER + 6)
+    out = [
+        text(MARGIN, 20, "teacher", weight=600, size=13),
+        text(MARGIN, below - 12, "found student", weight=600, size=13, colour=FOUND.colour),
+    ]
+    if taps:
+        out += _end(MARGIN, top, box, "images")
+    else:
+        out.append(text(MARGIN + ENDS, top + 34, "stages not recorded yet", colour=SOFT))
+    out += _end(MARGIN, below, tall, "stem", _width(space.get("stem", {}).get("width")))
+    for index, stage in enumerate(stages):
+        x = MARGIN + ENDS + index * column
+        if index < len(taps):
+            out += _teacher_box(x, top, column, box, taps[index])
+            out += _match(x + column / 2, top + box, below, taps[index], column)
+        out += _student_box(x, below, column, tall, index, stage, described[index], sizes[index])
+    out += _end(WIDTH - MARGIN - ENDS + 12, below, tall, "head", "pool, linear")
+    if taps:
+        out += _end(WIDTH - MARGIN - ENDS + 12, top, box, "classes")
+    legend = LEGENDS.get(str(described[0].get("type")), "one box a layer") + "; dashed: layers left out"
+    out.append(text(MARGIN, below + tall + 22, legend, colour=SOFT))
+    return document("The found student below the teacher's stages", WIDTH, below + tall + 32, "\n".join(out))
+
+
+def _width(value: object) -> str:
+    return "" if value is None else f"{value} channels"
+
+
+def _end(x: float, y: float, height: float, name: str, more: str = "") -> list[str]:
+    middle = x + (ENDS - 12) / 2
+    out = [
+        _box(x, y, ENDS - 12, height, "#f6f8fa", GRID),
+        text(middle, y + height / 2, name, anchor="middle"),
+    ]
+    if more:
+        out.append(text(middle, y + height / 2 + 16, more, anchor="middle", size=10.5, colour=SOFT))
+    return out
+
+
+def _teacher_box(x: float, y: float, column: float, height: float, tap: Mapping[str, Any]) -> list[str]:
+    middle, size = x + (column - 12) / 2, tap.get("teacher_size")
+    shape = f"{tap.get('teacher_channels')} channels" + (f", {size} x {size}" if size else "")
+    return [
+        _box(x, y, column - 12, height, "#eef1f4", SOFT),
+        text(
+            middle, y + 26, _fit(f"up to {tap.get('teacher_path')}", column - 20), anchor="middle", weight=600
+        ),
+        text(
+            middle,
+            y + 46,
+            shape if column > 160 else shape.replace(" channels", " ch"),
+            anchor="middle",
+            colour=SOFT,
+        ),
+    ]
+
+
+def _match(x: float, y0: float, y1: float, tap: Mapping[str, Any], column: float) -> list[str]:
+    """Draw the comparison of a teacher's feature with a student stage's output."""
+    x, size = x - 6, tap.get("student_size")
+    words = f"compared at {size} x {size}" if column > 110 else f"{size} x {size}"
+    wide = text_width(words, 10.5) + 8
+    middle = (y0 + y1) / 2
+    return [
+        line(x, y0 + 2, x, y1 - 2, SOFT, 1.2, "3 3"),
+        f'<rect x="{x - wide / 2:.1f}" y="{middle - 10:.1f}" width="{wide:.1f}" height="18" fill="#fff"/>',
+        text(x, middle + 4, words, anchor="middle", size=10.5, colour=SOFT),
+    ]
+
+
+def _student_box(
+    x: float, y: float, column: float, height: float, index: int, stage: Mapping[str, Any],
+    described: Mapping[str, Any], size: int | None,
+) -> list[str]:  # fmt: skip
+    wide = column - 12
+    shape = f"{stage['width']} channels" if column > 160 else f"{stage['width']} ch"
+    shape += f", {size} x {size}" if size else ""
+    out = [
+        _box(x, y, wide, height, "#fff", FOUND.colour),
+        text(x + wide / 2, y + 20, f"stage {index + 1}", anchor="middle", weight=600),
+        text(x + wide / 2, y + 37, _fit(shape, wide - 4), anchor="middle", size=11, colour=SOFT),
+    ]
+    layers: Sequence[Sequence[Any]] = stage["layers"]
+    deepest = max([len(layers), *(described.get("depths") or [])])
+    for number in range(deepest):
+        at = y + 48 + number * (LAYER + 6)
+        if number >= len(layers):
+            out.append(_box(x + 8, at, wide - 16, LAYER, "none", GRID, dash="4 3"))
+            continue
+        words, share = _layer(layers[number], described)
+        out.append(_box(x + 8, at, wide - 16, LAYER, "#fff", GRID))
+        out.append(_box(x + 8, at, (wide - 16) * share, LAYER, TINT, "none"))
+        out.append(text(x + wide / 2, at + 21, _fit(words, wide - 20), anchor="middle", colour=INK))
+    return out
+
+
+def _layer(values: Sequence[Any], described: Mapping[str, Any]) -> tuple[str, float]:
+    """Word a layer, and return its main setting as a share of the largest choice."""
+    kind = str(described.get("type", ""))
+    settings = dict(zip(FIELDS.get(kind, ()), values, strict=False))
+    if kind == "BasicStage":
+        return f"3x3, {settings['mid']}, 3x3", settings["mid"] / max(described["mids"])
+    if kind == "MBStage":
+        words = f"{settings['kernel']}x{settings['kernel']}, x{settings['expand']:g}"
+        return words + (", SE" if settings["se"] else ""), settings["expand"] / max(described["expands"])
+    return ", ".join(f"{value}" for value in values), 0.0
+
+
+def _sizes(
+    space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Mapping[str, Any]]
+) -> list[int | None]:
+    """Return each stage's output height in pixels, from the taps or from the strides."""
+    count = len(arch["stages"])
+    if len(taps) == count and all(tap.get("student_size") for tap in taps):
+        return [int(tap["student_size"]) for tap in taps]
+    size = arch.get("resolution") or space.get("resolution")
+    if not size or len(space.get("stages", [])) != count:
+        return [None] * count
+    size, sizes = -(-size // space.get("stem", {}).get("stride", 1)), []
+    for stage in space["stages"]:
+        size = -(-size // stage.get("stride", 1))
+        sizes.append(size)
+    return sizes
+
+
+def _fit(content: str, width: float) -> str:
+    """Shorten a text that does not fit."""
+    most = int(width / (0.58 * 11.5))
+    return content if len(content) <= most else content[: max(1, most - 1)] + "…"
+
+
+def _box(
+    x: float, y: float, width: float, height: float, fill: str, stroke: str, dash: str = ""
+) -> str:  # fmt: skip
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3" fill="{fill}" '
+        f'stroke="{stroke}"{dashed}/>'
+    )

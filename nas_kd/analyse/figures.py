@@ -1,0 +1,201 @@
+"""The figures of size, score and rank: front, students, ranking, trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nas_kd.analyse import frames
+from nas_kd.analyse.correlation import kendall
+from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
+from nas_kd.analyse.pareto import pareto
+from nas_kd.analyse.svg import (
+    GRID,
+    INK,
+    SOFT,
+    Plot,
+    Style,
+    document,
+    line,
+    mark,
+    sheet,
+    text,
+    text_width,
+    ticks,
+)
+from nas_kd.analyse.table import runs_of, student_table, students
+from nas_kd.analyse.trust import FEW, SIGN
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+SCORE_TITLE = "blockwise score (summed NMSE; lower is better)"
+SHARED_TITLE = "accuracy with supernet weights (%, rate split)"
+FINAL_TITLE = "test accuracy after retraining (%)"
+
+
+def unit_of(values: pd.Series, what: str) -> tuple[float, str]:
+    """Return the divisor and the axis title of a cost."""
+    most = values.max() if len(values) else 0
+    for size, word in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
+        if most >= size:
+            return size, f"{what} ({word})"
+    return 1.0, what
+
+
+def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
+    """Draw the exact front and all scored subnets, MACs against score and against supernet accuracy."""
+    exact, scored = frames.front(run, search), frames.scored(run, search)
+    if not len(exact) and not len(scored):
+        return None
+    every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
+    unit, x_title = unit_of(every, "MACs of one image")
+    left = Plot("Stage scores added up", x_title, SCORE_TITLE)
+    right = Plot("Whole subnets, shared weights", x_title, SHARED_TITLE)
+    groups = _groups(run, search, scored)
+    if len(exact):
+        left.add(
+            "exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False
+        )
+    for label, style, rows in groups:
+        left.add(label, style, rows["macs"] / unit, rows["score"], tips=_tips(rows))
+        right.add(label, style, rows["macs"] / unit, 100 * rows["accuracy"], tips=_tips(rows))
+    if len(scored):
+        best = pareto(scored, "macs", "accuracy", lower=False)
+        dashed = Style(SOFT, dash="3 3", width=1.2)
+        right.add(
+            "highest accuracy up to these MACs",
+            dashed,
+            best["macs"] / unit,
+            100 * best["accuracy"],
+            line=True,
+            marks=False,
+        )
+    cap = (frames.best(run, search).get("budget") or {}).get("macs")
+    if cap is not None:
+        left.uprights.append(("budget", cap / unit, BUDGET))
+        right.uprights.append(("budget", cap / unit, BUDGET))
+    return sheet(
+        "MACs against blockwise score and against supernet accuracy", [left, right] if len(scored) else [left]
+    )
+
+
+def _groups(
+    run: str | Path | Run, search: str, scored: pd.DataFrame
+) -> list[tuple[str, Style, pd.DataFrame]]:
+    """Part scored subnets into trials, random, controls and the found one; the last is drawn on top."""
+    if not len(scored):
+        return []
+    key, listed = frames.best(run, search).get("key"), students(run, search)
+    roles = dict(zip(listed["key"], listed["role"], strict=True))
+    named = scored["role"].fillna("") if "role" in scored else pd.Series("", scored.index)
+    group = scored["key"].map(roles).fillna(named.where(scored["kind"] == "control", ""))
+    group = group.where(group != "", scored["kind"].where(scored["kind"] == "random", "trial"))
+    group = group.where(scored["key"] != key, "found")
+    parts = []
+    for role in ("trial", "random", "largest_macs", "largest_params", "found"):
+        rows = scored[group.str.startswith(role)]
+        label, style = ("search trial", TRIAL) if role == "trial" else style_of(role)
+        if len(rows):
+            parts.append((label, style, rows))
+    return parts
+
+
+def _tips(rows: pd.DataFrame) -> list[str]:
+    label = rows["label"] if "label" in rows else rows["key"]
+    return [
+        f"{name}\n{int(macs):,} MACs, {int(params):,} parameters"
+        for name, macs, params in zip(label, rows["macs"], rows["params"], strict=True)
+    ]
+
+
+def students_figure(run: str | Path | Run, search: str = "search") -> str | None:
+    """Draw the retrained students: MACs and parameters against test accuracy, the teacher as a level."""
+    measured = runs_of(run, search)
+    measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
+    if not len(measured):
+        return None
+    teacher = frames.document(frames.folder_of(run) / "retrain" / "teacher.json") or {}
+    plots = []
+    for cost, what in (("macs", "MACs of one image"), ("params", "parameters")):
+        unit, x_title = unit_of(measured[cost], what)
+        plot = Plot(
+            f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, FINAL_TITLE
+        )
+        if teacher.get("test_accuracy") is not None:
+            plot.levels.append(("teacher", 100 * teacher["test_accuracy"], TEACHER))
+        for role, rows in measured.groupby("role", sort=False):
+            label, style = style_of(str(role))
+            percent = 100 * rows["test_accuracy"].astype(float)
+            tip = f"{role}: {percent.mean():.2f} %, {len(percent)} seeds"
+            x = float(rows[cost].iloc[0]) / unit
+            plot.add("", Style(style.colour, size=2.0, opacity=0.6), [x] * len(percent), list(percent))
+            plot.add(
+                label, style, [x], [percent.mean()], tips=[tip], low=[percent.min()], high=[percent.max()]
+            )
+        plots.append(plot)
+    return sheet("Size against test accuracy of the retrained students", plots)
+
+
+def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
+    """Draw the score against accuracies, with Kendall's tau-b of each panel."""
+    scored, final = frames.scored(run, search), student_table(run, search)
+    plots = []
+    if len(scored) and "score" in scored:
+        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), SCORE_TITLE, SHARED_TITLE)
+        for label, style, rows in _groups(run, search, scored):
+            plot.add(label, style, rows["score"], 100 * rows["accuracy"], tips=_tips(rows))
+        plots.append(plot)
+    final = final.dropna(subset=["score"])
+    if len(final) >= 2:
+        plot = Plot(_headed("Retrained students", final, "score", "test_accuracy"), SCORE_TITLE, FINAL_TITLE)
+        for role, score, accuracy in zip(final["role"], final["score"], final["test_accuracy"], strict=True):
+            label, style = style_of(str(role))
+            plot.add(label, style, [score], [100 * accuracy], tips=[str(role)])
+        plots.append(plot)
+    return sheet("Blockwise score against accuracy", plots) if plots else None
+
+
+def _headed(title: str, rows: pd.DataFrame, score: str, truth: str) -> str:
+    if len(rows) < FEW:
+        return f"{title}: too few for a tau-b ({len(rows)})"
+    tau = kendall(SIGN[score] * rows[score], rows[truth])
+    return f"{title}: tau-b {tau.tau:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+
+
+def trust_figure(table: pd.DataFrame) -> str | None:
+    """Draw every tau-b with its interval, grouped by what it is to predict."""
+    rows = table[table["tau"].notna()] if len(table) else table
+    if not len(rows):
+        return None
+    width, left, right = 940, 330, 920
+    groups = list(rows.groupby(["truth", "among"], sort=False))
+    height = 46 + 24 * len(groups) + 20 * len(rows)
+    marks, (x0, x1) = ticks([-0.2, 1.0, *rows["low"], *rows["high"]], 8)
+
+    def px(value: float) -> float:
+        return left + (value - x0) / (x1 - x0) * (right - left)
+
+    out = [line(px(v), 8, px(v), height - 42, SOFT if v == 0 else GRID) for v, _ in marks]
+    y = 0.0
+    for (truth, among), part in groups:
+        y += 24
+        count = f"{part['archs'].min()}" if part["archs"].nunique() == 1 else f"up to {part['archs'].max()}"
+        heading = f"{truth} of {among} ({count})"
+        wide = text_width(heading, 12)
+        out.append(f'<rect x="8" y="{y - 13:.1f}" width="{wide:.0f}" height="18" fill="#fff"/>')
+        out.append(text(10, y, heading, weight=600, size=12))
+        for row in part.to_dict("records"):
+            y += 20
+            own = row["score"] not in ("MACs", "parameters")
+            colour = FOUND.colour if own else SOFT
+            out.append(line(px(row["low"]), y - 4, px(row["high"]), y - 4, colour, 2.2))
+            out.append(mark(px(row["tau"]), y - 4, Style(colour, "circle" if own else "square", 4.2)))
+            label = f"{row['score']}  {row['tau']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            out.append(text(left - 14, y, label, anchor="end", colour=INK if own else SOFT))
+    out += [text(px(v), height - 26, label, anchor="middle", colour=SOFT) for v, label in marks]
+    title = "Kendall's tau-b with 95 % interval (1: perfect order, 0: none)"
+    out.append(text((left + right) / 2, height - 6, title, anchor="middle", size=12))
+    return document("Rank correlations", width, height, "\n".join(out))

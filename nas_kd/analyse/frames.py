@@ -1,0 +1,148 @@
+"""A run's files as pandas frames; whatever is not there yet is an empty frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas_kd.errors import SettingError
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+TEXT = {"key": str, "label": str, "role": str}  # a key of hexadecimal digits may look like a number
+MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "search", "retrain", "teacher")
+
+
+def folder_of(run: str | Path | Run) -> Path:
+    """Return the folder of a run, which is not made when absent.
+
+    Args:
+        run: a folder or a Run.
+
+    Returns:
+        Its path.
+
+    Raises:
+        SettingError: there is no such folder, or it holds no run.
+    """
+    path = Path(run) if isinstance(run, str | Path) else run.path
+    if not path.is_dir():
+        raise SettingError("run", str(path), "an existing run folder", "check the path")
+    if not any((path / name).exists() for name in MARKS):
+        raise SettingError("run", str(path), "a folder in which nas_kd has worked", "check the path")
+    return path
+
+
+def table(path: Path) -> pd.DataFrame:
+    """Read a CSV file; an absent file, or one without a whole header, is an empty frame."""
+    try:
+        return pd.read_csv(path, dtype=TEXT)
+    except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
+        return pd.DataFrame()
+
+
+def document(path: Path) -> Any:
+    """Read a JSON file; None when it is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def settings(run: str | Path | Run) -> dict[str, Any]:
+    """Return the run's config.yaml as nested dictionaries; empty without one."""
+    import yaml
+
+    path = folder_of(run) / "config.yaml"
+    if not path.exists():
+        return {}
+    try:
+        read = yaml.safe_load(path.read_text())
+    except yaml.YAMLError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def metrics(run: str | Path | Run) -> pd.DataFrame:
+    """Return every training's metrics.csv in one frame.
+
+    Args:
+        run: run folder.
+
+    Returns:
+        One row an epoch, with ``stage`` (the training's folder in the run) before the file's own columns.
+    """
+    root = folder_of(run)
+    parts = []
+    for path in sorted(root.rglob("metrics.csv")):
+        rows = table(path)
+        if len(rows):
+            rows.insert(0, "stage", path.parent.relative_to(root).as_posix())
+            parts.append(rows)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["stage", "epoch"])
+
+
+def searches(run: str | Path | Run) -> list[str]:
+    """Return the folders of the run's searches, one a budget, the first budget first."""
+    root = folder_of(run)
+    found = [root / "search", *sorted((root / "search").glob("*"))]
+    names = ("best.json", "trials.csv", "front.csv")
+    return [f.relative_to(root).as_posix() for f in found if any((f / name).exists() for name in names)]
+
+
+def trials(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Return what a search evaluated.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run.
+
+    Returns:
+        One row a proposal or control: number, kind, key, score (stage scores added up, lower is better),
+        kl, accuracy (0 to 1), macs, params, feasible ...
+    """
+    return table(folder_of(run) / search / "trials.csv")
+
+
+def scored(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Return the distinct archs of `trials` that were evaluated as whole subnets."""
+    rows = trials(run, search)
+    if not {"key", "accuracy"} <= set(rows.columns):
+        return pd.DataFrame(columns=["kind", "role", "key", "score", "kl", "accuracy", "macs", "params"])
+    rows = rows[rows["accuracy"].notna()]
+    return rows.drop_duplicates("key").reset_index(drop=True)
+
+
+def front(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Return the exact front of the stage scores.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run.
+
+    Returns:
+        macs, score, params and row_1 ... row_S, rising in macs, falling in score.
+    """
+    return table(folder_of(run) / search / "front.csv")
+
+
+def results(run: str | Path | Run) -> pd.DataFrame:
+    """Return the retrained students.
+
+    Args:
+        run: run folder.
+
+    Returns:
+        One row a role and seed: role, key, seed, macs, params, select_accuracy, test_accuracy,
+        test_agreement (shares, 0 to 1), folder.
+    """
+    return table(folder_of(run) / "retrain" / "results.csv")
+
+
+def best(run: str | Path | Run, search: str = "search") -> dict[str, Any]:
+    """Return a search's best.json; empty before it ended."""
+    return document(folder_of(run) / search / "best.json") or {}

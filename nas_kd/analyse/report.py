@@ -1,0 +1,246 @@
+"""The report of a run: one HTML file with everything in it, its figures as SVG and its tables as CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nas_kd.analyse import frames, html
+from nas_kd.analyse.curves import curve_figure, retrain_figure
+from nas_kd.analyse.draw import arch_figure
+from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
+from nas_kd.analyse.story import headline, missing
+from nas_kd.analyse.table import budgets_table, final_table, runs_of
+from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
+from nas_kd.files import atomic_write, on_disk
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+RESULT_HEADS = {
+    "role": "role", "arch": "arch", "macs": "MACs", "params": "parameters", "accuracy": "test accuracy (%)",
+    "range": "lowest to highest (%)", "agreement_mean_percent": "agreement (%)", "seeds": "seeds",
+    "folder": "folder in the run",
+}  # fmt: skip
+TRUST_HEADS = {
+    "truth": "ranks the", "among": "of", "archs": "archs", "score": "score", "tau": "tau-b",
+    "minus_macs": "tau-b less that of MACs", "minus_params": "tau-b less that of parameters",
+}  # fmt: skip
+
+
+def report(run: str | Path | Run) -> Path:
+    """Write what a run did, found and is worth as one self-contained HTML file.
+
+    A run that is only partly finished gives a report of what is there and says what is missing. The figures
+    also lie beside it as .svg files and the tables as .csv files.
+
+    Args:
+        run: run folder.
+
+    Returns:
+        The path of ``report/report.html`` in the run.
+
+    Raises:
+        SettingError: the folder is not a run, or cannot be written.
+    """
+    root = frames.folder_of(run)
+    folder = root / "report"
+    with on_disk(folder):
+        folder.mkdir(exist_ok=True)
+    writer = _Writer(folder)
+    names = frames.searches(root) or ["search"]
+    name = root.resolve().name
+    body = [f"<h1>nas_kd: {escape(name)}</h1>", f'<p class="soft">{escape(_subtitle(root))}</p>']
+    gaps = missing(root)
+    if gaps:
+        items = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
+        body.append(
+            f'<div class="missing"><strong>Not there yet</strong><ul>{items}</ul>'
+            "<p>The run's own command, given again, goes on where it stopped.</p></div>"
+        )
+    if len(names) > 1:
+        budgets = budgets_table(root)
+        heads = {"search": "search", "budget": "budget", "label": "found", "macs": "MACs"}
+        heads |= {"params": "parameters", "subnets": "subnets scored"}
+        body.append("<h2>Budgets</h2>")
+        body.append(html.table(budgets, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
+        writer.frame("budgets.csv", budgets)
+    for search in names:
+        suffix = "" if search == names[0] else "_" + search.split("/")[-1]
+        if len(names) > 1:
+            body.append(f"<h1>{escape(search)}</h1>")
+        body += _search_part(root, search, suffix, writer)
+    body += _curves_part(root, writer)
+    body += _settings_part(root)
+    path = folder / "report.html"
+    atomic_write(path, html.page(f"nas_kd: {name}", body))
+    return path
+
+
+class _Writer:
+    """Keeps figures and tables beside the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def figure(self, name: str, svg: str | None, caption: str) -> list[str]:
+        if svg is None:
+            return []
+        atomic_write(self.folder / f"{name}.svg", svg)
+        return [html.figure(svg, caption)]
+
+    def frame(self, name: str, frame: pd.DataFrame) -> None:
+        atomic_write(self.folder / name, frame.to_csv(index=False))
+
+
+def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[str]:
+    results, trust = final_table(root, search), trust_table(root, search)
+    body = html.paragraphs(headline(root, search))
+    if len(results):
+        writer.frame(f"results{suffix}.csv", results)
+        writer.frame(f"seeds{suffix}.csv", runs_of(root, search))
+        numbers: dict[str, Callable[[object], str]] = {
+            "agreement_mean_percent": html.fixed(2),
+            "accuracy": str,
+            "range": str,
+        }
+        numbers |= dict.fromkeys(("macs", "params", "seeds"), html.whole)
+        body.append("<h2>Results</h2>")
+        shown = _spread(results)
+        body.append(html.table(shown, RESULT_HEADS, numbers, lambda row: str(row["role"])))
+        body.append(
+            '<p class="soft">Every student was retrained alike, once from each seed. MACs are multiply-adds '
+            "of convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds "
+            "with its sample standard deviation, agreement the share of test images that are given the "
+            "teacher's class. The folder is that of the seed with the best accuracy on the select split; the "
+            "test images decided nothing.</p>"
+        )
+    body += writer.figure(
+        f"students{suffix}", students_figure(root, search),
+        "Large marks: mean over the seeds; small dots: single seeds; bars: lowest to highest.",
+    )  # fmt: skip
+    drawn = writer.figure(
+        f"arch{suffix}", arch_figure(root, search),
+        "Each stage of the student was fed the teacher's previous feature and rated by how well it gives the "
+        "teacher's next one.",
+    )  # fmt: skip
+    if drawn:
+        body += ["<h2>The found architecture</h2>", *drawn]
+    front = writer.figure(
+        f"front{suffix}", front_figure(root, search),
+        "Left: the exact front of the added stage scores, for every budget at once, and the subnets that "
+        "were scored whole. Right: their accuracy on the rate split with shared weights, after calibration.",
+    )  # fmt: skip
+    if front:
+        body += ["<h2>Size against score and accuracy</h2>", *front]
+    if len(trust):
+        writer.frame(f"trust{suffix}.csv", trust)
+        body.append("<h2>How far the ranking can be trusted</h2>")
+        body += html.paragraphs(verdicts(trust))
+        body += writer.figure(
+            f"score_accuracy{suffix}", ranking_figure(root, search),
+            "A good score falls from the upper left to the lower right. In brackets: 95 % bootstrap interval "
+            "over archs, 2,000 resamples.",
+        )  # fmt: skip
+        body += writer.figure(
+            f"trust{suffix}", trust_figure(trust),
+            "Circles: scores of this run; squares: size alone. All taus are turned so that right is better; "
+            "those of one group use the same resamples. The search itself chose most of the scored subnets: "
+            "they are not a random sample; random subnets stand apart where there are enough. Intervals from "
+            "fewer than ten archs are too narrow to rely on.",
+        )  # fmt: skip
+        ceiling = seed_ceiling(root, search)
+        if ceiling == ceiling:
+            body.append(
+                f'<p class="soft">Tau between two retraining seeds of the same archs: {ceiling:.2f}; '
+                "no score can be expected to rank single retrainings better than that.</p>"
+            )
+        body.append(
+            html.table(_worded(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str))
+        )
+    return body
+
+
+def _spread(results: pd.DataFrame) -> pd.DataFrame:
+    """Word mean and standard deviation, and the range, in one column each."""
+    dash = "–"
+    accuracy, ranges = [], []
+    for row in results.to_dict("records"):
+        mean, sd = row["accuracy_mean_percent"], row["accuracy_sd_percent"]
+        accuracy.append(dash if pd.isna(mean) else f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}")
+        low, high = row["accuracy_min_percent"], row["accuracy_max_percent"]
+        ranges.append(dash if pd.isna(low) else f"{low:.2f} {dash} {high:.2f}")
+    return results.assign(accuracy=accuracy, range=ranges)
+
+
+def _worded(trust: pd.DataFrame) -> pd.DataFrame:
+    """Word each tau and each paired difference with its interval; size alone is in the differences."""
+    own = trust[trust["minus_macs"].notna()].copy()
+    for name, low, high in (
+        ("tau", "low", "high"),
+        ("minus_macs", "minus_macs_low", "minus_macs_high"),
+        ("minus_params", "minus_params_low", "minus_params_high"),
+    ):
+        own[name] = [
+            f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in zip(own[name], own[low], own[high], strict=True)
+        ]
+    return own
+
+
+def _curves_part(root: Path, writer: _Writer) -> list[str]:
+    body = []
+    for stage, title in (("teacher", "Teacher"), ("supernet", "Supernet"), ("blockwise", "Blockwise")):
+        rows = frames.table(root / stage / "metrics.csv")
+        if len(rows) and "epoch" in rows:
+            body += writer.figure(f"curve_{stage}", curve_figure(rows, title), "")
+    for search in frames.searches(root)[:1] or ["search"]:
+        caption = "Accuracy on the rate split, on which no weight was trained."
+        body += writer.figure("curve_retrain", retrain_figure(root, search), caption)
+    ratings = frames.table(root / "blockwise" / "summary.csv")
+    if len(ratings):
+        body.append("<h3>Ratings by stage</h3>")
+        heads = {str(column): str(column).replace("_", " ") for column in ratings}
+        numbers = {
+            str(c): html.fixed(3) if ratings[c].dtype.kind == "f" else html.whole
+            for c in ratings if ratings[c].dtype.kind in "if"
+        }  # fmt: skip
+        body.append(html.table(ratings, heads, numbers))
+    return ["<h2>Training</h2>", *body] if body else []
+
+
+def _subtitle(root: Path) -> str:
+    space = frames.document(root / "space.json") or {}
+    data = frames.table(root / "data.csv")
+    said = []
+    if space.get("name"):
+        said.append(f"space {space['name']} ({space.get('size', 0):,} archs, hash {space.get('hash')})")
+    if "split" in data:
+        counts = data["split"].value_counts()
+        said.append("images: " + ", ".join(f"{counts[s]:,} {s}" for s in counts.index))
+    return "; ".join(said)
+
+
+def _settings_part(root: Path) -> list[str]:
+    body = []
+    env = frames.document(root / "env.json")
+    if isinstance(env, dict):
+        rows = pd.DataFrame([
+            {"name": key, "value": value if isinstance(value, str | int | float) else json.dumps(value)}
+            for key, value in env.items()
+        ])  # fmt: skip
+        body += ["<h2>Environment</h2>", html.table(rows.astype(str), {"name": "", "value": ""}, {})]
+    timing = frames.table(root / "timing.csv")
+    if {"stage", "seconds"} <= set(timing.columns) and len(timing):
+        timing = timing.assign(stage=timing["stage"].astype(str).str.split("/").str[0])
+        total = timing.groupby("stage", sort=False)["seconds"].sum().reset_index()
+        heads = {"stage": "stage", "seconds": "seconds of work, summed over processes"}
+        body += ["<h2>Time</h2>", html.table(total, heads, {"seconds": html.fixed(1)})]
+    config = root / "config.yaml"
+    if config.exists():
+        body += ["<h2>Settings</h2>", f"<pre>{escape(config.read_text())}</pre>"]
+    return body

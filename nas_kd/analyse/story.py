@@ -1,0 +1,129 @@
+"""The report's first sentences: what was found, how it compares, and what is still missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nas_kd.analyse import frames
+from nas_kd.analyse.table import final_table, runs_of, students
+from nas_kd.analyse.trust import NAMES
+
+
+def headline(root: Path, search: str) -> list[str]:
+    """Word what a search found and how it compares after retraining.
+
+    Args:
+        root: run folder.
+        search: the search's folder in the run.
+
+    Returns:
+        Sentences; those that limit the claim begin with ``Caveat:``.
+    """
+    best = frames.best(root, search)
+    if not best:
+        return []
+    budget = ", ".join(f"at most {cap:,} {NAMES[what]}" for what, cap in (best.get("budget") or {}).items())
+    scored = len(frames.scored(root, search))
+    said = [
+        f"Found {best['key']}: {best.get('label', '')}; {best['macs']:,} MACs, {best['params']:,} "
+        f"parameters. Budget: {budget or 'none'}. Whole subnets scored: {scored:,}."
+    ]
+    table = final_table(root, search).set_index("role")
+    found: Any = table.loc["found"] if "found" in table.index else None
+    if found is None or not found["seeds"]:
+        return said
+    spread = "" if found["seeds"] < 2 else f" (sd {found['accuracy_sd_percent']:.2f})"
+    seeds = f"{found['seeds']} seed" + ("s" if found["seeds"] > 1 else "")
+    mean = found["accuracy_mean_percent"]
+    said.append(f"Retrained from {seeds} it reaches {mean:.2f} %{spread} on the test images.")
+    if "teacher" in table.index:
+        teacher: Any = table.loc["teacher"]
+        size = ""
+        if pd.notna(teacher["macs"]) and pd.notna(teacher["params"]):
+            size = (
+                f", with {_share(found['macs'], teacher['macs'])} of its MACs and "
+                f"{_share(found['params'], teacher['params'])} of its parameters"
+            )
+        whole = teacher["accuracy_mean_percent"]
+        said.append(f"The teacher has {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
+    return said + _compare(root, search, table)
+
+
+def _share(part: float, whole: float) -> str:
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+
+
+def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
+    """Compare the found student with random ones and the largest, seed by seed."""
+    measured = runs_of(root, search)
+    measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
+    measured = measured.assign(percent=100 * measured["test_accuracy"].astype(float))
+    found = measured[measured["role"] == "found"].set_index("seed")["percent"]
+    keys = students(root, search).set_index("role")["key"]
+    said = []
+    groups = {
+        "the mean of the random students of its MACs": measured["role"].str.startswith("random"),
+        "the student with the largest MACs": measured["role"] == "largest_macs",
+        "the student with the most parameters": measured["role"] == "largest_params",
+    }
+    for name, mask in groups.items():
+        rows = measured[mask]
+        if not len(rows):
+            continue
+        if set(rows["key"]) == {keys["found"]}:
+            said.append(f"Caveat: the found student is itself {name} within the budget.")
+            continue
+        gaps = (found - rows.groupby("seed")["percent"].mean()).dropna()
+        if not len(gaps):
+            continue
+        each = ", ".join(f"{gap:+.2f}" for gap in gaps)
+        said.append(f"Against {name}: {gaps.mean():+.2f} points (by seed: {each}).")
+        if gaps.mean() <= 0:
+            said.append(f"Caveat: the found student does not beat {name}.")
+        elif gaps.min() <= 0 or len(gaps) < 2:
+            said.append(f"Caveat: not every seed, or only one, shows the found student ahead of {name}.")
+    means = table["accuracy_mean_percent"].drop(labels=["teacher"], errors="ignore").dropna()
+    if len(means) > 1 and means.idxmax() != "found":
+        said.append(
+            f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}."
+        )
+    return said
+
+
+def missing(root: Path) -> list[str]:
+    """List what a finished run would have and this one has not.
+
+    Args:
+        root: run folder.
+
+    Returns:
+        One sentence a gap.
+    """
+    gaps = []
+    for path, what in (
+        ("supernet/weights.safetensors", "the trained supernet"),
+        ("blockwise/stage_1.csv", "the blockwise rating"),
+        ("search/best.json", "the search's result"),
+        ("retrain/results.csv", "all retrained students"),
+        ("retrain/teacher.json", "the teacher's accuracy on the test images"),
+    ):
+        if not (root / path).exists():
+            gaps.append(f"{what} ({path})")
+    for search in frames.searches(root) or ["search"]:
+        rows = final_table(root, search)
+        rows = rows[rows["role"] != "teacher"]
+        if len(rows):
+            most = int((frames.settings(root).get("retrain") or {}).get("seeds") or rows["seeds"].max())
+            short = rows[rows["seeds"] < most]
+            if len(short):
+                each = ", ".join(
+                    f"{row['role']} {row['seeds']} of {most}" for row in short.to_dict("records")
+                )
+                gaps.append(f"retraining seeds in {search}: {each}")
+        elif (root / search / "best.json").exists():
+            gaps.append(f"the list of students to compare ({search}/students.csv)")
+    return gaps

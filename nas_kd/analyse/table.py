@@ -1,0 +1,179 @@
+"""The table of results: the teacher, the found student and those it must beat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas_kd.analyse import frames
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+COLUMNS = [
+    "role", "arch", "macs", "params", "accuracy_mean_percent", "accuracy_sd_percent", "accuracy_min_percent",
+    "accuracy_max_percent", "agreement_mean_percent", "seeds", "folder",
+]  # fmt: skip
+
+
+def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Return whom a search's comparison retrains: role, key, macs, params; without a list, from results."""
+    listed = frames.table(frames.folder_of(run) / search / "students.csv")
+    if len(listed):
+        return listed
+    rows = frames.results(run)
+    if "search" in rows:
+        rows = rows[rows["search"] == search]
+    if len(rows):
+        columns = [name for name in ("role", "key", "label", "macs", "params") if name in rows]
+        return rows[columns].drop_duplicates("role").reset_index(drop=True)
+    return pd.DataFrame(columns=["role", "key", "macs", "params"])
+
+
+def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Return one row a role and seed that has ended: role, key, macs, params, seed and the measured shares.
+
+    Before results.csv is complete the finished trainings are read from their own folders.
+    """
+    root = frames.folder_of(run)
+    done = frames.results(run)
+    rows: list[dict[str, Any]] = []
+    for student in _records(students(run, search)):
+        mine = done[(done["key"] == student["key"])] if "key" in done else done
+        measured = _records(mine.drop_duplicates("seed")) if "seed" in mine else []
+        seen = {int(row["seed"]) for row in measured}
+        for path in sorted((root / "retrain" / str(student["key"])).glob("seed_*/stage.json")):
+            seed, stage = path.parent.name.removeprefix("seed_"), frames.document(path) or {}
+            if stage.get("done") and seed.isdigit() and int(seed) not in seen:
+                folder = (path.parent / "student").relative_to(root).as_posix()
+                measured.append({"seed": int(seed), "folder": folder} | stage.get("facts", {}))
+        kept = ("seed", "select_accuracy", "test_accuracy", "test_agreement", "folder")
+        for row in measured:
+            rows.append(student | {name: row.get(name) for name in kept})
+    columns = ["role", "key", "macs", "params", "seed", "select_accuracy", "test_accuracy", "test_agreement"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*columns, "folder"])
+
+
+def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Summarise the retrained students over their seeds, the teacher first.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run: one a budget.
+
+    Returns:
+        One row a role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
+        (mean, sample standard deviation, lowest and highest over the seeds, in percent), agreement with the
+        teacher (share of test images given the teacher's class, in percent), seeds, and the folder of the
+        seed that did best on the select split. What is not measured yet is NaN and has 0 seeds.
+    """
+    root = frames.folder_of(run)
+    rows: list[dict[str, Any]] = []
+    teacher = frames.document(root / "retrain" / "teacher.json")
+    if teacher:
+        accuracy = _percent(teacher.get("test_accuracy"))
+        rows.append({
+            "role": "teacher", "arch": teacher.get("name"), "macs": teacher.get("macs"),
+            "params": teacher.get("params"), "accuracy_mean_percent": accuracy,
+            "agreement_mean_percent": 100.0, "seeds": 1, "folder": teacher.get("folder"),
+        })  # fmt: skip
+    measured = runs_of(run, search)
+    for student in students(run, search).to_dict("records"):
+        mine = measured[measured["role"] == student["role"]]
+        accuracy = pd.to_numeric(mine["test_accuracy"]).dropna() * 100.0
+        agreement = pd.to_numeric(mine["test_agreement"]).dropna() * 100.0
+        rows.append({
+            "role": student["role"], "arch": student["key"], "macs": student.get("macs"),
+            "params": student.get("params"), "accuracy_mean_percent": accuracy.mean(),
+            "accuracy_sd_percent": accuracy.std(ddof=1), "accuracy_min_percent": accuracy.min(),
+            "accuracy_max_percent": accuracy.max(), "agreement_mean_percent": agreement.mean(),
+            "seeds": len(accuracy), "folder": _best_folder(mine),
+        })  # fmt: skip
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    for name in ("macs", "params", "seeds"):
+        found[name] = pd.to_numeric(found[name]).astype("Int64")
+    for name in (name for name in COLUMNS if name.endswith("_percent")):
+        found[name] = pd.to_numeric(found[name]).astype(float)
+    return found
+
+
+def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
+    """Put each retrained student's scores from before the retraining beside its accuracy after it.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run.
+
+    Returns:
+        One row an arch that has a test accuracy: role, key, macs, params, score (stage scores added up),
+        kl, accuracy (supernet weights, rate split, 0 to 1) where known, and test_accuracy (mean over seeds).
+    """
+    measured = runs_of(run, search)
+    measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
+    if not len(measured):
+        return pd.DataFrame(
+            columns=["role", "key", "macs", "params", "score", "kl", "accuracy", "test_accuracy"]
+        )
+    measured = measured.assign(test_accuracy=measured["test_accuracy"].astype(float))
+    means = measured.groupby("key")["test_accuracy"].mean()
+    rows = students(run, search).drop_duplicates("key")
+    rows = rows[rows["key"].isin(means.index)].set_index("key")
+    rows = rows.assign(test_accuracy=means)
+    known = frames.scored(run, search).set_index("key")
+    for name in ("score", "kl", "accuracy"):
+        values = known[name].reindex(rows.index) if name in known else pd.Series(float("nan"), rows.index)
+        rows[name] = rows[name].fillna(values) if name in rows else values
+    if "label" in rows:
+        root = frames.folder_of(run)
+        rows["score"] = [
+            _added_score(root, str(label)) if pd.isna(score) else float(score)
+            for label, score in zip(rows["label"], rows["score"], strict=True)
+        ]
+    return rows.reset_index()
+
+
+def _added_score(root: Path, label: str) -> float:
+    """Add up the stage scores of an arch by its label, for an arch that the search did not evaluate."""
+    space = frames.document(root / "space.json") or {}
+    width, total = space.get("stem", {}).get("width"), 0.0
+    for number, part in enumerate(label.split(" | "), 1):
+        rows = frames.table(root / "blockwise" / f"stage_{number}.csv")
+        if not {"label", "score", "in_width", "out_width"} <= set(rows.columns):
+            return float("nan")
+        mine = rows[(rows["label"] == part) & (rows["in_width"] == width)]
+        if len(mine) != 1:
+            return float("nan")
+        total, width = total + float(mine["score"].iloc[0]), int(mine["out_width"].iloc[0])
+    return total
+
+
+def budgets_table(run: str | Path | Run) -> pd.DataFrame:
+    """Return one row a search of the run: search, budget, arch, macs, params and evaluated subnets."""
+    rows = []
+    for name in frames.searches(run):
+        found = frames.best(run, name)
+        budget = ", ".join(f"at most {cap:,} {what}" for what, cap in (found.get("budget") or {}).items())
+        rows.append({
+            "search": name, "budget": budget or "none", "arch": found.get("key"), "label": found.get("label"),
+            "macs": found.get("macs"), "params": found.get("params"),
+            "subnets": len(frames.scored(run, name)),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100.0 * share
+
+
+def _best_folder(mine: pd.DataFrame) -> str | None:
+    if not len(mine) or mine["folder"].isna().all():
+        return None
+    order = mine.assign(select_accuracy=pd.to_numeric(mine["select_accuracy"]))
+    order = order.sort_values(["select_accuracy", "seed"], ascending=[False, True], kind="stable")
+    return str(order["folder"].iloc[0])

@@ -1,0 +1,170 @@
+"""How far a run's scores can be trusted: rank correlations beside those of MACs and parameters, in words."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from nas_kd.analyse import frames
+from nas_kd.analyse.correlation import in_band, kendall, kendall_difference
+from nas_kd.analyse.table import runs_of, student_table
+
+if TYPE_CHECKING:
+    from nas_kd.run import Run
+
+FEW = 5  # fewer archs than this give no tau: its interval would span nearly everything
+NAMES = {
+    "score": "blockwise score", "kl": "KL to the teacher", "accuracy": "supernet accuracy",
+    "macs": "MACs", "params": "parameters",
+}  # fmt: skip
+SIGN = {"score": -1.0, "kl": -1.0, "accuracy": 1.0, "macs": 1.0, "params": 1.0}
+SUPERNET, SHORT, FINAL = "supernet accuracy", "short-training accuracy", "retrained accuracy"
+
+
+class _Truth(NamedTuple):
+    """Accuracies that a score is to predict."""
+
+    name: str
+    among: str
+    rows: pd.DataFrame
+    column: str
+    predictors: tuple[str, ...]
+
+
+def trust_table(
+    run: str | Path | Run, search: str = "search", *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Correlate every score with every accuracy that was measured later or better.
+
+    Args:
+        run: run folder.
+        search: the search's folder in the run.
+        resamples: bootstrap resamples over archs; all scores of one truth use the same ones.
+        seed: seed of the resampling.
+
+    Returns:
+        One row a truth, set of archs and score: truth, among, archs (their number), score, tau, low and high
+        (Kendall's tau-b with its 95 % interval; positive ranks well, whichever way the score runs), and
+        minus_macs, minus_macs_low, minus_macs_high, minus_params ... (the paired difference to the tau of
+        the size alone). NaN where fewer than five archs are known.
+    """
+    rows: list[dict[str, Any]] = []
+    for truth in _truths(run, search):
+        for predictor in truth.predictors:
+            known = truth.rows.dropna(subset=[predictor, truth.column])
+            row: dict[str, Any] = {
+                "truth": truth.name, "among": truth.among, "archs": len(known), "score": NAMES[predictor]
+            }  # fmt: skip
+            few = len(known) < FEW
+            signed, target = SIGN[predictor] * known[predictor], known[truth.column]
+            nothing = (math.nan, math.nan, math.nan)
+            tau = nothing if few else kendall(signed, target, resamples, seed)
+            row |= dict(zip(("tau", "low", "high"), tau, strict=True))
+            for size in ("macs", "params"):
+                gap = nothing
+                if not few and predictor not in ("macs", "params"):
+                    gap = kendall_difference(signed, known[size], target, resamples, seed)
+                names = (f"minus_{size}", f"minus_{size}_low", f"minus_{size}_high")
+                row |= dict(zip(names, gap, strict=True))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def band_of(run: str | Path | Run) -> float:
+    """Return the run's MACs band, as a share of the found arch's MACs."""
+    return float((frames.settings(run).get("retrain") or {}).get("band", 0.05))
+
+
+def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
+    scored = frames.scored(run, search)
+    top = frames.table(frames.folder_of(run) / search / "top.csv")
+    final = student_table(run, search)
+    found = frames.best(run, search)
+    cheap, late = ("score", "macs", "params"), ("score", "kl", "accuracy", "macs", "params")
+    truths = []
+    if len(scored):
+        truths.append(_Truth(SUPERNET, "all scored subnets", scored, "accuracy", cheap))
+        if found.get("macs"):
+            band = band_of(run)
+            near = in_band(scored, found["macs"], band)
+            named = f"subnets within {100 * band:g} % of the found MACs"
+            truths.append(_Truth(SUPERNET, named, near, "accuracy", cheap))
+        random = scored[scored["kind"] == "random"]
+        if len(random) >= FEW:
+            truths.append(_Truth(SUPERNET, "random subnets", random, "accuracy", cheap))
+    if len(top) and "select_accuracy" in top:
+        top = top.drop_duplicates("key")
+        present = tuple(name for name in late if name in top)
+        truths.append(_Truth(SHORT, "finalists", top, "select_accuracy", present))
+    if len(final):
+        truths.append(_Truth(FINAL, "retrained students", final, "test_accuracy", late))
+    return [
+        truth._replace(predictors=tuple(name for name in truth.predictors if name in truth.rows))
+        for truth in truths
+    ]
+
+
+def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
+    """Return the mean tau between the retrained accuracies of two seeds, which limits that of any score."""
+    measured = runs_of(run, search).drop_duplicates(["key", "seed"])
+    if not len(measured):
+        return math.nan
+    table = measured.pivot(index="key", columns="seed", values="test_accuracy").astype(float).dropna()
+    if len(table) < FEW or table.shape[1] < 2:
+        return math.nan
+    taus = [kendall(table[a], table[b], resamples=1).tau for a, b in combinations(table.columns, 2)]
+    return float(pd.Series(taus).mean())
+
+
+def verdicts(table: pd.DataFrame) -> list[str]:
+    """Word what a trust table says of the blockwise score, caveats included.
+
+    Args:
+        table: what `trust_table` returned.
+
+    Returns:
+        Sentences; those that limit the claim begin with ``Caveat:``.
+    """
+    said: list[str] = []
+    if not len(table):
+        return said
+    for (truth, among), rows in table.groupby(["truth", "among"], sort=False):
+        taus = rows.set_index("score")
+        if NAMES["score"] not in taus.index:
+            continue
+        mine: Any = taus.loc[NAMES["score"]]
+        if math.isnan(mine["tau"]):
+            if mine["archs"] < FEW:
+                said.append(
+                    f"Caveat: against the {truth} of {among}, {int(mine['archs'])} are known; "
+                    f"a rank correlation needs at least {FEW}."
+                )
+            continue
+        where = f"against the {truth} of {among} ({int(mine['archs'])})"
+        said.append(
+            f"Blockwise score {where}: tau-b {mine['tau']:.2f} "
+            f"[{mine['low']:.2f}, {mine['high']:.2f}]; MACs {_number(taus, 'macs')}, "
+            f"parameters {_number(taus, 'params')}."
+        )
+        if mine["low"] <= 0.0 <= mine["high"]:
+            said.append(f"Caveat: this interval includes 0: no evidence that the score ranks {among} at all.")
+        elif mine["high"] < 0.0:
+            said.append(f"Caveat: the score ranks {among} the wrong way round.")
+        for size in ("macs", "params"):
+            if NAMES[size] in taus.index and taus.loc[NAMES[size], "tau"] > mine["tau"]:
+                low, high = mine[f"minus_{size}_low"], mine[f"minus_{size}_high"]
+                sure = "" if high < 0.0 else " (the interval includes 0)"
+                said.append(
+                    f"Caveat: {NAMES[size]} alone rank {among} better: difference "
+                    f"{mine[f'minus_{size}']:.2f} [{low:.2f}, {high:.2f}]{sure}."
+                )
+    return said
+
+
+def _number(taus: pd.DataFrame, size: str) -> str:
+    name = NAMES[size]
+    return f"{float(taus['tau'][name]):.2f}" if name in taus.index else "not known"
