@@ -26,6 +26,11 @@ class Tau(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """Word it as ``0.29 [0.18, 0.40]``."""
+        tau, low, high = (round(value, 2) + 0.0 for value in self)  # + 0.0 turns -0.0 into 0.0
+        return f"{tau:.2f} [{low:.2f}, {high:.2f}]"
+
 
 def kendall(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) -> Tau:
     """Correlate two rankings of the same archs.
@@ -45,9 +50,7 @@ def kendall(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) ->
     return Tau(_tau(x, y), *_interval(_resampled(x, y, resamples, seed)))
 
 
-def kendall_difference(
-    a: ArrayLike, other: ArrayLike, truth: ArrayLike, resamples: int = 2000, seed: int = 0
-) -> Tau:
+def kendall_difference(a: ArrayLike, other: ArrayLike, truth: ArrayLike, resamples: int = 2000, seed: int = 0) -> Tau:
     """Say how much better one score ranks than another, both on the same resampled archs.
 
     Args:

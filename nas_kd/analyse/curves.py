@@ -41,9 +41,7 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
     styles = {label: CURVES[index % len(CURVES)] for index, label in enumerate(labels)}
     plots = []
     for heading, names in shown.items():
-        unit, factor = (
-            ("accuracy (%, rate split)", 100.0) if heading == "accuracy" else ("training loss", 1.0)
-        )
+        unit, factor = ("accuracy (%, rate split)", 100.0) if heading == "accuracy" else ("training loss", 1.0)
         plot = Plot(f"{title}: {heading}", "epoch", unit, height=280, integer_x=True)
         for name in names:
             label = _label(name, names)

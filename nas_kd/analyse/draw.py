@@ -103,9 +103,7 @@ def _teacher_box(x: float, y: float, column: float, height: float, tap: Mapping[
     shape = f"{tap.get('teacher_channels')} channels" + (f", {size} x {size}" if size else "")
     return [
         _box(x, y, column - 12, height, "#eef1f4", SOFT),
-        text(
-            middle, y + 26, _fit(f"up to {tap.get('teacher_path')}", column - 20), anchor="middle", weight=600
-        ),
+        text(middle, y + 26, _fit(f"up to {tap.get('teacher_path')}", column - 20), anchor="middle", weight=600),
         text(
             middle,
             y + 46,
@@ -167,9 +165,7 @@ def _layer(values: Sequence[Any], described: Mapping[str, Any]) -> tuple[str, fl
     return ", ".join(f"{value}" for value in values), 0.0
 
 
-def _sizes(
-    space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Mapping[str, Any]]
-) -> list[int | None]:
+def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Mapping[str, Any]]) -> list[int | None]:
     """Return each stage's output height in pixels, from the taps or from the strides."""
     count = len(arch["stages"])
     if len(taps) == count and all(tap.get("student_size") for tap in taps):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.correlation import kendall
+from nas_kd.analyse.correlation import Tau, kendall
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
 from nas_kd.analyse.pareto import pareto
 from nas_kd.analyse.svg import (
@@ -56,9 +56,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     right = Plot("Whole subnets, shared weights", x_title, SHARED_TITLE)
     groups = _groups(run, search, scored)
     if len(exact):
-        left.add(
-            "exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False
-        )
+        left.add("exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False)
     for label, style, rows in groups:
         left.add(label, style, rows["macs"] / unit, rows["score"], tips=_tips(rows))
         right.add(label, style, rows["macs"] / unit, 100 * rows["accuracy"], tips=_tips(rows))
@@ -77,14 +75,10 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     if cap is not None:
         left.uprights.append(("budget", cap / unit, BUDGET))
         right.uprights.append(("budget", cap / unit, BUDGET))
-    return sheet(
-        "MACs against blockwise score and against supernet accuracy", [left, right] if len(scored) else [left]
-    )
+    return sheet("MACs against blockwise score and against supernet accuracy", [left, right] if len(scored) else [left])
 
 
-def _groups(
-    run: str | Path | Run, search: str, scored: pd.DataFrame
-) -> list[tuple[str, Style, pd.DataFrame]]:
+def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tuple[str, Style, pd.DataFrame]]:
     """Part scored subnets into trials, random, controls and the found one; the last is drawn on top."""
     if not len(scored):
         return []
@@ -121,9 +115,7 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
     plots = []
     for cost, what in (("macs", "MACs of one image"), ("params", "parameters")):
         unit, x_title = unit_of(measured[cost], what)
-        plot = Plot(
-            f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, FINAL_TITLE
-        )
+        plot = Plot(f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, FINAL_TITLE)
         if teacher.get("test_accuracy") is not None:
             plot.levels.append(("teacher", 100 * teacher["test_accuracy"], TEACHER))
         for role, rows in measured.groupby("role", sort=False):
@@ -132,9 +124,7 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
             tip = f"{role}: {percent.mean():.2f} %, {len(percent)} seeds"
             x = float(rows[cost].iloc[0]) / unit
             plot.add("", Style(style.colour, size=2.0, opacity=0.6), [x] * len(percent), list(percent))
-            plot.add(
-                label, style, [x], [percent.mean()], tips=[tip], low=[percent.min()], high=[percent.max()]
-            )
+            plot.add(label, style, [x], [percent.mean()], tips=[tip], low=[percent.min()], high=[percent.max()])
         plots.append(plot)
     return sheet("Size against test accuracy of the retrained students", plots)
 
@@ -162,7 +152,7 @@ def _headed(title: str, rows: pd.DataFrame, score: str, truth: str) -> str:
     if len(rows) < FEW:
         return f"{title}: too few for a tau-b ({len(rows)})"
     tau = kendall(SIGN[score] * rows[score], rows[truth])
-    return f"{title}: tau-b {tau.tau:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+    return f"{title}: tau-b {tau}"
 
 
 def trust_figure(table: pd.DataFrame) -> str | None:
@@ -193,7 +183,7 @@ def trust_figure(table: pd.DataFrame) -> str | None:
             colour = FOUND.colour if own else SOFT
             out.append(line(px(row["low"]), y - 4, px(row["high"]), y - 4, colour, 2.2))
             out.append(mark(px(row["tau"]), y - 4, Style(colour, "circle" if own else "square", 4.2)))
-            label = f"{row['score']}  {row['tau']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            label = f"{row['score']}  {Tau(row['tau'], row['low'], row['high'])}"
             out.append(text(left - 14, y, label, anchor="end", colour=INK if own else SOFT))
     out += [text(px(v), height - 26, label, anchor="middle", colour=SOFT) for v, label in marks]
     title = "Kendall's tau-b with 95 % interval (1: perfect order, 0: none)"

@@ -67,15 +67,11 @@ def table(
     head = "".join(f"<th{kinds[name]}>{escape(heads[name])}</th>" for name in columns)
     rows = []
     for row in frame.to_dict("records"):
-        cells = "".join(
-            f"<td{kinds[name]}>{_breakable(cell(row[name], formats.get(name)))}</td>" for name in columns
-        )
+        cells = "".join(f"<td{kinds[name]}>{_breakable(cell(row[name], formats.get(name)))}</td>" for name in columns)
         kind = row_class({str(key): value for key, value in row.items()})
         rows.append(f'<tr class="{kind}">{cells}</tr>' if kind else f"<tr>{cells}</tr>")
     body = "\n".join(rows)
-    return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-    )
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _breakable(content: str) -> str:

@@ -27,6 +27,11 @@ RESULT_HEADS = {
     "range": "lowest to highest (%)", "agreement_mean_percent": "agreement (%)", "seeds": "seeds",
     "folder": "folder in the run",
 }  # fmt: skip
+RATING_HEADS = {
+    "stage": "stage", "rows": "rows", "rated": "rated", "images": "images",
+    "tau_half_full": "tau-b, half time with end", "tau_score_macs": "tau-b, score with MACs",
+    "score_min": "lowest score", "score_median": "median score", "score_max": "highest score",
+}  # fmt: skip
 TRUST_HEADS = {
     "truth": "ranks the", "among": "of", "archs": "archs", "score": "score", "tau": "tau-b",
     "minus_macs": "tau-b less that of MACs", "minus_params": "tau-b less that of parameters",
@@ -160,9 +165,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
                 f'<p class="soft">Tau between two retraining seeds of the same archs: {ceiling:.2f}; '
                 "no score can be expected to rank single retrainings better than that.</p>"
             )
-        body.append(
-            html.table(_worded(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str))
-        )
+        body.append(html.table(_worded(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str)))
     return body
 
 
@@ -186,9 +189,7 @@ def _worded(trust: pd.DataFrame) -> pd.DataFrame:
         ("minus_macs", "minus_macs_low", "minus_macs_high"),
         ("minus_params", "minus_params_low", "minus_params_high"),
     ):
-        own[name] = [
-            f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in zip(own[name], own[low], own[high], strict=True)
-        ]
+        own[name] = [f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in zip(own[name], own[low], own[high], strict=True)]
     return own
 
 
@@ -204,7 +205,7 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
     ratings = frames.table(root / "blockwise" / "summary.csv")
     if len(ratings):
         body.append("<h3>Ratings by stage</h3>")
-        heads = {str(column): str(column).replace("_", " ") for column in ratings}
+        heads = {name: head for name, head in RATING_HEADS.items() if name in ratings}
         numbers = {
             str(c): html.fixed(3) if ratings[c].dtype.kind == "f" else html.whole
             for c in ratings if ratings[c].dtype.kind in "if"

@@ -82,15 +82,13 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
             continue
         each = ", ".join(f"{gap:+.2f}" for gap in gaps)
         said.append(f"Against {name}: {gaps.mean():+.2f} points (by seed: {each}).")
-        if gaps.mean() <= 0:
+        if gaps.mean() <= 1e-9:
             said.append(f"Caveat: the found student does not beat {name}.")
-        elif gaps.min() <= 0 or len(gaps) < 2:
+        elif gaps.min() <= 1e-9 or len(gaps) < 2:
             said.append(f"Caveat: not every seed, or only one, shows the found student ahead of {name}.")
     means = table["accuracy_mean_percent"].drop(labels=["teacher"], errors="ignore").dropna()
     if len(means) > 1 and means.idxmax() != "found":
-        said.append(
-            f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}."
-        )
+        said.append(f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}.")
     return said
 
 
@@ -120,9 +118,7 @@ def missing(root: Path) -> list[str]:
             most = int((frames.settings(root).get("retrain") or {}).get("seeds") or rows["seeds"].max())
             short = rows[rows["seeds"] < most]
             if len(short):
-                each = ", ".join(
-                    f"{row['role']} {row['seeds']} of {most}" for row in short.to_dict("records")
-                )
+                each = ", ".join(f"{row['role']} {row['seeds']} of {most}" for row in short.to_dict("records"))
                 gaps.append(f"retraining seeds in {search}: {each}")
         elif (root / search / "best.json").exists():
             gaps.append(f"the list of students to compare ({search}/students.csv)")

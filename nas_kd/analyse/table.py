@@ -113,9 +113,7 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
     measured = runs_of(run, search)
     measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
     if not len(measured):
-        return pd.DataFrame(
-            columns=["role", "key", "macs", "params", "score", "kl", "accuracy", "test_accuracy"]
-        )
+        return pd.DataFrame(columns=["role", "key", "macs", "params", "score", "kl", "accuracy", "test_accuracy"])
     measured = measured.assign(test_accuracy=measured["test_accuracy"].astype(float))
     means = measured.groupby("key")["test_accuracy"].mean()
     rows = students(run, search).drop_duplicates("key")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.correlation import in_band, kendall, kendall_difference
+from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
 from nas_kd.analyse.table import runs_of, student_table
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class _Truth(NamedTuple):
     predictors: tuple[str, ...]
 
 
-def trust_table(
-    run: str | Path | Run, search: str = "search", *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Correlate every score with every accuracy that was measured later or better.
 
     Args:
@@ -103,8 +101,7 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
     if len(final):
         truths.append(_Truth(FINAL, "retrained students", final, "test_accuracy", late))
     return [
-        truth._replace(predictors=tuple(name for name in truth.predictors if name in truth.rows))
-        for truth in truths
+        truth._replace(predictors=tuple(name for name in truth.predictors if name in truth.rows)) for truth in truths
     ]
 
 
@@ -138,17 +135,15 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             continue
         mine: Any = taus.loc[NAMES["score"]]
         if math.isnan(mine["tau"]):
-            if mine["archs"] < FEW:
-                said.append(
-                    f"Caveat: against the {truth} of {among}, {int(mine['archs'])} are known; "
-                    f"a rank correlation needs at least {FEW}."
-                )
+            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {FEW}"
+            if mine["archs"] >= FEW:
+                why = "one of the two is the same for all, so there is nothing to rank"
+            said.append(f"Caveat: blockwise score against the {truth} of {among}: {why}.")
             continue
         where = f"against the {truth} of {among} ({int(mine['archs'])})"
         said.append(
-            f"Blockwise score {where}: tau-b {mine['tau']:.2f} "
-            f"[{mine['low']:.2f}, {mine['high']:.2f}]; MACs {_number(taus, 'macs')}, "
-            f"parameters {_number(taus, 'params')}."
+            f"Blockwise score {where}: tau-b {Tau(mine['tau'], mine['low'], mine['high'])}; "
+            f"MACs {_number(taus, 'macs')}, parameters {_number(taus, 'params')}."
         )
         if mine["low"] <= 0.0 <= mine["high"]:
             said.append(f"Caveat: this interval includes 0: no evidence that the score ranks {among} at all.")
@@ -156,15 +151,12 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             said.append(f"Caveat: the score ranks {among} the wrong way round.")
         for size in ("macs", "params"):
             if NAMES[size] in taus.index and taus.loc[NAMES[size], "tau"] > mine["tau"]:
-                low, high = mine[f"minus_{size}_low"], mine[f"minus_{size}_high"]
-                sure = "" if high < 0.0 else " (the interval includes 0)"
-                said.append(
-                    f"Caveat: {NAMES[size]} alone rank {among} better: difference "
-                    f"{mine[f'minus_{size}']:.2f} [{low:.2f}, {high:.2f}]{sure}."
-                )
+                gap = Tau(*(mine[f"minus_{size}{end}"] for end in ("", "_low", "_high")))
+                sure = "" if gap.high < 0.0 else " (the interval includes 0)"
+                said.append(f"Caveat: {NAMES[size]} alone rank {among} better: difference {gap}{sure}.")
     return said
 
 
 def _number(taus: pd.DataFrame, size: str) -> str:
     name = NAMES[size]
-    return f"{float(taus['tau'][name]):.2f}" if name in taus.index else "not known"
+    return f"{round(float(taus['tau'][name]), 2) + 0.0:.2f}" if name in taus.index else "not known"

@@ -57,9 +57,7 @@ def fake_run(path: Path, name: str = "resnet_cifar", *, seeds: int = 3, trials: 
         f"space: {name}\nseed: 0\nretrain:\n  seeds: {seeds}\n  band: 0.05\n"
         + "".join(f"option_{i}: {i}\n" for i in range(60)),
     )
-    _write(
-        path / "env.json", {"torch": "2.9.0", "pandas": "3.1.1", "threads": 1, "processor": "AMD EPYC 7B13"}
-    )
+    _write(path / "env.json", {"torch": "2.9.0", "pandas": "3.1.1", "threads": 1, "processor": "AMD EPYC 7B13"})
     _write(path / "space.json", space.describe())
     _write(
         path / "timing.csv",
@@ -84,9 +82,7 @@ def fake_run(path: Path, name: str = "resnet_cifar", *, seeds: int = 3, trials: 
     _write(path / "teacher" / "metrics.csv", _curve(20, 0.94, rng, rate_accuracy=0.0))
     _write(
         path / "supernet" / "metrics.csv",
-        _curve(
-            30, 0.88, rng, loss_largest=-0.2, loss_others=-0.25, accuracy_largest=0.0, accuracy_smallest=-0.06
-        ),
+        _curve(30, 0.88, rng, loss_largest=-0.2, loss_others=-0.25, accuracy_largest=0.0, accuracy_smallest=-0.06),
     )
     _write(path / "supernet" / "weights.safetensors", "")
     sizes = space.stage_sizes()
@@ -143,11 +139,7 @@ def fake_search(
     def facts(arch: nas_kd.Arch) -> dict[str, Any]:
         code, width, score = space.encode([arch])[0], space.stem.width, 0.0
         for rows, number, candidate in zip(keyed, code, arch.stages, strict=True):
-            score += (
-                float(rows.loc[(width, int(number)), "score"])
-                if (width, int(number)) in rows.index
-                else np.nan
-            )
+            score += float(rows.loc[(width, int(number)), "score"]) if (width, int(number)) in rows.index else np.nan
             width = candidate.width
         total = space.cost(arch, **cost)
         return {
@@ -162,9 +154,7 @@ def fake_search(
         return 0.55 + 0.035 * np.log(row["macs"]) - 0.12 * row["score"] + rng.normal(0, 0.004)
 
     def decode(rows: pd.Series) -> nas_kd.Arch:
-        return space.decode([[int(t.loc[rows[f"row_{s + 1}"], "candidate"]) for s, t in enumerate(tables)]])[
-            0
-        ]
+        return space.decode([[int(t.loc[rows[f"row_{s + 1}"], "candidate"]) for s, t in enumerate(tables)]])[0]
 
     archs = [("warm", decode(row)) for _, row in front[front["macs"] <= cap].tail(20).iterrows()]
     seed = 1000 * len(folder)
@@ -209,9 +199,7 @@ def fake_search(
             "budget": {"macs": cap},
         },
     )
-    near = sorted(
-        (a for _, a in archs if a != found), key=lambda a: abs(space.cost(a, **cost).macs - mine["macs"])
-    )[:3]
+    near = sorted((a for _, a in archs if a != found), key=lambda a: abs(space.cost(a, **cost).macs - mine["macs"]))[:3]
     students = pd.DataFrame(
         [
             {"role": role} | {k: v for k, v in facts(arch).items() if k != "score"}
@@ -221,9 +209,7 @@ def fake_search(
     _write(path / folder / "students.csv", students)
     results = []
     for student in students.to_dict("records"):
-        base = truth(student | {"score": facts(found)["score"]}) - (
-            0.01 if "random" in student["role"] else 0
-        )
+        base = truth(student | {"score": facts(found)["score"]}) - (0.01 if "random" in student["role"] else 0)
         for s in range(seeds):
             accuracy = base + rng.normal(0, 0.003)
             home = f"retrain/{student['key']}/seed_{s}"
@@ -255,9 +241,7 @@ def fake_search(
                     },
                 },
             )
-    earlier = (
-        pd.read_csv(path / "retrain" / "results.csv") if (path / "retrain" / "results.csv").exists() else None
-    )
+    earlier = pd.read_csv(path / "retrain" / "results.csv") if (path / "retrain" / "results.csv").exists() else None
     _write(path / "retrain" / "results.csv", pd.concat([earlier, pd.DataFrame(results)]))
     _write(
         path / "retrain" / "teacher.json",

@@ -79,3 +79,7 @@ def test_band_and_pareto() -> None:
     rows = pd.DataFrame({"macs": [1, 1, 2, 3], "accuracy": [0.5, 0.7, 0.7, 0.9]})
     best = pareto(rows, "macs", "accuracy", lower=False)
     assert best.values.tolist() == [[1.0, 0.7], [3.0, 0.9]]
+
+
+def test_words_hold_no_negative_zero() -> None:
+    assert str(module.Tau(0.304, -0.001, 0.574)) == "0.30 [0.00, 0.57]"

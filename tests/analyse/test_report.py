@@ -99,9 +99,7 @@ def test_the_same_run_gives_the_same_bytes(made: Path) -> None:
         ((*LATER, "teacher", "space.json", "timing.csv", "env.json", "data.csv"), "blockwise", "Settings"),
     ],
 )
-def test_a_partly_finished_run(
-    gone: tuple[str, ...], missing: str, kept: str, finished: Path, tmp_path: Path
-) -> None:
+def test_a_partly_finished_run(gone: tuple[str, ...], missing: str, kept: str, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run, ignore=lambda folder, names: gone if Path(folder) == finished else ())
     text = report(run).read_text()
@@ -179,9 +177,7 @@ def test_a_found_student_that_loses_is_told_so(finished: Path, tmp_path: Path) -
 
 def test_analyse_imports_no_torch() -> None:
     root = Path(nas_kd.__file__).parent.parent
-    code = (
-        "import sys, nas_kd.analyse; sys.exit(any(m in sys.modules for m in ('torch', 'timm', 'matplotlib')))"
-    )
+    code = "import sys, nas_kd.analyse; sys.exit(any(m in sys.modules for m in ('torch', 'timm', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 
@@ -211,10 +207,7 @@ def test_ticks(values: list[float]) -> None:
 def test_plot_puts_values_where_the_axes_say() -> None:
     plot = Plot("t", "x", "y").add("a", Style("#000"), [0.0, 10.0, 5.0], [0.0, 1.0, 0.5])
     root = ET.fromstring(sheet("s", [plot]))
-    at = [
-        (float(c.get("cx", 0)), float(c.get("cy", 0)))
-        for c in root.iter("{http://www.w3.org/2000/svg}circle")
-    ]
+    at = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in root.iter("{http://www.w3.org/2000/svg}circle")]
     points = at[1:]  # the first is the legend's
     assert points[2][0] == pytest.approx((points[0][0] + points[1][0]) / 2, abs=0.1)
     assert points[1][1] < points[2][1] < points[0][1]  # up is more
