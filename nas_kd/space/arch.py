@@ -26,7 +26,7 @@ class Cost(NamedTuple):
     macs: int
     params: int
 
-    def __add__(self, other: tuple[Any, ...]) -> Cost:  # type: ignore[override]
+    def __add__(self, other: tuple[Any, ...]) -> Cost:
         return Cost(self.macs + other[0], self.params + other[1])
 
 
@@ -71,7 +71,10 @@ class Arch:
     @cached_property
     def key(self) -> str:
         """Stable short name: twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        canonical = self.to_dict()
+        for stage in canonical["stages"]:  # True == 1 == 1.0: equal archs must have equal keys
+            stage["layers"] = [[int(v) if v == int(v) else v for v in layer] for layer in stage["layers"]]
+        return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def label(self) -> str:
@@ -94,13 +97,13 @@ class Arch:
             An arch equal to the one that was written.
 
         Raises:
-            SettingError: a field is missing.
+            SettingError: a field is missing or is no number.
         """
         try:
             stages = tuple(
                 Candidate(int(s["width"]), tuple(tuple(layer) for layer in s["layers"])) for s in value["stages"]
             )
             return cls(value["space"], stages, value["resolution"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             legal = "a dictionary with the fields space, resolution and stages[].width/layers"
             raise SettingError("arch", value, legal, "use a dictionary written by Arch.to_dict()") from error

@@ -76,7 +76,8 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
     }
     recorder = Recorder()
-    before = {module: (module.training, module.momentum) for module in norms.values()}
+    modes = {module: module.training for module in net.modules()}  # parts may be frozen in another mode
+    momenta = {module: module.momentum for module in norms.values()}
 
     # Training mode with momentum 1 leaves each batch's own statistics in the buffers, to be pooled here.
     def record(name: str, module: nn.modules.batchnorm._BatchNorm, args: tuple[Tensor], _: Tensor) -> None:
@@ -85,7 +86,6 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
         recorder.add(name, module.running_mean, module.running_var * ((count - 1) / count), count)
 
     handles = [module.register_forward_hook(partial(record, name)) for name, module in norms.items()]
-    mode = net.training
     net.eval()
     for module in norms.values():
         module.train()
@@ -99,9 +99,9 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
     finally:
         for handle in handles:
             handle.remove()
-        net.train(mode)
-        for module, (training, momentum) in before.items():
-            module.train(training)
+        for part, training in modes.items():
+            part.training = training
+        for module, momentum in momenta.items():
             module.momentum = momentum
     _some(seen)
     for name, (mean, variance) in recorder.values().items():

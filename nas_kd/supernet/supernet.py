@@ -94,9 +94,10 @@ class Supernet(nn.Module):
             A network whose outputs equal the subnet's to the bit on a CPU, in this supernet's mode.
         """
         student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
+        student.to(self.head.fc.weight)  # device and dtype
         shared = dict(self.named_parameters())
         for name, parameter in student.named_parameters():
-            weight = shared[name]
+            weight: Tensor = shared[name]
             if weight.ndim == 4:
                 weight = centre(weight, parameter.shape[-1])
             parameter.copy_(prefix(weight, *parameter.shape[:2]))
@@ -105,4 +106,4 @@ class Supernet(nn.Module):
                 if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
                     module.running_mean.copy_(norm[name][0])
                     module.running_var.copy_(norm[name][1])  # type: ignore[union-attr]
-        return student.to(next(self.parameters()).device).train(self.training)
+        return student.train(self.training)
