@@ -215,7 +215,7 @@ class SearchConfig:
     max_params: Budget = None
     """most parameters, likewise"""
     max_latency_ms: float | None = None
-    """most milliseconds an image on this machine; null is no limit"""
+    """largest median latency of one image on this machine, in milliseconds; null is no limit"""
     trials: int = 300
     """whole subnets to score"""
     sampler: str = "tpe"

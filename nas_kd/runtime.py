@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_kd.errors import SettingError, nearest
 from nas_kd.progress import Progress, in_worker
+
+ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
 if TYPE_CHECKING:
     import torch
     from lightning_fabric import Fabric
 
-__all__ = ["Progress", "Runtime", "check_runtime", "in_worker", "run_jobs", "seed_for", "seeded"]
+__all__ = ["Progress", "Runtime", "check_runtime", "in_worker", "place", "run_jobs", "seed_for", "seeded"]
 
 PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need loss scaling, which the sandwich does not have
 # OpenMP threads that spin while they wait make two threads on a busy machine ten times slower than one;
@@ -110,6 +112,22 @@ class Runtime:
             "precision": self.precision,
             "threads": torch.get_num_threads(),
         }
+
+
+def place(module: ModuleT, runtime: Runtime) -> ModuleT:
+    """Move a network to the runtime's device, its convolutions in channels_last.
+
+    Args:
+        module: the network, moved in place.
+        runtime: where to.
+
+    Returns:
+        The network.
+    """
+    import torch
+
+    moved: ModuleT = module.to(runtime.device).to(memory_format=torch.channels_last)
+    return moved
 
 
 def check_runtime(device: str, precision: str, threads: int | None) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
-from nas_kd.runtime import Runtime
+from nas_kd.runtime import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 
@@ -35,7 +35,7 @@ class SubnetScorer:
         calibration_images: int = 1024, rate_images: int | None = None, runtime: Runtime,
         batch_size: int = 512,
     ) -> None:  # fmt: skip
-        self.net, self.task, self.runtime = net.to(runtime.device, memory_format=torch.channels_last), task, runtime
+        self.net, self.task, self.runtime = place(net, runtime), task, runtime
         calibration = data.train.clean(batch_size, limit=calibration_images)
         self.calibration = [batch.x.to(runtime.device) for batch in calibration]
         rating = list(data.rate.clean(batch_size, limit=rate_images))

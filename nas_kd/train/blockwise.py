@@ -15,7 +15,7 @@ from nas_kd.data import Batch, Data
 from nas_kd.losses import normalised_mse
 from nas_kd.nn import NormValues, Output, Recorder
 from nas_kd.run import Stage as RunStage
-from nas_kd.runtime import Runtime, seed_for, seeded
+from nas_kd.runtime import Runtime, place, seed_for, seeded
 from nas_kd.space import Candidate, Stage
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, Teacher, pool_to
@@ -263,7 +263,7 @@ def train_blockwise(
         after_epoch: called with the number of finished epochs.
     """
     space = model.space
-    model.to(runtime.device).to(memory_format=torch.channels_last)
+    place(model, runtime)
     for part in (model.stem, model.stages):
         part.requires_grad_(train)
     draw = SAMPLINGS[sampling]

@@ -130,7 +130,7 @@ def fit(
                 if checkpoint:
                     state = {key: module.state_dict() for key, module in holders.items()}
                     stage.save(state | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
-            progress.advance(**{key: value for key, value in row.items() if key not in ("epoch", "lr")})
+            progress.advance(1, **{key: value for key, value in row.items() if key not in ("epoch", "lr")})
 
 
 def _finite(name: str, row: Mapping[str, float]) -> None:

@@ -12,9 +12,9 @@ from nas_kd.distill import Classification, Distiller, TargetSource
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.run import Stage
-from nas_kd.runtime import Runtime
+from nas_kd.runtime import Runtime, place
 from nas_kd.teacher import Teacher
-from nas_kd.train.loop import Moment, check_epochs, fit
+from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 
 LOGITS_ONLY = frozenset({"labels", "logits"})
@@ -74,7 +74,7 @@ def train_network(
     if features and not (isinstance(source, Teacher) and hasattr(model, "forward_stages")):
         legal = "a method on labels and logits, or a live teacher and a network with forward_stages"
         raise SettingError("method", sorted(distiller.needs), legal, "pass the teacher itself, not its cache")
-    model.to(runtime.device, memory_format=torch.channels_last)
+    place(model, runtime)
 
     def target_of(batch: Batch) -> Tensor | Output | None:
         if source is None or not distiller.needs - {"labels"}:

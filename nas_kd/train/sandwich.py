@@ -14,8 +14,9 @@ from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, TargetSource
 from nas_kd.errors import SettingError
 from nas_kd.losses import adaptive_alpha_divergence, kl_divergence
+from nas_kd.nn import Output
 from nas_kd.run import Run
-from nas_kd.runtime import Runtime, seed_for
+from nas_kd.runtime import Runtime, place, seed_for
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.loop import Moment, check_epochs, fit
@@ -209,10 +210,11 @@ def train_supernet(
             load_weights(net, stage.folder / "weights.safetensors")
             return net
     runtime = runtime or Runtime()
-    net.to(runtime.device, memory_format=torch.channels_last).train()
+    place(net, runtime).train()
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         target = teacher(batch) if teacher is not None and teacher_weight > 0.0 else None
+        target = target.logits if isinstance(target, Output) else target
         archs = sandwich_archs(net, random_subnets, seed, moment)
         return sandwich_step(
             net, batch.x, batch.y, archs, task=task, divergence=loss, target=target,

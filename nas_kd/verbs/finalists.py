@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nas_kd.data import Data
@@ -14,49 +15,35 @@ from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for
 from nas_kd.solve import best
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.refine import EVALUATED
 from nas_kd.verbs.retrain import retrain
 
+DRAWS = 20_000
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
 
 
-def within(space: ElasticSpace, arch: Arch, caps: Mapping[str, int], cost: Mapping[str, Any]) -> bool:
-    """Say whether an arch keeps a budget."""
-    total = space.cost(arch, **cost)
-    return all(getattr(total, name) <= cap for name, cap in caps.items())
-
-
-def controls(
-    space: ElasticSpace, tables: Sequence[pd.DataFrame], caps: Mapping[str, int], cost: Mapping[str, Any], seed: int
-) -> dict[str, Arch]:
+def controls(tables: Sequence[pd.DataFrame], budget: Budget, seed: int) -> dict[str, Arch]:
     """Return the archs that a search must beat: the largest within the budget, and a random one.
 
     Args:
-        space: the space.
         tables: rating tables; only their costs are read.
-        caps: largest allowed ``macs`` and ``params``.
-        cost: resolution, in_chans and num_classes, for ``space.cost``.
+        budget: the budget. The largest archs keep its counted caps, and may miss a cap on latency.
         seed: seed of the random arch.
 
     Returns:
         ``largest_macs``, ``largest_params`` and ``random`` archs.
     """
-    found = {}
+    found, space = {}, budget.space
     for name in ("macs", "params"):
-        if caps:
-            chain = best(tables, caps=dict(caps), objective=name, maximise=True, gap=GAP)
+        if budget.caps:
+            chain = best(tables, caps=dict(budget.caps), objective=name, maximise=True, gap=GAP)
             picks = [int(table.loc[chain[f"row_{s + 1}"], "candidate"]) for s, table in enumerate(tables)]
-            found[f"largest_{name}"] = space.decode([picks])[0]
+            found[f"largest_{name}"] = space.decode(np.array([picks]))[0]
         else:
             found[f"largest_{name}"] = space.largest()
-    draw = 0
-    while "random" not in found:  # the caps are feasible, so this ends
-        arch = space.sample(seed_for(seed, "random control", draw))
-        draw += 1
-        if within(space, arch, caps, cost):
-            found["random"] = arch
-        elif draw == 20_000:
-            found["random"] = space.smallest()
+    drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
+    found["random"] = next((arch for arch in drawn if budget.fits(arch)), space.smallest())
     return found
 
 
@@ -86,7 +73,7 @@ def entrants(rows: pd.DataFrame, top: int) -> pd.DataFrame:
             chosen.append(rest.iloc[0].copy())
             chosen[-1]["role"] = role
     taken = {str(row["key"]) for row in chosen}
-    for _, row in rows[rows["kind"] == "control"].iterrows():
+    for _, row in rows[(rows["kind"] == "control") & rows["feasible"]].iterrows():
         if row["key"] not in taken:
             chosen.append(row)
             taken.add(str(row["key"]))

@@ -16,14 +16,14 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
-
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, seed_for, seeded
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, describe_taps, load_teacher
 from nas_kd.train import train_supernet, train_teacher
-from nas_kd.verbs.search import SearchResult, caps_of, search
+from nas_kd.verbs.budget import Budget, caps_of, cost_settings
+from nas_kd.verbs.search import SearchResult, search
 
 
 class Pipeline:
@@ -69,13 +69,18 @@ class Pipeline:
     @cached_property
     def cost(self) -> dict[str, int]:
         """What ``space.cost`` needs besides an arch."""
-        data = self.data
-        return {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+        return cost_settings(self.data)
 
     @cached_property
     def caps(self) -> dict[str, int]:
         """The budget as numbers; raises when it is infeasible."""
         return caps_of(self.space, self.data, self.config.search.max_macs, self.config.search.max_params)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget, with the caps and the latency that was measured."""
+        latency = self.config.search.max_latency_ms
+        return Budget(self.space, self.cost, self.caps, latency, self.runtime.device, self.run)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -138,9 +143,12 @@ class Pipeline:
     def search_folder(self) -> str:
         """``search`` for the run's first budget, a folder below it for every other one."""
         first = self.run.path / "search" / "stage.json"
-        if not first.exists() or read_json(first)["inputs"].get("search.caps") == self.caps:
+        latency = self.config.search.max_latency_ms
+        inputs = read_json(first)["inputs"] if first.exists() else {}
+        if not inputs or (inputs["search.caps"], inputs["search.max_latency_ms"]) == (self.caps, latency):
             return "search"
-        named = "_".join(f"{name}_{cap}" for name, cap in self.caps.items()) or "unlimited"
+        parts = self.caps | ({} if latency is None else {"latency_ms": latency})
+        named = "_".join(f"{name}_{cap}" for name, cap in parts.items()) or "unlimited"
         return f"search/{named}"
 
     @cached_property
@@ -149,8 +157,9 @@ class Pipeline:
         settings, training = self.config.search, self.training
         return search(
             self.supernet, self.cache, self.data, self.tables, max_macs=settings.max_macs,
-            max_params=settings.max_params, trials=settings.trials, sampler=settings.sampler, top=settings.top,
-            epochs=settings.epochs, calibration_images=settings.calibration_images,
+            max_params=settings.max_params, max_latency_ms=settings.max_latency_ms,
+            trials=settings.trials, sampler=settings.sampler, top=settings.top, epochs=settings.epochs,
+            calibration_images=settings.calibration_images,
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.retrain.method, workers=self.config.workers, runtime=self.runtime,
             training=training | {"warmup_epochs": min(training["warmup_epochs"], settings.epochs / 4)},
@@ -174,7 +183,7 @@ class Pipeline:
             if batch > len(self.data.train):
                 legal = f"at most {len(self.data.train)}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, legal)
-        assert self.caps is not None  # computed here, so that an infeasible budget is refused now
+        assert self.budget is not None  # made here, so that an infeasible budget is refused now
         self.run.record_config(self.config.to_yaml())  # last, so that another experiment's stays as it was
 
 

@@ -12,35 +12,35 @@ from nas_kd.run import Stage
 from nas_kd.runtime import Progress
 from nas_kd.solve import exact_front, refine
 from nas_kd.solve.shortlist import shortlists
-from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space import Arch
+from nas_kd.verbs.budget import Budget
 
 EVALUATED = ("warm", "trial", "random")  # kinds of rows that count as a distinct evaluation
 WARM = 24  # points of the exact front that are evaluated first
 
 
 def score_subnets(
-    space: ElasticSpace, tables: Sequence[pd.DataFrame], exact: pd.DataFrame, caps: Mapping[str, int],
+    tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, trials: int, sampler: str,
-    seed: int, stage: Stage | None, cost: Mapping[str, Any],
+    seed: int, stage: Stage | None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
 
     Args:
-        space: the space.
         tables: rating tables with the columns of `exact_front` and ``candidate``.
         exact: their exact front.
-        caps: largest allowed ``macs`` and ``params``.
+        budget: the budget; only archs that keep it are scored.
         scorer: ``kl``, ``accuracy`` and ``agreement`` of an arch.
         extra: archs by role to score as well, the size controls.
         trials: distinct subnets to score besides ``extra``.
         sampler: Optuna's sampler by name.
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
-        cost: resolution, in_chans and num_classes, for ``space.cost``.
 
     Returns:
         One row a proposal and control, and every scored arch by its key.
     """
+    space, caps = budget.space, budget.caps
     lists = shortlists(tables, ("macs", "params") if "params" in caps else ("macs",))
     choices = [description.candidates() for description in space.stages]
     scores = [_scores(table) for table in tables]
@@ -57,16 +57,12 @@ def score_subnets(
         widths = [space.stem.width, *(candidate.width for candidate in arch.stages[:-1])]
         codes = space.encode([arch])[0]
         additive = sum(scores[s].get((w, int(codes[s])), math.nan) for s, w in enumerate(widths))
-        total = space.cost(arch, **cost)
+        total = space.cost(arch, **budget.cost)
         named = {"key": arch.key, "label": arch.label, "macs": total.macs, "params": total.params}
         return named | {"score": additive}
 
-    def constraints(point: Sequence[int]) -> dict[str, float]:
-        total = space.cost(arch_of(point), **cost)
-        return {name: getattr(total, name) / cap - 1.0 for name, cap in caps.items()}
-
     log = stage.log("trials.csv") if stage is not None else None
-    earlier = [] if log is None else log.frame().to_dict("records")
+    earlier: list[dict[str, Any]] = [] if log is None else log.frame().to_dict("records")  # type: ignore[assignment]
     proposals = [row for row in earlier if row["kind"] != "control"]
     rows: list[dict[str, Any]] = list(earlier)
     archs = {row["key"]: arch_of([int(row[i]) for i in indices]) for row in proposals if row["kind"] in EVALUATED}
@@ -86,7 +82,8 @@ def score_subnets(
                 log.append(rows[-1])
 
         refine(
-            [len(names) for names in lists], lambda point: scorer(arch_of(point)), constraints=constraints,
+            [len(names) for names in lists], lambda point: scorer(arch_of(point)),
+            constraints=lambda point: budget.violations(arch_of(point)),
             objective="kl", warm=_warm(exact, tables, lists, caps), trials=trials, seed=seed, sampler=sampler,
             done=proposals, record=record, journal=None if stage is None else stage.folder / "study.journal",
             study_name=f"{space.name}-{space.hash}-{seed}",
@@ -95,7 +92,7 @@ def score_subnets(
         for role, arch in extra.items():
             archs.setdefault(arch.key, arch)
             if role not in scored:
-                row = {"number": len(rows), "kind": "control", "role": role, "feasible": True}
+                row = {"number": len(rows), "kind": "control", "role": role, "feasible": budget.fits(arch)}
                 record(row | facts(arch) | scorer(arch))
     return pd.DataFrame(rows, columns=columns), archs
 

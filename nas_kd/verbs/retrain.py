@@ -49,7 +49,8 @@ def source_of(teacher: Teacher | ViewCache | TargetSource | None) -> TargetSourc
 
 def retrain(
     model: nn.Module | Arch, teacher: Teacher | ViewCache | TargetSource | None, data: Data, *,
-    space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None, method: Method = "kd_ls", seed: int = 0,
+    space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None,
+    method: Method = "kd_ls", seed: int = 0,
     epochs: int = 30, batch_size: int = 128, lr: float = 0.1, momentum: float = 0.9,
     weight_decay: float = 5e-4, warmup_epochs: float = 1.0, clip_grad: float = 0.0, test: bool = True,
     key: str | None = None, folder: str | None = None, factory: str | None = None,

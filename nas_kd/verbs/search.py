@@ -9,10 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas_kd.checks import parse_budget
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
-from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
 from nas_kd.rate.halving import full_rows
 from nas_kd.rate.subnet import SubnetScorer
@@ -23,6 +21,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
+from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.finalists import controls, entrants, short_training
 from nas_kd.verbs.refine import EVALUATED, score_subnets
 from nas_kd.verbs.retrain import fingerprint, teacher_logits
@@ -58,43 +57,11 @@ class SearchResult:
         return scored[scored["kl"] < scored["kl"].cummin().shift(fill_value=math.inf)].reset_index(drop=True)
 
 
-def caps_of(
-    space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
-) -> dict[str, int]:
-    """Turn a budget into numbers and check that the space can keep it.
-
-    Args:
-        space: the space.
-        data: gives resolution, channels and classes.
-        max_macs: share of the largest (``"60%"``), number, or None.
-        max_params: likewise.
-
-    Returns:
-        Largest allowed ``macs`` and ``params``, where given.
-
-    Raises:
-        SettingError: unreadable, or below the smallest arch, whose cost is named.
-    """
-    kw: dict[str, Any] = {
-        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes
-    }  # fmt: skip
-    largest, smallest = space.cost(space.largest(), **kw), space.cost(space.smallest(), **kw)
-    caps = {}
-    for name, value in (("macs", max_macs), ("params", max_params)):
-        if value is None:
-            continue
-        most, least = getattr(largest, name), getattr(smallest, name)
-        caps[name] = parse_budget(value, most, f"search.max_{name}")
-        if caps[name] < least:
-            legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
-            raise SettingError(f"search.max_{name}", value, legal, f"give search.max_{name} at least {least}")
-    return caps
-
-
 def search(
     net: Supernet, teacher: Teacher | ViewCache, data: Data, tables: Sequence[pd.DataFrame], *,
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
-    trials: int = 300, sampler: str = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
+    max_latency_ms: float | None = None, trials: int = 300, sampler: str = "tpe", top: int = 4,
+    epochs: int = 3, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
     method: Method = "kd_ls", training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None,
@@ -112,6 +79,7 @@ def search(
         tables: one rating table a stage, of ``rate_blockwise``.
         max_macs: budget: share of the largest (``"60%"``), number, or None.
         max_params: likewise.
+        max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
         trials: distinct whole subnets to score.
         sampler: ``tpe``, ``nsga2`` or ``random``.
         top: archs of the short training besides the three controls.
@@ -135,9 +103,7 @@ def search(
     """
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
     caps = caps_of(space, data, max_macs, max_params)
-    kw: dict[str, Any] = {
-        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes
-    }  # fmt: skip
+    budget = Budget(space, cost_settings(data), caps, max_latency_ms, runtime.device, run)
     tables = [full_rows(table) for table in tables]
     if caps:
         best(tables, caps=caps)  # raises now when the caps are infeasible together
@@ -146,7 +112,7 @@ def search(
         settings = {
             "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
             "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
-            "training": dict(training or {}),
+            "training": dict(training or {}), "max_latency_ms": max_latency_ms,
         }  # fmt: skip
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "teacher": fingerprint(teacher),
@@ -165,10 +131,10 @@ def search(
         net, data, targets, task=Classification(), calibration_images=calibration_images,
         rate_images=rate_images, runtime=runtime,
     )  # fmt: skip
-    extra = controls(space, tables, caps, kw, seed)
+    extra = controls(tables, budget, seed)
     rows, archs = score_subnets(
-        space, tables, exact, caps, scorer, extra, trials=trials, sampler=sampler, seed=seed, stage=stage, cost=kw
-    )  # fmt: skip
+        tables, exact, budget, scorer, extra, trials=trials, sampler=sampler, seed=seed, stage=stage
+    )
     decided = short_training(
         entrants(rows, top), archs, teacher, data, space, epochs=epochs, method=method, seed=seed, run=run,
         folder=folder, workers=workers, runtime=runtime, training=dict(training or {}),
@@ -177,8 +143,11 @@ def search(
     winner = archs[str(order["key"].iloc[0])]
     if stage is not None:
         stage.write_frame("top.csv", decided)
-        cost = space.cost(winner, **kw)
-        found = {"key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps}
+        cost = space.cost(winner, **budget.cost)
+        found = {
+            "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps,
+            "max_latency_ms": max_latency_ms,
+        }  # fmt: skip
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
         return load_search(stage, space)

@@ -12,7 +12,7 @@ from nas_kd.files import atomic_json, atomic_write, read_frame
 from nas_kd.runtime import Progress, run_jobs, seed_for
 from nas_kd.space import Arch
 from nas_kd.teacher import ViewCache
-from nas_kd.verbs.finalists import controls, trained_metrics, within
+from nas_kd.verbs.finalists import controls, trained_metrics
 from nas_kd.verbs.retrain import teacher_logits
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         pipeline: the run, searched.
 
     Returns:
-        One row a role (role, key, label, macs, params), and the archs by key. The random students have the found one's MACs up to
-        ``retrain.band``, keep the budget and differ from each other and from the found one.
+        One row a role (role, key, label, macs, params), and the archs by key. The random students have the
+        found one's MACs up to ``retrain.band``, keep the budget and differ from each other and from the found one.
 
     Raises:
         SettingError: there are not enough random archs of these MACs.
@@ -42,12 +42,12 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
             break
         arch = space.sample(seed_for(pipeline.config.seed, "random student", draw))
         near = abs(space.cost(arch, **pipeline.cost).macs - macs) <= settings.band * macs
-        if near and arch not in archs.values() and within(space, arch, pipeline.caps, pipeline.cost):
+        if near and arch not in archs.values() and pipeline.budget.fits(arch):
             archs[f"random_{len(archs)}"] = arch
     else:
         legal = f"a band that holds {settings.random_students} random archs besides the found one ({macs:,} MACs)"
         raise SettingError("retrain.band", settings.band, legal, "widen retrain.band")
-    largest = controls(space, pipeline.tables, pipeline.caps, pipeline.cost, pipeline.config.seed)
+    largest = controls(pipeline.tables, pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
     rows = []
     for role, arch in archs.items():
@@ -119,7 +119,7 @@ def print_table(pipeline: Pipeline) -> None:
 
     from nas_kd.analyse import final_table
 
-    frame = final_table(pipeline.run.path)
+    frame = final_table(pipeline.run.path, pipeline.search_folder)
     table = Table(title=f"{pipeline.config.data.train}: accuracy on the test images, over retraining seeds")
     for column in frame.columns:
         table.add_column(str(column), overflow="fold")
@@ -127,8 +127,8 @@ def print_table(pipeline: Pipeline) -> None:
         table.add_row(*(_cell(value) for value in row))
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
-    best = pipeline.result.best.key
-    console.print(f"student: {pipeline.run.path / 'retrain' / best / 'seed_0' / 'student'}")
+    student = frame.loc[frame["role"] == "found", "folder"].iloc[0]
+    console.print(f"student: {pipeline.run.path / student}")
     console.print(f"report: {pipeline.run.path / 'report' / 'report.html'}")
 
 
