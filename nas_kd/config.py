@@ -181,8 +181,8 @@ class BlockwiseConfig:
     """passes over train"""
     batch_size: int = 64
     """images a step"""
-    lr: float = 0.002
-    """peak learning rate (Adam)"""
+    lr: float = 0.01
+    """peak learning rate (AdamW)"""
     init: str = "supernet"
     """supernet or scratch: the weights that the stages start from"""
     sampling: str = "fair"

@@ -244,6 +244,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return pd.DataFrame()
+    text = {"key": str}  # an arch's key may be all digits
     if tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1):
-        return pd.read_csv(path)  # its only converter is exact, and asking for one is deprecated
-    return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_csv(path, dtype=text)  # its only converter is exact, and asking for one is deprecated
+    return pd.read_csv(path, dtype=text, float_precision="round_trip")

@@ -29,7 +29,7 @@ HALF_TIME_IMAGES = 512
 
 def rate_blockwise(
     net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | None = None, epochs: int = 5,
-    batch_size: int = 64, lr: float = 2e-3, weight_decay: float = 1e-4, init: str = "supernet",
+    batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-4, init: str = "supernet",
     train: bool = True, sampling: str = "fair", paths: int | None = None, rate_images: int | None = None,
     calibration_images: int = 512, max_rows: int = 20_000, seed: int = 0, runtime: Runtime | None = None,
     inputs: Mapping[str, Any] | None = None,

@@ -16,6 +16,7 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
+from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, seed_for, seeded
 from nas_kd.space import ElasticSpace, load_space
@@ -23,6 +24,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, describe_taps, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
+from nas_kd.verbs.retrain import teacher_logits
 from nas_kd.verbs.search import SearchResult, search
 
 
@@ -133,7 +135,6 @@ class Pipeline:
         """The blockwise ratings, made when they are not yet."""
         settings = asdict(self.config.blockwise)
         settings.pop("score")  # there is one score so far
-        from nas_kd.rate import rate_blockwise
         return rate_blockwise(
             self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
             **settings,
@@ -163,6 +164,16 @@ class Pipeline:
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.retrain.method, workers=self.config.workers, runtime=self.runtime,
             training=training | {"warmup_epochs": min(training["warmup_epochs"], settings.epochs / 4)},
+        )  # fmt: skip
+
+    @property
+    def scorer(self) -> SubnetScorer:
+        """Scores whole subnets as the search does."""
+        settings, targets = self.config.search, teacher_logits(self.cache, "rate", self.data, self.runtime)
+        assert targets is not None  # a Teacher and a ViewCache always give them
+        return SubnetScorer(
+            self.supernet, self.data, targets, task=Classification(), runtime=self.runtime,
+            calibration_images=settings.calibration_images, rate_images=settings.rate_images,
         )  # fmt: skip
 
     @property

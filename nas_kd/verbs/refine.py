@@ -12,7 +12,7 @@ from nas_kd.run import Stage
 from nas_kd.runtime import Progress
 from nas_kd.solve import exact_front, refine
 from nas_kd.solve.shortlist import shortlists
-from nas_kd.space import Arch
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.verbs.budget import Budget
 
 EVALUATED = ("warm", "trial", "random")  # kinds of rows that count as a distinct evaluation
@@ -43,7 +43,7 @@ def score_subnets(
     space, caps = budget.space, budget.caps
     lists = shortlists(tables, ("macs", "params") if "params" in caps else ("macs",))
     choices = [description.candidates() for description in space.stages]
-    scores = [_scores(table) for table in tables]
+    additive = additive_score(space, tables)
     indices = [f"i_{s + 1}" for s in range(len(lists))]
     columns = [
         "number", "kind", "role", "key", "label", "score", "kl", "accuracy", "agreement", "macs", "params",
@@ -54,12 +54,9 @@ def score_subnets(
         return Arch(space.hash, tuple(choices[s][lists[s][i]] for s, i in enumerate(point)))
 
     def facts(arch: Arch) -> dict[str, Any]:
-        widths = [space.stem.width, *(candidate.width for candidate in arch.stages[:-1])]
-        codes = space.encode([arch])[0]
-        additive = sum(scores[s].get((w, int(codes[s])), math.nan) for s, w in enumerate(widths))
         total = space.cost(arch, **budget.cost)
         named = {"key": arch.key, "label": arch.label, "macs": total.macs, "params": total.params}
-        return named | {"score": additive}
+        return named | {"score": additive(arch)}
 
     log = stage.log("trials.csv") if stage is not None else None
     earlier: list[dict[str, Any]] = [] if log is None else log.frame().to_dict("records")  # type: ignore[assignment]
@@ -97,10 +94,27 @@ def score_subnets(
     return pd.DataFrame(rows, columns=columns), archs
 
 
-def _scores(table: pd.DataFrame) -> dict[tuple[int, int], float]:
-    """Look up a row's score by input width and candidate."""
-    keys = zip(table["in_width"].astype(int), table["candidate"].astype(int), strict=True)
-    return dict(zip(keys, table["score"].astype(float), strict=True))
+def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], float]:
+    """Return a function that adds up the stage scores of an arch; NaN where a stage was not rated.
+
+    Args:
+        space: the space.
+        tables: one rating table a stage.
+
+    Returns:
+        From an arch to its score, lower is better.
+    """
+    scores = []
+    for table in tables:
+        keys = zip(table["in_width"].astype(int), table["candidate"].astype(int), strict=True)
+        scores.append(dict(zip(keys, table["score"].astype(float), strict=True)))
+
+    def additive(arch: Arch) -> float:
+        widths = [space.stem.width, *(candidate.width for candidate in arch.stages[:-1])]
+        codes = space.encode([arch])[0]
+        return sum(scores[s].get((w, int(codes[s])), math.nan) for s, w in enumerate(widths))
+
+    return additive
 
 
 def _warm(

@@ -13,6 +13,7 @@ from nas_kd.runtime import Progress, run_jobs, seed_for
 from nas_kd.space import Arch
 from nas_kd.teacher import ViewCache
 from nas_kd.verbs.finalists import controls, trained_metrics
+from nas_kd.verbs.refine import additive_score
 from nas_kd.verbs.retrain import teacher_logits
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         pipeline: the run, searched.
 
     Returns:
-        One row a role (role, key, label, macs, params), and the archs by key. The random students have the
-        found one's MACs up to ``retrain.band``, keep the budget and differ from each other and from the found one.
+        One row a role (role, key, label, macs, params and the scores from before retraining), and the archs by
+        key. The random students have the found one's MACs up to ``retrain.band``, keep the budget and differ
+        from each other and from the found one.
 
     Raises:
         SettingError: there are not enough random archs of these MACs.
@@ -49,10 +51,12 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         raise SettingError("retrain.band", settings.band, legal, "widen retrain.band")
     largest = controls(pipeline.tables, pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
+    additive, scorer = additive_score(space, pipeline.tables), pipeline.scorer
     rows = []
     for role, arch in archs.items():
         total = space.cost(arch, **pipeline.cost)
-        rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict())
+        scores = {"score": additive(arch)} | scorer(arch)  # for the report: did they foretell the accuracy?
+        rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict() | scores)
     return pd.DataFrame(rows), {arch.key: arch for arch in archs.values()}
 
 
@@ -120,19 +124,20 @@ def print_table(pipeline: Pipeline) -> None:
     from nas_kd.analyse import final_table
 
     frame = final_table(pipeline.run.path, pipeline.search_folder)
-    table = Table(title=f"{pipeline.config.data.train}: accuracy on the test images, over retraining seeds")
-    for column in frame.columns:
-        table.add_column(str(column), overflow="fold")
-    for _, row in frame.iterrows():
-        table.add_row(*(_cell(value) for value in row))
-    console = Console(width=None if Console().is_terminal else 160)
+    table = Table(title=f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
+    for column in ("", "arch", "MACs", "params", "accuracy %", "agreement %", "seeds", "folder"):
+        right = column in ("MACs", "params", "accuracy %", "agreement %", "seeds")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for row in frame.to_dict("records"):
+        spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
+        table.add_row(
+            str(row["role"]), str(row["arch"]), f"{row['macs']:,}", f"{row['params']:,}",
+            f"{row['accuracy_mean_percent']:.2f}{spread}", f"{row['agreement_mean_percent']:.2f}",
+            str(row["seeds"]), str(row["folder"]) if isinstance(row["folder"], str) else "",
+        )  # fmt: skip
+    console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     student = frame.loc[frame["role"] == "found", "folder"].iloc[0]
-    console.print(f"student: {pipeline.run.path / student}")
-    console.print(f"report: {pipeline.run.path / 'report' / 'report.html'}")
-
-
-def _cell(value: object) -> str:
-    if value is None or value != value:  # NaN
-        return "-"
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
+    console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
+    console.print(f"report:  {pipeline.run.path / 'report' / 'report.html'}", soft_wrap=True)

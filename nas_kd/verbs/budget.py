@@ -1,0 +1,110 @@
+"""The budget of a search: caps on counted costs, which are exact, and on latency, which is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from nas_kd.checks import parse_budget
+from nas_kd.cost import measure_latency
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.files import read_frame
+from nas_kd.run import Run
+from nas_kd.space import Arch, ElasticSpace
+
+
+def caps_of(
+    space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
+) -> dict[str, int]:
+    """Turn a budget into numbers and check that the space can keep it.
+
+    Args:
+        space: the space.
+        data: gives resolution, channels and classes.
+        max_macs: share of the largest (``"60%"``), number, or None.
+        max_params: likewise.
+
+    Returns:
+        Largest allowed ``macs`` and ``params``, where given.
+
+    Raises:
+        SettingError: unreadable, or below the smallest arch, whose cost is named.
+    """
+    largest = space.cost(space.largest(), **cost_settings(data))
+    smallest = space.cost(space.smallest(), **cost_settings(data))
+    caps = {}
+    for name, value in (("macs", max_macs), ("params", max_params)):
+        if value is None:
+            continue
+        most, least = getattr(largest, name), getattr(smallest, name)
+        caps[name] = parse_budget(value, most, f"search.max_{name}")
+        if caps[name] < least:
+            legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
+            raise SettingError(f"search.max_{name}", value, legal, f"give search.max_{name} at least {least}")
+    return caps
+
+
+def cost_settings(data: Data) -> dict[str, int]:
+    """Return what ``space.cost`` needs besides an arch."""
+    return {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+
+
+@dataclass
+class Budget:
+    """Says whether an arch keeps a budget.
+
+    Args:
+        space: the space.
+        cost: resolution, in_chans and num_classes.
+        caps: largest allowed ``macs`` and ``params``.
+        max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
+        device: where latency is measured.
+        run: keeps what was measured in latency.csv, so that a resumed search decides as before.
+    """
+
+    space: ElasticSpace
+    cost: Mapping[str, int]
+    caps: Mapping[str, int]
+    max_latency_ms: float | None = None
+    device: torch.device = torch.device("cpu")
+    run: Run | None = None
+    _measured: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_latency_ms is None:
+            return
+        if self.run is not None:
+            known = read_frame(self.run.path / "latency.csv")
+            if len(known):
+                self._measured.update(zip(known["key"], known["median_ms"].astype(float), strict=True))
+        least = self.latency(self.space.smallest())
+        if least > self.max_latency_ms:
+            legal = f"{least:.3g} (the smallest arch on this machine) or more"
+            mend = f"give search.max_latency_ms at least {least:.3g}"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+
+    def latency(self, arch: Arch) -> float:
+        """Return an arch's median latency in milliseconds, measured once."""
+        if arch.key not in self._measured:
+            model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
+            found = measure_latency(model, self.cost["resolution"], self.cost["in_chans"], device=self.device)
+            self._measured[arch.key] = found.median_ms
+            if self.run is not None:
+                self.run.latency({"key": arch.key} | found._asdict())
+        return self._measured[arch.key]
+
+    def violations(self, arch: Arch) -> dict[str, float]:
+        """Return by how much each part of the budget is missed, as a share of it; 0 or less is kept."""
+        total = self.space.cost(arch, **self.cost)
+        missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
+        if self.max_latency_ms is not None:
+            counted_out = any(value > 0.0 for value in missed.values())  # then a measurement decides nothing
+            missed["latency"] = 0.0 if counted_out else self.latency(arch) / self.max_latency_ms - 1.0
+        return missed
+
+    def fits(self, arch: Arch) -> bool:
+        """Say whether an arch keeps the whole budget."""
+        return all(value <= 0.0 for value in self.violations(arch).values())
