@@ -78,6 +78,7 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
     recorder = Recorder()
     modes = {module: module.training for module in net.modules()}  # parts may be frozen in another mode
     momenta = {module: module.momentum for module in norms.values()}
+    buffers = [(buffer, buffer.clone()) for module in norms.values() for buffer in module.buffers()]
 
     # Training mode with momentum 1 leaves each batch's own statistics in the buffers, to be pooled here.
     def record(name: str, module: nn.modules.batchnorm._BatchNorm, args: tuple[Tensor], _: Tensor) -> None:
@@ -103,6 +104,8 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
             part.training = training
         for module, momentum in momenta.items():
             module.momentum = momentum
+        for buffer, value in buffers:  # also when the batches fail half-way
+            buffer.copy_(value)
     _some(seen)
     for name, (mean, variance) in recorder.values().items():
         module = norms[name]

@@ -117,9 +117,9 @@ def test_samples_are_uniform_in_every_dimension(name: str) -> None:
 
 def test_same_seed_same_arch_in_another_process(name: str) -> None:
     code = (
-        "import nas_kd; s = nas_kd.load_space({!r});"
+        f"import nas_kd; s = nas_kd.load_space({name!r});"
         "print(s.hash, *(s.sample(i).key for i in range(20)), s.largest().key, s.smallest().key)"
-    ).format(name)
+    )
     space = space_of(name)
     mine = [space.hash, *(space.sample(i).key for i in range(20)), space.largest().key, space.smallest().key]
     env = os.environ | {"PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -1,0 +1,81 @@
+"""Elastic layers against plain functions of cut weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas_kd.errors import SettingError
+from nas_kd.nn.act import activation, drop_path
+from nas_kd.nn.basic import subsample
+from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
+
+
+def test_prefix_of_everything_is_the_tensor_itself() -> None:
+    weight = torch.randn(6, 5, 3, 3)
+    assert prefix(weight, 6, 5) is weight and prefix(weight) is weight
+    assert torch.equal(prefix(weight, 4, 2), weight[:4, :2])
+    assert prefix(weight, 4, 2).data_ptr() == weight.data_ptr()  # a view, no copy
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_centre(kernel: int) -> None:
+    weight = torch.randn(2, 1, 7, 7)
+    edge = 3 - kernel // 2
+    assert torch.equal(centre(weight, kernel), weight[:, :, edge : 7 - edge, edge : 7 - edge])
+    assert centre(weight, 7) is weight
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_conv_is_a_conv_of_the_cut_weight(kernel: int, stride: int) -> None:
+    conv = ElasticConv2d(8, 10, kernel, stride, bias=True)
+    x = torch.randn(2, 5, 7, 7)
+    wanted = F.conv2d(x, conv.weight[:4, :5], conv.bias[:4], stride, kernel // 2)
+    assert torch.equal(conv(x, 4), wanted)
+    assert torch.equal(conv(torch.ones(1, 8, 4, 4), 10), super(ElasticConv2d, conv).forward(torch.ones(1, 8, 4, 4)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_depthwise_uses_the_middle_of_the_kernel(kernel: int, stride: int) -> None:
+    conv = ElasticDepthwise(6, 7, stride)
+    x = torch.randn(2, 4, 9, 9)
+    edge = 3 - kernel // 2
+    # a small kernel is the large one with zeros around it
+    padded = torch.zeros(4, 1, 7, 7)
+    padded[:, :, edge : 7 - edge, edge : 7 - edge] = conv.weight[:4, :, edge : 7 - edge, edge : 7 - edge].detach()
+    torch.testing.assert_close(conv(x, kernel), F.conv2d(x, padded, None, stride, 3, groups=4))
+
+
+def test_linear_reads_its_width_from_the_input() -> None:
+    linear = ElasticLinear(8, 3)
+    x = torch.randn(2, 5)
+    assert torch.equal(linear(x), F.linear(x, linear.weight[:, :5], linear.bias))
+
+
+@pytest.mark.parametrize("size", [4, 5, 1])
+def test_subsample_is_what_a_strided_pointwise_convolution_sees(size: int) -> None:
+    x, weight = torch.randn(2, 3, size, size), torch.randn(6, 3, 1, 1)
+    torch.testing.assert_close(F.conv2d(subsample(x, 2), weight), F.conv2d(x, weight, stride=2))
+    assert subsample(x, 1) is x
+
+
+def test_activation_by_name() -> None:
+    x = torch.linspace(-4, 4, 9)
+    for name in ("relu", "silu", "hardswish"):
+        assert torch.equal(activation(name)(x), getattr(F, name)(x))
+    with pytest.raises(SettingError, match="did you mean 'silu'"):
+        activation("sillu")
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
+    x = torch.rand(20_000, 2, 2, 1) + 0.5
+    assert drop_path(x, 0.0) is x
+    torch.manual_seed(0)
+    out = drop_path(x, 0.25)
+    dropped = out.flatten(1)[:, 0] == 0
+    assert not out[dropped].any()
+    torch.testing.assert_close(out[~dropped], x[~dropped] * 4 / 3)
+    assert abs(dropped.float().mean() - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5
