@@ -2,7 +2,14 @@
 
 from nas_kd.distill.distiller import Distiller, Method
 from nas_kd.distill.methods import METHODS, TERMS
-from nas_kd.distill.source import CachedTeacher, LiveTeacher, LogitCache, TargetSource
+from nas_kd.distill.source import (
+    CachedTeacher,
+    LiveTeacher,
+    LogitCache,
+    TargetSource,
+    TeacherEnsemble,
+    target_source,
+)
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Phase, Recipe, Schedule, Term, Warmup
 
@@ -19,6 +26,8 @@ __all__ = [
     "Recipe",
     "Schedule",
     "TargetSource",
+    "TeacherEnsemble",
     "Term",
     "Warmup",
+    "target_source",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -92,3 +93,72 @@ class CachedTeacher:
             _log.warning("the teacher's cache cannot serve this augmentation: the teacher runs live instead")
             self._told = True
         return self.teacher(batch.x)
+
+
+class TeacherEnsemble:
+    """Several sources as one: its probabilities are the mean of theirs.
+
+    The mean of logits would be another target, the geometric mean of the probabilities.
+
+    Args:
+        sources: at least one; each gives (B, C) logits of the same classes.
+
+    Raises:
+        SettingError: there is no source.
+
+    Source:
+        Hinton et al. 2015, section 5; You et al. 2017, Learning from Multiple Teacher Networks.
+    """
+
+    def __init__(self, sources: Sequence[TargetSource]) -> None:
+        if not sources:
+            raise SettingError("teacher", list(sources), "at least one teacher", "pass a teacher")
+        self.sources = list(sources)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprints of all sources."""
+        return " + ".join(str(getattr(source, "fingerprint", type(source).__name__)) for source in self.sources)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return (B, C) log probabilities, which are logits too."""
+        logs = []
+        for source in self.sources:
+            found = source(batch)
+            logits = found.logits if isinstance(found, Output) else found
+            logs.append(logits.float().log_softmax(1))
+        return torch.logsumexp(torch.stack(logs), 0) - math.log(len(logs))
+
+
+def target_source(teacher: object, *, features: bool = False) -> TargetSource | None:
+    """Turn what users pass as ``teacher=`` into a source of targets.
+
+    Args:
+        teacher: a teacher, a cache of its views, a list of these, any other TargetSource, or None.
+        features: whether the targets must carry features, which a live teacher alone gives.
+
+    Returns:
+        The source, or None for None.
+
+    Raises:
+        SettingError: it is none of these, or features are wanted of something that gives logits only.
+    """
+    if teacher is None:
+        return None
+    if isinstance(teacher, LiveTeacher):
+        teacher = teacher.teacher
+    live = hasattr(teacher, "forward_stages")
+    if features and not live:
+        legal = "one live teacher for a method on features"
+        raise SettingError("teacher", type(teacher).__name__, legal, "pass the teacher itself, not its cache")
+    if isinstance(teacher, list | tuple):
+        return TeacherEnsemble([source for item in teacher if (source := target_source(item)) is not None])
+    if live:
+        return LiveTeacher(teacher, features)  # type: ignore[arg-type]
+    if hasattr(teacher, "logits"):
+        return CachedTeacher(teacher)
+    if callable(teacher):
+        return teacher
+    legal = "a Teacher, a ViewCache, a list of them, a TargetSource or None"
+    raise SettingError("teacher", type(teacher).__name__, legal, "use nas_kd.load_teacher")

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from nas_kd.data import Batch, Data, Split
 from nas_kd.distill import Classification, Distiller, TargetSource
 from nas_kd.errors import SettingError
-from nas_kd.nn import Output
 from nas_kd.run import Stage
 from nas_kd.runtime import Runtime, place
-from nas_kd.teacher import Teacher
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 
@@ -44,7 +42,7 @@ def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 
 
 
 def train_network(
-    model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | Teacher | None,
+    model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | None,
     stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
     weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
 ) -> None:  # fmt: skip
@@ -71,20 +69,13 @@ def train_network(
         SettingError: the distiller needs features that this source or network does not give.
     """
     features = bool(distiller.needs - LOGITS_ONLY)
-    if features and not (isinstance(source, Teacher) and hasattr(model, "forward_stages")):
-        legal = "a method on labels and logits, or a live teacher and a network with forward_stages"
-        raise SettingError("method", sorted(distiller.needs), legal, "pass the teacher itself, not its cache")
+    if features and not hasattr(model, "forward_stages"):
+        legal = "a method on labels and logits, or a network with forward_stages"
+        raise SettingError("method", sorted(distiller.needs), legal, "use kd_ls, which needs logits only")
     place(model, runtime)
 
-    def target_of(batch: Batch) -> Tensor | Output | None:
-        if source is None or not distiller.needs - {"labels"}:
-            return None
-        if isinstance(source, Teacher):
-            return source.forward_stages(batch.x) if features else source(batch.x)
-        return source(batch)
-
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        target = target_of(batch)
+        target = source(batch) if source is not None else None
         with runtime.autocast():
             student = model.forward_stages(batch.x) if features else model(batch.x)  # type: ignore[operator]
             loss, parts = distiller(student, target, batch.y, moment.progress)

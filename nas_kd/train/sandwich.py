@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nas_kd.checks import natural, share, word
 from nas_kd.data import Batch, Data
-from nas_kd.distill import Classification, TargetSource
+from nas_kd.distill import Classification, target_source
 from nas_kd.errors import SettingError
 from nas_kd.losses import adaptive_alpha_divergence, kl_divergence
 from nas_kd.nn import Output
@@ -34,13 +36,11 @@ def divergence_of(name: str, choose: str = "clipped") -> Divergence:
         choose: which values the adaptive pair compares, ``clipped`` or ``unclipped``.
 
     Raises:
-        SettingError: the name is unknown.
+        SettingError: a name is unknown.
     """
-    if name == "alpha":
-        return partial(adaptive_alpha_divergence, choose=choose)
-    if name == "kl":
-        return kl_divergence
-    raise SettingError("divergence", name, "alpha or kl")
+    word("supernet.divergence", name, ("alpha", "kl"))
+    word("supernet.choose", choose, ("clipped", "unclipped"))
+    return kl_divergence if name == "kl" else partial(adaptive_alpha_divergence, choose=choose)
 
 
 def sandwich_step(
@@ -138,7 +138,7 @@ def evaluate_archs(
 
 def train_supernet(
     net: Supernet, data: Data, *, run: Run | str | None = None, task: Classification | None = None,
-    teacher: TargetSource | None = None, teacher_weight: float = 0.0, epochs: int = 30, batch_size: int = 64,
+    teacher: object = None, teacher_weight: float = 0.0, epochs: int = 30, batch_size: int = 64,
     lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4, warmup_epochs: float = 1.0,
     schedule: str = "cosine", final_lr: float = 0.0, random_subnets: int = 2, divergence: str = "alpha",
     choose: str = "clipped", reduction: str = "sum", dropout: float = 0.0, drop_path: float = 0.0,
@@ -152,7 +152,8 @@ def train_supernet(
         data: the data.
         run: run folder; the same call again goes on where it stopped.
         task: label loss of the largest subnet and the metric; default ``Classification(smoothing=0.1)``.
-        teacher: source of target logits for the largest subnet, used when ``teacher_weight`` is above 0.
+        teacher: a teacher, a list of teachers or a TargetSource for the largest subnet, used when
+            ``teacher_weight`` is above 0.
         teacher_weight: share of the largest's loss that comes from the teacher, 0 to 1.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -184,27 +185,30 @@ def train_supernet(
     """
     task = task or Classification(smoothing=0.1)
     check_epochs("supernet", epochs, batch_size, data.train)
-    if random_subnets < 0:
-        raise SettingError("supernet.random_subnets", random_subnets, "0 or more")
-    if reduction not in ("sum", "mean"):
-        raise SettingError("supernet.reduction", reduction, "sum or mean")
+    settings = {
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
+        "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "schedule": schedule,
+        "final_lr": final_lr, "random_subnets": random_subnets, "divergence": divergence, "choose": choose,
+        "reduction": reduction, "teacher_weight": teacher_weight, "dropout": dropout,
+        "drop_path": drop_path, "ema": ema, "clip_grad": clip_grad, "smoothing": task.smoothing,
+    }  # fmt: skip
+    given = SimpleNamespace(**settings)
+    natural("supernet", given, "random_subnets", "weight_decay", "clip_grad")
+    share("supernet", given, "momentum", "dropout", "drop_path", "ema")
+    word("supernet.reduction", reduction, ("sum", "mean"))
     if not 0.0 <= teacher_weight <= 1.0:
         raise SettingError("supernet.teacher_weight", teacher_weight, "0 to 1")
     if teacher_weight > 0.0 and teacher is None:
         raise SettingError("supernet.teacher_weight", teacher_weight, "0 without a teacher", "pass teacher=")
+    source = target_source(teacher) if teacher_weight > 0.0 else None
     loss = divergence_of(divergence, choose)
     plan = Schedule(lr, warmup_epochs, schedule, final_lr)
     run = Run.of(run)
     stage = None
     if run is not None:
-        settings = {
-            "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-            "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "schedule": schedule,
-            "final_lr": final_lr, "random_subnets": random_subnets, "divergence": divergence, "choose": choose,
-            "reduction": reduction, "teacher_weight": teacher_weight, "dropout": dropout,
-            "drop_path": drop_path, "ema": ema, "clip_grad": clip_grad, "smoothing": task.smoothing,
-        }  # fmt: skip
-        facts = {"space": net.space.hash, "data": data.fingerprint, "seed": seed} | (inputs or {})
+        facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed} | (inputs or {})
+        if source is not None:
+            facts["teacher"] = str(getattr(source, "fingerprint", type(source).__name__))
         stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors")
@@ -213,7 +217,7 @@ def train_supernet(
     place(net, runtime).train()
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        target = teacher(batch) if teacher is not None and teacher_weight > 0.0 else None
+        target = source(batch) if source is not None else None
         target = target.logits if isinstance(target, Output) else target
         archs = sandwich_archs(net, random_subnets, seed, moment)
         return sandwich_step(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nas_kd.config import Config
 from nas_kd.data import Data, load_data
-from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher
+from nas_kd.distill import Classification, Distiller
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
 from nas_kd.rate import SubnetScorer, rate_blockwise
@@ -122,11 +122,9 @@ class Pipeline:
         settings = asdict(self.config.supernet)
         seeded(self.config.seed, "init", "supernet")
         net = Supernet(self.space, self.data.num_classes, self.data.in_chans)
-        source = None
-        if settings["teacher_weight"] > 0.0:
-            source = CachedTeacher(self.cache) if isinstance(self.cache, ViewCache) else LiveTeacher(self.teacher)
         return train_supernet(
-            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")), teacher=source,
+            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")),
+            teacher=self.cache if settings["teacher_weight"] > 0.0 else None,
             seed=self.config.seed, runtime=self.runtime, **settings,
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Data
-from nas_kd.distill import CachedTeacher, Classification, Distiller, LiveTeacher, Method, TargetSource
+from nas_kd.distill import Classification, Distiller, LiveTeacher, Method, TargetSource, target_source
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.nn import StaticNet
@@ -20,8 +20,10 @@ from nas_kd.space import Arch, ElasticSpace, count_layers
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.network import measure, train_network
+from nas_kd.train.network import LOGITS_ONLY, measure, train_network
 from nas_kd.train.weights import save_weights, weights_hash
+
+Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
 
 
 def student_info(
@@ -42,13 +44,8 @@ def student_info(
     return info
 
 
-def source_of(teacher: Teacher | ViewCache | TargetSource | None) -> TargetSource | Teacher | None:
-    """Turn what users pass as ``teacher=`` into a source of targets."""
-    return CachedTeacher(teacher) if isinstance(teacher, ViewCache) else teacher
-
-
 def retrain(
-    model: nn.Module | Arch, teacher: Teacher | ViewCache | TargetSource | None, data: Data, *,
+    model: nn.Module | Arch, teacher: Teachers, data: Data, *,
     space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None,
     method: Method = "kd_ls", seed: int = 0,
     epochs: int = 30, batch_size: int = 128, lr: float = 0.1, momentum: float = 0.9,
@@ -61,7 +58,8 @@ def retrain(
 
     Args:
         model: any module (trained in place from its weights), or an arch of ``space`` (new weights).
-        teacher: a teacher, a cache of its views, any other source of target logits, or None with ``ce``.
+        teacher: a teacher, a cache of its views, a list of these, any other source of targets, or None with
+            ``ce``.
         data: the data; ``test`` is read once, after the last epoch, and only when ``test=True``.
         space: the space of the arch.
         supernet: start an arch from these shared weights instead of new ones.
@@ -104,12 +102,13 @@ def retrain(
             network = supernet.extract(model)
     else:
         network = model
-    source = source_of(teacher)
     needs_teacher = bool(distiller.needs - {"labels"})
-    if needs_teacher and source is None:
+    if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
-    if isinstance(source, Teacher):
-        source.bind(data)
+    for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
+        if isinstance(item, Teacher):
+            item.bind(data)
+    source = target_source(teacher, features=bool(distiller.needs - LOGITS_ONLY)) if needs_teacher else None
     run = Run.of(run)
     stage = None
     if run is not None:
@@ -121,14 +120,14 @@ def retrain(
         }  # fmt: skip
         facts: dict[str, Any] = {
             "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
-            "teacher": fingerprint(teacher) if needs_teacher else None,
+            "teacher": fingerprint(source) if needs_teacher else None,
         }  # fmt: skip
         facts |= {f"retrain.{name}": value for name, value in settings.items()} | dict(inputs or {})
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
             return load_student(stage.folder / "student")
     train_network(
-        network, data, distiller=distiller, source=source if needs_teacher else None, stage=stage,
+        network, data, distiller=distiller, source=source, stage=stage,
         name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
         runtime=runtime,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_kd.distill import CachedTeacher, LiveTeacher, TargetSource
+from nas_kd.distill import CachedTeacher, LiveTeacher, TargetSource, TeacherEnsemble, target_source
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 
@@ -80,3 +80,32 @@ def test_what_the_cache_cannot_serve_comes_from_the_teacher_and_is_said_once(cap
 def test_a_cache_alone_names_what_is_missing():
     with pytest.raises(SettingError, match="give CachedTeacher a teacher"):
         CachedTeacher(Cache(torch.randn(4, 8, 2)))(batch(-1))
+
+
+def test_ensemble_is_the_mean_of_probabilities_and_not_of_logits():
+    torch.manual_seed(0)
+    sources, data = [LiveTeacher(Teacher()) for _ in range(3)], batch(-1)
+    found = TeacherEnsemble(sources)(data).softmax(1)
+    mean = torch.stack([source(data).softmax(1) for source in sources]).mean(0)
+    assert torch.allclose(found, mean, atol=1e-6)
+    logits = torch.stack([source(data) for source in sources]).mean(0).softmax(1)
+    assert not torch.allclose(found, logits, atol=1e-4)
+    assert torch.allclose(TeacherEnsemble(sources[:1] * 4)(data).softmax(1), sources[0](data).softmax(1), atol=1e-6)
+    with pytest.raises(SettingError, match="at least one"):
+        TeacherEnsemble([])
+
+
+def test_target_source_takes_what_users_pass():
+    teacher, data = Teacher(), batch(0)
+    assert target_source(None) is None
+    assert torch.equal(target_source(teacher)(data), teacher(data.x))
+    assert isinstance(target_source(teacher, features=True)(data), Output)
+    cache = Cache(torch.randn(3, 1, 2))
+    assert torch.equal(target_source(cache)(data), cache.logits(data))
+    assert isinstance(target_source([teacher, cache]), TeacherEnsemble)
+    own = lambda batch: batch.x  # noqa: E731
+    assert target_source(own) is own
+    with pytest.raises(SettingError, match="live teacher"):
+        target_source(cache, features=True)
+    with pytest.raises(SettingError, match="TargetSource"):
+        target_source(3)
