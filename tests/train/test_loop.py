@@ -1,0 +1,273 @@
+"""The training loop: resume to the bit, averaging, clipping, and what it says when a value is not finite."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_kd.data import Batch, Data, load_data
+from nas_kd.errors import SettingError
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime
+from nas_kd.stage import Stage
+from nas_kd.train.loop import Moment, check_epochs, fit
+from nas_kd.train.optim import Schedule, adamw, sgd
+
+EPOCHS, BATCH = 4, 16
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(120) % 3
+    x = torch.randint(0, 128, (120, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    x[:, :, :4] += (y * 50).to(torch.uint8)[:, None, None, None]
+    return load_data((x, y), rate=6, select=6)
+
+
+def make_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Dropout(0.3), nn.Linear(24, 3),
+    )  # fmt: skip
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+def train(data: Data, stage: Stage | None, model: nn.Module | None = None, **changed: Any) -> nn.Module:
+    model = make_model() if model is None else model
+    make = changed.pop("optimizer", sgd)
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        loss = F.cross_entropy(model(batch.x), batch.y)
+        loss.backward()
+        return {"loss": loss.detach(), "first": batch.x.mean()}
+
+    settings: dict[str, Any] = {
+        "name": "supernet", "modules": {"net": model}, "optimizer": make([model]), "schedule": Schedule(0.1, 1.0),
+        "split": data.train, "batch_size": BATCH, "epochs": EPOCHS, "seed": 5, "runtime": Runtime("cpu"),
+        "stage": stage, "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
+        "clip": 0.05, "ema": 0.9,
+    }  # fmt: skip
+    fit(changed.pop("step", step), **settings | changed)
+    return model
+
+
+def stage_in(folder: Path) -> Stage:
+    return Run(folder).stage("supernet", {"seed": 5})
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("optimizer", [sgd, adamw])
+@pytest.mark.parametrize("when", ["after epoch 1", "before the checkpoint", "in a step", "in evaluation"])
+def test_killed_and_resumed_ends_with_the_same_bits(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, optimizer: Any
+) -> None:
+    whole = stage_in(tmp_path / "whole")
+    wanted = train(data, whole, optimizer=optimizer)
+
+    halved = stage_in(tmp_path / "halved")
+    model, calls = make_model(), [0]
+
+    def killing(*_: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == {"after epoch 1": 2, "before the checkpoint": 3, "in a step": 17, "in evaluation": 3}[when]:
+            raise Killed
+        return original(*_)
+
+    changed: dict[str, Any] = {}
+    if when == "after epoch 1":
+        original = lambda epoch: None  # noqa: E731
+        changed = {"after_epoch": killing}
+    elif when == "before the checkpoint":
+        original = halved.save
+        monkeypatch.setattr(halved, "save", killing)
+    elif when == "in evaluation":
+        original = lambda: {"weight": float(model[6].weight.detach().square().sum())}  # noqa: E731
+        changed = {"evaluate": killing}
+    else:
+
+        def original(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+            loss = F.cross_entropy(model(batch.x), batch.y)
+            loss.backward()
+            return {"loss": loss.detach(), "first": batch.x.mean()}
+
+        changed = {"step": killing}
+    with pytest.raises(Killed):
+        train(data, halved, model, optimizer=optimizer, **changed)
+
+    torch.manual_seed(999)  # a new process: other generators, another initialisation
+    again = make_model()
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    torch.manual_seed(777)
+    resumed = stage_in(tmp_path / "halved")
+    begun = resumed.load()
+    assert begun is not None and 0 < begun["epoch"] < EPOCHS
+    train(data, resumed, again, optimizer=optimizer)
+
+    assert equal(again.state_dict(), wanted.state_dict())
+    assert equal(resumed.load(), whole.load())
+    csv = [(tmp_path / run / "supernet" / "metrics.csv").read_bytes() for run in ("whole", "halved")]
+    assert csv[0] == csv[1] and csv[0].count(b"\n") == EPOCHS + 1
+
+
+def test_a_finished_training_is_not_trained_again(data: Data, tmp_path: Path) -> None:
+    wanted = train(data, stage_in(tmp_path))
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("trained again")
+
+    again = train(data, stage_in(tmp_path), make_model(), step=never)
+    assert equal(again.state_dict(), wanted.state_dict())
+
+
+def test_files_do_not_change_the_result(data: Data, tmp_path: Path) -> None:
+    with_files, without = train(data, stage_in(tmp_path)), train(data, None)
+    assert equal(with_files.state_dict(), without.state_dict())
+    assert not equal(without.state_dict(), train(data, None, seed=6).state_dict())
+
+
+def test_metrics_have_one_row_an_epoch(data: Data, tmp_path: Path) -> None:
+    stage = stage_in(tmp_path)
+    train(data, stage)
+    frame = stage.metrics.frame()
+    assert list(frame.columns) == ["epoch", "lr", "loss", "first", "weight"]
+    assert list(frame["epoch"]) == [1, 2, 3, 4]
+    steps = data.train.steps(BATCH)
+    for row, epoch in zip(frame.itertuples(), range(EPOCHS), strict=True):
+        # the mean over the very batches that the split hands out
+        means = [batch.x.mean() for batch in data.train.batches(BATCH, epoch=epoch, seed=5)]
+        assert row.first == pytest.approx(float(sum(means)) / steps, abs=1e-6)
+        assert row.lr == Schedule(0.1, 1.0).at(epoch * steps + steps - 1, steps, EPOCHS)
+    assert frame["loss"].iloc[-1] < frame["loss"].iloc[0]
+    assert "supernet" in (tmp_path / "timing.csv").read_text()
+
+
+def test_moments_and_rates_of_the_steps(data: Data) -> None:
+    model, seen, steps = nn.Linear(64, 3), [], data.train.steps(BATCH)
+    optimizer = sgd([model])
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        loss = F.cross_entropy(model(batch.x.flatten(1)), batch.y)
+        assert all(p.grad is None for p in model.parameters())  # gradients are cleared
+        loss.backward()
+        seen.append((moment, {group["lr"] for group in optimizer.param_groups}))
+        return {"loss": loss}
+
+    train(data, None, model, step=step, optimizer=lambda _: optimizer, ema=0.0, evaluate=None, epochs=2)
+    assert len(seen) == 2 * steps
+    for number, (moment, rates) in enumerate(seen):
+        assert moment == (number // steps, number % steps, number / (2 * steps))
+        assert rates == {Schedule(0.1, 1.0).at(number, steps, 2)}
+
+
+def test_averaged_weights_by_hand(data: Data) -> None:
+    model, path = make_model(), []
+
+    def record(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        if moment.epoch or moment.step:
+            path.append(copy.deepcopy(model.state_dict()))  # weights after the step before
+        loss = F.cross_entropy(model(batch.x), batch.y)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    final: dict[str, Tensor] = {}
+    averaged = train(
+        data, None, model, step=record, ema=0.9, epochs=2, clip=0.0,
+        after_epoch=lambda epoch: final.update(copy.deepcopy(model.state_dict())),
+    ).state_dict()  # fmt: skip
+    path.append(final)
+    for key, value in averaged.items():
+        if value.is_floating_point():
+            by_hand = path[0][key]
+            for weights in path[1:]:
+                by_hand = 0.9 * by_hand + 0.1 * weights[key]
+            torch.testing.assert_close(value, by_hand)
+    assert not torch.equal(averaged["6.weight"], final["6.weight"])
+
+
+def test_gradients_are_clipped_by_value(data: Data) -> None:
+    model = nn.Linear(64, 3)
+
+    class Watching(torch.optim.SGD):
+        largest: list[float] = []
+
+        def step(self, closure: Any = None) -> None:
+            self.largest.append(max(float(p.grad.abs().max()) for p in model.parameters()))
+            super().step()
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        loss = 100 * F.cross_entropy(model(batch.x.flatten(1)), batch.y)
+        loss.backward()
+        return {"loss": loss}
+
+    watching = Watching(model.parameters(), lr=0.0)
+    same = {"step": step, "optimizer": lambda _: watching, "ema": 0.0, "evaluate": None, "epochs": 1}
+    train(data, None, model, clip=0.25, **same)
+    assert set(Watching.largest) == {0.25}
+    Watching.largest.clear()
+    train(data, None, model, clip=0.0, **same)
+    assert min(Watching.largest) > 0.25
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path: Path, bad: float) -> None:
+    model, stage = make_model(), stage_in(tmp_path)
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        loss = F.cross_entropy(model(batch.x), batch.y)
+        loss.backward()
+        hit = moment.epoch == 2 and moment.step == 1
+        return {"loss": loss.detach(), "loss_others": torch.tensor(bad if hit else 1.0)}
+
+    with pytest.raises(FloatingPointError, match=r"supernet: loss_others is (nan|inf) in epoch 3; lower supernet\.lr"):
+        train(data, stage, model, step=step)
+    state = stage.load()
+    assert state is not None and state["epoch"] == 2
+    assert list(stage.metrics.frame()["epoch"]) == [1, 2]
+
+
+def test_mode_is_training_in_every_epoch(data: Data) -> None:
+    model, modes = make_model(), []
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        modes.append(model.training)
+        loss = F.cross_entropy(model(batch.x), batch.y)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def evaluate() -> dict[str, float]:
+        model.eval()
+        return {}
+
+    train(data, None, model, step=step, evaluate=evaluate)
+    assert all(modes)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch", "field"),
+    [(0, 16, "epochs"), (-1, 16, "epochs"), (1, 1, "batch_size"), (1, 0, "batch_size"), (1, 10_000, "batch_size")],
+)
+def test_no_time_or_no_images_is_refused(data: Data, epochs: int, batch: int, field: str) -> None:
+    with pytest.raises(SettingError, match=f"^retrain.{field}="):
+        check_epochs("retrain", epochs, batch, data.train)

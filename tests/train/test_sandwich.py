@@ -1,0 +1,392 @@
+"""The sandwich step against static networks, and the training of a supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import nas_kd
+from nas_kd.data import Batch, Data, load_data
+from nas_kd.distill import Classification
+from nas_kd.errors import SettingError
+from nas_kd.losses import adaptive_alpha_divergence, kl_divergence
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch, ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.supernet import Supernet
+from nas_kd.train import sandwich
+from nas_kd.train.loop import Moment
+from nas_kd.train.sandwich import divergence_of, evaluate_archs, sandwich_archs, sandwich_step, train_supernet
+
+TASK = Classification(smoothing=0.1)
+MOBILE = ElasticSpace(
+    "mobile",
+    ConvStem(8, act="silu"),
+    (
+        MBStage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expands=(1, 3), act="silu"),
+        MBStage(widths=(16, 24), depths=(1, 2), kernels=(3, 7), expands=(2, 3), stride=2, act="hardswish"),
+    ),
+    LinearHead(20, "silu"),
+    resolution=10,
+)
+
+
+def spaces() -> list[ElasticSpace]:
+    return [nas_kd.load_space("digits"), nas_kd.load_space("resnet_cifar"), MOBILE]
+
+
+def make(space: ElasticSpace, in_chans: int = 3) -> Supernet:
+    torch.manual_seed(0)
+    net = Supernet(space, num_classes=6, in_chans=in_chans)
+    for parameter in net.parameters():  # residual branches begin at zero, which would hide their gradients
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, 0.8, 0.3)
+    return net
+
+
+def batch_for(space: ElasticSpace, count: int = 8) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, space.resolution, space.resolution, generator=g), torch.arange(count) % 6
+
+
+def archs_of(net: Supernet, random: int = 2, step: int = 0) -> list[Arch]:
+    return sandwich_archs(net, random, 0, Moment(0, step, 0.0))
+
+
+def gradients(net: Supernet) -> dict[str, Tensor]:
+    return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in net.named_parameters()}
+
+
+def sandwiched(net: Supernet, archs: list[Arch], **changed: Any) -> dict[str, Tensor]:
+    x, y = batch_for(net.space)
+    net.zero_grad(set_to_none=True)
+    settings = {"task": TASK, "divergence": adaptive_alpha_divergence} | changed
+    return sandwich_step(net, x, y, archs, **settings)
+
+
+def scattered(net: Supernet, archs: list[Arch], divergence: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Add up the gradients of the static networks, each where its weights lie in the shared tensors."""
+    x, y = batch_for(net.space)
+    total = {key: torch.zeros_like(p) for key, p in net.named_parameters()}
+    teacher = None
+    for arch in archs:
+        student = net.extract(arch)
+        logits = student(x)
+        if teacher is None:
+            teacher = logits.detach()
+            loss = F.cross_entropy(logits, y, label_smoothing=0.1)
+        else:
+            loss = divergence(logits, teacher)
+        loss.backward()
+        for key, parameter in student.named_parameters():
+            there = total[key]
+            for dim, size in enumerate(parameter.shape):
+                start = (there.shape[dim] - size) // 2 if dim > 1 else 0
+                there = there.narrow(dim, start, size)
+            there += parameter.grad
+    return total
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+@pytest.mark.parametrize("divergence", [adaptive_alpha_divergence, kl_divergence])
+def test_gradient_is_the_sum_of_the_static_networks(space: ElasticSpace, divergence: Any) -> None:
+    net = make(space)
+    for step in range(2):
+        archs = archs_of(net, step=step)
+        sandwiched(net, archs, divergence=divergence)
+        wanted = scattered(net, archs, divergence)
+        for key, gradient in gradients(net).items():
+            if key == "head.fc.weight":  # a product of other strides, which the BLAS may add up otherwise
+                torch.testing.assert_close(gradient, wanted[key], rtol=1e-6, atol=1e-6)
+            else:
+                assert torch.equal(gradient, wanted[key]), key
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+def test_weights_that_no_subnet_uses_get_no_gradient(space: ElasticSpace) -> None:
+    net = make(space)
+    small = [space.smallest(), space.smallest()]  # even the first is not the largest here
+    sandwiched(net, small)
+    used = {k: p.shape for k, p in net.extract(small[0]).named_parameters()}
+    for key, parameter in net.named_parameters():
+        if key not in used:
+            assert parameter.grad is None, key
+            continue
+        inside = torch.zeros_like(parameter, dtype=torch.bool)
+        there = inside
+        for dim, size in enumerate(used[key]):
+            there = there.narrow(dim, (there.shape[dim] - size) // 2 if dim > 1 else 0, size)
+        there.fill_(True)
+        assert parameter.grad is not None and not parameter.grad[~inside].any(), key
+    assert any(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda s: s.name)
+def test_distillation_sends_nothing_through_the_largest(space: ElasticSpace) -> None:
+    """What the smallest cannot reach has the gradient of the labels alone, to the bit."""
+    net = make(space)
+    sandwiched(net, [space.largest()])
+    alone = gradients(net)
+    sandwiched(net, [space.largest(), space.smallest(), space.smallest()])
+    together = gradients(net)
+    used = {k: p.shape for k, p in net.extract(space.smallest()).named_parameters()}
+    checked = 0
+    for key, gradient in together.items():
+        beyond = torch.ones_like(gradient, dtype=torch.bool)
+        if key in used:
+            there = beyond
+            for dim, size in enumerate(used[key]):
+                there = there.narrow(dim, (there.shape[dim] - size) // 2 if dim > 1 else 0, size)
+            there.fill_(False)
+        assert torch.equal(gradient[beyond], alone[key][beyond]), key
+        checked += int(beyond.sum())
+    assert checked > sum(p.numel() for p in net.parameters()) // 2
+
+
+def test_the_others_get_detached_logits_and_no_labels() -> None:
+    net, seen = make(MOBILE), []
+
+    def watching(student: Tensor, teacher: Tensor) -> Tensor:
+        seen.append((student, teacher))
+        return kl_divergence(student, teacher)
+
+    archs = archs_of(net)
+    sandwiched(net, archs, divergence=watching)
+    x, _ = batch_for(MOBILE)
+    assert len(seen) == 3 and not any(teacher.requires_grad for _, teacher in seen)
+    for (student, teacher), arch in zip(seen, archs[1:], strict=True):
+        assert torch.equal(teacher, net(x, archs[0])) and torch.equal(student, net(x, arch))
+    others = gradients(net)
+    # other labels change the largest's gradient only
+    x, y = batch_for(MOBILE)
+    net.zero_grad(set_to_none=True)
+    sandwich_step(net, x, (y + 1) % 6, archs, task=TASK, divergence=kl_divergence)
+    relabelled = gradients(net)
+    net.zero_grad(set_to_none=True)
+    for labels, sign in ((y, 1.0), ((y + 1) % 6, -1.0)):
+        (sign * TASK.loss(net(x, archs[0]), labels)).backward()
+    for key, difference in gradients(net).items():
+        torch.testing.assert_close(others[key] - relabelled[key], difference, rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize("random", [0, 1, 2])
+def test_sum_is_mean_times_the_number_of_subnets(random: int) -> None:
+    net = make(MOBILE)
+    archs = archs_of(net, random)
+    total = sandwiched(net, archs, reduction="sum")
+    added = gradients(net)
+    mean = sandwiched(net, archs, reduction="mean")
+    count = 2 + random
+    for key, gradient in gradients(net).items():
+        torch.testing.assert_close(gradient * count, added[key], rtol=2e-5, atol=1e-7)
+        if count in (2, 4):  # a power of two scales to the bit
+            assert torch.equal(gradient * count, added[key]), key
+    torch.testing.assert_close(mean["loss"] * count, total["loss"])
+    for part in ("loss_largest", "loss_others"):
+        assert torch.equal(mean[part], total[part])
+
+
+def test_parts_are_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = make(MOBILE)
+    archs = archs_of(net)
+    parts = sandwiched(net, archs)
+    x, y = batch_for(MOBILE)
+    logits = [net(x, arch).detach() for arch in archs]
+    largest = F.cross_entropy(logits[0], y, label_smoothing=0.1)
+    smooth = F.one_hot(y, 6) * 0.9 + 0.1 / 6  # a tenth over all classes, the right one too
+    torch.testing.assert_close(largest, -(smooth * logits[0].log_softmax(1)).sum(1).mean())
+    others = torch.stack([adaptive_alpha_divergence(s, logits[0]) for s in logits[1:]])
+    torch.testing.assert_close(parts["loss_largest"], largest)
+    torch.testing.assert_close(parts["loss_others"], others.mean())
+    torch.testing.assert_close(parts["loss"], largest + others.sum())
+    assert not any(value.requires_grad for value in parts.values())
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_a_teacher_teaches_the_largest(weight: float) -> None:
+    net = make(MOBILE)
+    archs = archs_of(net)
+    x, y = batch_for(MOBILE)
+    target = torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
+    parts = sandwiched(net, archs, target=target, teacher_weight=weight, divergence=kl_divergence)
+    logits = net(x, archs[0])
+    wanted = (1 - weight) * TASK.loss(logits, y) + weight * kl_divergence(logits, target)
+    torch.testing.assert_close(parts["loss_largest"], wanted.detach())
+    torch.testing.assert_close(parts["loss_others"], sandwiched(net, archs, divergence=kl_divergence)["loss_others"])
+
+
+@pytest.mark.parametrize("how", [{"dropout": 0.5}, {"drop_path": 0.5}])
+def test_only_the_largest_is_regularised(how: dict[str, float]) -> None:
+    net, seen = make(MOBILE), []
+
+    def watching(student: Tensor, teacher: Tensor) -> Tensor:
+        seen.append((student.detach(), teacher))
+        return kl_divergence(student, teacher)
+
+    archs = archs_of(net)
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        sandwiched(net, archs, divergence=watching, **how)
+    first, second, again = seen[:3], seen[3:6], seen[6:]
+    x, _ = batch_for(MOBILE)
+    for index, arch in enumerate(archs[1:]):
+        assert torch.equal(first[index][0], second[index][0])
+        assert torch.equal(first[index][0], net(x, arch))
+        assert not torch.equal(first[index][1], second[index][1])
+        assert torch.equal(first[index][1], again[index][1])
+
+
+def test_archs_of_a_step_are_a_function_of_seed_and_moment() -> None:
+    net = make(MOBILE)
+    one = sandwich_archs(net, 3, 7, Moment(1, 2, 0.5))
+    assert one[:2] == [MOBILE.largest(), MOBILE.smallest()] and len(one) == 5
+    assert one == sandwich_archs(net, 3, 7, Moment(1, 2, 0.9))
+    other = [(8, Moment(1, 2, 0.5)), (7, Moment(2, 2, 0.5)), (7, Moment(1, 3, 0.5))]
+    assert all(one[2:] != sandwich_archs(net, 3, *arguments)[2:] for arguments in other)
+    drawn = {a for step in range(200) for a in sandwich_archs(net, 1, 0, Moment(0, step, 0.0))[2:]}
+    assert len(drawn) > 150
+
+
+def test_divergence_by_name() -> None:
+    s, t = torch.randn(2, 5, 4)
+    assert torch.equal(divergence_of("kl")(s, t), kl_divergence(s, t))
+    assert torch.equal(divergence_of("alpha")(s, t), adaptive_alpha_divergence(s, t))
+    unclipped = divergence_of("alpha", "unclipped")(9 * s, t)
+    assert torch.equal(unclipped, adaptive_alpha_divergence(9 * s, t, choose="unclipped"))
+    with pytest.raises(SettingError, match="supernet.divergence='js'"):
+        divergence_of("js")
+
+
+def test_bf16_gradients_point_the_same_way() -> None:
+    net, runtime = make(MOBILE), Runtime("cpu", "bf16-mixed")
+    archs = archs_of(net)
+    sandwiched(net, archs)
+    exact = torch.cat([g.flatten() for g in gradients(net).values()])
+    parts = sandwiched(net, archs, autocast=runtime.autocast())  # one context for several subnets
+    rough = torch.cat([g.flatten() for g in gradients(net).values()])
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in parts.values())
+    assert F.cosine_similarity(exact, rough, dim=0) > 0.99
+
+
+# ---- training ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits", subset=400)
+
+
+def digits_net(data: Data) -> Supernet:
+    torch.manual_seed(3)
+    return Supernet(nas_kd.load_space("digits"), data.num_classes, data.in_chans)
+
+
+def short(net: Supernet, data: Data, **changed: Any) -> Supernet:
+    settings = {"epochs": 2, "batch_size": 64, "seed": 1, "runtime": Runtime("cpu"), "ema": 0.5, "dropout": 0.1}
+    return train_supernet(net, data, **settings | changed)
+
+
+def test_training_is_repeated_to_the_bit_and_resumed(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = short(digits_net(data), data, run=tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    calls, real = [0], sandwich.sandwich_archs
+
+    def killing(*arguments: Any) -> list[Arch]:
+        calls[0] += 1
+        if calls[0] == data.train.steps(64) + 3:
+            raise Killed
+        return real(*arguments)
+
+    monkeypatch.setattr(sandwich, "sandwich_archs", killing)
+    with pytest.raises(Killed):
+        short(digits_net(data), data, run=tmp_path / "killed")
+    monkeypatch.setattr(sandwich, "sandwich_archs", real)
+    again = short(digits_net(data), data, run=tmp_path / "killed")
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    for file in ("metrics.csv", "weights.safetensors", "stage.json"):
+        assert (tmp_path / "whole/supernet" / file).read_bytes() == (tmp_path / "killed/supernet" / file).read_bytes()
+
+    # the finished stage is read, not trained, and refuses other settings by name
+    monkeypatch.setattr(sandwich, "fit", None)
+    torch.manual_seed(99)
+    read = short(Supernet(whole.space, data.num_classes, data.in_chans), data, run=tmp_path / "whole")
+    assert all(torch.equal(value, read.state_dict()[key]) for key, value in whole.state_dict().items())
+    with pytest.raises(SettingError, match=r"supernet\.lr"):
+        short(digits_net(data), data, run=tmp_path / "whole", lr=0.2)
+
+
+def test_training_teaches(data: Data, tmp_path: Path) -> None:
+    net = short(digits_net(data), data, run=tmp_path, epochs=8, batch_size=16, random_subnets=1, ema=0.0, dropout=0.0)
+    frame = pd.read_csv(tmp_path / "supernet" / "metrics.csv")
+    assert {"loss", "loss_largest", "loss_others", "accuracy_largest", "accuracy_smallest"} <= set(frame.columns)
+    assert frame["loss_largest"].iloc[-1] < 0.6 * frame["loss_largest"].iloc[0]
+    space = net.space
+    largest, middle, smallest = evaluate_archs(net, [space.largest(), space.sample(0), space.smallest()], data, TASK)
+    assert largest > 0.8 and largest >= smallest and middle > 0.4 and smallest > 0.2
+
+
+def test_evaluation_is_of_the_calibrated_subnet(data: Data) -> None:
+    net = digits_net(data).eval()
+    arch = net.space.sample(2)
+    (found,) = evaluate_archs(net, [arch], data, TASK, images=10, calibration=64, batch_size=16)
+    assert not net.training
+    (norm,) = nas_kd.calibrate(net, data.train.clean(16, limit=64), [arch])
+    hits = [(net(b.x, arch, norm).argmax(1) == b.y) for b in data.rate.clean(16, limit=10)]
+    assert found == pytest.approx(float(torch.cat(hits).float().mean()))
+
+
+def test_a_teachers_targets_are_used(data: Data) -> None:
+    asked = []
+
+    def source(batch: Batch) -> Tensor:
+        asked.append(len(batch.y))
+        return F.one_hot(batch.y, 10).float() * 4
+
+    net = short(digits_net(data), data, teacher=source, teacher_weight=0.5, epochs=1)
+    assert asked == [64] * data.train.steps(64)
+    alone = short(digits_net(data), data, teacher=source, teacher_weight=0.0, epochs=1)
+    assert len(asked) == data.train.steps(64)  # not asked when it does not count
+    assert not torch.equal(net.head.fc.weight, alone.head.fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"epochs": 0}, r"supernet\.epochs"),
+        ({"batch_size": 1}, r"supernet\.batch_size"),
+        ({"batch_size": 10_000}, r"supernet\.batch_size"),
+        ({"random_subnets": -1}, r"supernet\.random_subnets"),
+        ({"reduction": "max"}, r"supernet\.reduction"),
+        ({"teacher_weight": 0.5}, r"supernet\.teacher_weight"),
+        ({"teacher_weight": 1.5}, r"supernet\.teacher_weight"),
+        ({"divergence": "js"}, r"supernet\.divergence"),
+        ({"choose": "both"}, r"supernet\.choose"),
+        ({"lr": 0.0}, "lr"),
+        ({"schedule": "exponential"}, "final_lr"),
+        ({"dropout": 1.0}, r"supernet\.dropout"),
+        ({"drop_path": 1.0}, r"supernet\.drop_path"),
+        ({"ema": -0.1}, r"supernet\.ema"),
+        ({"momentum": 1.0}, r"supernet\.momentum"),
+        ({"weight_decay": -1e-4}, r"supernet\.weight_decay"),
+        ({"clip_grad": -1.0}, r"supernet\.clip_grad"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(
+    data: Data, tmp_path: Path, settings: dict[str, Any], field: str
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(SettingError, match=f"^{field}="):
+        short(digits_net(data), data, run=run, **settings)
+    assert not (run / "supernet").exists()
