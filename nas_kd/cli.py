@@ -21,7 +21,7 @@ from nas_kd.runtime import CALM_THREADS
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-# command -> (function of nas_kd.verbs.pipeline, whether it needs a teacher with weights, help)
+# command -> (function of nas_kd.verbs.commands, whether it needs a teacher with weights, help)
 COMMANDS = {
     "run": ("run_pipeline", True, "do everything in order, skipping what is done"),
     "describe": (
@@ -86,9 +86,9 @@ def _command(arguments: list[str]) -> int:
         return 0
     if teaches:
         config.teacher.need_weights()
-    from nas_kd.verbs import pipeline  # torch and timm come with it
+    from nas_kd.verbs import commands  # torch and timm come with it
 
-    getattr(pipeline, function)(config)
+    getattr(commands, function)(config)
     return 0
 
 

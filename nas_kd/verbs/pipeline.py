@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nas_kd.config import Config
 from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification, Distiller
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json, read_json
+from nas_kd.files import read_json
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.run import Run
-from nas_kd.runtime import Progress, Runtime, seed_for, seeded
+from nas_kd.runtime import Progress, Runtime, seeded
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache, describe_taps, load_teacher
+from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.retrain import teacher_logits
@@ -194,131 +191,3 @@ class Pipeline:
                 raise SettingError(f"{name}.batch_size", batch, legal)
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
         self.run.record_config(self.config.to_yaml())  # last, so that another experiment's stays as it was
-
-
-def stage_describe(config: Config) -> None:
-    """Print the size and the costs of the space, and whether the budget is feasible."""
-    space = load_space(config.space)
-    settings = asdict(config.data)
-    data = load_data(settings.pop("train"), **settings)
-    for line in describe(space, data, config):
-        print(line)
-
-
-def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
-    """Word what is known of a space and a budget before anything is trained."""
-    cost: dict[str, Any] = {
-        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes
-    }  # fmt: skip
-    drawn = [space.cost(space.sample(seed_for("describe", index)), **cost) for index in range(1000)]
-    ends = {"smallest": space.cost(space.smallest(), **cost), "largest": space.cost(space.largest(), **cost)}
-    median = [int(np.median([c[i] for c in drawn])) for i in range(2)]
-    stages = ", ".join(f"{stage.size} candidates" for stage in space.stages)
-    lines = [
-        f"space: {space.name}, {space.size:,} archs, {len(space.stages)} stages ({stages})",
-        *(f"  {name}: {c.macs:,} MACs, {c.params:,} params" for name, c in ends.items()),
-        f"  median of 1,000 random archs: {median[0]:,} MACs, {median[1]:,} params",
-    ]
-    caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
-    for index, name in enumerate(("macs", "params")):
-        if name in caps:
-            share = np.mean([c[index] <= caps[name] for c in drawn])
-            low, high = ends["smallest"][index], ends["largest"][index]
-            lines.append(
-                f"budget: at most {caps[name]:,} {name} ({100 * caps[name] / high:.0f}% of the largest); feasible"
-                f" from {low:,} ({100 * low / high:.0f}%); {100 * share:.0f}% of random archs keep it"
-            )
-    return lines
-
-
-@contextmanager
-def _opened(config: Config) -> Iterator[Pipeline]:
-    """Open a run for one command alone, with every mistake found that can be found now."""
-    pipeline = Pipeline(config)
-    with pipeline.run.locked():
-        pipeline.check()
-        yield pipeline
-
-
-def stage_teacher(config: Config) -> None:
-    """Train or fine-tune the teacher."""
-    if not config.teacher.epochs:
-        legal = "an integer of at least 1 for this command"
-        raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
-    with _opened(config) as pipeline:
-        pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.teacher}")
-
-
-def stage_supernet(config: Config) -> None:
-    """Train the supernet."""
-    with _opened(config) as pipeline:
-        pipeline.run.say(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
-
-
-def stage_blockwise(config: Config) -> None:
-    """Rate every candidate of every stage against the teacher."""
-    with _opened(config) as pipeline:
-        _say_taps(pipeline)
-        rows = ", ".join(str(len(table)) for table in pipeline.tables)
-        pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
-
-
-def _say_taps(pipeline: Pipeline) -> None:
-    for line in describe_taps(pipeline.teacher.taps or ()):
-        pipeline.run.say(line)
-    taps = [
-        {
-            "stage": number, "teacher_path": tap.path, "teacher_channels": tap.channels,
-            "teacher_size": tap.size, "student_size": tap.student_size,
-        }
-        for number, tap in enumerate(pipeline.teacher.taps or (), 1)
-    ]  # fmt: skip
-    (pipeline.run.path / "teacher").mkdir(exist_ok=True)
-    atomic_json(pipeline.run.path / "teacher" / "stages.json", taps)
-
-
-def stage_search(config: Config) -> None:
-    """Find the best architecture within the budget."""
-    with _opened(config) as pipeline:
-        best = pipeline.result.best
-        total = pipeline.space.cost(best, **pipeline.cost)
-        pipeline.run.say(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
-
-
-def stage_retrain(config: Config) -> None:
-    """Retrain the found student and those it is compared with."""
-    from nas_kd.verbs.students import retrain_students
-
-    with _opened(config) as pipeline:
-        retrain_students(pipeline)
-
-
-def stage_report(config: Config) -> None:
-    """Write the report of a run and print its table."""
-    from nas_kd.analyse import report
-
-    assert config.run is not None
-    path = report(config.run)
-    print(f"report: {path}")
-
-
-def run_pipeline(config: Config) -> None:
-    """Do everything in order, skipping what is done, and end with the table of results."""
-    from nas_kd.verbs.students import print_table, retrain_students
-
-    with _opened(config) as pipeline:
-        for line in describe(pipeline.space, pipeline.data, config):
-            pipeline.run.say(line)
-        steps: list[tuple[str, Callable[[], Any]]] = [
-            ("teacher", lambda: _say_taps(pipeline)),
-            ("teacher's answers", lambda: pipeline.cache),
-            ("supernet", lambda: pipeline.supernet),
-            ("blockwise", lambda: pipeline.tables),
-            ("search", lambda: pipeline.result),
-            ("retrain", lambda: retrain_students(pipeline)),
-        ]
-        for number, (name, step) in enumerate(steps, 1):
-            pipeline.run.say(f"[{number}/{len(steps)}] {name}")
-            step()
-        stage_report(config)
-        print_table(pipeline)
