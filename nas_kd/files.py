@@ -8,7 +8,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,20 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def clear_parts(paths: Iterable[Path]) -> None:
+    """Delete what a kill in the middle of an atomic write left: hidden .tmp and .old files and folders.
+
+    Args:
+        paths: files and folders; others than those stay.
+    """
+    for path in paths:
+        if path.name.startswith(".") and path.suffix in (".tmp", ".old"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def atomic_json(path: str | Path, value: Any) -> None:

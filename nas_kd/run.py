@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd import __version__
 from nas_kd.errors import SettingError
-from nas_kd.files import CsvLog, atomic_json, atomic_write, on_disk, plain, read_json
+from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_json
 from nas_kd.progress import in_worker, spoken
 from nas_kd.stage import Stage
 
@@ -183,7 +183,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands from working in the folder meanwhile; a kill frees it.
+        """Keep other commands from working in the folder meanwhile, and clear what a killed one left.
 
         Raises:
             SettingError: another command is working in the folder.
@@ -201,6 +201,7 @@ class Run:
                 raise SettingError(
                     "run", str(self.path), legal, "wait for it, or use another --run"
                 ) from error
+            clear_parts(list(self.path.rglob(".*")))
             yield
 
 

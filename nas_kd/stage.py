@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
-from nas_kd.files import CsvLog, atomic_json, atomic_write, on_disk, plain, read_frame, read_json
+from nas_kd.files import (
+    CsvLog,
+    atomic_json,
+    atomic_write,
+    clear_parts,
+    on_disk,
+    plain,
+    read_frame,
+    read_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +56,7 @@ class Stage:
             with on_disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             atomic_json(self._file, self._state)
-        for left in self.folder.glob(".*.tmp"):  # of a killed atomic_write
-            left.unlink(missing_ok=True)
+        clear_parts(self.folder.iterdir())
         self.metrics = CsvLog(self.folder / "metrics.csv")
 
     def _refuse_changes(self, old: dict[str, Any], new: dict[str, Any]) -> None:
