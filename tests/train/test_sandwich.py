@@ -328,7 +328,7 @@ def test_training_is_repeated_to_the_bit_and_resumed(
 
 
 def test_training_teaches(data: Data, tmp_path: Path) -> None:
-    net = short(digits_net(data), data, run=tmp_path, epochs=8, batch_size=16, random_subnets=1, ema=0.0, dropout=0.0)
+    net = short(digits_net(data), data, run=tmp_path, epochs=6, batch_size=16, random_subnets=1, ema=0.0, dropout=0.0)
     frame = pd.read_csv(tmp_path / "supernet" / "metrics.csv")
     assert {"loss", "loss_largest", "loss_others", "accuracy_largest", "accuracy_smallest"} <= set(frame.columns)
     assert frame["loss_largest"].iloc[-1] < 0.6 * frame["loss_largest"].iloc[0]
