@@ -279,7 +279,7 @@ def test_bf16_gradients_point_the_same_way() -> None:
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return load_data("digits", subset=400)
+    return load_data("digits", subset=400, rate=80)
 
 
 def digits_net(data: Data) -> Supernet:
@@ -331,10 +331,10 @@ def test_training_teaches(data: Data, tmp_path: Path) -> None:
     net = short(digits_net(data), data, run=tmp_path, epochs=6, batch_size=16, random_subnets=1, ema=0.0, dropout=0.0)
     frame = pd.read_csv(tmp_path / "supernet" / "metrics.csv")
     assert {"loss", "loss_largest", "loss_others", "accuracy_largest", "accuracy_smallest"} <= set(frame.columns)
-    assert frame["loss_largest"].iloc[-1] < 0.6 * frame["loss_largest"].iloc[0]
+    assert frame["loss_largest"].iloc[-1] < 0.8 * frame["loss_largest"].iloc[0]
     space = net.space
     largest, middle, smallest = evaluate_archs(net, [space.largest(), space.sample(0), space.smallest()], data, TASK)
-    assert largest > 0.8 and largest >= smallest and middle > 0.4 and smallest > 0.2
+    assert largest > 0.5 and min(middle, smallest) > 0.3 and largest > smallest - 0.05  # chance is 0.1
 
 
 def test_evaluation_is_of_the_calibrated_subnet(data: Data) -> None:
