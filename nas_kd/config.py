@@ -50,6 +50,12 @@ class DataConfig:
     """decoded images are kept in memory up to this many GiB, else decoded at every use"""
     download: bool = False
     """allow a timm data set to be downloaded"""
+    root: str = "~/.cache/nas_kd"
+    """folder of torch/ and hfds/ data sets"""
+    train_split: str = "train"
+    """name of the training split of such a data set"""
+    test_split: str = "validation"
+    """name of the test split of such a data set"""
 
     def __post_init__(self) -> None:
         share("data", self, "rate", "select")
@@ -189,8 +195,6 @@ class BlockwiseConfig:
     """fair (every choice of every layer equally often) or uniform"""
     paths: int = 4
     """paths a stage and step"""
-    score: str = "nmse"
-    """nmse: squared error over the variance of the teacher's feature, additive over stages"""
     rate_images: int | None = None
     """images of the rate split that candidates are scored on; null takes all"""
     calibration_images: int = 512
@@ -199,11 +203,10 @@ class BlockwiseConfig:
     """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
 
     def __post_init__(self) -> None:
-        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "rate_images")
-        positive("blockwise", self, "calibration_images", "max_rows")
+        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows")
+        number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
         word("blockwise.init", self.init, ("supernet", "scratch"))
         word("blockwise.sampling", self.sampling, ("fair", "uniform"))
-        word("blockwise.score", self.score, ("nmse",))
 
 
 @dataclass(frozen=True)

@@ -131,11 +131,11 @@ def read_json(path: Path) -> Any:
         Its value.
 
     Raises:
-        SettingError: the file is damaged.
+        SettingError: the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text())
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, FileNotFoundError) as error:  # also UnicodeDecodeError
         mend = f"delete {path.parent} and give the same command again"
         raise SettingError("run", str(path), "the JSON that nas_kd wrote", mend) from error
 
@@ -253,6 +253,9 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 
     Returns:
         Its rows.
+
+    Raises:
+        SettingError: the file is damaged.
     """
     import pandas as pd
 
@@ -260,6 +263,11 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if not path.exists() or not path.stat().st_size:
         return pd.DataFrame()
     text = {"key": str}  # an arch's key may be all digits
-    if tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1):
-        return pd.read_csv(path, dtype=text)  # its only converter is exact, and asking for one is deprecated
-    return pd.read_csv(path, dtype=text, float_precision="round_trip")
+    # from 3.1 on the only converter is exact, and asking for one is deprecated
+    new = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
+    exact: dict[str, Any] = {} if new else {"float_precision": "round_trip"}
+    try:
+        return pd.read_csv(path, dtype=text, **exact)
+    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
+        mend = f"delete {path.parent} and give the same command again"
+        raise SettingError("run", str(path), "the table that nas_kd wrote", mend) from error

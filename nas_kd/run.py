@@ -101,6 +101,11 @@ class Run:
         """
         atomic_write(self.path / "config.yaml", text)
 
+    def config_text(self) -> str | None:
+        """Return config.yaml; None before it is recorded."""
+        path = self.path / "config.yaml"
+        return path.read_text() if path.exists() else None
+
     def record_space(self, space: Mapping[str, Any]) -> None:
         """Keep the search space as space.json.
 
@@ -110,20 +115,31 @@ class Run:
         Raises:
             SettingError: the run was made in another space.
         """
-        path = self.path / "space.json"
-        given = plain(space)
+        self._record("space", self.path / "space.json", plain(space))
+
+    def record_teacher(self, teacher: Mapping[str, Any]) -> None:
+        """Keep which network teaches as teacher/teacher.json.
+
+        Args:
+            teacher: its name and fingerprint.
+
+        Raises:
+            SettingError: another network taught in this run.
+        """
+        with on_disk(self.path):
+            (self.path / "teacher").mkdir(exist_ok=True)
+        self._record("teacher", self.path / "teacher" / "teacher.json", plain(teacher))
+
+    def _record(self, what: str, path: Path, given: dict[str, Any]) -> None:
+        """Keep a description, or refuse another than the one kept."""
         if not path.exists():
             atomic_json(path, given)
             return
         old = read_json(path)
         changed = [key for key in {**old, **given} if old.get(key) != given.get(key)]
         if changed:
-            raise SettingError(
-                "space",
-                given.get("name"),
-                f"the space of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})",
-                "use another --run",
-            )
+            legal = f"the {what} of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})"
+            raise SettingError(what, given.get("name"), legal, "use another --run")
 
     def record_data(self, frame: pd.DataFrame) -> None:
         """Keep the list of images, labels and splits as data.csv.

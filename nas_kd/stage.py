@@ -67,7 +67,8 @@ class Stage:
         was = ", ".join(f"{key}={old[key]!r}" if key in old else f"no {key}" for key in changed)
         now = ", ".join(f"{key}={new[key]!r}" if key in new else f"no {key}" for key in changed)
         first = self.name.split("/")[0]
-        later = ORDER[ORDER.index(first) + 1 :] if first in ORDER else ()
+        # what comes after a search is filed by arch and stays valid whatever is searched for
+        later = ORDER[ORDER.index(first) + 1 :] if first in ORDER[: ORDER.index("search")] else ()
         after = [self.run.path / name for name in later]
         stale = [str(folder) for folder in (self.folder, *after) if folder.exists()]
         raise SettingError(
@@ -117,12 +118,19 @@ class Stage:
         atomic_write(self.folder / name, frame.to_csv(index=False))
 
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Read a table of this stage exactly as it was written; an absent one is empty.
+        """Read a table of this stage exactly as it was written; an absent one is empty before the stage ends.
 
         Args:
             name: file name.
+
+        Raises:
+            SettingError: the file is damaged, or missing in a finished stage.
         """
-        return read_frame(self.folder / name)
+        path = self.folder / name
+        if self.done and not path.exists():
+            mend = f"delete {self.folder} and give the same command again"
+            raise SettingError("run", str(path), "the table of a finished stage", mend)
+        return read_frame(path)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the trainer's state to last.pt; a kill meanwhile leaves the previous one.

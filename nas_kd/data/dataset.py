@@ -34,6 +34,10 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
     view: Tensor
 
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its images and labels on a device."""
+        return self._replace(x=self.x.to(device, non_blocking=True), y=self.y.to(device, non_blocking=True))
+
 
 @dataclass(frozen=True, eq=False)
 class Augment:
@@ -50,6 +54,14 @@ class Augment:
     flip: bool
     views: ViewTable | None
     auto: AutoAugment | None
+
+    @property
+    def settings(self) -> dict[str, int | bool | str | None]:
+        """The settings it comes from, by the names that users write."""
+        return {
+            "data.pad": self.pad, "data.flip": self.flip, "data.views": len(self.views) if self.views else 0,
+            "data.augment": self.auto.policy if self.auto else None,
+        }  # fmt: skip
 
 
 class Split:
@@ -220,6 +232,11 @@ class Data:
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    @property
+    def augmentation(self) -> dict[str, int | bool | str | None]:
+        """How training images are changed, which the fingerprint does not cover, by the settings' names."""
+        return self.train.augment.settings if self.train.augment else {}
 
     @property
     def splits(self) -> tuple[Split, Split, Split, Split]:

@@ -58,7 +58,7 @@ def load_data(
         rate: images that architectures are rated on, as a share of the training images (0 <= float < 1) or
             a count (int).
         select: images that the last choice is made on, likewise.
-        seed: of the splits.
+        seed: of the splits and of the views.
         resolution: pixels a side; None takes the images' own when they agree.
         subset: use only so many training images, divided over the classes.
         views: crop-and-flip views an image, which a teacher's answers can be cached for; 0 or None draws
@@ -101,7 +101,7 @@ def load_data(
     if pad > size:
         raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "leave it out")
     auto = AutoAugment(augment, mean, size) if augment else None
-    table = ViewTable(len(rows["train"]), pad, flip, views) if views and auto is None else None
+    table = ViewTable(len(rows["train"]), pad, flip, views, seed) if views and auto is None else None
 
     def split(name: str, source: Source, at: NDArray[np.int64], place: Tensor, store: Pixels) -> Split:
         labels, names = torch.from_numpy(source.labels[at]), [source.names[i] for i in at]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
+from nas_kd.teacher.taps import pool_to
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch
@@ -54,7 +55,13 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor | Output:
-        return self._forward(batch.x)
+        out: Tensor | Output = self._forward(batch.x)
+        taps = getattr(self.teacher, "taps", None) if self.features else None
+        if taps is None or not isinstance(out, Output):
+            return out
+        sizes = [tap.student_size for tap in taps]  # where the teacher's map is larger, it is averaged
+        stages, pre = ([pool_to(x, n) for x, n in zip(xs, sizes, strict=True)] for xs in (out.stages, out.pre))
+        return out._replace(stages=stages, pre=pre)
 
 
 class CachedTeacher:

@@ -82,7 +82,8 @@ def rate_blockwise(
             "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps], "seed": seed,
             "supernet": weights_hash(net) if init == "supernet" else None,
         }  # fmt: skip
-        facts |= {f"blockwise.{key}": value for key, value in settings.items()} | dict(inputs or {})
+        facts |= {f"blockwise.{key}": value for key, value in settings.items()}
+        facts |= data.augmentation | dict(inputs or {})
         stage = run.stage("blockwise", facts)
         if stage.done:
             return [stage.read_frame(f"stage_{number}.csv") for number in range(1, len(taps) + 1)]

@@ -40,7 +40,7 @@ class SubnetScorer:
         self.calibration = [batch.x.to(runtime.device) for batch in calibration]
         rating = list(data.rate.clean(batch_size, limit=rate_images))
         self.images = [batch.x.to(runtime.device) for batch in rating]
-        self.labels = torch.cat([batch.y for batch in rating])
+        self.labels = torch.cat([batch.y.cpu() for batch in rating])
         self.targets = teacher_logits[torch.cat([batch.index for batch in rating])]
 
     @torch.no_grad()

@@ -48,7 +48,7 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
     Args:
         tables: one table a stage.
         columns: columns that are needed; a row that is not finite in one of them, in its score or in its
-            widths is dropped.
+            widths is dropped, and so is one whose score is of fewer ``images`` than the others'.
 
     Returns:
         The rows of each stage, and how many rows were dropped in all.
@@ -72,7 +72,11 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
         known = [name for name in ("score", "in_width", "out_width") if name in table]
         wanted = list(dict.fromkeys([*columns, *known]))
         values = {name: _floats(table[name], f"{where}.{name}") for name in wanted}
-        keep = np.flatnonzero(np.logical_and.reduce([np.isfinite(v) for v in values.values()]))
+        usable = np.logical_and.reduce([np.isfinite(v) for v in values.values()])
+        if "images" in table:  # successive halving leaves early losers with scores of fewer images
+            rated = table["images"].to_numpy()
+            usable &= rated == rated.max()
+        keep = np.flatnonzero(usable)
         if not len(keep):
             legal = "at least one row without NaN"
             raise SettingError(where, f"{len(table)} rows", legal, "rate the stage again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -23,10 +24,15 @@ def _module(name: str) -> ModuleType:
     if path.suffix == ".py":
         if not path.is_file():
             raise SettingError("space", name, "the path of an existing .py file", "check the path")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(f"nas_kd_space_{path.stem}", path)
         assert spec is not None and spec.loader is not None  # a .py path always has both
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        sys.modules[spec.name] = module  # dataclasses in the file look their module up
+        try:
+            spec.loader.exec_module(module)
+        except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+            legal = f"a .py file that runs ({type(error).__name__}: {error})"
+            raise SettingError("space", name, legal, "mend the file") from error
         return module
     if name not in (names := space_names()):
         legal = "a module of search_spaces or the path of a .py file with a SPACE"

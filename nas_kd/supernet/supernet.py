@@ -22,10 +22,16 @@ class Supernet(nn.Module):
         space: the space.
         num_classes: classes of the head.
         in_chans: channels of the input image.
+        seed: seed of the weights; the global generator is not touched.
     """
 
-    def __init__(self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3, seed: int = 0) -> None:
         super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(space, num_classes, in_chans)
+
+    def _build(self, space: ElasticSpace, num_classes: int, in_chans: int) -> None:
         self.space, self.num_classes, self.in_chans = space, num_classes, in_chans
         self.stem = ElasticStem(in_chans, space.stem.width, space.stem.stride, space.stem.act)
         self.stages = nn.ModuleList(
@@ -106,4 +112,6 @@ class Supernet(nn.Module):
                 if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
                     module.running_mean.copy_(norm[name][0])
                     module.running_var.copy_(norm[name][1])  # type: ignore[union-attr]
+        if any(p.ndim == 4 and not p.is_contiguous() for p in self.parameters()):
+            student.to(memory_format=torch.channels_last)  # the same kernels, or the last bits differ
         return student.train(self.training)

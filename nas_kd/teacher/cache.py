@@ -45,6 +45,9 @@ class ViewCache:
         self._splits: dict[str, Tensor] = {}
         self._source: tuple[Teacher, Data, int] | None = None
 
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return ViewCache.load, (self.folder,)  # a worker maps the file; pickling would copy all of it
+
     @property
     def teacher(self) -> Teacher | None:
         """The teacher it was opened with, which runs where the cache cannot serve; None after `load`."""

@@ -137,6 +137,7 @@ class Teacher:
         return self._reader.read(x)
 
     def _normalised(self, x: Tensor) -> Tensor:
+        x = x.to(next(self._module.parameters()).device)  # data may live elsewhere than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 
     def bind(self, data: Data) -> Teacher:

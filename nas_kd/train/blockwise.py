@@ -73,8 +73,7 @@ class Blockwise(nn.Module):
         self.space = space = net.space
         self.sizes = [tap.student_size for tap in taps]
         if init == "scratch":
-            seeded(seed, "init", "blockwise")
-            net = Supernet(space, net.num_classes, net.in_chans)
+            net = Supernet(space, net.num_classes, net.in_chans, seed=seed_for(seed, "init", "blockwise"))
         self.stem, self.stages = deepcopy(net.stem), deepcopy(net.stages)
         self.inputs, self.outputs = nn.ModuleList(), nn.ModuleList()
         for index, (stage, tap) in enumerate(zip(space.stages, taps, strict=True)):

@@ -106,6 +106,7 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
+                batch = batch.to(runtime.device)
                 parts = step(batch, Moment(epoch, index, (epoch * steps + index) / (epochs * steps)))
                 if clip > 0.0:
                     torch.nn.utils.clip_grad_value_((p for g in optimizer.param_groups for p in g["params"]), clip)

@@ -46,7 +46,7 @@ class Schedule:
 
     Args:
         lr: peak learning rate.
-        warmup_epochs: epochs (or a fraction) of linear warm-up from 0.
+        warmup_epochs: epochs (or a fraction) of linear warm-up from 0; at most half of a training.
         kind: ``cosine`` or ``exponential``.
         final: share of the peak at which the rate stays constant in the end, 0 to 1; the exponential needs
             more than 0.
@@ -81,7 +81,7 @@ class Schedule:
             The rate. The cosine reaches ``final`` at the end; the exponential falls so that it would reach a
             tenth of ``final`` there and so stays constant at ``final`` for the last part.
         """
-        warmup = self.warmup_epochs * steps_per_epoch
+        warmup = min(self.warmup_epochs, epochs / 2) * steps_per_epoch
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
         share = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)  # 0 to 1

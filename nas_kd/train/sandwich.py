@@ -124,11 +124,13 @@ def evaluate_archs(
     Returns:
         One metric an arch, 0 to 1.
     """
-    norms = calibrate(net, data.train.clean(batch_size, limit=calibration), archs)
+    device = net.head.fc.weight.device
+    images_of = (batch.x.to(device) for batch in data.train.clean(batch_size, limit=calibration))
+    norms = calibrate(net, images_of, archs)
     training = net.training
     net.eval()
     hits, seen = [0.0] * len(archs), 0
-    for batch in data.rate.clean(batch_size, limit=images):
+    for batch in (batch.to(device) for batch in data.rate.clean(batch_size, limit=images)):
         seen += len(batch.y)
         for index, (arch, norm) in enumerate(zip(archs, norms, strict=True)):
             hits[index] += task.metric(net(batch.x, arch, norm), batch.y) * len(batch.y)
@@ -206,7 +208,9 @@ def train_supernet(
     run = Run.of(run)
     stage = None
     if run is not None:
-        facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed} | (inputs or {})
+        facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed}
+        facts |= {"start": weights_hash(net)}
+        facts |= data.augmentation | (inputs or {})
         if source is not None:
             facts["teacher"] = str(getattr(source, "fingerprint", type(source).__name__))
         stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})

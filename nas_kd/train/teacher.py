@@ -62,7 +62,7 @@ def train_teacher(
             "model": name, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
             "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "smoothing": smoothing,
         }  # fmt: skip
-        facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed}
+        facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
         stage = run.stage("teacher", facts | {f"teacher.{key}": value for key, value in settings.items()})
     if stage is None or not stage.done:
         train_network(

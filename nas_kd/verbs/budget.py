@@ -79,6 +79,7 @@ class Budget:
         if self.run is not None:
             known = read_frame(self.run.path / "latency.csv")
             if len(known):
+                known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
                 self._measured.update(zip(known["key"], known["median_ms"].astype(float), strict=True))
         least = self.latency(self.space.smallest())
         if least > self.max_latency_ms:

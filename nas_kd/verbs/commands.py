@@ -60,8 +60,14 @@ def _opened(config: Config) -> Iterator[Pipeline]:
     """Open a run for one command alone, with every mistake found that can be found now."""
     pipeline = Pipeline(config)
     with pipeline.run.locked():
+        kept = pipeline.run.config_text()
         pipeline.check()
-        yield pipeline
+        try:
+            yield pipeline
+        except SettingError:
+            if kept is not None and kept != pipeline.run.config_text():
+                pipeline.run.record_config(kept)  # refused settings are not those of the run
+            raise
 
 
 def stage_teacher(config: Config) -> None:
@@ -70,7 +76,7 @@ def stage_teacher(config: Config) -> None:
         legal = "an integer of at least 1 for this command"
         raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
     with _opened(config) as pipeline:
-        pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.teacher}")
+        pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}")
 
 
 def stage_supernet(config: Config) -> None:
@@ -83,6 +89,7 @@ def stage_blockwise(config: Config) -> None:
     """Rate every candidate of every stage against the teacher."""
     with _opened(config) as pipeline:
         _say_taps(pipeline)
+        _rate(pipeline)
         rows = ", ".join(str(len(table)) for table in pipeline.tables)
         pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
 
@@ -90,6 +97,11 @@ def stage_blockwise(config: Config) -> None:
 def _say_taps(pipeline: Pipeline) -> None:
     for line in describe_taps(pipeline.teacher.taps or ()):
         pipeline.run.say(line)
+
+
+def _rate(pipeline: Pipeline) -> None:
+    """Rate the stages, and keep which layers of the teacher they were rated against."""
+    assert pipeline.tables  # raises when they were rated against others
     taps = [
         {
             "stage": number, "teacher_path": tap.path, "teacher_channels": tap.channels,
@@ -97,7 +109,6 @@ def _say_taps(pipeline: Pipeline) -> None:
         }
         for number, tap in enumerate(pipeline.teacher.taps or (), 1)
     ]  # fmt: skip
-    (pipeline.run.path / "teacher").mkdir(exist_ok=True)
     atomic_json(pipeline.run.path / "teacher" / "stages.json", taps)
 
 
@@ -131,7 +142,7 @@ def run_pipeline(config: Config) -> None:
             ("teacher", lambda: _say_taps(pipeline)),
             ("teacher's answers", lambda: pipeline.cache),
             ("supernet", lambda: pipeline.supernet),
-            ("blockwise", lambda: pipeline.tables),
+            ("blockwise", lambda: _rate(pipeline)),
             ("search", lambda: pipeline.result),
             ("retrain", lambda: retrain_students(pipeline)),
         ]

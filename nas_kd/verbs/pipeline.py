@@ -10,18 +10,19 @@ import pandas as pd
 
 from nas_kd.config import Config
 from nas_kd.data import Data, load_data
-from nas_kd.distill import Classification, Distiller
+from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.run import Run
-from nas_kd.runtime import Progress, Runtime, seeded
+from nas_kd.runtime import Runtime, seed_for
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train import train_supernet, train_teacher
+from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
-from nas_kd.verbs.retrain import teacher_logits
+from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
 from nas_kd.verbs.search import SearchResult, search
 
 
@@ -82,10 +83,11 @@ class Pipeline:
         return Budget(self.space, self.cost, self.caps, latency, self.runtime.device, self.run)
 
     @cached_property
-    def teacher(self) -> Teacher:
-        """The teacher, trained first when the settings say so, bound to the data, its taps chosen."""
+    def unmatched(self) -> Teacher:
+        """The teacher, trained first when the settings say so, bound to the data, perhaps without taps."""
         settings = self.config.teacher
         if settings.epochs:
+            assert self._untrained  # raises now when a name in teacher.stages is wrong
             teacher = train_teacher(
                 settings.model, self.data, run=self.run, epochs=settings.epochs, batch_size=settings.batch_size,
                 lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
@@ -99,26 +101,43 @@ class Pipeline:
                 mean=settings.mean, std=settings.std, resolution=self.data.resolution,
             )  # fmt: skip
         teacher = teacher.to(self.runtime.device).bind(self.data)
-        teacher.match(self.space, self.data.resolution)
+        self.run.record_teacher({"name": teacher.name, "fingerprint": teacher.fingerprint})
         return teacher
+
+    @cached_property
+    def _untrained(self) -> Teacher:
+        """The network that will be trained to be the teacher, to find mistakes before that."""
+        settings = self.config.teacher
+        return load_teacher(
+            settings.model, num_classes=self.data.num_classes, in_chans=self.data.in_chans,
+            stages=settings.stages, resolution=self.data.resolution,
+        ).bind(self.data)  # fmt: skip
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher with a tap for each stage of the space."""
+        if self.config.teacher.epochs:
+            self._untrained.match(self.space, self.data.resolution)  # before hours of training
+        self.unmatched.match(self.space, self.data.resolution)
+        return self.unmatched
 
     @cached_property
     def cache(self) -> ViewCache | Teacher:
         """The teacher's answers on every cached view; the live teacher where views cannot be cached."""
-        if self.data.train.views is None:
-            self.run.say("the teacher answers live: this augmentation has no fixed views to cache")
-            return self.teacher
-        folder = self.run.path / "teacher" / "cache"
-        todo = ViewCache.todo(folder, self.teacher, self.data)
-        with Progress("teacher's answers", todo, unit="images", run=self.run) as progress:
-            return ViewCache.open(folder, self.teacher, self.data, progress=progress)
+        return stored_answers(self.teacher, self.data, self.run)
+
+    @property
+    def teaching(self) -> ViewCache | Teacher:
+        """What teaches the students: the stored answers, or the live teacher where features are wanted."""
+        method = checked_method(self.config.retrain.method, Classification(), self.data.num_classes)
+        return self.teacher if method.needs - LOGITS_ONLY else self.cache
 
     @cached_property
     def supernet(self) -> Supernet:
         """The in-place distilled supernet, trained when it is not yet."""
         settings = asdict(self.config.supernet)
-        seeded(self.config.seed, "init", "supernet")
-        net = Supernet(self.space, self.data.num_classes, self.data.in_chans)
+        start = seed_for(self.config.seed, "init", "supernet")
+        net = Supernet(self.space, self.data.num_classes, self.data.in_chans, seed=start)
         return train_supernet(
             net, self.data, run=self.run, task=Classification(settings.pop("smoothing")),
             teacher=self.cache if settings["teacher_weight"] > 0.0 else None,
@@ -129,7 +148,6 @@ class Pipeline:
     def tables(self) -> list[pd.DataFrame]:
         """The blockwise ratings, made when they are not yet."""
         settings = asdict(self.config.blockwise)
-        settings.pop("score")  # there is one score so far
         return rate_blockwise(
             self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
             **settings,
@@ -152,7 +170,7 @@ class Pipeline:
         """The search's result, made when it is not yet."""
         settings, training = self.config.search, self.training
         return search(
-            self.supernet, self.cache, self.data, self.tables, max_macs=settings.max_macs,
+            self.supernet, self.teacher, self.data, self.tables, max_macs=settings.max_macs,
             max_params=settings.max_params, max_latency_ms=settings.max_latency_ms,
             trials=settings.trials, sampler=settings.sampler, top=settings.top, epochs=settings.epochs,
             calibration_images=settings.calibration_images,
@@ -177,13 +195,25 @@ class Pipeline:
         names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "clip_grad")
         return {name: getattr(self.config.retrain, name) for name in names}
 
+    def _check_method(self) -> None:
+        method = self.config.retrain.method
+        try:
+            checked_method(method, Classification(), self.data.num_classes)
+        except SettingError as error:
+            raise SettingError("retrain.method", method, error.legal, error.mend) from error
+
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.
 
         Raises:
             SettingError: naming the first one.
         """
-        Distiller(self.config.retrain.method)
+        self._check_method()
+        for name, least in (("rate", 2), ("select", 1)):
+            if len(getattr(self.data, name)) < least:
+                legal = f"a share that holds at least {least} images of train"
+                given = getattr(self.config.data, name)
+                raise SettingError(f"data.{name}", given, legal, f"use data.{name}=0.05")
         for name in ("supernet", "blockwise", "retrain"):
             batch = getattr(self.config, name).batch_size
             if batch > len(self.data.train):

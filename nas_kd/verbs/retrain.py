@@ -15,13 +15,13 @@ from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.nn import StaticNet
 from nas_kd.run import Run
-from nas_kd.runtime import Runtime, seeded
+from nas_kd.runtime import Progress, Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace, count_layers
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import LOGITS_ONLY, measure, train_network
-from nas_kd.train.weights import save_weights, weights_hash
+from nas_kd.train.weights import weights_hash
 
 Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
 
@@ -90,8 +90,9 @@ def retrain(
     """
     runtime = runtime or Runtime()
     task = task or Classification(smoothing=0.0)
+    run = Run.of(run)
     check_epochs("retrain", epochs, batch_size, data.train)
-    distiller = Distiller(method, task)
+    distiller = checked_method(method, task, data.num_classes)
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -102,27 +103,31 @@ def retrain(
             network = supernet.extract(model)
     else:
         network = model
+        factory, factory_kwargs = _factory(network, data, factory, factory_kwargs, needed=run is not None)
     needs_teacher = bool(distiller.needs - {"labels"})
     if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
     for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
         if isinstance(item, Teacher):
             item.bind(data)
-    source = target_source(teacher, features=bool(distiller.needs - LOGITS_ONLY)) if needs_teacher else None
-    run = Run.of(run)
+    features = bool(distiller.needs - LOGITS_ONLY)
+    if isinstance(teacher, Teacher) and not features:
+        teacher = stored_answers(teacher, data, run)
+    source = target_source(teacher, features=features) if needs_teacher else None
     stage = None
     if run is not None:
-        key = key or (arch.key if arch is not None else f"{type(network).__name__}-{weights_hash(network)}")
+        key = key or (arch.key if arch is not None else type(network).__name__)
         settings = {
             "method": repr(method) if not isinstance(method, str) else method, "epochs": epochs,
             "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-            "warmup_epochs": warmup_epochs, "clip_grad": clip_grad,
+            "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "smoothing": task.smoothing, "test": test,
         }  # fmt: skip
         facts: dict[str, Any] = {
             "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
             "teacher": fingerprint(source) if needs_teacher else None,
         }  # fmt: skip
-        facts |= {f"retrain.{name}": value for name, value in settings.items()} | dict(inputs or {})
+        facts |= {f"retrain.{name}": value for name, value in settings.items()}
+        facts |= data.augmentation | dict(inputs or {})
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
             return load_student(stage.folder / "student")
@@ -135,7 +140,7 @@ def retrain(
     network.eval()
     metrics: dict[str, float] = {}
     for name in ("select", "test") if test else ("select",):
-        logits = teacher_logits(teacher, name, data, runtime) if needs_teacher else None
+        logits = teacher_logits(teacher, name, data, runtime)
         found = measure(network, getattr(data, name), task, runtime, logits)
         metrics |= {f"{name}_{what}": value for what, value in found.items()}
     info = student_info(
@@ -143,13 +148,70 @@ def retrain(
     )
     network.info = info  # type: ignore[assignment]
     if stage is not None:
-        if isinstance(network, StaticNet) or factory is not None:
-            save_student(network, stage.folder / "student", info=info)
-        else:
-            save_weights(network, stage.folder / "weights.safetensors")
+        save_student(network, stage.folder / "student", info=info)
         stage.finish(metrics | {"network": key, "seed": seed, "params": info["params"]})
         (stage.folder / "last.pt").unlink(missing_ok=True)
     return network
+
+
+def checked_method(method: Method, task: Classification, classes: int) -> Distiller:
+    """Make a method's loss and refuse what cannot teach these classes.
+
+    Args:
+        method: name, list or recipe.
+        task: gives the label loss.
+        classes: number of classes.
+
+    Returns:
+        The loss.
+
+    Raises:
+        SettingError: the method is unknown, or standardises logits of two classes: those are always the same.
+    """
+    distiller = Distiller(method, task)
+    names = {term.name for phase in distiller.recipe.phases for term in phase.terms}
+    if classes == 2 and "kd_ls" in names:
+        legal = "a method that teaches two classes; two standardised logits are always +1 and -1"
+        raise SettingError("retrain.method", "kd_ls", legal, "use retrain.method=kd")
+    return distiller
+
+
+def _factory(
+    network: nn.Module, data: Data, factory: str | None, kwargs: Mapping[str, Any] | None, *, needed: bool
+) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Return what rebuilds a module for its student folder; timm's models say it themselves."""
+    if factory is not None or isinstance(network, StaticNet):
+        return factory, kwargs
+    architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
+    if architecture:
+        return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
+    if needed:
+        legal = "package.module:callable that builds this network, so that its student folder loads anywhere"
+        raise SettingError("factory", None, legal, "pass factory= and factory_kwargs=, or leave run= out")
+    return None, None
+
+
+def stored_answers(teacher: Teacher | ViewCache, data: Data, run: Run | None) -> Teacher | ViewCache:
+    """Return a teacher's answers on every cached view, computed once a run; else the teacher itself.
+
+    Args:
+        teacher: the teacher.
+        data: the data.
+        run: keeps the answers in ``teacher/cache``; None keeps nothing, so the teacher answers live.
+
+    Returns:
+        The cache, or the teacher where the augmentation has no fixed views.
+    """
+    if isinstance(teacher, ViewCache) or run is None:
+        return teacher
+    teacher.bind(data)
+    if data.train.views is None:
+        run.say("the teacher answers live: this augmentation has no fixed views to cache")
+        return teacher
+    folder = run.path / "teacher" / "cache"
+    todo = ViewCache.todo(folder, teacher, data)
+    with Progress("teacher's answers", todo, unit="images", run=run) as progress:
+        return ViewCache.open(folder, teacher, data, progress=progress)
 
 
 def fingerprint(teacher: object) -> str:
@@ -161,6 +223,10 @@ def teacher_logits(teacher: object, split: str, data: Data, runtime: Runtime) ->
     """Return a teacher's (N, C) logits on a whole split, or None when the source cannot give them."""
     if isinstance(teacher, ViewCache):
         return teacher.split_logits(split)
+    if isinstance(teacher, list | tuple):  # the mean of their probabilities, as TeacherEnsemble gives
+        each = [teacher_logits(item, split, data, runtime) for item in teacher]
+        known = [logits.log_softmax(1) for logits in each if logits is not None]
+        return torch.logsumexp(torch.stack(known), 0) if known and len(known) == len(each) else None
     if isinstance(teacher, LiveTeacher):
         teacher = teacher.teacher
     if isinstance(teacher, Teacher):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
+from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
 from nas_kd.rate.halving import full_rows
 from nas_kd.rate.subnet import SubnetScorer
@@ -21,10 +22,11 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
+from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.finalists import controls, entrants, short_training
 from nas_kd.verbs.refine import EVALUATED, score_subnets
-from nas_kd.verbs.retrain import fingerprint, teacher_logits
+from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,12 @@ def search(
     Raises:
         SettingError: the budget is unreadable or infeasible, or the run was made with other settings.
     """
+    if not isinstance(teacher, Teacher | ViewCache):
+        legal = "one nas_kd Teacher, or the ViewCache of its answers"
+        raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
+    answers = stored_answers(teacher, data, run)
+    features = bool(checked_method(method, Classification(), data.num_classes).needs - LOGITS_ONLY)
     caps = caps_of(space, data, max_macs, max_params)
     budget = Budget(space, cost_settings(data), caps, max_latency_ms, runtime.device, run)
     tables = [full_rows(table) for table in tables]
@@ -122,8 +129,8 @@ def search(
         stage = run.stage(folder, facts)
         if stage.done:
             return load_search(stage, space)
-    targets = teacher_logits(teacher, "rate", data, runtime)
-    assert targets is not None  # a Teacher and a ViewCache always give them
+    targets = teacher_logits(answers, "rate", data, runtime)
+    assert targets is not None  # of the two that are allowed
     exact = exact_front(tables, budget="macs")
     if stage is not None:
         stage.write_frame("front.csv", exact)
@@ -136,8 +143,8 @@ def search(
         tables, exact, budget, scorer, extra, trials=trials, sampler=sampler, seed=seed, stage=stage
     )
     decided = short_training(
-        entrants(rows, top), archs, teacher, data, space, epochs=epochs, method=method, seed=seed, run=run,
-        folder=folder, workers=workers, runtime=runtime, training=dict(training or {}),
+        entrants(rows, top), archs, teacher if features else answers, data, space, epochs=epochs, method=method,
+        seed=seed, run=run, folder=folder, workers=workers, runtime=runtime, training=dict(training or {}),
     )  # fmt: skip
     order = decided.sort_values(["select_accuracy", "select_agreement", "kl"], ascending=[False, False, True])
     winner = archs[str(order["key"].iloc[0])]

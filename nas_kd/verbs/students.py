@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.distill import Classification
-from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, atomic_write, read_frame
 from nas_kd.runtime import Progress, run_jobs, seed_for
 from nas_kd.space import Arch
@@ -19,7 +18,7 @@ from nas_kd.verbs.retrain import teacher_logits
 if TYPE_CHECKING:
     from nas_kd.verbs.pipeline import Pipeline
 
-DRAWS = 100_000
+DRAWS = 20_000
 
 
 def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
@@ -31,10 +30,7 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
     Returns:
         One row a role (role, key, label, macs, params and the scores from before retraining), and the archs by
         key. The random students have the found one's MACs up to ``retrain.band``, keep the budget and differ
-        from each other and from the found one.
-
-    Raises:
-        SettingError: there are not enough random archs of these MACs.
+        from each other and from the found one; there are fewer where hardly any arch is that size.
     """
     settings, space, found = pipeline.config.retrain, pipeline.space, pipeline.result.best
     macs = space.cost(found, **pipeline.cost).macs
@@ -43,12 +39,12 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         if len(archs) == settings.random_students + 1:
             break
         arch = space.sample(seed_for(pipeline.config.seed, "random student", draw))
-        near = abs(space.cost(arch, **pipeline.cost).macs - macs) <= settings.band * macs
-        if near and arch not in archs.values() and pipeline.budget.fits(arch):
+        close = abs(space.cost(arch, **pipeline.cost).macs - macs) <= settings.band * macs
+        if close and arch not in archs.values() and pipeline.budget.fits(arch):
             archs[f"random_{len(archs)}"] = arch
     else:
-        legal = f"a band that holds {settings.random_students} random archs besides the found one ({macs:,} MACs)"
-        raise SettingError("retrain.band", settings.band, legal, "widen retrain.band")
+        near = f"within {100 * settings.band:g} % of the found student's {macs:,} MACs"
+        pipeline.run.say(f"only {len(archs) - 1} of {settings.random_students} random students: few archs are {near}")
     largest = controls(pipeline.tables, pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
     additive, scorer = additive_score(space, pipeline.tables), pipeline.scorer
@@ -72,19 +68,21 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     settings, run, folder = pipeline.config.retrain, pipeline.run, pipeline.search_folder
     students, archs = choose_students(pipeline)
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
-    cache = pipeline.cache
+    teacher = pipeline.teaching
+    if isinstance(teacher, ViewCache):
+        teacher.split_logits("test")  # while the teacher is at hand: the processes have the stored answers only
     supernet = pipeline.supernet if settings.init == "supernet" else None
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     jobs: list[dict[str, Any]] = [
         {
-            "model": archs[key], "teacher": cache, "data": pipeline.data, "space": pipeline.space,
+            "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
             "supernet": supernet, "run": run.path, "method": settings.method, "epochs": settings.epochs,
             "seed": seed, "runtime": pipeline.runtime,
         } | pipeline.training
         for key, seed in pairs
     ]  # fmt: skip
     # a live teacher would be copied into every process, and one GPU serves one training at a time
-    parallel = isinstance(cache, ViewCache) and pipeline.runtime.device.type == "cpu"
+    parallel = isinstance(teacher, ViewCache) and pipeline.runtime.device.type == "cpu"
     workers = pipeline.config.workers if parallel else 1
     with Progress("retrain", len(jobs), unit="students", run=run) as progress:
         metrics = dict(zip(pairs, run_jobs(trained_metrics, jobs, workers=workers, progress=progress), strict=True))
@@ -130,9 +128,10 @@ def print_table(pipeline: Pipeline) -> None:
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for row in frame.to_dict("records"):
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
+        agreement = row["agreement_mean_percent"]
         table.add_row(
             str(row["role"]), str(row["arch"]), f"{row['macs']:,}", f"{row['params']:,}",
-            f"{row['accuracy_mean_percent']:.2f}{spread}", f"{row['agreement_mean_percent']:.2f}",
+            f"{row['accuracy_mean_percent']:.2f}{spread}", "-" if agreement != agreement else f"{agreement:.2f}",
             str(row["seeds"]), str(row["folder"]) if isinstance(row["folder"], str) else "",
         )  # fmt: skip
     console = Console(width=None if Console().is_terminal else 140)
