@@ -104,6 +104,9 @@ class TeacherConfig:
         share("teacher", self, "momentum", "smoothing")
         if self.epochs:
             warmup("teacher", self.warmup_epochs, self.epochs)
+            if self.mean is not None or self.std is not None:
+                legal = "null for a teacher that is trained here: it sees the data's own normalisation"
+                raise SettingError("teacher.mean", self.mean, legal, "leave out teacher.mean and teacher.std")
 
     def need_weights(self) -> None:
         """Refuse a teacher that would be left with random weights.

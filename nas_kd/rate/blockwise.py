@@ -74,20 +74,19 @@ def rate_blockwise(
         "calibration_images": calibration_images, "max_rows": max_rows,
     }  # fmt: skip
     taps = teacher.bind(data).match(net.space, data.resolution)
-    run = Run.of(run)
+    run, runtime = Run.of(run), runtime or Runtime()
     stage = None
     if run is not None:
         facts: dict[str, Any] = {
             "space": net.space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint,
             "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps], "seed": seed,
-            "supernet": weights_hash(net) if init == "supernet" else None,
+            "supernet": weights_hash(net) if init == "supernet" else None, "precision": runtime.precision,
         }  # fmt: skip
         facts |= {f"blockwise.{key}": value for key, value in settings.items()}
         facts |= data.augmentation | dict(inputs or {})
         stage = run.stage("blockwise", facts)
         if stage.done:
             return [stage.read_frame(f"stage_{number}.csv") for number in range(1, len(taps) + 1)]
-    runtime = runtime or Runtime()
     teacher.to(runtime.device)
     model = Blockwise(net, taps, init=init, seed=seed).to(runtime.device)
     calibration = gather(model, teacher, data.train.clean(BATCH, limit=calibration_images), runtime)

@@ -205,11 +205,11 @@ def train_supernet(
     source = target_source(teacher) if teacher_weight > 0.0 else None
     loss = divergence_of(divergence, choose)
     plan = Schedule(lr, warmup_epochs, schedule, final_lr)
-    run = Run.of(run)
+    run, runtime = Run.of(run), runtime or Runtime()
     stage = None
     if run is not None:
         facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed}
-        facts |= {"start": weights_hash(net)}
+        facts |= {"start": weights_hash(net), "precision": runtime.precision}
         facts |= data.augmentation | (inputs or {})
         if source is not None:
             facts["teacher"] = str(getattr(source, "fingerprint", type(source).__name__))
@@ -217,7 +217,6 @@ def train_supernet(
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors")
             return net
-    runtime = runtime or Runtime()
     place(net, runtime).train()
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from nas_kd.train.weights import load_weights, weights_hash
 
 def train_teacher(
     model: str | nn.Module, data: Data, *, run: Run | str | None = None, epochs: int = 20,
-    batch_size: int = 64, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4,
+    batch_size: int = 64, lr: float = 0.05, momentum: float = 0.9, weight_decay: float = 5e-4,
     warmup_epochs: float = 1.0, smoothing: float = 0.0, checkpoint: str | None = None,
     pretrained: bool = False, stages: list[str] | None = None, seed: int = 0,
     runtime: Runtime | None = None,
@@ -63,6 +63,7 @@ def train_teacher(
             "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "smoothing": smoothing,
         }  # fmt: skip
         facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
+        facts |= {"precision": runtime.precision}
         stage = run.stage("teacher", facts | {f"teacher.{key}": value for key, value in settings.items()})
     if stage is None or not stage.done:
         train_network(

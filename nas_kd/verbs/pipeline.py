@@ -50,17 +50,14 @@ class Pipeline:
 
     @cached_property
     def space(self) -> ElasticSpace:
-        """The search space, recorded in the run."""
-        space = load_space(self.config.space)
-        self.run.record_space(space.describe())
-        return space
+        """The search space."""
+        return load_space(self.config.space)
 
     @cached_property
     def data(self) -> Data:
-        """The data set, recorded in the run."""
+        """The data set."""
         settings = asdict(self.config.data)
         data = load_data(settings.pop("train"), device=str(self.runtime.device), **settings)
-        self.run.record_data(data.frame())
         sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
         shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
         self.run.say(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
@@ -220,4 +217,20 @@ class Pipeline:
                 legal = f"at most {len(self.data.train)}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, legal)
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
+        self.run.record_space(self.space.describe())
+        self._record_data()
         self.run.record_config(self.config.to_yaml())  # last, so that another experiment's stays as it was
+
+    def _record_data(self) -> None:
+        try:
+            self.run.record_data(self.data.frame())
+        except SettingError as error:  # say which setting it was, where a setting it was
+            import yaml
+
+            kept, now = yaml.safe_load(self.run.config_text() or "{}").get("data", {}), asdict(self.config.data)
+            changed = [name for name in now if name in kept and kept[name] != now[name]]
+            if not changed:
+                raise
+            names = ", ".join(f"data.{name}" for name in changed)
+            legal = ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
+            raise SettingError(names, ", ".join(str(now[name]) for name in changed), legal, error.mend) from error

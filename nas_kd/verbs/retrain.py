@@ -124,7 +124,7 @@ def retrain(
         }  # fmt: skip
         facts: dict[str, Any] = {
             "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
-            "teacher": fingerprint(source) if needs_teacher else None,
+            "teacher": fingerprint(source) if needs_teacher else None, "precision": runtime.precision,
         }  # fmt: skip
         facts |= {f"retrain.{name}": value for name, value in settings.items()}
         facts |= data.augmentation | dict(inputs or {})

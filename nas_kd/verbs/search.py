@@ -124,6 +124,7 @@ def search(
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "teacher": fingerprint(teacher),
             "supernet": weights_hash(net), "tables": tables_hash(tables), "seed": seed,
+            "precision": runtime.precision,
         }  # fmt: skip
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
         stage = run.stage(folder, facts)
