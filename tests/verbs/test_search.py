@@ -1,0 +1,242 @@
+"""The search follows its scores, keeps its budget, and lets a short training decide among the best and controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nas_kd import search
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.runtime import Runtime, seed_for
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher
+from nas_kd.verbs.budget import Budget, caps_of
+from nas_kd.verbs.finalists import controls, entrants
+
+VERB = import_module("nas_kd.verbs.search")  # as an attribute of the package it is the function
+Tables = list[pd.DataFrame]
+SHORT = {"batch_size": 16, "lr": 0.1, "warmup_epochs": 0.25}
+
+
+def chain_score(space: ElasticSpace, tables: Tables, arch: Arch) -> float:
+    """Add up an arch's rows by hand."""
+    total, width = 0.0, space.stem.width
+    for table, code, candidate in zip(tables, space.encode([arch])[0], arch.stages, strict=True):
+        row = table[(table["in_width"] == width) & (table["candidate"] == code)]
+        total, width = total + float(row["score"].iloc[0]), candidate.width
+    return total
+
+
+@pytest.mark.parametrize(("macs", "params"), [("50%", None), (None, "40%"), ("70%", "50%"), (None, None)])
+def test_caps_and_controls_against_the_whole_space(
+    macs: str | None, params: str | None, space: ElasticSpace, data: Data, cost: dict[str, int], tables: Tables
+) -> None:
+    caps = caps_of(space, data, macs, params)
+    largest = space.cost(space.largest(), **cost)
+    for name, share in (("macs", macs), ("params", params)):
+        wanted = None if share is None else getattr(largest, name) * int(share[:-1]) // 100
+        assert caps.get(name) == wanted
+    found = controls(tables, Budget(space, cost, caps), seed=0)
+    within = [c for c in (space.cost(arch, **cost) for arch in space) if _keeps(c, caps)]
+    assert 0 < len(within) <= space.size
+    for role, arch in found.items():
+        assert _keeps(space.cost(arch, **cost), caps), role
+    for name in ("macs", "params"):
+        best = max(getattr(c, name) for c in within)
+        assert getattr(space.cost(found[f"largest_{name}"], **cost), name) >= best * (1 - 2e-4)
+
+
+def _keeps(cost: Any, caps: dict[str, int]) -> bool:
+    return all(getattr(cost, name) <= cap for name, cap in caps.items())
+
+
+def test_a_budget_below_the_smallest_names_it(space: ElasticSpace, data: Data, cost: dict[str, int]) -> None:
+    least = space.cost(space.smallest(), **cost)
+    assert caps_of(space, data, least.macs, least.params) == {"macs": least.macs, "params": least.params}
+    for name, kw in (("macs", (least.macs - 1, None)), ("params", (None, least.params - 1))):
+        with pytest.raises(SettingError, match=f"search.max_{name}=.*{getattr(least, name)}"):
+            caps_of(space, data, *kw)
+
+
+def _trials(count: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = {
+        "number": range(count), "kind": ["warm", "trial", "random", "trial"] * (count // 4), "role": None,
+        "key": [f"k{n}" for n in range(count)], "label": "", "macs": 1, "params": 1,
+        "score": rng.random(count), "kl": rng.random(count), "accuracy": rng.random(count), "agreement": 0.5,
+        "feasible": True,
+    }  # fmt: skip
+    frame = pd.DataFrame(rows)
+    for role, key in (("largest_macs", "big"), ("largest_params", "big"), ("random", str(frame["key"].iloc[3]))):
+        values = {"number": len(frame), "kind": "control", "role": role, "key": key, "kl": 9.0, "score": 9.0}
+        frame = pd.concat([frame, pd.DataFrame([values | {"accuracy": 0.0, "feasible": True}])], ignore_index=True)
+    bad = {"number": len(frame), "kind": "infeasible", "key": "no", "kl": np.nan, "feasible": False}
+    return pd.concat([frame, pd.DataFrame([bad])], ignore_index=True)
+
+
+@pytest.mark.parametrize(("top", "roles"), [
+    (1, ["kl"]), (2, ["kl", "score"]), (3, ["kl", "score", "accuracy"]), (5, ["kl"] * 3 + ["score", "accuracy"]),
+])  # fmt: skip
+def test_entrants_are_the_best_of_each_score_and_the_controls(top: int, roles: list[str]) -> None:
+    rows = _trials(20)
+    chosen = entrants(rows, top)
+    scored = rows[rows["kind"].isin(["warm", "trial", "random"])]
+    assert chosen["role"].tolist()[:top] == roles
+    assert chosen["key"].is_unique and "no" not in set(chosen["key"])
+    assert chosen["key"].iloc[: roles.count("kl")].tolist() == scored.nsmallest(roles.count("kl"), "kl")["key"].tolist()
+    assert {"big", str(rows["key"].iloc[3])} <= set(chosen["key"])
+    assert len(chosen) in (top + 1, top + 2)  # two controls are one arch, and one may be among the best
+
+
+@pytest.fixture
+def run_search(net: Supernet, teacher: Teacher, data: Data, tables: Tables, runtime: Runtime) -> Callable[..., Any]:
+    def call(**changes: Any) -> Any:
+        settings: dict[str, Any] = {
+            "max_macs": "60%", "trials": 24, "top": 2, "epochs": 1, "calibration_images": 32, "training": SHORT,
+            "tables": tables, "runtime": runtime,
+        }  # fmt: skip
+        settings |= changes
+        return search(net, teacher, data, settings.pop("tables"), **settings)
+
+    return call
+
+
+def _no_training(chosen: pd.DataFrame, *rest: Any, **more: Any) -> pd.DataFrame:
+    """Let the proxy's own order decide: every entrant does equally well."""
+    return chosen.assign(select_accuracy=0.5, select_agreement=0.5)
+
+
+class _RandomScorer:
+    """Scores of no meaning, a function of the arch and a seed."""
+
+    seed = 0
+
+    def __init__(self, *rest: Any, **more: Any) -> None: ...
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        kl, accuracy, agreement = np.random.default_rng(seed_for(self.seed, arch.key)).random(3)
+        return {"kl": float(kl), "accuracy": float(accuracy), "agreement": float(agreement)}
+
+
+def test_random_scores_find_another_arch(
+    run_search: Callable[..., Any], tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VERB, "short_training", _no_training)
+    real = run_search()
+    assert real.best.key == run_search().best.key  # by itself it always finds the same
+    monkeypatch.setattr(VERB, "SubnetScorer", _RandomScorer)
+    others = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        drawn = [table.assign(score=rng.random(len(table))) for table in tables]
+        monkeypatch.setattr(_RandomScorer, "seed", seed)
+        found = run_search(tables=drawn)
+        others.append(found.best.key)
+        assert set(found.trials["key"].dropna()) != set(real.trials["key"].dropna())
+    assert sum(key != real.best.key for key in others) >= 3 and len(set(others)) >= 3
+
+
+def test_a_planted_score_is_found(
+    run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With a subnet score that the tables foretell, the search ends at the best of all feasible archs."""
+
+    class Planted(_RandomScorer):
+        def __call__(self, arch: Arch) -> dict[str, float]:
+            return {"kl": chain_score(space, tables, arch), "accuracy": 0.5, "agreement": 0.5}
+
+    monkeypatch.setattr(VERB, "short_training", _no_training)
+    monkeypatch.setattr(VERB, "SubnetScorer", Planted)
+    result = run_search()
+    feasible = [arch for arch in space if space.cost(arch, **cost).macs <= result.caps["macs"]]
+    assert result.best == min(feasible, key=lambda arch: chain_score(space, tables, arch))
+
+
+def test_trials_front_and_result_agree(
+    run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables, tmp_path: Path
+) -> None:
+    result = run_search(run=tmp_path / "run")
+    frame = result.frame()
+    scored = frame[frame["kind"].isin(["warm", "trial", "random"])]
+    assert len(scored) == scored["key"].nunique() == 24 and (scored["macs"] <= result.caps["macs"]).all()
+    by_key = {arch.key: arch for arch in space}
+    for _, row in frame[frame["kl"].notna()].iterrows():
+        arch = by_key[row["key"]]
+        assert (row["macs"], row["params"], row["label"]) == (*space.cost(arch, **cost), arch.label)
+        assert row["score"] == pytest.approx(chain_score(space, tables, arch), rel=1e-12)
+    front = result.front()
+    assert front["macs"].is_monotonic_increasing and (front["kl"].diff()[1:] < 0).all()
+    for _, row in frame[frame["kl"].notna()].iterrows():
+        assert ((front["macs"] <= row["macs"]) & (front["kl"] <= row["kl"])).any()
+    within = result.exact[result.exact["macs"] <= result.caps["macs"]].sort_values("score")
+    warm = frame[frame["kind"] == "warm"]
+    assert warm["score"].tolist() == pytest.approx(within["score"].head(len(warm)).tolist(), rel=1e-12)
+    known = [(chain_score(space, tables, arch), space.cost(arch, **cost).macs) for arch in space]
+    best = [min(score for score, macs in known if macs <= most) for most in result.exact["macs"]]
+    assert result.exact["score"].tolist() == pytest.approx(best, rel=1e-12)
+    # read back from the folder, it is the same result
+    again = run_search(run=tmp_path / "run")
+    assert again.best == result.best and dict(again.caps) == dict(result.caps)
+    for name in ("trials", "top", "exact"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(result, name))
+    stage = json.loads((tmp_path / "run/search/stage.json").read_text())
+    assert stage["done"] and stage["facts"] == {"best": result.best.key, "evaluations": 24}
+    assert result.best.key in set(result.top["key"]) and {"kl", "score"} <= set(result.top["role"])
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "random"])
+def test_a_search_that_was_cut_off_goes_on_with_the_same_proposals(
+    run_search: Callable[..., Any], tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VERB, "short_training", _no_training)
+    whole = run_search(sampler=sampler, run=tmp_path / "whole", trials=40)
+    calls = 0
+    real = VERB.SubnetScorer.__call__
+
+    def fails(self: Any, arch: Arch) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls in (7, 30):
+            raise KeyboardInterrupt
+        return real(self, arch)
+
+    monkeypatch.setattr(VERB.SubnetScorer, "__call__", fails)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_search(sampler=sampler, run=tmp_path / "cut", trials=40)
+    found = run_search(sampler=sampler, run=tmp_path / "cut", trials=40)
+    assert found.best == whole.best
+    one, other = (tmp_path / name / "search/trials.csv" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
+    assert calls == 40 + 3 + 2  # none twice but those that were cut off
+
+
+def test_two_workers_give_the_numbers_of_one(run_search: Callable[..., Any], tmp_path: Path) -> None:
+    for workers in (1, 2):
+        run_search(run=tmp_path / str(workers), workers=workers)
+    files = sorted(p.relative_to(tmp_path / "1") for p in (tmp_path / "1/search").rglob("*") if p.is_file())
+    assert sum(path.name == "metrics.csv" for path in files) >= 3
+    for path, workers in product(files, (1, 2)):
+        if path.name != "study.journal":  # holds times
+            assert (tmp_path / str(workers) / path).read_bytes() == (tmp_path / "1" / path).read_bytes(), path
+
+
+def test_seeds_change_proposals_and_short_trainings(run_search: Callable[..., Any]) -> None:
+    one, same, other = (run_search(seed=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(one.trials, same.trials)
+    pd.testing.assert_frame_equal(one.top, same.top)
+    assert one.trials["key"].tolist() != other.trials["key"].tolist()
+    assert one.trials["kl"].dropna().gt(0).all()
+    both = one.top.merge(other.top, on="key")
+    assert (both["select_accuracy_x"] != both["select_accuracy_y"]).any()
