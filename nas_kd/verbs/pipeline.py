@@ -193,9 +193,9 @@ class Pipeline:
         return {name: getattr(self.config.retrain, name) for name in names}
 
     def _check_method(self) -> None:
-        method = self.config.retrain.method
+        method, classes = self.config.retrain.method, self.data.num_classes
         try:
-            checked_method(method, Classification(), self.data.num_classes)
+            checked_method(method, Classification(), classes)
         except SettingError as error:
             raise SettingError("retrain.method", method, error.legal, error.mend) from error
 

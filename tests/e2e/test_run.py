@@ -115,9 +115,7 @@ def test_the_best_of_the_short_training_wins(made: Made, best: dict[str, object]
     assert best["key"] == order["key"].iloc[0]
 
 
-def test_results_hold_every_role_and_seed(
-    made: Made, results: pd.DataFrame, best: dict[str, object]
-) -> None:
+def test_results_hold_every_role_and_seed(made: Made, results: pd.DataFrame, best: dict[str, object]) -> None:
     assert results.groupby("role")["seed"].apply(list).to_dict() == dict.fromkeys(
         ["found", "random_1", "largest_macs", "largest_params"], [0, 1]
     )
