@@ -168,11 +168,11 @@ def test_help_answers_in_a_second() -> None:
 def test_every_command_is_in_the_help_and_has_its_function(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
-    from nas_kd.verbs import pipeline
+    from nas_kd.verbs import commands
 
     for name, (function, _, _) in COMMANDS.items():
         assert f"  {name} " in text
-        assert not function or callable(getattr(pipeline, function))
+        assert not function or callable(getattr(commands, function))
 
 
 def test_threads_are_calmed_before_torch_loads() -> None:

@@ -102,7 +102,6 @@ def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
         (BlockwiseConfig, "paths", 0),
         (BlockwiseConfig, "init", "random"),
         (BlockwiseConfig, "sampling", "unfair"),
-        (BlockwiseConfig, "score", "mse"),
         (SearchConfig, "trials", 0),
         (SearchConfig, "max_latency_ms", 0.0),
         (SearchConfig, "sampler", "tpee"),
@@ -166,7 +165,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     config = Config(
         run="somewhere",
         seed=7,
-        teacher=TeacherConfig(stages=["layer1", "layer2"], mean=[0.1, 1e-05], epochs=3),
+        teacher=TeacherConfig(stages=["layer1", "layer2"], mean=[0.1, 1e-05], checkpoint="weights.safetensors"),
         search=SearchConfig(max_macs="12M", max_params=5e5, max_latency_ms=1e-3),
     )
     path = tmp_path / "c.yaml"

@@ -84,11 +84,11 @@ def test_exponential_ends_constant() -> None:
     assert until == pytest.approx(share * 100, abs=1.5)
 
 
-def test_warmup_longer_than_the_training_never_divides_by_zero() -> None:
-    plan = Schedule(0.4, 5.0)
-    rates = [plan.at(step, 3, 2) for step in range(6)]
-    assert rates == sorted(rates) and 0 < rates[0] and rates[-1] < 0.4
-    assert Schedule(0.4, 2.0).at(6, 3, 2) == 0.4
+def test_warmup_takes_at_most_half_of_the_training() -> None:
+    rates = [Schedule(0.4, 5.0).at(step, 4, 2) for step in range(8)]
+    assert rates == [Schedule(0.4, 1.0).at(step, 4, 2) for step in range(8)]
+    assert rates[:4] == sorted(rates[:4]) and rates[0] > 0 and max(rates) == rates[4] == 0.4
+    assert rates[4:] == sorted(rates[4:], reverse=True) and rates[-1] < 0.4
 
 
 @pytest.mark.parametrize(
