@@ -121,11 +121,13 @@ def _scalar(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, keys: Sequence[str] = (), spoils: Path | None = None) -> Any:
     """Read a JSON file of a run.
 
     Args:
         path: the file.
+        keys: what the mapping in it must hold.
+        spoils: what must be deleted when it is damaged; None is its folder.
 
     Returns:
         Its value.
@@ -133,11 +135,15 @@ def read_json(path: Path) -> Any:
     Raises:
         SettingError: the file is missing or damaged.
     """
+    mend = f"delete {spoils or path.parent} and give the same command again"
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (ValueError, FileNotFoundError) as error:  # also UnicodeDecodeError
-        mend = f"delete {path.parent} and give the same command again"
         raise SettingError("run", str(path), "the JSON that nas_kd wrote", mend) from error
+    if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
+        legal = f"the JSON that nas_kd wrote, with {', '.join(keys)}"
+        raise SettingError("run", str(path), legal, mend)
+    return value
 
 
 class CsvLog:

@@ -135,7 +135,7 @@ class Run:
         if not path.exists():
             atomic_json(path, given)
             return
-        old = read_json(path)
+        old = read_json(path, spoils=path)
         changed = [key for key in {**old, **given} if old.get(key) != given.get(key)]
         if changed:
             legal = f"the {what} of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})"
@@ -170,7 +170,7 @@ class Run:
             return
         path = self.path / "env.json"
         now = plain({**versions(), **env})
-        old = read_json(path) if path.exists() else {}
+        old = read_json(path, spoils=path) if path.exists() else {}
         changed = [f"{key} {old[key]} -> {now[key]}" for key in now if key in old and old[key] != now[key]]
         if changed:
             began = f"{self.path} began with other versions: {', '.join(changed)}"
@@ -235,7 +235,8 @@ def check_folder(path: Path) -> None:
         raise SettingError("run", str(path), f"{legal} (this is a file)", "use another --run")
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         env = path / "env.json"
-        if not env.is_file() or "nas_kd" not in read_json(env):
+        made = env.is_file() and "nas_kd" in read_json(env, spoils=env)
+        if not made and not all((path / name).is_file() for name in ("config.yaml", "space.json", "data.csv")):
             raise SettingError("run", str(path), f"{legal} (this holds other files)", "use another --run")
 
 
@@ -284,14 +285,14 @@ def status(run: str | Path) -> str:
         name = str(file.parent.relative_to(path))
         rows = CsvLog(file.parent / "metrics.csv").rows()
         last = "  ".join(f"{key}={_short(value)}" for key, value in rows[-1].items() if value) if rows else ""
-        lines.append((name, "done" if read_json(file)["done"] else "begun", last))
+        lines.append((name, "done" if read_json(file, ("done",))["done"] else "begun", last))
     width = max((len(name) for name, _, _ in lines), default=0)
     table = [f"{name:{width}}  {state:5}  {last}".rstrip() for name, state, last in lines] or [
         "no stage has begun"
     ]
     now = path / "status.json"
     if now.exists():
-        table.append(_doing(read_json(now)))
+        table.append(_doing(read_json(now, ("stage", "done", "total", "unit", "last"), spoils=now)))
     return "\n".join(table)
 
 

@@ -49,7 +49,7 @@ class Stage:
         self._file = self.folder / "stage.json"
         given = json.loads(json.dumps(plain(inputs)))
         if self._file.exists():
-            self._state: dict[str, Any] = read_json(self._file)
+            self._state: dict[str, Any] = read_json(self._file, ("inputs", "done", "facts"))
             self._refuse_changes(self._state["inputs"], given)
         else:
             self._state = {"inputs": given, "done": False, "facts": {}}

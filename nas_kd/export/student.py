@@ -133,7 +133,7 @@ def _from_layers(layers: Any, path: Path) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
             return StaticNet(layers)
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         legal = "the list of layers that save_student wrote"
         raise SettingError("student", str(path), legal, "save the student again") from error
 

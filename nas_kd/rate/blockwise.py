@@ -86,7 +86,7 @@ def rate_blockwise(
         facts |= data.augmentation | dict(inputs or {})
         stage = run.stage("blockwise", facts)
         if stage.done:
-            return [stage.read_frame(f"stage_{number}.csv") for number in range(1, len(taps) + 1)]
+            return _finished(stage)
     teacher.to(runtime.device)
     model = Blockwise(net, taps, init=init, seed=seed).to(runtime.device)
     calibration = gather(model, teacher, data.train.clean(BATCH, limit=calibration_images), runtime)
@@ -115,7 +115,20 @@ def rate_blockwise(
         return tables
     stage.write_frame("summary.csv", summary)
     stage.finish({"rows": [len(table) for table in tables], "fingerprint": weights_hash(model)})
-    return [stage.read_frame(f"stage_{number}.csv") for number in range(1, len(taps) + 1)]
+    return _finished(stage)
+
+
+def _finished(stage: Stage) -> list[pd.DataFrame]:
+    """Read the tables of a finished rating, whole."""
+    tables = []
+    for number, rows in enumerate(stage.facts["rows"], 1):
+        table = stage.read_frame(f"stage_{number}.csv")
+        if len(table) != rows or "images" not in table or table["images"].isna().any():
+            legal = f"the table of {rows} rows that nas_kd wrote"
+            mend = f"delete {stage.folder} and give the same command again"
+            raise SettingError("run", str(stage.folder / f"stage_{number}.csv"), legal, mend)
+        tables.append(table)
+    return tables
 
 
 class _Rater:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError, nearest
+from nas_kd.files import on_disk
 from nas_kd.runtime import seed_for
 from nas_kd.solve.fill import unseen
 
@@ -237,6 +238,9 @@ def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> Non
         study: the study in memory.
         journal: path of the file.
         name: name of the study in it.
+
+    Raises:
+        SettingError: the disk is full or read-only.
     """
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
@@ -248,14 +252,15 @@ def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> Non
         )
 
     path = Path(journal)
-    if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
-        path.write_bytes(text[: text.rfind(b"\n") + 1])  # a kill while writing leaves half a line
-    try:
-        kept = opened()
-    except (ValueError, KeyError):  # not a journal; the rows have everything, so write it anew
-        path.replace(path.with_name(path.name + ".damaged"))
-        kept = opened()
-    kept.add_trials(study.get_trials(deepcopy=False)[len(kept.get_trials(deepcopy=False)) :])
+    with on_disk(path):
+        if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])  # a kill while writing leaves half a line
+        try:
+            kept = opened()
+        except (ValueError, KeyError):  # not a journal; the rows have everything, so write it anew
+            path.replace(path.with_name(path.name + ".damaged"))
+            kept = opened()
+        kept.add_trials(study.get_trials(deepcopy=False)[len(kept.get_trials(deepcopy=False)) :])
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nas_kd.progress import Progress
 
 HELD_OUT = ("rate", "select", "test")
+FACTS = ("key", "images", "views", "classes", "filled")
 PROBE = 64  # images recomputed when a finished cache is opened
 
 
@@ -40,7 +42,7 @@ class ViewCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.facts: dict[str, Any] = read_json(folder / "cache.json")
+        self.facts: dict[str, Any] = read_json(folder / "cache.json", FACTS)
         self._views = self._map("r") if self.facts["views"] else None
         self._splits: dict[str, Tensor] = {}
         self._source: tuple[Teacher, Data, int] | None = None
@@ -138,7 +140,7 @@ class ViewCache:
         key = _key(teacher, data)
         path = Path(folder) / _short(key)
         views = 0 if data.train.views is None else len(data.train.views)
-        filled = read_json(path / "cache.json")["filled"] if (path / "cache.json").is_file() else 0
+        filled = read_json(path / "cache.json", FACTS)["filled"] if (path / "cache.json").is_file() else 0
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
         return (views - filled) * len(data.train) + sum(len(split) for split in splits)
 
@@ -174,11 +176,14 @@ class ViewCache:
             path = self.folder / f"{name}.npy"
             if not path.is_file():
                 self._fill_split(name, None)
-            self._splits[name] = torch.from_numpy(np.load(path))
+            with _undamaged(path):
+                self._splits[name] = torch.from_numpy(np.load(path))
         return self._splits[name]
 
     def _map(self, mode: Any) -> np.memmap[Any, np.dtype[np.float16]]:
-        return np.lib.format.open_memmap(self.folder / "views.npy", mode=mode)
+        path = self.folder / "views.npy"
+        with _undamaged(path):
+            return np.lib.format.open_memmap(path, mode=mode)
 
     def _fill(self, progress: Progress | None) -> None:
         if self.facts["filled"] == self.facts["views"]:
@@ -243,6 +248,16 @@ class ViewCache:
             legal = f"what the teacher {teacher.name} computes now"
             mend = f"delete {self.folder}: it is then computed again"
             raise SettingError("teacher cache", str(self.folder), legal, mend)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what numpy says of a damaged or missing file into an error that says what to do."""
+    try:
+        yield
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        mend = f"delete {path.parent}: it is then computed again"
+        raise SettingError("teacher cache", str(path), "the array that nas_kd wrote, undamaged", mend) from error
 
 
 def _key(teacher: Teacher, data: Data) -> dict[str, Any]:

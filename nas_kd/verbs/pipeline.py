@@ -155,7 +155,7 @@ class Pipeline:
         """``search`` for the run's first budget, a folder below it for every other one."""
         first = self.run.path / "search" / "stage.json"
         latency = self.config.search.max_latency_ms
-        inputs = read_json(first)["inputs"] if first.exists() else {}
+        inputs = read_json(first, ("inputs",))["inputs"] if first.exists() else {}
         if not inputs or (inputs["search.caps"], inputs["search.max_latency_ms"]) == (self.caps, latency):
             return "search"
         parts = self.caps | ({} if latency is None else {"latency_ms": latency})

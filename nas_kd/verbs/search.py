@@ -164,7 +164,7 @@ def search(
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json")
+    found = read_json(stage.folder / "best.json", ("arch", "budget"))
     frames = [stage.read_frame(name) for name in ("trials.csv", "top.csv", "front.csv")]
     return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames)
 

@@ -96,7 +96,9 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     results = pd.DataFrame(rows)
     earlier = read_frame(run.path / "retrain" / "results.csv")
     if len(earlier):  # of other budgets
-        results = pd.concat([earlier[earlier["search"] != folder], results], ignore_index=True)
+        parts = [earlier[earlier["search"] == name] for name in dict.fromkeys(earlier["search"]) if name != folder]
+        place = list(dict.fromkeys([*earlier["search"], folder])).index(folder)
+        results = pd.concat([*parts[:place], results, *parts[place:]], ignore_index=True)
     atomic_write(run.path / "retrain" / "results.csv", results.to_csv(index=False))
     _measure_teacher(pipeline)
     return results

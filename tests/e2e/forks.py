@@ -69,8 +69,9 @@ def arm(path: str, nth: int, what: str) -> None:
         real["fsync"](handle)
 
     def opened(name: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        if dead and mode[0] in "wax" and name != os.devnull:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(name))
+        if what == "full" and mode[0] in "wax" and name != os.devnull and (dead or re.search(path, str(name))):
+            if dead or hit(str(name)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(name))
         return plain_open(name, mode, *rest, **more)
 
     os.open, os.write, os.replace, os.fsync = opens, writes, replaces, syncs  # type: ignore[assignment]

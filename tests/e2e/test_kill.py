@@ -75,10 +75,11 @@ def _same(whole: Path, killed: Path) -> bool:
     return True
 
 
-def test_a_kill_while_a_second_budget_is_searched(made: Made, copied: Path, fork: Fork, tmp_path: Path) -> None:
-    options = ("run", made.config, "--search.max_macs", "30%", "--retrain.random_students", "1")
+def test_a_second_budget_reuses_all_but_the_search(made: Made, copied: Path, fork: Fork) -> None:
+    """And a kill in the middle of it changes nothing that was finished."""
+    options = ("run", made.config, "--search.max_macs", "30%")
     fault = {"path": r"search/macs_\d+/trials\.csv$", "nth": 20, "what": "half"}
-    before = numbers(copied)
+    before, first = numbers(copied), pd.read_csv(copied / "retrain/results.csv", dtype={"key": str})
     code, text = fork(*options, "--run", copied, fault=fault)
     assert code == -9, text
     assert changes(before, numbers(copied)) == [
@@ -89,9 +90,26 @@ def test_a_kill_while_a_second_budget_is_searched(made: Made, copied: Path, fork
     assert all(numbers(copied)[name] == value for name, value in before.items())
     code, text = fork(*options, "--run", copied)
     assert code == 0, text
+    for stage in ("teacher", "supernet", "blockwise"):
+        assert f"{stage} 0/" not in text
+    after = numbers(copied)
+    assert [name for name in before if before[name] != after[name]] == ["retrain/results.csv"]
     trials = pd.read_csv(copied / "search/macs_124358/trials.csv")
     assert trials["kind"].isin(["warm", "trial", "random"]).sum() == 30
     assert trials["number"].tolist() == list(range(len(trials)))
+    best = json.loads((copied / "search/macs_124358/best.json").read_text())
+    assert best["budget"] == {"macs": 124358} and best["macs"] <= 124358
+    results = pd.read_csv(copied / "retrain/results.csv", dtype={"key": str})
+    kept = results[results["search"] == "search"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first)
+    mine = results[results["search"] == "search/macs_124358"]
+    assert set(mine["role"]) == set(first["role"]) and (mine["macs"] <= 124358).all()
+    assert any("│ found" in line and best["key"] in line for line in text.splitlines())
+    page = (copied / "report/report.html").read_text()
+    assert best["key"] in page and str(first["key"].iloc[0]) in page
+    assert pd.read_csv(copied / "report/budgets.csv")["search"].tolist() == ["search", "search/macs_124358"]
+    code, text = fork("run", made.config, "--run", copied)  # back to the first: both results stay
+    assert code == 0 and changes(after, numbers(copied)) == [], text
 
 
 @pytest.mark.slow
