@@ -59,7 +59,7 @@ def nas_kd_main(
     return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
     """Run a command in a forked process, broken where ``fault`` says; gives exit code and output."""
     server = subprocess.Popen(

@@ -31,7 +31,7 @@ Main = Callable[..., Said]
 
 @pytest.fixture(scope="module")
 def results(made: Made) -> pd.DataFrame:
-    return pd.read_csv(made.run / "retrain/results.csv", dtype={"key": str})
+    return read_frame(made.run / "retrain/results.csv")
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,7 @@ import csv, sys
 import numpy as np, torch
 from sklearn.datasets import load_digits
 import nas_kd
+from nas_kd.files import read_frame
 
 student = nas_kd.load_student("student")
 assert not student.training
