@@ -15,7 +15,7 @@ from torch import nn
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.static import StaticNet
 from nas_kd.teacher.cifar_resnet import DEPTHS, CifarResNet
-from nas_kd.teacher.weights import check_classes, fit_weights, read_weights
+from nas_kd.teacher.weights import check_classes, fit_weights, fresh_head, read_weights
 
 OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
 # the published weights of the CIFAR ResNets were trained with ImageNet's figures
@@ -62,16 +62,22 @@ def build(
     in_chans: int = 3,
     pretrained: bool = False,
     resolution: int | None = None,
+    new_head: bool = False,
 ) -> Built:
-    """Build a network and fill it with its weights; arguments and errors are those of `load_teacher`."""
+    """Build a network and fill it with its weights; arguments and errors are those of `load_teacher`.
+
+    With ``new_head`` a checkpoint of another class count keeps all but its classifier, which is new.
+    """
     if checkpoint is not None and pretrained:
         mend = "leave out teacher.pretrained"
         raise SettingError("teacher.pretrained", True, "false with a teacher.checkpoint", mend)
     plan = _plan(model, in_chans, pretrained, resolution)
     weights, notes = read_weights(checkpoint) if checkpoint is not None else ({}, {})
-    if weights:
+    if weights and not new_head:
         num_classes = check_classes(weights, plan.classifier, num_classes)
     module = plan.build(num_classes)
+    if new_head:
+        weights = fresh_head(weights, module, plan.classifier)
     if checkpoint is not None:
         fit_weights(module, weights, checkpoint, plan.name)
     classes = _classes(module)
@@ -99,7 +105,7 @@ def build_model(
 
     Args:
         model: see `load_teacher`; a network is returned as it is and not copied.
-        checkpoint: see `load_teacher`.
+        checkpoint: see `load_teacher`; of other classes all but the classifier is taken.
         num_classes: see `load_teacher`.
         in_chans: see `load_teacher`.
         pretrained: see `load_teacher`.
@@ -113,7 +119,7 @@ def build_model(
     """
     return build(
         model, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained,
-        resolution=resolution,
+        resolution=resolution, new_head=True,
     ).module  # fmt: skip
 
 

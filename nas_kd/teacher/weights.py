@@ -98,6 +98,23 @@ def check_classes(
     return found
 
 
+def fresh_head(weights: dict[str, Tensor], module: nn.Module, classifier: str | None) -> dict[str, Tensor]:
+    """Replace a checkpoint's classifier by the network's own new one where the class counts differ.
+
+    Args:
+        weights: name to tensor.
+        module: the network that the weights are for.
+        classifier: name of the classifying layer, if known.
+
+    Returns:
+        The weights, those of the classifier perhaps replaced.
+    """
+    own = {name: tensor for name, tensor in module.state_dict().items() if name.rpartition(".")[0] == classifier}
+    if all(name not in weights or weights[name].shape == tensor.shape for name, tensor in own.items()):
+        return weights
+    return {**weights, **own}
+
+
 def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
     """Copy weights into a network that they fit exactly.
 

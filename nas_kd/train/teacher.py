@@ -34,7 +34,7 @@ def train_teacher(
         weight_decay: decay of weights; norms and biases are not decayed.
         warmup_epochs: epochs of linear warm-up.
         smoothing: label smoothing, 0 to 1.
-        checkpoint: weights to start from; a classifier of another class count is refused.
+        checkpoint: weights to start from; a classifier of another class count is replaced by a new one.
         pretrained: start from timm's published weights.
         stages: module paths of the teacher's stages instead of the default choice.
         seed: seed of weights, order and augmentation.

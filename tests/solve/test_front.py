@@ -191,3 +191,10 @@ def test_an_infeasible_cap_names_the_smallest_feasible_value(draw):
     with pytest.raises(SettingError, match=f"macs at least {least}"):
         exact_front(tables, caps={"macs": least - 1})
     assert exact_front(tables, caps={"macs": least})["macs"].tolist() == [least]
+
+
+def test_scores_of_fewer_images_are_left_out() -> None:
+    table = pd.DataFrame({"score": [0.1, 0.5, 0.6], "macs": [1, 2, 3], "params": [1, 2, 3], "images": [8, 64, 64]})
+    front = exact_front([table])
+    assert front["row_1"].tolist() == [1] and front.attrs["nan_rows"] == 1
+    assert exact_front([table.drop(columns="images")])["row_1"].tolist() == [0]

@@ -253,3 +253,17 @@ def test_build_model_is_free_to_train(tmp_path: Path) -> None:
     net = build_model("cifar_resnet8", num_classes=5, checkpoint=saved(cifar_resnet8(5), tmp_path))
     assert all(p.requires_grad for p in net.parameters())
     assert build_model(net) is net
+
+
+def test_fine_tuning_starts_from_all_but_a_classifier_of_other_classes(tmp_path: Path) -> None:
+
+
+    old = build_model("cifar_resnet8", num_classes=100)
+    save_weights(old, tmp_path / "old.safetensors")
+    new = build_model("cifar_resnet8", checkpoint=tmp_path / "old.safetensors", num_classes=7)
+    assert new.state_dict()["linear.weight"].shape == (7, 64)
+    for name, tensor in new.state_dict().items():
+        if not name.startswith("linear."):
+            assert torch.equal(tensor, old.state_dict()[name]), name
+    with pytest.raises(SettingError, match="num_classes"):  # without training it is another teacher
+        load_teacher("cifar_resnet8", checkpoint=tmp_path / "old.safetensors", num_classes=7)

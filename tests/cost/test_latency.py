@@ -1,0 +1,50 @@
+"""Latency is measured on the network as given, and a budget in milliseconds decides alike after a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas_kd.cost import measure_latency
+from nas_kd.errors import SettingError
+from nas_kd.run import Run
+from nas_kd.space import load_space
+from nas_kd.verbs.budget import Budget
+
+COST = {"resolution": 8, "in_chans": 1, "num_classes": 10}
+
+
+class Counter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self.modes: set[bool] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        self.modes.add(self.training)
+        return x
+
+
+def test_every_pass_is_made_in_evaluation_mode_and_the_mode_comes_back() -> None:
+    net = Counter().train()
+    found = measure_latency(net, 6, 2, batch_size=3, warmup=2, repeats=7)
+    assert net.shapes == [(3, 2, 6, 6)] * 9 and net.modes == {False} and net.training
+    assert found.median_ms > 0 and found.iqr_ms >= 0 and found.repeats == 7 and found.batch_size == 3
+    assert found.threads == torch.get_num_threads() and found.device == "cpu"
+
+
+def test_a_budget_in_milliseconds(tmp_path: Path) -> None:
+    space, run = load_space("digits"), Run(tmp_path / "run")
+    wide = Budget(space, COST, {"macs": 200_000}, max_latency_ms=1e6, run=run)
+    assert wide.fits(space.smallest()) and not wide.fits(space.largest())
+    assert wide.violations(space.largest())["latency"] == 0.0  # over the counted cap, so nothing was timed
+    measured = wide.latency(space.smallest())
+    again = Budget(space, COST, {}, max_latency_ms=measured, run=run)
+    assert again.latency(space.smallest()) == measured  # read back, not timed again
+    assert again.violations(space.smallest()) == {"latency": 0.0}
+    with pytest.raises(SettingError, match="search.max_latency_ms.*smallest arch"):
+        Budget(space, COST, {}, max_latency_ms=1e-9, run=run)
