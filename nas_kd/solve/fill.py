@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -15,8 +15,8 @@ DRAWS = 5_000  # uniform draws in a larger space before the neighbours of seen p
 
 def unseen(
     sizes: Sequence[int],
-    seen: Collection[tuple[int, ...]],
-    feasible: Callable[[tuple[int, ...]], bool],
+    new: Callable[[tuple[int, ...]], bool],
+    known: Sequence[tuple[int, ...]],
     seed: int,
     number: int,
 ) -> tuple[int, ...] | None:
@@ -24,8 +24,8 @@ def unseen(
 
     Args:
         sizes: number of choices of each stage.
-        seen: points that no longer count.
-        feasible: whether a point is within the budget.
+        new: whether a point is feasible and was not seen.
+        known: feasible points that were seen, in an order that does not depend on the process.
         seed: the run's seed.
         number: what makes this draw differ from others of the run.
 
@@ -34,10 +34,6 @@ def unseen(
         draws nor any neighbour of a seen feasible point gave one.
     """
     rng = np.random.default_rng(seed_for(seed, "fill", number))
-
-    def new(point: tuple[int, ...]) -> bool:
-        return point not in seen and feasible(point)
-
     if (total := prod(sizes)) <= SMALL:
         for code in rng.permutation(total):
             point = tuple(int(i) for i in np.unravel_index(code, sizes))
@@ -47,7 +43,6 @@ def unseen(
     for draw in rng.integers(0, sizes, size=(DRAWS, len(sizes))):
         if new(point := tuple(draw.tolist())):
             return point
-    known = sorted(point for point in seen if feasible(point))
     for at in rng.permutation(len(known)):
         moves = [(s, i) for s, size in enumerate(sizes) for i in range(size) if i != known[at][s]]
         for move in rng.permutation(len(moves)):

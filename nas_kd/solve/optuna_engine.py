@@ -36,6 +36,8 @@ def refine(
     *,
     constraints: Callable[[Point], Mapping[str, float]] | None = None,
     objective: str | Sequence[str] = "kl",
+    maximise: Sequence[str] = (),
+    canonical: Callable[[Point], Point] | None = None,
     warm: Iterable[Sequence[int]] = (),
     trials: int,
     seed: int = 0,
@@ -45,13 +47,16 @@ def refine(
     journal: str | PathLike[str] | None = None,
     study_name: str = "nas_kd",
 ) -> list[Row]:
-    """Minimise scores of whole subnets over one index a stage.
+    """Minimise scores of whole subnets over one index a stage, or a gene.
 
     Args:
         sizes: number of choices of each stage; a point is one index a stage, from 0.
         evaluate: the scores of a point by name; called once a distinct feasible point.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: name of the score to minimise; several names search for their Pareto set.
+        maximise: which of them are to be large instead.
+        canonical: gives the one point that stands for all points of the same subnet, where a subnet has
+            several; those are then one point that is evaluated once. None: every point is its own.
         warm: points to evaluate first, in order.
         trials: how many distinct feasible points are wanted in all, warm and earlier ones included.
         seed: the run's seed.
@@ -72,7 +77,7 @@ def refine(
     Raises:
         SettingError: a size, point, sampler, count or earlier row is not usable.
     """
-    search = _Search(sizes, constraints, objective, sampler, seed)
+    search = _Search(sizes, constraints, objective, maximise, canonical, sampler, seed)
     queue = [search.point(indices, "warm") for indices in warm]
     if trials < 1:
         raise SettingError("trials", trials, "an integer of at least 1")
@@ -83,18 +88,18 @@ def refine(
             search.replay(study, number, row)
         stall = _stalled(rows)
         while len(search.known) < trials:
-            kind, point = "warm", next((p for p in queue if p not in search.seen), None)
+            kind, point = "warm", next((p for p in queue if search.canonical(p) not in search.seen), None)
             if point is None and stall < PATIENCE:
                 kind = "trial"
             elif point is None:
-                kind, point = "random", unseen(sizes, search.seen, search.feasible, seed, len(rows))
+                kind, point = "random", search.fill(len(rows))
                 if point is None:
                     break
             trial, point = search.ask(study, len(rows), point)
             if not search.feasible(point):
                 row = search.row(len(rows), "infeasible", point)
-            elif point in search.known:
-                row = search.row(len(rows), "duplicate", point) | search.scores(search.known[point])
+            elif (known := search.known.get(search.canonical(point))) is not None:
+                row = search.row(len(rows), "duplicate", point) | search.scores(known)
             else:
                 row = search.row(len(rows), kind, point) | dict(evaluate(point))
             search.tell(study, trial, point, row)
@@ -117,6 +122,8 @@ class _Search:
         sizes: Sequence[int],
         constraints: Callable[[Point], Mapping[str, float]] | None,
         objective: str | Sequence[str],
+        maximise: Sequence[str],
+        canonical: Callable[[Point], Point] | None,
         sampler: str | Callable[[int], BaseSampler],
         seed: int,
     ) -> None:
@@ -125,14 +132,18 @@ class _Search:
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
         self.names = [objective] if isinstance(objective, str) else list(objective)
+        if unknown := [name for name in maximise if name not in self.names]:
+            raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")
+        self.signs = [-1 if name in maximise else 1 for name in self.names]
         self.sizes, self.constraints, self.make, self.seed = list(sizes), constraints, sampler, seed
-        self.known: dict[Point, Mapping[str, Any]] = {}  # evaluated
-        self.seen: set[Point] = set()  # evaluated or infeasible
+        self.canonical = canonical or (lambda point: point)
+        self.known: dict[Point, Mapping[str, Any]] = {}  # evaluated; canonical points
+        self.seen: set[Point] = set()  # evaluated or infeasible; canonical points
 
     def study(self) -> optuna.Study:
         import optuna
 
-        return optuna.create_study(directions=["minimize"] * len(self.names))
+        return optuna.create_study(directions=["maximize" if sign < 0 else "minimize" for sign in self.signs])
 
     def point(self, indices: Sequence[int], field: str) -> Point:
         """Check a point that came from outside."""
@@ -147,6 +158,15 @@ class _Search:
 
     def feasible(self, point: Point) -> bool:
         return all(value <= 0 for value in self.limits(point).values())
+
+    def fill(self, number: int) -> Point | None:
+        """Draw a feasible point that is new; None when none is found."""
+
+        def new(point: Point) -> bool:
+            return self.canonical(point) not in self.seen and self.feasible(point)
+
+        known = [point for point in sorted(self.seen) if self.feasible(point)]
+        return unseen(self.sizes, new, known, self.seed, number)
 
     def ask(self, study: optuna.Study, number: int, point: Point | None) -> tuple[optuna.Trial, Point]:
         """Open a trial at a given point, or at the one the sampler proposes."""
@@ -194,13 +214,13 @@ class _Search:
 
         for name, value in self.limits(point).items():
             trial.set_constraint(name, value)
-        self.seen.add(point)
+        self.seen.add(self.canonical(point))
         if row["kind"] == "infeasible":
-            study.tell(trial, [math.inf] * len(self.names))  # samplers look at the constraints first
+            study.tell(trial, [sign * math.inf for sign in self.signs])  # samplers look at the constraints first
             return
         scores = self.scores(row)
         if row["kind"] != "duplicate":
-            self.known[point] = row
+            self.known[self.canonical(point)] = row
         if any(math.isnan(value) for value in scores.values()):
             study.tell(trial, state=TrialState.FAIL)
         else:

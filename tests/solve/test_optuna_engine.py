@@ -139,10 +139,10 @@ def test_a_needle_in_a_large_space_is_reached_from_its_neighbours():
 
     seen = {(7, 9, 0)}
     for number in range(40):
-        point = unseen(sizes, seen, narrow, 0, number)
+        point = unseen(sizes, lambda p: p not in seen and narrow(p), sorted(seen), 0, number)
         assert point is not None and point not in seen and narrow(point)
         seen.add(point)
-    assert unseen(sizes, set(), lambda p: False, 0, 0) is None
+    assert unseen(sizes, lambda p: False, [], 0, 0) is None
 
 
 def test_search_finds_a_better_point_than_random_draws():

@@ -1,0 +1,183 @@
+"""An arch as one small number a dimension: width, depth, kernel and the like, for engines that vary archs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import NamedTuple
+
+from nas_kd.errors import SettingError
+from nas_kd.space import Arch, Candidate, ElasticSpace, Stage
+from nas_kd.space.arch import Layer, Setting
+
+Point = tuple[int, ...]
+
+
+class Gene(NamedTuple):
+    """One dimension of the archs of a space.
+
+    Args:
+        part: what it belongs to: ``resolution``, ``stem``, ``head`` or ``stage 1`` and on.
+        kind: what is chosen: ``resolution``, ``width``, ``depth``, or the name of a layer's setting.
+        values: what to choose from, rising; a gene is an index into them.
+        layer: the layer it is for, from 0; None when it is for the whole part.
+    """
+
+    part: str
+    kind: str
+    values: tuple[Setting, ...]
+    layer: int | None = None
+
+
+class _Fields(NamedTuple):
+    """How the layers of a stage are chosen: settings of all layers together, and of each on its own."""
+
+    shared: tuple[int, ...]
+    free: tuple[int, ...]
+    values: tuple[tuple[Setting, ...], ...]  # of each field
+
+
+@dataclass(frozen=True)
+class Genes:
+    """The dimensions of a space, each with several values, and archs as points in them.
+
+    A layer beyond an arch's depth has genes too, which do nothing: many points can be one arch. `canonical`
+    gives the one point that stands for all of them.
+
+    Args:
+        space: the space. Stages whose layers are combinations of settings get a gene a setting; settings
+            that all layers of a stage share get one gene a stage.
+    """
+
+    space: ElasticSpace
+
+    @cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        """The dimensions in order: resolution, stem, stages from first to last, head."""
+        found = [Gene("resolution", "resolution", self.space.resolutions)]
+        found += self._ends("stem")
+        for index, stage in enumerate(self.space.stages):
+            part, fields = f"stage {index + 1}", self._fields[index]
+            if not stage.keeps_width:
+                found.append(Gene(part, "width", stage.widths))
+            found.append(Gene(part, "depth", stage.depths))
+            found += [Gene(part, stage.fields[f], fields.values[f]) for f in fields.shared]
+            for layer in range(stage.depths[-1]):
+                found += [Gene(part, stage.fields[f], fields.values[f], layer) for f in fields.free]
+        found += self._ends("head")
+        return tuple(gene for gene in found if len(gene.values) > 1)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of values of each gene."""
+        return [len(gene.values) for gene in self.genes]
+
+    def _ends(self, name: str) -> list[Gene]:
+        end = getattr(self.space, name)
+        return [Gene(name, kind, values) for kind, values in zip(end.fields, end.options(), strict=True)]
+
+    @cached_property
+    def _fields(self) -> tuple[_Fields, ...]:
+        return tuple(_factor(index, stage) for index, stage in enumerate(self.space.stages))
+
+    @cached_property
+    def _at(self) -> dict[tuple[str, str, int | None], int]:
+        return {(gene.part, gene.kind, gene.layer): at for at, gene in enumerate(self.genes)}
+
+    def decode(self, point: Sequence[int]) -> Arch:
+        """Return the arch of a point.
+
+        Args:
+            point: one index a gene.
+
+        Returns:
+            An arch of the space.
+        """
+        space = self.space
+
+        def value(part: str, kind: str, values: Sequence[Setting], layer: int | None = None) -> Setting:
+            at = self._at.get((part, kind, layer))
+            return values[0 if at is None else point[at]]
+
+        def end(name: str) -> Layer:
+            described = getattr(space, name)
+            options = zip(described.fields, described.options(), strict=True)
+            return tuple(value(name, kind, values) for kind, values in options if len(values) > 1)
+
+        stem, stages = end("stem"), []
+        width = space.stem.width_of(stem)
+        for index, stage in enumerate(space.stages):
+            part, fields = f"stage {index + 1}", self._fields[index]
+            if not stage.keeps_width:
+                width = int(value(part, "width", stage.widths))
+            layers = tuple(
+                tuple(
+                    value(part, name, fields.values[f], layer if f in fields.free else None)
+                    for f, name in enumerate(stage.fields)
+                )
+                for layer in range(int(value(part, "depth", stage.depths)))
+            )
+            stages.append(Candidate(width, layers))
+        size = int(value("resolution", "resolution", space.resolutions)) if space.resolutions else None
+        return Arch(space.hash, tuple(stages), size, stem, end("head"))
+
+    def encode(self, arch: Arch) -> Point:
+        """Return the point of an arch, 0 in every gene that does nothing.
+
+        Args:
+            arch: an arch of the space.
+
+        Returns:
+            One index a gene.
+        """
+        named = {"stem": self.space.stem.named(arch.stem), "head": self.space.head.named(arch.head)}
+        point = []
+        for gene in self.genes:
+            chosen: Setting | None
+            if gene.part == "resolution":
+                chosen = arch.resolution
+            elif gene.part in named:
+                chosen = named[gene.part][gene.kind]
+            else:
+                index = int(gene.part.split()[1]) - 1
+                chosen = _setting(self.space.stages[index], arch.stages[index], gene)
+            point.append(0 if chosen is None else gene.values.index(chosen))
+        return tuple(point)
+
+    def canonical(self, point: Sequence[int]) -> Point:
+        """Return the point that stands for all points of the same arch."""
+        return self.encode(self.decode(point))
+
+
+def _setting(stage: Stage, candidate: Candidate, gene: Gene) -> Setting | None:
+    """Return what a candidate has for a gene; None for a layer that it has not."""
+    if gene.layer is None and gene.kind in ("width", "depth"):
+        return getattr(candidate, gene.kind)  # type: ignore[no-any-return]
+    layer = gene.layer or 0
+    return candidate.layers[layer][stage.fields.index(gene.kind)] if layer < candidate.depth else None
+
+
+def _factor(index: int, stage: Stage) -> _Fields:
+    """Part a stage's layer choices into settings of the whole stage and settings of each layer."""
+    groups = stage.groups()
+    values = tuple(
+        tuple(sorted({layer[f] for group in groups for layer in group})) for f in range(len(stage.fields))
+    )
+    shared = tuple(f for f in range(len(values)) if all(len({layer[f] for layer in group}) == 1 for group in groups))
+    free = tuple(f for f in range(len(values)) if f not in shared)
+    every = sorted(
+        sorted(_merged(together, shared, own, free) for own in product(*(values[f] for f in free)))
+        for together in product(*(values[f] for f in shared))
+    )
+    if sorted(sorted(group) for group in groups) != every:
+        legal = "every combination of the settings of a layer, those that all layers share in groups of their own"
+        mend = "let a setting be free in each layer, or the same in all of them"
+        raise SettingError(f"stages[{index}].groups", groups, legal, mend)
+    return _Fields(shared, free, values)
+
+
+def _merged(together: Layer, shared: Sequence[int], own: Layer, free: Sequence[int]) -> Layer:
+    named = dict(zip((*shared, *free), (*together, *own), strict=True))
+    return tuple(named[f] for f in range(len(named)))
