@@ -10,14 +10,16 @@ from torch import Tensor
 
 from nas_kd.errors import SettingError, nearest
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu, "hardswish": F.hardswish}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu, "relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish,
+}  # fmt: skip
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """Return an activation.
 
     Args:
-        name: ``relu``, ``silu`` or ``hardswish``.
+        name: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
 
     Raises:
         SettingError: the name is unknown.

@@ -38,10 +38,13 @@ def centre(weight: Tensor, kernel: int) -> Tensor:
 
 
 class ElasticConv2d(nn.Conv2d):
-    """Convolution over the first input and output channels, padded to keep the size."""
+    """Convolution over the first input and output channels, padded to keep the size unless told otherwise."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, bias: bool = False) -> None:
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, bias: bool = False,
+        padding: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:  # type: ignore[override]
         """Convolve (B, I, H, W) to (B, out_channels, H', W')."""
@@ -63,9 +66,25 @@ class ElasticDepthwise(nn.Conv2d):
         return F.conv2d(x, weight, None, self.stride, kernel // 2, groups=channels)
 
 
-class ElasticLinear(nn.Linear):
-    """Linear layer over the first input features."""
+class ElasticGroupConv2d(nn.Conv2d):
+    """Grouped convolution over the first groups: all groups have the same number of channels."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, D) to (B, outputs)."""
-        return F.linear(x, prefix(self.weight, self.out_features, x.shape[1]), self.bias)
+    def __init__(self, channels: int, group_width: int, kernel: int, stride: int = 1) -> None:
+        groups = channels // group_width
+        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.group_width = group_width
+
+    def forward(self, x: Tensor, channels: int) -> Tensor:  # type: ignore[override]
+        """Convolve (B, channels, H, W) to (B, channels, H', W')."""
+        weight = prefix(self.weight, channels)
+        return F.conv2d(x, weight, None, self.stride, self.padding, groups=channels // self.group_width)
+
+
+class ElasticLinear(nn.Linear):
+    """Linear layer over the first input and output features."""
+
+    def forward(self, x: Tensor, outputs: int | None = None) -> Tensor:
+        """Map (..., D) to (..., outputs), all of them when None."""
+        outputs = outputs or self.out_features
+        bias = None if self.bias is None else prefix(self.bias, outputs)
+        return F.linear(x, prefix(self.weight, outputs, x.shape[-1]), bias)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.nn.act import activation, drop_path
+from nas_kd.nn.bottleneck import pooled
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.space.arch import Layer
@@ -20,10 +21,10 @@ class ElasticMBConv(nn.Module):
         inputs: largest number of input channels.
         outputs: largest number of output channels.
         stride: 1 or 2.
-        identity: whether every choice keeps the shape, so that the shortcut is always the identity.
+        projects: whether any choice changes the shape, so that the shortcut is not always the identity.
     """
 
-    def __init__(self, stage: MBStage, inputs: int, outputs: int, stride: int, identity: bool) -> None:
+    def __init__(self, stage: MBStage, inputs: int, outputs: int, stride: int, projects: bool) -> None:
         super().__init__()
         self.stage, self.stride, self.act = stage, stride, activation(stage.act)
         largest = stage.resolve_layer(stage.groups()[-1][-1], inputs, outputs, stride)
@@ -36,8 +37,10 @@ class ElasticMBConv(nn.Module):
             self.se_reduce = ElasticConv2d(mid, largest["se"], bias=True)
             self.se_expand = ElasticConv2d(largest["se"], mid, bias=True)
         self.project, self.project_bn = ElasticConv2d(mid, outputs), ElasticBatchNorm2d(outputs)
-        if identity:
-            nn.init.zeros_(self.project_bn.weight)
+        if stage.pooled and projects:
+            self.shortcut = ElasticConv2d(inputs, outputs)
+        if stage.pooled or not projects:
+            nn.init.zeros_(self.project_bn.weight)  # there is always a shortcut, and the block starts as it
 
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
@@ -64,6 +67,9 @@ class ElasticMBConv(nn.Module):
         out = self.project_bn(self.project(out, width), norm)
         if self.stride == 1 and x.shape[1] == width:
             out = x + drop_path(out, drop)
+        elif self.stage.pooled:
+            x = pooled(x, self.stride)
+            out = out + (x if x.shape[1] == width else self.shortcut(x, width))
         return out, out
 
 
@@ -78,9 +84,12 @@ class MBConv(nn.Module):
         kernel: depthwise kernel size.
         se: hidden channels of squeeze-excite, 0 for none.
         act: activation.
+        pooled: whether there is an average-pooled shortcut where the shape changes.
     """
 
-    def __init__(self, inputs: int, mid: int, outputs: int, stride: int, kernel: int, se: int, act: str) -> None:
+    def __init__(
+        self, inputs: int, mid: int, outputs: int, stride: int, kernel: int, se: int, act: str, pooled: bool = False
+    ) -> None:
         super().__init__()
         self.act, self.se, self.expands = activation(act), se, mid != inputs
         if self.expands:
@@ -90,8 +99,11 @@ class MBConv(nn.Module):
         if se:
             self.se_reduce, self.se_expand = nn.Conv2d(mid, se, 1), nn.Conv2d(se, mid, 1)
         self.project, self.project_bn = nn.Conv2d(mid, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.residual = stride == 1 and inputs == outputs
-        if self.residual:
+        self.stride, self.residual, self.pooled = stride, stride == 1 and inputs == outputs, pooled
+        self.projects = pooled and inputs != outputs
+        if self.projects:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+        if self.residual or pooled:
             nn.init.zeros_(self.project_bn.weight)
 
     def forward(self, x: Tensor, drop: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -104,4 +116,7 @@ class MBConv(nn.Module):
         out = self.project_bn(self.project(out))
         if self.residual:
             out = x + drop_path(out, drop)
+        elif self.pooled:
+            x = pooled(x, self.stride)
+            out = out + (self.shortcut(x) if self.projects else x)
         return out, out

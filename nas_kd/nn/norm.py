@@ -104,3 +104,23 @@ class ElasticBatchNorm2d(nn.Module):
             return out
         mean, variance = norm[self.path]
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, self.eps)
+
+
+class ElasticLayerNorm(nn.Module):
+    """Layer norm over the first channels of its parameters; it needs no statistics.
+
+    Args:
+        channels: largest number of channels.
+        eps: added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., C) over C."""
+        channels = x.shape[-1]
+        return F.layer_norm(x, (channels,), self.weight[:channels], self.bias[:channels], self.eps)

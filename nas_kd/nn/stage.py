@@ -5,28 +5,25 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas_kd.nn.basic import ElasticBasicBlock
+from nas_kd.nn.bottleneck import ElasticBottleneck
 from nas_kd.nn.mbconv import ElasticMBConv
 from nas_kd.nn.norm import NormValues, Recorder
+from nas_kd.nn.vit import ElasticViTLayer
 from nas_kd.space.arch import Candidate
-from nas_kd.space.stages import BasicStage, MBStage, Stage
+from nas_kd.space.stages import BasicStage, BottleneckStage, MBStage, Stage, ViTStage
 
 
-def _block(stage: Stage, in_widths: tuple[int, ...], stride: int) -> nn.Module:
-    # the shape is always kept only by a block of stride 1 whose input is the stage's own width
-    same = stride == 1 and in_widths == stage.widths and len(stage.widths) == 1
+def _block(stage: Stage, in_widths: tuple[int, ...], stride: int, projects: bool) -> nn.Module:
+    inputs, width = in_widths[-1], stage.widths[-1]
     if isinstance(stage, BasicStage):
-        return ElasticBasicBlock(in_widths[-1], stage.mids[-1], stage.widths[-1], stride, projects=not same)
+        return ElasticBasicBlock(inputs, stage.mids[-1], width, stride, projects)
     if isinstance(stage, MBStage):
-        return ElasticMBConv(stage, in_widths[-1], stage.widths[-1], stride, identity=same)
+        return ElasticMBConv(stage, inputs, width, stride, projects)
+    if isinstance(stage, BottleneckStage):
+        return ElasticBottleneck(stage, inputs, width, stride, projects)
+    if isinstance(stage, ViTStage):
+        return ElasticViTLayer(stage, width)
     raise TypeError(f"no elastic block is known for {type(stage).__name__}")
-
-
-def _inner(stage: Stage) -> nn.Module:
-    width = stage.widths[-1]  # input and output of an inner layer are the same width, whichever it is
-    if isinstance(stage, BasicStage):
-        return ElasticBasicBlock(width, stage.mids[-1], width, 1, projects=False)
-    assert isinstance(stage, MBStage)
-    return ElasticMBConv(stage, width, width, 1, identity=True)
 
 
 class ElasticStage(nn.Module):
@@ -39,8 +36,11 @@ class ElasticStage(nn.Module):
 
     def __init__(self, stage: Stage, in_widths: tuple[int, ...]) -> None:
         super().__init__()
-        blocks = [_block(stage, in_widths, stage.stride)]
-        blocks += [_inner(stage) for _ in range(stage.depths[-1] - 1)]
+        # the first block keeps the shape always only when its input has the stage's own, only width
+        same = stage.stride == 1 and in_widths == stage.widths and len(stage.widths) == 1
+        blocks = [_block(stage, in_widths, stage.stride, projects=not same)]
+        # input and output of an inner block are the same width, whichever it is
+        blocks += [_block(stage, stage.widths, 1, projects=False) for _ in range(stage.depths[-1] - 1)]
         self.layers = nn.ModuleList(blocks)
 
     def forward(

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.basic import BasicBlock
-from nas_kd.nn.ends import Head, Stem
+from nas_kd.nn.bottleneck import Bottleneck
+from nas_kd.nn.heads import static_head
 from nas_kd.nn.mbconv import MBConv
 from nas_kd.nn.output import Output
+from nas_kd.nn.stems import static_stem
+from nas_kd.nn.vit import ViTLayer
 
 
 def build_block(layer: Mapping[str, Any]) -> nn.Module:
@@ -26,9 +29,14 @@ def build_block(layer: Mapping[str, Any]) -> nn.Module:
     if layer["op"] == "basic":
         return BasicBlock(layer["in"], layer["mid"], layer["out"], layer["stride"])
     if layer["op"] == "mbconv":
-        names = ("in", "mid", "out", "stride", "kernel", "se", "act")
-        return MBConv(*(layer[name] for name in names))
-    raise SettingError("layers.op", layer["op"], "basic or mbconv", "was arch.json written by a newer version?")
+        widths, more = (layer["in"], layer["mid"], layer["out"]), (layer["se"], layer["act"])
+        return MBConv(*widths, layer["stride"], layer["kernel"], *more, layer.get("pooled", False))
+    if layer["op"] == "bottleneck":
+        return Bottleneck(*(layer[name] for name in ("in", "mid", "out", "stride", "group_width")))
+    if layer["op"] == "vit":
+        return ViTLayer(*(layer[name] for name in ("out", "heads", "head_dim", "hidden")))
+    legal = "basic, mbconv, bottleneck or vit"
+    raise SettingError("layers.op", layer["op"], legal, "was arch.json written by a newer version?")
 
 
 class StaticStage(nn.Module):
@@ -61,12 +69,12 @@ class StaticNet(nn.Module):
         super().__init__()
         self.layers_spec = [dict(layer) for layer in layers]
         first, *blocks, last = self.layers_spec
-        self.stem = Stem(first["in"], first["out"], first["stride"], first["act"])
+        self.stem = static_stem(first)
         numbers = sorted({layer["stage"] for layer in blocks})
         self.stages = nn.ModuleList(
             StaticStage([layer for layer in blocks if layer["stage"] == number]) for number in numbers
         )
-        self.head = Head(last["in"], last["features"], last["out"], last["act"])
+        self.head = static_head(last)
 
     def forward_stages(self, x: Tensor) -> Output:
         """Run the network and return its features.

@@ -46,11 +46,12 @@ def rows_of(
     Returns:
         A rating table whose scores are NaN and whose images are 0.
     """
-    shape = {"resolution": resolution, "in_chans": in_chans, "num_classes": num_classes}
     rows = []
     for in_width in space.in_widths(index):
         for number, candidate in enumerate(space.stages[index].candidates()):
-            cost = space.stage_cost(index, in_width, candidate, **shape)
+            cost = space.stage_cost(
+                index, in_width, candidate, resolution=resolution, in_chans=in_chans, num_classes=num_classes
+            )
             rows.append((np.nan, *cost, in_width, candidate.width, number, candidate.label, 0))
     return pd.DataFrame(rows, columns=COLUMNS)
 

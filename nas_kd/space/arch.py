@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +13,15 @@ from nas_kd.errors import SettingError
 
 Setting = int | float | bool
 Layer = tuple[Setting, ...]
+
+
+def _plain(layer: Iterable[Setting]) -> list[Setting]:
+    """Write equal settings alike: True == 1 == 1.0, and equal archs must have equal keys."""
+    return [int(v) if v == int(v) else v for v in layer]
+
+
+def _short(value: Setting) -> str:
+    return f"{float(value):g}"
 
 
 class Cost(NamedTuple):
@@ -51,7 +60,7 @@ class Candidate:
     @property
     def label(self) -> str:
         """Short readable name, such as ``w16:8,12``: width, then the settings of each layer."""
-        return f"w{self.width}:" + ",".join("/".join(str(int(v)) for v in layer) for layer in self.layers)
+        return f"w{self.width}:" + ",".join("/".join(map(_short, layer)) for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -62,29 +71,44 @@ class Arch:
         space: hash of the space it belongs to; every space refuses a foreign arch.
         stages: one candidate a stage, in order.
         resolution: input height and width in pixels, or None when the space does not choose it.
+        stem: settings of the stem that are chosen, in the order of its ``fields``; () when it is fixed.
+        head: likewise of the head.
     """
 
     space: str
     stages: tuple[Candidate, ...]
     resolution: int | None = None
+    stem: Layer = ()
+    head: Layer = ()
 
     @cached_property
     def key(self) -> str:
         """Stable short name: twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
         canonical = self.to_dict()
-        for stage in canonical["stages"]:  # True == 1 == 1.0: equal archs must have equal keys
-            stage["layers"] = [[int(v) if v == int(v) else v for v in layer] for layer in stage["layers"]]
+        for stage in canonical["stages"]:
+            stage["layers"] = [_plain(layer) for layer in stage["layers"]]
+        for end in ("stem", "head"):
+            if end in canonical:
+                canonical[end] = _plain(canonical[end])
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def label(self) -> str:
-        """All stages in a readable line."""
-        return " | ".join(stage.label for stage in self.stages)
+        """All stages in a readable line, with what is chosen besides them, such as ``192px``."""
+        parts = [stage.label for stage in self.stages]
+        if self.stem:
+            parts.insert(0, "stem " + "/".join(map(_short, self.stem)))
+        if self.head:
+            parts.append("head " + "/".join(map(_short, self.head)))
+        if self.resolution is not None:
+            parts.insert(0, f"{self.resolution}px")
+        return " | ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arch as JSON types only."""
         stages = [{"width": s.width, "layers": [list(layer) for layer in s.layers]} for s in self.stages]
-        return {"space": self.space, "resolution": self.resolution, "stages": stages}
+        ends = {name: list(value) for name, value in (("stem", self.stem), ("head", self.head)) if value}
+        return {"space": self.space, "resolution": self.resolution, "stages": stages} | ends
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Arch:
@@ -103,7 +127,8 @@ class Arch:
             stages = tuple(
                 Candidate(int(s["width"]), tuple(tuple(layer) for layer in s["layers"])) for s in value["stages"]
             )
-            return cls(value["space"], stages, value["resolution"])
+            ends = (tuple(value.get("stem", ())), tuple(value.get("head", ())))
+            return cls(value["space"], stages, value["resolution"], *ends)
         except (KeyError, TypeError, ValueError) as error:
             legal = "a dictionary with the fields space, resolution and stages[].width/layers"
             raise SettingError("arch", value, legal, "use a dictionary written by Arch.to_dict()") from error

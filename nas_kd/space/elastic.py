@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -14,51 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_kd.errors import SettingError
-from nas_kd.space.arch import Arch, Candidate, Cost
+from nas_kd.space.arch import Arch, Candidate, Cost, Layer
 from nas_kd.space.base import Space
+from nas_kd.space.codes import CostTables, costs, decode, encode
 from nas_kd.space.count import count_layers
-from nas_kd.space.stages import Stage
+from nas_kd.space.ends import Head, LinearHead, PatchStem, Stem
+from nas_kd.space.identity import described, identity
+from nas_kd.space.stages import Stage, ascending
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nas_kd.nn.static import StaticNet
-
-
-@dataclass(frozen=True)
-class ConvStem:
-    """3x3 convolution, norm and activation before the first stage; it is not searched.
-
-    Args:
-        width: output channels.
-        stride: 1 or 2.
-        act: ``relu``, ``silu`` or ``hardswish``.
-    """
-
-    width: int = 16
-    stride: int = 1
-    act: str = "relu"
-
-    def resolve(self, in_chans: int) -> dict[str, Any]:
-        """Return the stem as a plain dictionary."""
-        return {"op": "stem", "in": in_chans, "out": self.width, "stride": self.stride, "act": self.act}
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """Global average pooling and a linear classifier, optionally behind a 1x1 convolution.
-
-    Args:
-        features: channels of the 1x1 convolution with norm and activation, or 0 for none.
-        act: activation behind that convolution.
-    """
-
-    features: int = 0
-    act: str = "relu"
-
-    def resolve(self, in_width: int, num_classes: int) -> dict[str, Any]:
-        """Return the head as a plain dictionary."""
-        return {"op": "head", "in": in_width, "features": self.features, "out": num_classes, "act": self.act}
 
 
 @dataclass(frozen=True)
@@ -71,53 +36,116 @@ class ElasticSpace(Space):
         stages: the searched stages, in order.
         head: what comes after the last stage.
         resolution: usual height and width of the input in pixels.
+        resolutions: input sizes to choose from, rising, when the space chooses them too; then ``resolution``
+            is one of them.
     """
 
     name: str
-    stem: ConvStem
+    stem: Stem
     stages: tuple[Stage, ...]
-    head: LinearHead = LinearHead()
+    head: Head = LinearHead()
     resolution: int = 32
+    resolutions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise SettingError("stages", self.stages, "at least one stage")
+        for index, stage in enumerate(self.stages):
+            if stage.keeps_width and stage.widths != self.in_widths(index):
+                legal = f"{self.in_widths(index)}, the widths before it, which a {type(stage).__name__} keeps"
+                raise SettingError(f"stages[{index}].widths", stage.widths, legal)
+        if self.resolutions:
+            ascending("resolutions", self.resolutions)
+            if self.resolution not in self.resolutions:
+                raise SettingError("resolution", self.resolution, f"one of resolutions {self.resolutions}")
+        for size in (self.resolution, *self.resolutions):
+            self.check_resolution(size)
+
+    @property
+    def stride(self) -> int:
+        """By how much stem and stages shrink height and width."""
+        return self.stem.stride * prod(stage.stride for stage in self.stages)
+
+    def check_resolution(self, resolution: int) -> None:
+        """Check that the strides can take images of this size.
+
+        Args:
+            resolution: height and width of the input in pixels.
+
+        Raises:
+            SettingError: it is smaller than all strides together, or no multiple of the stem's patch.
+        """
+        patch = self.stem.patch if isinstance(self.stem, PatchStem) else 1
+        if resolution < self.stride or resolution % patch:
+            legal = f"at least {self.stride}" + (f" and a multiple of the patch of {patch}" if patch > 1 else "")
+            raise SettingError("resolution", resolution, f"{legal} pixels (strides of the space {self.name})")
 
     @cached_property
     def hash(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the description; the name does not count."""
-        described = [asdict(self.stem), asdict(self.head)]
-        described += [{"type": type(stage).__name__} | asdict(stage) for stage in self.stages]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+        return identity(self.stem, self.head, self.stages, self.resolutions)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Exact number of different architectures."""
-        return prod(stage.size for stage in self.stages)
+        count: dict[int, int] = {}  # ways to come to each width
+        for stem in self.stem.choices():
+            width = self.stem.width_of(stem)
+            count[width] = count.get(width, 0) + 1
+        for stage in self.stages:
+            each = stage.size // len(stage.widths)  # every width offers the same candidates
+            if stage.keeps_width:
+                count = {width: ways * each for width, ways in count.items()}
+            else:
+                count = dict.fromkeys(stage.widths, sum(count.values()) * each)
+        return sum(count.values()) * len(self.head.choices()) * max(1, len(self.resolutions))
 
     def describe(self) -> dict[str, Any]:
         """Return the description as JSON types (``space.json`` of a run)."""
-        stages = [{"type": type(stage).__name__} | asdict(stage) for stage in self.stages]
         return {
             "name": self.name, "hash": self.hash, "size": self.size, "resolution": self.resolution,
-            "stem": asdict(self.stem), "stages": stages, "head": asdict(self.head),
+            "resolutions": list(self.resolutions), "stem": described(self.stem),
+            "stages": [described(stage) for stage in self.stages], "head": described(self.head),
         }  # fmt: skip
 
     # ---- architectures -------------------------------------------------------------------------------
 
-    def arch(self, stages: Sequence[Candidate]) -> Arch:
-        """Make an arch of this space from one candidate a stage, and validate it."""
-        arch = Arch(self.hash, tuple(stages))
+    def arch(
+        self, stages: Sequence[Candidate], *, stem: Layer | None = None, head: Layer | None = None,
+        resolution: int | None = None,
+    ) -> Arch:  # fmt: skip
+        """Make an arch of this space, and validate it.
+
+        Args:
+            stages: one candidate a stage.
+            stem: setting of the stem; None is the largest.
+            head: setting of the head; None is the largest.
+            resolution: input size where the space chooses it; None is its usual one.
+
+        Returns:
+            The arch.
+
+        Raises:
+            SettingError: a setting is not offered.
+        """
+        stem = self.stem.largest() if stem is None else stem
+        head = self.head.largest() if head is None else head
+        size = (resolution or self.resolution) if self.resolutions else resolution
+        arch = Arch(self.hash, tuple(stages), size, stem, head)
         self.validate(arch)
         return arch
 
     def largest(self) -> Arch:
         """Return the arch with the largest of everything."""
-        return Arch(self.hash, tuple(stage.largest() for stage in self.stages))
+        stages = tuple(stage.largest() for stage in self.stages)
+        size = self.resolutions[-1] if self.resolutions else None
+        return Arch(self.hash, stages, size, self.stem.largest(), self.head.largest())
 
     def smallest(self) -> Arch:
         """Return the arch with the smallest of everything."""
-        return Arch(self.hash, tuple(stage.smallest() for stage in self.stages))
+        stages = tuple(stage.smallest() for stage in self.stages)
+        size = self.resolutions[0] if self.resolutions else None
+        return Arch(self.hash, stages, size, self.stem.smallest(), self.head.smallest())
 
     def sample(self, seed: int) -> Arch:
         """Draw every dimension uniformly and independently.
@@ -129,11 +157,30 @@ class ElasticSpace(Space):
             An arch of this space.
         """
         rng = np.random.default_rng(seed)
-        return Arch(self.hash, tuple(stage.sample(rng) for stage in self.stages))
+        stem = _draw(rng, self.stem.choices())
+        width, stages = self.stem.width_of(stem), []
+        for stage in self.stages:
+            candidate = stage.sample(rng)
+            if stage.keeps_width:
+                candidate = replace(candidate, width=width)
+            stages.append(candidate)
+            width = candidate.width
+        head = _draw(rng, self.head.choices())
+        size = _draw(rng, self.resolutions) if self.resolutions else None
+        return Arch(self.hash, tuple(stages), size, stem, head)
 
     def __iter__(self) -> Iterator[Arch]:
+        ends = list(product(self.resolutions or (None,), self.stem.choices(), self.head.choices()))
         for stages in product(*(stage.candidates() for stage in self.stages)):
-            yield Arch(self.hash, stages)
+            for size, stem, head in ends:
+                if self._fits(stem, stages):
+                    yield Arch(self.hash, stages, size, stem, head)
+
+    def _fits(self, stem: Layer, stages: Sequence[Candidate]) -> bool:
+        """Say whether stages that keep their input's width do so."""
+        widths = [self.stem.width_of(stem), *(candidate.width for candidate in stages)]
+        chain = zip(self.stages, widths[:-1], widths[1:], strict=True)
+        return all(before == after for stage, before, after in chain if stage.keeps_width)
 
     def validate(self, arch: Arch) -> None:
         """Check that an arch is one of this space.
@@ -153,6 +200,15 @@ class ElasticSpace(Space):
             if not stage.contains(candidate):
                 legal = f"widths {stage.widths}, depths {stage.depths}, layers {stage.fields} of {stage.groups()}"
                 raise SettingError(f"arch.stages[{index}]", candidate, legal)
+        for name, end in (("stem", self.stem), ("head", self.head)):
+            if getattr(arch, name) not in end.choices():
+                raise SettingError(f"arch.{name}", getattr(arch, name), f"{end.fields} of {end.choices()}")
+        if arch.resolution not in (self.resolutions or (None,)):
+            legal = f"one of {self.resolutions}" if self.resolutions else "None: this space does not choose it"
+            raise SettingError("arch.resolution", arch.resolution, legal)
+        if not self._fits(arch.stem, arch.stages):
+            widths = [self.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages)]
+            raise SettingError("arch.stages", widths, "one width for the stem and all stages that keep theirs")
 
     # ---- networks ------------------------------------------------------------------------------------
 
@@ -168,12 +224,12 @@ class ElasticSpace(Space):
             One dictionary a layer, each with the number of its ``stage`` (None for stem and head).
         """
         self.validate(arch)
-        resolved = [self.stem.resolve(in_chans) | {"stage": None}]
-        width = self.stem.width
+        resolved = [self.stem.resolve(arch.stem, in_chans) | {"stage": None}]
+        width = self.stem.width_of(arch.stem)
         for index, (stage, candidate) in enumerate(zip(self.stages, arch.stages, strict=True)):
             resolved += [layer | {"stage": index} for layer in stage.resolve(candidate, width)]
             width = candidate.width
-        return [*resolved, self.head.resolve(width, num_classes) | {"stage": None}]
+        return [*resolved, self.head.resolve(arch.head, width, num_classes) | {"stage": None}]
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> StaticNet:
         """Build a fresh static network.
@@ -192,22 +248,26 @@ class ElasticSpace(Space):
 
     def stage_sizes(self, resolution: int | None = None) -> list[int]:
         """Return the output height of each stage in pixels."""
-        size = -(-(resolution or self.resolution) // self.stem.stride)
-        sizes = []
+        size, sizes = self.stem_size(resolution), []
         for stage in self.stages:
             size = -(-size // stage.stride)
             sizes.append(size)
         return sizes
 
+    def stem_size(self, resolution: int | None = None) -> int:
+        """Return the output height of the stem in pixels."""
+        return -(-(resolution or self.resolution) // self.stem.stride)
+
     def in_widths(self, index: int) -> tuple[int, ...]:
         """Return the input widths that stage ``index`` can meet, rising."""
-        return (self.stem.width,) if index == 0 else self.stages[index - 1].widths
+        return self.stem.widths if index == 0 else self.stages[index - 1].widths
 
     # ---- cost ----------------------------------------------------------------------------------------
 
     def stage_cost(
         self, index: int, in_width: int, candidate: Candidate, *,
         resolution: int | None = None, in_chans: int = 3, num_classes: int,
+        stem: Layer | None = None, head: Layer | None = None,
     ) -> Cost:  # fmt: skip
         """Count one stage; the stem is charged to the first stage and the head to the last.
 
@@ -218,6 +278,8 @@ class ElasticSpace(Space):
             resolution: height of the network's input in pixels.
             in_chans: channels of the input image.
             num_classes: classes of the head.
+            stem: setting of the stem, for the first stage; None is the smallest of width ``in_width``.
+            head: setting of the head, for the last stage; None is the smallest.
 
         Returns:
             MACs and parameters; summed over the stages they equal ``cost`` of the arch.
@@ -226,9 +288,12 @@ class ElasticSpace(Space):
         chain = self.stages[index].resolve(candidate, in_width)
         size = resolution if index == 0 else self.stage_sizes(resolution)[index - 1]
         if index == 0:
-            chain.insert(0, self.stem.resolve(in_chans))
+            if stem is None:
+                stem = next(choice for choice in self.stem.choices() if self.stem.width_of(choice) == in_width)
+            chain.insert(0, self.stem.resolve(stem, in_chans))
         if index == len(self.stages) - 1:
-            chain.append(self.head.resolve(candidate.width, num_classes))
+            head = self.head.smallest() if head is None else head
+            chain.append(self.head.resolve(head, candidate.width, num_classes))
         return count_layers(chain, size)
 
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:
@@ -243,8 +308,9 @@ class ElasticSpace(Space):
         Returns:
             Exact MACs and parameters.
         """
-        layers = self.layers(arch, num_classes, in_chans)
-        return count_layers(layers, resolution or arch.resolution or self.resolution)
+        resolution = resolution or arch.resolution or self.resolution
+        self.check_resolution(resolution)
+        return count_layers(self.layers(arch, num_classes, in_chans), resolution)
 
     def encode(self, archs: Sequence[Arch]) -> np.ndarray:
         """Write archs as integers.
@@ -253,25 +319,21 @@ class ElasticSpace(Space):
             archs: archs of this space.
 
         Returns:
-            (N, S) array: for each stage the index of its candidate in ``candidates()``.
+            (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of
+            what else is elastic: stem, head, resolution.
         """
-        for arch in archs:
-            self.validate(arch)
-        index = [{candidate: i for i, candidate in enumerate(stage.candidates())} for stage in self.stages]
-        codes = [[index[s][candidate] for s, candidate in enumerate(arch.stages)] for arch in archs]
-        return np.array(codes, dtype=np.int64).reshape(len(archs), len(self.stages))
+        return encode(self, archs)
 
     def decode(self, codes: np.ndarray) -> list[Arch]:
         """Read what ``encode`` wrote.
 
         Args:
-            codes: (N, S) integers.
+            codes: (N, D) integers.
 
         Returns:
             N archs.
         """
-        tables = [stage.candidates() for stage in self.stages]
-        return [Arch(self.hash, tuple(t[i] for t, i in zip(tables, row, strict=True))) for row in codes]
+        return decode(self, codes)
 
     def costs(
         self, codes: np.ndarray, *, resolution: int | None = None, in_chans: int = 3, num_classes: int
@@ -279,45 +341,28 @@ class ElasticSpace(Space):
         """Count many archs at once through one look-up table a stage.
 
         Args:
-            codes: (N, S) integers of ``encode``.
-            resolution: height of the input in pixels.
+            codes: (N, D) integers of ``encode``.
+            resolution: height of the input in pixels; None uses the archs' own, else the space's.
             in_chans: channels of the input image.
             num_classes: classes of the head.
 
         Returns:
             A frame with the columns macs and params, one row a code.
         """
-        import pandas as pd
+        return costs(self, codes, resolution=resolution, in_chans=in_chans, num_classes=num_classes)
 
-        tables = self._cost_tables(resolution or self.resolution, in_chans, num_classes)
-        total = np.zeros((len(codes), 2), dtype=np.int64)
-        came_from = np.zeros(len(codes), dtype=np.int64)  # index of the input width
-        for index, (table, width_of) in enumerate(tables):
-            total += table[came_from, codes[:, index]]
-            came_from = width_of[codes[:, index]]
-        return pd.DataFrame({"macs": total[:, 0], "params": total[:, 1]})
-
-    def _cost_tables(self, resolution: int, in_chans: int, num_classes: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return for each stage (in_widths, candidates, 2) costs and each candidate's width index."""
+    def cost_tables(self, resolution: int, in_chans: int, num_classes: int) -> CostTables:
+        """Return the look-up tables of ``costs`` for one input, made once."""
         key = (resolution, in_chans, num_classes)
         if key not in self._tables:
-            tables = []
-            for index, stage in enumerate(self.stages):
-                rows = [
-                    [
-                        self.stage_cost(
-                            index, width, candidate,
-                            resolution=resolution, in_chans=in_chans, num_classes=num_classes,
-                        )
-                        for candidate in stage.candidates()
-                    ]
-                    for width in self.in_widths(index)
-                ]  # fmt: skip
-                widths = np.array([stage.widths.index(candidate.width) for candidate in stage.candidates()])
-                tables.append((np.array(rows, dtype=np.int64), widths))
-            self._tables[key] = tables
+            self.check_resolution(resolution)
+            self._tables[key] = CostTables(self, resolution, in_chans, num_classes)
         return self._tables[key]
 
     @cached_property
-    def _tables(self) -> dict[tuple[int, int, int], list[tuple[np.ndarray, np.ndarray]]]:
+    def _tables(self) -> dict[tuple[int, int, int], CostTables]:
         return {}
+
+
+def _draw(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
+    return choices[int(rng.integers(len(choices)))] if len(choices) > 1 else choices[0]

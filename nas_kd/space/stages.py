@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any, ClassVar
@@ -15,10 +15,14 @@ from nas_kd.errors import SettingError
 from nas_kd.space.arch import Candidate, Layer
 from nas_kd.space.count import make_divisible
 
+# A field added to a description after spaces were published: at its default it is left out of the hash.
+LATER = {"later": True}
 
-def _ascending(field: str, values: Sequence[Any]) -> None:
-    if not values or list(values) != sorted(set(values)) or min(values) < 1:
-        raise SettingError(field, tuple(values), "distinct positive numbers in rising order")
+
+def ascending(name: str, values: Sequence[Any]) -> None:
+    """Raise SettingError unless there are values, and they are distinct, positive and rising."""
+    if not values or list(values) != sorted(set(values)) or min(values) <= 0:
+        raise SettingError(name, tuple(values), "distinct positive numbers in rising order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,11 @@ class Stage(ABC):
     stride: int = 1
 
     fields: ClassVar[tuple[str, ...]]  # names of a layer's settings
+    keeps_width: ClassVar[bool] = False  # whether a candidate's width must be the width of the stage's input
 
     def __post_init__(self) -> None:
-        _ascending("widths", self.widths)
-        _ascending("depths", self.depths)
+        ascending("widths", self.widths)
+        ascending("depths", self.depths)
         if self.stride not in (1, 2):
             raise SettingError("stride", self.stride, "1 or 2")
 
@@ -130,13 +135,49 @@ class BasicStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ascending("mids", self.mids)
+        ascending("mids", self.mids)
 
     def groups(self) -> tuple[tuple[Layer, ...], ...]:
         return (tuple((mid,) for mid in self.mids),)
 
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
         return {"op": "basic", "in": in_width, "mid": int(layer[0]), "out": width, "stride": stride}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckStage(Stage):
+    """Bottleneck blocks (ResNet-D): 1x1, 3x3, 1x1, and an average-pooled projecting shortcut.
+
+    Args:
+        expands: channels of the 3x3 convolution as a share of the output's, rising, for each layer on its own.
+        group_width: channels a group of the 3x3 convolution; 0 for one group of all.
+
+    Source: He et al. 2015 and 2018 (ResNet-D); elastic: OFA (Cai et al. 2020). Groups: ResNeXt, RegNet.
+    """
+
+    expands: tuple[float, ...] = (0.25,)
+    group_width: int = 0
+    fields: ClassVar[tuple[str, ...]] = ("expand",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascending("expands", self.expands)
+        mids = {self.mid(width, expand) for width in self.widths for expand in self.expands}
+        if self.group_width and any(mid % self.group_width for mid in mids):
+            legal = f"a divisor of every middle width; they are {', '.join(map(str, sorted(mids)))}"
+            raise SettingError("group_width", self.group_width, legal, "change widths, expands or group_width")
+
+    @staticmethod
+    def mid(width: int, expand: float) -> int:
+        """Return the channels of the 3x3 convolution."""
+        return make_divisible(round(width * expand))
+
+    def groups(self) -> tuple[tuple[Layer, ...], ...]:
+        return (tuple((expand,) for expand in self.expands),)
+
+    def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
+        resolved = {"op": "bottleneck", "in": in_width, "mid": self.mid(width, layer[0]), "out": width}
+        return resolved | {"stride": stride, "group_width": self.group_width}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,30 +188,71 @@ class MBStage(Stage):
         kernels: depthwise kernel sizes, odd and rising, for each layer on its own.
         expands: expand ratios, rising, for each layer on its own.
         ses: whether squeeze-excite is on, one choice for the whole stage: (False,), (True,) or both.
-        act: activation: ``relu``, ``silu`` or ``hardswish``.
+        act: activation: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
+        uniform: whether all layers of a stage share one setting, as in AttentiveNAS.
+        pooled: whether blocks that change the shape have a shortcut too: average pooling where the stride
+            is 2, then a 1x1 convolution without norm where the width changes, as in AttentiveNAS.
     """
 
     kernels: tuple[int, ...] = (3, 5, 7)
     expands: tuple[float, ...] = (3, 4, 6)
     ses: tuple[bool, ...] = (False, True)
     act: str = "silu"
+    uniform: bool = field(default=False, metadata=LATER)
+    pooled: bool = field(default=False, metadata=LATER)
     fields: ClassVar[tuple[str, ...]] = ("kernel", "expand", "se")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ascending("kernels", self.kernels)
-        _ascending("expands", self.expands)
+        ascending("kernels", self.kernels)
+        ascending("expands", self.expands)
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise SettingError("kernels", self.kernels, "odd sizes")
         if self.ses not in ((False,), (True,), (False, True)):
             raise SettingError("ses", self.ses, "(False,), (True,) or (False, True)")
 
     def groups(self) -> tuple[tuple[Layer, ...], ...]:
-        return tuple(tuple((k, e, se) for k in self.kernels for e in self.expands) for se in self.ses)
+        together = tuple(tuple((k, e, se) for k in self.kernels for e in self.expands) for se in self.ses)
+        return tuple((layer,) for group in together for layer in group) if self.uniform else together
 
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
         kernel, expand, se = layer
-        mid = in_width if expand == 1 else make_divisible(in_width * expand)
+        mid = in_width if expand == 1 else make_divisible(round(in_width * expand))
         hidden = make_divisible(mid / 4) if se else 0
         resolved = {"op": "mbconv", "in": in_width, "mid": mid, "out": width, "stride": stride}
-        return resolved | {"kernel": int(kernel), "se": hidden, "act": self.act}
+        return resolved | {"kernel": int(kernel), "se": hidden, "act": self.act, "pooled": self.pooled}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTStage(Stage):
+    """Pre-norm transformer layers: self-attention and MLP, both residual, at one width throughout.
+
+    Args:
+        heads: numbers of attention heads to choose from, rising, for each layer on its own.
+        mlp_ratios: hidden channels of the MLP as a multiple of the width, rising, for each layer on its own.
+        head_dim: channels of a head.
+
+    Source: ViT (Dosovitskiy et al. 2020); elastic: AutoFormer (Chen et al. 2021), section 3.
+    """
+
+    heads: tuple[int, ...]
+    mlp_ratios: tuple[float, ...] = (4,)
+    head_dim: int = 64
+    fields: ClassVar[tuple[str, ...]] = ("heads", "mlp_ratio")
+    keeps_width: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascending("heads", self.heads)
+        ascending("mlp_ratios", self.mlp_ratios)
+        if self.stride != 1:
+            raise SettingError("stride", self.stride, "1: the number of tokens stays the same")
+        if self.head_dim < 1:
+            raise SettingError("head_dim", self.head_dim, "an integer of at least 1")
+
+    def groups(self) -> tuple[tuple[Layer, ...], ...]:
+        return (tuple((heads, ratio) for heads in self.heads for ratio in self.mlp_ratios),)
+
+    def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
+        named = {"in": in_width, "out": width, "heads": int(layer[0]), "head_dim": self.head_dim}
+        return {"op": "vit"} | named | {"hidden": int(width * layer[1]), "stride": stride}

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.nn.elastic import centre, prefix
-from nas_kd.nn.ends import ElasticHead, ElasticStem
+from nas_kd.nn.heads import elastic_head
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.stage import ElasticStage
 from nas_kd.nn.static import StaticNet
+from nas_kd.nn.stems import elastic_stem
 from nas_kd.space.arch import Arch
 from nas_kd.space.elastic import ElasticSpace
 
@@ -33,11 +34,11 @@ class Supernet(nn.Module):
 
     def _build(self, space: ElasticSpace, num_classes: int, in_chans: int) -> None:
         self.space, self.num_classes, self.in_chans = space, num_classes, in_chans
-        self.stem = ElasticStem(in_chans, space.stem.width, space.stem.stride, space.stem.act)
+        self.stem = elastic_stem(space.stem, in_chans)
         self.stages = nn.ModuleList(
             ElasticStage(stage, space.in_widths(index)) for index, stage in enumerate(space.stages)
         )
-        self.head = ElasticHead(space.stages[-1].widths[-1], space.head.features, num_classes, space.head.act)
+        self.head = elastic_head(space.head, space.stages[-1].widths[-1], num_classes)
         for name, module in self.named_modules():
             if isinstance(module, ElasticBatchNorm2d):
                 module.path = name
@@ -79,13 +80,13 @@ class Supernet(nn.Module):
             self.space.validate(arch)  # raises, and says why
         if norm is None and not self.training:
             raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")
-        x = self.stem(x, norm)
+        x = self.stem(x, arch.stem, norm)
         stages, pre = [], []
         for index, (stage, candidate) in enumerate(zip(self.stages, arch.stages, strict=True)):
             x, before = stage(x, candidate, norm, drop_path * (index + 1) / len(self.stages))
             stages.append(x)
             pre.append(before)
-        logits, pooled = self.head(x, norm, dropout)
+        logits, pooled = self.head(x, arch.head, norm, dropout)
         return Output(logits, stages, pre, pooled)
 
     @torch.no_grad()
@@ -100,7 +101,7 @@ class Supernet(nn.Module):
             A network whose outputs equal the subnet's to the bit on a CPU, in this supernet's mode.
         """
         student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
-        student.to(self.head.fc.weight)  # device and dtype
+        student.to(next(self.parameters()))  # device and dtype
         shared = dict(self.named_parameters())
         for name, parameter in student.named_parameters():
             weight: Tensor = shared[name]

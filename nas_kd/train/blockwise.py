@@ -142,7 +142,7 @@ class Blockwise(nn.Module):
             (B, in_width, H', W').
         """
         if index == 0:
-            return self.stem(inputs, norm)
+            return self.stem(inputs, self.space.stem.smallest(), norm)
         return self.inputs[index][str(in_width)](inputs)  # type: ignore[index]
 
     def leave(self, index: int, pre: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Calla
         scores.append(dict(zip(keys, table["score"].astype(float), strict=True)))
 
     def additive(arch: Arch) -> float:
-        widths = [space.stem.width, *(candidate.width for candidate in arch.stages[:-1])]
+        widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages[:-1])]
         codes = space.encode([arch])[0]
         return sum(scores[s].get((w, int(codes[s])), math.nan) for s, w in enumerate(widths))
 

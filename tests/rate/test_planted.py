@@ -26,9 +26,9 @@ def planted(net: Supernet, arch: Arch, images: torch.Tensor) -> StaticNet:
     with torch.no_grad():
         for index, (stage, candidate) in enumerate(zip(net.stages, arch.stages, strict=True)):
             recorder = Recorder()
-            stage(net.stem(x, recorder) if index == 0 else x, candidate, recorder)
+            stage(net.stem(x, (), recorder) if index == 0 else x, candidate, recorder)
             norm |= recorder.values()
-            x, _ = stage(net.stem(x, norm) if index == 0 else x, candidate, norm)
+            x, _ = stage(net.stem(x, (), norm) if index == 0 else x, candidate, norm)
     return net.extract(arch, norm).eval()
 
 

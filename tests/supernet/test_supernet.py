@@ -58,7 +58,7 @@ def test_the_arch_leaves_no_trace(net: nas_kd.Supernet, x: torch.Tensor) -> None
 def test_stages_can_be_run_on_their_own(net: nas_kd.Supernet, x: torch.Tensor) -> None:
     arch = net.space.sample(7)
     out = net.forward_stages(x, arch)
-    here = net.stem(x)
+    here = net.stem(x, ())
     for index, candidate in enumerate(arch.stages):
         here, pre = net.stages[index](here, candidate, None)
         assert torch.equal(here, out.stages[index]) and torch.equal(pre, out.pre[index])
