@@ -1,7 +1,9 @@
 """How losses become training: terms with weights, recipes, targets, the task and the named methods."""
 
 from nas_kd.distill.distiller import Distiller, Method
-from nas_kd.distill.methods import METHODS, TERMS
+from nas_kd.distill.ensemble import LearnedEnsemble
+from nas_kd.distill.methods import METHODS, Entry
+from nas_kd.distill.pair import Pair, Shapes, pair_of
 from nas_kd.distill.source import (
     CachedTeacher,
     LiveTeacher,
@@ -11,23 +13,30 @@ from nas_kd.distill.source import (
     target_source,
 )
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Phase, Recipe, Schedule, Term, Warmup
+from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
+from nas_kd.distill.terms import TERMS
 
 __all__ = [
     "METHODS",
     "TERMS",
     "CachedTeacher",
     "Classification",
+    "Decay",
     "Distiller",
+    "Entry",
+    "LearnedEnsemble",
     "LiveTeacher",
     "LogitCache",
     "Method",
+    "Pair",
     "Phase",
     "Recipe",
     "Schedule",
+    "Shapes",
     "TargetSource",
     "TeacherEnsemble",
     "Term",
     "Warmup",
+    "pair_of",
     "target_source",
 ]

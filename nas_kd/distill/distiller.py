@@ -5,15 +5,24 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nas_kd.distill.methods import METHODS, TERMS, term
+from nas_kd.distill.methods import METHODS
+from nas_kd.distill.pair import Pair
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Recipe, Term
+from nas_kd.distill.terms import TERMS, term
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
+from nas_kd.runtime import seed_for
+
+if TYPE_CHECKING:
+    from nas_kd.data import Batch
+    from nas_kd.distill.source import TargetSource
 
 Method = str | Recipe | Sequence[Term | tuple[str, float]]
 
@@ -28,28 +37,116 @@ class Distiller:
         settings: settings of a named method, such as ``temperature=2.0``.
 
     Attributes:
-        needs: what is needed of "labels", "logits", "stages", "pre", "pooled"; a teacher only where there
-            is more than "labels".
+        needs: what is needed of "labels", "batch", "logits", "stages", "pre", "pooled".
         task: the task.
         recipe: the terms and weights.
+        trained: what is trained beside the student, by name; filled by :meth:`bind`.
+        source: where targets come from; filled by :meth:`bind`.
 
     Raises:
         SettingError: unknown method, term or setting, or a value outside its range.
     """
 
     def __init__(
-        self, method: Method = "kd_ls", task: Classification | None = None, **settings: float
+        self, method: Method = "kd_ls", task: Classification | None = None, **settings: Any
     ) -> None:
         self.task = Classification() if task is None else task
         self.recipe = _recipe(method, self.task, settings)
         self.needs = self.recipe.needs
+        self.trained = nn.ModuleDict()
+        self.source: TargetSource | None = None
+        self._upstream: dict[int, frozenset[str]] = {}
+        self._pair: Pair | None = None
 
     def __repr__(self) -> str:
         return f"Distiller({self.recipe!r}, {self.task!r})"
 
+    def bind(self, pair: Pair) -> Distiller:
+        """Build what the method trains beside the student, and refuse pairs it cannot teach.
+
+        Args:
+            pair: the static shapes, and the two networks.
+
+        Returns:
+            The distiller itself.
+
+        Raises:
+            SettingError: the method cannot compare these networks; names the shapes.
+        """
+        self.source, self._pair = pair.source, pair
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(pair.seed, "method"))
+            for item in self.recipe.terms:
+                if item.check is not None:
+                    item.check(pair)
+                if item.module is not None and item.key not in self.trained:
+                    self.trained[item.key] = item.module(pair)
+            if self.recipe.source is not None:
+                self.source = self.recipe.source(pair)
+            if isinstance(self.source, nn.Module):
+                self.trained["source"] = self.source
+            if self.recipe.inputs is not None:
+                self.trained["inputs"] = self.recipe.inputs(pair)
+        self._upstream = {
+            phase.until: upstream(pair, phase.until) for phase in self.recipe.phases if phase.until is not None
+        }
+        return self
+
+    def enter(self, progress: float) -> bool:
+        """Prepare the bound student for a step of the training stage that holds.
+
+        Args:
+            progress: share of the training that is done, 0..1.
+
+        Returns:
+            Whether the stage needs a forward pass of the student.
+        """
+        phase = self.recipe.at(progress)
+        if self._pair is not None and self._upstream:
+            trained = self._upstream.get(-1 if phase.until is None else phase.until)
+            for name, module in self._pair.model.named_modules():
+                own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
+                if own:  # statistics of layers that are not trained now must rest too
+                    module.train(trained is None or any(key in trained for key in own))
+        return phase.student
+
+    def step(
+        self, batch: Batch, progress: float, autocast: AbstractContextManager[Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Accumulate the gradients of one batch in the bound student and in what is trained beside it.
+
+        Args:
+            batch: images and labels on the student's device.
+            progress: share of the training that is done, 0..1.
+            autocast: precision context.
+
+        Returns:
+            ``loss`` and the terms before their weights, detached.
+        """
+        if self._pair is None:
+            raise ValueError("bind the distiller before its first step")
+        if "inputs" in self.trained:
+            batch = self.trained["inputs"](batch)
+        needs_student = self.enter(progress)
+        taught = any(term.taught for term in self.recipe.at(progress).terms)
+        target = self.source(batch) if taught and self.source is not None else None
+        with nullcontext() if autocast is None else autocast:
+            student = self._pair.forward(batch.x) if needs_student else None
+            loss, parts = self(student, target, batch.y, progress, batch)
+        loss.backward()
+        return {"loss": loss.detach()} | parts
+
+    def after_epoch(self, epochs: int) -> None:
+        """Let the bound student's companions act between two epochs, such as grafting."""
+        for module in self.trained.values():
+            act = getattr(module, "after_epoch", None)
+            if act is not None:
+                act(epochs)
+
     def __call__(
-        self, student: Tensor | Output, target: Tensor | Output | None, y: Tensor, progress: float = 1.0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor,
+        progress: float = 1.0, batch: Batch | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         """Return the loss of a batch.
 
         Args:
@@ -57,31 +154,53 @@ class Distiller:
             target: the teacher's; None when only labels are needed.
             y: (B,) labels.
             progress: share of the training that is done, 0..1.
+            batch: the whole batch, for terms that need it.
 
         Returns:
             The weighted sum, a scalar, and every term's value before its weight, detached, by name.
 
         Raises:
-            FloatingPointError: the loss is NaN or infinite; names the terms that are.
+            FloatingPointError: the loss is NaN or infinite; names the terms that are. On a GPU the end of the
+                epoch finds it, for asking in every step would wait for the device.
             ValueError: something needed is missing, or shapes do not fit.
         """
         loss: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for item in self.recipe.at(progress).terms:
-            value = item(student, target, y)
+            module = self.trained[item.key] if item.key in self.trained else None
+            value = item(student, target, y, batch, module)
             parts[item.name] = value.detach()
             weighted = item.weight_at(progress) * value
             loss = weighted if loss is None else loss + weighted
         assert loss is not None  # a recipe has no stage without terms
-        # one number is fetched from the device a step; the terms only when it is bad
-        if not math.isfinite(loss.item()):
+        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
             bad = {name: float(value) for name, value in parts.items() if not torch.isfinite(value)}
             named = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "the sum overflows"
             raise FloatingPointError(f"the loss is not finite at progress {progress:.3f}: {named}")
         return loss, parts
 
 
-def _recipe(method: Method, task: Classification, settings: dict[str, float]) -> Recipe:
+def upstream(pair: Pair, stage: int) -> frozenset[str]:
+    """Name the student's parameters that its feature at a stage depends on.
+
+    Args:
+        pair: the student.
+        stage: number of the stage, from 0.
+
+    Returns:
+        Names out of ``named_parameters``.
+    """
+    training = pair.model.training
+    pair.model.eval()
+    device = next(pair.model.parameters()).device
+    parameters = dict(pair.model.named_parameters())
+    feature = pair.forward(torch.zeros(2, *pair.image, device=device)).stages[stage]
+    found = torch.autograd.grad(feature.sum(), list(parameters.values()), allow_unused=True)
+    pair.model.train(training)
+    return frozenset(name for name, grad in zip(parameters, found, strict=True) if grad is not None)
+
+
+def _recipe(method: Method, task: Classification, settings: dict[str, Any]) -> Recipe:
     if isinstance(method, str):
         return _named(method, task, settings)
     if settings:
@@ -103,18 +222,31 @@ def _recipe(method: Method, task: Classification, settings: dict[str, float]) ->
     return Recipe.of(terms)
 
 
-def _named(method: str, task: Classification, settings: dict[str, float]) -> Recipe:
+def _named(method: str, task: Classification, settings: dict[str, Any]) -> Recipe:
     if method not in METHODS:
         raise SettingError("method", method, "the name of a method", nearest(method, METHODS))
-    legal = [name for name in inspect.signature(METHODS[method]).parameters if name != "task"]
+    recipe = METHODS[method].recipe
+    legal = {name: entry for name, entry in inspect.signature(recipe).parameters.items() if name != "task"}
     for name, value in settings.items():
         if name not in legal:
             mend = nearest(name, legal) if legal else f"{method} has no settings"
             raise SettingError(f"{method}.{name}", value, f"a setting of {method}", mend)
-        _number(f"{method}.{name}", value)
+        _check(f"{method}.{name}", value, legal[name].default)
     if not settings.get("temperature", 1) > 0:  # before the first epoch, not in it
         raise SettingError(f"{method}.temperature", settings["temperature"], "a number above 0")
-    return METHODS[method](task, **settings)
+    return recipe(task, **settings)
+
+
+def _check(field: str, value: object, default: object) -> None:
+    """Check that a setting is of its default's kind."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise SettingError(field, value, "true or false")
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            raise SettingError(field, value, f"a word such as {default!r}")
+    else:
+        _number(field, value)
 
 
 def _number(field: str, value: object) -> float:

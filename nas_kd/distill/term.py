@@ -5,37 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nas_kd.distill.schedule import Decay, Schedule, Warmup
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 
-Schedule = Callable[[float], float]
+if TYPE_CHECKING:
+    from nas_kd.data import Batch
+    from nas_kd.distill.pair import Pair
+    from nas_kd.distill.source import TargetSource
+
+__all__ = ["Decay", "Phase", "Recipe", "Schedule", "Term", "Warmup"]
+
 FEATURES = ("logits", "stages", "pre", "pooled")
-NEEDS = frozenset({"labels", *FEATURES})
+NEEDS = frozenset({"labels", "batch", *FEATURES})
+SIDES = ("both", "student", "teacher")
 
 
-@dataclass(frozen=True)
-class Warmup:
-    """A weight that grows linearly from 0 and then stays.
-
-    Args:
-        weight: final weight.
-        share: share of the training, 0 < share <= 1, after which it is reached.
-    """
-
-    weight: float
-    share: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingError("share", self.share, "0 < share <= 1")
-
-    def __call__(self, progress: float) -> float:
-        return self.weight * min(1.0, progress / self.share)
+def _call(module: nn.Module, *inputs: Any) -> Tensor:
+    value: Tensor = module(*inputs)
+    return value
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,39 +41,70 @@ class Term:
             with "labels" too, and as loss(student logits, labels) with "labels" alone. For "stages" and
             "pre" it is called once a stage, and the stages' losses are added.
         weight: a number, or a function of the training's progress in 0..1.
-        needs: "labels", and at most one of "logits", "stages", "pre", "pooled".
+        needs: "labels", "batch" (the whole batch, given last), and features: one of "logits", "stages",
+            "pre", "pooled", or several, and then the loss gets whole Outputs.
+        side: "both", or the only side whose features are given: "student" or "teacher".
+        whole: give all stages as a list in one call instead of one call a stage.
+        module: builds what the term trains beside the student, from static shapes, before training; then the
+            loss is called as loss(module, ...), by default module(...), on all stages at once.
+        key: name of that module among the method's; terms of one key share it. Default: ``name``.
+        check: refuses pairs that the loss cannot compare.
 
     Raises:
-        SettingError: ``needs`` holds an unknown name, two kinds of feature, or nothing.
+        SettingError: ``needs`` or ``side`` holds an unknown name, or nothing is needed.
     """
 
     name: str
-    loss: Callable[..., Tensor]
+    loss: Callable[..., Tensor] = _call
     weight: float | Schedule = 1.0
     needs: frozenset[str] = frozenset({"logits"})
+    side: str = "both"
+    whole: bool = False
+    module: Callable[[Pair], nn.Module] | None = None
+    key: str = ""
+    check: Callable[[Pair], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
-        if not self.needs or self.needs - NEEDS or len(self.needs - {"labels"}) > 1:
-            legal = "labels and at most one of " + ", ".join(FEATURES)
+        object.__setattr__(self, "key", self.key or self.name)
+        if not self.needs or self.needs - NEEDS:
+            legal = "some of " + ", ".join(sorted(NEEDS))
             raise SettingError(f"{self.name}.needs", sorted(self.needs), legal)
+        if self.side not in SIDES:
+            raise SettingError(f"{self.name}.side", self.side, ", ".join(SIDES))
 
     def __repr__(self) -> str:
         # recorded in run folders: the default would hold addresses that change with the process
+        made = "" if self.module is None else f", module={_describe(self.module)}"
         weight = _describe(self.weight)
-        return f"Term({self.name!r}, {_describe(self.loss)}, {weight}, needs={sorted(self.needs)})"
+        return f"Term({self.name!r}, {_describe(self.loss)}, {weight}, needs={sorted(self.needs)}{made})"
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What it needs of the networks' outputs."""
+        return self.needs & frozenset(FEATURES)
+
+    @property
+    def taught(self) -> bool:
+        """Whether it needs targets."""
+        return bool(self.features) and self.side != "student"
 
     def weight_at(self, progress: float) -> float:
         """Return the weight at a moment of the training, 0..1."""
         return float(self.weight(progress)) if callable(self.weight) else float(self.weight)
 
-    def __call__(self, student: Tensor | Output, target: Tensor | Output | None, y: Tensor) -> Tensor:
+    def __call__(
+        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor,
+        batch: Batch | None = None, module: nn.Module | None = None,
+    ) -> Tensor:  # fmt: skip
         """Return the loss before its weight.
 
         Args:
-            student: (B, C) logits or an Output.
-            target: the teacher's; None for a term that needs labels only.
+            student: (B, C) logits or an Output; None for a term of the teacher's side.
+            target: the teacher's; None for a term that needs no target.
             y: (B,) labels.
+            batch: the batch, for a term that needs it.
+            module: what ``module`` built.
 
         Returns:
             Scalar.
@@ -88,23 +112,39 @@ class Term:
         Raises:
             ValueError: something it needs is missing, or the stages differ in number.
         """
-        labels = (y,) if "labels" in self.needs else ()
-        kind = next(iter(self.needs - {"labels"}), None)
-        if kind is None:
-            return self.loss(self._take(student, "logits", "student"), *labels)
-        s, t = self._take(student, kind, "student"), self._take(target, kind, "teacher")
-        if isinstance(s, Tensor):
-            return self.loss(s, t, *labels)
-        if len(s) != len(t):
-            raise ValueError(f"{self.name}: the student has {len(s)} {kind}, the teacher {len(t)}")
-        return torch.stack([self.loss(a, b, *labels) for a, b in zip(s, t, strict=True)]).sum()
+        loss: Callable[..., Tensor] = self.loss
+        if self.module is not None:
+            if module is None:
+                raise ValueError(f"{self.name} trains parts of its own: bind the distiller first")
+            loss = partial(loss, module)
+        rest: list[Any] = [y] if "labels" in self.needs else []
+        if "batch" in self.needs:
+            if batch is None:
+                raise ValueError(f"{self.name} needs the batch, but was given labels only")
+            rest.append(batch)
+        if not self.features:
+            return loss(self._take(student, "logits", "student"), *rest)
+        kind = next(iter(self.features)) if len(self.features) == 1 else None
+        sides: list[Any] = []
+        if self.side != "teacher":
+            sides.append(self._take(student, kind, "student"))
+        if self.side != "student":
+            sides.append(self._take(target, kind, "teacher"))
+        if kind not in ("stages", "pre"):
+            return loss(*sides, *rest)
+        if len(sides) == 2 and len(sides[0]) != len(sides[1]):
+            raise ValueError(f"{self.name}: the student has {len(sides[0])} {kind}, the teacher {len(sides[1])}")
+        if self.whole or self.module is not None:
+            return loss(*sides, *rest)
+        return torch.stack([loss(*each, *rest) for each in zip(*sides, strict=True)]).sum()
 
-    def _take(self, output: Tensor | Output | None, kind: str, who: str) -> Any:
+    def _take(self, output: Tensor | Output | None, kind: str | None, who: str) -> Any:
         if isinstance(output, Output):
-            return getattr(output, kind)
+            return output if kind is None else getattr(output, kind)
         if output is None or kind != "logits":
             had = "nothing" if output is None else "logits only"
-            raise ValueError(f"{self.name} needs the {who}'s {kind}, but was given {had}")
+            wanted = kind or ", ".join(sorted(self.features))
+            raise ValueError(f"{self.name} needs the {who}'s {wanted}, but was given {had}")
         return output
 
 
@@ -112,27 +152,49 @@ class Term:
 class Phase:
     """One training stage of a recipe: terms that hold for a share of the training.
 
+    What a phase's losses do not depend on is not trained in it: no gradient reaches it, and with ``until``
+    its running statistics rest too.
+
     Args:
         terms: what is trained.
         share: length relative to the recipe's other stages, above 0.
+        until: number of the student's stage, from 0, that its training ends with; None trains all.
     """
 
     terms: tuple[Term, ...]
     share: float = 1.0
+    until: int | None = None
+
+    @property
+    def student(self) -> bool:
+        """Whether the student is needed at all."""
+        return any(term.side != "teacher" for term in self.terms)
+
+
+Sampler = Callable[..., Any]  # a Split to what gives batches as a Split does; see nas_kd.distill.sampling
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training stages in their order, most often one.
+    """Training stages in their order, most often one, and what they want of data and targets.
 
     Args:
         phases: the stages.
+        sampler: turns the training split into one that gives other batches, such as pairs of a class.
+        source: turns the targets that the user gave (or None) into those of the method, such as the mean
+            teacher; None leaves them.
+        inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
+        own_targets: whether ``source`` needs no teacher of the user's.
 
     Raises:
         SettingError: no stage, no term, a share that is not positive, or two terms of one name in a stage.
     """
 
     phases: tuple[Phase, ...]
+    sampler: Sampler | None = None
+    source: Callable[[Pair], TargetSource] | None = None
+    inputs: Callable[[Pair], nn.Module] | None = None
+    own_targets: bool = False
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -144,13 +206,34 @@ class Recipe:
                 raise SettingError("recipe.share", phase.share, "a number above 0")
             if len(set(names)) < len(names):
                 raise SettingError("recipe.terms", names, "different names", "add the weights of equal terms")
-        needs = frozenset[str]().union(*(term.needs for phase in self.phases for term in phase.terms))
+        needs = frozenset[str]().union(*(term.needs for term in self.terms))
         object.__setattr__(self, "needs", needs)
 
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of all stages."""
+        return tuple(term for phase in self.phases for term in phase.terms)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the user must give targets."""
+        return any(term.taught for term in self.terms) and not self.own_targets
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether more than logits is needed of the student's forward pass."""
+        return bool(self.needs - {"labels", "logits", "batch"})
+
+    @property
+    def needs_target_features(self) -> bool:
+        """Whether more than logits is needed of the targets."""
+        return any(term.taught and term.features - {"logits"} for term in self.terms)
+
     @staticmethod
-    def of(terms: Sequence[Term]) -> Recipe:
+    def of(terms: Sequence[Term], **rest: Any) -> Recipe:
         """Return a recipe of one training stage; terms whose weight is the number 0 are left out."""
-        return Recipe((Phase(tuple(term for term in terms if callable(term.weight) or term.weight != 0)),))
+        kept = tuple(term for term in terms if callable(term.weight) or term.weight != 0)
+        return Recipe((Phase(kept),), **rest)
 
     def at(self, progress: float) -> Phase:
         """Return the stage that holds at a moment of the training, 0..1."""

@@ -12,7 +12,17 @@ from nas_kd.losses.divergence import (
     reverse_kl,
 )
 from nas_kd.losses.features import at, fitnet, normalised_mse, nst
-from nas_kd.losses.logits import dist, dkd, kd, kd_ls, logit_mse, standardise
+from nas_kd.losses.logits import (
+    dist,
+    dkd,
+    kd,
+    kd_ls,
+    logit_mse,
+    mixture,
+    standardise,
+    standardised,
+    virtual_teacher,
+)
 from nas_kd.losses.relations import cc, pkt, rdm, rkd, sp
 
 __all__ = [
@@ -28,6 +38,7 @@ __all__ = [
     "kd_ls",
     "kl_divergence",
     "logit_mse",
+    "mixture",
     "normalised_mse",
     "nst",
     "pkt",
@@ -36,4 +47,6 @@ __all__ = [
     "rkd",
     "sp",
     "standardise",
+    "standardised",
+    "virtual_teacher",
 ]

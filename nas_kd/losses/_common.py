@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 
 
 def wide(x: Tensor) -> Tensor:
@@ -62,6 +62,13 @@ def positive(field: str, value: float) -> float:
     """Return the value, or raise SettingError where it is not a positive finite number."""
     if not (math.isfinite(value) and value > 0):
         raise SettingError(field, value, "a finite number above 0")
+    return value
+
+
+def word(field: str, value: str, legal: tuple[str, ...]) -> str:
+    """Return the word, or raise SettingError where it is none of the legal ones."""
+    if value not in legal:
+        raise SettingError(field, value, " or ".join(legal), nearest(str(value), legal))
     return value
 
 

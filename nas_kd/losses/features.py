@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import full_precision, pair, same_shape
+from nas_kd.losses._common import full_precision, pair, same_shape, word
 
 
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
@@ -46,26 +46,32 @@ def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (s - t).square().sum() / t.square().sum().clamp_min(torch.finfo(t.dtype).tiny)
 
 
-def at(student: Tensor, teacher: Tensor) -> Tensor:
-    """Attention transfer: squared difference of the normalised maps of mean squared activation.
+def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
+    """Attention transfer: difference of the normalised maps of mean squared activation.
 
     Args:
         student: (B, C, H, W).
         teacher: (B, C', H, W); the channels may differ.
+        variant: "paper" is half the mean over the batch of ||Q_s - Q_t||_2, divided by H W, since the paper's
+            beta is 1000 over the number of a map's values; "code" is the mean square of Q_s - Q_t, as the
+            authors' code and every published table have it.
 
     Returns:
-        Scalar in 0 .. 2 / (H W), the mean over batch and places.
+        Scalar; in the form "code" in 0 .. 2 / (H W).
 
     Raises:
+        SettingError: an unknown variant.
         ValueError: the maps differ in size.
 
     Source:
-        Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2, in the form of the authors' code.
+        Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2.
     """
+    word("variant", variant, ("paper", "code"))
     s, t = _maps(student, teacher)
     attention_s = F.normalize(s.square().mean(1), dim=1)  # (B, HW)
     attention_t = F.normalize(t.square().mean(1), dim=1)
-    return (attention_s - attention_t).square().mean()
+    away = attention_s - attention_t
+    return away.square().mean() if variant == "code" else away.norm(dim=1).mean() / (2 * away.shape[1])
 
 
 def nst(student: Tensor, teacher: Tensor) -> Tensor:

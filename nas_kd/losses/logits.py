@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.errors import SettingError
 from nas_kd.losses._common import logit_pair, pearson, positive, wide
 from nas_kd.losses.divergence import kl_divergence, kl_of_log
 
@@ -158,3 +163,72 @@ def dist(
     inter = 1 - pearson(q, p).mean()
     intra = 1 - pearson(q.T, p.T).mean()
     return temperature**2 * (beta * inter + gamma * intra)
+
+
+def standardised(
+    loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, *rest: Tensor, **settings: Any
+) -> Tensor:
+    """Any logit loss on standardised logits.
+
+    Args:
+        loss: such as :func:`dkd`.
+        student: (B, C) logits.
+        teacher: (B, C) logits.
+        rest: what else the loss takes, such as labels.
+        settings: its keywords.
+
+    Returns:
+        Scalar, blind to a shift and a positive scale of every sample's logits on either side.
+
+    Source:
+        Sun et al., arXiv 2403.01427, eq. 13.
+    """
+    s, t = logit_pair(student, teacher)
+    return loss(standardise(s), standardise(t), *rest, **settings)
+
+
+def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temperature: float = 20.0) -> Tensor:
+    """Teacher-free distillation: T^2 KL(u^T || softmax(s / T)), u sure of the label and flat elsewhere.
+
+    The virtual teacher gives the label ``correct`` and every other class the same share of the rest; it is
+    softened as logits log u are, u^(1/T) normalised.
+
+    Args:
+        student: (B, C) logits.
+        labels: (B,) int64 classes.
+        correct: the label's probability before softening, 1/C < correct < 1.
+        temperature: T > 0.
+
+    Returns:
+        Scalar; at T = 1 the cross-entropy with smoothed labels, less the constant entropy of u.
+
+    Raises:
+        SettingError: ``correct`` would not make the label the likeliest class.
+
+    Source:
+        Yuan et al., Revisiting knowledge distillation via label smoothing, arXiv 1909.11723, eq. 8 and 9.
+    """
+    classes = student.shape[1]
+    if not 1 / classes < correct < 1:
+        raise SettingError("correct", correct, f"above 1/{classes} and below 1")
+    likely = F.one_hot(labels.long(), classes).bool()
+    logits = torch.full_like(wide(student).detach(), math.log((1 - correct) / (classes - 1)))
+    return kd(student, logits.masked_fill(likely, math.log(correct)), temperature)
+
+
+def mixture(logits: Tensor, weights: Tensor) -> Tensor:
+    """Log-probabilities of a weighted mean of several teachers' probabilities.
+
+    Args:
+        logits: (K, B, C) of K teachers.
+        weights: (K,) any real numbers; their softmax weighs the teachers, so the weights sum to 1.
+
+    Returns:
+        (B, C) log-probabilities, which are logits too.
+
+    Source:
+        You et al., Learning from multiple teacher networks, KDD 2017, eq. 3 (equal weights); the mean of
+        logits is another target, the geometric mean.
+    """
+    z = wide(logits)
+    return (z.log_softmax(2) + weights.to(z.dtype).log_softmax(0)[:, None, None]).logsumexp(0)

@@ -59,14 +59,18 @@ def _affinity(x: Tensor, eps: float) -> Tensor:
     return (similarity / similarity.sum(1, keepdim=True)).log()
 
 
-def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0) -> Tensor:
+def rkd(
+    student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int = 64
+) -> Tensor:
     """Relational distillation: Huber losses of relative distances and of the angles of all triples.
 
     Args:
         student: (B, ...).
         teacher: (B, ...).
         distance: weight of the distances, each divided by the batch's mean distance.
-        angle: weight of the cosines; it needs B^3 numbers of memory, and 0 leaves it out.
+        angle: weight of the cosines, 0 leaves them out.
+        anchors: only the first so many samples of a batch form triples, for these need the memory and time
+            of their number's cube.
 
     Returns:
         Scalar; blind to rotation, translation and scale of either side.
@@ -79,7 +83,8 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
         far_s, far_t = _distances(s), _distances(t)
         loss = distance * F.smooth_l1_loss(_relative(far_s), _relative(far_t))
         if angle:
-            loss = loss + angle * F.smooth_l1_loss(_cosines(s, far_s), _cosines(t, far_t))
+            n = anchors
+            loss = loss + angle * F.smooth_l1_loss(_cosines(s[:n], far_s[:n, :n]), _cosines(t[:n], far_t[:n, :n]))
         return loss
 
 

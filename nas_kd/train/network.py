@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import Classification, Distiller, TargetSource
-from nas_kd.errors import SettingError
+from nas_kd.distill import Classification, Distiller, TargetSource, pair_of
 from nas_kd.run import Stage
 from nas_kd.runtime import Runtime, place
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 
-LOGITS_ONLY = frozenset({"labels", "logits"})
+LOGITS_ONLY = frozenset({"labels", "logits", "batch"})  # what a cache of the teacher's logits serves
 
 
 @torch.no_grad()
@@ -45,6 +44,7 @@ def train_network(
     model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | None,
     stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
     weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
+    teacher_logits: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Train a network in place with any combination of distillation terms.
 
@@ -64,31 +64,35 @@ def train_network(
         clip_grad: clip every gradient entry to this magnitude, 0 for none.
         seed: seed of order and augmentation.
         runtime: device and precision.
+        teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
 
     Raises:
         SettingError: the distiller needs features that this source or network does not give.
     """
-    features = bool(distiller.needs - LOGITS_ONLY)
-    if features and not hasattr(model, "forward_stages"):
-        legal = "a method on labels and logits, or a network with forward_stages"
-        raise SettingError("method", sorted(distiller.needs), legal, "use kd_ls, which needs logits only")
     place(model, runtime)
+    image = (data.in_chans, data.resolution, data.resolution)
+    distiller.bind(pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed))
+    place(distiller.trained, runtime)
+    sampler = distiller.recipe.sampler
+    # what the method trains beside the student is in the checkpoints of a training, never in a student
+    modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        target = source(batch) if source is not None else None
-        with runtime.autocast():
-            student = model.forward_stages(batch.x) if features else model(batch.x)  # type: ignore[operator]
-            loss, parts = distiller(student, target, batch.y, moment.progress)
-        loss.backward()
-        return {"loss": loss.detach()} | parts
+        return distiller.step(batch, moment.progress, runtime.autocast())
 
     def evaluate() -> dict[str, float]:
-        return {"rate_accuracy": distiller.task.metric(predict(model, data.rate, runtime), data.rate.labels)}
+        logits = predict(model, data.rate, runtime)
+        found = {"rate_accuracy": distiller.task.metric(logits, data.rate.labels)}
+        if teacher_logits is not None:
+            found["rate_agreement"] = distiller.task.agreement(logits, teacher_logits)
+        return found
 
     fit(
-        step, name=name, modules={"model": model}, split=data.train, batch_size=batch_size, epochs=epochs,
-        optimizer=sgd([model], momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
+        step, name=name, modules=modules, split=data.train if sampler is None else sampler(data.train),
+        batch_size=batch_size, epochs=epochs,
+        optimizer=sgd(modules.values(), momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
         schedule=Schedule(lr, warmup_epochs), stage=stage, evaluate=evaluate, clip=clip_grad,
+        after_epoch=distiller.after_epoch,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from nas_kd.space import Arch, ElasticSpace, count_layers
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.network import LOGITS_ONLY, measure, train_network
+from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import weights_hash
 
 Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
@@ -47,7 +47,7 @@ def student_info(
 def retrain(
     model: nn.Module | Arch, teacher: Teachers, data: Data, *,
     space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None,
-    method: Method = "kd_ls", seed: int = 0,
+    method: Method = "kd_ls", method_settings: Mapping[str, Any] | None = None, seed: int = 0,
     epochs: int = 30, batch_size: int = 128, lr: float = 0.1, momentum: float = 0.9,
     weight_decay: float = 5e-4, warmup_epochs: float = 1.0, clip_grad: float = 0.0, test: bool = True,
     key: str | None = None, folder: str | None = None, factory: str | None = None,
@@ -65,6 +65,7 @@ def retrain(
         supernet: start an arch from these shared weights instead of new ones.
         run: run folder; the student goes to ``retrain/KEY/seed_N/student`` in it.
         method: name of a method, list of (name, weight), or a recipe.
+        method_settings: settings of a named method, such as ``{"temperature": 4.0}``.
         seed: seed of weights, order and augmentation.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -92,7 +93,7 @@ def retrain(
     task = task or Classification(smoothing=0.0)
     run = Run.of(run)
     check_epochs("retrain", epochs, batch_size, data.train)
-    distiller = checked_method(method, task, data.num_classes)
+    distiller = checked_method(method, task, data.num_classes, **(method_settings or {}))
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -104,13 +105,13 @@ def retrain(
     else:
         network = model
         factory, factory_kwargs = _factory(network, data, factory, factory_kwargs, needed=run is not None)
-    needs_teacher = bool(distiller.needs - {"labels"})
+    needs_teacher = distiller.recipe.needs_teacher
     if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
     for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
         if isinstance(item, Teacher):
             item.bind(data)
-    features = bool(distiller.needs - LOGITS_ONLY)
+    features = distiller.recipe.needs_target_features and needs_teacher
     if isinstance(teacher, Teacher) and not features:
         teacher = stored_answers(teacher, data, run)
     source = target_source(teacher, features=features) if needs_teacher else None
@@ -127,6 +128,7 @@ def retrain(
             "teacher": fingerprint(source) if needs_teacher else None, "precision": runtime.precision,
         }  # fmt: skip
         facts |= {f"retrain.{name}": value for name, value in settings.items()}
+        facts |= {f"retrain.method.{name}": value for name, value in (method_settings or {}).items()}
         facts |= data.augmentation | dict(inputs or {})
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
@@ -135,7 +137,7 @@ def retrain(
         network, data, distiller=distiller, source=source, stage=stage,
         name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
-        runtime=runtime,
+        runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime),
     )  # fmt: skip
     network.eval()
     metrics: dict[str, float] = {}
@@ -154,13 +156,14 @@ def retrain(
     return network
 
 
-def checked_method(method: Method, task: Classification, classes: int) -> Distiller:
+def checked_method(method: Method, task: Classification, classes: int, **settings: Any) -> Distiller:
     """Make a method's loss and refuse what cannot teach these classes.
 
     Args:
         method: name, list or recipe.
         task: gives the label loss.
         classes: number of classes.
+        settings: settings of a named method.
 
     Returns:
         The loss.
@@ -168,11 +171,12 @@ def checked_method(method: Method, task: Classification, classes: int) -> Distil
     Raises:
         SettingError: the method is unknown, or standardises logits of two classes: those are always the same.
     """
-    distiller = Distiller(method, task)
-    names = {term.name for phase in distiller.recipe.phases for term in phase.terms}
-    if classes == 2 and "kd_ls" in names:
-        legal = "a method that teaches two classes; two standardised logits are always +1 and -1"
-        raise SettingError("retrain.method", "kd_ls", legal, "use retrain.method=kd")
+    distiller = Distiller(method, task, **settings)
+    names = {term.name for term in distiller.recipe.terms}
+    for name in sorted(names & {"kd_ls", "dkd_ls", "dist_ls"}):
+        if classes == 2:
+            legal = "a method that teaches two classes; two standardised logits are always +1 and -1"
+            raise SettingError("retrain.method", name, legal, "use retrain.method=kd")
     return distiller
 
 

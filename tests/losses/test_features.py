@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nas_kd import losses
+from nas_kd.errors import SettingError
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -38,12 +39,18 @@ def test_normalised_mse():
 
 
 def test_at_equals_a_loop():
-    total = 0.0
+    total = far = 0.0
     for s, t in zip(S, WIDE, strict=True):
         a, b = (x.square().sum(0).flatten() for x in (s, t))
+        far += float((a / a.norm() - b / b.norm()).norm())
         total += float(((a / a.norm() - b / b.norm()) ** 2).sum())
-    assert float(losses.at(S, WIDE)) * 3 * 30 == pytest.approx(total, rel=1e-12)
-    assert torch.autograd.gradcheck(lambda s: losses.at(s, WIDE), S.clone().requires_grad_())
+    assert float(losses.at(S, WIDE, variant="code")) * 3 * 30 == pytest.approx(total, rel=1e-12)
+    assert float(losses.at(S, WIDE)) * 3 * 30 * 2 == pytest.approx(far, rel=1e-12)
+    for variant in ("paper", "code"):
+        check = lambda s, variant=variant: losses.at(s, WIDE, variant=variant)  # noqa: E731
+        assert torch.autograd.gradcheck(check, S.clone().requires_grad_())
+    with pytest.raises(SettingError, match="paper or code"):
+        losses.at(S, WIDE, variant="papr")
 
 
 def test_at_ignores_channel_rotation_and_sample_scale():
@@ -53,7 +60,8 @@ def test_at_ignores_channel_rotation_and_sample_scale():
     torch.testing.assert_close(losses.at(mixed, scale * T), value)
     corner, other = torch.zeros(2, 1, 2, 2).double()
     corner[..., 0, 0], other[..., 1, 1] = 1, 1
-    torch.testing.assert_close(losses.at(corner[None], other[None]), torch.tensor(2 / 4).double())
+    value = losses.at(corner[None], other[None], variant="code")
+    torch.testing.assert_close(value, torch.tensor(2 / 4).double())
 
 
 def test_nst_is_the_distance_of_the_gram_matrices_of_places():

@@ -135,3 +135,47 @@ def test_temperature_is_checked(name, temperature):
     labels = (Y,) if name == "dkd" else ()
     with pytest.raises(SettingError, match="temperature"):
         getattr(losses, name)(S, T, *labels, temperature=temperature)
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd", "dist"])
+def test_standardised_losses_ignore_shift_and_scale(name):
+    labels = (Y,) if name == "dkd" else ()
+    value = losses.standardised(getattr(losses, name), S, T, *labels, temperature=2.0)
+    scale = torch.linspace(0.2, 9, 16, dtype=torch.float64)[:, None]
+    moved = losses.standardised(getattr(losses, name), scale * S + 3, T * scale - scale, *labels, temperature=2.0)
+    torch.testing.assert_close(moved, value, rtol=1e-5, atol=1e-9)
+    if name == "kd":
+        assert torch.equal(value, losses.kd_ls(S, T, temperature=2.0))
+
+
+def test_the_virtual_teacher_is_label_smoothing_at_temperature_1():
+    correct, classes = 0.9, 10
+    off = (1 - correct) / (classes - 1)
+    u = torch.full_like(S, off).scatter_(1, Y[:, None], correct)
+    entropy = -(u * u.log()).sum(1).mean()
+    # smoothing e gives the label 1 - e + e / C
+    smoothed = F.cross_entropy(S, Y, label_smoothing=off * classes)
+    value = losses.virtual_teacher(S, Y, correct=correct, temperature=1.0)
+    torch.testing.assert_close(value, smoothed - entropy)
+    soft = u ** (1 / 20)
+    expected = 400 * F.kl_div((S / 20).log_softmax(1), soft / soft.sum(1, keepdim=True), reduction="batchmean")
+    torch.testing.assert_close(losses.virtual_teacher(S, Y, correct=correct), expected)
+    slope = grad(losses.virtual_teacher, S, Y, temperature=1.0)
+    torch.testing.assert_close(slope, grad(F.cross_entropy, S, Y, label_smoothing=0.1 / 9))
+    with pytest.raises(SettingError, match="above 1/10"):
+        losses.virtual_teacher(S, Y, correct=0.1)
+
+
+def test_a_mixture_of_teachers():
+    three = torch.stack([T, 2 * S, T.flip(1)])
+    weights = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    shares = weights.softmax(0)
+    expected = sum(w * z.softmax(1) for w, z in zip(shares, three, strict=True))
+    torch.testing.assert_close(losses.mixture(three, weights).exp(), expected)
+    # the cross-entropy with the mean of probabilities is the mean of the cross-entropies
+    log_q = S.log_softmax(1)
+    ce = [-(z.softmax(1) * log_q).sum(1).mean() for z in three]
+    mean = losses.mixture(three, torch.zeros(3).double())
+    torch.testing.assert_close(-(mean.exp() * log_q).sum(1).mean(), sum(ce) / 3)
+    torch.testing.assert_close(losses.kd(S, losses.mixture(torch.stack([T, T]), weights[:2])), losses.kd(S, T))
+    assert not torch.allclose(mean.exp(), three.mean(0).softmax(1), atol=1e-2)

@@ -1,0 +1,42 @@
+"""What a named method is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nas_kd.distill.task import Classification
+from nas_kd.distill.term import Recipe, Schedule, Term
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method as users name it.
+
+    Args:
+        recipe: builds it from the task and its settings, which have the published values as defaults.
+        needs: what it needs besides a student and labels, in words.
+        cost: what a step costs beside a plain student step, in words.
+        source: paper.
+    """
+
+    recipe: Callable[..., Recipe]
+    needs: str
+    cost: str
+    source: str
+
+    @property
+    def line(self) -> str:
+        """What it does, in one line."""
+        return (inspect.getdoc(self.recipe) or "").partition("\n")[0]
+
+
+def label_term(task: Classification, weight: float | Schedule = 1.0) -> Term:
+    """Return the task's label loss as the term "ce"."""
+    return Term("ce", task.loss, weight, frozenset({"labels"}))
+
+
+def with_labels(task: Classification, ce: float, *others: Term) -> Recipe:
+    """Return a recipe of the label loss and other terms; those of weight 0 are left out."""
+    return Recipe.of([label_term(task, ce), *others])

@@ -1,0 +1,123 @@
+"""Methods on logits and labels: they need no features, so that a cache of the teacher's logits serves them."""
+
+from __future__ import annotations
+
+from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
+from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.task import Classification
+from nas_kd.distill.term import Recipe, Term, Warmup
+from nas_kd.distill.terms import term
+from nas_kd.errors import SettingError
+
+
+def ce(task: Classification) -> Recipe:
+    """Labels only: the control of every distillation."""
+    return Recipe.of([label_term(task)])
+
+
+def kd(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+    """Hinton's distillation: the teacher's softened probabilities."""
+    return with_labels(task, ce, term("kd", task, weight, temperature=temperature))
+
+
+def kd_ls(task: Classification, *, ce: float = 0.1, weight: float = 9.0, temperature: float = 2.0) -> Recipe:
+    """Distillation of standardised logits: the student need not match the teacher's scale."""
+    return with_labels(task, ce, term("kd_ls", task, weight, temperature=temperature))
+
+
+def logit_mse(task: Classification, *, ce: float = 0.1, weight: float = 0.45) -> Recipe:
+    """Regression of the logits; the weight is the limit of "kd" at infinite temperature."""
+    return with_labels(task, ce, term("logit_mse", task, weight))
+
+
+def dkd(
+    task: Classification, *, ce: float = 1.0, weight: float = 1.0, alpha: float = 1.0, beta: float = 2.0,
+    temperature: float = 4.0, warmup: float = 20 / 240, standardise: bool = False,
+) -> Recipe:  # fmt: skip
+    """Decoupled distillation of the target and of the other classes; beta 2 to 8 is published."""
+    grows = Warmup(weight, warmup) if warmup else weight
+    name = "dkd_ls" if standardise else "dkd"
+    return with_labels(task, ce, term(name, task, grows, alpha=alpha, beta=beta, temperature=temperature))
+
+
+def dist(
+    task: Classification, *, ce: float = 1.0, weight: float = 2.0, beta: float = 1.0, gamma: float = 1.0,
+    temperature: float = 4.0, standardise: bool = False,
+) -> Recipe:  # fmt: skip
+    """Correlations of the probabilities, by sample and by class, instead of their values."""
+    settings = {"beta": beta, "gamma": gamma, "temperature": temperature}
+    return with_labels(task, ce, term("dist_ls" if standardise else "dist", task, weight, **settings))
+
+
+def multi_teacher(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0,
+    weights: str = "learned",
+) -> Recipe:  # fmt: skip
+    """Distillation of several teachers' mean probabilities, weighted equally or as the labels teach."""
+    if weights not in ("learned", "mean"):
+        raise SettingError("multi_teacher.weights", weights, "learned or mean")
+    terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
+    if weights == "mean":
+        return Recipe.of(terms)
+    shares = Term("shares", label_loss_of_target, 1.0, frozenset({"logits", "labels"}), side="teacher")
+    return Recipe.of([*terms, shares], source=LearnedEnsemble.of)
+
+
+
+
+
+def virtual_teacher(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, correct: float = 0.99,
+    temperature: float = 20.0,
+) -> Recipe:  # fmt: skip
+    """A made-up teacher, sure of the label and flat elsewhere; at temperature 1 it is label smoothing."""
+    return with_labels(
+        task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature)
+    )
+
+
+def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
+    """Labels smoothed over all classes, and no teacher."""
+    return Recipe.of([label_term(Classification(smoothing))])
+
+
+def alpha_divergence(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = 0.5
+) -> Recipe:
+    """The alpha-divergence between teacher and student; 1 is KL, 0 reverse KL."""
+    return with_labels(task, ce, term("alpha_divergence", task, weight, alpha=alpha))
+
+
+def adaptive_alpha(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha_max: float = 1.0, clip: float = 5.0
+) -> Recipe:
+    """AlphaNet's larger of two clipped alpha-divergences, as the supernet uses it."""
+    return with_labels(task, ce, term("adaptive_alpha_divergence", task, weight, alpha_max=alpha_max, clip=clip))
+
+
+def js_divergence(task: Classification, *, ce: float = 0.1, weight: float = 0.9) -> Recipe:
+    """The Jensen-Shannon divergence between teacher and student."""
+    return with_labels(task, ce, term("js_divergence", task, weight))
+
+
+def reverse_kl(task: Classification, *, ce: float = 0.1, weight: float = 0.9) -> Recipe:
+    """KL from the student's side: punished where it is sure and the teacher is not."""
+    return with_labels(task, ce, term("reverse_kl", task, weight))
+
+
+_TEACHER, _NONE, _NOISE = "teacher or its cache", "nothing", "none measurable"
+LABELS: dict[str, Entry] = {
+    "ce": Entry(ce, _NONE, "none", ""),
+    "label_smoothing": Entry(label_smoothing, _NONE, "none", "arXiv 1512.00567"),
+    "virtual_teacher": Entry(virtual_teacher, _NONE, "none", "arXiv 1909.11723"),
+    "kd": Entry(kd, _TEACHER, _NOISE, "arXiv 1503.02531"),
+    "kd_ls": Entry(kd_ls, _TEACHER, _NOISE, "arXiv 2403.01427"),
+    "logit_mse": Entry(logit_mse, _TEACHER, _NOISE, "arXiv 1312.6184"),
+    "dkd": Entry(dkd, _TEACHER, _NOISE, "arXiv 2203.08679"),
+    "dist": Entry(dist, _TEACHER, _NOISE, "arXiv 2205.10536"),
+    "multi_teacher": Entry(multi_teacher, "two or more teachers or caches", "a forward pass a teacher", "KDD 2017"),
+    "alpha_divergence": Entry(alpha_divergence, _TEACHER, _NOISE, "arXiv 2102.07954"),
+    "adaptive_alpha": Entry(adaptive_alpha, _TEACHER, _NOISE, "arXiv 2102.07954"),
+    "js_divergence": Entry(js_divergence, _TEACHER, _NOISE, ""),
+    "reverse_kl": Entry(reverse_kl, _TEACHER, _NOISE, ""),
+}

@@ -1,0 +1,61 @@
+"""The losses as terms, by the names that users write in a list such as ``[("ce", 0.1), ("kd", 0.9)]``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from nas_kd import losses
+from nas_kd.distill.pair import equal_places
+from nas_kd.distill.task import Classification
+from nas_kd.distill.term import Schedule, Term
+
+
+def _logits(name: str, *labels: str) -> Term:
+    return Term(name, getattr(losses, name), needs=frozenset({"logits", *labels}))
+
+
+TERMS: dict[str, Term] = {
+    "kd": _logits("kd"),
+    "kd_ls": _logits("kd_ls"),
+    "dkd": _logits("dkd", "labels"),
+    "dkd_ls": Term("dkd_ls", partial(losses.standardised, losses.dkd), needs=frozenset({"logits", "labels"})),
+    "dist": _logits("dist"),
+    "dist_ls": Term("dist_ls", partial(losses.standardised, losses.dist)),
+    "logit_mse": _logits("logit_mse"),
+    "virtual_teacher": Term("virtual_teacher", losses.virtual_teacher, needs=frozenset({"labels"})),
+    "js_divergence": _logits("js_divergence"),
+    "reverse_kl": _logits("reverse_kl"),
+    "alpha_divergence": _logits("alpha_divergence"),
+    "adaptive_alpha_divergence": _logits("adaptive_alpha_divergence"),
+    "at": Term("at", losses.at, needs=frozenset({"stages"}), check=equal_places("at")),
+    "nst": Term("nst", losses.nst, needs=frozenset({"stages"}), check=equal_places("nst")),
+    "sp": Term("sp", losses.sp, needs=frozenset({"pooled"})),
+    "pkt": Term("pkt", losses.pkt, needs=frozenset({"pooled"})),
+    "rkd": Term("rkd", losses.rkd, needs=frozenset({"pooled"})),
+    "rdm": Term("rdm", losses.rdm, needs=frozenset({"pooled"})),
+    "cc": Term("cc", losses.cc, needs=frozenset({"pooled"})),
+}
+
+
+def term(name: str, task: Classification, weight: float | Schedule = 1.0, **settings: Any) -> Term:
+    """Return one term of ``TERMS``, or "ce".
+
+    Args:
+        name: a key of ``TERMS`` or "ce".
+        task: gives the label loss.
+        weight: number or schedule.
+        settings: keywords of the loss, or of the module it trains.
+
+    Returns:
+        The term, named ``name``.
+    """
+    if name == "ce":
+        return Term("ce", task.loss, weight, frozenset({"labels"}))
+    found = TERMS[name]
+    if not settings:
+        return replace(found, weight=weight)
+    if found.module is not None:
+        return replace(found, weight=weight, module=partial(found.module, **settings))
+    return replace(found, weight=weight, loss=partial(found.loss, **settings))
