@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from nas_kd.checks import Budget, check_budget, natural, number, parse_budget, positive, share, warmup, word
 from nas_kd.errors import SettingError
@@ -16,6 +17,7 @@ __all__ = [
     "SearchConfig",
     "SupernetConfig",
     "TeacherConfig",
+    "check_supernet",
     "parse_budget",
 ]
 
@@ -71,8 +73,9 @@ class DataConfig:
 class TeacherConfig:
     """The fixed network that teaches."""
 
-    model: str = "cifar_resnet20"
-    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, or a student folder"""
+    model: str | None = "cifar_resnet20"
+    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, or a student folder; null for no
+    teacher: the search then follows the supernet's accuracy, and students learn from labels"""
     checkpoint: str | None = None
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
@@ -102,6 +105,10 @@ class TeacherConfig:
         natural("teacher", self, "epochs", "weight_decay", "warmup_epochs")
         positive("teacher", self, "lr", "batch_size")
         share("teacher", self, "momentum", "smoothing")
+        if self.model is None and (self.epochs or self.checkpoint or self.pretrained):
+            given = ", ".join(name for name in ("epochs", "checkpoint", "pretrained") if getattr(self, name))
+            legal = f"a network, when teacher.{given} is given"
+            raise SettingError("teacher.model", None, legal, "name a model, or leave that out")
         if self.epochs:
             warmup("teacher", self.warmup_epochs, self.epochs)
             if self.mean is not None or self.std is not None:
@@ -114,6 +121,8 @@ class TeacherConfig:
         Raises:
             SettingError: a plain model name without checkpoint, pretrained weights or epochs.
         """
+        if self.model is None:
+            return
         own_weights = ":" in self.model or "/" in self.model or self.model.startswith(".")
         if not (own_weights or self.checkpoint or self.pretrained or self.epochs):
             raise SettingError(
@@ -124,16 +133,23 @@ class TeacherConfig:
             )
 
 
+RULES = ("sandwich", "bestup", "worstup", "shrinking", "uniform", "fair")
+DIVERGENCES = ("alpha", "kl", "reverse_kl", "js")
+
+
 @dataclass(frozen=True)
 class SupernetConfig:
-    """Training of the supernet by the sandwich rule with in-place distillation."""
+    """Training of the supernet, by default by the sandwich rule with in-place distillation."""
 
+    rule: str = "sandwich"
+    """sandwich; bestup or worstup (of some random subnets of equal MACs the best or worst is trained); shrinking
+    (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
     epochs: int = 30
     """passes over train"""
     batch_size: int = 64
     """images a step"""
     lr: float = 0.1
-    """peak learning rate"""
+    """peak learning rate; later phases of shrinking have the published share of it"""
     momentum: float = 0.9
     """Nesterov momentum"""
     weight_decay: float = 5e-4
@@ -145,39 +161,81 @@ class SupernetConfig:
     final_lr: float = 0.0
     """learning rate at the end, as a share of the peak"""
     smoothing: float = 0.1
-    """label smoothing, for the largest only"""
-    random_subnets: int = 2
-    """random subnets a step, besides the largest and the smallest"""
-    divergence: str = "alpha"
-    """alpha (adaptive alpha-divergence) or kl: what the smaller ones learn from the largest by"""
+    """label smoothing"""
+    random_subnets: int | None = None
+    """random subnets a step; null is the rule's own: 2 besides the largest and the smallest for sandwich, bestup
+    and worstup, 1 for uniform, one a choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
+    order: str = "smallest_second"
+    """smallest_second (as US-Nets) or smallest_last (as AlphaNet): where the smallest stands in a sandwich"""
+    candidates: int = 3
+    """archs that bestup and worstup choose each random subnet from"""
+    kd_ratio: float = 1.0
+    """shrinking: weight of the full network's soft targets beside the labels"""
+    full_teacher: str = "frozen"
+    """shrinking: frozen (the largest as it is after the first phase) or inplace (the largest of every step)"""
+    kernel_transform: bool = False
+    """learn matrices that turn large depthwise kernels into small ones, as OFA does, in the place of cropping"""
+    divergence: str | None = None
+    """alpha (alpha-divergence), kl, reverse_kl or js: how subnets learn from soft targets; null is alpha, and kl
+    for shrinking"""
+    alpha: float | None = None
+    """a fixed order of the alpha-divergence; null is AlphaNet's adaptive pair of -1 and 1"""
     choose: str = "clipped"
     """clipped (as AlphaNet) or unclipped: which of the two alpha values are compared"""
     reduction: str = "sum"
     """sum or mean of the subnets' losses"""
     teacher_weight: float = 0.0
-    """0..1: how far the external teacher, rather than the labels, teaches the largest"""
+    """0..1: how far the external teacher takes the place of the labels (in a sandwich, for the largest)"""
     dropout: float = 0.0
-    """dropout before the classifier, for the largest only"""
+    """dropout before the classifier, for subnets that learn from labels (in a sandwich, the largest)"""
     drop_path: float = 0.0
-    """stochastic depth, for the largest only"""
+    """stochastic depth, for the same subnets"""
     ema: float = 0.0
     """decay of an average of the weights that is used in their place at the end; 0 is off"""
     clip_grad: float = 1.0
     """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    compile: bool = False
+    """run the largest and the smallest through torch.compile"""
 
     def __post_init__(self) -> None:
-        positive("supernet", self, "epochs", "batch_size", "lr")
-        natural("supernet", self, "weight_decay", "random_subnets", "warmup_epochs", "clip_grad")
-        share("supernet", self, "momentum", "smoothing", "dropout", "drop_path", "ema")
-        number("supernet", self, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight", "final_lr")
-        word("supernet.schedule", self.schedule, ("cosine", "exponential"))
-        word("supernet.divergence", self.divergence, ("alpha", "kl"))
-        word("supernet.choose", self.choose, ("clipped", "unclipped"))
-        word("supernet.reduction", self.reduction, ("sum", "mean"))
+        check_supernet(self)
         warmup("supernet", self.warmup_epochs, self.epochs)
-        if self.schedule == "exponential" and self.final_lr == 0:
-            legal = "above 0 when supernet.schedule=exponential"
-            raise SettingError("supernet.final_lr", self.final_lr, legal, "use 0.05, as BigNAS does")
+
+
+def check_supernet(settings: Any) -> None:
+    """Check the training of a supernet, but for how long its warm-up is.
+
+    Args:
+        settings: an object with the fields of ``SupernetConfig``.
+
+    Raises:
+        SettingError: naming the first setting that is not usable.
+    """
+    positive("supernet", settings, "epochs", "batch_size", "lr", "candidates")
+    natural("supernet", settings, "weight_decay", "random_subnets", "warmup_epochs", "clip_grad", "kd_ratio")
+    share("supernet", settings, "momentum", "smoothing", "dropout", "drop_path", "ema", "final_lr")
+    number("supernet", settings, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight")
+    number("supernet", settings, "a finite number", lambda value: True, "alpha")
+    word("supernet.rule", settings.rule, RULES)
+    word("supernet.order", settings.order, ("smallest_second", "smallest_last"))
+    word("supernet.full_teacher", settings.full_teacher, ("frozen", "inplace"))
+    word("supernet.schedule", settings.schedule, ("cosine", "exponential"))
+    if settings.divergence is not None:
+        word("supernet.divergence", settings.divergence, DIVERGENCES)
+    word("supernet.choose", settings.choose, ("clipped", "unclipped"))
+    word("supernet.reduction", settings.reduction, ("sum", "mean"))
+    if settings.schedule == "exponential" and settings.final_lr == 0:
+        legal = "above 0 when supernet.schedule=exponential"
+        raise SettingError("supernet.final_lr", settings.final_lr, legal, "use 0.05, as BigNAS does")
+    if settings.rule in ("uniform", "fair", "shrinking") and settings.random_subnets == 0:
+        legal = f"at least 1 with supernet.rule={settings.rule}"
+        raise SettingError("supernet.random_subnets", 0, legal, "leave it out")
+    if settings.rule == "shrinking" and settings.ema > 0:
+        legal = "0 with supernet.rule=shrinking, which moves channels and starts anew in every phase"
+        raise SettingError("supernet.ema", settings.ema, legal, "leave it out")
+    if settings.alpha is not None and settings.divergence not in (None, "alpha"):
+        legal = f"null with supernet.divergence={settings.divergence}"
+        raise SettingError("supernet.alpha", settings.alpha, legal, "use supernet.divergence=alpha")
 
 
 @dataclass(frozen=True)
@@ -216,6 +274,9 @@ class BlockwiseConfig:
 class SearchConfig:
     """The budget and the search within it."""
 
+    engine: str | None = None
+    """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
+    nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
     max_macs: Budget = "60%"
     """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
     max_params: Budget = None
@@ -225,11 +286,11 @@ class SearchConfig:
     trials: int = 300
     """whole subnets to score"""
     sampler: str = "tpe"
-    """Optuna's sampler: tpe, nsga2 or random"""
+    """Optuna's sampler after exact: tpe, nsga2 or random"""
     top: int = 4
-    """architectures that a short distilled training decides between, controls included"""
+    """architectures that a short training decides between, besides the controls"""
     epochs: int = 3
-    """epochs of that training"""
+    """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
     calibration_images: int = 512
     """training images that norm statistics of a subnet are measured on"""
     rate_images: int | None = None
@@ -238,17 +299,20 @@ class SearchConfig:
     def __post_init__(self) -> None:
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
-        positive("search", self, "max_latency_ms", "trials", "top", "epochs")
+        positive("search", self, "max_latency_ms", "trials", "top")
+        natural("search", self, "epochs")
         positive("search", self, "calibration_images", "rate_images")
         word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+        if self.engine is not None:
+            word("search.engine", self.engine, ("exact", "nsga2", "coarse", "random"))
 
 
 @dataclass(frozen=True)
 class RetrainConfig:
     """Distilled training of the found student, and of those it is compared with."""
 
-    method: str = "kd_ls"
-    """distillation method, such as kd, kd_ls (logit-standardised) or dkd"""
+    method: str | None = None
+    """distillation method, such as kd, kd_ls (logit-standardised) or dkd; null is kd_ls, ce without a teacher"""
     epochs: int = 30
     """passes over train"""
     batch_size: int = 128
@@ -315,6 +379,22 @@ class Config:
         check_runtime(self.device, self.precision, self.threads)
         if self.workers < 1:
             raise SettingError("workers", self.workers, "an integer of at least 1", "use workers=1")
+        if self.teacher.model is None and self.search.engine == "exact":
+            legal = "nsga2, coarse or random without a teacher"
+            raise SettingError("search.engine", "exact", legal, "give teacher.model, or search.engine=nsga2")
+        if self.teacher.model is None and self.supernet.teacher_weight > 0:
+            legal, mend = "0 without a teacher", "give teacher.model, or leave supernet.teacher_weight out"
+            raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, legal, mend)
+
+    @property
+    def engine(self) -> str:
+        """What searches."""
+        return self.search.engine or ("nsga2" if self.teacher.model is None else "exact")
+
+    @property
+    def method(self) -> str:
+        """How students are trained in the end."""
+        return self.retrain.method or ("ce" if self.teacher.model is None else "kd_ls")
 
     def to_yaml(self) -> str:
         """Write all settings as YAML that ``nas-kd run`` reads back."""

@@ -3,10 +3,12 @@
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder, batch_statistics
 from nas_kd.nn.output import Output
+from nas_kd.nn.resize import at_resolution
 from nas_kd.nn.stage import ElasticStage
 from nas_kd.nn.static import StaticNet
+from nas_kd.nn.transform import KernelTransform
 
 __all__ = [
-    "ElasticBatchNorm2d", "ElasticConv2d", "ElasticDepthwise", "ElasticLinear", "ElasticStage", "NormValues",
-    "Output", "Recorder", "StaticNet", "batch_statistics", "centre", "prefix",
+    "ElasticBatchNorm2d", "ElasticConv2d", "ElasticDepthwise", "ElasticLinear", "ElasticStage", "KernelTransform",
+    "NormValues", "Output", "Recorder", "StaticNet", "at_resolution", "batch_statistics", "centre", "prefix",
 ]  # fmt: skip

@@ -54,16 +54,21 @@ class ElasticConv2d(nn.Conv2d):
 
 
 class ElasticDepthwise(nn.Conv2d):
-    """Depthwise convolution over the first channels with the centre of the largest kernel."""
+    """Depthwise convolution over the first channels with the centre of the largest kernel, or a transform of it."""
 
-    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, kernel: int, stride: int = 1, transform: nn.Module | None = None) -> None:
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+        self.transform = transform
+
+    def kernel(self, channels: int, kernel: int) -> Tensor:
+        """Return the weight of a subnet, (channels, 1, kernel, kernel)."""
+        weight = prefix(self.weight, channels)
+        return centre(weight, kernel) if self.transform is None else self.transform(weight, kernel)
 
     def forward(self, x: Tensor, kernel: int) -> Tensor:  # type: ignore[override]
         """Convolve (B, C, H, W) to (B, C, H', W')."""
         channels = x.shape[1]
-        weight = centre(prefix(self.weight, channels), kernel)
-        return F.conv2d(x, weight, None, self.stride, kernel // 2, groups=channels)
+        return F.conv2d(x, self.kernel(channels, kernel), None, self.stride, kernel // 2, groups=channels)
 
 
 class ElasticGroupConv2d(nn.Conv2d):

@@ -9,6 +9,7 @@ from nas_kd.nn.act import activation, drop_path
 from nas_kd.nn.bottleneck import pooled
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
+from nas_kd.nn.transform import KernelTransform
 from nas_kd.space.arch import Layer
 from nas_kd.space.stages import MBStage
 
@@ -22,16 +23,20 @@ class ElasticMBConv(nn.Module):
         outputs: largest number of output channels.
         stride: 1 or 2.
         projects: whether any choice changes the shape, so that the shortcut is not always the identity.
+        transform: whether small kernels are learnt transforms of the largest, and not its centre.
     """
 
-    def __init__(self, stage: MBStage, inputs: int, outputs: int, stride: int, projects: bool) -> None:
+    def __init__(
+        self, stage: MBStage, inputs: int, outputs: int, stride: int, projects: bool, transform: bool = False
+    ) -> None:
         super().__init__()
         self.stage, self.stride, self.act = stage, stride, activation(stage.act)
         largest = stage.resolve_layer(stage.groups()[-1][-1], inputs, outputs, stride)
         mid = largest["mid"]
         if stage.expands[-1] != 1:
             self.expand, self.expand_bn = ElasticConv2d(inputs, mid), ElasticBatchNorm2d(mid)
-        self.depthwise = ElasticDepthwise(mid, stage.kernels[-1], stride)
+        matrices = KernelTransform(stage.kernels) if transform and len(stage.kernels) > 1 else None
+        self.depthwise = ElasticDepthwise(mid, stage.kernels[-1], stride, matrices)
         self.depthwise_bn = ElasticBatchNorm2d(mid)
         if largest["se"]:
             self.se_reduce = ElasticConv2d(mid, largest["se"], bias=True)

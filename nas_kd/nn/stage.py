@@ -13,12 +13,12 @@ from nas_kd.space.arch import Candidate
 from nas_kd.space.stages import BasicStage, BottleneckStage, MBStage, Stage, ViTStage
 
 
-def _block(stage: Stage, in_widths: tuple[int, ...], stride: int, projects: bool) -> nn.Module:
+def _block(stage: Stage, in_widths: tuple[int, ...], stride: int, projects: bool, transform: bool) -> nn.Module:
     inputs, width = in_widths[-1], stage.widths[-1]
     if isinstance(stage, BasicStage):
         return ElasticBasicBlock(inputs, stage.mids[-1], width, stride, projects)
     if isinstance(stage, MBStage):
-        return ElasticMBConv(stage, inputs, width, stride, projects)
+        return ElasticMBConv(stage, inputs, width, stride, projects, transform)
     if isinstance(stage, BottleneckStage):
         return ElasticBottleneck(stage, inputs, width, stride, projects)
     if isinstance(stage, ViTStage):
@@ -32,15 +32,16 @@ class ElasticStage(nn.Module):
     Args:
         stage: the stage description.
         in_widths: input widths it can meet, rising.
+        kernel_transform: whether small depthwise kernels are learnt transforms of the largest (OFA).
     """
 
-    def __init__(self, stage: Stage, in_widths: tuple[int, ...]) -> None:
+    def __init__(self, stage: Stage, in_widths: tuple[int, ...], kernel_transform: bool = False) -> None:
         super().__init__()
         # the first block keeps the shape always only when its input has the stage's own, only width
         same = stage.stride == 1 and in_widths == stage.widths and len(stage.widths) == 1
-        blocks = [_block(stage, in_widths, stage.stride, projects=not same)]
+        blocks = [_block(stage, in_widths, stage.stride, not same, kernel_transform)]
         # input and output of an inner block are the same width, whichever it is
-        blocks += [_block(stage, stage.widths, 1, projects=False) for _ in range(stage.depths[-1] - 1)]
+        blocks += [_block(stage, stage.widths, 1, False, kernel_transform) for _ in range(stage.depths[-1] - 1)]
         self.layers = nn.ModuleList(blocks)
 
     def forward(

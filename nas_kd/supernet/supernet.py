@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_kd.nn.elastic import centre, prefix
+from nas_kd.nn.elastic import ElasticDepthwise, centre, prefix
 from nas_kd.nn.heads import elastic_head
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
@@ -24,10 +24,16 @@ class Supernet(nn.Module):
         num_classes: classes of the head.
         in_chans: channels of the input image.
         seed: seed of the weights; the global generator is not touched.
+        kernel_transform: learn matrices that turn large depthwise kernels into small ones, as OFA does; False
+            takes their centre.
     """
 
-    def __init__(self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3, seed: int = 0, *,
+        kernel_transform: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.kernel_transform = kernel_transform
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(space, num_classes, in_chans)
@@ -36,7 +42,8 @@ class Supernet(nn.Module):
         self.space, self.num_classes, self.in_chans = space, num_classes, in_chans
         self.stem = elastic_stem(space.stem, in_chans)
         self.stages = nn.ModuleList(
-            ElasticStage(stage, space.in_widths(index)) for index, stage in enumerate(space.stages)
+            ElasticStage(stage, space.in_widths(index), self.kernel_transform)
+            for index, stage in enumerate(space.stages)
         )
         self.head = elastic_head(space.head, space.stages[-1].widths[-1], num_classes)
         for name, module in self.named_modules():
@@ -105,7 +112,10 @@ class Supernet(nn.Module):
         shared = dict(self.named_parameters())
         for name, parameter in student.named_parameters():
             weight: Tensor = shared[name]
-            if weight.ndim == 4:
+            layer = self.get_submodule(name.rpartition(".")[0])
+            if isinstance(layer, ElasticDepthwise):
+                weight = layer.kernel(parameter.shape[0], parameter.shape[-1])
+            elif weight.ndim == 4:
                 weight = centre(weight, parameter.shape[-1])
             parameter.copy_(prefix(weight, *parameter.shape[:2]))
         if norm is not None:

@@ -15,7 +15,7 @@ from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
 from nas_kd.run import Stage
 from nas_kd.runtime import Progress, Runtime, seeded
-from nas_kd.train.optim import Schedule
+from nas_kd.train.optim import Rates
 
 
 class Moment(NamedTuple):
@@ -46,7 +46,7 @@ def check_epochs(field: str, epochs: int, batch_size: int, split: Split) -> None
 
 def fit(
     step: Step, *, name: str, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer,
-    schedule: Schedule, split: Split, batch_size: int, epochs: int, seed: int, runtime: Runtime,
+    schedule: Rates, split: Split, batch_size: int, epochs: int, seed: int, runtime: Runtime,
     stage: Stage | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
     clip: float = 0.0, ema: float = 0.0, checkpoint: bool = True,
     after_epoch: Callable[[int], None] | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -88,3 +89,30 @@ class Schedule:
         if self.kind == "cosine":
             return self.lr * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share)))
         return self.lr * max(self.final, (self.final / 10.0) ** share)
+
+
+class Rates(Protocol):
+    """A learning rate as a function of the step, such as ``Schedule``."""
+
+    def at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Return the learning rate of a step; arguments as ``Schedule.at``."""
+
+
+@dataclass(frozen=True)
+class Phased:
+    """One schedule after another.
+
+    Args:
+        parts: epochs and schedule of each phase.
+    """
+
+    parts: tuple[tuple[int, Schedule], ...]
+
+    def at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Return the learning rate of a step; arguments as ``Schedule.at``, ``epochs`` those of all phases."""
+        number = 0
+        while step >= self.parts[number][0] * steps_per_epoch:
+            step -= self.parts[number][0] * steps_per_epoch
+            number += 1
+        count, plan = self.parts[number]
+        return plan.at(step, steps_per_epoch, count)

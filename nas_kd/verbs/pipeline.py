@@ -66,7 +66,7 @@ class Pipeline:
     @cached_property
     def cost(self) -> dict[str, int]:
         """What ``space.cost`` needs besides an arch."""
-        return cost_settings(self.data)
+        return cost_settings(self.space, self.data)
 
     @cached_property
     def caps(self) -> dict[str, int]:
@@ -83,6 +83,8 @@ class Pipeline:
     def unmatched(self) -> Teacher:
         """The teacher, trained first when the settings say so, bound to the data, perhaps without taps."""
         settings = self.config.teacher
+        if settings.model is None:
+            raise SettingError("teacher.model", None, "a network that teaches", "give teacher.model")
         if settings.epochs:
             assert self._untrained  # raises now when a name in teacher.stages is wrong
             teacher = train_teacher(
@@ -105,6 +107,7 @@ class Pipeline:
     def _untrained(self) -> Teacher:
         """The network that will be trained to be the teacher, to find mistakes before that."""
         settings = self.config.teacher
+        assert settings.model is not None  # whoever asks has looked
         return load_teacher(
             settings.model, num_classes=self.data.num_classes, in_chans=self.data.in_chans,
             stages=settings.stages, resolution=self.data.resolution,
@@ -124,9 +127,16 @@ class Pipeline:
         return stored_answers(self.teacher, self.data, self.run)
 
     @property
-    def teaching(self) -> ViewCache | Teacher:
-        """What teaches the students: the stored answers, or the live teacher where features are wanted."""
-        method = checked_method(self.config.retrain.method, Classification(), self.data.num_classes)
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.config.teacher.model is not None
+
+    @property
+    def teaching(self) -> ViewCache | Teacher | None:
+        """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
+        if not self.taught:
+            return None
+        method = checked_method(self.config.method, Classification(), self.data.num_classes)
         return self.teacher if method.needs - LOGITS_ONLY else self.cache
 
     @cached_property
@@ -134,7 +144,10 @@ class Pipeline:
         """The in-place distilled supernet, trained when it is not yet."""
         settings = asdict(self.config.supernet)
         start = seed_for(self.config.seed, "init", "supernet")
-        net = Supernet(self.space, self.data.num_classes, self.data.in_chans, seed=start)
+        transform = settings.pop("kernel_transform")
+        net = Supernet(
+            self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
+        )
         return train_supernet(
             net, self.data, run=self.run, task=Classification(settings.pop("smoothing")),
             teacher=self.cache if settings["teacher_weight"] > 0.0 else None,
@@ -152,35 +165,39 @@ class Pipeline:
 
     @property
     def search_folder(self) -> str:
-        """``search`` for the run's first budget, a folder below it for every other one."""
+        """``search`` for the run's first engine and budget, a folder below it for every other pair."""
         first = self.run.path / "search" / "stage.json"
         latency = self.config.search.max_latency_ms
         inputs = read_json(first, ("inputs",))["inputs"] if first.exists() else {}
-        if not inputs or (inputs["search.caps"], inputs["search.max_latency_ms"]) == (self.caps, latency):
+        names = ("search.engine", "search.caps", "search.max_latency_ms")
+        engine, given = self.config.engine, (self.config.engine, self.caps, latency)
+        if not inputs or tuple(inputs.get(name) for name in names) == given:
             return "search"
         parts = self.caps | ({} if latency is None else {"latency_ms": latency})
         named = "_".join(f"{name}_{cap}" for name, cap in parts.items()) or "unlimited"
-        return f"search/{named}"
+        return f"search/{named}" if engine == inputs.get("search.engine") else f"search/{engine}_{named}"
 
     @cached_property
     def result(self) -> SearchResult:
-        """The search's result, made when it is not yet."""
-        settings, training = self.config.search, self.training
+        """The search's result, made when it is not yet; only the exact engine searches with the teacher."""
+        settings, training, engine = self.config.search, self.training, self.config.engine
+        guided = engine == "exact"
         return search(
-            self.supernet, self.teacher, self.data, self.tables, max_macs=settings.max_macs,
+            self.supernet, self.teacher if guided else None, self.data, self.tables if guided else None,
+            engine=engine, max_macs=settings.max_macs,
             max_params=settings.max_params, max_latency_ms=settings.max_latency_ms,
             trials=settings.trials, sampler=settings.sampler, top=settings.top, epochs=settings.epochs,
             calibration_images=settings.calibration_images,
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
-            method=self.config.retrain.method, workers=self.config.workers, runtime=self.runtime,
+            method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
             training=training | {"warmup_epochs": min(training["warmup_epochs"], settings.epochs / 4)},
         )  # fmt: skip
 
     @property
     def scorer(self) -> SubnetScorer:
-        """Scores whole subnets as the search does."""
-        settings, targets = self.config.search, teacher_logits(self.cache, "rate", self.data, self.runtime)
-        assert targets is not None  # a Teacher and a ViewCache always give them
+        """Scores whole subnets as the search does, with a teacher against it too."""
+        settings = self.config.search
+        targets = teacher_logits(self.cache, "rate", self.data, self.runtime) if self.taught else None
         return SubnetScorer(
             self.supernet, self.data, targets, task=Classification(), runtime=self.runtime,
             calibration_images=settings.calibration_images, rate_images=settings.rate_images,
@@ -193,11 +210,13 @@ class Pipeline:
         return {name: getattr(self.config.retrain, name) for name in names}
 
     def _check_method(self) -> None:
-        method, classes = self.config.retrain.method, self.data.num_classes
+        method, classes = self.config.method, self.data.num_classes
         try:
-            checked_method(method, Classification(), classes)
+            needs = checked_method(method, Classification(), classes).needs
         except SettingError as error:
             raise SettingError("retrain.method", method, error.legal, error.mend) from error
+        if not self.taught and needs - {"labels"}:
+            raise SettingError("retrain.method", method, "ce without a teacher", "give teacher.model, or retrain.method=ce")
 
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.
@@ -211,7 +230,7 @@ class Pipeline:
                 legal = f"a share that holds at least {least} images of train"
                 given = getattr(self.config.data, name)
                 raise SettingError(f"data.{name}", given, legal, f"use data.{name}=0.05")
-        for name in ("supernet", "blockwise", "retrain"):
+        for name in ("supernet", "blockwise", "retrain") if self.taught else ("supernet", "retrain"):
             batch = getattr(self.config, name).batch_size
             if batch > len(self.data.train):
                 legal = f"at most {len(self.data.train)}, the number of training images"

@@ -1,28 +1,25 @@
-"""The sandwich step against static networks, and the training of a supernet."""
+"""The sandwich step against static networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nas_kd
-from nas_kd.data import Batch, Data, load_data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
-from nas_kd.losses import adaptive_alpha_divergence, kl_divergence
+from nas_kd.losses import adaptive_alpha_divergence, alpha_divergence, js_divergence, kl_divergence, reverse_kl
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, ConvStem, ElasticSpace, LinearHead, MBStage
 from nas_kd.supernet import Supernet
-from nas_kd.train import sandwich
 from nas_kd.train.loop import Moment
-from nas_kd.train.sandwich import divergence_of, evaluate_archs, sandwich_archs, sandwich_step, train_supernet
+from nas_kd.train.options import divergence_of
+from nas_kd.train.sandwich import sandwich_archs, sandwich_step
 
 TASK = Classification(smoothing=0.1)
 MOBILE = ElasticSpace(
@@ -259,8 +256,15 @@ def test_divergence_by_name() -> None:
     assert torch.equal(divergence_of("alpha")(s, t), adaptive_alpha_divergence(s, t))
     unclipped = divergence_of("alpha", "unclipped")(9 * s, t)
     assert torch.equal(unclipped, adaptive_alpha_divergence(9 * s, t, choose="unclipped"))
-    with pytest.raises(SettingError, match="supernet.divergence='js'"):
-        divergence_of("js")
+    assert torch.equal(divergence_of("reverse_kl")(s, t), reverse_kl(s, t))
+    assert torch.equal(divergence_of("js")(s, t), js_divergence(s, t))
+    for alpha in (-2.0, 0.0, 0.5, 3.0):
+        fixed = divergence_of("alpha", alpha=alpha)(9 * s, t)
+        assert torch.equal(fixed, alpha_divergence(9 * s, t, alpha, clip=5.0)) and fixed.isfinite()
+    with pytest.raises(SettingError, match="supernet.divergence='jss'.*did you mean 'js'"):
+        divergence_of("jss")
+    with pytest.raises(SettingError, match="supernet.choose"):
+        divergence_of("alpha", "both")
 
 
 def test_bf16_gradients_point_the_same_way() -> None:
@@ -272,121 +276,3 @@ def test_bf16_gradients_point_the_same_way() -> None:
     rough = torch.cat([g.flatten() for g in gradients(net).values()])
     assert all(value.dtype == torch.float32 and value.isfinite() for value in parts.values())
     assert F.cosine_similarity(exact, rough, dim=0) > 0.99
-
-
-# ---- training ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data("digits", subset=400, rate=80)
-
-
-def digits_net(data: Data) -> Supernet:
-    torch.manual_seed(3)
-    return Supernet(nas_kd.load_space("digits"), data.num_classes, data.in_chans)
-
-
-def short(net: Supernet, data: Data, **changed: Any) -> Supernet:
-    settings = {"epochs": 2, "batch_size": 64, "seed": 1, "runtime": Runtime("cpu"), "ema": 0.5, "dropout": 0.1}
-    return train_supernet(net, data, **settings | changed)
-
-
-def test_training_is_repeated_to_the_bit_and_resumed(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = short(digits_net(data), data, run=tmp_path / "whole")
-
-    class Killed(Exception):
-        pass
-
-    calls, real = [0], sandwich.sandwich_archs
-
-    def killing(*arguments: Any) -> list[Arch]:
-        calls[0] += 1
-        if calls[0] == data.train.steps(64) + 3:
-            raise Killed
-        return real(*arguments)
-
-    monkeypatch.setattr(sandwich, "sandwich_archs", killing)
-    with pytest.raises(Killed):
-        short(digits_net(data), data, run=tmp_path / "killed")
-    monkeypatch.setattr(sandwich, "sandwich_archs", real)
-    again = short(digits_net(data), data, run=tmp_path / "killed")
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key]), key
-    for file in ("metrics.csv", "weights.safetensors", "stage.json"):
-        assert (tmp_path / "whole/supernet" / file).read_bytes() == (tmp_path / "killed/supernet" / file).read_bytes()
-
-    # the finished stage is read, not trained, and refuses other settings by name
-    monkeypatch.setattr(sandwich, "fit", None)
-    torch.manual_seed(99)
-    read = short(Supernet(whole.space, data.num_classes, data.in_chans), data, run=tmp_path / "whole")
-    assert all(torch.equal(value, read.state_dict()[key]) for key, value in whole.state_dict().items())
-    with pytest.raises(SettingError, match=r"supernet\.lr"):
-        short(digits_net(data), data, run=tmp_path / "whole", lr=0.2)
-
-
-def test_training_teaches(data: Data, tmp_path: Path) -> None:
-    net = short(digits_net(data), data, run=tmp_path, epochs=6, batch_size=16, random_subnets=1, ema=0.0, dropout=0.0)
-    frame = pd.read_csv(tmp_path / "supernet" / "metrics.csv")
-    assert {"loss", "loss_largest", "loss_others", "accuracy_largest", "accuracy_smallest"} <= set(frame.columns)
-    assert frame["loss_largest"].iloc[-1] < 0.8 * frame["loss_largest"].iloc[0]
-    space = net.space
-    largest, middle, smallest = evaluate_archs(net, [space.largest(), space.sample(0), space.smallest()], data, TASK)
-    assert largest > 0.5 and min(middle, smallest) > 0.3 and largest > smallest - 0.05  # chance is 0.1
-
-
-def test_evaluation_is_of_the_calibrated_subnet(data: Data) -> None:
-    net = digits_net(data).eval()
-    arch = net.space.sample(2)
-    (found,) = evaluate_archs(net, [arch], data, TASK, images=10, calibration=64, batch_size=16)
-    assert not net.training
-    (norm,) = nas_kd.calibrate(net, data.train.clean(16, limit=64), [arch])
-    hits = [(net(b.x, arch, norm).argmax(1) == b.y) for b in data.rate.clean(16, limit=10)]
-    assert found == pytest.approx(float(torch.cat(hits).float().mean()))
-
-
-def test_a_teachers_targets_are_used(data: Data) -> None:
-    asked = []
-
-    def source(batch: Batch) -> Tensor:
-        asked.append(len(batch.y))
-        return F.one_hot(batch.y, 10).float() * 4
-
-    net = short(digits_net(data), data, teacher=source, teacher_weight=0.5, epochs=1)
-    assert asked == [64] * data.train.steps(64)
-    alone = short(digits_net(data), data, teacher=source, teacher_weight=0.0, epochs=1)
-    assert len(asked) == data.train.steps(64)  # not asked when it does not count
-    assert not torch.equal(net.head.fc.weight, alone.head.fc.weight)
-
-
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [
-        ({"epochs": 0}, r"supernet\.epochs"),
-        ({"batch_size": 1}, r"supernet\.batch_size"),
-        ({"batch_size": 10_000}, r"supernet\.batch_size"),
-        ({"random_subnets": -1}, r"supernet\.random_subnets"),
-        ({"reduction": "max"}, r"supernet\.reduction"),
-        ({"teacher_weight": 0.5}, r"supernet\.teacher_weight"),
-        ({"teacher_weight": 1.5}, r"supernet\.teacher_weight"),
-        ({"divergence": "js"}, r"supernet\.divergence"),
-        ({"choose": "both"}, r"supernet\.choose"),
-        ({"lr": 0.0}, "lr"),
-        ({"schedule": "exponential"}, "final_lr"),
-        ({"dropout": 1.0}, r"supernet\.dropout"),
-        ({"drop_path": 1.0}, r"supernet\.drop_path"),
-        ({"ema": -0.1}, r"supernet\.ema"),
-        ({"momentum": 1.0}, r"supernet\.momentum"),
-        ({"weight_decay": -1e-4}, r"supernet\.weight_decay"),
-        ({"clip_grad": -1.0}, r"supernet\.clip_grad"),
-    ],
-)
-def test_impossible_settings_are_refused_before_anything_is_written(
-    data: Data, tmp_path: Path, settings: dict[str, Any], field: str
-) -> None:
-    run = tmp_path / "run"
-    with pytest.raises(SettingError, match=f"^{field}="):
-        short(digits_net(data), data, run=run, **settings)
-    assert not (run / "supernet").exists()

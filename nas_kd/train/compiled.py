@@ -1,0 +1,41 @@
+"""The two subnets that every step trains, compiled: their shapes never change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
+from nas_kd.train.sandwich import Forward, subnet_forward
+
+
+def compiled_forward(net: Supernet) -> Forward:
+    """Return a forward pass that runs the largest and the smallest through torch.compile, the rest as they are.
+
+    Every other arch would be compiled anew. Random masks of dropout differ from the uncompiled ones.
+
+    Args:
+        net: the supernet.
+
+    Returns:
+        What ``teach`` takes as ``forward``; the first calls compile, which takes a minute or more.
+    """
+    eager = subnet_forward(net)
+
+    def fixed(arch: Arch) -> Callable[..., Tensor]:
+        def logits(x: Tensor, dropout: float, drop_path: float) -> Tensor:
+            return eager(x, arch, dropout=dropout, drop_path=drop_path)
+
+        return torch.compile(logits, dynamic=False)
+
+    ends = {arch: fixed(arch) for arch in (net.space.largest(), net.space.smallest())}
+
+    def run(x: Tensor, arch: Arch, *, dropout: float, drop_path: float) -> Tensor:
+        if arch in ends:
+            return ends[arch](x, dropout, drop_path)
+        return eager(x, arch, dropout=dropout, drop_path=drop_path)
+
+    return run

@@ -1,0 +1,73 @@
+"""Measuring of subnets of a supernet, each at its own input size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from nas_kd.data import Data
+from nas_kd.distill import Classification
+from nas_kd.nn import NormValues, at_resolution
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet, calibrate
+from nas_kd.train.sandwich import Images
+
+
+def calibrated(
+    net: Supernet, archs: Sequence[Arch], data: Data, images: int = 1024, batch_size: int = 512
+) -> list[NormValues]:
+    """Calibrate archs of any input sizes on training images.
+
+    Args:
+        net: the supernet.
+        archs: what to calibrate.
+        data: the data.
+        images: number of training images.
+        batch_size: images a forward pass.
+
+    Returns:
+        One value an arch.
+    """
+    device = next(net.parameters()).device
+    norms: dict[Arch, NormValues] = {}
+    for resolution in {arch.resolution: None for arch in archs}:
+        group = [arch for arch in archs if arch.resolution == resolution]
+        batches = (
+            at_resolution(batch.x.to(device), resolution) for batch in data.train.clean(batch_size, limit=images)
+        )
+        norms |= zip(group, calibrate(net, batches, group), strict=True)
+    return [norms[arch] for arch in archs]
+
+
+@torch.no_grad()
+def evaluate_archs(
+    net: Supernet, archs: Sequence[Arch], data: Data, task: Classification, *, images: int = 1024,
+    calibration: int = 1024, batch_size: int = 512,
+) -> list[float]:  # fmt: skip
+    """Measure subnets on the rating split after calibration, each at its own input size.
+
+    Args:
+        net: the supernet.
+        archs: what to measure.
+        data: the data; calibration uses training images, the score uses ``rate``.
+        task: gives the metric.
+        images: number of rating images.
+        calibration: number of training images for the norms.
+        batch_size: images a forward pass.
+
+    Returns:
+        One metric an arch, 0 to 1.
+    """
+    norms = calibrated(net, archs, data, calibration, batch_size)
+    device, training = next(net.parameters()).device, net.training
+    net.eval()
+    hits, seen = [0.0] * len(archs), 0
+    for batch in (batch.to(device) for batch in data.rate.clean(batch_size, limit=images)):
+        seen += len(batch.y)
+        sized = Images(batch.x)
+        for index, (arch, norm) in enumerate(zip(archs, norms, strict=True)):
+            logits = net(sized.at(arch.resolution), arch, norm)
+            hits[index] += task.metric(logits, batch.y) * len(batch.y)
+    net.train(training)
+    return [hit / seen for hit in hits]

@@ -1,0 +1,106 @@
+"""Training rules: which archs a step trains, what each learns from, and the phases of the training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from nas_kd.runtime import seed_for
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.train.loop import Moment
+from nas_kd.train.optim import Rates, Schedule
+
+
+class Lesson(NamedTuple):
+    """One subnet of a step and what it learns from.
+
+    Args:
+        arch: the subnet.
+        labels: weight of the label loss.
+        soft: weight of the divergence from soft targets.
+        inplace: whether these are the detached logits of the step's first subnet, rather than given ones.
+    """
+
+    arch: Arch
+    labels: float = 1.0
+    soft: float = 0.0
+    inplace: bool = False
+
+
+Score = Callable[[Arch], Tensor]  # an arch's label loss on the step's batch, without gradient
+
+
+class Rule(ABC):
+    """Says what a step of the training loop trains; a function of the seed and the moment."""
+
+    @property
+    def has_largest(self) -> bool:
+        """Whether every step begins with the largest, which teaches the others."""
+        return False
+
+    def rates(self, plan: Schedule) -> Rates:
+        """Return the learning rate over the training, from that of a training without phases."""
+        return plan
+
+    @abstractmethod
+    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
+        """Return the subnets of a step.
+
+        Args:
+            moment: the step; equal moments give equal archs on every rank and after every resume.
+            score: measures an arch on the step's batch, for rules that choose by it.
+
+        Returns:
+            One lesson a subnet, in the order in which they run.
+        """
+
+
+def sandwich_lessons(archs: list[Arch], teacher_weight: float = 0.0) -> list[Lesson]:
+    """Let the first arch learn from labels and an external teacher, the others from the first."""
+    first = Lesson(archs[0], 1.0 - teacher_weight, teacher_weight)
+    return [first, *(Lesson(arch, 0.0, 1.0, inplace=True) for arch in archs[1:])]
+
+
+ORDERS = ("smallest_second", "smallest_last")
+
+
+@dataclass(frozen=True)
+class Sandwich(Rule):
+    """The largest, the smallest and some random subnets on every batch.
+
+    Args:
+        space: the space.
+        seed: the run's seed.
+        random: number of random subnets.
+        order: ``smallest_second`` (US-Nets) or ``smallest_last`` (AlphaNet); gradients add up all the same.
+        teacher_weight: share of the largest's loss that comes from an external teacher, 0 to 1.
+
+    Source: US-Nets (Yu & Huang 2019), section 3.3; BigNAS (Yu et al. 2020).
+    """
+
+    space: ElasticSpace
+    seed: int = 0
+    random: int = 2
+    order: str = "smallest_second"
+    teacher_weight: float = 0.0
+
+    @property
+    def has_largest(self) -> bool:
+        return True
+
+    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
+        return sandwich_lessons(self.archs(moment, score), self.teacher_weight)
+
+    def archs(self, moment: Moment, score: Score | None = None) -> list[Arch]:
+        """Return the archs of a step, the largest first."""
+        drawn = [self.draw(moment, k, score) for k in range(self.random)]
+        ends = self.space.largest(), self.space.smallest()
+        return [ends[0], *drawn, ends[1]] if self.order == "smallest_last" else [*ends, *drawn]
+
+    def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
+        """Draw the ``k``-th random arch of a step."""
+        return self.space.sample(seed_for(self.seed, "sandwich", moment.epoch, moment.step, k))

@@ -1,0 +1,83 @@
+"""Single-path baselines: every subnet of a step learns on its own, uniformly drawn or strictly fair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nas_kd.runtime import seed_for
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.train.blockwise import MOST_PATHS, _nth, fair_paths
+from nas_kd.train.loop import Moment
+from nas_kd.train.rules import Lesson, Rule, Score
+
+
+@dataclass(frozen=True)
+class Uniform(Rule):
+    """Random subnets, each with the label loss.
+
+    Args:
+        space: the space.
+        seed: the run's seed.
+        paths: subnets a step.
+        teacher_weight: share of the loss that comes from an external teacher, 0 to 1.
+
+    Source: SPOS (Guo et al. 2019), section 3.2, with one path.
+    """
+
+    space: ElasticSpace
+    seed: int = 0
+    paths: int = 1
+    teacher_weight: float = 0.0
+
+    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
+        return [Lesson(arch, 1.0 - self.teacher_weight, self.teacher_weight) for arch in self.archs(moment)]
+
+    def archs(self, moment: Moment) -> list[Arch]:
+        """Return the archs of a step."""
+        seeds = [seed_for(self.seed, "uniform", moment.epoch, moment.step, k) for k in range(self.paths)]
+        return [self.space.sample(seed) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class Fair(Uniform):
+    """Subnets that use every choice of everything equally often, each with the label loss.
+
+    Args:
+        space: the space.
+        seed: the run's seed.
+        paths: subnets a step; with as many as a layer has choices every step uses each choice once.
+        teacher_weight: as in ``Uniform``.
+        steps: steps an epoch.
+
+    Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
+    """
+
+    steps: int = 1
+
+    def archs(self, moment: Moment) -> list[Arch]:
+        number, space = moment.epoch * self.steps + moment.step, self.space
+        columns = [
+            fair_paths(stage, (0,), self.paths, number, self.seed, "fair", index)  # in_width is the stage's before
+            for index, stage in enumerate(space.stages)
+        ]
+        archs = []
+        for k in range(self.paths):
+            n = number * self.paths + k
+            stem, head = self._turn(space.stem.choices(), n, "stem"), self._turn(space.head.choices(), n, "head")
+            width, stages = space.stem.width_of(stem), []
+            for stage, paths in zip(space.stages, columns, strict=True):
+                candidate = paths[k].candidate
+                stages.append(replace(candidate, width=width) if stage.keeps_width else candidate)
+                width = stages[-1].width
+            size = self._turn(space.resolutions or (None,), n, "resolution")
+            archs.append(Arch(space.hash, tuple(stages), size, stem, head))
+        return archs
+
+    def _turn(self, choices: tuple[Any, ...], n: int, what: str) -> Any:
+        return choices[_nth(len(choices), n, self.seed, "fair", what)]
+
+
+def most_choices(space: ElasticSpace) -> int:
+    """Return how many subnets a step of ``Fair`` trains by default: one a choice of a layer, at most four."""
+    return min(MOST_PATHS, max(sum(map(len, stage.groups())) for stage in space.stages))
