@@ -12,8 +12,9 @@ from scipy.stats import kendalltau
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError, nearest
-from nas_kd.rate.halving import count_evaluations, full_rows, rate_stage, rows_of
+from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
 from nas_kd.rate.nmse import BATCH, gather
+from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
 from nas_kd.run import Run, Stage
 from nas_kd.runtime import Progress, Runtime
@@ -59,13 +60,18 @@ def rate_blockwise(
     Returns:
         One table a stage, one row an (input width, candidate): ``score`` (normalised squared error, lower is
         better, additive over stages), ``macs``, ``params``, ``in_width``, ``out_width``, ``candidate`` (index
-        in the stage's ``candidates()``), ``label`` and ``images`` (rating images behind the score).
+        in the stage's ``candidates()``), ``label`` and ``images`` (rating images behind the score). Where the
+        stem or the head is elastic, the first table has a column ``stem``, the last one ``head`` (see
+        `rows_of`); a head's choices share the score, because it comes after what is compared.
 
     Raises:
         SettingError: a setting is out of range, the teacher does not fit, or the run was made with others.
 
     Source: DNA (Li et al. 2020); normalised error: Puzzle (Bercovich et al. 2024).
     """
+    if net.space.resolutions and data.resolution not in net.space.resolutions:
+        legal = f"one of {net.space.resolutions}: the teacher rates at one of the sizes that {net.space.name} chooses"
+        raise SettingError("data.resolution", data.resolution, legal, f"use data.resolution={net.space.resolution}")
     _check(data, epochs, batch_size, init, sampling, paths, rate_images, calibration_images, max_rows)
     Schedule(lr)  # raises when lr is out of range, before the run folder is touched
     settings = {
@@ -147,8 +153,9 @@ class _Rater:
         """Rate all stages; a stage whose table is already written is kept."""
         space, tables = self.model.space, []
         layers = [
-            tree_size(described.candidates()) * len(space.in_widths(index))
-            for index, described in enumerate(space.stages)
+            sum(tree_size(space.stages[index].candidates(), part["candidate"].tolist())
+                for _, part in by_entry(space, index, without_heads(rows)))
+            for index, rows in enumerate(self.rows)
         ]
         run = self.stage.run if self.stage else None
         title = "blockwise: half-time rating" if name == "half" else "blockwise: rating"
@@ -180,7 +187,7 @@ class _Rater:
         for index, table in enumerate(tables):
             full = full_rows(table)
             made, path_by_path = count_evaluations(self.model.space, index, table)
-            rated = "all" if len(table) <= self.max_rows else "halving"
+            rated = "all" if len(without_heads(table)) <= self.max_rows else "halving"
             tau = float("nan")
             if half:
                 both = full.index.intersection(full_rows(half[index]).index)

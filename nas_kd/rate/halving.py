@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -11,49 +11,10 @@ import pandas as pd
 
 from nas_kd.rate.tree import evaluations, rate_tree, tree_size
 from nas_kd.space import ElasticSpace
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures, entries
 
 BINS, LEAST_IN_BIN = 16, 8
 LEAST_RATING, LEAST_CALIBRATION = 16, 64  # images of a first round
-COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images"]
-
-
-def full_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that were scored on all rating images.
-
-    Args:
-        table: a rating table; one without a column ``images`` has full rows only.
-
-    Returns:
-        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and
-        must not be compared with the others.
-    """
-    return table[table["images"] == table["images"].max()] if "images" in table else table
-
-
-def rows_of(
-    space: ElasticSpace, index: int, *, resolution: int, in_chans: int, num_classes: int
-) -> pd.DataFrame:
-    """List every (input width, candidate) of a stage with its cost.
-
-    Args:
-        space: the space.
-        index: which stage.
-        resolution: height of the network's input in pixels.
-        in_chans: channels of the image.
-        num_classes: classes of the head.
-
-    Returns:
-        A rating table whose scores are NaN and whose images are 0.
-    """
-    rows = []
-    for in_width in space.in_widths(index):
-        for number, candidate in enumerate(space.stages[index].candidates()):
-            cost = space.stage_cost(
-                index, in_width, candidate, resolution=resolution, in_chans=in_chans, num_classes=num_classes
-            )
-            rows.append((np.nan, *cost, in_width, candidate.width, number, candidate.label, 0))
-    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 class Round(NamedTuple):
@@ -125,6 +86,8 @@ def rate_stage(
 ) -> pd.DataFrame:  # fmt: skip
     """Score the rows of a stage.
 
+    Rows that differ in the head alone get the same score: the head comes after what is compared.
+
     Args:
         model: the trained stages and adapters.
         index: which stage.
@@ -138,24 +101,49 @@ def rate_stage(
     Returns:
         The table with ``score``, and in ``images`` the number of rating images behind it.
     """
-    table = table.copy()
+    every, table = table, without_heads(table).copy()
     alive = table.index
     candidates = model.space.stages[index].candidates()
     rounds = schedule(len(table), max_rows, len(rating.inputs), len(calibration.inputs))
     for number, (halvings, images, statistics) in enumerate(rounds):
         for _ in range(halvings):
             alive = better_half(table.loc[alive])
-        groups = table.loc[alive].groupby("in_width")
+        groups = list(by_entry(model.space, index, table.loc[alive]))
         if number and announce is not None:
             announce(sum(tree_size(candidates, rows["candidate"].tolist()) for _, rows in groups))
-        for in_width, rows in groups:
+        for entry, rows in groups:
             scores = rate_tree(
-                model, index, int(in_width), calibration.head(statistics), rating.head(images),
+                model, index, entry, calibration.head(statistics), rating.head(images),
                 only=rows["candidate"].tolist(), advance=advance,
             )  # fmt: skip
             table.loc[rows.index, "score"] = rows["candidate"].map(scores)
             table.loc[rows.index, "images"] = images
-    return table
+    heads = len(every) // len(table)
+    return every.assign(**{name: np.repeat(table[name].to_numpy(), heads) for name in ("score", "images")})
+
+
+def without_heads(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the first setting of the head: as many as there are scores."""
+    return table[table["head"] == 0] if "head" in table else table
+
+
+def by_entry(space: ElasticSpace, index: int, table: pd.DataFrame) -> Iterator[tuple[Entry, pd.DataFrame]]:
+    """Part the rows of a stage by the setting of the stem, or by the input width.
+
+    Args:
+        space: the space.
+        index: which stage.
+        table: some of its rows.
+
+    Returns:
+        Pairs of the entry and its rows; entries without rows are left out.
+    """
+    if index == 0 and "stem" not in table:
+        yield entries(space, 0)[0], table
+        return
+    ways = table["in_width" if index else "stem"]
+    for key in sorted(set(ways.tolist())):
+        yield entries(space, 0)[key] if index == 0 else key, table[ways == key]
 
 
 def count_evaluations(space: ElasticSpace, index: int, table: pd.DataFrame) -> tuple[int, int]:
@@ -169,8 +157,9 @@ def count_evaluations(space: ElasticSpace, index: int, table: pd.DataFrame) -> t
     Returns:
         Layers evaluated in the tree of shared prefixes, and path by path.
     """
+    table = without_heads(table)
     rounds = (
-        [rows["candidate"].tolist() for _, rows in table[table["images"] >= images].groupby("in_width")]
+        [rows["candidate"].tolist() for _, rows in by_entry(space, index, table[table["images"] >= images])]
         for images in sorted(table["images"].unique())
     )
     return evaluations(space.stages[index].candidates(), rounds)

@@ -1,13 +1,15 @@
-"""Scores of whole subnets: calibrated on training images, compared with the teacher on the rating split."""
+"""Scores of whole subnets: calibrated on training images, measured on the rating split."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
+from nas_kd.nn import at_resolution
 from nas_kd.runtime import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
@@ -17,12 +19,13 @@ class SubnetScorer:
     """Scores subnets of a supernet with the images decoded and moved to the device once.
 
     A score costs one calibration pass over ``calibration_images`` training images and one forward over
-    ``rate_images`` rating images; the teacher is not run.
+    ``rate_images`` rating images, both at the arch's own input size where the space chooses it; the teacher
+    is not run.
 
     Args:
         net: the supernet.
         data: the data.
-        teacher_logits: (N, C) of the teacher on the rating split.
+        teacher_logits: (N, C) of the teacher on the rating split, or None without a teacher.
         task: metric and agreement.
         calibration_images: training images for the norms.
         rate_images: rating images, None for all.
@@ -31,7 +34,7 @@ class SubnetScorer:
     """
 
     def __init__(
-        self, net: Supernet, data: Data, teacher_logits: Tensor, *, task: Classification,
+        self, net: Supernet, data: Data, teacher_logits: Tensor | None, *, task: Classification,
         calibration_images: int = 1024, rate_images: int | None = None, runtime: Runtime,
         batch_size: int = 512,
     ) -> None:  # fmt: skip
@@ -41,7 +44,8 @@ class SubnetScorer:
         rating = list(data.rate.clean(batch_size, limit=rate_images))
         self.images = [batch.x.to(runtime.device) for batch in rating]
         self.labels = torch.cat([batch.y.cpu() for batch in rating])
-        self.targets = teacher_logits[torch.cat([batch.index for batch in rating])]
+        index = torch.cat([batch.index for batch in rating])
+        self.targets = None if teacher_logits is None else teacher_logits[index]
 
     @torch.no_grad()
     def __call__(self, arch: Arch) -> dict[str, float]:
@@ -51,17 +55,20 @@ class SubnetScorer:
             arch: an arch of the supernet's space.
 
         Returns:
-            ``kl`` (KL from the teacher to the subnet, nats, lower is better), ``accuracy`` and ``agreement``
-            with the teacher, both 0 to 1.
+            ``accuracy`` (0 to 1) and ``loss`` (cross-entropy with the labels, nats), and with a teacher ``kl``
+            (KL from the teacher to the subnet, nats, lower is better) and ``agreement`` with it, 0 to 1.
         """
-        training = self.net.training
+        training, size = self.net.training, arch.resolution
         with self.runtime.autocast():
-            norm = calibrate(self.net, self.calibration, [arch])[0]
+            norm = calibrate(self.net, (at_resolution(x, size) for x in self.calibration), [arch])[0]
             self.net.eval()
-            logits = torch.cat([self.net(x, arch, norm).float().cpu() for x in self.images])
+            logits = torch.cat([self.net(at_resolution(x, size), arch, norm).float().cpu() for x in self.images])
         self.net.train(training)
-        return {
-            "kl": float(kl_divergence(logits, self.targets)),
+        scores = {
             "accuracy": self.task.metric(logits, self.labels),
-            "agreement": self.task.agreement(logits, self.targets),
+            "loss": float(F.cross_entropy(logits, self.labels)),
         }
+        if self.targets is not None:
+            scores["kl"] = float(kl_divergence(logits, self.targets))
+            scores["agreement"] = self.task.agreement(logits, self.targets)
+        return scores

@@ -11,7 +11,7 @@ from torch import Tensor
 from nas_kd.nn import ElasticStage, Recorder
 from nas_kd.space import Candidate
 from nas_kd.space.arch import Layer
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures
 
 CHUNK = 256  # images a forward pass on rating images: bounds memory, and the features stay in the cache
 
@@ -60,10 +60,10 @@ def tree_size(candidates: Sequence[Candidate], only: Collection[int] | None = No
 
 @torch.no_grad()
 def rate_tree(
-    model: Blockwise, index: int, in_width: int, calibration: StageFeatures, rating: StageFeatures, *,
+    model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures, *,
     only: Collection[int] | None = None, advance: Callable[[], None] | None = None,
 ) -> dict[int, float]:  # fmt: skip
-    """Score the candidates of a stage at one input width.
+    """Score the candidates of a stage behind one setting of the stem, or at one input width.
 
     Each node of the tree runs its layer once on the calibration images, which gives the statistics of its
     norms, and once with these on the rating images. Path by path, a layer would run once for every candidate
@@ -72,10 +72,11 @@ def rate_tree(
     Args:
         model: the trained stages and adapters.
         index: which stage.
-        in_width: channels of the stage's input.
+        entry: setting of the stem for the first stage, channels of the input for the others.
         calibration: features of training images, one batch.
         rating: features of images that were not trained on.
-        only: indices of the candidates to score; None is all.
+        only: indices of the candidates to score; None is all. In a stage that keeps its input's width they
+            are those of that width.
         advance: called after each layer.
 
     Returns:
@@ -85,9 +86,9 @@ def rate_tree(
     stage = model.stages[index]
     assert isinstance(stage, ElasticStage)
     recorder = Recorder()
-    begun = model.enter(index, calibration.inputs, in_width, recorder)
+    begun = model.enter(index, calibration.inputs, entry, recorder)
     values = recorder.values()
-    chunks = [model.enter(index, chunk, in_width, values) for chunk in rating.inputs.split(CHUNK)]
+    chunks = [model.enter(index, chunk, entry, values) for chunk in rating.inputs.split(CHUNK)]
     targets = rating.targets.split(CHUNK)
     total = _sum([target.square() for target in targets])
     found: dict[int, Tensor] = {}

@@ -154,7 +154,7 @@ class Genes:
 def _setting(stage: Stage, candidate: Candidate, gene: Gene) -> Setting | None:
     """Return what a candidate has for a gene; None for a layer that it has not."""
     if gene.layer is None and gene.kind in ("width", "depth"):
-        return getattr(candidate, gene.kind)  # type: ignore[no-any-return]
+        return candidate.width if gene.kind == "width" else candidate.depth
     layer = gene.layer or 0
     return candidate.layers[layer][stage.fields.index(gene.kind)] if layer < candidate.depth else None
 

@@ -1,4 +1,4 @@
-"""The candidates of each stage that are worth a score of their own as part of a whole subnet."""
+"""The choices of each stage that are worth a score of their own as part of a whole subnet."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from nas_kd.solve.front import pruned
 
 
 def shortlists(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",), least: int = 16) -> list[list[int]]:
-    """Name the candidates that are on a stage's front for some input width, and the fronts behind them.
+    """Name the choices that are on a stage's front for some input width, and the fronts behind them.
 
     A stage's front can be a handful of rows, too few for a second look. So fronts are peeled off until a
-    stage has ``least`` candidates or none are left.
+    stage has ``least`` choices or none are left.
 
     Args:
-        tables: one rating table a stage with the columns of `exact_front` and ``candidate``.
+        tables: one rating table a stage with the columns of `exact_front` and ``choice``, a number for what a
+            row chooses; rows of several input widths can be the same choice.
         budgets: cost columns of the fronts.
-        least: candidates a stage that are wanted.
+        least: choices a stage that are wanted.
 
     Returns:
-        For each stage the values of ``candidate``, from the cheapest to the dearest in the first budget.
+        For each stage the values of ``choice``, from the cheapest to the dearest in the first budget.
     """
     chosen: list[dict[int, float]] = [{} for _ in tables]
     left = list(tables)
@@ -29,11 +30,11 @@ def shortlists(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",
         for number, rows in enumerate(pruned(left, budgets)):
             front = left[number].loc[rows]
             if len(chosen[number]) < least:
-                for candidate, cost in zip(front["candidate"], front[budgets[0]], strict=True):
-                    chosen[number].setdefault(int(candidate), float(cost))
+                for choice, cost in zip(front["choice"], front[budgets[0]], strict=True):
+                    chosen[number].setdefault(int(choice), float(cost))
             rest = left[number].drop(index=rows)
-            # a candidate that is chosen needs no second place; the last rows stay so that tables never end empty
-            left[number] = rest[~rest["candidate"].isin(chosen[number])]
+            # a choice that is taken needs no second place; the last rows stay so that tables never end empty
+            left[number] = rest[~rest["choice"].isin(chosen[number])]
         if not all(len(t) or len(c) >= least for t, c in zip(left, chosen, strict=True)):
             left = [t if len(t) else tables[i].iloc[:0] for i, t in enumerate(left)]
-    return [sorted(c, key=lambda candidate: (c[candidate], candidate)) for c in chosen]
+    return [sorted(c, key=lambda choice: (c[choice], choice)) for c in chosen]

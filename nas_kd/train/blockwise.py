@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from nas_kd.losses import normalised_mse
 from nas_kd.nn import NormValues, Output, Recorder
 from nas_kd.run import Stage as RunStage
 from nas_kd.runtime import Runtime, place, seed_for, seeded
-from nas_kd.space import Candidate, Stage
+from nas_kd.space import Candidate, ElasticSpace, Stage
+from nas_kd.space.arch import Layer
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, Teacher, pool_to
 from nas_kd.train.loop import Moment, fit
@@ -25,10 +27,23 @@ from nas_kd.train.optim import Schedule, adamw
 MOST_PATHS = 4
 
 
-class Path(NamedTuple):
-    """One way through a stage: channels of its input, and the choice for the stage."""
+Entry = int | Layer  # how a stage is entered: a setting of the stem for the first one, else an input width
 
-    in_width: int
+
+def entries(space: ElasticSpace, index: int) -> tuple[Entry, ...]:
+    """Return how a stage can be entered: settings of the stem for the first one, input widths for the others."""
+    return space.stem.choices() if index == 0 else space.in_widths(index)
+
+
+def entry_width(space: ElasticSpace, entry: Entry) -> int:
+    """Return the channels that an entry gives to its stage."""
+    return entry if isinstance(entry, int) else space.stem.width_of(entry)
+
+
+class Path(NamedTuple):
+    """One way through a stage: how it is entered, and the choice for the stage."""
+
+    entry: Entry
     candidate: Candidate
 
 
@@ -128,22 +143,22 @@ class Blockwise(nn.Module):
         return scaled
 
     def enter(
-        self, index: int, inputs: Tensor, in_width: int, norm: NormValues | Recorder | None = None
+        self, index: int, inputs: Tensor, entry: Entry, norm: NormValues | Recorder | None = None
     ) -> Tensor:
         """Bring a stage's input to the width that the stage before it would have given.
 
         Args:
             index: which stage.
             inputs: (B, C, H, W) of ``StageFeatures``.
-            in_width: wanted channels.
+            entry: setting of the stem for the first stage, wanted channels for the others.
             norm: see ``ElasticBatchNorm2d``; the stem of the first stage has a norm.
 
         Returns:
-            (B, in_width, H', W').
+            (B, width of the entry, H', W').
         """
         if index == 0:
-            return self.stem(inputs, self.space.stem.smallest(), norm)
-        return self.inputs[index][str(in_width)](inputs)  # type: ignore[index]
+            return self.stem(inputs, entry, norm)
+        return self.inputs[index][str(entry)](inputs)  # type: ignore[index]
 
     def leave(self, index: int, pre: Tensor) -> Tensor:
         """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels."""
@@ -160,11 +175,11 @@ class Blockwise(nn.Module):
         Returns:
             A scalar; its gradient reaches the parameters of this stage only.
         """
-        widths = sorted({path.in_width for path in paths})
-        entered = {width: self.enter(index, pair.inputs, width) for width in widths}
+        each = sorted({path.entry for path in paths})
+        entered = {entry: self.enter(index, pair.inputs, entry) for entry in each}
         losses = []
         for path in paths:
-            _, pre = self.stages[index](entered[path.in_width], path.candidate)
+            _, pre = self.stages[index](entered[path.entry], path.candidate)
             losses.append(normalised_mse(self.leave(index, pre), pair.targets))
         return torch.stack(losses).mean()
 
@@ -184,7 +199,7 @@ def _nth(count: int, n: int, *parts: int | str) -> int:
     return _order(count, *parts, n // count)[n % count]
 
 
-def fair_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str) -> list[Path]:
+def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
     """Draw the paths of a step so that every choice of everything is used equally often.
 
     Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
@@ -193,7 +208,7 @@ def fair_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *s
 
     Args:
         stage: the stage's description.
-        in_widths: input widths it can meet.
+        ways: how it can be entered.
         count: number of paths.
         step: number of the step in the whole training.
         seed: what the draw is for.
@@ -217,17 +232,22 @@ def fair_paths(stage: Stage, in_widths: Sequence[int], count: int, step: int, *s
             choices = groups[group]
             layers.append(choices[_nth(len(choices), before, *seed, "layer", group, layer)])
         width = stage.widths[_nth(len(stage.widths), n, *seed, "width")]
-        in_width = in_widths[_nth(len(in_widths), n, *seed, "in_width")]
-        paths.append(Path(in_width, Candidate(width, tuple(layers))))
+        entry = ways[_nth(len(ways), n, *seed, "in_width")]
+        paths.append(Path(entry, Candidate(width, tuple(layers))))
     return paths
 
 
-def uniform_paths(
-    stage: Stage, in_widths: Sequence[int], count: int, step: int, *seed: int | str
-) -> list[Path]:
+def uniform_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
     """Draw every dimension of every path uniformly and independently; arguments as ``fair_paths``."""
     rng = np.random.default_rng(seed_for(*seed, step))
-    return [Path(in_widths[int(rng.integers(len(in_widths)))], stage.sample(rng)) for _ in range(count)]
+    return [Path(ways[int(rng.integers(len(ways)))], stage.sample(rng)) for _ in range(count)]
+
+
+def fitting(space: ElasticSpace, index: int, path: Path) -> Path:
+    """Return a path with its candidate at the entry's width, in a stage that keeps it; else the path itself."""
+    if not space.stages[index].keeps_width:
+        return path
+    return path._replace(candidate=replace(path.candidate, width=entry_width(space, path.entry)))
 
 
 SAMPLINGS: dict[str, Callable[..., list[Path]]] = {"fair": fair_paths, "uniform": uniform_paths}
@@ -276,7 +296,8 @@ def train_blockwise(
         losses = []
         for index, (described, pair) in enumerate(zip(space.stages, pairs, strict=True)):
             count = path_count(described, paths)
-            chosen = draw(described, space.in_widths(index), count, number, seed, "blockwise", index)
+            drawn = draw(described, entries(space, index), count, number, seed, "blockwise", index)
+            chosen = [fitting(space, index, path) for path in drawn]
             with runtime.autocast():
                 loss = model.loss(index, pair, chosen)
             loss.backward()  # at once: the memory of one stage's graph at a time

@@ -13,7 +13,7 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.files import read_frame
 from nas_kd.run import Run
-from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space import Arch, Cost, ElasticSpace
 
 
 def caps_of(
@@ -33,8 +33,8 @@ def caps_of(
     Raises:
         SettingError: unreadable, or below the smallest arch, whose cost is named.
     """
-    largest = space.cost(space.largest(), **cost_settings(data))
-    smallest = space.cost(space.smallest(), **cost_settings(data))
+    settings = cost_settings(space, data)
+    largest, smallest = (space.cost(arch, **settings) for arch in (space.largest(), space.smallest()))
     caps = {}
     for name, value in (("macs", max_macs), ("params", max_params)):
         if value is None:
@@ -47,9 +47,10 @@ def caps_of(
     return caps
 
 
-def cost_settings(data: Data) -> dict[str, int]:
-    """Return what ``space.cost`` needs besides an arch."""
-    return {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+def cost_settings(space: ElasticSpace, data: Data) -> dict[str, int]:
+    """Return what ``space.cost`` needs besides an arch; no resolution where the archs have their own."""
+    size = {} if space.resolutions else {"resolution": data.resolution}
+    return size | {"in_chans": data.in_chans, "num_classes": data.num_classes}
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Budget:
 
     Args:
         space: the space.
-        cost: resolution, in_chans and num_classes.
+        cost: what `cost_settings` gives.
         caps: largest allowed ``macs`` and ``params``.
         max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
         device: where latency is measured.
@@ -72,6 +73,7 @@ class Budget:
     device: torch.device = torch.device("cpu")
     run: Run | None = None
     _measured: dict[str, float] = field(default_factory=dict)
+    _counted: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_latency_ms is None:
@@ -91,7 +93,8 @@ class Budget:
         """Return an arch's median latency in milliseconds, measured once."""
         if arch.key not in self._measured:
             model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
-            found = measure_latency(model, self.cost["resolution"], self.cost["in_chans"], device=self.device)
+            size = arch.resolution or self.cost["resolution"]
+            found = measure_latency(model, size, self.cost["in_chans"], device=self.device)
             self._measured[arch.key] = found.median_ms
             if self.run is not None:
                 self.run.latency({"key": arch.key} | found._asdict())
@@ -99,12 +102,25 @@ class Budget:
 
     def violations(self, arch: Arch) -> dict[str, float]:
         """Return by how much each part of the budget is missed, as a share of it; 0 or less is kept."""
-        total = self.space.cost(arch, **self.cost)
-        missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
+        missed = self._missed(arch)
         if self.max_latency_ms is not None:
             counted_out = any(value > 0.0 for value in missed.values())  # then a measurement decides nothing
             missed["latency"] = 0.0 if counted_out else self.latency(arch) / self.max_latency_ms - 1.0
         return missed
+
+    def cost_of(self, arch: Arch) -> Cost:
+        """Return an arch's MACs and parameters, counted once."""
+        if arch not in self._counted:
+            self._counted[arch] = self.space.cost(arch, **self.cost)
+        return self._counted[arch]
+
+    def affordable(self, arch: Arch) -> bool:
+        """Say whether an arch keeps what is counted of the budget; nothing is measured."""
+        return all(value <= 0.0 for value in self._missed(arch).values())
+
+    def _missed(self, arch: Arch) -> dict[str, float]:
+        total = self.cost_of(arch)
+        return {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
 
     def fits(self, arch: Arch) -> bool:
         """Say whether an arch keeps the whole budget."""

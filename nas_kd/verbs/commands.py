@@ -33,7 +33,7 @@ def stage_describe(config: Config) -> None:
 
 def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
     """Word what is known of a space and a budget before anything is trained."""
-    cost = cost_settings(data)
+    cost = cost_settings(space, data)
     drawn = [space.cost(space.sample(seed_for("describe", index)), **cost) for index in range(1000)]
     ends = {"smallest": space.cost(space.smallest(), **cost), "largest": space.cost(space.largest(), **cost)}
     median = [int(np.median([c[i] for c in drawn])) for i in range(2)]
@@ -70,8 +70,15 @@ def _opened(config: Config) -> Iterator[Pipeline]:
             raise
 
 
+def _need_teacher(config: Config, command: str) -> None:
+    if config.teacher.model is None:
+        legal = f"a network: `nas-kd {command}` has nothing to do without a teacher"
+        raise SettingError("teacher.model", None, legal, "give teacher.model, or go on with `nas-kd supernet`")
+
+
 def stage_teacher(config: Config) -> None:
     """Train or fine-tune the teacher."""
+    _need_teacher(config, "teacher")
     if not config.teacher.epochs:
         legal = "an integer of at least 1 for this command"
         raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
@@ -87,6 +94,7 @@ def stage_supernet(config: Config) -> None:
 
 def stage_blockwise(config: Config) -> None:
     """Rate every candidate of every stage against the teacher."""
+    _need_teacher(config, "blockwise")
     with _opened(config) as pipeline:
         _say_taps(pipeline)
         _rate(pipeline)
@@ -139,13 +147,18 @@ def run_pipeline(config: Config) -> None:
         for line in describe(pipeline.space, pipeline.data, config):
             pipeline.run.say(line)
         steps: list[tuple[str, Callable[[], Any]]] = [
-            ("teacher", lambda: _say_taps(pipeline)),
-            ("teacher's answers", lambda: pipeline.cache),
             ("supernet", lambda: pipeline.supernet),
-            ("blockwise", lambda: _rate(pipeline)),
             ("search", lambda: pipeline.result),
             ("retrain", lambda: retrain_students(pipeline)),
         ]
+        if config.engine == "exact":
+            steps.insert(1, ("blockwise", lambda: _rate(pipeline)))
+        if pipeline.taught:
+            learn = ("teacher's answers", lambda: pipeline.cache)
+            steps = [("teacher", lambda: _say_taps(pipeline)), learn, *steps]
+        else:
+            how = f"{config.engine} searches by the supernet's accuracy, students learn from labels"
+            pipeline.run.say(f"no teacher: {how}")
         for number, (name, step) in enumerate(steps, 1):
             pipeline.run.say(f"[{number}/{len(steps)}] {name}")
             step()

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nas_kd.data import Data
 from nas_kd.distill import Method
+from nas_kd.errors import SettingError
+from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for
 from nas_kd.solve import best
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.budget import Budget
-from nas_kd.verbs.refine import EVALUATED
+from nas_kd.verbs.ledger import EVALUATED, SCORES
 from nas_kd.verbs.retrain import retrain
 
 DRAWS = 20_000
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
 
 
-def controls(tables: Sequence[pd.DataFrame], budget: Budget, seed: int) -> dict[str, Arch]:
+def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """Return the archs that a search must beat: the largest within the budget, and a random one.
 
     Args:
-        tables: rating tables; only their costs are read.
         budget: the budget. The largest archs keep its counted caps, and may miss a cap on latency.
         seed: seed of the random arch.
 
@@ -36,24 +36,39 @@ def controls(tables: Sequence[pd.DataFrame], budget: Budget, seed: int) -> dict[
     """
     found, space = {}, budget.space
     for name in ("macs", "params"):
-        if budget.caps:
-            chain = best(tables, caps=dict(budget.caps), objective=name, maximise=True, gap=GAP)
-            picks = [int(table.loc[chain[f"row_{s + 1}"], "candidate"]) for s, table in enumerate(tables)]
-            found[f"largest_{name}"] = space.decode(np.array([picks]))[0]
-        else:
-            found[f"largest_{name}"] = space.largest()
+        found[f"largest_{name}"] = _largest(budget, name) if budget.caps else space.largest()
     drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
     found["random"] = next((arch for arch in drawn if budget.fits(arch)), space.smallest())
     return found
 
 
-def entrants(rows: pd.DataFrame, top: int) -> pd.DataFrame:
+def _largest(budget: Budget, name: str) -> Arch:
+    """Return the arch with most of a cost within the caps; at equal most, the one of the smallest input."""
+    space, most = budget.space, None
+    for size in space.resolutions or (None,):
+        shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
+        tables = cost_rows(space, **shape)
+        try:
+            chain = best(tables, caps=dict(budget.caps), objective=name, maximise=True, gap=GAP)
+        except SettingError:  # nothing of this input size is within the caps
+            continue
+        labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]
+        arch = arch_of_rows(space, tables, labels, size)
+        if most is None or getattr(budget.cost_of(arch), name) > getattr(budget.cost_of(most), name):
+            most = arch
+    assert most is not None  # the smallest arch keeps the caps, or the budget would have been refused
+    return most
+
+
+def entrants(rows: pd.DataFrame, top: int, engine: str = "exact") -> pd.DataFrame:
     """Choose who enters the short training.
 
     Args:
-        rows: the trials, with the columns kind, key, kl, accuracy and score.
-        top: archs besides the controls: the lowest KL, then alternately the best of the stage score and of
-            the accuracy, because no proxy alone has earned the last word.
+        rows: the trials, with the columns kind, key, kl, accuracy, loss, macs and score.
+        top: archs besides the controls. After ``exact`` the lowest KL, then alternately the best of the
+            stage score and of the accuracy, because no proxy alone has earned the last word; after the other
+            engines the highest accuracy.
+        engine: what searched.
 
     Returns:
         One row an arch, with its ``role``: kl, score, accuracy or a control's.
@@ -61,12 +76,12 @@ def entrants(rows: pd.DataFrame, top: int) -> pd.DataFrame:
     scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key")
     orders = {
         "score": scored.sort_values("score", kind="stable"),
-        "accuracy": scored.sort_values(["accuracy", "kl"], ascending=[False, True], kind="stable"),
+        "accuracy": ranked(scored, "kl" if engine == "exact" else "loss"),
         "kl": scored.sort_values("kl", kind="stable"),
     }
     chosen: list[pd.Series] = []
-    wanted = ["kl"] * max(1, top - 2) + ["score", "accuracy"]
-    for role in wanted[:top] if top >= 3 else ["kl", "score"][:top]:
+    wanted = ["kl"] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else ["kl", "score"]
+    for role in wanted[:top] if engine == "exact" else ["accuracy"] * top:
         taken = {str(row["key"]) for row in chosen}
         rest = orders[role][~orders[role]["key"].isin(taken)]
         if len(rest):
@@ -77,12 +92,17 @@ def entrants(rows: pd.DataFrame, top: int) -> pd.DataFrame:
         if row["key"] not in taken:
             chosen.append(row)
             taken.add(str(row["key"]))
-    wanted_columns = ["role", "key", "label", "macs", "params", "score", "kl", "accuracy", "agreement"]
+    wanted_columns = ["role", "key", "label", "macs", "params", *SCORES]
     return pd.DataFrame(chosen)[wanted_columns].reset_index(drop=True)
 
 
+def ranked(rows: pd.DataFrame, second: str) -> pd.DataFrame:
+    """Sort by falling accuracy, equal ones by a second score that is to be low, then by MACs."""
+    return rows.sort_values(["accuracy", second, "macs"], ascending=[False, True, True], kind="stable")
+
+
 def short_training(
-    chosen: pd.DataFrame, archs: Mapping[str, Arch], teacher: Teacher | ViewCache, data: Data,
+    chosen: pd.DataFrame, archs: Mapping[str, Arch], teacher: Teacher | ViewCache | None, data: Data,
     space: ElasticSpace, *, epochs: int, method: Method, seed: int, run: Run | None, folder: str, workers: int,
     runtime: Runtime, training: dict[str, Any],
 ) -> pd.DataFrame:  # fmt: skip
@@ -114,7 +134,8 @@ def short_training(
         } | training
         for key in chosen["key"]
     ]  # fmt: skip
-    parallel = workers if isinstance(teacher, ViewCache) and runtime.device.type == "cpu" else 1
+    alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
+    parallel = workers if alike and runtime.device.type == "cpu" else 1
     with Progress("short trainings", len(jobs), unit="students", run=run) as progress:
         metrics = list(run_jobs(trained_metrics, jobs, workers=parallel, progress=progress))
     return chosen.assign(

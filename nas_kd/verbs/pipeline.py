@@ -115,7 +115,9 @@ class Pipeline:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The teacher with a tap for each stage of the space."""
+        """The teacher, with a tap for each stage of the space where its features are wanted."""
+        if self.config.engine != "exact" and not self._needs() - LOGITS_ONLY:
+            return self.unmatched
         if self.config.teacher.epochs:
             self._untrained.match(self.space, self.data.resolution)  # before hours of training
         self.unmatched.match(self.space, self.data.resolution)
@@ -136,8 +138,11 @@ class Pipeline:
         """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
         if not self.taught:
             return None
-        method = checked_method(self.config.method, Classification(), self.data.num_classes)
-        return self.teacher if method.needs - LOGITS_ONLY else self.cache
+        return self.teacher if self._needs() - LOGITS_ONLY else self.cache
+
+    def _needs(self) -> frozenset[str]:
+        """Return what the students' method needs: labels, logits, features."""
+        return checked_method(self.config.method, Classification(), self.data.num_classes).needs
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -210,13 +215,14 @@ class Pipeline:
         return {name: getattr(self.config.retrain, name) for name in names}
 
     def _check_method(self) -> None:
-        method, classes = self.config.method, self.data.num_classes
+        method = self.config.method
         try:
-            needs = checked_method(method, Classification(), classes).needs
+            needs = self._needs()
         except SettingError as error:
             raise SettingError("retrain.method", method, error.legal, error.mend) from error
         if not self.taught and needs - {"labels"}:
-            raise SettingError("retrain.method", method, "ce without a teacher", "give teacher.model, or retrain.method=ce")
+            mend = "give teacher.model, or retrain.method=ce"
+            raise SettingError("retrain.method", method, "ce without a teacher", mend)
 
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.

@@ -1,4 +1,4 @@
-"""The verb search: from rating tables, a supernet and a teacher to one architecture within a budget."""
+"""The verb search: from a supernet, and a teacher's ratings or none, to one architecture within a budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from nas_kd.checks import word
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
-from nas_kd.rate.halving import full_rows
+from nas_kd.rate.rows import full_rows
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.run import Run, Stage
 from nas_kd.runtime import Runtime
@@ -24,8 +25,10 @@ from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
 from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
-from nas_kd.verbs.finalists import controls, entrants, short_training
-from nas_kd.verbs.refine import EVALUATED, score_subnets
+from nas_kd.verbs.evolve import ENGINES, evolve
+from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
+from nas_kd.verbs.ledger import EVALUATED
+from nas_kd.verbs.refine import score_subnets
 from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
 
 
@@ -34,12 +37,13 @@ class SearchResult:
     """What a search found.
 
     Args:
-        best: the architecture that the short training chose.
+        best: the architecture that the short training chose; without one the best-scored.
         space: its space.
         caps: the budget by column, ``macs`` and ``params``.
-        trials: one row a proposal of the refinement and a control.
+        trials: one row a proposal of the engine and a control.
         top: one row an arch of the short training.
-        exact: the exact front of the stage scores.
+        exact: the exact front of the stage scores; empty when there are none.
+        engine: what searched.
     """
 
     best: Arch
@@ -48,50 +52,61 @@ class SearchResult:
     trials: pd.DataFrame
     top: pd.DataFrame
     exact: pd.DataFrame
+    engine: str = "exact"
 
     def frame(self) -> pd.DataFrame:
         """Return all trials."""
         return self.trials.copy()
 
     def front(self) -> pd.DataFrame:
-        """Return the trials that no other trial beats in both KL and MACs, cheapest first."""
-        scored = self.trials[self.trials["kl"].notna()].sort_values(["macs", "kl"], kind="stable")
-        return scored[scored["kl"] < scored["kl"].cummin().shift(fill_value=math.inf)].reset_index(drop=True)
+        """Return the trials that no other beats in both MACs and KL (accuracy without a teacher), cheapest first."""
+        lost = self.trials["kl"] if self.engine == "exact" else -self.trials["accuracy"].astype(float)
+        scored = self.trials.assign(lost=lost)
+        scored = scored[scored["lost"].notna()].sort_values(["macs", "lost"], kind="stable")
+        front = scored[scored["lost"] < scored["lost"].cummin().shift(fill_value=math.inf)]
+        return front.drop(columns="lost").reset_index(drop=True)
 
 
 def search(
-    net: Supernet, teacher: Teacher | ViewCache, data: Data, tables: Sequence[pd.DataFrame], *,
+    net: Supernet, teacher: Teacher | ViewCache | None = None, data: Data | None = None,
+    tables: Sequence[pd.DataFrame] | None = None, *, engine: str | None = None,
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
     max_latency_ms: float | None = None, trials: int = 300, sampler: str = "tpe", top: int = 4,
     epochs: int = 3, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
-    method: Method = "kd_ls", training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
+    method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None,
 ) -> SearchResult:  # fmt: skip
-    """Find the architecture within a budget that the teacher teaches best.
+    """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
 
-    The stage scores are searched exactly for every budget at once; Optuna then refines with scores of whole
-    subnets (KL to the teacher on the rating split, after calibration); a short distilled training of the best
-    few decides on the select split, the largest by MACs, the largest by params and a random arch among them.
+    ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
+    of whole subnets (KL to the teacher on the rating split, after calibration). ``nsga2``, ``coarse`` and
+    ``random`` need neither teacher nor tables: they vary archs dimension by dimension and look at the
+    accuracy of whole subnets on the rating split and at MACs. After either, a short training of the best few
+    decides on the select split, the largest by MACs, the largest by params and a random arch among them;
+    without a teacher it is a training by labels.
 
     Args:
         net: the in-place distilled supernet.
-        teacher: the teacher, or the cache of its views.
+        teacher: the teacher, the cache of its views, or None.
         data: the data; ``test`` is not read.
-        tables: one rating table a stage, of ``rate_blockwise``.
+        tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
+        engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine) or ``random`` (the baseline); None
+            is ``exact`` with tables and ``nsga2`` without.
         max_macs: budget: share of the largest (``"60%"``), number, or None.
         max_params: likewise.
         max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
         trials: distinct whole subnets to score.
-        sampler: ``tpe``, ``nsga2`` or ``random``.
+        sampler: ``tpe``, ``nsga2`` or ``random``: Optuna's after ``exact``.
         top: archs of the short training besides the three controls.
-        epochs: epochs of the short training.
+        epochs: epochs of the short training; 0 leaves it out, and the lowest KL (``exact``) or the highest
+            accuracy, of equal ones the lowest loss, decides.
         calibration_images: training images for a subnet's norms.
         rate_images: rating images a score, None for all.
         run: run folder.
         folder: stage folder in the run.
         seed: seed of proposals and of the short training.
-        method: distillation method of the short training.
+        method: distillation method of the short training; None is ``kd_ls``, and ``ce`` without a teacher.
         training: further arguments of the short training, as for ``retrain``.
         runtime: device and precision.
         workers: processes for the short trainings.
@@ -101,72 +116,106 @@ def search(
         The found arch, its space and all evidence as frames.
 
     Raises:
-        SettingError: the budget is unreadable or infeasible, or the run was made with other settings.
+        SettingError: the budget is unreadable or infeasible, the engine lacks its teacher or tables, or the
+            run was made with other settings.
     """
-    if not isinstance(teacher, Teacher | ViewCache):
-        legal = "one nas_kd Teacher, or the ViewCache of its answers"
-        raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
+    if data is None:
+        raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
+    engine = _checked_engine(engine, teacher, tables)
+    method = method or ("ce" if teacher is None else "kd_ls")
+    needs = checked_method(method, Classification(), data.num_classes).needs
+    if teacher is None and needs - {"labels"}:
+        raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
+    if epochs < 0:
+        raise SettingError("search.epochs", epochs, "0 (no short training) or more")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
-    answers = stored_answers(teacher, data, run)
-    features = bool(checked_method(method, Classification(), data.num_classes).needs - LOGITS_ONLY)
+    answers = None if teacher is None else stored_answers(teacher, data, run)
     caps = caps_of(space, data, max_macs, max_params)
-    budget = Budget(space, cost_settings(data), caps, max_latency_ms, runtime.device, run)
-    tables = [full_rows(table) for table in tables]
-    if caps:
+    budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run)
+    tables = [full_rows(table) for table in tables or ()] if engine == "exact" else []
+    if caps and engine == "exact":
         best(tables, caps=caps)  # raises now when the caps are infeasible together
     stage = None
     if run is not None:
         settings = {
-            "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
+            "engine": engine, "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
             "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
             "training": dict(training or {}), "max_latency_ms": max_latency_ms,
         }  # fmt: skip
         facts: dict[str, Any] = {
-            "space": space.hash, "data": data.fingerprint, "teacher": fingerprint(teacher),
-            "supernet": weights_hash(net), "tables": tables_hash(tables), "seed": seed,
-            "precision": runtime.precision,
+            "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
+            "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
+            "tables": tables_hash(tables) if tables else None,
         }  # fmt: skip
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
         stage = run.stage(folder, facts)
         if stage.done:
             return load_search(stage, space)
-    targets = teacher_logits(answers, "rate", data, runtime)
-    assert targets is not None  # of the two that are allowed
-    exact = exact_front(tables, budget="macs")
-    if stage is not None:
-        stage.write_frame("front.csv", exact)
     scorer = SubnetScorer(
-        net, data, targets, task=Classification(), calibration_images=calibration_images,
-        rate_images=rate_images, runtime=runtime,
+        net, data, None if answers is None else teacher_logits(answers, "rate", data, runtime),
+        task=Classification(), calibration_images=calibration_images, rate_images=rate_images, runtime=runtime,
     )  # fmt: skip
-    extra = controls(tables, budget, seed)
-    rows, archs = score_subnets(
-        tables, exact, budget, scorer, extra, trials=trials, sampler=sampler, seed=seed, stage=stage
-    )
-    decided = short_training(
-        entrants(rows, top), archs, teacher if features else answers, data, space, epochs=epochs, method=method,
-        seed=seed, run=run, folder=folder, workers=workers, runtime=runtime, training=dict(training or {}),
-    )  # fmt: skip
-    order = decided.sort_values(["select_accuracy", "select_agreement", "kl"], ascending=[False, False, True])
-    winner = archs[str(order["key"].iloc[0])]
+    exact, extra = pd.DataFrame(), controls(budget, seed)
+    if engine == "exact":
+        exact = exact_front(tables, budget="macs")
+        if stage is not None:
+            stage.write_frame("front.csv", exact)
+        rows, archs = score_subnets(
+            tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
+            seed=seed, stage=stage,
+        )  # fmt: skip
+    else:
+        rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage)
+    decided = entrants(rows, top, engine)
+    if epochs:
+        decided = short_training(
+            decided, archs, teacher if needs - LOGITS_ONLY else answers, data, space, epochs=epochs,
+            method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
+            training=dict(training or {}),
+        )  # fmt: skip
+    winner = archs[_winner(decided, engine)]
     if stage is not None:
         stage.write_frame("top.csv", decided)
         cost = space.cost(winner, **budget.cost)
         found = {
             "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps,
-            "max_latency_ms": max_latency_ms,
+            "max_latency_ms": max_latency_ms, "engine": engine, "teacher": teacher is not None,
         }  # fmt: skip
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
         return load_search(stage, space)
-    return SearchResult(winner, space, caps, rows, decided, exact)
+    return SearchResult(winner, space, caps, rows, decided, exact, engine)
+
+
+def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
+    """Return the engine's name, and refuse what it cannot work with."""
+    engine = engine or ("nsga2" if tables is None else "exact")
+    word("search.engine", engine, ("exact", *ENGINES))
+    if engine == "exact" and (teacher is None or tables is None):
+        legal = f"{', '.join(ENGINES)} without a teacher and its rating tables"
+        mend = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
+        raise SettingError("search.engine", engine, legal, mend)
+    if not isinstance(teacher, Teacher | ViewCache | None):
+        legal = "one nas_kd Teacher, the ViewCache of its answers, or None"
+        raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
+    return engine
+
+
+def _winner(decided: pd.DataFrame, engine: str) -> str:
+    """Return the key of the best: by the short training where there was one, then by the scores."""
+    decided = decided.sort_values("kl", kind="stable") if engine == "exact" else ranked(decided, "loss")
+    if "select_accuracy" in decided:
+        names = ["select_accuracy", "select_agreement"]
+        decided = decided.sort_values(names, ascending=False, kind="stable")
+    return str(decided["key"].iloc[0])
 
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget"))
-    frames = [stage.read_frame(name) for name in ("trials.csv", "top.csv", "front.csv")]
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames)
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
+    exact = stage.read_frame("front.csv") if found["engine"] == "exact" else pd.DataFrame()
+    frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, found["engine"])
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

@@ -10,7 +10,7 @@ from nas_kd.distill import Classification
 from nas_kd.files import atomic_json, atomic_write, read_frame
 from nas_kd.runtime import Progress, run_jobs, seed_for
 from nas_kd.space import Arch
-from nas_kd.teacher import ViewCache
+from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.finalists import controls, trained_metrics
 from nas_kd.verbs.refine import additive_score
 from nas_kd.verbs.retrain import teacher_logits
@@ -45,10 +45,11 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
     else:
         near = f"within {100 * settings.band:g} % of the found student's {macs:,} MACs"
         pipeline.run.say(f"only {len(archs) - 1} of {settings.random_students} random students: few archs are {near}")
-    largest = controls(pipeline.tables, pipeline.budget, pipeline.config.seed)
+    largest = controls(pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
-    additive, scorer = additive_score(space, pipeline.tables), pipeline.scorer
-    rows = []
+    guided = pipeline.config.engine == "exact"
+    additive = additive_score(space, pipeline.tables) if guided else lambda arch: float("nan")
+    scorer, rows = pipeline.scorer, []
     for role, arch in archs.items():
         total = space.cost(arch, **pipeline.cost)
         scores = {"score": additive(arch)} | scorer(arch)  # for the report: did they foretell the accuracy?
@@ -76,13 +77,13 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     jobs: list[dict[str, Any]] = [
         {
             "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
-            "supernet": supernet, "run": run.path, "method": settings.method, "epochs": settings.epochs,
+            "supernet": supernet, "run": run.path, "method": pipeline.config.method, "epochs": settings.epochs,
             "seed": seed, "runtime": pipeline.runtime,
         } | pipeline.training
         for key, seed in pairs
     ]  # fmt: skip
     # a live teacher would be copied into every process, and one GPU serves one training at a time
-    parallel = isinstance(teacher, ViewCache) and pipeline.runtime.device.type == "cpu"
+    parallel = not isinstance(teacher, Teacher) and pipeline.runtime.device.type == "cpu"
     workers = pipeline.config.workers if parallel else 1
     with Progress("retrain", len(jobs), unit="students", run=run) as progress:
         metrics = dict(zip(pairs, run_jobs(trained_metrics, jobs, workers=workers, progress=progress), strict=True))
@@ -106,7 +107,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
 
 def _measure_teacher(pipeline: Pipeline) -> None:
     path = pipeline.run.path / "retrain" / "teacher.json"
-    if path.exists():
+    if path.exists() or not pipeline.taught:
         return
     logits = teacher_logits(pipeline.cache, "test", pipeline.data, pipeline.runtime)
     assert logits is not None  # a Teacher and a ViewCache always give them

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nas_kd.rate.halving import better_half, count_evaluations, full_rows, rate_stage, rows_of, schedule
+from nas_kd.rate.halving import better_half, count_evaluations, rate_stage, schedule
+from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap

@@ -10,8 +10,9 @@ from torch import nn
 
 from nas_kd.data import Data
 from nas_kd.nn import Recorder, StaticNet
-from nas_kd.rate.halving import rate_stage, rows_of
+from nas_kd.rate.halving import rate_stage
 from nas_kd.rate.nmse import gather
+from nas_kd.rate.rows import rows_of
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet

@@ -10,7 +10,7 @@ from nas_kd.rate.tree import prefix_tree, rate_tree, tree_size
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, Stage
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures, entries
 
 STAGES = [
     BasicStage(widths=(4, 8), depths=(1, 3), mids=(2, 4), stride=2),
@@ -36,15 +36,15 @@ def features(index: int, stage: Stage, images: int, seed: int) -> StageFeatures:
 
 @torch.no_grad()
 def naive(
-    model: Blockwise, index: int, in_width: int, calibration: StageFeatures, rating: StageFeatures
+    model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures
 ) -> dict[int, float]:
     """Calibrate and run every candidate from the stage's input to its end."""
     found = {}
     for number, candidate in enumerate(model.space.stages[index].candidates()):
         recorder = Recorder()
-        model.stages[index](model.enter(index, calibration.inputs, in_width, recorder), candidate, recorder)
+        model.stages[index](model.enter(index, calibration.inputs, entry, recorder), candidate, recorder)
         values = recorder.values()
-        _, pre = model.stages[index](model.enter(index, rating.inputs, in_width, values), candidate, values)
+        _, pre = model.stages[index](model.enter(index, rating.inputs, entry, values), candidate, values)
         error = (model.leave(index, pre) - rating.targets).double().square().sum()
         found[number] = float(error / rating.targets.double().square().sum())
     return found
@@ -55,9 +55,9 @@ def naive(
 def test_tree_equals_path_by_path(stage: Stage, index: int) -> None:
     model = model_of(stage)
     calibration, rating = features(index, stage, 40, 1), features(index, stage, 300, 2)  # 300: two chunks
-    for in_width in model.space.in_widths(index):
-        expected = naive(model, index, in_width, calibration, rating)
-        assert rate_tree(model, index, in_width, calibration, rating) == pytest.approx(expected, rel=1e-6)
+    for entry in entries(model.space, index):
+        expected = naive(model, index, entry, calibration, rating)
+        assert rate_tree(model, index, entry, calibration, rating) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["basic", "mbconv"])

@@ -11,7 +11,7 @@ from nas_kd.nn import Output
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise, Path, fair_paths, path_count, uniform_paths
+from nas_kd.train.blockwise import Blockwise, Path, entries, fair_paths, path_count, uniform_paths
 
 BASIC = BasicStage(widths=(4, 6, 8), depths=(1, 2, 3), mids=(2, 4, 6, 8), stride=2)
 MB = MBStage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expands=(2, 3), ses=(False, True))
@@ -60,7 +60,7 @@ def test_all_choices_are_used_equally_often(stage: BasicStage | MBStage, count: 
         assert len(values) == kinds
         return max(values.values()) - min(values.values())
 
-    assert spread(Counter(path.in_width for path in paths), 2) <= 1
+    assert spread(Counter(path.entry for path in paths), 2) <= 1
     assert spread(Counter(path.candidate.width for path in paths), len(stage.widths)) <= 1
     groups = stage.groups()
     for layer in range(stage.depths[-1]):
@@ -94,8 +94,8 @@ def test_default_number_of_paths() -> None:
 def test_the_loss_of_a_stage_reaches_no_other_stage(net: Supernet, index: int) -> None:
     model = Blockwise(net, TAPS)
     x, out = teacher_output()
-    stage, in_widths = SPACE.stages[index], SPACE.in_widths(index)
-    paths = [path for step in range(6) for path in fair_paths(stage, in_widths, 4, step)]
+    stage, ways = SPACE.stages[index], entries(SPACE, index)
+    paths = [path for step in range(6) for path in fair_paths(stage, ways, 4, step)]
     model.loss(index, model.features(x, out)[index], paths).backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     own = (f"stages.{index}.", f"inputs.{index}.", f"outputs.{index}.", *(("stem.",) if index == 0 else ()))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
-from nas_kd.rate.halving import rows_of
+from nas_kd.rate.rows import rows_of
 from nas_kd.runtime import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet

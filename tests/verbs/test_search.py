@@ -46,7 +46,7 @@ def test_caps_and_controls_against_the_whole_space(
     for name, share in (("macs", macs), ("params", params)):
         wanted = None if share is None else getattr(largest, name) * int(share[:-1]) // 100
         assert caps.get(name) == wanted
-    found = controls(tables, Budget(space, cost, caps), seed=0)
+    found = controls(Budget(space, cost, caps), seed=0)
     within = [c for c in (space.cost(arch, **cost) for arch in space) if _keeps(c, caps)]
     assert 0 < len(within) <= space.size
     for role, arch in found.items():
@@ -74,6 +74,7 @@ def _trials(count: int) -> pd.DataFrame:
         "number": range(count), "kind": ["warm", "trial", "random", "trial"] * (count // 4), "role": None,
         "key": [f"k{n}" for n in range(count)], "label": "", "macs": 1, "params": 1,
         "score": rng.random(count), "kl": rng.random(count), "accuracy": rng.random(count), "agreement": 0.5,
+        "loss": 1.0,
         "feasible": True,
     }  # fmt: skip
     frame = pd.DataFrame(rows)
