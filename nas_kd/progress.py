@@ -9,20 +9,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
+from nas_kd.processes import launched
 
 if TYPE_CHECKING:
     from nas_kd.run import Run
 
 
 def in_worker() -> bool:
-    """Tell whether this process is one of `run_jobs`' workers, which neither print nor write status.json."""
-    return multiprocessing.parent_process() is not None
+    """Tell whether this process helps another, which alone prints and writes status.json.
+
+    Such are `run_jobs`' workers, and all processes of torchrun but the first.
+    """
+    return multiprocessing.parent_process() is not None or launched()[0] > 0
 
 
 class Progress:
     """Progress with an estimated end: a bar on a terminal, plain lines elsewhere, status.json in the run.
 
-    Use it as a context manager; a worker process shows nothing.
+    Use it as a context manager; a process that helps another shows nothing.
 
     Args:
         stage: what is being worked on, such as ``"supernet"``.

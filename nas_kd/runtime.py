@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_kd.errors import SettingError, nearest
+from nas_kd.processes import launched, rank, work_alone, world
 from nas_kd.progress import Progress, in_worker
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
@@ -61,8 +63,11 @@ def seeded(*parts: int | str) -> None:
 class Runtime:
     """Device, precision and threads of one process, by Lightning Fabric.
 
+    Below torchrun it joins the other processes: it returns when all of them have made theirs.
+
     Args:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes
+            a GPU of its own.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
         threads: CPU threads torch may use; None leaves torch's own choice.
 
@@ -83,15 +88,35 @@ class Runtime:
             raise SettingError(
                 "device", device, f"one of {', '.join(legal)} on this machine", "use device=auto"
             )
+        if launched()[1] > 1:
+            self.fabric: Fabric = _joined(device, precision)
+        else:
+            devices: Any = [int(number)] if number and kind != "cpu" else 1
+            self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         if threads is not None:
             torch.set_num_threads(threads)
-        devices: Any = [int(number)] if number and kind != "cpu" else 1
-        self.fabric: Fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         self.precision = precision
         self._asked = (device, precision)
+        self._alone = False
 
     def __reduce__(self) -> tuple[type[Runtime], tuple[str, str]]:
         return type(self), self._asked  # a worker makes its own, and keeps its one thread
+
+    @property
+    def world(self) -> int:
+        """The number of processes that train together."""
+        return 1 if self._alone else world()
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among them, from 0; the first alone keeps files."""
+        return 0 if self._alone else rank()
+
+    def alone(self) -> Runtime:
+        """Return the same for work that this process does by itself while the others wait."""
+        other = object.__new__(type(self))  # not copy.copy, which would join once more by __reduce__
+        other.__dict__.update(self.__dict__, _alone=True)
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +137,35 @@ class Runtime:
             "precision": self.precision,
             "threads": torch.get_num_threads(),
         }
+
+
+def _joined(device: str, precision: str) -> Fabric:
+    """Make the Fabric of one of several processes, and join the others."""
+    import torch
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    kind, colon, _ = device.partition(":")
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    cards = torch.cuda.device_count()
+    if kind == "auto":
+        kind = "cuda" if cards else "cpu"
+    if colon or kind == "mps":
+        legal = f"auto, cpu or cuda with {launched()[1]} processes"
+        raise SettingError("device", device, legal, "use device=cuda: each process takes a GPU of its own")
+    if kind == "cuda" and cards < here:
+        legal = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
+        raise SettingError("device", device, legal, f"use torchrun --nproc-per-node {max(cards, 1)}, or device=cpu")
+    # gradients go by nccl between GPUs, small messages by gloo between CPUs, which no GPU has to wait for. The
+    # others wait while the first trains a teacher; torchrun ends all when one fails, so that none waits in vain.
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    strategy = DDPStrategy(process_group_backend=backend, timeout=timedelta(days=30))
+    fabric = Fabric(
+        accelerator=kind, strategy=strategy, devices=here, num_nodes=launched()[1] // here,
+        precision=precision,  # type: ignore[arg-type]
+    )  # fmt: skip
+    fabric.launch()
+    return fabric
 
 
 def place(module: ModuleT, runtime: Runtime) -> ModuleT:
@@ -210,6 +264,7 @@ def _start_worker() -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all; only the parent speaks
+    work_alone()  # a job is none of torchrun's processes
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 

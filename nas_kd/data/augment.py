@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,12 @@ class Affine:
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         self._scale, self._shift = (1 / (255 * s)).float(), (-m / s).float()
+
+    def to(self, device: torch.device | str) -> Affine:
+        """Return the same with its constants on a device, so that no batch has to bring them there."""
+        other = copy(self)
+        other._scale, other._shift = self._scale.to(device), self._shift.to(device)
+        return other
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Normalise (B, H, W, C) uint8 to (B, C, H, W) float32, channels_last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from nas_kd.data.augment import Affine, AutoAugment, crop_flip
 from nas_kd.data.pixels import Pixels
 from nas_kd.data.split import draw, stratified_order
-from nas_kd.data.views import ViewTable, decode_view
+from nas_kd.data.views import Views, count_views, decode_view
 from nas_kd.errors import SettingError
 from nas_kd.runtime import seed_for
 
@@ -38,6 +38,13 @@ class Batch(NamedTuple):
         """Return the batch with its images and labels on a device."""
         return self._replace(x=self.x.to(device, non_blocking=True), y=self.y.to(device, non_blocking=True))
 
+    def parts(self, count: int) -> list[Batch]:
+        """Cut the batch into so many parts of equal size, without a copy."""
+        size, rest = divmod(len(self.y), count)
+        assert not rest, "the loop has checked it"
+        cuts = [slice(start * size, (start + 1) * size) for start in range(count)]
+        return [Batch(self.x[cut], self.y[cut], self.index[cut], self.view[cut]) for cut in cuts]
+
 
 @dataclass(frozen=True, eq=False)
 class Augment:
@@ -52,14 +59,14 @@ class Augment:
 
     pad: int
     flip: bool
-    views: ViewTable | None
+    views: Views | None
     auto: AutoAugment | None
 
     @property
     def settings(self) -> dict[str, int | bool | str | None]:
         """The settings it comes from, by the names that users write."""
         return {
-            "data.pad": self.pad, "data.flip": self.flip, "data.views": len(self.views) if self.views else 0,
+            "data.pad": self.pad, "data.flip": self.flip, "data.views": self.views.setting if self.views else 0,
             "data.augment": self.auto.policy if self.auto else None,
         }  # fmt: skip
 
@@ -90,8 +97,8 @@ class Split:
         augment: Augment | None = None,
     ) -> None:
         self.name, self.names, self.labels, self.augment = name, names, labels, augment
-        self._pixels, self._rows, self._affine = pixels, rows, affine
-        self._labels = labels.to(device)
+        self._pixels, self._rows = pixels, rows.to(pixels.place)
+        self._affine, self._labels = affine.to(device), labels.to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,9 +106,25 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({self.name}: {len(self):,} images)"
 
+    def to(self, device: torch.device | str) -> Split:
+        """Return the split with its images on a device, where batches are then cut and augmented.
+
+        Args:
+            device: where to.
+
+        Returns:
+            The split itself when it is there, or when its images are not kept decoded or do not fit.
+        """
+        wanted = torch.empty(0, device=device).device  # "cuda" as the one of "cuda:0" that is meant
+        pixels = None if self._pixels.place == wanted else self._pixels.resident(self._rows, wanted)
+        if pixels is None:
+            return self
+        rows = torch.arange(len(self))
+        return Split(self.name, pixels, rows, self.labels, self.names, self._affine, str(wanted), self.augment)
+
     @property
-    def views(self) -> ViewTable | None:
-        """The table of cached views, or None when the images are shown unchanged or in fresh crops."""
+    def views(self) -> Views | None:
+        """The views that can be cached, or None when the images are shown unchanged or in fresh crops."""
         return self.augment.views if self.augment else None
 
     def steps(self, batch_size: int, drop_last: bool = True) -> int:
@@ -118,24 +141,32 @@ class Split:
         whole, rest = divmod(len(self), batch_size)
         return whole + bool(rest and (not drop_last or not whole))
 
-    def batches(self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """Go through the split once, shuffled and augmented; a function of seed and epoch alone.
 
+        What is done to an image depends neither on the batch size nor on the number of processes. An epoch's
+        draws are brought to the images' device at once: a batch of images that are on a GPU copies nothing
+        to it.
+
         Args:
-            batch_size: images a batch.
+            batch_size: images a batch, of all processes together.
             epoch: the epoch, from 0.
             seed: seed of the run.
             drop_last: see `steps`.
+            rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
+            world: number of processes.
 
         Returns:
             The batches.
         """
         steps = self.steps(batch_size, drop_last)
         order = torch.randperm(len(self), generator=_generator(seed, "order", epoch))
-        fresh = self._fresh(seed, epoch)
+        plan = self._plan(order, epoch, seed)
         for step in range(steps):
-            index = order[step * batch_size : (step + 1) * batch_size]
-            yield self._augmented(index, epoch, seed, fresh)
+            cut = slice(step * batch_size + rank, (step + 1) * batch_size, world)
+            yield self._planned(cut, plan, epoch, seed)
 
     def clean(self, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
         """Go through the split unchanged; views are -1.
@@ -158,55 +189,71 @@ class Split:
             draws = draw(self.names, "limit")
             order = torch.from_numpy(stratified_order(self.labels.numpy(), draws)[:limit])
         for index in torch.split(order, batch_size):
-            yield self._batch(self._pixels.fetch(self._rows[index]), index)
+            yield self._batch(self._fetch(index), index)
 
-    def view_batches(self, batch_size: int, view: int) -> Iterator[Batch]:
-        """Go through the split in order, every image in the same number of its own views: to fill a cache.
+    def shown(self, index: Tensor, view: Tensor) -> Batch:
+        """Show images in given views, as `batches` does.
 
         Args:
-            batch_size: images a batch; the last may be smaller.
-            view: 0 .. K-1.
+            index: (B,) image numbers.
+            view: (B,) view numbers, 0 .. V-1.
 
         Returns:
-            The batches.
+            The batch, a function of images and views alone.
 
         Raises:
             SettingError: the split has no views, or fewer.
         """
-        _check_batch_size(batch_size)
         count = len(self.views) if self.views else 0
-        if not 0 <= view < count:
-            raise SettingError(
-                "view", view, f"0 .. {count - 1}" if count else "none: no views", "set data.views"
-            )
-        for index in torch.split(torch.arange(len(self)), batch_size):
-            yield self._viewed(index, torch.full_like(index, view))
+        if self.views is None or not 0 <= int(view.min()) <= int(view.max()) < count:
+            found = f"{int(view.min())} .. {int(view.max())}"
+            raise SettingError("view", found, f"0 .. {count - 1}" if count else "none: no views", "set data.views")
+        crops = self.views.params(index, view)
+        return self._batch(crop_flip(self._fetch(index), *crops, self.views.pad), index, view)
+
+    def _fetch(self, index: Tensor) -> Tensor:
+        return self._pixels.fetch(self._rows[index.to(self._rows.device)])
 
     def _batch(self, pixels: Tensor, index: Tensor, view: Tensor | None = None) -> Batch:
         y = self._labels[index.to(self._labels.device)]
         return Batch(self._affine(pixels), y, index, torch.full_like(index, -1) if view is None else view)
 
-    def _viewed(self, index: Tensor, view: Tensor) -> Batch:
-        assert self.views is not None
-        pixels = self._pixels.fetch(self._rows[index])
-        return self._batch(crop_flip(pixels, *self.views.params(index, view), self.views.pad), index, view)
-
-    def _fresh(self, seed: int, epoch: int) -> Tensor | None:
-        """Draw this epoch's crops of all images, so that they do not depend on the batch size."""
-        if self.augment is None or self.augment.views is not None:
-            return None
-        possible = (2 * self.augment.pad + 1) ** 2 * (1 + self.augment.flip)
-        return torch.randint(possible, (len(self),), generator=_generator(seed, "crop", epoch))
-
-    def _augmented(self, index: Tensor, epoch: int, seed: int, fresh: Tensor | None) -> Batch:
+    def _plan(self, order: Tensor, epoch: int, seed: int) -> _Plan:
+        """Draw what an epoch does to its images, in the order of their turns."""
+        view, crops = torch.full_like(order, -1), None
         if self.views is not None:
-            return self._viewed(index, self.views.at(index, epoch))
-        pixels = self._pixels.fetch(self._rows[index])
-        if self.augment is not None and fresh is not None:
+            view = self.views.at(order, epoch)
+            crops = self.views.params(order, view)
+        elif self.augment is not None:
+            possible = count_views(self.augment.pad, self.augment.flip)
+            fresh = torch.randint(possible, (len(self),), generator=_generator(seed, "crop", epoch))
+            crops = decode_view(fresh[order], self.augment.pad)
+        rows = self._rows[order.to(self._rows.device)]
+        labels = self._labels[order.to(self._labels.device)]
+        if crops is not None:
+            top, left, flip = (part.to(self._labels.device) for part in crops)
+            crops = top, left, flip
+        return _Plan(order, view, rows, labels, crops)
+
+    def _planned(self, cut: slice, plan: _Plan, epoch: int, seed: int) -> Batch:
+        index = plan.index[cut]
+        pixels = self._pixels.fetch(plan.rows[cut])
+        if self.augment is not None and plan.crops is not None:
             if self.augment.auto is not None:
                 pixels = self.augment.auto(pixels, index, seed, epoch)
-            pixels = crop_flip(pixels, *decode_view(fresh[index], self.augment.pad), self.augment.pad)
-        return self._batch(pixels, index)
+            top, left, flip = plan.crops
+            pixels = crop_flip(pixels, top[cut], left[cut], flip[cut], self.augment.pad)
+        return Batch(self._affine(pixels), plan.labels[cut], index, plan.view[cut])
+
+
+class _Plan(NamedTuple):
+    """An epoch's images in the order of their turns: numbers and views on the CPU, the rest with the images."""
+
+    index: Tensor  # type: ignore[assignment]
+    view: Tensor
+    rows: Tensor
+    labels: Tensor
+    crops: tuple[Tensor, Tensor, Tensor] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +289,11 @@ class Data:
     def splits(self) -> tuple[Split, Split, Split, Split]:
         """Train, rate, select and test."""
         return self.train, self.rate, self.select, self.test
+
+    def to(self, device: torch.device | str) -> Data:
+        """Return the data with the images of every split on a device; see `Split.to`."""
+        train, rate, select, test = (split.to(device) for split in self.splits)
+        return replace(self, train=train, rate=rate, select=select, test=test)
 
     def frame(self) -> pd.DataFrame:
         """List every image: columns name, label (class number) and split, the content of data.csv."""

@@ -35,8 +35,15 @@ class Pixels(Protocol):
 
     shape: Shape
 
+    @property
+    def place(self) -> torch.device:
+        """Where row numbers are wanted: there they need no copy."""
+
     def fetch(self, rows: Tensor) -> Tensor:
         """Return the images of ``rows`` (B,): (B, H, W, C) uint8."""
+
+    def resident(self, rows: Tensor, device: torch.device) -> Pixels | None:
+        """Return the images of ``rows``, in their order, on a device; None where they do not fit there."""
 
     def digest(self) -> bytes:
         """Hash the pixels, or what can be known of them without decoding."""
@@ -52,15 +59,26 @@ class MemoryPixels:
     def __init__(self, pixels: Tensor) -> None:
         self._pixels = pixels
         self.shape: Shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
-        self._digest = hashlib.sha256(pixels.cpu().numpy().reshape(-1).data).digest()
+
+    @property
+    def place(self) -> torch.device:
+        """See `Pixels`."""
+        return self._pixels.device
 
     def fetch(self, rows: Tensor) -> Tensor:
         """See `Pixels`."""
         return self._pixels.index_select(0, rows.to(self._pixels.device))
 
+    def resident(self, rows: Tensor, device: torch.device) -> MemoryPixels | None:
+        """See `Pixels`; half of a GPU's free memory is left to the training."""
+        bytes_ = len(rows) * self._pixels[0].numel()
+        if device.type == "cuda" and 2 * bytes_ > torch.cuda.mem_get_info(device)[0]:
+            return None
+        return MemoryPixels(self.fetch(rows).to(device))
+
     def digest(self) -> bytes:
         """See `Pixels`."""
-        return self._digest
+        return hashlib.sha256(self._pixels.cpu().numpy().reshape(-1).data).digest()
 
 
 class LazyPixels:
@@ -86,6 +104,14 @@ class LazyPixels:
     ) -> None:
         self.shape, self._source, self._rows, self._resize = shape, source, rows, resize
         self._sizes, self._device = sizes, device
+
+    @property
+    def place(self) -> torch.device:
+        """See `Pixels`."""
+        return torch.device("cpu")
+
+    def resident(self, rows: Tensor, device: torch.device) -> None:
+        """See `Pixels`: nothing is kept decoded."""
 
     def fetch(self, rows: Tensor) -> Tensor:
         """See `Pixels`."""
