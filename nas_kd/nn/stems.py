@@ -58,9 +58,9 @@ class ElasticResNetDStem(nn.Module):
 
     def __init__(self, stem: ResNetDStem, in_chans: int) -> None:
         super().__init__()
-        self.stem = stem
-        largest = stem.named(stem.largest())
-        mid, width = int(largest["mid"]), int(largest["width"])
+        self.stem, self.in_chans = stem, in_chans
+        largest = stem.resolve(stem.largest(), in_chans)
+        mid, width = largest["mid"], largest["out"]
         self.conv1, self.bn1 = ElasticConv2d(in_chans, mid, 3, 2), ElasticBatchNorm2d(mid)
         if largest["residual"]:
             self.conv2, self.bn2 = ElasticConv2d(mid, mid, 3), ElasticBatchNorm2d(mid)
@@ -68,11 +68,11 @@ class ElasticResNetDStem(nn.Module):
 
     def forward(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H / 4, W / 4)."""
-        named = self.stem.named(setting)
-        x = F.relu(self.bn1(self.conv1(x, int(named["mid"])), norm))
-        if named["residual"]:
-            x = x + F.relu(self.bn2(self.conv2(x, x.shape[1]), norm))
-        x = F.relu(self.bn3(self.conv3(x, int(named["width"])), norm))
+        plan = self.stem.resolve(setting, self.in_chans)
+        x = F.relu(self.bn1(self.conv1(x, plan["mid"]), norm))
+        if plan["residual"]:
+            x = x + F.relu(self.bn2(self.conv2(x, plan["mid"]), norm))
+        x = F.relu(self.bn3(self.conv3(x, plan["out"]), norm))
         return F.max_pool2d(x, 3, 2, 1)
 
 

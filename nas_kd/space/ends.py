@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from nas_kd.errors import SettingError
 from nas_kd.space.arch import Layer, Setting
+from nas_kd.space.count import make_divisible
 from nas_kd.space.stages import ascending
 
 
@@ -119,7 +120,7 @@ class ResNetDStem(Stem):
     """Three 3x3 convolutions, the middle one residual and left out at choice, and a 3x3 max pool: stride 4.
 
     Args:
-        mid: channels of the first two convolutions, or several to choose from.
+        mid: channels of the first two convolutions before rounding to a multiple of 8, or several to choose from.
         width: output channels, or several to choose from.
         residual: whether the middle convolution is there: (False,), (True,) or both.
 
@@ -144,7 +145,7 @@ class ResNetDStem(Stem):
 
     def resolve(self, setting: Layer, in_chans: int) -> dict[str, Any]:
         named = self.named(setting)
-        mid, out = int(named["mid"]), int(named["width"])
+        mid, out = make_divisible(int(named["mid"])), int(named["width"])
         return {"op": "resnet_stem", "in": in_chans, "mid": mid, "out": out, "residual": bool(named["residual"])}
 
 
