@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.distill.adapters import middle
 from nas_kd.distill.methods import METHODS
 from nas_kd.distill.pair import Pair
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe, Term
+from nas_kd.distill.term import MIDDLE, Recipe, Term
 from nas_kd.distill.terms import TERMS, term
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
@@ -103,7 +104,7 @@ class Distiller:
         """
         phase = self.recipe.at(progress)
         if self._pair is not None and self._upstream:
-            trained = self._upstream.get(-1 if phase.until is None else phase.until)
+            trained = None if phase.until is None else self._upstream[phase.until]
             for name, module in self._pair.model.named_modules():
                 own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
                 if own:  # statistics of layers that are not trained now must rest too
@@ -185,7 +186,7 @@ def upstream(pair: Pair, stage: int) -> frozenset[str]:
 
     Args:
         pair: the student.
-        stage: number of the stage, from 0.
+        stage: number of the stage, from 0, or MIDDLE.
 
     Returns:
         Names out of ``named_parameters``.
@@ -194,7 +195,8 @@ def upstream(pair: Pair, stage: int) -> frozenset[str]:
     pair.model.eval()
     device = next(pair.model.parameters()).device
     parameters = dict(pair.model.named_parameters())
-    feature = pair.forward(torch.zeros(2, *pair.image, device=device)).stages[stage]
+    stages = pair.forward(torch.zeros(2, *pair.image, device=device)).stages
+    feature = stages[middle(len(stages)) if stage == MIDDLE else stage]
     found = torch.autograd.grad(feature.sum(), list(parameters.values()), allow_unused=True)
     pair.model.train(training)
     return frozenset(name for name, grad in zip(parameters, found, strict=True) if grad is not None)

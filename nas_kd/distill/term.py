@@ -24,6 +24,7 @@ __all__ = ["Decay", "Phase", "Recipe", "Schedule", "Term", "Warmup"]
 FEATURES = ("logits", "stages", "pre", "pooled")
 NEEDS = frozenset({"labels", "batch", *FEATURES})
 SIDES = ("both", "student", "teacher")
+MIDDLE = -1  # stands for the student's middle stage
 
 
 def _call(module: nn.Module, *inputs: Any) -> Tensor:
@@ -158,7 +159,7 @@ class Phase:
     Args:
         terms: what is trained.
         share: length relative to the recipe's other stages, above 0.
-        until: number of the student's stage, from 0, that its training ends with; None trains all.
+        until: number of the student's stage, from 0, that its training ends with, or MIDDLE; None trains all.
     """
 
     terms: tuple[Term, ...]

@@ -7,7 +7,10 @@ from functools import partial
 from typing import Any
 
 from nas_kd import losses
-from nas_kd.distill.pair import equal_places
+from nas_kd.distill.adapters import Boundaries, Factors, Hint, Variational
+from nas_kd.distill.contrast import Contrast
+from nas_kd.distill.pair import equal_channels, equal_places
+from nas_kd.distill.review import Review
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Schedule, Term
 
@@ -31,6 +34,16 @@ TERMS: dict[str, Term] = {
     "adaptive_alpha_divergence": _logits("adaptive_alpha_divergence"),
     "at": Term("at", losses.at, needs=frozenset({"stages"}), check=equal_places("at")),
     "nst": Term("nst", losses.nst, needs=frozenset({"stages"}), check=equal_places("nst")),
+    "fitnet": Term("fitnet", needs=frozenset({"stages"}), module=Hint),
+    "vid": Term("vid", needs=frozenset({"stages"}), module=Variational),
+    "reconstruct": Term(
+        "reconstruct", Factors.reconstruct, needs=frozenset({"stages"}), side="teacher", module=Factors, key="ft"
+    ),
+    "ft": Term("ft", needs=frozenset({"stages"}), module=Factors),
+    "ab": Term("ab", needs=frozenset({"pre"}), module=Boundaries),
+    "fsp": Term("fsp", losses.fsp, needs=frozenset({"stages"}), whole=True, check=equal_channels("fsp")),
+    "review": Term("review", needs=frozenset({"pre", "pooled"}), module=Review),
+    "crd": Term("crd", needs=frozenset({"pooled", "batch"}), module=Contrast),
     "sp": Term("sp", losses.sp, needs=frozenset({"pooled"})),
     "pkt": Term("pkt", losses.pkt, needs=frozenset({"pooled"})),
     "rkd": Term("rkd", losses.rkd, needs=frozenset({"pooled"})),

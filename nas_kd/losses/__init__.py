@@ -4,6 +4,7 @@ Every loss computes in fp32 whatever it is given (float64 stays float64), under 
 teacher, and returns a scalar, the mean over the batch.
 """
 
+from nas_kd.losses.contrast import crd, nce
 from nas_kd.losses.divergence import (
     adaptive_alpha_divergence,
     alpha_divergence,
@@ -24,21 +25,29 @@ from nas_kd.losses.logits import (
     virtual_teacher,
 )
 from nas_kd.losses.relations import cc, pkt, rdm, rkd, sp
+from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
 __all__ = [
+    "ab",
     "adaptive_alpha_divergence",
     "alpha_divergence",
     "at",
     "cc",
+    "crd",
     "dist",
     "dkd",
     "fitnet",
+    "flow",
+    "fsp",
+    "ft",
+    "hcl",
     "js_divergence",
     "kd",
     "kd_ls",
     "kl_divergence",
     "logit_mse",
     "mixture",
+    "nce",
     "normalised_mse",
     "nst",
     "pkt",
@@ -48,5 +57,6 @@ __all__ = [
     "sp",
     "standardise",
     "standardised",
+    "vid",
     "virtual_teacher",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from toy import bound, fit, images, source_for, student
 
 from nas_kd.distill import METHODS, LiveTeacher, TeacherEnsemble
@@ -13,10 +14,13 @@ from nas_kd.errors import SettingError
 
 # what is watched where it is not the term that has the method's name: labels-only and many-term methods
 OWN = {
+    "ab": "ab",
     "ce": "ce", "label_smoothing": "ce", "multi_teacher": "kd", "adaptive_alpha": "adaptive_alpha_divergence",
 }  # fmt: skip
-SAME_WIDTHS: set[str] = set()
-SETTINGS: dict[str, dict[str, Any]] = {"label_smoothing": {"smoothing": 0.01}}
+SAME_WIDTHS = {"fsp"}
+SETTINGS: dict[str, dict[str, Any]] = {"label_smoothing": {"smoothing": 0.01}, "crd": {"negatives": 16}}
+RATE = {"vid": 0.05}  # its variances start far from where they go
+COUNT = {"crd": 1024}  # images in the memory, so that noise is noise
 
 
 def frozen(source: object) -> list[torch.Tensor]:
@@ -29,12 +33,15 @@ def frozen(source: object) -> list[torch.Tensor]:
 def test_own_loss_falls_by_half(name):
     model = student()
     source = source_for(name, (4, 6) if name in SAME_WIDTHS else (6, 10))
-    distiller = bound(name, model, source, **SETTINGS.get(name, {}))
+    distiller = bound(name, model, source, COUNT.get(name, 16), **SETTINGS.get(name, {}))
     before, names = frozen(source), set(model.state_dict())
-    rows = fit(distiller, model, images())
+    rows = fit(distiller, model, images(), lr=RATE.get(name, 0.01))
     watched = OWN.get(name, name)
     values = [row[watched] for row in rows if watched in row]
-    assert min(values[-5:]) < values[0] / 2
+    assert sum(values[-10:]) / 10 < values[0] / 2
+    for step, row in enumerate(rows):  # the loss is the weighted sum of its parts
+        weights = {term.name: term.weight_at(step / 200) for term in distiller.recipe.at(step / 200).terms}
+        assert row["loss"] == pytest.approx(sum(w * row[n] for n, w in weights.items()), rel=1e-4, abs=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, frozen(source), strict=True))
     assert set(model.state_dict()) == names  # the student holds itself alone
 
@@ -55,12 +62,11 @@ def test_settings_are_of_their_defaults_kind():
 
 def test_shares_of_teachers_sum_to_1_and_favour_the_one_that_knows_the_labels():
     batch, model = images(), student()
-    source = source_for("multi_teacher")
-    right = source.sources[1].teacher.network(batch.x)
-    batch = batch._replace(y=right.argmax(1))  # the second teacher's own answers
-    distiller = bound("multi_teacher", model, source)
-    fit(distiller, model, batch, steps=60, lr=0.05)
+    knows = lambda batch: 5 * F.one_hot(batch.y, 4).float()  # noqa: E731
+    guesses = lambda batch: torch.randn(len(batch.y), 4)  # noqa: E731
+    distiller = bound("multi_teacher", model, TeacherEnsemble([guesses, knows]))
+    fit(distiller, model, batch, lr=0.05)
     shares = distiller.source.shares
-    assert shares.sum() == pytest.approx(1, abs=1e-6) and shares[1] > 0.8
+    assert shares.sum() == pytest.approx(1, abs=1e-6) and shares[1] > 0.9
     with pytest.raises(SettingError, match="at least two"):
-        bound("multi_teacher", model, source.sources[0])
+        bound("multi_teacher", model, source_for("kd"))

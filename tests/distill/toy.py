@@ -85,7 +85,9 @@ def source_for(name: str, widths: tuple[int, int] = (6, 10)) -> TargetSource | N
     return teacher(widths=widths)
 
 
-def fit(distiller: Distiller, model: nn.Module, batch: Batch, steps: int = 200, lr: float = 0.01) -> list[dict[str, float]]:
+def fit(
+    distiller: Distiller, model: nn.Module, batch: Batch, steps: int = 200, lr: float = 0.01
+) -> list[dict[str, float]]:
     """Train on one batch and return every step's terms."""
     parameters = [p for m in (model, distiller.trained) for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr)

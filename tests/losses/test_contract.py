@@ -27,6 +27,8 @@ SHAPES = {
     "normalised_mse": MAPS,
     "at": MAPS,
     "nst": MAPS,
+    "ft": MAPS,
+    "hcl": MAPS,
     "sp": ROWS,
     "pkt": ROWS,
     "rkd": ROWS,
@@ -35,7 +37,9 @@ SHAPES = {
 }
 NAMES = sorted(SHAPES)
 # not of the form loss(student, teacher): held to their oracles alone
-OTHERWISE = ("standardise", "standardised", "mixture", "virtual_teacher")
+OTHERWISE = (
+    "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
+)  # fmt: skip
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 
 

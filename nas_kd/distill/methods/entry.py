@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Recipe, Schedule, Term
+from nas_kd.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,9 @@ def label_term(task: Classification, weight: float | Schedule = 1.0) -> Term:
 def with_labels(task: Classification, ce: float, *others: Term) -> Recipe:
     """Return a recipe of the label loss and other terms; those of weight 0 are left out."""
     return Recipe.of([label_term(task, ce), *others])
+
+
+def check_share(field: str, value: float) -> None:
+    """Refuse a first stage that takes nothing or all of the training."""
+    if not 0 < value < 1:
+        raise SettingError(field, value, "above 0 and below 1", "0.1 is a tenth of the epochs")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from nas_kd.distill.methods.entry import Entry, with_labels
+from typing import Any
+
+from nas_kd.distill.methods.entry import Entry, check_share, label_term, with_labels
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe
+from nas_kd.distill.term import MIDDLE, Phase, Recipe, Warmup
 from nas_kd.distill.terms import term
+from nas_kd.losses._common import word
 
 
 def at(task: Classification, *, ce: float = 1.0, weight: float = 1000.0, variant: str = "paper") -> Recipe:
@@ -18,8 +21,75 @@ def nst(task: Classification, *, ce: float = 1.0, weight: float = 50.0) -> Recip
     return with_labels(task, ce, term("nst", task, weight))
 
 
-_LIVE = "live teacher, equal map sizes"
+def fitnet(
+    task: Classification, *, ce: float = 0.1, weight: float = 100.0, temperature: float = 4.0,
+    first: float = 0.2, variant: str = "paper",
+) -> Recipe:  # fmt: skip
+    """Hints: the middle stage regresses the teacher's, then distillation; variant one_stage does both at once."""
+    word("fitnet.variant", variant, ("paper", "one_stage"))
+    hint = term("fitnet", task, weight)
+    if variant == "one_stage":
+        return with_labels(task, 1.0, hint)
+    check_share("fitnet.first", first)
+    after = (label_term(task, ce), term("kd", task, 1.0 - ce if ce < 1 else 1.0, temperature=temperature))
+    return Recipe((Phase((term("fitnet", task),), first, until=MIDDLE), Phase(after, 1.0 - first)))
+
+
+def vid(task: Classification, *, ce: float = 1.0, weight: float = 1.0, variant: str = "paper") -> Recipe:
+    """Variational information distillation: the teacher's features are predicted, with a learnt variance."""
+    return with_labels(task, ce, term("vid", task, weight, variant=variant))
+
+
+def ft(
+    task: Classification, *, ce: float = 1.0, weight: float = 200.0, rate: float = 0.5, first: float = 0.1,
+    variant: str = "paper",
+) -> Recipe:  # fmt: skip
+    """Factor transfer: the teacher's last map is paraphrased first, then translated by the student."""
+    check_share("ft.first", first)
+    settings: dict[str, Any] = {"rate": rate, "variant": variant}
+    train = (label_term(task, ce), term("ft", task, weight, **settings))
+    return Recipe((Phase((term("reconstruct", task, **settings),), first), Phase(train, 1.0 - first)))
+
+
+def ab(task: Classification, *, weight: float = 0.003, margin: float = 1.0, first: float = 0.12) -> Recipe:
+    """Activation boundaries: which neurons the teacher switches on is learnt first, then the labels."""
+    check_share("ab.first", first)
+    return Recipe((Phase((term("ab", task, weight, margin=margin),), first), Phase((label_term(task),), 1.0 - first)))
+
+
+def fsp(task: Classification, *, weight: float = 50.0, first: float = 0.12, variant: str = "paper") -> Recipe:
+    """Flow of solution: products of neighbouring stages first, then the labels; equal channels only."""
+    check_share("fsp.first", first)
+    flow = term("fsp", task, weight, variant=variant)
+    return Recipe((Phase((flow,), first), Phase((label_term(task),), 1.0 - first)))
+
+
+def review(
+    task: Classification, *, ce: float = 1.0, weight: float = 1.0, width: float = 512, warmup: float = 20 / 240
+) -> Recipe:
+    """Knowledge review: every teacher stage is compared with a fusion of the student's stages from it on."""
+    grows = Warmup(weight, warmup) if warmup else weight
+    return with_labels(task, ce, term("review", task, grows, width=int(width)))
+
+
+def crd(
+    task: Classification, *, ce: float = 1.0, kd: float = 0.0, weight: float = 0.8, width: float = 128,
+    negatives: float = 16384, temperature: float = 0.07,
+) -> Recipe:  # fmt: skip
+    """Contrastive distillation of the pooled features against a memory of all images."""
+    settings = {"width": int(width), "negatives": int(negatives), "temperature": temperature}
+    return with_labels(task, ce, term("crd", task, weight, **settings), term("kd", task, kd))
+
+
+_LIVE, _MAPS = "live teacher", "live teacher, equal map sizes"
 FEATURES: dict[str, Entry] = {
-    "at": Entry(at, _LIVE, "about 2 % of a student step", "arXiv 1612.03928"),
-    "nst": Entry(nst, _LIVE, "about 10 % of a student step", "arXiv 1707.01219"),
+    "at": Entry(at, _MAPS, "about 2 % of a student step", "arXiv 1612.03928"),
+    "nst": Entry(nst, _MAPS, "about 10 % of a student step", "arXiv 1707.01219"),
+    "fitnet": Entry(fitnet, _MAPS, "one 1x1 convolution", "arXiv 1412.6550"),
+    "vid": Entry(vid, _MAPS, "three 1x1 convolutions a stage", "arXiv 1904.05835"),
+    "ft": Entry(ft, _MAPS, "six 3x3 convolutions on the last map", "arXiv 1802.04977"),
+    "ab": Entry(ab, _MAPS, "one 1x1 convolution a stage, in the first epochs", "arXiv 1811.03233"),
+    "fsp": Entry(fsp, "live teacher of the same channels", "about 10 % of a student step at first", "CVPR 2017"),
+    "review": Entry(review, _MAPS, "a 1x1 and a 3x3 convolution a stage", "arXiv 2104.09044"),
+    "crd": Entry(crd, _LIVE, "B x 16384 x 128 products, a memory of 256 numbers an image", "arXiv 1910.10699"),
 }

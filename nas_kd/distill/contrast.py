@@ -1,0 +1,83 @@
+"""CRD's embeddings and the memory of all images' embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_kd import losses
+from nas_kd.data import Batch
+from nas_kd.distill.pair import Pair
+from nas_kd.losses._common import wide
+
+
+class Contrast(nn.Module):
+    """Contrastive representation distillation on the pooled features.
+
+    Args:
+        pair: the shapes and the number of images.
+        width: length of an embedding.
+        negatives: noise a batch shares, at most 16384 as published and at most the number of images.
+        temperature: of the scores.
+        momentum: how much of an embedding's memory stays when its image is seen.
+
+    Source:
+        Tian et al., arXiv 1910.10699, section 3.2 and the authors' settings. Negatives may come from the
+        image's own class, as in the authors' default.
+    """
+
+    memory_student: Tensor
+    memory_teacher: Tensor
+    scales: Tensor
+
+    def __init__(
+        self, pair: Pair, width: int = 128, negatives: int = 16384, temperature: float = 0.07, momentum: float = 0.5
+    ) -> None:
+        super().__init__()
+        ((s, t),) = pair.taught("crd", "pooled")
+        self.images, self.negatives = pair.images, min(negatives, pair.images)
+        self.temperature, self.momentum = temperature, momentum
+        self.embed_student, self.embed_teacher = nn.Linear(s[0], width), nn.Linear(t[0], width)
+        bound = 1 / math.sqrt(width / 3)
+        for side in ("student", "teacher"):
+            memory = torch.empty(pair.images, width).uniform_(-bound, bound)
+            self.register_buffer(f"memory_{side}", F.normalize(memory, dim=1))
+        self.register_buffer("scales", torch.full((2,), float("nan")))  # log Z, of the first batch
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """Return the loss and move the memory of the batch's images.
+
+        Args:
+            student: (B, D) pooled features.
+            teacher: (B, D') pooled features.
+            batch: gives the images' numbers.
+
+        Returns:
+            Scalar.
+        """
+        s = F.normalize(wide(self.embed_student(student)), dim=1)
+        t = F.normalize(wide(self.embed_teacher(teacher.detach())), dim=1)
+        drawn = torch.randint(self.images, (self.negatives,), device=s.device)
+        noise_s, noise_t = self.memory_student[drawn], self.memory_teacher[drawn]
+        with torch.no_grad():
+            first = torch.stack([self._log_mean(s, t, noise_t), self._log_mean(t, s, noise_s)])
+            # chosen on the device, for asking the buffer would wait for it in every step
+            self.scales.copy_(torch.where(self.scales.isnan(), first, self.scales))
+        by_student, by_teacher = self.scales.clone()
+        loss = losses.crd(s, t, noise_s, noise_t, self.images, by_student, by_teacher, self.temperature)
+        self._remember(batch.index.to(s.device), s, t)
+        return loss
+
+    def _log_mean(self, anchor: Tensor, other: Tensor, noise: Tensor) -> Tensor:
+        """Return log Z = log(N mean of the scores), which makes the mean score 1/N."""
+        scores = torch.cat([(anchor * other).sum(1, keepdim=True), anchor @ noise.T], 1) / self.temperature
+        return scores.flatten().logsumexp(0) - math.log(scores.numel()) + math.log(self.images)
+
+    @torch.no_grad()
+    def _remember(self, index: Tensor, s: Tensor, t: Tensor) -> None:
+        for memory, now in ((self.memory_student, s), (self.memory_teacher, t)):
+            mixed = self.momentum * memory[index] + (1 - self.momentum) * now
+            memory[index] = F.normalize(mixed, dim=1)

@@ -1,0 +1,115 @@
+"""Module injection: a 1x1 convolution a layer, solved in closed form and merged into the layer before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError, nearest
+
+
+def solve(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the Q that brings a student's feature nearest to a teacher's: min_Q ||Q Y_s - Y_t||_F.
+
+    Args:
+        student: (B, C, H, W).
+        teacher: (B, C', H, W).
+
+    Returns:
+        (C', C); the one of least norm where the student's channels depend on each other.
+
+    Raises:
+        ValueError: batch or maps differ.
+
+    Source:
+        Li et al., Few sample knowledge distillation, arXiv 1812.01839, eq. 1 and 2.
+    """
+    if student.shape[:1] + student.shape[2:] != teacher.shape[:1] + teacher.shape[2:]:
+        raise ValueError(f"equal batch and maps wanted, got {tuple(student.shape)} and {tuple(teacher.shape)}")
+    s, t = (x.detach().double().transpose(0, 1).flatten(1).T for x in (student, teacher))  # (B H W, C)
+    # gelsd cuts off directions that only rounding sees; it is a CPU routine
+    found = torch.linalg.lstsq(s.cpu(), t.cpu(), driver="gelsd").solution.T
+    return found.to(student.device, student.dtype if student.dtype.is_floating_point else torch.float32)
+
+
+@torch.no_grad()
+def merge(conv: nn.Conv2d, q: Tensor) -> None:
+    """Put a 1x1 convolution behind a convolution into it, in place.
+
+    Args:
+        conv: of C output channels and one group.
+        q: (C, C).
+
+    Raises:
+        ValueError: q is not (C, C), or the convolution has groups.
+    """
+    if conv.groups != 1 or q.shape != (conv.out_channels, conv.out_channels):
+        raise ValueError(f"a matrix of {tuple(q.shape)} does not fit a convolution of {conv.out_channels} channels")
+    conv.weight.copy_(torch.einsum("oc,cihw->oihw", q.to(conv.weight.dtype), conv.weight))
+    if conv.bias is not None:
+        conv.bias.copy_(q.to(conv.bias.dtype) @ conv.bias)
+
+
+def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mapping[str, str]) -> dict[str, float]:
+    """Align a student's convolutions with a teacher's on a few images without labels; no training.
+
+    Args:
+        student: changed in place, layer by layer in the order given, which should be from input to output.
+        teacher: the network to be like; not changed.
+        images: (B, C, H, W), a few hundred suffice.
+        layers: name of the student's convolution to name of the teacher's module with an output of its shape.
+
+    Returns:
+        The relative error ||Q Y_s - Y_t|| / ||Y_t|| of every layer, by its name.
+
+    Raises:
+        SettingError: a name is unknown or no convolution without groups, or the shapes differ.
+
+    Source:
+        Li et al., arXiv 1812.01839, algorithm 1: absorbing the 1x1 convolutions leaves the student's size.
+    """
+    for name, other in layers.items():
+        for network, path in ((student, name), (teacher, other)):
+            known = [path for path, _ in network.named_modules() if path]
+            if path not in known:
+                raise SettingError("layers", path, "a module of the network", nearest(path, known))
+        conv = student.get_submodule(name)
+        if not isinstance(conv, nn.Conv2d) or conv.groups != 1:
+            raise SettingError("layers", name, "a convolution of the student without groups")
+    errors = {}
+    with _evaluated(student), _evaluated(teacher), torch.no_grad():
+        for name, other in layers.items():
+            own, wanted = _output(student, name, images), _output(teacher, other, images)
+            if own.shape != wanted.shape:
+                legal = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(wanted.shape[1:])}"
+                raise SettingError("layers", f"{name}: {other}", legal, "inject needs equal channels and maps")
+            q = solve(own, wanted)
+            conv = student.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d)
+            merge(conv, q)
+            left = torch.einsum("oc,bchw->bohw", q, own) - wanted
+            errors[name] = float(left.norm() / wanted.norm().clamp_min(torch.finfo(wanted.dtype).tiny))
+    return errors
+
+
+def _output(network: nn.Module, path: str, images: Tensor) -> Tensor:
+    found: list[Tensor] = []
+    handle = network.get_submodule(path).register_forward_hook(lambda module, args, out: found.append(out.clone()))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return found[0]
+
+
+@contextmanager
+def _evaluated(network: nn.Module) -> Iterator[None]:
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

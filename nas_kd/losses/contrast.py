@@ -1,0 +1,65 @@
+"""Contrastive losses on embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas_kd.losses._common import wide
+
+
+def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
+    """Noise-contrastive estimation: tell the one true pair from K pairs of noise.
+
+    Args:
+        positive: (B,) log of the unnormalised score h of every sample's true pair.
+        negative: (B, K) log scores with the noise.
+        images: N, the number of images the noise is drawn from.
+
+    Returns:
+        Scalar, the mean over the batch of -log(h / (h + K/N)) - sum_K log((K/N) / (h_k + K/N)). Where every
+        score is 1/N it is log(1 + K) + K log(1 + 1/K).
+
+    Source:
+        Tian et al., Contrastive representation distillation, arXiv 1910.10699, eq. 10, 17 and 18, in the
+        form of the authors' code.
+    """
+    p, n = wide(positive), wide(negative)
+    noise = torch.log(torch.tensor(n.shape[1] / images, dtype=p.dtype, device=p.device))
+    # log(h / (h + c)) = -softplus(log c - log h), which neither overflows nor cancels
+    hit = torch.nn.functional.softplus(noise - p)
+    away = torch.nn.functional.softplus(n - noise).sum(1)
+    return (hit + away).mean()
+
+
+def crd(
+    student: Tensor, teacher: Tensor, noise_student: Tensor, noise_teacher: Tensor, images: int,
+    scale_student: Tensor | float = 0.0, scale_teacher: Tensor | float = 0.0, temperature: float = 0.07,
+) -> Tensor:  # fmt: skip
+    """Contrastive representation distillation with negatives that the whole batch shares.
+
+    Args:
+        student: (B, D) embeddings of length 1.
+        teacher: (B, D) embeddings of length 1; not detached, for its embedding layer learns too.
+        noise_student: (K, D) embeddings of other images by the student, of length 1.
+        noise_teacher: (K, D) likewise by the teacher.
+        images: N, the number of images the noise is drawn from.
+        scale_student: log of the constant Z that the scores of the student's anchors are divided by.
+        scale_teacher: likewise of the teacher's anchors.
+        temperature: T of the scores exp(s.t / T).
+
+    Returns:
+        Scalar, the sum of both anchors' losses; blind to the order of the negatives.
+
+    Source:
+        Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch
+        shares them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).
+    """
+    s, t = wide(student), wide(teacher)
+    with torch.autocast(device_type=s.device.type, enabled=False):
+        true = (s * t).sum(1) / temperature
+        by_student = s @ noise_teacher.to(s.dtype).T / temperature
+        by_teacher = t @ noise_student.to(s.dtype).T / temperature
+    return nce(true - scale_student, by_student - scale_student, images) + nce(
+        true - scale_teacher, by_teacher - scale_teacher, images
+    )

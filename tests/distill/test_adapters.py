@@ -1,0 +1,156 @@
+"""What is trained beside the student: closed forms, what rests in which stage, refused pairs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from toy import IMAGE, bound, fit, images, source_for, student, teacher
+
+from nas_kd.distill import Distiller, Pair, Shapes, pair_of
+from nas_kd.distill.adapters import Variational, middle, regressor
+from nas_kd.distill.contrast import Contrast
+from nas_kd.errors import SettingError
+from nas_kd.nn.output import Output
+
+
+def shapes(*stages: tuple[int, ...], pooled: int = 6) -> Shapes:
+    return Shapes(4, stages, stages, pooled)
+
+
+def pair(s: Shapes, t: Shapes | None, images: int = 32) -> Pair:
+    return Pair(s, t, nn.Identity(), lambda x: x, images=images)  # type: ignore[arg-type,return-value]
+
+
+def test_the_linear_regressor_reaches_the_least_squares_solution():
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 3, 2, 2).double(), torch.randn(8, 5, 2, 2).double()
+    adapter = regressor((3, 2, 2), (5, 2, 2)).double()
+    settings = {"max_iter": 100, "tolerance_grad": 1e-12, "tolerance_change": 1e-18}
+    optimizer = torch.optim.LBFGS(adapter.parameters(), **settings)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (adapter(x) - y).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    rows = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, 3), torch.ones(32, 1).double()], 1)
+    target = y.permute(0, 2, 3, 1).reshape(-1, 5)
+    best = torch.linalg.solve(rows.T @ rows, rows.T @ target)  # normal equations
+    torch.testing.assert_close(adapter.weight[:, :, 0, 0].detach(), best[:3].T, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(adapter.bias.detach(), best[3], rtol=1e-4, atol=1e-6)
+
+
+def test_the_hint_stage_leaves_the_layers_above_bit_identical():
+    model = student()
+    distiller = bound("fitnet", model, teacher(), first=0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = fit(distiller, model, images(), steps=20)
+    assert set(rows[0]) == {"loss", "fitnet"} and set(rows[-1]) == {"loss", "ce", "kd"}
+    model = student()
+    distiller = bound("fitnet", model, teacher(), first=0.9999)
+    fit(distiller, model, images(), steps=20)
+    below = ("conv1", "bn1")  # the guided layer is the first of two stages
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) != name.startswith(below), name
+    assert distiller.trained["fitnet"].stage == middle(2) == 0
+
+
+def test_the_paraphraser_learns_first_and_then_rests():
+    model = student()
+    distiller = bound("ft", model, teacher(), first=0.5)
+    parts = distiller.trained["ft"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parameters = [p for m in (model, distiller.trained) for p in m.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)
+    model.train()
+    seen = []
+    for progress in (0.0, 0.25, 0.5, 0.75):
+        optimizer.zero_grad(set_to_none=True)
+        distiller.step(images(), progress)
+        optimizer.step()
+        seen.append([p.clone() for net in (parts.encoder, parts.decoder) for p in net.parameters()])
+        if progress == 0.25:
+            for name, tensor in model.state_dict().items():
+                assert torch.equal(tensor, before[name]), name  # the student has not even been run
+    assert not any(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
+    for later in seen[2:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[1], later, strict=True))
+
+
+def test_vid_starts_at_a_variance_of_5_and_the_variant_stays_there():
+    both = pair(shapes((4, 8, 8)), shapes((6, 8, 8)))
+    made = {variant: Variational(both, variant) for variant in ("paper", "mdistiller")}
+    for variant, module in made.items():
+        assert module.variance(0).tolist() == pytest.approx([5.0] * 6, abs=1e-5)
+        assert module.spreads[0].requires_grad == (variant == "paper")
+    with pytest.raises(SettingError, match="paper or mdistiller"):
+        bound("vid", student(), teacher(), variant="rep")
+
+
+def test_the_memory_of_crd():
+    torch.manual_seed(0)
+    module = Contrast(pair(shapes(), shapes(pooled=10)), width=8)
+    batch = images(16)._replace(index=torch.arange(16) * 2)
+    before = module.memory_student.clone()
+    value = module(torch.randn(16, 6, requires_grad=True), torch.randn(16, 10), batch)
+    scales = module.scales.clone()
+    assert torch.isfinite(value) and torch.isfinite(scales).all()
+    for memory in (module.memory_student, module.memory_teacher):
+        torch.testing.assert_close(memory.norm(dim=1), torch.ones(32))
+    moved = (module.memory_student != before).any(1)
+    assert moved[batch.index].all() and moved.sum() == 16  # the batch's images and no others
+    module(torch.randn(16, 6), torch.randn(16, 10), batch)
+    assert torch.equal(module.scales, scales)  # of the first batch
+    assert set(module.state_dict()) >= {"memory_student", "memory_teacher", "scales"}  # so a restart goes on
+
+
+@pytest.mark.parametrize("name", ["at", "nst", "fitnet", "vid", "ft", "review"])
+def test_unequal_maps_are_refused_by_their_shapes(name):
+    distiller = Distiller(name)
+    with pytest.raises(SettingError, match=r"\(4, 8, 8\).*\(6, 4, 4\)"):
+        distiller.bind(pair(shapes((4, 8, 8)), shapes((6, 4, 4))))
+
+
+def test_ab_and_fsp_name_what_they_need():
+    with pytest.raises(SettingError, match=r"ab.*\(4, 8, 8\).*\(6, 4, 4\)"):
+        Distiller("ab").bind(pair(shapes((4, 8, 8)), shapes((6, 4, 4))))
+    with pytest.raises(SettingError, match=r"fsp.*equal channels.*\(4, 8, 8\).*\(6, 8, 8\)"):
+        bound("fsp", student(), teacher())
+    with pytest.raises(SettingError, match="as many teacher stages as the student's 2; the teacher gives 1"):
+        Distiller("at").bind(pair(shapes((4, 8, 8), (6, 4, 4)), shapes((4, 8, 8))))
+    with pytest.raises(SettingError, match="gives no stages"):
+        Distiller("at").bind(pair(shapes(), shapes()))
+    with pytest.raises(SettingError, match="pass teacher="):
+        Distiller("at").bind(pair(shapes((4, 8, 8)), None))
+
+
+def test_unknown_variants_and_shares_are_refused_before_training():
+    for name, settings in {"fitnet": {"variant": "two"}, "ft": {"first": 0.0}, "ab": {"first": 1.0}}.items():
+        with pytest.raises(SettingError, match=f"{name}."):
+            Distiller(name, **settings)
+
+
+def test_any_module_is_read_at_the_ends_of_its_resolutions():
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU()),
+                nn.Sequential(nn.Conv2d(4, 5, 3, 2, 1), nn.ReLU(inplace=True)),
+            )
+            self.fc = nn.Linear(5, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.body(x).mean((2, 3)))
+
+    model = Plain()
+    distiller = Distiller("vid")
+    found = pair_of(model, distiller.recipe, source_for("vid"), IMAGE, 4)
+    assert found.student.stages == ((4, 8, 8), (5, 4, 4)) and found.student.pooled == 5
+    out = found.forward(images().x)
+    assert isinstance(out, Output) and all(x.requires_grad for x in (*out.stages, out.pooled))
+    rows = fit(distiller.bind(found), model, images(), steps=40, lr=0.05)
+    assert rows[-1]["vid"] < rows[0]["vid"] and not any("vid" in name for name in model.state_dict())
