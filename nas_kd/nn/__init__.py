@@ -1,7 +1,7 @@
 """Elastic layers and their static twins."""
 
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
-from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder, batch_statistics
+from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.resize import at_resolution
 from nas_kd.nn.stage import ElasticStage
@@ -10,5 +10,5 @@ from nas_kd.nn.transform import KernelTransform
 
 __all__ = [
     "ElasticBatchNorm2d", "ElasticConv2d", "ElasticDepthwise", "ElasticLinear", "ElasticStage", "KernelTransform",
-    "NormValues", "Output", "Recorder", "StaticNet", "at_resolution", "batch_statistics", "centre", "prefix",
+    "NormValues", "Output", "Recorder", "StaticNet", "at_resolution", "centre", "prefix",
 ]  # fmt: skip

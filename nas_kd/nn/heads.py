@@ -37,14 +37,16 @@ class ElasticLinearHead(nn.Module):
             self.conv, self.bn = ElasticConv2d(inputs, features), ElasticBatchNorm2d(features)
         self.fc = ElasticLinear(features or inputs, num_classes)
 
+    def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
+        """Map (B, I, H, W) to (B, D, H, W): all of the head that has norms."""
+        features = int(self.head.named(setting)["features"])
+        return self.act(self.bn(self.conv(x, features), norm)) if features else x
+
     def forward(
         self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None, dropout: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Map (B, I, H, W) to logits (B, classes) and pooled features (B, D)."""
-        features = int(self.head.named(setting)["features"])
-        if features:
-            x = self.act(self.bn(self.conv(x, features), norm))
-        pooled = x.mean((2, 3))
+        pooled = self.widen(x, setting, norm).mean((2, 3))
         return self.fc(_dropped(pooled, dropout)), pooled
 
 
@@ -83,13 +85,18 @@ class ElasticMobileHead(nn.Module):
         self.mix = ElasticConv2d(largest["mid"], largest["features"])
         self.fc = ElasticLinear(largest["features"], num_classes)
 
+    def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
+        """Map (B, I, H, W) to (B, mid, H, W): all of the head that has norms."""
+        mid = self.head.resolve(setting, x.shape[1], self.num_classes)["mid"]
+        return self.act(self.bn(self.conv(x, mid), norm))
+
     def forward(
         self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None, dropout: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Map (B, I, H, W) to logits (B, classes) and pooled features (B, D)."""
-        plan = self.head.resolve(setting, x.shape[1], self.num_classes)
-        x = self.act(self.bn(self.conv(x, plan["mid"]), norm))
-        pooled = self.act(self.mix(x.mean((2, 3), keepdim=True), plan["features"])).flatten(1)
+        x = self.widen(x, setting, norm).mean((2, 3), keepdim=True)
+        features = int(self.head.named(setting)["features"])
+        pooled = self.act(self.mix(x, features)).flatten(1)
         return self.fc(_dropped(pooled, dropout)), pooled
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,55 +17,65 @@ class Recorder:
     """Pools mean and variance of every norm's input over all batches of a pass.
 
     The pooled variance is exact by the law of total variance: the mean of the batch variances plus the
-    variance of the batch means. Averaging batch variances alone is too small (9 % at batch 8).
+    variance of the batch means. Averaging batch variances alone is too small (9 % at batch 8). All norms of
+    a batch are pooled together, in a handful of operations instead of a handful a norm.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+        self._batch: dict[Hashable, tuple[Tensor, Tensor, int]] = {}
+        self._keys: list[Hashable] = []
+        self._sizes: list[int] = []
+        self._sums: Tensor | None = None  # (3, channels of all norms): count, sum and sum of squares, float64
 
-    def add(self, path: str, mean: Tensor, variance: Tensor, count: int) -> None:
+    def add(self, path: Any, mean: Tensor, variance: Tensor, count: int) -> None:
         """Add one batch.
 
         Args:
-            path: which norm.
+            path: which norm; when it comes again, the next batch has begun.
             mean: (C,) mean of the batch.
-            variance: (C,) biased variance of the batch.
+            variance: (C,) unbiased variance of the batch, as torch hands it out.
             count: numbers a channel that were averaged.
         """
+        if path in self._batch:
+            self._pool()
+        self._batch[path] = (mean, variance, count)
+
+    def _pool(self) -> None:
+        batch, self._batch = self._batch, {}
+        if not batch:
+            return
+        means, variances, counts = zip(*batch.values(), strict=True)
+        mean, variance = torch.cat(means), torch.cat(variances)
+        if mean.device.type == "mps":  # has no float64
+            mean, variance = mean.cpu(), variance.cpu()
         mean, variance = mean.double(), variance.double()
-        first, second = mean * count, (variance + mean.square()) * count
-        if path in self._sums:
-            n, a, b = self._sums[path]
-            count, first, second = count + n, first + a, second + b
-        self._sums[path] = (count, first, second)
+        sizes = [len(part) for part in means]
+        count = torch.tensor(counts, dtype=torch.float64).repeat_interleave(torch.tensor(sizes)).to(mean.device)
+        sums = torch.stack((count, count * mean, (count - 1) * variance + count * mean.square()))
+        if self._sums is None:
+            self._keys, self._sizes, self._sums = list(batch), sizes, sums
+            self._like = means[0]
+        elif self._keys == list(batch) and self._sizes == sizes:
+            self._sums += sums
+        else:
+            raise ValueError("a recorder takes every batch through the same norms, in the same order")
 
-    def values(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return path -> (mean, biased variance), each (C,) float32."""
-        pooled = {}
-        for path, (count, first, second) in self._sums.items():
-            mean = first / count
-            variance = (second / count - mean.square()).clamp_min(0.0)  # rounding may leave -1e-17
-            pooled[path] = (mean.float(), variance.float())
-        return pooled
+    def reduce(self) -> None:
+        """Add the sums of all ranks, in one all-reduce; every rank records the same norms."""
+        self._pool()
+        if self._sums is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(self._sums)
 
-
-def batch_statistics(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise by the batch and return what was used.
-
-    Args:
-        x: (B, C, H, W).
-        weight: (C,) scale.
-        bias: (C,) shift.
-        eps: added to the variance.
-
-    Returns:
-        The normalised x, the batch mean (C,) and the biased batch variance (C,).
-    """
-    mean = torch.zeros(x.shape[1], dtype=torch.float32, device=x.device)
-    variance = torch.zeros_like(mean)
-    out = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)  # momentum 1 hands out the statistics
-    count = x.numel() // x.shape[1]
-    return out, mean, variance * ((count - 1) / count)  # torch hands out the unbiased variance
+    def values(self) -> dict[Any, tuple[Tensor, Tensor]]:
+        """Return path -> (mean, biased variance), each (C,), in the dtype that was recorded."""
+        self._pool()
+        if self._sums is None:
+            return {}
+        count, first, second = self._sums
+        mean = first / count
+        variance = (second / count - mean.square()).clamp_min(0.0)  # rounding may leave -1e-17
+        parts = [[part.clone() for part in flat.to(self._like).split(self._sizes)] for flat in (mean, variance)]
+        return dict(zip(self._keys, zip(*parts, strict=True), strict=True))
 
 
 class ElasticBatchNorm2d(nn.Module):
@@ -99,7 +111,8 @@ class ElasticBatchNorm2d(nn.Module):
         if norm is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if isinstance(norm, Recorder):
-            out, mean, variance = batch_statistics(x, weight, bias, self.eps)
+            mean, variance = weight.new_zeros(2, channels).unbind()
+            out = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, self.eps)  # momentum 1 hands them out
             norm.add(self.path, mean, variance, x.numel() // channels)
             return out
         mean, variance = norm[self.path]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, overload
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
-from nas_kd.nn.norm import NormValues, Recorder
+from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
+from nas_kd.nn.stage import ElasticStage
 from nas_kd.space.arch import Arch
 from nas_kd.supernet.supernet import Supernet
 
@@ -26,23 +28,24 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: None = None) -> Non
 
 
 @torch.no_grad()
-def calibrate(
-    net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | None = None
-) -> list[NormValues] | None:
+def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | None = None) -> list[NormValues] | None:
     """Measure the statistics a network's batch norms need in evaluation mode.
 
     Training leaves no usable running statistics behind in shared weights, so they are measured on training
     images (never on test images) without labels. Each norm's input is pooled over all batches by the law of
-    total variance, while the layers before it normalise by their batch.
+    total variance, while the layers before it normalise by their batch. With several ranks each takes its
+    share of the images, all archs are the same, and the pool is that of all ranks.
 
     Args:
         net: a supernet, or any plain module.
         batches: image tensors (B, C, H, W), or tuples that begin with one.
-        archs: the archs of a supernet to measure, all in the one pass over the batches.
+        archs: the archs of a supernet to measure, all in the one pass over the batches: layers before which
+            archs do not differ run once for all of them.
 
     Returns:
-        For a supernet one value an arch, to be passed as ``norm``; nothing of the supernet is changed. For a
-        plain module None: its running statistics are set in place.
+        For a supernet one value an arch, to be passed as ``norm``, the same to the bit as if it were measured
+        alone, in the dtype of the parameters; empty for an arch without batch norms. Nothing of the supernet
+        is changed. For a plain module None: its running statistics are set in place.
 
     Raises:
         SettingError: there are no batches, or archs are missing (or given for a plain module).
@@ -57,16 +60,84 @@ def calibrate(
     return None
 
 
+Step = tuple[Callable[..., Any], tuple[Any, ...]]  # what runs, its arguments between the input and the recorder
+
+
+@dataclass
+class _Node:
+    """A step that archs share because all that comes before it is the same too.
+
+    Args:
+        norms: the norms in it.
+        children: what follows, by step.
+    """
+
+    norms: list[str] = field(default_factory=list)
+    children: dict[Step, _Node] = field(default_factory=dict)
+
+
+class _TreeRecorder(Recorder):
+    """Keeps apart what the same norm sees behind different steps: its paths begin with the node."""
+
+    node: _Node  # the one that runs
+
+    def add(self, path: str, mean: Tensor, variance: Tensor, count: int) -> None:
+        if path not in self.node.norms:
+            self.node.norms.append(path)
+        super().add((id(self.node), path), mean, variance, count)
+
+
+def _layers(stage: nn.Module) -> nn.ModuleList:
+    assert isinstance(stage, ElasticStage)
+    return stage.layers
+
+
+def _steps(net: Supernet, arch: Arch, normed: Container[nn.Module]) -> list[Step]:
+    """Return the steps of an arch up to its last norm: what comes after it is never run."""
+    steps: list[tuple[nn.Module, Step]] = [(net.stem, (net.stem, (arch.stem,)))]
+    for stage, candidate in zip(net.stages, arch.stages, strict=True):
+        blocks = zip(_layers(stage), candidate.layers, strict=False)  # the first `depth` blocks
+        steps += [(block, (block, (layer, candidate.width))) for block, layer in blocks]
+    if net.head in normed:
+        head: Any = net.head
+        steps.append((head, (head.widen, (arch.head,))))
+    while steps and steps[-1][0] not in normed:
+        steps.pop()
+    return [step for _, step in steps]
+
+
 def _calibrate_supernet(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
-    recorders = [Recorder() for _ in archs]
-    seen = 0
+    """Walk the tree of the archs' shared beginnings once a batch, depth first.
+
+    A step runs once for all archs that begin with the same steps; alive are one feature map a fork of the
+    current path, and the layer that runs.
+    """
+    parts = (net.stem, *(layer for stage in net.stages for layer in _layers(stage)), net.head)
+    normed = {part for part in parts if any(isinstance(m, ElasticBatchNorm2d) for m in part.modules())}
+    root, routes = _Node(), []
+    for arch in archs:
+        if arch.space != net.space.hash:
+            net.space.validate(arch)  # raises, and says why
+        node, route = root, []
+        for step in _steps(net, arch, normed):
+            node = node.children.setdefault(step, _Node())
+            route.append(node)
+        routes.append(route)
+
+    recorder, seen = _TreeRecorder(), 0
     for batch in batches:
         images = _images(batch)
         seen += len(images)
-        for arch, recorder in zip(archs, recorders, strict=True):
-            net.forward_stages(images, arch, recorder)
+        ahead = [(images, *child) for child in root.children.items()]
+        while ahead:
+            x, (run, settings), recorder.node = ahead.pop()
+            out = run(x, *settings, recorder)
+            x = out if isinstance(out, Tensor) else out[0]
+            ahead += [(x, *child) for child in recorder.node.children.items()]
     _some(seen)
-    return [recorder.values() for recorder in recorders]
+    recorder.reduce()
+    values = recorder.values()
+    return [{path: values[id(node), path] for node in route for path in node.norms} for route in routes]
 
 
 def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
@@ -82,9 +153,9 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
 
     # Training mode with momentum 1 leaves each batch's own statistics in the buffers, to be pooled here.
     def record(name: str, module: nn.modules.batchnorm._BatchNorm, args: tuple[Tensor], _: Tensor) -> None:
-        count = args[0].numel() // args[0].shape[1]
         assert module.running_mean is not None and module.running_var is not None
-        recorder.add(name, module.running_mean, module.running_var * ((count - 1) / count), count)
+        count = args[0].numel() // args[0].shape[1]
+        recorder.add(name, module.running_mean.clone(), module.running_var.clone(), count)
 
     handles = [module.register_forward_hook(partial(record, name)) for name, module in norms.items()]
     net.eval()
@@ -107,6 +178,7 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
         for buffer, value in buffers:  # also when the batches fail half-way
             buffer.copy_(value)
     _some(seen)
+    recorder.reduce()
     for name, (mean, variance) in recorder.values().items():
         module = norms[name]
         assert module.running_mean is not None and module.running_var is not None

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.nn.norm import ElasticBatchNorm2d, Recorder, batch_statistics
+from nas_kd.nn.norm import ElasticBatchNorm2d, Recorder
 
 
 def norm_layer(channels: int = 6) -> ElasticBatchNorm2d:
@@ -48,15 +48,6 @@ def test_training_takes_the_batch_and_values_are_applied() -> None:
     torch.testing.assert_close(norm(x, {"n": (mean, variance)}), by_hand)
 
 
-def test_batch_statistics_are_biased_ones() -> None:
-    x = shifted()[0]
-    out, mean, variance = batch_statistics(x, torch.ones(4), torch.zeros(4), 1e-5)
-    m, v = pooled([x])
-    torch.testing.assert_close(mean.double(), m, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(variance.double(), v, rtol=1e-6, atol=1e-6)
-    assert torch.equal(out, F.batch_norm(x, None, None, None, None, True))
-
-
 @pytest.mark.parametrize("batches", [1, 2, 5])
 def test_recorder_pools_by_the_law_of_total_variance(batches: int) -> None:
     xs, norm, recorder = shifted(batches), norm_layer(), Recorder()
@@ -88,3 +79,45 @@ def test_recorder_of_a_constant_channel_is_never_negative() -> None:
     mean, variance = recorder.values()["n"]
     torch.testing.assert_close(mean, torch.full((2,), 1234.567))
     assert (variance >= 0).all() and (variance < 1e-3).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_recorder_keeps_the_dtype_and_float64_is_exact(dtype: torch.dtype) -> None:
+    xs, norm, recorder = [x.to(dtype) for x in shifted()], norm_layer().to(dtype), Recorder()
+    for x in xs:
+        norm(x, recorder)
+    mean, variance = recorder.values()["n"]
+    m, v = pooled(xs)
+    bound = {torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(mean, m.to(dtype), rtol=bound, atol=bound)
+    torch.testing.assert_close(variance, v.to(dtype), rtol=bound, atol=bound)
+
+
+def test_recorder_keeps_norms_apart_and_their_values_share_no_memory() -> None:
+    recorder, wide, narrow = Recorder(), norm_layer(6), norm_layer(6)
+    wide.path, narrow.path = "wide", "narrow"
+    xs = shifted(3, channels=6)
+    for x in xs:
+        wide(x, recorder)
+        narrow(x[:, :2, :1], recorder)  # other channels, another count
+    values = recorder.values()
+    for path, seen in (("wide", xs), ("narrow", [x[:, :2, :1] for x in xs])):
+        for found, wanted in zip(values[path], pooled(seen), strict=True):
+            torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+    storages = {part.untyped_storage().data_ptr() for pair in values.values() for part in pair}
+    assert len(storages) == 4
+
+
+def test_recorder_refuses_batches_through_other_norms() -> None:
+    recorder, norm = Recorder(), norm_layer()
+    x = shifted()[0]
+    norm(x, recorder)
+    with pytest.raises(ValueError, match="same norms"):
+        norm(x[:, :2], recorder)
+        recorder.values()
+
+
+def test_recorder_of_nothing_is_empty() -> None:
+    recorder = Recorder()
+    recorder.reduce()
+    assert recorder.values() == {}
