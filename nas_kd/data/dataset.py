@@ -142,8 +142,9 @@ class Split:
         return whole + bool(rest and (not drop_last or not whole))
 
     def batches(
-        self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
+        self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True, rank: int = 0, world: int = 1,
+        order: Tensor | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
         """Go through the split once, shuffled and augmented; a function of seed and epoch alone.
 
         What is done to an image depends neither on the batch size nor on the number of processes. An epoch's
@@ -157,12 +158,14 @@ class Split:
             drop_last: see `steps`.
             rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
             world: number of processes.
+            order: image numbers, batch by batch, instead of a shuffle of all.
 
         Returns:
             The batches.
         """
-        steps = self.steps(batch_size, drop_last)
-        order = torch.randperm(len(self), generator=_generator(seed, "order", epoch))
+        steps = self.steps(batch_size, drop_last) if order is None else len(order) // batch_size
+        if order is None:
+            order = torch.randperm(len(self), generator=_generator(seed, "order", epoch))
         plan = self._plan(order, epoch, seed)
         for step in range(steps):
             cut = slice(step * batch_size + rank, (step + 1) * batch_size, world)
