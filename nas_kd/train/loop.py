@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,9 +12,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
+from nas_kd.processes import from_first
 from nas_kd.run import Stage
 from nas_kd.runtime import Progress, Runtime, seeded
 from nas_kd.train.optim import Rates
+from nas_kd.train.ranks import check_same, reduce_gradients
+from nas_kd.train.watch import Bad, Watch
+from nas_kd.train.weights import weights_hash
 
 
 class Moment(NamedTuple):
@@ -33,15 +36,36 @@ class Moment(NamedTuple):
 
 
 Step = Callable[[Batch, Moment], Mapping[str, Tensor]]
+Describe = Callable[[Moment], str]  # what a step trained, for the message of one that went wrong
+LOOK_EVERY = 50  # steps after which a GPU is waited for, to see whether a loss was not finite
 
 
-def check_epochs(field: str, epochs: int, batch_size: int, split: Split) -> None:
-    """Raise SettingError when there is nothing to train on, or no time to do it."""
+def check_epochs(
+    field: str, epochs: int, batch_size: int, split: Split, accumulate: int = 1, world: int = 1
+) -> None:
+    """Raise SettingError when there is nothing to train on, or no time to do it.
+
+    Args:
+        field: section of the settings.
+        epochs: passes over the images.
+        batch_size: images a step, of all processes together.
+        split: the images.
+        accumulate: parts that each process's images of a step are cut into.
+        world: number of processes.
+    """
     if epochs < 1:
         raise SettingError(f"{field}.epochs", epochs, "an integer of at least 1")
     if not 2 <= batch_size <= len(split):
         legal = f"2 to {len(split)}, the number of training images"
         raise SettingError(f"{field}.batch_size", batch_size, legal)
+    if accumulate < 1:
+        raise SettingError(f"{field}.accumulate", accumulate, "an integer of at least 1", "use 1")
+    parts = world * accumulate
+    if batch_size % parts or batch_size < 2 * parts:
+        words = [f"{world} processes"] * (world > 1) + [f"{field}.accumulate={accumulate}"] * (accumulate > 1)
+        near = max(2, round(batch_size / parts)) * parts
+        legal = f"a multiple of {parts}, at least {2 * parts}, with {' and '.join(words)}"
+        raise SettingError(f"{field}.batch_size", batch_size, legal, f"use {field}.batch_size={near}")
 
 
 def fit(
@@ -49,12 +73,17 @@ def fit(
     schedule: Rates, split: Split, batch_size: int, epochs: int, seed: int, runtime: Runtime,
     stage: Stage | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
     clip: float = 0.0, ema: float = 0.0, checkpoint: bool = True,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], None] | None = None, accumulate: int = 1, describe: Describe | None = None,
 ) -> None:  # fmt: skip
     """Train, and go on where a killed training stopped.
 
     Every random draw is a function of (seed, name, epoch, step), so a training that was killed and started
     again ends with the same bits as one that was not.
+
+    Several processes train together when the runtime has joined them: each takes its share of every batch,
+    and the gradients are averaged before the optimiser's step, so that all hold the same weights. Norms that
+    take the batch's statistics then take those of a process's share, or of a part of it. The first process
+    alone keeps files.
 
     Args:
         step: runs forward and backward on a batch and returns named scalars to be averaged over the epoch;
@@ -63,61 +92,74 @@ def fit(
         modules: the networks to save, by name.
         optimizer: the optimiser of their parameters.
         schedule: the learning rate.
-        split: training images.
-        batch_size: images a step.
+        split: training images; moved to the runtime's device when they fit there.
+        batch_size: images a step, of all processes together.
         epochs: epochs in all.
         seed: the run's seed.
-        runtime: device and precision.
+        runtime: device, precision and processes.
         stage: where metrics and checkpoints go; None keeps nothing.
-        evaluate: returns named values at the end of an epoch.
+        evaluate: returns named values at the end of an epoch; every process calls it.
         clip: largest allowed magnitude of a gradient's entry (AlphaNet clips by value), 0 for no clipping.
         ema: decay of an exponential moving average of the weights, which replaces them in the end; 0: none.
         checkpoint: whether to save at the end of every epoch.
         after_epoch: called with the number of finished epochs, before the checkpoint.
+        accumulate: parts that a process's images of a step go through ``step`` in, one after the other; the
+            gradient is their mean.
+        describe: names what a step of this epoch trained, for the message when a loss was not finite.
 
     Raises:
-        FloatingPointError: a value of an epoch is not finite; its name is in the message.
+        SettingError: there is nothing to train on, or the batch cannot be cut into equal parts.
+        FloatingPointError: a value of a step is not finite; the message names it, the step and what the step
+            trained. The last checkpoint is one from before.
+        RuntimeError: the processes do not train the same.
     """
+    check_epochs(name, epochs, batch_size, split, accumulate, runtime.world)
+    kept = stage is not None and checkpoint
+    if runtime.rank > 0:
+        stage = None
+    split = split.to(runtime.device)
     averaged = {
         key: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
         for key, module in modules.items()
         if ema > 0.0
     }
     holders: dict[str, nn.Module] = dict(modules) | {f"ema_{key}": module for key, module in averaged.items()}
-    begun = 0
-    if stage is not None and (state := stage.load()) is not None:
-        for key, module in holders.items():
-            module.load_state_dict(state[key])
-        optimizer.load_state_dict(state["optimizer"])
-        begun = int(state["epoch"])
+    begun = _begin(stage, holders, optimizer, runtime)
     if stage is not None:
         stage.metrics.cut("epoch", begun)
     steps = split.steps(batch_size)
     run = stage.run if stage is not None else None
+    watch = Watch(1 if runtime.device.type == "cpu" else LOOK_EVERY)
+    own = (runtime.rank,) if runtime.rank else ()  # dropout of its own for each process's images
     with Progress(stage.name if stage else name, epochs, done=begun, unit="epochs", run=run) as progress:
         for epoch in range(begun, epochs):
             start = time.perf_counter()
             for module in modules.values():
                 module.train()
             sums: dict[str, Tensor] = {}
-            for index, batch in enumerate(split.batches(batch_size, epoch=epoch, seed=seed)):
-                seeded(seed, name, epoch, index)  # dropout and stochastic depth draw from the global generators
+            watch.start()
+            batches = split.batches(batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world)
+            for index, batch in enumerate(batches):
+                seeded(seed, name, epoch, index, *own)  # dropout and stochastic depth draw from global generators
                 rate = schedule.at(epoch * steps + index, steps, epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
-                batch = batch.to(runtime.device)
-                parts = step(batch, Moment(epoch, index, (epoch * steps + index) / (epochs * steps)))
+                moment = _moment(epoch, index, steps, epochs)
+                parts = _gradients(step, batch.to(runtime.device).parts(accumulate), moment, optimizer, runtime)
+                if (bad := watch.add(index, parts)) is not None:
+                    raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
                 if clip > 0.0:
-                    torch.nn.utils.clip_grad_value_((p for g in optimizer.param_groups for p in g["params"]), clip)
+                    torch.nn.utils.clip_grad_value_(_parameters(optimizer), clip)
                 optimizer.step()
                 for key, module in averaged.items():
                     module.update_parameters(modules[key])
                 for key, value in parts.items():
-                    sums[key] = sums[key] + value.detach() if key in sums else value.detach()
+                    sums[key] = sums[key] + value if key in sums else value
+            if (bad := watch.look()) is not None:
+                raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
             row: dict[str, float] = {"epoch": epoch + 1, "lr": rate}
             row |= {key: float(value) / steps for key, value in sums.items()}
-            _finite(name, row)
             if evaluate is not None:
                 row |= evaluate()
             if after_epoch is not None:
@@ -134,9 +176,53 @@ def fit(
             progress.advance(1, **{key: value for key, value in row.items() if key not in ("epoch", "lr")})
 
 
-def _finite(name: str, row: Mapping[str, float]) -> None:
-    for key, value in row.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name}: {key} is {value} in epoch {row['epoch']:.0f}; lower {name}.lr (now {row['lr']:.3g})"
-            )
+def _begin(
+    stage: Stage | None, holders: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, runtime: Runtime
+) -> int:
+    """Take over the first process's checkpoint, if there is one; return how many epochs are done."""
+    state = stage.load() if stage is not None else None
+    if runtime.world > 1:
+        state = from_first(state)
+    if state is not None:
+        for key, module in holders.items():
+            module.load_state_dict(state[key])
+        optimizer.load_state_dict(state["optimizer"])
+    if runtime.world > 1:
+        check_same("the weights that a training begins with", ",".join(map(weights_hash, holders.values())))
+    return 0 if state is None else int(state["epoch"])
+
+
+def _moment(epoch: int, step: int, steps: int, epochs: int) -> Moment:
+    return Moment(epoch, step, (epoch * steps + step) / (epochs * steps))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _gradients(
+    step: Step, batches: Sequence[Batch], moment: Moment, optimizer: torch.optim.Optimizer, runtime: Runtime
+) -> dict[str, Tensor]:
+    """Leave the mean gradient of all parts and processes in the parameters; return the means of the values."""
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        for key, value in step(batch, moment).items():
+            sums[key] = sums[key] + value.detach() if key in sums else value.detach()
+    if len(batches) > 1:
+        torch._foreach_div_([p.grad for p in _parameters(optimizer) if p.grad is not None], len(batches))
+        sums = {key: value / len(batches) for key, value in sums.items()}
+    if runtime.world > 1:
+        sums = dict(zip(sums, reduce_gradients(_parameters(optimizer), list(sums.values())), strict=True))
+    return sums
+
+
+def _diverged(
+    bad: Bad, name: str, at: Moment, steps: int, rate: float, describe: Describe | None, kept: bool
+) -> FloatingPointError:
+    """Word what went wrong, and where."""
+    trained = f" ({describe(at)})" if describe is not None else ""
+    saved = f"; the checkpoint of epoch {at.epoch} is kept" if kept and at.epoch else ""
+    return FloatingPointError(
+        f"{name}: {bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}{saved};"
+        f" lower {name}.lr (now {rate:.3g})"
+    )

@@ -233,18 +233,92 @@ def test_gradients_are_clipped_by_value(data: Data) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path: Path, bad: float) -> None:
     model, stage = make_model(), stage_in(tmp_path)
+    before: dict[str, Tensor] = {}
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()
         hit = moment.epoch == 2 and moment.step == 1
+        if hit:
+            before.update({key: value.clone() for key, value in model.named_parameters()})
         return {"loss": loss.detach(), "loss_others": torch.tensor(bad if hit else 1.0)}
 
-    with pytest.raises(FloatingPointError, match=r"supernet: loss_others is (nan|inf) in epoch 3; lower supernet\.lr"):
-        train(data, stage, model, step=step)
+    def describe(moment: Moment) -> str:
+        return f"archs of {moment.epoch}/{moment.step} at {moment.progress:.3f}"
+
+    message = (
+        r"^supernet: loss_others is (nan|inf) in epoch 3, step 2 of 5 \(archs of 2/1 at 0\.550\); the checkpoint of"
+        r" epoch 2 is kept; lower supernet\.lr \(now 0\.0655\)$"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        train(data, stage, model, step=step, describe=describe)
     state = stage.load()
     assert state is not None and state["epoch"] == 2
     assert list(stage.metrics.frame()["epoch"]) == [1, 2]
+    assert equal(dict(model.named_parameters()), before)  # the step was not taken
+
+
+def test_a_first_epoch_that_diverges_promises_no_checkpoint(data: Data, tmp_path: Path) -> None:
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        return {"loss": torch.tensor(float("-inf"))}
+
+    for stage in (stage_in(tmp_path), None):
+        with pytest.raises(FloatingPointError, match="loss is -inf in epoch 1, step 1 of 5; lower supernet.lr"):
+            train(data, stage, step=step)
+
+
+def gradients_of(data: Data, accumulate: int) -> tuple[list[list[Tensor]], list[int]]:
+    """Train in float64 with norms in evaluation mode; return each optimiser step's gradients and the parts' sizes."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(216, 3)).double()
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    grads: list[list[Tensor]] = []
+    sizes: list[int] = []
+
+    class Watching(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            grads.append([p.grad.clone() for p in model.parameters()])
+            super().step()
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        norm.eval()
+        sizes.append(len(batch.y))
+        loss = F.cross_entropy(model(batch.x.double()), batch.y)
+        loss.backward()
+        return {"loss": loss}
+
+    train(
+        data, None, model, step=step, epochs=2, clip=0.0, ema=0.0, evaluate=None, accumulate=accumulate,
+        optimizer=lambda _: Watching(model.parameters(), lr=0.0),
+    )  # fmt: skip
+    return grads, sizes
+
+
+def test_accumulated_gradients_are_the_whole_batchs(data: Data) -> None:
+    whole, sizes = gradients_of(data, 1)
+    assert sizes == [16] * 10 and not torch.equal(whole[0][0], whole[-1][0])
+    for accumulate in (2, 8):
+        grads, sizes = gradients_of(data, accumulate)
+        assert sizes == [16 // accumulate] * 10 * accumulate and len(grads) == 10
+        for a, b in zip(whole, grads, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-11, atol=1e-13)
+
+
+def test_accumulated_values_are_means(data: Data, tmp_path: Path) -> None:
+    def first(accumulate: int) -> list[float]:
+        stage, model = stage_in(tmp_path / str(accumulate)), nn.Linear(64, 3)
+
+        def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+            loss = F.cross_entropy(model(batch.x.flatten(1)), batch.y)
+            loss.backward()
+            return {"loss": loss, "first": batch.x.mean()}
+
+        train(data, stage, model, step=step, accumulate=accumulate, ema=0.0, evaluate=None)
+        return list(stage.metrics.frame()["first"])
+
+    assert first(4) == pytest.approx(first(1), rel=1e-6)
 
 
 def test_mode_is_training_in_every_epoch(data: Data) -> None:
@@ -271,3 +345,30 @@ def test_mode_is_training_in_every_epoch(data: Data) -> None:
 def test_no_time_or_no_images_is_refused(data: Data, epochs: int, batch: int, field: str) -> None:
     with pytest.raises(SettingError, match=f"^retrain.{field}="):
         check_epochs("retrain", epochs, batch, data.train)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "world", "field", "words"),
+    [
+        (15, 1, 2, "batch_size", r"a multiple of 2, at least 4, with 2 processes; mend: use retrain.batch_size=16"),
+        (2, 1, 2, "batch_size", r"at least 4, with 2 processes; mend: use retrain.batch_size=4"),
+        (18, 4, 1, "batch_size", r"a multiple of 4, at least 8, with retrain.accumulate=4; mend: .*=16"),
+        (18, 2, 2, "batch_size", r"with 2 processes and retrain.accumulate=2; mend: .*=16"),
+        (16, 0, 1, "accumulate", "at least 1"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_is_refused(
+    data: Data, batch: int, accumulate: int, world: int, field: str, words: str
+) -> None:
+    with pytest.raises(SettingError, match=rf"^retrain.{field}=\d+ .*{words}"):
+        check_epochs("retrain", 1, batch, data.train, accumulate, world)
+    check_epochs("retrain", 1, 16, data.train, 4, 2)
+
+
+def test_the_loop_refuses_before_a_step(data: Data) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("trained")
+
+    for changed in ({"batch_size": 18, "accumulate": 4}, {"epochs": 0}):
+        with pytest.raises(SettingError, match="^supernet"):
+            train(data, None, step=never, **changed)
