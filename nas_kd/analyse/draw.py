@@ -50,7 +50,8 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     stages = (found.get("arch") or {}).get("stages")
     if not stages:
         return None
-    taps, described = teacher_stages(run, search), space.get("stages") or [{}] * len(stages)
+    taps = teacher_stages(run, search) if frames.engine(root, search) == "exact" else []
+    described = space.get("stages") or [{}] * len(stages)
     if len(described) != len(stages):
         described = [{}] * len(stages)
     column = (WIDTH - 2 * MARGIN - 2 * ENDS) / len(stages)
@@ -67,8 +68,10 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     if taps:
         out += _end(MARGIN, top, box, "images")
     else:
-        out.append(text(MARGIN + ENDS, top + 34, "stages not recorded yet", colour=SOFT))
-    out += _end(MARGIN, below, tall, "stem", _width(space.get("stem", {}).get("width")))
+        why = "stages not recorded yet" if frames.taught(root) else "no teacher"
+        why = "did not guide the search" if frames.taught(root) and frames.engine(root, search) != "exact" else why
+        out.append(text(MARGIN + ENDS, top + 34, why, colour=SOFT))
+    out += _end(MARGIN, below, tall, "stem", _stem(space, found["arch"]))
     for index, stage in enumerate(stages):
         x = MARGIN + ENDS + index * column
         if index < len(taps):
@@ -83,8 +86,12 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     return document("The found student below the teacher's stages", WIDTH, below + tall + 32, "\n".join(out))
 
 
-def _width(value: object) -> str:
-    return "" if value is None else f"{value} channels"
+def _stem(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
+    """Word the stem: its channels, or the settings that were chosen."""
+    width, chosen = space.get("stem", {}).get("width"), arch.get("stem")
+    if chosen:
+        return " / ".join(f"{value:g}" for value in chosen)
+    return "" if width is None else f"{width} channels"
 
 
 def _end(x: float, y: float, height: float, name: str, more: str = "") -> list[str]:
@@ -173,7 +180,9 @@ def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Map
     size = arch.get("resolution") or space.get("resolution")
     if not size or len(space.get("stages", [])) != count:
         return [None] * count
-    size, sizes = -(-size // space.get("stem", {}).get("stride", 1)), []
+    stem = space.get("stem", {})
+    stride = 4 if stem.get("type") == "ResNetDStem" else stem.get("patch") or stem.get("stride", 1)
+    size, sizes = -(-size // stride), []
     for stage in space["stages"]:
         size = -(-size // stage.get("stride", 1))
         sizes.append(size)

@@ -57,8 +57,10 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     groups = _groups(run, search, scored)
     if len(exact):
         left.add("exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False)
+    rated = len(exact) > 0 or "score" in scored and bool(scored["score"].notna().any())
     for label, style, rows in groups:
-        left.add(label, style, rows["macs"] / unit, rows["score"], tips=_tips(rows))
+        if rated:
+            left.add(label, style, rows["macs"] / unit, rows["score"], tips=_tips(rows))
         right.add(label, style, rows["macs"] / unit, 100 * rows["accuracy"], tips=_tips(rows))
     if len(scored):
         best = pareto(scored, "macs", "accuracy", lower=False)
@@ -75,7 +77,9 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     if cap is not None:
         left.uprights.append(("budget", cap / unit, BUDGET))
         right.uprights.append(("budget", cap / unit, BUDGET))
-    return sheet("MACs against blockwise score and against supernet accuracy", [left, right] if len(scored) else [left])
+    plots = ([left] if rated else []) + ([right] if len(scored) else [])
+    both = "blockwise score and against supernet accuracy" if rated else "supernet accuracy"
+    return sheet(f"MACs against {both}", plots)
 
 
 def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tuple[str, Style, pd.DataFrame]]:
@@ -133,7 +137,7 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the score against accuracies, with Kendall's tau-b of each panel."""
     scored, final = frames.scored(run, search), student_table(run, search)
     plots = []
-    if len(scored) and "score" in scored:
+    if len(scored) and "score" in scored and scored["score"].notna().any():
         plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), SCORE_TITLE, SHARED_TITLE)
         for label, style, rows in _groups(run, search, scored):
             plot.add(label, style, rows["score"], 100 * rows["accuracy"], tips=_tips(rows))

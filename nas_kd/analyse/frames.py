@@ -146,3 +146,14 @@ def results(run: str | Path | Run) -> pd.DataFrame:
 def best(run: str | Path | Run, search: str = "search") -> dict[str, Any]:
     """Return a search's best.json; empty before it ended."""
     return document(folder_of(run) / search / "best.json") or {}
+
+
+def engine(run: str | Path | Run, search: str = "search") -> str:
+    """Return what searched: ``exact`` (with a teacher), or an engine that looks at the supernet alone."""
+    return str(best(run, search).get("engine") or (settings(run).get("search") or {}).get("engine") or "exact")
+
+
+def taught(run: str | Path | Run) -> bool:
+    """Say whether the run has a teacher; without a configuration it is taken to have one."""
+    teacher = settings(run).get("teacher")
+    return not isinstance(teacher, dict) or teacher.get("model", "") is not None

@@ -70,7 +70,7 @@ def report(run: str | Path | Run) -> Path:
         )
     if len(names) > 1:
         budgets = budgets_table(root)
-        heads = {"search": "search", "budget": "budget", "label": "found", "macs": "MACs"}
+        heads = {"search": "search", "engine": "searched by", "budget": "budget", "label": "found", "macs": "MACs"}
         heads |= {"params": "parameters", "subnets": "subnets scored"}
         body.append("<h2>Budgets</h2>")
         body.append(html.table(budgets, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
@@ -105,6 +105,7 @@ class _Writer:
 
 def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[str]:
     results, trust = final_table(root, search), trust_table(root, search)
+    guided = frames.engine(root, search) == "exact"
     body = html.paragraphs(headline(root, search))
     if len(results):
         writer.frame(f"results{suffix}.csv", results)
@@ -118,12 +119,12 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
         body.append("<h2>Results</h2>")
         shown = _spread(results)
         body.append(html.table(shown, RESULT_HEADS, numbers, lambda row: str(row["role"])))
+        agreement = ", agreement the share of test images that are given the teacher's class"
         body.append(
             '<p class="soft">Every student was retrained alike, once from each seed. MACs are multiply-adds '
             "of convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds "
-            "with its sample standard deviation, agreement the share of test images that are given the "
-            "teacher's class. The folder is that of the seed with the best accuracy on the select split; the "
-            "test images decided nothing.</p>"
+            f"with its sample standard deviation{agreement if frames.taught(root) else ''}. The folder is that of "
+            "the seed with the best accuracy on the select split; the test images decided nothing.</p>"
         )
     body += writer.figure(
         f"students{suffix}", students_figure(root, search),
@@ -132,14 +133,15 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
     drawn = writer.figure(
         f"arch{suffix}", arch_figure(root, search),
         "Each stage of the student was fed the teacher's previous feature and rated by how well it gives the "
-        "teacher's next one.",
+        "teacher's next one." if guided else "",
     )  # fmt: skip
     if drawn:
         body += ["<h2>The found architecture</h2>", *drawn]
     front = writer.figure(
         f"front{suffix}", front_figure(root, search),
         "Left: the exact front of the added stage scores, for every budget at once, and the subnets that "
-        "were scored whole. Right: their accuracy on the rate split with shared weights, after calibration.",
+        "were scored whole. Right: their accuracy on the rate split with shared weights, after calibration."
+        if guided else "Accuracy on the rate split with shared weights, after calibration.",
     )  # fmt: skip
     if front:
         body += ["<h2>Size against score and accuracy</h2>", *front]

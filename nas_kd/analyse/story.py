@@ -31,6 +31,11 @@ def headline(root: Path, search: str) -> list[str]:
         f"Found {best['key']}: {best.get('label', '')}; {best['macs']:,} MACs, {best['params']:,} "
         f"parameters. Budget: {budget or 'none'}. Whole subnets scored: {scored:,}."
     ]
+    engine = frames.engine(root, search)
+    if engine != "exact":
+        said.append(f"Searched by {engine}, by the accuracy of subnets with shared weights, not by a teacher.")
+    if not frames.taught(root):
+        said.append("There is no teacher: students learn from labels.")
     table = final_table(root, search).set_index("role")
     found: Any = table.loc["found"] if "found" in table.index else None
     if found is None or not found["seeds"]:
@@ -102,14 +107,16 @@ def missing(root: Path) -> list[str]:
         One sentence a gap.
     """
     gaps = []
-    for path, what in (
-        ("supernet/weights.safetensors", "the trained supernet"),
-        ("blockwise/stage_1.csv", "the blockwise rating"),
-        ("search/best.json", "the search's result"),
-        ("retrain/results.csv", "all retrained students"),
-        ("retrain/teacher.json", "the teacher's accuracy on the test images"),
+    taught = frames.taught(root)
+    rated = taught and any(frames.engine(root, search) == "exact" for search in frames.searches(root) or ["search"])
+    for path, what, wanted in (
+        ("supernet/weights.safetensors", "the trained supernet", True),
+        ("blockwise/stage_1.csv", "the blockwise rating", rated),
+        ("search/best.json", "the search's result", True),
+        ("retrain/results.csv", "all retrained students", True),
+        ("retrain/teacher.json", "the teacher's accuracy on the test images", taught),
     ):
-        if not (root / path).exists():
+        if wanted and not (root / path).exists():
             gaps.append(f"{what} ({path})")
     for search in frames.searches(root) or ["search"]:
         rows = final_table(root, search)

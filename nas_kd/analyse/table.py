@@ -136,6 +136,8 @@ def _added_score(root: Path, label: str) -> float:
     """Add up the stage scores of an arch by its label, for an arch that the search did not evaluate."""
     space = frames.document(root / "space.json") or {}
     width, total = space.get("stem", {}).get("width"), 0.0
+    if not isinstance(width, int) or label.count(" | ") + 1 != len(space.get("stages", ())):
+        return float("nan")  # a space that chooses more than its stages: the search keeps the score itself
     for number, part in enumerate(label.split(" | "), 1):
         rows = frames.table(root / "blockwise" / f"stage_{number}.csv")
         if not {"label", "score", "in_width", "out_width"} <= set(rows.columns):
@@ -148,13 +150,14 @@ def _added_score(root: Path, label: str) -> float:
 
 
 def budgets_table(run: str | Path | Run) -> pd.DataFrame:
-    """Return one row a search of the run: search, budget, arch, macs, params and evaluated subnets."""
+    """Return one row a search of the run: search, engine, budget, arch, macs, params and evaluated subnets."""
     rows = []
     for name in frames.searches(run):
         found = frames.best(run, name)
         budget = ", ".join(f"at most {cap:,} {what}" for what, cap in (found.get("budget") or {}).items())
         rows.append({
-            "search": name, "budget": budget or "none", "arch": found.get("key"), "label": found.get("label"),
+            "search": name, "engine": frames.engine(run, name), "budget": budget or "none",
+            "arch": found.get("key"), "label": found.get("label"),
             "macs": found.get("macs"), "params": found.get("params"),
             "subnets": len(frames.scored(run, name)),
         })  # fmt: skip

@@ -101,8 +101,13 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
     if len(final):
         truths.append(_Truth(FINAL, "retrained students", final, "test_accuracy", late))
     return [
-        truth._replace(predictors=tuple(name for name in truth.predictors if name in truth.rows)) for truth in truths
+        truth._replace(predictors=tuple(name for name in truth.predictors if _known(truth.rows, name)))
+        for truth in truths
     ]
+
+
+def _known(rows: pd.DataFrame, name: str) -> bool:
+    return name in rows and (not len(rows) or bool(rows[name].notna().any()))
 
 
 def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
@@ -118,7 +123,7 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
 
 
 def verdicts(table: pd.DataFrame) -> list[str]:
-    """Word what a trust table says of the blockwise score, caveats included.
+    """Word what a trust table says of the blockwise score, or without one of the supernet's accuracy.
 
     Args:
         table: what `trust_table` returned.
@@ -131,24 +136,25 @@ def verdicts(table: pd.DataFrame) -> list[str]:
         return said
     for (truth, among), rows in table.groupby(["truth", "among"], sort=False):
         taus = rows.set_index("score")
-        if NAMES["score"] not in taus.index:
+        judged = next((NAMES[name] for name in ("score", "accuracy") if NAMES[name] in taus.index), None)
+        if judged is None:
             continue
-        mine: Any = taus.loc[NAMES["score"]]
+        mine: Any = taus.loc[judged]
         if math.isnan(mine["tau"]):
             why = f"{int(mine['archs'])} are known, a rank correlation needs at least {FEW}"
             if mine["archs"] >= FEW:
                 why = "one of the two is the same for all, so there is nothing to rank"
-            said.append(f"Caveat: blockwise score against the {truth} of {among}: {why}.")
+            said.append(f"Caveat: {judged} against the {truth} of {among}: {why}.")
             continue
         where = f"against the {truth} of {among} ({int(mine['archs'])})"
         said.append(
-            f"Blockwise score {where}: tau-b {Tau(mine['tau'], mine['low'], mine['high'])}; "
+            f"{judged[0].upper()}{judged[1:]} {where}: tau-b {Tau(mine['tau'], mine['low'], mine['high'])}; "
             f"MACs {_number(taus, 'macs')}, parameters {_number(taus, 'params')}."
         )
         if mine["low"] <= 0.0 <= mine["high"]:
             said.append(f"Caveat: this interval includes 0: no evidence that the score ranks {among} at all.")
         elif mine["high"] < 0.0:
-            said.append(f"Caveat: the score ranks {among} the wrong way round.")
+            said.append(f"Caveat: the {judged} ranks {among} the wrong way round.")
         for size in ("macs", "params"):
             if NAMES[size] in taus.index and taus.loc[NAMES[size], "tau"] > mine["tau"]:
                 gap = Tau(*(mine[f"minus_{size}{end}"] for end in ("", "_low", "_high")))

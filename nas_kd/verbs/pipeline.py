@@ -215,9 +215,9 @@ class Pipeline:
         return {name: getattr(self.config.retrain, name) for name in names}
 
     def _check_method(self) -> None:
-        method = self.config.method
+        method, classes = self.config.method, self.data.num_classes
         try:
-            needs = self._needs()
+            needs = checked_method(method, Classification(), classes).needs
         except SettingError as error:
             raise SettingError("retrain.method", method, error.legal, error.mend) from error
         if not self.taught and needs - {"labels"}:
