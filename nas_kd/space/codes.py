@@ -78,10 +78,13 @@ def decode(space: ElasticSpace, codes: np.ndarray) -> list[Arch]:
 
 def checked(space: ElasticSpace, codes: np.ndarray) -> np.ndarray:
     """Return codes as (N, D) integers, each within its choices."""
-    codes = np.asarray(codes, dtype=np.int64)
+    given = np.asarray(codes)
+    codes = given.astype(np.int64)
     sizes = [len(stage.candidates()) for stage in space.stages] + [len(c) for c in extras(space).values()]
     if codes.ndim != 2 or codes.shape[1] != len(sizes):
         raise SettingError("codes", codes.shape, f"(N, {len(sizes)}) integers", "use space.encode(archs)")
+    if (given != codes).any():
+        raise SettingError("codes", given.dtype, "integers", "use space.encode(archs)")
     outside = (codes < 0) | (codes >= np.array(sizes))
     if outside.any():
         row, column = (int(i) for i in np.argwhere(outside)[0])
@@ -158,8 +161,8 @@ def costs(
     total = np.zeros((len(codes), 2), dtype=np.int64)
     sizes = columns.get("resolution") if resolution is None else None
     for choice in [None] if sizes is None else np.unique(sizes).tolist():
-        size = resolution or (space.resolution if choice is None else space.resolutions[choice])
-        tables = space.cost_tables(size, in_chans, num_classes)
+        size = space.resolution if choice is None else space.resolutions[choice]
+        tables = space.cost_tables(size if resolution is None else resolution, in_chans, num_classes)
         rows = slice(None) if sizes is None else sizes == choice
         total[rows] = tables.total(stages[rows], stem[rows], head[rows])
     return pd.DataFrame({"macs": total[:, 0], "params": total[:, 1]})

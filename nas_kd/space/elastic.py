@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_kd.errors import SettingError
+from nas_kd.space import members
 from nas_kd.space.arch import Arch, Candidate, Cost, Layer
 from nas_kd.space.base import Space
 from nas_kd.space.codes import CostTables, costs, decode, encode
@@ -78,7 +78,8 @@ class ElasticSpace(Space):
         patch = self.stem.patch if isinstance(self.stem, PatchStem) else 1
         if resolution < self.stride or resolution % patch:
             legal = f"at least {self.stride}" + (f" and a multiple of the patch of {patch}" if patch > 1 else "")
-            raise SettingError("resolution", resolution, f"{legal} pixels (strides of the space {self.name})")
+            mend = "resize the images (data.resolution), or choose another space"
+            raise SettingError("resolution", resolution, f"{legal} pixels (strides of the space {self.name})", mend)
 
     @cached_property
     def hash(self) -> str:
@@ -88,17 +89,7 @@ class ElasticSpace(Space):
     @cached_property
     def size(self) -> int:
         """Exact number of different architectures."""
-        count: dict[int, int] = {}  # ways to come to each width
-        for stem in self.stem.choices():
-            width = self.stem.width_of(stem)
-            count[width] = count.get(width, 0) + 1
-        for stage in self.stages:
-            each = stage.size // len(stage.widths)  # every width offers the same candidates
-            if stage.keeps_width:
-                count = {width: ways * each for width, ways in count.items()}
-            else:
-                count = dict.fromkeys(stage.widths, sum(count.values()) * each)
-        return sum(count.values()) * len(self.head.choices()) * max(1, len(self.resolutions))
+        return members.number(self)
 
     def describe(self) -> dict[str, Any]:
         """Return the description as JSON types (``space.json`` of a run)."""
@@ -130,8 +121,9 @@ class ElasticSpace(Space):
         """
         stem = self.stem.largest() if stem is None else stem
         head = self.head.largest() if head is None else head
-        size = (resolution or self.resolution) if self.resolutions else resolution
-        arch = Arch(self.hash, tuple(stages), size, stem, head)
+        if resolution is None and self.resolutions:
+            resolution = self.resolution
+        arch = Arch(self.hash, tuple(stages), resolution, stem, head)
         self.validate(arch)
         return arch
 
@@ -156,31 +148,10 @@ class ElasticSpace(Space):
         Returns:
             An arch of this space.
         """
-        rng = np.random.default_rng(seed)
-        stem = _draw(rng, self.stem.choices())
-        width, stages = self.stem.width_of(stem), []
-        for stage in self.stages:
-            candidate = stage.sample(rng)
-            if stage.keeps_width:
-                candidate = replace(candidate, width=width)
-            stages.append(candidate)
-            width = candidate.width
-        head = _draw(rng, self.head.choices())
-        size = _draw(rng, self.resolutions) if self.resolutions else None
-        return Arch(self.hash, tuple(stages), size, stem, head)
+        return members.draw(self, seed)
 
     def __iter__(self) -> Iterator[Arch]:
-        ends = list(product(self.resolutions or (None,), self.stem.choices(), self.head.choices()))
-        for stages in product(*(stage.candidates() for stage in self.stages)):
-            for size, stem, head in ends:
-                if self._fits(stem, stages):
-                    yield Arch(self.hash, stages, size, stem, head)
-
-    def _fits(self, stem: Layer, stages: Sequence[Candidate]) -> bool:
-        """Say whether stages that keep their input's width do so."""
-        widths = [self.stem.width_of(stem), *(candidate.width for candidate in stages)]
-        chain = zip(self.stages, widths[:-1], widths[1:], strict=True)
-        return all(before == after for stage, before, after in chain if stage.keeps_width)
+        return members.everything(self)
 
     def validate(self, arch: Arch) -> None:
         """Check that an arch is one of this space.
@@ -191,24 +162,7 @@ class ElasticSpace(Space):
         Raises:
             SettingError: it belongs to another space, or one of its settings is not offered.
         """
-        if arch.space != self.hash:
-            mend = f"load the space with hash {arch.space}, or search again in {self.name}"
-            raise SettingError("arch.space", arch.space, f"{self.hash} (the space {self.name})", mend)
-        if len(arch.stages) != len(self.stages):
-            raise SettingError("arch.stages", len(arch.stages), f"{len(self.stages)} stages")
-        for index, (stage, candidate) in enumerate(zip(self.stages, arch.stages, strict=True)):
-            if not stage.contains(candidate):
-                legal = f"widths {stage.widths}, depths {stage.depths}, layers {stage.fields} of {stage.groups()}"
-                raise SettingError(f"arch.stages[{index}]", candidate, legal)
-        for name, end in (("stem", self.stem), ("head", self.head)):
-            if getattr(arch, name) not in end.choices():
-                raise SettingError(f"arch.{name}", getattr(arch, name), f"{end.fields} of {end.choices()}")
-        if arch.resolution not in (self.resolutions or (None,)):
-            legal = f"one of {self.resolutions}" if self.resolutions else "None: this space does not choose it"
-            raise SettingError("arch.resolution", arch.resolution, legal)
-        if not self._fits(arch.stem, arch.stages):
-            widths = [self.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages)]
-            raise SettingError("arch.stages", widths, "one width for the stem and all stages that keep theirs")
+        members.check(self, arch)
 
     # ---- networks ------------------------------------------------------------------------------------
 
@@ -284,7 +238,8 @@ class ElasticSpace(Space):
         Returns:
             MACs and parameters; summed over the stages they equal ``cost`` of the arch.
         """
-        resolution = resolution or self.resolution
+        resolution = self.resolution if resolution is None else resolution
+        self.check_resolution(resolution)
         chain = self.stages[index].resolve(candidate, in_width)
         size = resolution if index == 0 else self.stage_sizes(resolution)[index - 1]
         if index == 0:
@@ -308,7 +263,8 @@ class ElasticSpace(Space):
         Returns:
             Exact MACs and parameters.
         """
-        resolution = resolution or arch.resolution or self.resolution
+        if resolution is None:
+            resolution = arch.resolution or self.resolution
         self.check_resolution(resolution)
         return count_layers(self.layers(arch, num_classes, in_chans), resolution)
 
@@ -362,7 +318,3 @@ class ElasticSpace(Space):
     @cached_property
     def _tables(self) -> dict[tuple[int, int, int], CostTables]:
         return {}
-
-
-def _draw(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
-    return choices[int(rng.integers(len(choices)))] if len(choices) > 1 else choices[0]

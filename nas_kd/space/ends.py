@@ -135,6 +135,8 @@ class ResNetDStem(Stem):
     def __post_init__(self) -> None:
         ascending("stem.mid", _tuple(self.mid))
         ascending("stem.width", _tuple(self.width))
+        if self.residual not in ((False,), (True,), (False, True)):
+            raise SettingError("stem.residual", self.residual, "(False,), (True,) or (False, True)")
 
     @property
     def stride(self) -> int:
@@ -230,6 +232,9 @@ class MobileHead(Head):
 
     def __post_init__(self) -> None:
         ascending("head.features", _tuple(self.features))
+        for name, least in (("expand", 1), ("channels", 0)):
+            if getattr(self, name) < least:
+                raise SettingError(f"head.{name}", getattr(self, name), f"an integer of at least {least}")
 
     def options(self) -> tuple[tuple[Setting, ...], ...]:
         return (_tuple(self.features),)

@@ -163,7 +163,7 @@ class BottleneckStage(Stage):
         super().__post_init__()
         ascending("expands", self.expands)
         mids = {self.mid(width, expand) for width in self.widths for expand in self.expands}
-        if self.group_width and any(mid % self.group_width for mid in mids):
+        if self.group_width < 0 or (self.group_width and any(mid % self.group_width for mid in mids)):
             legal = f"a divisor of every middle width; they are {', '.join(map(str, sorted(mids)))}"
             raise SettingError("group_width", self.group_width, legal, "change widths, expands or group_width")
 
@@ -249,6 +249,8 @@ class ViTStage(Stage):
             raise SettingError("stride", self.stride, "1: the number of tokens stays the same")
         if self.head_dim < 1:
             raise SettingError("head_dim", self.head_dim, "an integer of at least 1")
+        if self.widths[0] * self.mlp_ratios[0] < 1:
+            raise SettingError("mlp_ratios", self.mlp_ratios, f"at least one channel at width {self.widths[0]}")
 
     def groups(self) -> tuple[tuple[Layer, ...], ...]:
         return (tuple((heads, ratio) for heads in self.heads for ratio in self.mlp_ratios),)
