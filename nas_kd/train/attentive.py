@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch, ElasticSpace
@@ -80,5 +79,5 @@ class Attentive(Sandwich):
     def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
         assert self.table is not None and score is not None
         drawn = self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
-        losses = torch.stack([score(arch) for arch in drawn])
+        losses = score(drawn)
         return drawn[int(losses.argmin() if self.best else losses.argmax())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Lesson(NamedTuple):
     inplace: bool = False
 
 
-Score = Callable[[Arch], Tensor]  # an arch's label loss on the step's batch, without gradient
+Score = Callable[[Sequence[Arch]], Tensor]  # label losses (N,) of archs on the step's batch, without gradient
 
 
 class Rule(ABC):
@@ -52,7 +52,7 @@ class Rule(ABC):
 
         Args:
             moment: the step; equal moments give equal archs on every rank and after every resume.
-            score: measures an arch on the step's batch, for rules that choose by it.
+            score: measures archs on the step's batch, for rules that choose by it.
 
         Returns:
             One lesson a subnet, in the order in which they run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import Moment, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
+from nas_kd.train.ranks import check_same, mean_over_ranks, world
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
@@ -139,11 +141,14 @@ def train_supernet(
         images = Images(batch.x)
 
         @torch.no_grad()
-        def score(arch: Arch) -> Tensor:
+        def score(archs: Sequence[Arch]) -> Tensor:
             with runtime.autocast():
-                return task.loss(net(images.at(arch.resolution), arch), batch.y)
+                losses = [task.loss(net(images.at(arch.resolution), arch), batch.y) for arch in archs]
+            return mean_over_ranks(torch.stack(losses))
 
         lessons = made.lessons(moment, score)
+        if world() > 1:
+            check_same("archs", ",".join(lesson.arch.key for lesson in lessons))
         target: Any = None
         if any(lesson.soft > 0.0 and not lesson.inplace for lesson in lessons):
             if full is not None and shrinking is not None and shrinking.phase(moment.epoch).start > 0:
