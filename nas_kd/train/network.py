@@ -44,7 +44,7 @@ def train_network(
     model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | None,
     stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
     weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
-    teacher_logits: Tensor | None = None,
+    teacher_logits: Tensor | None = None, ema: float = 0.0,
 ) -> None:  # fmt: skip
     """Train a network in place with any combination of distillation terms.
 
@@ -65,6 +65,7 @@ def train_network(
         seed: seed of order and augmentation.
         runtime: device and precision.
         teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
+        ema: decay of an average of the weights that takes their place in the end, 0 for none.
 
     Raises:
         SettingError: the distiller needs features that this source or network does not give.
@@ -92,7 +93,7 @@ def train_network(
         batch_size=batch_size, epochs=epochs,
         optimizer=sgd(modules.values(), momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
         schedule=Schedule(lr, warmup_epochs), stage=stage, evaluate=evaluate, clip=clip_grad,
-        after_epoch=distiller.after_epoch,
+        after_epoch=distiller.after_epoch, ema=ema,
     )  # fmt: skip
 
 
