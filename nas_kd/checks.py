@@ -60,6 +60,21 @@ def word(name: str, value: str, legal: tuple[str, ...]) -> None:
         raise SettingError(name, value, ", ".join(legal), nearest(value, legal))
 
 
+def check_views(value: int | str | None) -> None:
+    """Check how many views an image has.
+
+    Args:
+        value: a count, 0 or None for none, or ``"all"``.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    counted = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not (value is None or counted or value == "all"):
+        legal = "all, or an integer of at least 0 (0: new crops always)"
+        raise SettingError("data.views", value, legal, "leave it out")
+
+
 def parse_budget(value: str | int | float, largest: int, name: str) -> int:
     """Read a budget, absolute or as a share of the largest network.
 

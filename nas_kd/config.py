@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nas_kd.checks import Budget, check_budget, natural, number, parse_budget, positive, share, warmup, word
+from nas_kd.checks import (
+    Budget,
+    check_budget,
+    check_views,
+    natural,
+    number,
+    parse_budget,
+    positive,
+    share,
+    warmup,
+    word,
+)
 from nas_kd.errors import SettingError
 from nas_kd.runtime import check_runtime
 
@@ -40,8 +51,9 @@ class DataConfig:
     """image size in pixels; null takes the images' own"""
     subset: int | None = None
     """use only this many images of train, class-stratified; null uses all"""
-    views: int = 8
-    """fixed views (crop, flip) an image that the teacher's answers are cached for; 0 draws new ones always"""
+    views: int | str = 8
+    """views (crop, flip) an image that the teacher's answers are cached for: so many fixed ones, or all;
+    0 draws new ones always and asks the teacher live"""
     pad: int | None = None
     """pixels of padding before the random crop; null is an eighth of the resolution"""
     flip: bool | None = None
@@ -66,7 +78,8 @@ class DataConfig:
                 "data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them"
             )
         positive("data", self, "resolution", "subset", "memory_gib")
-        natural("data", self, "views", "pad")
+        natural("data", self, "pad")
+        check_views(self.views)
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,8 @@ class SupernetConfig:
     """decay of an average of the weights that is used in their place at the end; 0 is off"""
     clip_grad: float = 1.0
     """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    accumulate: int = 1
+    """parts that a process's images of a step are cut into, to need less memory"""
     compile: bool = False
     """run the largest and the smallest through torch.compile"""
 
@@ -211,7 +226,7 @@ def check_supernet(settings: Any) -> None:
     Raises:
         SettingError: naming the first setting that is not usable.
     """
-    positive("supernet", settings, "epochs", "batch_size", "lr", "candidates")
+    positive("supernet", settings, "epochs", "batch_size", "lr", "candidates", "accumulate")
     natural("supernet", settings, "weight_decay", "random_subnets", "warmup_epochs", "clip_grad", "kd_ratio")
     share("supernet", settings, "momentum", "smoothing", "dropout", "drop_path", "ema", "final_lr")
     number("supernet", settings, "0 to 1", lambda value: 0 <= value <= 1, "teacher_weight")

@@ -3,6 +3,17 @@
 from nas_kd.data.augment import AutoAugment, crop_flip
 from nas_kd.data.dataset import Augment, Batch, Data, Split
 from nas_kd.data.load import load_data
-from nas_kd.data.views import ViewTable
+from nas_kd.data.views import AllViews, Views, ViewTable
 
-__all__ = ["Augment", "AutoAugment", "Batch", "Data", "Split", "ViewTable", "crop_flip", "load_data"]
+__all__ = [
+    "AllViews",
+    "Augment",
+    "AutoAugment",
+    "Batch",
+    "Data",
+    "Split",
+    "ViewTable",
+    "Views",
+    "crop_flip",
+    "load_data",
+]

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas_kd.checks import check_views
 from nas_kd.data.augment import Affine, AutoAugment
 from nas_kd.data.dataset import Augment, Data, Split
 from nas_kd.data.open_source import open_source
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
 from nas_kd.data.source import Source
 from nas_kd.data.split import HIGH, LOW, cut, draw
-from nas_kd.data.views import ViewTable
+from nas_kd.data.views import AllViews, Views, ViewTable
 from nas_kd.errors import SettingError
 
 TEST_SHARE = 0.2
@@ -35,7 +36,7 @@ def load_data(
     seed: int = 0,
     resolution: int | None = None,
     subset: int | None = None,
-    views: int | None = 8,
+    views: int | str | None = 8,
     pad: int | None = None,
     flip: bool | None = None,
     augment: str | None = None,
@@ -61,8 +62,8 @@ def load_data(
         seed: of the splits and of the views.
         resolution: pixels a side; None takes the images' own when they agree.
         subset: use only so many training images, divided over the classes.
-        views: crop-and-flip views an image, which a teacher's answers can be cached for; 0 or None draws
-            fresh ones in every epoch.
+        views: crop-and-flip views an image, which a teacher's answers can be cached for; ``"all"`` takes
+            every one that pad and flip allow; 0 or None draws fresh ones in every epoch, without a cache.
         pad: pixels of padding before the crop; None is an eighth of the resolution.
         flip: mirror at random; None does, except for digits.
         augment: a policy of timm such as ``rand-m9-mstd0.5``, image by image, before a fresh crop and flip;
@@ -101,7 +102,7 @@ def load_data(
     if pad > size:
         raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "leave it out")
     auto = AutoAugment(augment, mean, size) if augment else None
-    table = ViewTable(len(rows["train"]), pad, flip, views, seed) if views and auto is None else None
+    table = _views(views, len(rows["train"]), pad, flip, seed) if auto is None else None
 
     def split(name: str, source: Source, at: NDArray[np.int64], place: Tensor, store: Pixels) -> Split:
         labels, names = torch.from_numpy(source.labels[at]), [source.names[i] for i in at]
@@ -126,9 +127,15 @@ def load_data(
     )
 
 
+def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> Views | None:
+    if isinstance(views, str):
+        return AllViews(n, pad, flip, seed)
+    return ViewTable(n, pad, flip, views, seed) if views else None
+
+
 def _check_settings(
     rate: Amount, select: Amount, resolution: int | None, subset: int | None, pad: int | None,
-    memory_gib: float, views: int | None,
+    memory_gib: float, views: int | str | None,
 ) -> None:  # fmt: skip
     legal = "a share 0 <= share < 1, or a count as an integer of at least 0"
     for name, amount in (("data.rate", rate), ("data.select", select)):
@@ -141,10 +148,10 @@ def _check_settings(
         )
     for name, value, least in (
         ("data.resolution", resolution, 1), ("data.subset", subset, 1), ("data.pad", pad, 0),
-        ("data.views", views, 0),
     ):  # fmt: skip
         if value is not None and (isinstance(value, bool) or value < least):
             raise SettingError(name, value, f"an integer of at least {least}, or null", "leave it out")
+    check_views(views)
     if not memory_gib >= 0:
         raise SettingError("data.memory_gib", memory_gib, "a number of at least 0", "use 4")
 

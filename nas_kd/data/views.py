@@ -1,12 +1,101 @@
-"""The finite set of crop-and-flip views that a teacher is asked about, once."""
+"""The finite sets of crop-and-flip views that a teacher is asked about, once."""
 
 from __future__ import annotations
+
+import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.runtime import seed_for
+
+
+class Views(Protocol):
+    """Numbered views of every image, and which of them each epoch shows."""
+
+    pad: int
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal views of equally many images."""
+
+    @property
+    def setting(self) -> int | str:
+        """The setting data.views that gives them."""
+
+    def __len__(self) -> int:
+        """Return how many views an image has."""
+
+    def at(self, index: Tensor, epoch: int) -> Tensor:
+        """Return the view number of each image ``index`` (B,) in an epoch, (B,) int64."""
+
+    def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return top, left and mirrored of views, (B,) each; see `ViewTable.params`."""
+
+
+class AllViews:
+    """Every crop and flip that a padding allows: pad 4 and flip make 162.
+
+    The number of a view is its code (`decode_view`), so a view says by itself what it shows. In epoch e image
+    n is shown in its view ``deck[(start_n + step_n e) mod V]`` with step_n coprime to V: every epoch shows all
+    images in independent, evenly drawn views, as fresh crops would, and V epochs show every view of an image
+    once. Nothing here depends on a run's seed, so all trainings of E epochs need the same E answers an image.
+
+    Args:
+        n: number of images.
+        pad: zero pixels added on each side before the crop.
+        flip: whether views may be mirrored left to right.
+        seed: the seed of the order.
+    """
+
+    def __init__(self, n: int, pad: int, flip: bool, seed: int = 0) -> None:
+        self.n, self.pad, self.flip, self.seed = n, pad, bool(flip), seed
+        self._count = count_views(pad, flip)
+        generator = torch.Generator().manual_seed(seed_for(seed, "all views"))
+        # a walk through a shuffled deck: without it neighbouring epochs would show neighbouring crops
+        self._deck = torch.randperm(self._count, generator=generator)
+        steps = torch.tensor([s for s in range(1, self._count + 1) if math.gcd(s, self._count) == 1])
+        self._start = torch.randint(self._count, (n,), generator=generator)
+        self._step = steps[torch.randint(len(steps), (n,), generator=generator)]
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal views of equally many images; their order is not in it."""
+        return f"n={self.n} pad={self.pad} flip={self.flip} all"
+
+    @property
+    def setting(self) -> str:
+        """The setting that gives it."""
+        return "all"
+
+    def at(self, index: Tensor, epoch: int) -> Tensor:
+        """Tell which view each image is shown in.
+
+        Args:
+            index: (B,) image numbers.
+            epoch: the epoch, from 0.
+
+        Returns:
+            (B,) view numbers in 0 .. V-1.
+        """
+        return self._deck[(self._start[index] + self._step[index] * epoch) % self._count]
+
+    def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tell what a view does to an image.
+
+        Args:
+            index: (B,) image numbers.
+            view: (B,) view numbers, or one for all.
+
+        Returns:
+            Top, left and mirrored; see `ViewTable.params`.
+        """
+        return decode_view(torch.as_tensor(view).expand_as(index), self.pad)
 
 
 class ViewTable:
@@ -27,11 +116,11 @@ class ViewTable:
     """
 
     def __init__(self, n: int, pad: int, flip: bool, k: int = 8, seed: int = 0) -> None:
-        possible = (2 * pad + 1) ** 2 * (1 + flip)
+        possible = count_views(pad, flip)
         if not 1 <= k <= possible:
             raise SettingError(
                 "data.views", k,
-                f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow (0: fresh crops)",
+                f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow, or all (0: fresh crops)",
                 f"set data.views={min(max(k, 1), possible)}, or a larger data.pad",
             )  # fmt: skip
         self.n, self.pad, self.flip, self.k, self.seed = n, pad, bool(flip), k, seed
@@ -40,6 +129,11 @@ class ViewTable:
         self._order = torch.rand(n, k, generator=generator).argsort(dim=1).to(torch.int16)  # (n, k)
 
     def __len__(self) -> int:
+        return self.k
+
+    @property
+    def setting(self) -> int:
+        """The setting that gives it."""
         return self.k
 
     @property
@@ -72,6 +166,19 @@ class ViewTable:
         """
         codes = self._codes[index, view].long()
         return decode_view(codes, self.pad)
+
+
+def count_views(pad: int, flip: bool) -> int:
+    """Count the different crops and flips of an image.
+
+    Args:
+        pad: zero pixels added on each side before the crop.
+        flip: whether views may be mirrored left to right.
+
+    Returns:
+        (2 pad + 1)^2, twice that with flip.
+    """
+    return (2 * pad + 1) ** 2 * (1 + bool(flip))
 
 
 def decode_view(codes: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import math
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,34 +12,40 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json, atomic_write, on_disk, read_json
+from nas_kd.files import atomic_json, atomic_write, read_json
+from nas_kd.teacher.answers import AnswerFile, cache_key, data_key, folder_of, prepare, undamaged
+from nas_kd.teacher.ask import ask, ask_split, ask_views, compare
 from nas_kd.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
-    from nas_kd.data import Batch, Data
+    from nas_kd.data import Batch, Data, Views
     from nas_kd.progress import Progress
 
 HELD_OUT = ("rate", "select", "test")
-FACTS = ("key", "images", "views", "classes", "filled")
-PROBE = 64  # images recomputed when a finished cache is opened
+FACTS = ("key", "images", "views", "classes", "complete")
+PROBE = 64  # images recomputed at every start
+STEP = 128  # images between two reports of progress, a multiple of every chunk
 
 
 class ViewCache:
     """Stored teacher logits, fp16 for the views of the training images and fp32 for the held-out splits.
 
     Made by `open`, or by `load` in a process that has no teacher. A folder holds one sub-folder for each
-    teacher, data set and table of views, so that a changed one never meets old values.
+    teacher, data set and set of views, which any number of runs and processes use at once. What is not there
+    yet is computed when it is first asked for, or ahead by `fill`; what is used is always the stored value.
 
     Args:
         folder: the sub-folder with cache.json.
+        source: the teacher and the data that missing answers are computed from.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: tuple[Teacher, Data] | None = None) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = read_json(folder / "cache.json", FACTS)
-        self._views = self._map("r") if self.facts["views"] else None
+        writable = source is not None and not self.facts["complete"]
+        self._file = AnswerFile(folder, writable) if self.facts["views"] else None
         self._splits: dict[str, Tensor] = {}
-        self._source: tuple[Teacher, Data, int] | None = None
+        self._source = source
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return ViewCache.load, (self.folder,)  # a worker maps the file; pickling would copy all of it
@@ -62,7 +62,7 @@ class ViewCache:
 
     @classmethod
     def load(cls, folder: str | Path) -> ViewCache:
-        """Open a finished cache without its teacher, as worker processes do.
+        """Open a cache without its teacher, as worker processes do; it then serves what is stored.
 
         Args:
             folder: ``cache.folder`` of the process that filled it.
@@ -71,18 +71,14 @@ class ViewCache:
             The cache.
 
         Raises:
-            SettingError: the folder holds no finished cache.
+            SettingError: the folder holds no cache.
         """
         path = Path(folder)
         if not (path / "cache.json").is_file():
             raise SettingError(
                 "teacher cache", str(path), "a folder with cache.json", "give ViewCache.folder"
             )
-        cache = cls(path)
-        if cache.facts["filled"] < cache.facts["views"]:
-            legal = f"a finished cache ({cache.facts['filled']} of {cache.facts['views']} views are filled)"
-            raise SettingError("teacher cache", str(path), legal, "fill it by ViewCache.open")
-        return cache
+        return cls(path)
 
     @classmethod
     def open(
@@ -91,72 +87,148 @@ class ViewCache:
         teacher: Teacher,
         data: Data,
         *,
-        batch_size: int = 256,
+        epochs: int | None = None,
         progress: Progress | None = None,
     ) -> ViewCache:
-        """Open a cache and compute what is not there yet, view by view.
+        """Open a cache, compare it with the teacher, and compute what so many epochs will ask for.
 
-        The logits of the training views and of the splits `rate` and `select` are there afterwards; those of
-        `test` are computed when they are first asked for. A data set without a table of views gets a cache
-        of the splits only.
+        The logits of the splits `rate` and `select` are there afterwards; those of `test` are computed when
+        they are first asked for. A data set without views gets a cache of the splits only.
 
         Args:
-            folder: where the caches of a run lie.
+            folder: where caches lie, of one run or of several.
             teacher: the teacher, bound to the data.
             data: the data set.
-            batch_size: images a forward pass.
+            epochs: epochs whose views are computed now; 0: each when it is first asked for; None: all views.
             progress: a started progress of `todo` images, advanced by every batch.
 
         Returns:
             The cache.
 
         Raises:
-            SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or a
-                finished cache is not what this teacher computes.
+            SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the
+                cache is not what this teacher computes.
         """
-        path = _prepare(Path(folder), teacher, data)
-        cache = cls(path)
-        cache._source = (teacher, data, batch_size)
-        finished = cache.facts["filled"] == cache.facts["views"]
-        cache._fill(progress)
+        cache = cls(prepare(folder, teacher, data), (teacher, data))
+        cache._probe()
+        cache.fill(epochs, progress)
         for name in ("rate", "select"):
             cache._fill_split(name, progress)
-        if finished:
-            cache._check()
         return cache
 
     @staticmethod
-    def todo(folder: str | Path, teacher: Teacher, data: Data) -> int:
+    def todo(folder: str | Path, teacher: Teacher, data: Data, epochs: int | None = None) -> int:
         """Count the images that `open` would have to compute, for a progress bar.
 
         Args:
             folder: as in `open`.
             teacher: as in `open`.
             data: as in `open`.
+            epochs: as in `open`.
 
         Returns:
             Number of teacher forwards, in images.
         """
-        key = _key(teacher, data)
-        path = Path(folder) / _short(key)
-        views = 0 if data.train.views is None else len(data.train.views)
-        filled = read_json(path / "cache.json", FACTS)["filled"] if (path / "cache.json").is_file() else 0
+        path, views = folder_of(folder, cache_key(teacher, data)), data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
-        return (views - filled) * len(data.train) + sum(len(split) for split in splits)
+        held = sum(len(split) for split in splits)
+        if views is None:
+            return held
+        if not (path / "cache.json").is_file():
+            return held + _count(views, epochs) * len(data.train)
+        return held + ViewCache(path).missing(views, epochs)
 
-    def logits(self, batch: Batch) -> Tensor | None:
-        """Read the teacher's logits of a training batch.
+    def bind(self, data: Data, epochs: int = 0) -> ViewCache:
+        """Check that the stored answers are about this data set.
 
         Args:
-            batch: images with their numbers and views.
+            data: the data of a training.
+            epochs: epochs of the training, whose answers must be there when there is no teacher to ask.
+
+        Returns:
+            The cache itself.
+
+        Raises:
+            SettingError: it was made from another data set, normalisation or set of views, or lacks answers.
+        """
+        mine, views = data_key(data), data.train.views
+        other = [name for name, value in mine.items() if self.facts["key"][name] != value]
+        if views is None and self.teacher is not None:
+            other = [name for name in other if name != "views"]  # then the teacher answers live
+        if other:
+            legal = f"answers about these images; it was made with another {' and another '.join(other)}"
+            mend = "open one for them: ViewCache.open(folder, teacher, data)"
+            raise SettingError("teacher cache", str(self.folder), legal, mend)
+        if views is not None and self._source is None and (lacking := self.missing(views, epochs)):
+            legal = f"a cache with the answers of {epochs} epochs ({lacking:,} are not there)"
+            raise SettingError("teacher cache", str(self.folder), legal, _FILL)
+        return self
+
+    def missing(self, views: Views, epochs: int | None = None) -> int:
+        """Count the answers that a training of so many epochs needs and that are not there.
+
+        Args:
+            views: the views of the training split.
+            epochs: epochs; None is all views.
+
+        Returns:
+            Number of teacher forwards, in images.
+        """
+        return sum(len(index) for index, _ in self._gaps(views, epochs))
+
+    def fill(self, epochs: int | None = None, progress: Progress | None = None) -> None:
+        """Compute the answers that a training of so many epochs needs, ahead of it.
+
+        Args:
+            epochs: epochs; None is all views.
+            progress: a started progress, advanced by every batch.
+
+        Raises:
+            SettingError: there is no teacher to ask, its logits are no finite numbers, or the disk is full.
+        """
+        if self._file is None or self.facts["complete"]:
+            return
+        if self._source is None:
+            raise SettingError("teacher cache", str(self.folder), "a cache opened with its teacher", _FILL)
+        views = self._source[1].train.views
+        assert views is not None
+        for index, view in self._gaps(views, epochs):
+            for some, shown in zip(index.split(STEP), view.split(STEP), strict=True):
+                self._store(some, shown)
+                if progress is not None:
+                    progress.advance(len(some))
+        if _count(views, epochs) == len(views):
+            self._file.flush()  # before cache.json says so
+            self.facts["complete"] = True
+            atomic_json(self.folder / "cache.json", self.facts)
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Give the teacher's logits of a training batch; what is not stored yet is computed and stored.
+
+        Args:
+            batch: images with their numbers and views, which lie on the CPU: nothing waits for a device.
 
         Returns:
             (B, C) float32 on the device of the images; None when a view is -1, which no cache can serve.
+
+        Raises:
+            SettingError: answers are missing and there is no teacher to ask.
         """
-        if self._views is None or bool((batch.view < 0).any()):
+        if self._file is None or bool((batch.view < 0).any()):
             return None
-        stored = self._views[batch.index.cpu().numpy(), batch.view.cpu().numpy()]  # (B, C) fp16
-        return torch.from_numpy(stored.astype(np.float32)).to(batch.x.device)
+        rows, missing = self._file.read(batch.index.numpy(), batch.view.numpy())
+        if missing.any():
+            if self._source is None:
+                legal = "a cache with the answers of all epochs of this training"
+                raise SettingError("teacher cache", str(self.folder), legal, _FILL)
+            which = torch.from_numpy(missing)
+            # the images are fetched anew: whatever was done to those of the batch must not be stored
+            self._store(batch.index[which], batch.view[which])
+            rows, _ = self._file.read(batch.index.numpy(), batch.view.numpy())
+        found, device = torch.from_numpy(rows), batch.x.device
+        if device.type == "cuda":
+            found = found.pin_memory()  # from other memory the copy would wait for the device
+        return found.to(device, non_blocking=True).float()
 
     def split_logits(self, name: str) -> Tensor:
         """Read the teacher's logits of a held-out split.
@@ -176,30 +248,27 @@ class ViewCache:
             path = self.folder / f"{name}.npy"
             if not path.is_file():
                 self._fill_split(name, None)
-            with _undamaged(path):
+            with undamaged(path):
                 self._splits[name] = torch.from_numpy(np.load(path))
         return self._splits[name]
 
-    def _map(self, mode: Any) -> np.memmap[Any, np.dtype[np.float16]]:
-        path = self.folder / "views.npy"
-        with _undamaged(path):
-            return np.lib.format.open_memmap(path, mode=mode)
-
-    def _fill(self, progress: Progress | None) -> None:
-        if self.facts["filled"] == self.facts["views"]:
+    def _gaps(self, views: Views, epochs: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield image and view numbers, (M,) each, of what every epoch lacks."""
+        if self._file is None or self.facts["complete"]:
             return
+        index = torch.arange(self.facts["images"])
+        for epoch in range(_count(views, epochs)):
+            view = views.at(index, epoch)
+            _, missing = self._file.read(index.numpy(), view.numpy())
+            if missing.any():
+                which = torch.from_numpy(missing)
+                yield index[which], view[which]
+
+    def _store(self, index: Tensor, view: Tensor) -> None:
+        assert self._file is not None
         assert self._source is not None
-        teacher, data, batch_size = self._source
-        views = self._map("r+")
-        for view in range(self.facts["filled"], self.facts["views"]):
-            for batch in data.train.view_batches(batch_size, view):
-                views[batch.index.cpu().numpy(), view] = self._ask(teacher, batch, np.float16)
-                if progress is not None:
-                    progress.advance(len(batch.x))
-            with on_disk(self.folder):
-                views.flush()  # before cache.json says so: a kill in between only repeats this view
-            self.facts["filled"] = view + 1
-            atomic_json(self.folder / "cache.json", self.facts)
+        rows = ask_views(*self._source, index, view, np.float16)
+        self._file.write(index.numpy(), view.numpy(), rows)
 
     def _fill_split(self, name: str, progress: Progress | None) -> None:
         path = self.folder / f"{name}.npy"
@@ -208,100 +277,36 @@ class ViewCache:
         if self._source is None:
             mend = f"call split_logits({name!r}) once where the teacher is"
             raise SettingError("split", name, "a split whose logits are stored", mend)
-        teacher, data, batch_size = self._source
-        rows = []
-        for batch in getattr(data, name).clean(batch_size):
-            rows.append(self._ask(teacher, batch, np.float32))
-            if progress is not None:
-                progress.advance(len(batch.x))
-        empty = np.zeros((0, self.facts["classes"]), np.float32)
+        teacher, data = self._source
         buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(rows) if rows else empty)
+        np.save(buffer, ask_split(teacher, getattr(data, name), progress))
         atomic_write(path, buffer.getbuffer())
 
-    def _ask(self, teacher: Teacher, batch: Batch, dtype: type[np.floating[Any]]) -> np.ndarray[Any, Any]:
-        logits = teacher(batch.x).float().cpu()
-        largest = float(logits.abs().max())
-        limit = float(np.finfo(dtype).max)
-        if not math.isfinite(largest) or largest > limit:
-            legal = f"a network whose logits are finite and at most {limit:g} (found {largest:g})"
-            mend = "check the teacher's checkpoint and its normalisation (teacher.mean, teacher.std)"
-            raise SettingError("teacher.model", teacher.name, legal, mend)
-        return logits.numpy().astype(dtype)
-
-    def _check(self) -> None:
-        """Recompute one batch: weights in a changed network, or a damaged file, must not go unseen."""
+    def _probe(self) -> None:
+        """Recompute a few stored answers: weights in a changed network, or a damaged file, must not go unseen."""
         assert self._source is not None
-        teacher, data, batch_size = self._source
-        size = min(batch_size, PROBE)
-        if self._views is not None:
-            batch = next(iter(data.train.view_batches(size, self.facts["views"] - 1)))
-            stored = self.logits(batch)
-        else:
-            batch = next(iter(data.rate.clean(size)))
-            stored = self.split_logits("rate")[: len(batch.x)].to(batch.x.device)
-        assert stored is not None
-        live = teacher(batch.x).float()
-        # fp16 keeps 11 bits; the rest is the difference between batch sizes, threads and devices
-        allowed = live.abs() * 2.0**-10 + live.abs().max() * 1e-3
-        if bool(((live - stored).abs() > allowed).any()):
-            legal = f"what the teacher {teacher.name} computes now"
-            mend = f"delete {self.folder}: it is then computed again"
-            raise SettingError("teacher cache", str(self.folder), legal, mend)
+        teacher, data = self._source
+        path = self.folder / "rate.npy"
+        if path.is_file():
+            batch = next(iter(data.rate.clean(PROBE)))
+            compare(path, self.split_logits("rate")[: len(batch.x)], ask(teacher, batch.x, np.float32))
+        if self._file is None:
+            return
+        index = torch.linspace(0, self.facts["images"] - 1, PROBE).round().long().unique()
+        stored = torch.from_numpy(self._file.stored(index.numpy()))  # (P, V)
+        # of every image one of its stored views, at random
+        draws = torch.rand(stored.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~stored, -1.0)
+        best, view = draws.max(dim=1)
+        index, view = index[best >= 0], view[best >= 0]
+        if len(index):
+            rows, _ = self._file.read(index.numpy(), view.numpy())
+            live = ask_views(teacher, data, index, view, np.float32)
+            compare(self._file.path, torch.from_numpy(rows.astype(np.float32)), live)
 
 
-@contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
-    """Turn what numpy says of a damaged or missing file into an error that says what to do."""
-    try:
-        yield
-    except (ValueError, EOFError, FileNotFoundError) as error:
-        mend = f"delete {path.parent}: it is then computed again"
-        raise SettingError("teacher cache", str(path), "the array that nas_kd wrote, undamaged", mend) from error
+_FILL = "fill it where the teacher is: cache.fill(epochs=...)"
 
 
-def _key(teacher: Teacher, data: Data) -> dict[str, Any]:
-    """Collect what decides the stored values."""
-    views = data.train.views
-    members = {name: _digest(getattr(data, name).names) for name in ("train", *HELD_OUT)}
-    return {
-        "teacher": teacher.fingerprint,
-        "data": data.fingerprint,
-        "members": members,
-        "resolution": data.resolution,
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "views": None if views is None else views.key,
-    }
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
-
-
-def _short(key: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _prepare(root: Path, teacher: Teacher, data: Data) -> Path:
-    """Make the folder of a cache with room for all views, once."""
-    key = _key(teacher, data)
-    folder = root / _short(key)
-    if (folder / "cache.json").is_file():
-        return folder
-    views = 0 if data.train.views is None else len(data.train.views)
-    shape = (len(data.train), views, data.num_classes)
-    with on_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        need, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
-        if need > free:
-            legal = f"a disk with {need / 2**30:.1f} GiB free for {views} views ({free / 2**30:.1f} GiB are)"
-            raise SettingError("teacher cache", str(folder), legal, "free space, or set fewer data.views")
-        if views:
-            np.lib.format.open_memmap(folder / "views.npy", mode="w+", dtype=np.float16, shape=shape).flush()
-            if hasattr(os, "posix_fallocate"):  # a disk that fills up later would kill a writer of the map
-                with open(folder / "views.npy", "r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    facts = {"key": key, "images": shape[0], "views": views, "classes": shape[2], "filled": 0}
-    atomic_json(folder / "cache.json", facts)
-    return folder
+def _count(views: Views, epochs: int | None) -> int:
+    """Count the epochs that show different views: after them every image begins again."""
+    return len(views) if epochs is None else min(epochs, len(views))

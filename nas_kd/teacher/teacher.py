@@ -94,6 +94,11 @@ class Teacher:
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self._module.parameters(), torch.zeros(())).device
+
     def train(self, mode: bool = True) -> Teacher:
         """Do nothing: a teacher stays in eval mode."""
         return self
@@ -137,7 +142,7 @@ class Teacher:
         return self._reader.read(x)
 
     def _normalised(self, x: Tensor) -> Tensor:
-        x = x.to(next(self._module.parameters()).device)  # data may live elsewhere than the teacher
+        x = x.to(self.device)  # data may live elsewhere than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 
     def bind(self, data: Data) -> Teacher:
@@ -168,7 +173,7 @@ class Teacher:
                 torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
                 for values in (*theirs, self.mean, self.std)
             )
-            at = next(self._module.parameters(), torch.zeros(())).device
+            at = self.device
             self._affine = (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
         return self
 
@@ -203,8 +208,7 @@ class Teacher:
         """Give the layers to choose from, those that may be named, and the probe of a foreign network."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        device = next(self._module.parameters(), torch.zeros(())).device
-        images = torch.zeros(2, self.in_chans, resolution, resolution, device=device)
+        images = torch.zeros(2, self.in_chans, resolution, resolution, device=self.device)
         try:
             with FlopCounterMode(display=False) as counter:
                 logits = self._module(images[:1])

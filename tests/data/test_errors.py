@@ -36,7 +36,9 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"rate": 5}, ["data.rate=5", "10 (one a class)"]),
         ({"rate": 700, "select": 745}, ["data.rate + data.select"]),
         ({"resolution": 0}, ["data.resolution=0", "at least 1"]),
-        ({"views": -1}, ["data.views=-1"]),
+        ({"views": -1}, ["data.views=-1", "all, or an integer"]),
+        ({"views": "al"}, ["data.views='al'", "all, or an integer"]),
+        ({"views": True}, ["data.views=True"]),
         ({"views": 10}, ["data.views=10", "1 .. 9"]),
         ({"pad": -1}, ["data.pad=-1"]),
         ({"pad": 9}, ["data.pad=9", "0 .. 8"]),
@@ -136,7 +138,7 @@ def test_batch_size_and_limit() -> None:
         next(data.train.batches(0, epoch=0, seed=0))
     with pytest.raises(SettingError, match="limit=0"):
         next(data.train.clean(8, limit=0))
-    with pytest.raises(SettingError, match="view=8"):
-        next(data.train.view_batches(8, 8))
+    with pytest.raises(SettingError, match=r"view.*0 \.\. 8.*0 \.\. 7"):
+        data.train.shown(torch.arange(3), torch.tensor([0, 7, 8]))
     with pytest.raises(SettingError, match="no views"):
-        next(data.test.view_batches(8, 0))
+        data.test.shown(torch.arange(3), torch.zeros(3).long())

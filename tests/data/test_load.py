@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas_kd.data import Data, Split, ViewTable, load_data
+from nas_kd.data import AllViews, Data, Split, ViewTable, load_data
 
 Make = Callable[..., Path]
 
@@ -156,15 +156,32 @@ def test_batches_cover_the_split_and_repeat() -> None:
 def test_views_do_not_depend_on_the_run_and_fill_the_cache() -> None:
     train = load_data("digits").train
     assert isinstance(train.views, ViewTable)
-    cache = torch.stack(
-        [torch.cat([b.x for b in train.view_batches(200, v)]) for v in range(8)]
-    )  # (K, N, ...)
+    everyone = torch.arange(len(train))
+    cache = torch.stack([train.shown(everyone, torch.full_like(everyone, v)).x for v in range(8)])  # (K, N, ...)
     for epoch, seed in ((0, 0), (0, 9), (13, 0)):
         for batch in train.batches(128, epoch=epoch, seed=seed):
             assert torch.equal(batch.x, cache[batch.view, batch.index])
             assert torch.equal(batch.view, train.views.at(batch.index, epoch))
-    in_order = next(train.view_batches(200, 2))
-    assert in_order.index.tolist() == list(range(200)) and (in_order.view == 2).all()
+
+
+def test_all_views_are_the_crops_that_their_numbers_name() -> None:
+    data = load_data("digits", views="all", flip=True)
+    train, black = data.train, -data.mean[0] / data.std[0]
+    assert isinstance(train.views, AllViews) and len(train.views) == 18
+    pixels = {}
+    clean = next(train.clean(5000)).x  # (N, C, H, W)
+    padded = torch.nn.functional.pad(clean, (1, 1, 1, 1), value=black)
+    for code in range(18):
+        corner = code % 9
+        crop = padded[:, :, corner // 3 :, corner % 3 :][:, :, :8, :8]
+        pixels[code] = crop.flip(3) if code >= 9 else crop
+    for epoch, seed in ((0, 0), (25, 9)):
+        for batch in train.batches(128, epoch=epoch, seed=seed):
+            expected = torch.stack(
+                [pixels[v][n] for v, n in zip(batch.view.tolist(), batch.index.tolist(), strict=True)]
+            )
+            torch.testing.assert_close(batch.x, expected, rtol=0, atol=1e-5)
+            assert torch.equal(batch.view, train.views.at(batch.index, epoch))
 
 
 @pytest.mark.parametrize("views", [0, None])

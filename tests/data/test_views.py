@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_kd.data import AutoAugment, ViewTable, crop_flip, load_data
+from nas_kd.data import AllViews, AutoAugment, ViewTable, crop_flip, load_data
 from nas_kd.data.augment import Affine
 from nas_kd.errors import SettingError
 
@@ -57,6 +57,35 @@ def test_a_longer_table_begins_with_the_shorter() -> None:
             assert torch.equal(a, b)
     assert not torch.equal(short.params(index, 0)[0], other.params(index, 0)[0])
     assert short.key != long.key and len(long) == 20
+
+
+@pytest.mark.parametrize(("pad", "flip", "count"), [(4, True, 162), (4, False, 81), (0, True, 2), (0, False, 1)])
+def test_all_views_are_all_and_each_comes_once_in_their_number_of_epochs(pad: int, flip: bool, count: int) -> None:
+    views, index = AllViews(40, pad, flip), torch.arange(40)
+    assert len(views) == count and views.setting == "all"
+    seen = torch.stack([views.at(index, epoch) for epoch in range(count)])
+    assert torch.equal(seen.sort(dim=0).values, torch.arange(count)[:, None].expand(count, 40))
+    assert torch.equal(views.at(index, count + 3), views.at(index, 3))
+    shown = torch.stack([joint(*views.params(index, v)) for v in range(count)])
+    assert len(set(shown[:, 0].tolist())) == count and bool((shown == shown[:, :1]).all())
+    one = torch.tensor([7])
+    assert torch.equal(views.at(one, 5 % count), seen[5 % count, 7:8])
+    assert torch.equal(torch.stack(views.params(one, seen[0, 7:8])), torch.stack(views.params(one, int(seen[0, 7]))))
+
+
+def test_all_views_come_evenly_and_without_memory() -> None:
+    views, index = AllViews(16_200, 4, True), torch.arange(16_200)
+    first, second = views.at(index, 11), views.at(index, 12)
+    for epoch in (first, second):
+        counts = torch.bincount(epoch, minlength=162).double()
+        assert float(((counts - 100) ** 2 / 100).sum()) < 233.5  # chi-square, 161 degrees, p = 1e-4
+    # from one epoch to the next a crop moves as two random ones of 0 .. 8 differ: by 80 / 27 on average
+    moved = [(a - b).abs().double().mean() for a, b in zip(views.params(index, first), views.params(index, second),
+                                                           strict=True) if a.dtype == torch.int64]  # fmt: skip
+    assert all(abs(float(mean) - 80 / 27) < 0.3 for mean in moved)
+    mirrored = views.params(index, first)[2] == views.params(index, second)[2]
+    assert abs(float(mirrored.double().mean()) - 80 / 161) < 0.05
+    assert not torch.equal(AllViews(50, 4, True, 1).at(index[:50], 0), AllViews(50, 4, True, 2).at(index[:50], 0))
 
 
 @pytest.mark.parametrize("k", [10, -1])
@@ -112,7 +141,7 @@ def test_auto_augment_in_a_data_set() -> None:
     again = next(data.train.batches(32, epoch=0, seed=0))
     assert torch.equal(batch.x, again.x) and (batch.view == -1).all() and batch.x.shape == (32, 1, 8, 8)
     with pytest.raises(SettingError, match="view"):
-        next(data.train.view_batches(32, 0))
+        data.train.shown(torch.arange(3), torch.zeros(3).long())
 
 
 @pytest.mark.parametrize("policy", ["randd", "rand-q7", "augmix-x1", "nonsense"])

@@ -1,8 +1,12 @@
-"""Stored teacher outputs against live ones; resuming, stale caches and damage."""
+"""Stored teacher outputs against live ones; lazily, ahead, by several processes; stale caches and damage."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from nas_kd.errors import SettingError
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
 
 
-def make_data(views: int | None = 3, augment: str | None = None, seed: int = 0) -> Data:
+def make_data(views: int | str | None = 3, augment: str | None = None, seed: int = 0) -> Data:
     generator = torch.Generator().manual_seed(1)
     x = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=generator)
     y = torch.arange(60) % 3
@@ -63,7 +67,7 @@ class Units:
 
 
 def test_cached_logits_are_the_teachers(tmp_path: Path, data: Data, teacher: Teacher) -> None:
-    cache = ViewCache.open(tmp_path, teacher, data, batch_size=16)
+    cache = ViewCache.open(tmp_path, teacher, data)
     for epoch in range(4):
         for batch in data.train.batches(8, epoch=epoch, seed=epoch + 5, drop_last=False):
             stored, live = cache.logits(batch), teacher(batch.x)
@@ -78,43 +82,119 @@ def test_cached_logits_are_the_teachers(tmp_path: Path, data: Data, teacher: Tea
     assert cache.teacher is teacher and cache.fingerprint == teacher.fingerprint
 
 
-def test_a_filled_cache_asks_the_teacher_only_for_its_check(
-    tmp_path: Path, data: Data, teacher: Teacher
-) -> None:
+@pytest.mark.parametrize("views", [3, "all"])
+def test_filled_lazily_and_ahead_are_the_same_bits(tmp_path: Path, teacher: Teacher, views: int | str) -> None:
+    data, epochs = make_data(views), 3
+    assert data.train.views is not None
+    ahead = ViewCache.open(tmp_path / "ahead", teacher, data, epochs=epochs)
+    lazy = ViewCache.open(tmp_path / "lazy", teacher, data, epochs=0)
+    assert lazy.missing(data.train.views, epochs) == epochs * len(data.train)
+    for size, seed in ((7, 0), (31, 1)):  # whatever the batches, and which of them came first
+        for epoch in reversed(range(epochs)):
+            for batch in data.train.batches(size, epoch=epoch, seed=seed, drop_last=False):
+                found, expected = lazy.logits(batch), ahead.logits(batch)
+                assert found is not None and expected is not None and torch.equal(found, expected)
+                torch.testing.assert_close(found, teacher(batch.x), rtol=2**-10, atol=1e-5)
+    assert lazy.missing(data.train.views, epochs) == 0 and lazy.folder.name == ahead.folder.name
+    assert (lazy.folder / "views.npy").read_bytes() == (ahead.folder / "views.npy").read_bytes()
+
+
+def test_only_what_is_missing_is_asked(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     counting, units = Counting(teacher), Units()
     todo = ViewCache.todo(tmp_path, counting, data)  # type: ignore[arg-type]
     assert todo == 3 * len(data.train) + len(data.rate) + len(data.select)
-    ViewCache.open(tmp_path, counting, data, batch_size=16, progress=units)  # type: ignore[arg-type]
-    assert counting.seen == units.done == todo
+    assert ViewCache.todo(tmp_path, teacher, data, epochs=2) == todo - len(data.train)
+    ViewCache.open(tmp_path, counting, data, progress=units)  # type: ignore[arg-type]
+    assert units.done == todo and counting.seen < todo + 3 * 32  # whole chunks
     assert ViewCache.todo(tmp_path, teacher, data) == 0
     again = Counting(teacher)
-    cache = ViewCache.open(tmp_path, again, data, batch_size=16)  # type: ignore[arg-type]
-    assert again.seen == 16
+    cache = ViewCache.open(tmp_path, again, data)  # type: ignore[arg-type]
+    probed = again.seen
+    assert 0 < probed <= 64 + len(data.rate)
     for batch in data.train.batches(8, epoch=0, seed=0):
         cache.logits(batch)
-    assert again.seen == 16
+    assert again.seen == probed
+
+
+def test_all_views_of_another_training_cost_nothing(tmp_path: Path, teacher: Teacher) -> None:
+    data = make_data("all")
+    first = ViewCache.open(tmp_path, teacher, data, epochs=0)
+    for epoch in range(2):
+        for batch in data.train.batches(8, epoch=epoch, seed=0, drop_last=False):
+            first.logits(batch)
+    counting = Counting(teacher)
+    second = ViewCache.open(tmp_path, counting, data, epochs=2)  # type: ignore[arg-type]
+    probed = counting.seen
+    for epoch in range(2):
+        for batch in data.train.batches(16, epoch=epoch, seed=1):
+            second.logits(batch)
+    assert counting.seen == probed
+    second.logits(next(data.train.batches(16, epoch=2, seed=1)))
+    assert counting.seen == probed + 32
+
+
+def test_batches_that_were_changed_do_not_spoil_it(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=0)
+    batch = next(data.train.batches(8, epoch=0, seed=0))
+    found = cache.logits(batch._replace(x=torch.zeros_like(batch.x)))
+    assert found is not None
+    torch.testing.assert_close(found, teacher(batch.x), rtol=2**-10, atol=1e-5)
+
+
+def test_precision_of_the_training_is_not_the_teachers(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    batch = next(data.train.batches(8, epoch=0, seed=0))
+    plain = ViewCache.open(tmp_path / "a", teacher, data, epochs=0).logits(batch)
+    cache = ViewCache.open(tmp_path / "b", teacher, data, epochs=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = cache.logits(batch)
+    assert plain is not None and mixed is not None and torch.equal(plain, mixed)
 
 
 def test_killed_and_resumed_it_is_the_same(tmp_path: Path, data: Data, teacher: Teacher) -> None:
-    whole = ViewCache.open(tmp_path / "a", teacher, data, batch_size=16)
+    whole = ViewCache.open(tmp_path / "a", teacher, data)
     killed = Counting(teacher, stop_after=len(data.train) + 20)
     with pytest.raises(KeyboardInterrupt):
-        ViewCache.open(tmp_path / "b", killed, data, batch_size=16)  # type: ignore[arg-type]
-    folder = next((tmp_path / "b").iterdir())
-    assert json.loads((folder / "cache.json").read_text())["filled"] == 1
-    with pytest.raises(SettingError, match="1 of 3 views"):
-        ViewCache.load(folder)
-    rest = Counting(teacher)
-    resumed = ViewCache.open(tmp_path / "b", rest, data, batch_size=16)  # type: ignore[arg-type]
-    assert rest.seen == 2 * len(data.train) + len(data.rate) + len(data.select)
+        ViewCache.open(tmp_path / "b", killed, data)  # type: ignore[arg-type]
+    assert data.train.views is not None
+    part = ViewCache.load(next((tmp_path / "b").iterdir()))
+    left = part.missing(data.train.views)
+    assert 0 < left < 3 * len(data.train)
+    units = Units()
+    resumed = ViewCache.open(tmp_path / "b", teacher, data, progress=units)
+    assert units.done == left + len(data.rate) + len(data.select)
     for name in ("views.npy", "rate.npy", "select.npy"):
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()
+    assert json.loads((resumed.folder / "cache.json").read_text())["complete"] is True
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_cache import ViewCache, make_data, make_teacher
+data = make_data("all")
+cache = ViewCache.open(sys.argv[2], make_teacher(data), data, epochs=0)
+for epoch in range(6):
+    for batch in data.train.batches(5, epoch=epoch, seed=int(sys.argv[3]), drop_last=False):
+        assert cache.logits(batch) is not None
+"""
+
+
+def test_processes_that_write_at_once_agree(tmp_path: Path, teacher: Teacher) -> None:
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(Path(__file__).parent), str(tmp_path / "both"), seed])
+        for seed in "01"
+    ]
+    assert [job.wait(120) for job in jobs] == [0, 0]
+    alone = ViewCache.open(tmp_path / "alone", teacher, make_data("all"), epochs=6)
+    (folder,) = (tmp_path / "both").iterdir()  # nothing else is left behind
+    assert folder.name == alone.folder.name
+    assert (folder / "views.npy").read_bytes() == (alone.folder / "views.npy").read_bytes()
 
 
 def test_workers_open_it_without_a_teacher(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     filled = ViewCache.open(tmp_path, teacher, data)
-    cache = ViewCache.load(filled.folder)
-    batch = next(iter(data.train.view_batches(7, 1)))
+    cache = pickle.loads(pickle.dumps(filled))
+    batch = next(data.train.batches(7, epoch=1, seed=0))
     mine, theirs = cache.logits(batch), filled.logits(batch)
     assert mine is not None and theirs is not None and torch.equal(mine, theirs)
     assert torch.equal(cache.split_logits("rate"), filled.split_logits("rate"))
@@ -127,6 +207,22 @@ def test_workers_open_it_without_a_teacher(tmp_path: Path, data: Data, teacher: 
         ViewCache.load(tmp_path)
 
 
+def test_without_a_teacher_what_lacks_is_said_before_the_training(tmp_path: Path, teacher: Teacher) -> None:
+    data = make_data("all")
+    cache = ViewCache.load(ViewCache.open(tmp_path, teacher, data, epochs=2).folder)
+    cache.bind(data, epochs=2)
+    with pytest.raises(SettingError, match=rf"answers of 3 epochs \({len(data.train)} are not there\).*fill"):
+        cache.bind(data, epochs=3)
+    with pytest.raises(SettingError, match="fill"):
+        cache.logits(next(data.train.batches(8, epoch=2, seed=0)))
+    with pytest.raises(SettingError, match="opened with its teacher.*fill"):
+        cache.fill(3)
+    fresh = make_data(views=None)
+    with pytest.raises(SettingError, match="another views"):
+        cache.bind(fresh)  # nothing could be served
+    ViewCache.open(tmp_path, teacher, data, epochs=0).bind(fresh)  # the teacher answers live
+
+
 def test_another_teacher_data_set_or_views_gets_its_own_folder(
     tmp_path: Path, data: Data, teacher: Teacher
 ) -> None:
@@ -135,10 +231,30 @@ def test_another_teacher_data_set_or_views_gets_its_own_folder(
     others = [
         ViewCache.open(tmp_path, make_teacher(data, seed=1), data),
         ViewCache.open(tmp_path, teacher, make_data(views=2)),
+        ViewCache.open(tmp_path, teacher, make_data(views="all"), epochs=1),
         ViewCache.open(tmp_path, teacher, make_data(seed=9)),
     ]
-    assert len({cache.folder for cache in (first, *others)}) == 4
+    assert len({cache.folder for cache in (first, *others)}) == 5
     assert (first.folder / "views.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (make_data(seed=9), "another data"),
+        (make_data(views=2), "another views"),
+        (dataclasses.replace(make_data(), mean=(0.5, 0.5, 0.5)), "another mean"),
+        (dataclasses.replace(make_data(), resolution=9), "another resolution"),
+    ],
+)
+def test_a_cache_of_other_data_is_refused(
+    tmp_path: Path, data: Data, teacher: Teacher, other: Data, named: str
+) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=0)
+    assert cache.bind(make_data()) is cache
+    with pytest.raises(SettingError, match=named) as caught:
+        cache.bind(other)
+    assert str(cache.folder) in str(caught.value) and "ViewCache.open" in str(caught.value)
 
 
 def test_views_that_are_not_stored_are_not_served(tmp_path: Path, teacher: Teacher) -> None:
@@ -153,13 +269,24 @@ def test_views_that_are_not_stored_are_not_served(tmp_path: Path, teacher: Teach
     assert served.logits(next(iter(data.rate.clean(4)))) is None
 
 
-def test_a_cache_that_is_not_the_teachers_is_refused(tmp_path: Path, data: Data, teacher: Teacher) -> None:
-    cache = ViewCache.open(tmp_path, teacher, data)
-    stored = np.lib.format.open_memmap(cache.folder / "views.npy", mode="r+")
-    stored[0, 2] += np.float16(0.1) * (1 + abs(stored[0, 2]))
+@pytest.mark.parametrize("name", ["views.npy", "rate.npy"])
+@pytest.mark.parametrize("epochs", [1, None])
+def test_a_cache_that_is_not_the_teachers_is_refused(
+    tmp_path: Path, data: Data, teacher: Teacher, name: str, epochs: int | None
+) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=epochs)
+    stored = np.lib.format.open_memmap(cache.folder / name, mode="r+")
+    stored[0] += 0.1 * (1 + abs(stored[0]))  # of the first image; what is not there stays so
     stored.flush()
-    with pytest.raises(SettingError, match="computes now.*delete"):
-        ViewCache.open(tmp_path, teacher, data)
+    with pytest.raises(SettingError, match=f"{name}.*computes now.*delete"):
+        ViewCache.open(tmp_path, teacher, data, epochs=epochs)
+
+
+def test_a_file_of_another_shape_or_none_is_damaged(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data)
+    (cache.folder / "views.npy").write_bytes(b"x")
+    with pytest.raises(SettingError, match="views.npy.*undamaged.*delete"):
+        ViewCache.load(cache.folder)
 
 
 class Loud(torch.nn.Module):
@@ -185,7 +312,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(
     counting = Counting(teacher)
     with pytest.raises(SettingError, match="free space"):
         ViewCache.open(tmp_path, counting, data)  # type: ignore[arg-type]
-    assert not counting.seen
+    assert not counting.seen and not list(tmp_path.iterdir())
 
 
 def test_auto_augmentation_falls_back(tmp_path: Path, teacher: Teacher) -> None:
