@@ -109,6 +109,32 @@ def _three_convs(inputs: int, outputs: int) -> nn.Module:
     )  # fmt: skip
 
 
+class Embedded(nn.Module):
+    """Correlation congruence as RepDistiller has it: on linear embeddings of both sides.
+
+    Both embeddings are trained, so that equal constants would please it too; "cc" has no such way out.
+
+    Args:
+        pair: the shapes.
+        width: length of an embedding.
+
+    Source:
+        RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss is not the paper's.
+    """
+
+    def __init__(self, pair: Pair, width: int = 128) -> None:
+        super().__init__()
+        ((s, t),) = pair.taught("cc", "pooled")
+        self.student, self.teacher = nn.Linear(s[0], width), nn.Linear(t[0], width)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the products of neighbouring differences."""
+        s = F.normalize(wide(self.student(student)), dim=1)
+        t = F.normalize(wide(self.teacher(teacher.detach())), dim=1)
+        away = (s - t).abs()
+        return (away[:-1] * away[1:]).sum(1).mean()
+
+
 class Factors(nn.Module):
     """Factor transfer: the teacher's paraphraser and the student's translator, on the last stage.
 

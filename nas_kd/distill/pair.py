@@ -126,6 +126,17 @@ def equal_channels(name: str, kind: str = "stages") -> Callable[[Pair], None]:
     return check
 
 
+def two_stages(name: str) -> Callable[[Pair], None]:
+    """Return a check that there are at least two stages."""
+
+    def check(pair: Pair) -> None:
+        if len(pair.taught(name, "stages")) < 2:
+            legal = f"two stages or more; the student has {pair.student.stages}"
+            raise SettingError("method", name, legal, "use rkd, which needs the pooled feature only")
+
+    return check
+
+
 def places(shape: Shape) -> Shape:
     """Return (H, W) of (C, H, W), (N,) of (N, C)."""
     return shape[1:] if len(shape) == 3 else shape[:1]

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from nas_kd import losses
-from nas_kd.distill.adapters import Boundaries, Factors, Hint, Variational
+from nas_kd.distill.adapters import Boundaries, Embedded, Factors, Hint, Variational
 from nas_kd.distill.contrast import Contrast
-from nas_kd.distill.pair import equal_channels, equal_places
+from nas_kd.distill.pair import equal_channels, equal_places, two_stages
 from nas_kd.distill.review import Review
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Schedule, Term
@@ -49,6 +49,12 @@ TERMS: dict[str, Term] = {
     "rkd": Term("rkd", losses.rkd, needs=frozenset({"pooled"})),
     "rdm": Term("rdm", losses.rdm, needs=frozenset({"pooled"})),
     "cc": Term("cc", losses.cc, needs=frozenset({"pooled"})),
+    "cc_embedded": Term("cc_embedded", needs=frozenset({"pooled"}), module=Embedded),
+    "irg_edges": Term("irg_edges", losses.irg_edges, needs=frozenset({"stages"}), whole=True),
+    "irg_change": Term(
+        "irg_change", partial(losses.irg_edges, change=True), needs=frozenset({"stages"}), whole=True,
+        check=two_stages("irg"),
+    ),
 }
 
 

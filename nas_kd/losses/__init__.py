@@ -24,7 +24,7 @@ from nas_kd.losses.logits import (
     standardised,
     virtual_teacher,
 )
-from nas_kd.losses.relations import cc, pkt, rdm, rkd, sp
+from nas_kd.losses.relations import cc, irg_edges, pkt, rdm, rkd, sp
 from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "fsp",
     "ft",
     "hcl",
+    "irg_edges",
     "js_divergence",
     "kd",
     "kd_ls",

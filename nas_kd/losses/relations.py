@@ -6,12 +6,13 @@ Student and teacher may have different D, for only B x B matrices are compared. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import full_precision, pair, pearson
+from nas_kd.losses._common import full_precision, pair, pearson, same_shape, word
 from nas_kd.losses.divergence import kl_of_log
 
 
@@ -88,7 +89,9 @@ def rkd(
         return loss
 
 
-def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
+def cc(
+    student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, variant: str = "paper"
+) -> Tensor:
     """Correlation congruence: mean squared difference of Gaussian kernels of normalised embeddings.
 
     Args:
@@ -96,14 +99,21 @@ def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> 
         teacher: (B, ...).
         gamma: width of the kernel exp(-gamma ||a - b||^2).
         order: order of the kernel's Taylor series in the cosine.
+        variant: "paper", or "repdistiller": products of |s - t| of each sample and the next in the batch,
+            summed over D, which must then be equal.
 
     Returns:
         Scalar, ||K_s - K_t||_F^2 / B^2; blind to rotation and per-sample scale.
 
     Source:
-        Peng et al., arXiv 1904.01802, eq. 5, 9 and 10 (not the neighbour products of common re-writes).
+        Peng et al., arXiv 1904.01802, eq. 5, 9 and 10.
     """
+    word("variant", variant, ("paper", "repdistiller"))
     s, t = _rows(student, teacher)
+    if variant == "repdistiller":
+        s, t = same_shape(s, t)
+        away = (s - t).abs()
+        return (away[:-1] * away[1:]).sum(1).mean()
     with full_precision(s):
         return (_taylor_rbf(s, gamma, order) - _taylor_rbf(t, gamma, order)).square().mean()
 
@@ -114,6 +124,36 @@ def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
     cosine = 2 * gamma * (unit @ unit.T)
     terms = sum((cosine**p / math.factorial(p) for p in range(1, order + 1)), torch.ones_like(cosine))
     return math.exp(-2 * gamma) * terms
+
+
+def irg_edges(student: Sequence[Tensor], teacher: Sequence[Tensor], change: bool = False) -> Tensor:
+    """Instance relationship graphs: the relative distances among a batch's samples, stage by stage.
+
+    Args:
+        student: stages (B, ...).
+        teacher: as many stages (B, ...) of any widths.
+        change: compare how the distances change from each stage to the next instead of the distances.
+
+    Returns:
+        Scalar, the mean over the stages (or their neighbours) of the mean squared differences.
+
+    Raises:
+        ValueError: the stages differ in number, or ``change`` with fewer than two.
+
+    Source:
+        Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6.
+    """
+    if len(student) != len(teacher) or len(student) < 1 + change:
+        raise ValueError(f"{1 + change} or more stages of each wanted, got {len(student)} and {len(teacher)}")
+    graphs = []
+    for one, other in zip(student, teacher, strict=True):
+        s, t = _rows(one, other)
+        with full_precision(s):
+            graphs.append((_relative(_distances(s)), _relative(_distances(t))))
+    if change:
+        both = zip(graphs, graphs[1:], strict=False)
+        graphs = [(after[0] - before[0], after[1] - before[1]) for before, after in both]
+    return torch.stack([F.mse_loss(s, t) for s, t in graphs]).mean()
 
 
 def rdm(student: Tensor, teacher: Tensor) -> Tensor:

@@ -14,11 +14,14 @@ from nas_kd.errors import SettingError
 
 # what is watched where it is not the term that has the method's name: labels-only and many-term methods
 OWN = {
-    "ab": "ab",
+    "irg": "irg_edges",
     "ce": "ce", "label_smoothing": "ce", "multi_teacher": "kd", "adaptive_alpha": "adaptive_alpha_divergence",
 }  # fmt: skip
 SAME_WIDTHS = {"fsp"}
-SETTINGS: dict[str, dict[str, Any]] = {"label_smoothing": {"smoothing": 0.01}, "crd": {"negatives": 16}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "label_smoothing": {"smoothing": 0.01}, "crd": {"negatives": 16},
+    "cc": {"weight": 100.0},  # published beside a KD of 50 times its weight
+}  # fmt: skip
 RATE = {"vid": 0.05}  # its variances start far from where they go
 COUNT = {"crd": 1024}  # images in the memory, so that noise is noise
 

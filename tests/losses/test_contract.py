@@ -39,6 +39,7 @@ NAMES = sorted(SHAPES)
 # not of the form loss(student, teacher): held to their oracles alone
 OTHERWISE = (
     "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
+    "irg_edges",
 )  # fmt: skip
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 

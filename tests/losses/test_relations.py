@@ -122,3 +122,38 @@ def test_rdm_is_one_minus_the_correlation_of_distances():
 def test_near_samples_far_from_the_origin_keep_their_distances():
     s = (S * 1e-2 + 100).float()  # ||a||^2 + ||b||^2 - 2ab would leave nothing of these in fp32
     assert losses.rdm(s, s.double()) < 1e-4
+
+
+def test_rkd_angles_are_among_the_first_anchors():
+    near = losses.rkd(S, T, distance=0, anchors=4)
+    torch.testing.assert_close(near, losses.rkd(S[:4], T[:4], distance=0))
+    assert near != losses.rkd(S, T, distance=0)
+    torch.testing.assert_close(losses.rkd(S, T, angle=0, anchors=4), losses.rkd(S, T, angle=0))
+
+
+def test_cc_of_the_well_known_code():
+    other = draw(B, D)
+    away = (S - other).abs()
+    expected = sum(float(away[i] @ away[i + 1]) for i in range(B - 1)) / (B - 1)
+    assert float(losses.cc(S, other, variant="repdistiller")) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="same shape"):
+        losses.cc(S, T, variant="repdistiller")
+
+
+def test_irg_compares_distances_and_their_change():
+    stages, targets = [S, draw(B, 2, 3, 3), draw(B, 4)], [draw(B, 8), draw(B, 5, 2, 2), T]
+
+    def relative(x: Tensor) -> Tensor:
+        far = torch.cdist(x.flatten(1), x.flatten(1))
+        return far / far[far > 0].mean()
+
+    s, t = [[relative(x) for x in xs] for xs in (stages, targets)]
+    edges = sum((a - b).square().mean() for a, b in zip(s, t, strict=True)) / 3
+    torch.testing.assert_close(losses.irg_edges(stages, targets), edges)
+    change = sum(((s[i + 1] - s[i]) - (t[i + 1] - t[i])).square().mean() for i in (0, 1)) / 2
+    torch.testing.assert_close(losses.irg_edges(stages, targets, change=True), change)
+    moved = [4 * S @ TURN + MOVE, *stages[1:]]
+    assert losses.irg_edges(moved, stages) < 1e-20 and losses.irg_edges(moved, stages, change=True) < 1e-20
+    assert torch.autograd.gradcheck(lambda s: losses.irg_edges([s, S], targets[:2], True), S.clone().requires_grad_())
+    with pytest.raises(ValueError, match="2 or more"):
+        losses.irg_edges(stages[:1], targets[:1], change=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from nas_kd.distill.methods.entry import Entry, with_labels
+from functools import partial
+
+from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.sampling import ClassBalanced
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Recipe
 from nas_kd.distill.terms import term
+from nas_kd.losses._common import word
 
 
 def sp(task: Classification, *, ce: float = 1.0, weight: float = 3000.0) -> Recipe:
@@ -30,10 +34,34 @@ def rdm(task: Classification, *, ce: float = 1.0, weight: float = 1.0) -> Recipe
     return with_labels(task, ce, term("rdm", task, weight))
 
 
+def cc(
+    task: Classification, *, ce: float = 0.1, kd: float = 0.9, weight: float = 0.02, temperature: float = 4.0,
+    gamma: float = 0.4, order: float = 2, classes: float = 6, variant: str = "paper",
+) -> Recipe:  # fmt: skip
+    """Correlation congruence: Gaussian kernels of the pooled features, in batches of few classes."""
+    word("cc.variant", variant, ("paper", "repdistiller"))
+    if variant == "repdistiller":
+        return with_labels(task, 1.0, term("cc_embedded", task, weight))
+    terms = [label_term(task, ce), term("kd", task, kd, temperature=temperature)]
+    terms.append(term("cc", task, weight, gamma=gamma, order=int(order)))
+    sampler = partial(ClassBalanced, classes=int(classes)) if classes else None
+    return Recipe.of(terms, sampler=sampler)
+
+
+def irg(
+    task: Classification, *, ce: float = 1.0, vertices: float = 1.0, edges: float = 5.0, change: float = 5.0
+) -> Recipe:
+    """Instance relationship graphs: logits, distances in every stage, and their change between stages."""
+    others = [term("logit_mse", task, vertices), term("irg_edges", task, edges), term("irg_change", task, change)]
+    return with_labels(task, ce, *others)
+
+
 _LIVE = "live teacher"
 RELATIONS: dict[str, Entry] = {
     "sp": Entry(sp, _LIVE, "B^2 D", "arXiv 1907.09682"),
     "pkt": Entry(pkt, _LIVE, "B^2 D", "arXiv 1803.10837"),
     "rkd": Entry(rkd, _LIVE, "B^2 D, and A^3 of at most A = 64 anchors", "arXiv 1904.05068"),
+    "cc": Entry(cc, "live teacher; batches of few classes", "B^2 D", "arXiv 1904.01802"),
     "rdm": Entry(rdm, _LIVE, "B^2 D", "Kriegeskorte et al. 2008"),
+    "irg": Entry(irg, "live teacher, two stages or more", "B^2 D a stage", "CVPR 2019"),
 }

@@ -1,0 +1,236 @@
+"""Training batches that a method wants: of few classes, in pairs of a class, in two views, beside clean images.
+
+Each wraps a training split and is called as one: ``len``, ``steps`` and ``batches``. All draws are functions
+of the run's seed and the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nas_kd.data import Batch, Split
+from nas_kd.errors import SettingError
+from nas_kd.runtime import seed_for
+
+
+class PairedBatch(NamedTuple):
+    """A batch with another image beside each of its own.
+
+    Args:
+        x: (B, C, H, W), what the student is trained on.
+        y: (B,) labels of both.
+        index: (B,) numbers of the images ``x``.
+        view: (B,) their views, or -1.
+        other: (B, C, H, W), what the targets are made from.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, as in Batch
+    view: Tensor
+    other: Tensor
+
+    def to(self, device: torch.device | str) -> PairedBatch:
+        """Return the batch with its images and labels on a device."""
+        x, y, other = (part.to(device, non_blocking=True) for part in (self.x, self.y, self.other))
+        return self._replace(x=x, y=y, other=other)
+
+
+class Resampled:
+    """A training split whose batches are drawn otherwise.
+
+    Args:
+        split: the training split.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def steps(self, batch_size: int) -> int:
+        """Count the batches of an epoch."""
+        return self.split.steps(batch_size)
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch | PairedBatch]:
+        """Go through an epoch; a function of seed and epoch alone.
+
+        Args:
+            batch_size: images a batch, of all processes together.
+            epoch: the epoch, from 0.
+            seed: seed of the run.
+            rank: number of this process.
+            world: number of processes.
+
+        Returns:
+            The batches.
+        """
+        raise NotImplementedError
+
+
+def _draws(name: str, seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(seed, name, epoch))
+
+
+def _pair(own: Batch, other: Batch) -> PairedBatch:
+    return PairedBatch(own.x, own.y, own.index, own.view, other.x)
+
+
+class ClassBalanced(Resampled):
+    """Batches of few classes, equally many images of each: the class-uniform sampler.
+
+    Args:
+        split: the training split.
+        classes: classes a batch; a batch of 48 with 6 classes has 8 images of each.
+        groups: super-class of every class, and then a batch holds this many classes of one super-class after
+            the other: the super-class sampler.
+
+    Raises:
+        SettingError: fewer classes in the data than wanted.
+
+    Source:
+        Peng et al., arXiv 1904.01802, section 3.4.
+    """
+
+    def __init__(self, split: Split, classes: int = 6, groups: Sequence[int] | None = None) -> None:
+        super().__init__(split)
+        labels = split.labels
+        members = [torch.nonzero(labels == c)[:, 0] for c in range(int(labels.max()) + 1)]
+        self._members = [one for one in members if len(one)]
+        if groups is not None and len(groups) != len(self._members):
+            legal = f"one super-class for each of the {len(self._members)} classes"
+            raise SettingError("cc.groups", list(groups), legal)
+        self.classes, self.groups = min(classes, len(self._members)), groups
+        if self.classes < 2:
+            raise SettingError("cc.classes", classes, "2 or more classes a batch, and as many in the data")
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Go through an epoch of as many batches as a shuffle would have."""
+        generator = _draws("class balanced", seed, epoch)
+        if batch_size < self.classes:
+            raise SettingError("batch_size", batch_size, f"at least the {self.classes} classes of a batch")
+        order = torch.cat([self._one(batch_size, generator) for _ in range(self.steps(batch_size))])
+        yield from self.split.batches(batch_size, epoch=epoch, seed=seed, order=order, rank=rank, world=world)
+
+    def _one(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        chosen = self._choose(generator)
+        each, more = divmod(batch_size, len(chosen))
+        parts = []
+        for place, c in enumerate(chosen):
+            members, count = self._members[c], each + (place < more)
+            rounds = [torch.randperm(len(members), generator=generator) for _ in range(-(-count // len(members)))]
+            parts.append(members[torch.cat(rounds)[:count]])  # an image comes twice only where a class is small
+        return torch.cat(parts)
+
+    def _choose(self, generator: torch.Generator) -> list[int]:
+        mixed = torch.randperm(len(self._members), generator=generator).tolist()
+        if self.groups is not None:  # classes of the first class's super-class before those of the second's ...
+            first = {group: place for place, group in reversed([(i, self.groups[c]) for i, c in enumerate(mixed)])}
+            mixed.sort(key=lambda c: first[self.groups[c]])  # type: ignore[index]
+        return mixed[: self.classes]
+
+
+class ClassPairs(Resampled):
+    """Beside each image another one of its class: the pair sampler of CS-KD.
+
+    Args:
+        split: the training split.
+
+    Raises:
+        SettingError: a class has one image only.
+
+    Source:
+        Yun et al., arXiv 2003.13964, section 2.1.
+    """
+
+    def __init__(self, split: Split) -> None:
+        super().__init__(split)
+        self._order = split.labels.argsort(stable=True)  # image numbers, class by class
+        counts = torch.bincount(split.labels)
+        lonely = torch.nonzero(counts == 1)[:, 0].tolist()
+        if lonely:
+            legal = f"two training images a class or more; classes of one image: {lonely[:5]}"
+            raise SettingError("method", "cs_kd", legal, "use another method, or leave these classes out")
+        self._counts, self._starts = counts, counts.cumsum(0) - counts
+        self._place = torch.empty_like(self._order)
+        self._place[self._order] = torch.arange(len(self._order))
+
+    def partners(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw another image of the same class for each of (B,) image numbers."""
+        labels = self.split.labels[index]
+        count, start = self._counts[labels], self._starts[labels]
+        step = 1 + (torch.rand(len(index), generator=generator, dtype=torch.float64) * (count - 1)).long()
+        return self._order[start + (self._place[index] - start + step) % count]
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[PairedBatch]:
+        """Go through the split once, shuffled; every pair shares its label."""
+        generator = _draws("class pairs", seed, epoch)
+        order = torch.randperm(len(self), generator=generator)
+        other = self.partners(order, generator)
+        go = partial(self.split.batches, batch_size, epoch=epoch, seed=seed, rank=rank, world=world)
+        for own, partner in zip(go(order=order), go(order=other), strict=True):
+            yield _pair(own, partner)
+
+
+class TwoViews(Resampled):
+    """Beside each image another augmented view of it.
+
+    Args:
+        split: the training split.
+
+    Raises:
+        SettingError: there is one view only.
+    """
+
+    def __init__(self, split: Split) -> None:
+        super().__init__(split)
+        if split.augment is None or (split.views is not None and len(split.views) < 2):
+            legal = "two views of an image or more"
+            raise SettingError("data.views", 1, legal, "set data.views=2 or more, or 0 for fresh crops")
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[PairedBatch]:
+        """Go through the split once, shuffled; the other view is the one that the next epoch would show."""
+        order = torch.randperm(len(self), generator=_draws("two views", seed, epoch))
+        go = partial(self.split.batches, batch_size, seed=seed, order=order, rank=rank, world=world)
+        for own, other in zip(go(epoch=epoch), go(epoch=epoch + 1), strict=True):
+            yield _pair(own, other)
+
+
+class CleanBeside(Resampled):
+    """Beside each augmented image the same one as it is: what a privileged teacher may look at.
+
+    Args:
+        split: the training split.
+    """
+
+    def __init__(self, split: Split) -> None:
+        super().__init__(split)
+        self._clean = copy(split)
+        self._clean.augment = None
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[PairedBatch]:
+        """Go through the split once, shuffled."""
+        order = torch.randperm(len(self), generator=_draws("clean beside", seed, epoch))
+        both = (
+            split.batches(batch_size, epoch=epoch, seed=seed, order=order, rank=rank, world=world)
+            for split in (self.split, self._clean)
+        )
+        for own, other in zip(*both, strict=True):
+            yield _pair(own, other)
