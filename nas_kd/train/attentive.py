@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,8 +13,11 @@ from nas_kd.train.loop import Moment
 from nas_kd.train.rules import Sandwich, Score
 
 
+@dataclass(frozen=True)
 class MacsTable:
     """Sampled archs by their MACs, so that an arch of a wanted size is looked up and not searched for.
+
+    It is filled when it is first asked.
 
     Args:
         space: the space.
@@ -25,17 +29,30 @@ class MacsTable:
         bins: equal intervals between the fewest and the most MACs of the sample.
     """
 
-    def __init__(
-        self, space: ElasticSpace, *, num_classes: int, in_chans: int, resolution: int | None = None,
-        seed: int = 0, size: int = 10_000, bins: int = 64,
-    ) -> None:  # fmt: skip
-        self.space = space
-        self.codes = space.encode([space.sample(seed_for(seed, "table", k)) for k in range(size)])
-        costs = space.costs(self.codes, resolution=resolution, in_chans=in_chans, num_classes=num_classes)
-        self.macs = costs["macs"].to_numpy()
-        edges = np.linspace(self.macs.min(), self.macs.max(), bins + 1)
-        self.bin = np.digitize(self.macs, edges[1:-1])  # (size,) 0 .. bins - 1
-        self.members = [np.flatnonzero(self.bin == number) for number in range(bins)]
+    space: ElasticSpace
+    num_classes: int
+    in_chans: int
+    resolution: int | None = None
+    seed: int = 0
+    size: int = 10_000
+    bins: int = 64
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The archs, (size, D), as ``ElasticSpace.encode`` writes them."""
+        return self.space.encode([self.space.sample(seed_for(self.seed, "table", k)) for k in range(self.size)])
+
+    @cached_property
+    def macs(self) -> np.ndarray:
+        """Their MACs, (size,)."""
+        settings = {"in_chans": self.in_chans, "num_classes": self.num_classes}
+        return self.space.costs(self.codes, resolution=self.resolution, **settings)["macs"].to_numpy()
+
+    @cached_property
+    def bin(self) -> np.ndarray:
+        """Their bins, (size,), 0 to ``bins - 1``."""
+        edges = np.linspace(self.macs.min(), self.macs.max(), self.bins + 1)
+        return np.digitize(self.macs, edges[1:-1])
 
     def draw(self, count: int, *seed: int | str) -> list[Arch]:
         """Draw archs of one size.
@@ -49,7 +66,7 @@ class MacsTable:
             ``count`` where the bin has no more.
         """
         rng = np.random.default_rng(seed_for(*seed))
-        members = self.members[self.bin[rng.integers(len(self.bin))]]
+        members = np.flatnonzero(self.bin == self.bin[rng.integers(self.size)])
         chosen = rng.choice(members, min(count, len(members)), replace=False)
         return self.space.decode(self.codes[chosen])
 
@@ -76,8 +93,17 @@ class Attentive(Sandwich):
     candidates: int = 3
     best: bool = True
 
+    def choices(self, moment: Moment, k: int) -> list[Arch]:
+        """Return the archs that the ``k``-th random one of a step is chosen from."""
+        assert self.table is not None
+        return self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
+
+    def may_train(self, moment: Moment) -> list[Arch]:
+        drawn = [arch for k in range(self.random) for arch in self.choices(moment, k)]
+        return [self.space.largest(), self.space.smallest(), *drawn]
+
     def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
-        assert self.table is not None and score is not None
-        drawn = self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
+        drawn = self.choices(moment, k)
+        assert score is not None
         losses = score(drawn)
         return drawn[int(losses.argmin() if self.best else losses.argmax())]

@@ -78,8 +78,6 @@ def make_rule(
     random = 2 if random_subnets is None else random_subnets
     if name == "sandwich":
         return Sandwich(space, seed, random, order, teacher_weight)
-    table = MacsTable(
-        space, num_classes=net.num_classes, in_chans=net.in_chans, resolution=None if space.resolutions else resolution,
-        seed=seed,
-    )  # fmt: skip
+    size = None if space.resolutions else resolution
+    table = MacsTable(space, net.num_classes, net.in_chans, size, seed)
     return Attentive(space, seed, random, order, teacher_weight, table, candidates, best=name == "bestup")

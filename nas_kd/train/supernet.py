@@ -23,7 +23,7 @@ from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import Moment, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
-from nas_kd.train.ranks import check_same, mean_over_ranks, world
+from nas_kd.train.ranks import check_same, from_first, mean_over_ranks
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
@@ -37,8 +37,8 @@ def train_supernet(
     random_subnets: int | None = None, order: str = "smallest_second", candidates: int = 3,
     kd_ratio: float = 1.0, full_teacher: str = "frozen", divergence: str | None = None,
     alpha: float | None = None, choose: str = "clipped", reduction: str = "sum", dropout: float = 0.0,
-    drop_path: float = 0.0, ema: float = 0.0, clip_grad: float = 1.0, compile: bool = False, seed: int = 0,
-    runtime: Runtime | None = None, inputs: dict[str, Any] | None = None,
+    drop_path: float = 0.0, ema: float = 0.0, clip_grad: float = 1.0, accumulate: int = 1,
+    compile: bool = False, seed: int = 0, runtime: Runtime | None = None, inputs: dict[str, Any] | None = None,
 ) -> Supernet:  # fmt: skip
     """Train a supernet, by default with the sandwich rule and in-place distillation.
 
@@ -57,7 +57,7 @@ def train_supernet(
             logits. Build the supernet with ``kernel_transform=True`` to have all of OFA.
             ``uniform``: one random subnet with labels. ``fair``: several that use every choice equally often.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         lr: peak learning rate of SGD; later phases of ``shrinking`` have the published share of it.
         momentum: Nesterov momentum.
         weight_decay: decay of weights; norms and biases are not decayed.
@@ -81,6 +81,7 @@ def train_supernet(
         drop_path: their stochastic depth.
         ema: decay of the weights' moving average, 0 for none.
         clip_grad: clip every gradient entry to this magnitude, 0 for none.
+        accumulate: parts that a process's images of a step are cut into, to need less memory.
         compile: run the largest and the smallest through torch.compile; gradients agree up to rounding.
         seed: seed of order, augmentation and archs.
         runtime: device and precision; default: what the machine has.
@@ -104,11 +105,14 @@ def train_supernet(
         "final_lr": final_lr, "random_subnets": random_subnets, "order": order, "candidates": candidates,
         "kd_ratio": kd_ratio, "full_teacher": full_teacher, "divergence": divergence, "alpha": alpha,
         "choose": choose, "reduction": reduction, "teacher_weight": teacher_weight, "dropout": dropout,
-        "drop_path": drop_path, "ema": ema, "clip_grad": clip_grad, "compile": compile,
-        "smoothing": task.smoothing, "kernel_transform": net.kernel_transform,
+        "drop_path": drop_path, "ema": ema, "clip_grad": clip_grad, "accumulate": accumulate,
+        "compile": compile, "smoothing": task.smoothing, "kernel_transform": net.kernel_transform,
     }  # fmt: skip
     check_supernet(SimpleNamespace(**settings))
-    check_epochs("supernet", epochs, batch_size, data.train)
+    runtime = runtime or Runtime()
+    check_epochs("supernet", epochs, batch_size, data.train, accumulate, runtime.world)
+    if not net.space.resolutions:
+        net.space.check_resolution(data.resolution)
     if teacher_weight > 0.0 and teacher is None:
         raise SettingError("supernet.teacher_weight", teacher_weight, "0 without a teacher", "pass teacher=")
     source = target_source(teacher) if teacher_weight > 0.0 else None
@@ -118,7 +122,7 @@ def train_supernet(
         candidates=candidates, kd_ratio=kd_ratio, full_teacher=full_teacher,
     )  # fmt: skip
     plan = made.rates(Schedule(lr, warmup_epochs, schedule, final_lr))
-    run, runtime = Run.of(run), runtime or Runtime()
+    run = Run.of(run) if runtime.rank == 0 else None  # the first process alone keeps files
     stage = None
     if run is not None:
         facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed}
@@ -129,7 +133,12 @@ def train_supernet(
         stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors")
-            return net
+    done = stage is not None and stage.done
+    if runtime.world > 1 and (done := from_first(done)):
+        net.load_state_dict(from_first({name: value.cpu() for name, value in net.state_dict().items()}))
+    if done:
+        return net
+    data = data.to(runtime.device)
     place(net, runtime).train()
     optimizer = sgd([net], momentum=momentum, weight_decay=weight_decay)
     soft_loss = divergence_of(divergence, choose, alpha)
@@ -144,10 +153,10 @@ def train_supernet(
         def score(archs: Sequence[Arch]) -> Tensor:
             with runtime.autocast():
                 losses = [task.loss(net(images.at(arch.resolution), arch), batch.y) for arch in archs]
-            return mean_over_ranks(torch.stack(losses))
+            return mean_over_ranks(torch.stack(losses)) if runtime.world > 1 else torch.stack(losses)
 
         lessons = made.lessons(moment, score)
-        if world() > 1:
+        if runtime.world > 1:
             check_same("archs", ",".join(lesson.arch.key for lesson in lessons))
         target: Any = None
         if any(lesson.soft > 0.0 and not lesson.inplace for lesson in lessons):
@@ -180,6 +189,8 @@ def train_supernet(
         step, name="supernet", modules={"net": net} | ({} if full is None else {"full": full}),
         split=data.train, schedule=plan, batch_size=batch_size, optimizer=optimizer, epochs=epochs, seed=seed,
         runtime=runtime, stage=stage, evaluate=evaluate, clip=clip_grad, ema=ema, after_epoch=after_epoch,
+        accumulate=accumulate,
+        describe=lambda moment: "archs " + "; ".join(f"{a.key} {a.label}" for a in made.may_train(moment)),
     )  # fmt: skip
     if stage is not None:
         save_weights(net, stage.folder / "weights.safetensors")

@@ -32,6 +32,7 @@ from nas_kd.train.sandwich import Images, teach
 from nas_kd.train.single_path import Fair, Uniform, most_choices
 
 EPOCHS, STEPS = 12, 5
+QUICK = (None, 0, 300, 64)  # resolution, seed, size and bins of a table
 KINDS = [*RULES, "shrinking in place"]
 rules = pytest.mark.parametrize("kind", KINDS)
 families = pytest.mark.parametrize("space", FAMILIES, ids=lambda s: s.name)
@@ -57,12 +58,12 @@ def moments(epochs: Sequence[int] = range(EPOCHS)) -> list[Moment]:
 
 
 def small_table(space: ElasticSpace, size: int = 400, **changed: int) -> MacsTable:
-    return MacsTable(space, num_classes=6, in_chans=3, size=size, **changed)
+    return MacsTable(space, 6, 3, size=size, **changed)
 
 
 @pytest.fixture(autouse=True)
 def quick_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MacsTable.__init__, "__kwdefaults__", MacsTable.__init__.__kwdefaults__ | {"size": 300})
+    monkeypatch.setattr(MacsTable.__init__, "__defaults__", QUICK)
 
 
 @families
@@ -97,7 +98,7 @@ def test_draws_are_a_function_of_seed_and_moment(kind: str) -> None:
 def test_draws_are_the_same_in_another_process() -> None:
     code = (
         "from test_rules import *\n"
-        "MacsTable.__init__.__kwdefaults__['size'] = 300\n"
+        "MacsTable.__init__.__defaults__ = QUICK\n"
         "for kind in KINDS:\n"
         "    rule = make(kind, MOBILE)\n"
         "    for m in moments([0, 7, 11]): print(*(l.arch.key for l in rule.lessons(m, by_label)))\n"
