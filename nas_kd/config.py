@@ -99,6 +99,8 @@ class TeacherConfig:
     """channel means, in 0..1 units, of the teacher's own input normalisation; null takes the model's"""
     std: list[float] | None = None
     """channel standard deviations, likewise"""
+    cache: str | None = None
+    """folder of the teacher's stored answers that several runs share; null keeps them in the run"""
     epochs: int = 0
     """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is"""
     batch_size: int = 64

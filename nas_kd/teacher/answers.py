@@ -102,9 +102,9 @@ def cache_key(teacher: Teacher, data: Data) -> dict[str, Any]:
     return {"teacher": teacher.fingerprint, **data_key(data), "empty": EMPTY}
 
 
-def folder_of(root: str | Path, key: dict[str, Any]) -> Path:
+def cache_path(root: str | Path, teacher: Teacher, data: Data) -> Path:
     """Name the folder of a cache by its key, so that a changed teacher or data set never meets old values."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(cache_key(teacher, data), sort_keys=True).encode()).hexdigest()
     return Path(root).expanduser() / digest[:12]
 
 
@@ -128,8 +128,7 @@ def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
     Raises:
         SettingError: the disk is full or read-only.
     """
-    key = cache_key(teacher, data)
-    folder = folder_of(root, key)
+    folder = cache_path(root, teacher, data)
     if (folder / "cache.json").is_file():
         return folder
     views = 0 if data.train.views is None else len(data.train.views)
@@ -152,6 +151,7 @@ def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
                     file.write(block[: math.prod(shape) - start].data)
                 file.flush()
                 os.fsync(file.fileno())
+        key = cache_key(teacher, data)
         facts = {"key": key, "images": shape[0], "views": views, "classes": shape[2], "complete": not views}
         atomic_json(part / "cache.json", facts)
         try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, atomic_write, read_json
-from nas_kd.teacher.answers import AnswerFile, cache_key, data_key, folder_of, prepare, undamaged
+from nas_kd.teacher.answers import AnswerFile, cache_path, data_key, prepare, undamaged
 from nas_kd.teacher.ask import ask, ask_split, ask_views, compare
 from nas_kd.teacher.teacher import Teacher
 
@@ -129,7 +129,7 @@ class ViewCache:
         Returns:
             Number of teacher forwards, in images.
         """
-        path, views = folder_of(folder, cache_key(teacher, data)), data.train.views
+        path, views = cache_path(folder, teacher, data), data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
         held = sum(len(split) for split in splits)
         if views is None:

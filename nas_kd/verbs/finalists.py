@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.data import Data
-from nas_kd.distill import Method
+from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
 from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.run import Run
@@ -18,7 +18,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.ledger import EVALUATED, SCORES
-from nas_kd.verbs.retrain import retrain
+from nas_kd.verbs.retrain import checked_method, retrain, stored_answers
 
 DRAWS = 20_000
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
@@ -134,6 +134,9 @@ def short_training(
         } | training
         for key in chosen["key"]
     ]  # fmt: skip
+    if isinstance(teacher, ViewCache):  # now, for the processes have the stored answers only
+        needed = checked_method(method, Classification(), data.num_classes).recipe.needs_teacher
+        stored_answers(teacher, data, run, epochs=epochs if needed else 0)
     alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
     parallel = workers if alike and runtime.device.type == "cpu" else 1
     with Progress("short trainings", len(jobs), unit="students", run=run) as progress:

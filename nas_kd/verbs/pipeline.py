@@ -13,6 +13,7 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
+from nas_kd.processes import in_turn, part
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seed_for
@@ -20,6 +21,7 @@ from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train import train_supernet, train_teacher
+from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
@@ -42,11 +44,16 @@ class Pipeline:
         self.run = Run(config.run)
 
     @cached_property
-    def runtime(self) -> Runtime:
-        """Device, precision and threads."""
+    def together(self) -> Runtime:
+        """Device, precision and threads, and the other processes of torchrun."""
         runtime = Runtime(self.config.device, self.config.precision, self.config.threads)
         self.run.record_env(runtime.env())
         return runtime
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The same for one process by itself: the first does all but the training of the supernet alone."""
+        return self.together.alone()
 
     @cached_property
     def space(self) -> ElasticSpace:
@@ -126,7 +133,7 @@ class Pipeline:
     @cached_property
     def cache(self) -> ViewCache | Teacher:
         """The teacher's answers on every cached view; the live teacher where views cannot be cached."""
-        return stored_answers(self.teacher, self.data, self.run)
+        return stored_answers(self.teacher, self.data, self.run, folder=self.config.teacher.cache)
 
     @property
     def taught(self) -> bool:
@@ -146,18 +153,22 @@ class Pipeline:
 
     @cached_property
     def supernet(self) -> Supernet:
-        """The in-place distilled supernet, trained when it is not yet."""
+        """The in-place distilled supernet, trained when it is not yet, by all processes; then they part."""
         settings = asdict(self.config.supernet)
         start = seed_for(self.config.seed, "init", "supernet")
         transform = settings.pop("kernel_transform")
-        net = Supernet(
-            self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
-        )
-        return train_supernet(
-            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")),
-            teacher=self.cache if settings["teacher_weight"] > 0.0 else None,
-            seed=self.config.seed, runtime=self.runtime, **settings,
+        runtime = self.together
+        with in_turn():  # the first finds mistakes, may download data and has the teacher answer
+            net = Supernet(
+                self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
+            )
+            teacher = self.cache if settings["teacher_weight"] > 0.0 else None
+        train_supernet(
+            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")), teacher=teacher,
+            seed=self.config.seed, runtime=runtime, **settings,
         )  # fmt: skip
+        part()
+        return net
 
     @cached_property
     def tables(self) -> list[pd.DataFrame]:
@@ -241,6 +252,10 @@ class Pipeline:
             if batch > len(self.data.train):
                 legal = f"at most {len(self.data.train)}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, legal)
+        supernet = self.config.supernet
+        check_epochs(
+            "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
+        )
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
         self.run.record_space(self.space.describe())
         self._record_data()

@@ -19,6 +19,7 @@ from nas_kd.runtime import Progress, Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace, count_layers
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher.answers import answers_bytes, cache_path
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import weights_hash
@@ -108,12 +109,15 @@ def retrain(
     needs_teacher = distiller.recipe.needs_teacher
     if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
+    asked = epochs if needs_teacher else 0
     for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
         if isinstance(item, Teacher):
             item.bind(data)
+        elif isinstance(item, ViewCache):
+            item.bind(data, asked)
     features = distiller.recipe.needs_target_features and needs_teacher
     if isinstance(teacher, Teacher) and not features:
-        teacher = stored_answers(teacher, data, run)
+        teacher = stored_answers(teacher, data, run, epochs=asked)
     source = target_source(teacher, features=features) if needs_teacher else None
     stage = None
     if run is not None:
@@ -195,27 +199,42 @@ def _factory(
     return None, None
 
 
-def stored_answers(teacher: Teacher | ViewCache, data: Data, run: Run | None) -> Teacher | ViewCache:
-    """Return a teacher's answers on every cached view, computed once a run; else the teacher itself.
+def stored_answers(
+    teacher: Teacher | ViewCache, data: Data, run: Run | None, *, epochs: int = 0, folder: str | Path | None = None
+) -> Teacher | ViewCache:
+    """Return a teacher's answers on every view, computed once for all trainings; else the teacher itself.
 
     Args:
-        teacher: the teacher.
+        teacher: the teacher, or its cache.
         data: the data.
         run: keeps the answers in ``teacher/cache``; None keeps nothing, so the teacher answers live.
+        epochs: epochs whose answers are computed now, as processes without the teacher need; the others are
+            computed when a training first asks for them.
+        folder: keeps the answers instead, for several runs.
 
     Returns:
-        The cache, or the teacher where the augmentation has no fixed views.
+        The cache, or the teacher where the augmentation has no views that can be numbered.
     """
-    if isinstance(teacher, ViewCache) or run is None:
+    if isinstance(teacher, ViewCache):
+        teacher.bind(data, epochs)
+        todo = 0 if data.train.views is None else teacher.missing(data.train.views, epochs)
+        if todo:
+            with Progress("teacher's answers", todo, unit="images", run=run) as progress:
+                teacher.fill(epochs, progress)
         return teacher
     teacher.bind(data)
+    if run is None:
+        return teacher
     if data.train.views is None:
         run.say("the teacher answers live: this augmentation has no fixed views to cache")
         return teacher
-    folder = run.path / "teacher" / "cache"
-    todo = ViewCache.todo(folder, teacher, data)
+    folder = Path(folder or run.path / "teacher" / "cache").expanduser()
+    if not cache_path(folder, teacher, data).is_dir():
+        size = f"{answers_bytes(data) / 1e6:,.0f} MB"
+        run.say(f"teacher's answers: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
+    todo = ViewCache.todo(folder, teacher, data, epochs)
     with Progress("teacher's answers", todo, unit="images", run=run) as progress:
-        return ViewCache.open(folder, teacher, data, progress=progress)
+        return ViewCache.open(folder, teacher, data, epochs=epochs, progress=progress)
 
 
 def fingerprint(teacher: object) -> str:
