@@ -7,12 +7,14 @@ import os
 # before torch is imported: two test processes of two threads each would only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent))  # for what several folders share
 
 
 @pytest.fixture(scope="session")

@@ -233,3 +233,49 @@ def test_bad_settings_are_refused(change, field):
     with pytest.raises(SettingError) as caught:
         refine(**keywords)
     assert caught.value.field == field
+
+
+# ---- genes: several points a subnet, two objectives ---------------------------------------------------
+
+
+def half(point):
+    """Points that differ in the last place by one from an even number are the same subnet."""
+    return (*point[:-1], point[-1] - point[-1] % 2)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_points_of_the_same_subnet_are_evaluated_once(sampler):
+    judge = Judge()
+    keywords = dict(canonical=half, warm=[(1, 1, 2), (1, 1, 3)], seed=2, sampler=sampler)
+    rows = refine([3, 4, 6], judge, trials=999, **keywords)
+    assert sorted(map(half, judge.calls)) == sorted(product(range(3), range(4), range(0, 6, 2)))
+    known = {half(point): row["kl"] for point, row in zip(points(evaluated(rows)), evaluated(rows), strict=True)}
+    assert all(row["kl"] == known[half(point)] for point, row in zip(points(rows), rows, strict=True))
+    again = refine([3, 4, 6], Judge(), trials=999, done=rows[:20], **keywords)
+    assert again == rows
+
+
+def test_warm_points_of_two_objectives_enter_generation_0(tmp_path):
+    warm, journal = [(i % 4, i // 4, 2) for i in range(20)], tmp_path / "study.journal"
+    objective = dict(objective=("accuracy", "kl"), maximise=("accuracy",))
+    refine(SIZES, Judge(), warm=warm, trials=60, sampler="nsga2", canonical=half, journal=journal, **objective)
+    trials = stored(journal).get_trials()
+    key = optuna.samplers.NSGAIISampler._get_generation_key()
+    assert [trial.system_attrs[key] for trial in trials[:20]] == [0] * 20
+    children = [[trial.params[f"i_{i}"] for i in (1, 2, 3)] for trial in trials[20:40]]
+    inherited = [child[0] < 4 and child[1] < 5 and child[2] == 2 for child in children]
+    # a child changes one value in three; of random points one in 80 looks like the warm ones
+    assert np.mean(inherited) > 0.25
+
+
+def test_maximised_and_minimised_objectives_part_ways():
+    def judge(point):
+        return {"gain": float(sum(point)), "loss": float(point[0])}
+
+    keywords = dict(trials=120, seed=1, sampler="nsga2")
+    rows = refine([20, 20, 20], judge, objective=("gain", "loss"), maximise=("gain",), **keywords)
+    late = rows[len(rows) // 2 :]
+    assert np.mean([sum(p[1:]) for p in points(late)]) > 24 > np.mean([sum(p[1:]) for p in points(rows[:20])])
+    assert np.mean([p[0] for p in points(late)]) < 12
+    with pytest.raises(SettingError, match="maximise"):
+        refine([3, 3], judge, trials=2, objective="gain", maximise=("loss",))
