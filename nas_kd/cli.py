@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd import __version__
 from nas_kd.config import Config
 from nas_kd.errors import SettingError, nearest
+from nas_kd.processes import launched
 from nas_kd.runtime import CALM_THREADS
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ COMMANDS = {
     "report": ("stage_report", False, "write the HTML report of a run"),
     "status": ("", False, "tell where a run stands"),
 }
+TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
 
 
@@ -55,14 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(arguments)
     except SettingError as error:
-        print(f"nas-kd: {error}", file=sys.stderr)
-        return 2
+        return _fail(2, str(error))
     except FloatingPointError as error:  # a training that diverged says what to lower
-        print(f"nas-kd: {error}", file=sys.stderr)
-        return 1
+        return _fail(1, str(error))
     except KeyboardInterrupt:
-        print("nas-kd: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _fail(130, "stopped; the same command goes on from here")
+
+
+def _fail(code: int, message: str) -> int:
+    rank = launched()[0]
+    print(f"nas-kd{f' (rank {rank})' if rank else ''}: {message}", file=sys.stderr)
+    return code
 
 
 def _command(arguments: list[str]) -> int:
@@ -75,6 +80,10 @@ def _command(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise SettingError("command", name, ", ".join(COMMANDS), nearest(name, COMMANDS))
+    rank, world = launched()
+    if world > 1 and name not in TOGETHER:
+        legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
+        raise SettingError("command", name, legal, "start it without torchrun")
     config = read_config(rest, command=name)
     if config is None:
         return 0
@@ -88,7 +97,7 @@ def _command(arguments: list[str]) -> int:
         config.teacher.need_weights()
     from nas_kd.verbs import commands  # torch and timm come with it
 
-    getattr(commands, function)(config)
+    getattr(commands, function if rank == 0 else "follow")(config)
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
@@ -70,6 +72,16 @@ def from_first(value: ValueT) -> ValueT:
 def wait() -> None:
     """Wait until every process of the group is here."""
     everyone(None)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Let the first process do what is inside, and then the others, who find its files; all must enter."""
+    if rank() > 0:
+        wait()
+    yield
+    if rank() == 0:
+        wait()
 
 
 def part() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd import __version__
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_json
+from nas_kd.processes import launched
 from nas_kd.progress import in_worker, spoken
 from nas_kd.stage import Stage
 
@@ -184,6 +185,8 @@ class Run:
         Args:
             message: the line.
         """
+        if launched()[0] > 0:
+            return  # the first process says the same
         if not in_worker():
             print(message, file=sys.stderr, flush=True)
         with on_disk(self.path), open(self.path / "log.txt", "a") as file:

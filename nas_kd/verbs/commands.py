@@ -92,6 +92,11 @@ def stage_supernet(config: Config) -> None:
         pipeline.run.say(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
 
 
+def follow(config: Config) -> None:
+    """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
+    assert Pipeline(config).supernet
+
+
 def stage_blockwise(config: Config) -> None:
     """Rate every candidate of every stage against the teacher."""
     _need_teacher(config, "blockwise")
