@@ -70,9 +70,16 @@ class CachedTeacher:
     Args:
         cache: the stored logits.
         teacher: what runs instead, (B, C, H, W) to (B, C); default ``cache.teacher`` where there is one.
+
+    Raises:
+        SettingError: the cache holds the answers of another teacher.
     """
 
     def __init__(self, cache: LogitCache, teacher: Callable[[Tensor], Tensor] | None = None) -> None:
+        stored, live = (getattr(item, "fingerprint", None) for item in (cache, teacher))
+        if stored is not None and live is not None and stored != live:
+            legal = "the teacher whose answers the cache holds"
+            raise SettingError("teacher", getattr(teacher, "name", live), legal, "open a cache with this teacher")
         self.cache = cache
         self.teacher = getattr(cache, "teacher", None) if teacher is None else teacher
         self._told = False

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
+from nas_kd.distill import CachedTeacher
 from nas_kd.errors import SettingError
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
 
@@ -236,6 +237,13 @@ def test_another_teacher_data_set_or_views_gets_its_own_folder(
     ]
     assert len({cache.folder for cache in (first, *others)}) == 5
     assert (first.folder / "views.npy").read_bytes() == before
+
+
+def test_a_cache_of_another_teacher_is_refused(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=0)
+    assert CachedTeacher(cache, make_teacher(data)).fingerprint == teacher.fingerprint
+    with pytest.raises(SettingError, match="whose answers the cache holds"):
+        CachedTeacher(cache, make_teacher(data, seed=1))
 
 
 @pytest.mark.parametrize(
