@@ -1,0 +1,204 @@
+"""The truth that scores are judged by: every arch trained alone, alike, from several seeds, by many processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from nas_kd.data import Data
+from nas_kd.distill import Classification, target_source
+from nas_kd.errors import SettingError
+from nas_kd.files import CsvLog, atomic_write, read_frame
+from nas_kd.runtime import Progress, Runtime, seeded
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.teacher import ViewCache
+from nas_kd.train.network import predict, train_network
+from nas_kd.verbs.retrain import checked_method
+
+COLUMNS = (
+    "key", "seed", "accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds",
+    "cpu_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Alone:
+    """How each arch is trained for the truth.
+
+    Args:
+        method: distillation method that needs labels and logits alone.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate of SGD with a cosine to zero.
+        momentum: Nesterov momentum.
+        weight_decay: decay of weights.
+        warmup_epochs: epochs of linear warm-up.
+        clip_grad: greatest magnitude of an entry of the gradient, 0 for no clipping.
+        ema: decay of an average of the weights that is measured in their place, 0 for none.
+    """
+
+    method: str = "kd"
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    clip_grad: float = 0.0
+    ema: float = 0.0
+
+
+def train_alone(
+    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, *, seed: int, runtime: Runtime
+) -> dict[str, float]:
+    """Train one arch from new weights and measure it on images that nothing was chosen on.
+
+    Args:
+        arch: the arch.
+        space: its space.
+        teacher: the teacher's stored answers.
+        data: the data; ``train`` is trained on, ``select`` and ``test`` measure. Scores use ``rate``.
+        how: the training.
+        seed: seed of weights and order.
+        runtime: device and precision.
+
+    Returns:
+        ``accuracy`` over select and test together, both apart, agreement with the teacher, the test loss
+        (nats), seconds by the clock and of the processor.
+    """
+    begun, used = time.perf_counter(), time.process_time()
+    task = Classification(smoothing=0.0)
+    settings = asdict(how)
+    distiller = checked_method(settings.pop("method"), task, data.num_classes)
+    seeded(seed, "init", arch.key)
+    network = space.build(arch, data.num_classes, data.in_chans)
+    train_network(
+        network, data, distiller=distiller, source=target_source(teacher, features=False), stage=None,
+        name="truth", seed=seed, runtime=runtime, **settings,
+    )  # fmt: skip
+    found: dict[str, float] = {}
+    hits = 0.0
+    for name in ("select", "test"):
+        split = getattr(data, name)
+        logits = predict(network, split, runtime)
+        found[f"{name}_accuracy"] = task.metric(logits, split.labels)
+        hits += found[f"{name}_accuracy"] * len(split)
+    found["accuracy"] = hits / (len(data.select) + len(data.test))
+    found["test_agreement"] = task.agreement(logits, teacher.split_logits("test"))
+    found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
+    return found | {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - used}
+
+
+class Claims:
+    """Jobs of a folder that several processes take from: a claim ends with the process that holds it.
+
+    Args:
+        folder: where the claims lie; every process names the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def taken(self, name: str, wait: bool = False) -> Iterator[bool]:
+        """Take a job unless another process has it.
+
+        Args:
+            name: the job.
+            wait: wait for the other process to end the job, or to die.
+
+        Returns:
+            A context that says whether the job is ours while it lasts.
+        """
+        try:
+            import fcntl
+        except ImportError as error:  # Windows
+            legal = "a system with file locks, when several processes share a folder"
+            raise SettingError("run", str(self.folder), legal, "use one on Linux or macOS") from error
+        with open(self.folder / f"{name}.lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def jobs_of(archs: pd.DataFrame, seeds: int) -> list[tuple[int, int]]:
+    """List what is to be trained: (row of the archs, seed), all archs of a seed before the next seed."""
+    return [(row, seed) for seed in range(seeds) for row in range(len(archs))]
+
+
+def begin_truth(folder: Path) -> CsvLog:
+    """Make the table of the truth, with its header alone, unless it is there."""
+    path = folder / "truth.csv"
+    with Claims(folder / "claims").taken("table", wait=True):
+        if not path.exists():
+            atomic_write(path, ",".join(COLUMNS) + "\n")
+    return CsvLog(path)
+
+
+def done_jobs(folder: Path) -> set[tuple[str, int]]:
+    """Return (key, seed) of the rows that are there."""
+    table = read_frame(folder / "truth.csv")
+    return set(zip(table["key"], table["seed"].astype(int), strict=True)) if len(table) else set()
+
+
+def train_truth(
+    archs: Sequence[Arch], jobs: Sequence[tuple[int, int]], folder: Path, *, space: ElasticSpace,
+    teacher: ViewCache, data: Data, how: Alone, runtime: Runtime, progress: Progress | None = None,
+) -> int:  # fmt: skip
+    """Train what no other process has trained or is training, and wait for the rest.
+
+    Each row is written when its training ends, by whoever trained it. A process that was killed leaves its
+    claim free, and another takes the job over.
+
+    Args:
+        archs: the archs.
+        jobs: (number of the arch, seed), in the order of their turns.
+        folder: ``truth.csv`` and the claims; every process names the same.
+        space: the archs' space.
+        teacher: the teacher's stored answers.
+        data: the data.
+        how: the training.
+        runtime: device and precision.
+        progress: advanced by one for every row, whoever made it.
+
+    Returns:
+        How many trainings this process did.
+    """
+    log, claims, mine = begin_truth(folder), Claims(folder / "claims"), 0
+    counted = len(done_jobs(folder))
+    for wait in (False, True):  # the second time for what others had
+        for number, seed in jobs:
+            arch = archs[number]
+            if (arch.key, seed) in done_jobs(folder):
+                continue
+            with claims.taken(f"{arch.key}_{seed}", wait) as ours:
+                # the row is written before the claim ends: a free claim and no row is a job to do
+                if not ours or (arch.key, seed) in done_jobs(folder):
+                    continue
+                row: dict[str, Any] = {"key": arch.key, "seed": seed}
+                row |= train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
+                log.append({name: row[name] for name in COLUMNS})
+                mine += 1
+            if progress is not None:
+                now = len(done_jobs(folder))
+                progress.advance(now - counted, accuracy=row["accuracy"])
+                counted = now
+    return mine
+
+
+def worker(**job: Any) -> int:
+    """Train in a process of its own until nothing is left."""
+    torch.set_num_threads(1)
+    return train_truth(**job)
