@@ -107,8 +107,10 @@ class Supernet(nn.Module):
         Returns:
             A network whose outputs equal the subnet's to the bit on a CPU, in this supernet's mode.
         """
-        student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
-        student.to(next(self.parameters()))  # device and dtype
+        like = next(self.parameters())
+        with torch.device("meta"):  # no weights are drawn only to be overwritten
+            student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
+        student.to(like.dtype).to_empty(device=like.device)
         shared = dict(self.named_parameters())
         for name, parameter in student.named_parameters():
             weight: Tensor = shared[name]
@@ -118,11 +120,12 @@ class Supernet(nn.Module):
             elif weight.ndim == 4:
                 weight = centre(weight, parameter.shape[-1])
             parameter.copy_(prefix(weight, *parameter.shape[:2]))
-        if norm is not None:
-            for name, module in student.named_modules():
-                if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        for name, module in student.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                if norm is not None and module.running_mean is not None and module.running_var is not None:
                     module.running_mean.copy_(norm[name][0])
-                    module.running_var.copy_(norm[name][1])  # type: ignore[union-attr]
+                    module.running_var.copy_(norm[name][1])
         if any(p.ndim == 4 and not p.is_contiguous() for p in self.parameters()):
             student.to(memory_format=torch.channels_last)  # the same kernels, or the last bits differ
         return student.train(self.training)

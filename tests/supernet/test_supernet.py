@@ -80,6 +80,12 @@ def test_a_student_without_statistics_has_fresh_ones(net: nas_kd.Supernet) -> No
     assert norms and all(m.running_mean.eq(0).all() and m.running_var.eq(1).all() for m in norms)
 
 
+def test_extraction_draws_no_random_numbers(net: nas_kd.Supernet) -> None:
+    before = torch.get_rng_state()
+    net.extract(net.space.largest())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_student_has_the_dtype_and_mode_of_the_supernet(net: nas_kd.Supernet, x: torch.Tensor) -> None:
     arch = net.space.sample(3)
     student = net.double().extract(arch)
