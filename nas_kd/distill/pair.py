@@ -233,7 +233,9 @@ def pair_of(
             legal = "a live teacher for a method on features"
             raise SettingError("teacher", type(source).__name__, legal, "pass the teacher itself, not its cache")
         theirs = Shapes.of(found)
-    taught = None if source is None else theirs
+    if recipe.own_targets:
+        theirs = own
+    taught = None if source is None and not recipe.own_targets else theirs
     return Pair(own, taught, model, forward, network, source, image, images, seed)
 
 

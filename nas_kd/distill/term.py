@@ -175,7 +175,7 @@ class Phase:
 Sampler = Callable[..., Any]  # a Split to what gives batches as a Split does; see nas_kd.distill.sampling
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """Training stages in their order, most often one, and what they want of data and targets.
 
@@ -209,6 +209,11 @@ class Recipe:
                 raise SettingError("recipe.terms", names, "different names", "add the weights of equal terms")
         needs = frozenset[str]().union(*(term.needs for term in self.terms))
         object.__setattr__(self, "needs", needs)
+
+    def __repr__(self) -> str:
+        parts = {"sampler": self.sampler, "source": self.source, "inputs": self.inputs}
+        more = [f"{name}={_describe(part)}" for name, part in parts.items() if part is not None]
+        return f"Recipe({', '.join([repr(self.phases), *more])})"
 
     @property
     def terms(self) -> tuple[Term, ...]:

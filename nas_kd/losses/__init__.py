@@ -24,6 +24,7 @@ from nas_kd.losses.logits import (
     standardised,
     virtual_teacher,
 )
+from nas_kd.losses.online import consistency, linear_mmd, mutual, peers_loss, self_hint, symmetric_kd
 from nas_kd.losses.relations import cc, irg_edges, pkt, rdm, rkd, sp
 from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
@@ -33,6 +34,7 @@ __all__ = [
     "alpha_divergence",
     "at",
     "cc",
+    "consistency",
     "crd",
     "dist",
     "dkd",
@@ -46,18 +48,23 @@ __all__ = [
     "kd",
     "kd_ls",
     "kl_divergence",
+    "linear_mmd",
     "logit_mse",
     "mixture",
+    "mutual",
     "nce",
     "normalised_mse",
     "nst",
+    "peers_loss",
     "pkt",
     "rdm",
     "reverse_kl",
     "rkd",
+    "self_hint",
     "sp",
     "standardise",
     "standardised",
+    "symmetric_kd",
     "vid",
     "virtual_teacher",
 ]

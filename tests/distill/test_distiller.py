@@ -40,7 +40,8 @@ def test_classification():
 
 
 # methods whose terms are losses of the two outputs alone; the others are held to the same in test_fit.py
-PURE = [name for name, entry in METHODS.items() if not any(t.module for t in Distiller(name).recipe.terms)]
+RECIPES = {name: Distiller(name).recipe for name in METHODS}
+PURE = [name for name, r in RECIPES.items() if not r.source and not any(t.module for t in r.terms)]
 
 
 @pytest.mark.parametrize("name", sorted(set(PURE) - {"fsp"}))
@@ -136,6 +137,8 @@ def test_repr_is_the_same_in_every_process():
         "0x" not in listed and "kd(temperature=2.0)" in listed and "Warmup(weight=1.0, share=0.5)" in listed
     )
     assert repr(Distiller("kd", temperature=3.0)) != repr(Distiller("kd"))
+    for name in METHODS:
+        assert "0x" not in repr(Distiller(name, TASK))
 
 
 @pytest.mark.parametrize(

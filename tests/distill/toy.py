@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch
 from nas_kd.distill import Classification, Distiller, LiveTeacher, TargetSource, TeacherEnsemble, pair_of
+from nas_kd.distill.sampling import PairedBatch
 from nas_kd.nn.output import Output
 
 CLASSES, IMAGE, BATCH = 4, (3, 8, 8), 16
@@ -63,6 +64,12 @@ def teacher(seed: int = 1, widths: tuple[int, int] = (6, 10), features: bool = T
 def student(widths: tuple[int, int] = (4, 6), seed: int = 0) -> Toy:
     torch.manual_seed(seed)
     return Toy(widths)
+
+
+def beside(batch: Batch, seed: int = 3) -> PairedBatch:
+    """Beside each image, one that differs by noise."""
+    noise = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(seed))
+    return PairedBatch(*batch, batch.x + 0.3 * noise)
 
 
 def images(n: int = BATCH) -> Batch:

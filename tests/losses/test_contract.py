@@ -22,6 +22,7 @@ SHAPES = {
     "kd_ls": LOGITS,
     "logit_mse": LOGITS,
     "dkd": LOGITS,
+    "consistency": LOGITS,
     "dist": LOGITS,
     "fitnet": MAPS,
     "normalised_mse": MAPS,
@@ -39,7 +40,7 @@ NAMES = sorted(SHAPES)
 # not of the form loss(student, teacher): held to their oracles alone
 OTHERWISE = (
     "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
-    "irg_edges",
+    "irg_edges", "mutual", "peers_loss", "symmetric_kd", "linear_mmd", "self_hint",
 )  # fmt: skip
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 

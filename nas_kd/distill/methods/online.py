@@ -1,0 +1,92 @@
+"""Methods without a fixed teacher: a network teaches itself, or peers teach each other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nas_kd import losses
+from nas_kd.distill.ensemble import label_loss_of_target
+from nas_kd.distill.exits import Exits
+from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.own import Itself, MeanTeacher, Privileged
+from nas_kd.distill.peers import Grafted, Peers
+from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
+from nas_kd.distill.task import Classification
+from nas_kd.distill.term import Recipe, Term, Warmup
+from nas_kd.distill.terms import term
+
+LOGITS, LABELLED = frozenset({"logits"}), frozenset({"logits", "labels"})
+
+
+def byot(
+    task: Classification, *, weight: float = 1.0, alpha: float = 0.1, hint: float = 1.28e-4,
+    temperature: float = 3.0, variant: str = "paper",
+) -> Recipe:  # fmt: skip
+    """Be your own teacher: exits along the student learn from its last layer, and are dropped afterwards."""
+    module = partial(Exits, alpha=alpha, hint=hint, temperature=temperature, variant=variant)
+    needs = frozenset({"logits", "stages", "labels"})
+    return with_labels(task, 1.0, Term("byot", weight=weight, needs=needs, side="student", module=module))
+
+
+def cs_kd(task: Classification, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
+    """Class-wise self-distillation: the student's answer on another image of the class is the target."""
+    terms = [label_term(task), Term("cs_kd", partial(losses.kd, temperature=temperature), weight)]
+    return Recipe.of(terms, sampler=ClassPairs, source=Itself.fixed, own_targets=True)
+
+
+def ddgsd(
+    task: Classification, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0
+) -> Recipe:
+    """Two distorted views of an image teach each other, by their answers and their features' means."""
+    terms = [
+        label_term(task),
+        Term("ce_other", label_loss_of_target, 1.0, LABELLED, side="teacher"),
+        Term("ddgsd", partial(losses.symmetric_kd, temperature=temperature), weight),
+        Term("mmd", losses.linear_mmd, mmd, frozenset({"pooled"})),
+    ]
+    return Recipe.of(terms, sampler=TwoViews, source=Itself.learning, own_targets=True)
+
+
+def mean_teacher(
+    task: Classification, *, weight: float = 10.0, decay: float = 0.999, kind: str = "mse", warmup: float = 0.2,
+    ramp: bool = True,
+) -> Recipe:  # fmt: skip
+    """Consistency with the running mean of the student's own weights, on another view."""
+    grows = Warmup(weight, warmup) if warmup else weight
+    terms = [label_term(task), Term("mean_teacher", partial(losses.consistency, kind=kind), grows)]
+    source = partial(MeanTeacher, decay=decay, ramp=ramp)
+    return Recipe.of(terms, sampler=TwoViews, source=source, own_targets=True)
+
+
+def dml(task: Classification, *, weight: float = 1.0, peers: float = 2) -> Recipe:
+    """Deep mutual learning: networks of one kind, trained together, match each other's answers."""
+    terms = [
+        label_term(task),
+        Term("dml", losses.mutual, weight),
+        Term("peers", partial(losses.peers_loss, share=weight), 1.0, LABELLED),
+    ]
+    return Recipe.of(terms, source=partial(Peers, count=int(peers)), own_targets=True)
+
+
+def grafting(task: Classification, *, peers: float = 2, width: float = 0.4, slope: float = 500.0) -> Recipe:
+    """Filter grafting: after every epoch, networks trained side by side mix their filters by entropy."""
+    terms = [label_term(task), Term("peers", partial(losses.peers_loss, share=0.0), 1.0, LABELLED)]
+    source = partial(Grafted, count=int(peers), width=width, slope=slope)
+    return Recipe.of(terms, source=source, own_targets=True)
+
+
+def privileged(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+    """Generalised distillation: the teacher sees the image as it is, the student its augmented view."""
+    terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
+    return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of)
+
+
+ONLINE: dict[str, Entry] = {
+    "byot": Entry(byot, "two stages or more, no teacher", "the exits: 30 to 60 % of a step", "arXiv 1905.08094"),
+    "cs_kd": Entry(cs_kd, "two images a class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
+    "ddgsd": Entry(ddgsd, "two views an image, no teacher", "a second step", "AAAI 2019"),
+    "mean_teacher": Entry(mean_teacher, "two views an image, no teacher", "a forward pass", "arXiv 1703.01780"),
+    "dml": Entry(dml, "no teacher", "a step a peer", "arXiv 1706.00384"),
+    "grafting": Entry(grafting, "no teacher", "a step a peer", "arXiv 2001.05868"),
+    "privileged": Entry(privileged, "live teacher", "the teacher's forward pass", "arXiv 1511.03643"),
+}

@@ -1,0 +1,140 @@
+"""Targets that a network gives itself: its running mean, another image of the class, another view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.data import Batch
+from nas_kd.distill.sampling import PairedBatch
+from nas_kd.distill.source import TargetSource
+from nas_kd.errors import SettingError
+from nas_kd.nn.output import Output
+
+if TYPE_CHECKING:
+    from nas_kd.distill.pair import Pair
+
+
+def _other(batch: Batch | PairedBatch, who: str) -> Tensor:
+    if not isinstance(batch, PairedBatch):
+        raise SettingError("method", who, "batches with an image beside each", "use the method's own sampler")
+    return batch.other
+
+
+class MeanTeacher(nn.Module):
+    """The exponential moving average of the student's weights and statistics, on the other view.
+
+    It moves before every answer, so that it holds the steps taken so far.
+
+    Args:
+        pair: the student.
+        decay: share of the average that stays a step, 0 <= decay < 1.
+        ramp: whether the first steps count more: decay min(decay, t / (t + 1)) in step t from 0, so that the
+            average starts as the student.
+
+    Raises:
+        SettingError: decay is out of range.
+
+    Source:
+        Tarvainen and Valpola, arXiv 1703.01780, section 2; statistics are averaged as weights are.
+    """
+
+    def __init__(self, pair: Pair, decay: float = 0.999, ramp: bool = True) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise SettingError("mean_teacher.decay", decay, "0 or more and below 1")
+        self.decay, self.ramp = decay, ramp
+        self.network = deepcopy(pair.model).requires_grad_(False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._student = (pair.model,)  # in a tuple it is no part of this module
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the student by one step."""
+        assert isinstance(self.steps, Tensor)
+        kept = torch.full((), self.decay, device=self.steps.device, dtype=torch.float64)
+        if self.ramp:
+            kept = torch.minimum(kept, self.steps.double() / (self.steps + 1))
+        student = self._student[0].state_dict()
+        for name, mean in self.network.state_dict().items():
+            now = student[name]
+            mean.copy_(torch.lerp(now, mean, kept.to(mean.dtype)) if mean.is_floating_point() else now)
+        self.steps += 1
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the (B, C) logits of the average on the other view, in eval mode."""
+        self.update()
+        logits: Tensor = self.network.eval()(_other(batch, "mean_teacher"))
+        return logits
+
+
+class Itself:
+    """The student's own answers on the images beside the batch's.
+
+    Args:
+        forward: the student's forward pass.
+        learns: whether the gradient flows through these answers too.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor | Output], learns: bool = False) -> None:
+        self.forward, self.learns = forward, learns
+
+    @staticmethod
+    def fixed(pair: Pair) -> Itself:
+        """Answers without gradient: CS-KD's targets."""
+        return Itself(lambda x: pair.model(x))
+
+    @staticmethod
+    def learning(pair: Pair) -> Itself:
+        """Answers with features that learn as the batch's do: DDGSD's other view."""
+        return Itself(pair.forward, learns=True)
+
+    def __call__(self, batch: Batch) -> Tensor | Output:
+        """Return the answers; the running statistics see these images too."""
+        with torch.set_grad_enabled(self.learns):
+            return self.forward(_other(batch, "the student as its own teacher"))
+
+
+class Privileged:
+    """A source that sees other images than the student: generalised distillation.
+
+    Args:
+        source: where targets come from.
+        view: makes the teacher's images (B, ...) of the batch; default: those beside the student's.
+
+    Raises:
+        SettingError: there is no source.
+
+    Source:
+        Lopez-Paz et al., Unifying distillation and privileged information, arXiv 1511.03643, section 4.
+    """
+
+    def __init__(self, source: TargetSource | None, view: Callable[[Batch], Tensor] | None = None) -> None:
+        if source is None:
+            raise SettingError("teacher", None, "a teacher for privileged inputs", "pass teacher=")
+        self.source, self.view = source, view
+
+    @staticmethod
+    def of(pair: Pair) -> Privileged:
+        """Let the user's teacher see the images beside the student's."""
+        return Privileged(pair.source)
+
+    @property
+    def teacher(self) -> object:
+        """The network behind it, if any."""
+        return getattr(self.source, "teacher", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """The source's own fingerprint."""
+        return f"privileged {getattr(self.source, 'fingerprint', type(self.source).__name__)}"
+
+    def __call__(self, batch: Batch) -> Tensor | Output:
+        """Return the targets; their images are of no cached view."""
+        x = _other(batch, "privileged") if self.view is None else self.view(batch)
+        return self.source(Batch(x, batch.y, batch.index, torch.full_like(batch.view, -1)))

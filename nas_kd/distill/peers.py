@@ -1,0 +1,120 @@
+"""Networks that are trained together with the student: deep mutual learning and filter grafting."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+
+if TYPE_CHECKING:
+    from nas_kd.data import Batch
+    from nas_kd.distill.pair import Pair
+
+
+def fresh(model: nn.Module) -> nn.Module:
+    """Return a copy of a network with new weights, each layer's as its type draws them."""
+    copy = deepcopy(model)
+    for module in copy.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+    return copy
+
+
+class Peers(nn.Module):
+    """The targets of a student among peers: their answers, which learn in the same step.
+
+    All networks are updated at once, from the answers before the step.
+
+    Args:
+        pair: the student; its peers are networks of its kind with other weights.
+        count: number of networks, the student counted.
+
+    Raises:
+        SettingError: fewer than two networks.
+
+    Source:
+        Zhang et al., arXiv 1706.00384, section 2.
+    """
+
+    def __init__(self, pair: Pair, count: int = 2) -> None:
+        super().__init__()
+        if count < 2:
+            raise SettingError("dml.peers", count, "2 networks or more, the student counted")
+        self.networks = nn.ModuleList(fresh(pair.model) for _ in range(count - 1))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (K, B, C) logits, through which gradients flow to the peers."""
+        return torch.stack([network(batch.x) for network in self.networks])
+
+
+class Grafted(Peers):
+    """Peers in a ring that mix their filters after every epoch, each with the one before it.
+
+    Args:
+        pair: the student.
+        count: number of networks, the student counted.
+        width: a of the weight, how far it may go from a half.
+        slope: c of the weight.
+
+    Source:
+        Meng et al., Filter grafting, arXiv 2001.05868, eq. 6 to 8.
+    """
+
+    def __init__(self, pair: Pair, count: int = 2, width: float = 0.4, slope: float = 500.0) -> None:
+        super().__init__(pair, count)
+        self.width, self.slope = width, slope
+        self._student = (pair.model,)  # in a tuple it is no part of this module
+
+    @torch.no_grad()
+    def after_epoch(self, epochs: int) -> None:
+        """Mix the networks."""
+        ring = [*self._student, *self.networks]
+        states = [{name: t.clone() for name, t in network.state_dict().items()} for network in ring]
+        for network, own, before in zip(ring, states, states[-1:] + states[:-1], strict=True):
+            network.load_state_dict(graft(own, before, self.width, self.slope))
+
+
+def graft(
+    own: dict[str, Tensor], other: dict[str, Tensor], width: float = 0.4, slope: float = 500.0
+) -> dict[str, Tensor]:
+    """Mix two states, layer by layer, by the information in their filters.
+
+    Args:
+        own: state of a network.
+        other: state of another of the same kind.
+        width: see `Grafted`.
+        slope: see `Grafted`.
+
+    Returns:
+        w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows
+        a convolution (norm, classifier) takes its weight, as in the authors' code; whole numbers stay.
+    """
+    mixed, w = {}, 0.5
+    for name, tensor in own.items():
+        if not tensor.is_floating_point():
+            mixed[name] = tensor
+            continue
+        if tensor.ndim == 4:
+            w = grafting_weight(float(entropy(tensor) - entropy(other[name])), width, slope)
+        mixed[name] = w * tensor + (1 - w) * other[name]
+    return mixed
+
+
+def grafting_weight(difference: float, width: float = 0.4, slope: float = 500.0) -> float:
+    """Return the own share for a difference of entropies: 1/2 at 0, within width / 2 of it."""
+    return width / math.pi * math.atan(slope * difference) + 0.5
+
+
+def entropy(weights: Tensor, bins: int = 10) -> Tensor:
+    """Return the entropy in nats of a tensor's values in equal bins from the least to the greatest."""
+    flat = weights.detach().flatten().double()
+    low, high = flat.min(), flat.max()
+    place = ((flat - low) / (high - low).clamp_min(1e-300) * bins).long().clamp_max(bins - 1)
+    p = torch.bincount(place, minlength=bins).double() / len(flat)
+    return -(p * torch.where(p > 0, p, 1.0).log()).sum()

@@ -1,0 +1,129 @@
+"""Losses among peers, and between a network and itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_kd.losses._common import logit_pair, positive, same_shape, wide, word
+from nas_kd.losses.divergence import kl_of_log
+
+
+def mutual(student: Tensor, peers: Tensor) -> Tensor:
+    """Deep mutual learning, one network's share: the mean KL of its peers' distributions from its own.
+
+    Args:
+        student: (B, C) logits.
+        peers: (K, B, C) logits of the K others; no gradient goes to them.
+
+    Returns:
+        Scalar.
+
+    Source:
+        Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
+    """
+    s = wide(student)
+    log_q, log_p = s.log_softmax(1), peers.detach().to(s.dtype).log_softmax(2)
+    return kl_of_log(log_p, log_q.expand_as(log_p)).mean()
+
+
+def peers_loss(student: Tensor, peers: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+    """What the peers of a student learn from: labels, the student and each other.
+
+    Args:
+        student: (B, C) logits; no gradient goes to it.
+        peers: (K, B, C) logits.
+        labels: (B,) classes.
+        share: weight of :func:`mutual`; 0 leaves each peer to the labels.
+
+    Returns:
+        Scalar, the sum over the peers.
+    """
+    everyone = [wide(student).detach(), *wide(peers)]
+    total = torch.zeros((), dtype=everyone[0].dtype, device=student.device)
+    for k, one in enumerate(everyone[1:], 1):
+        total = total + F.cross_entropy(one, labels)
+        if share:
+            total = total + share * mutual(one, torch.stack(everyone[:k] + everyone[k + 1 :]))
+    return total
+
+
+def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
+    """Agreement of two predictions for one image.
+
+    Args:
+        student: (B, C) logits.
+        teacher: (B, C) logits.
+        kind: "mse" is the mean squared difference of the probabilities, "kl" their KL.
+
+    Returns:
+        Scalar.
+
+    Source:
+        Tarvainen and Valpola, Mean teachers, arXiv 1703.01780, section 2 and 3.5.
+    """
+    word("kind", kind, ("mse", "kl"))
+    s, t = logit_pair(student, teacher)
+    if kind == "kl":
+        return kl_of_log(t.log_softmax(1), s.log_softmax(1)).mean()
+    return F.mse_loss(s.softmax(1), t.softmax(1))
+
+
+def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
+    """Two predictions that teach each other: T^2 (KL(sg a || b) + KL(sg b || a)).
+
+    Args:
+        student: (B, C) logits a of one view.
+        teacher: (B, C) logits b of the other; it learns too.
+        temperature: T > 0.
+
+    Returns:
+        Scalar.
+
+    Source:
+        Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
+    """
+    positive("temperature", temperature)
+    a, b = wide(student) / temperature, wide(teacher) / temperature
+    log_a, log_b = a.log_softmax(1), b.log_softmax(1)
+    both = kl_of_log(log_a.detach(), log_b) + kl_of_log(log_b.detach(), log_a)
+    return temperature**2 * both.mean()
+
+
+def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of the means of two batches of features: MMD^2 with a linear kernel.
+
+    Args:
+        student: (B, D) of one view.
+        teacher: (B, D) of the other; it learns too.
+
+    Returns:
+        Scalar.
+
+    Source:
+        Xu and Liu, AAAI 2019, eq. 4.
+    """
+    return (wide(student).mean(0) - wide(teacher).mean(0)).square().sum()
+
+
+def self_hint(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
+    """Squared distance of an exit's feature from the deepest one's.
+
+    Args:
+        student: (B, ...) feature of the exit.
+        teacher: (B, ...) feature of the deepest stage.
+        variant: "paper" counts every element, "code" only those where either side is above 0.
+
+    Returns:
+        Scalar, the sum over a sample's elements, the mean over the batch.
+
+    Source:
+        Zhang et al., Be your own teacher, arXiv 1905.08094, eq. 3; the mask is the authors' code's.
+    """
+    word("variant", variant, ("paper", "code"))
+    s, t = same_shape(student, teacher)
+    away = (s - t).square()
+    if variant == "code":
+        away = away * ((s > 0) | (t > 0))
+    return away.flatten(1).sum(1).mean()
