@@ -15,26 +15,34 @@ def prefix(weight: Tensor, *sizes: int) -> Tensor:
 
     Returns:
         A view, or the tensor itself when nothing is cut off: slicing all of it would still cost a node in
-        the graph and a zero-filled gradient.
+        the graph and a zero-filled gradient. One strided view for all dimensions costs one such node, where
+        a slice each would cost one each.
     """
-    for dim, size in enumerate(sizes):
-        if weight.shape[dim] != size:
-            weight = weight.narrow(dim, 0, size)
-    return weight
+    shape = weight.shape
+    if shape[: len(sizes)] == sizes:
+        return weight
+    return weight.as_strided(sizes + shape[len(sizes) :], weight.stride())
 
 
-def centre(weight: Tensor, kernel: int) -> Tensor:
-    """Take the centre of a square kernel.
+def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
+    """Take the centre of square kernels.
 
     Args:
         weight: (O, I, K, K).
         kernel: wanted size, K or smaller, of the same parity.
+        channels: the first so many of O; None for all.
 
     Returns:
-        (O, I, kernel, kernel).
+        (channels, I, kernel, kernel), a view as of ``prefix``.
     """
-    edge = (weight.shape[-1] - kernel) // 2
-    return weight[..., edge : edge + kernel, edge : edge + kernel] if edge else weight
+    outputs, inputs, _, size = weight.shape
+    channels = outputs if channels is None else channels
+    edge = (size - kernel) // 2
+    if edge == 0 and channels == outputs:
+        return weight
+    stride = weight.stride()
+    offset = weight.storage_offset() + edge * (stride[2] + stride[3])
+    return weight.as_strided((channels, inputs, kernel, kernel), stride, offset)
 
 
 class ElasticConv2d(nn.Conv2d):
@@ -62,8 +70,10 @@ class ElasticDepthwise(nn.Conv2d):
 
     def kernel(self, channels: int, kernel: int) -> Tensor:
         """Return the weight of a subnet, (channels, 1, kernel, kernel)."""
-        weight = prefix(self.weight, channels)
-        return centre(weight, kernel) if self.transform is None else self.transform(weight, kernel)
+        if self.transform is None:
+            return centre(self.weight, kernel, channels)
+        weight: Tensor = self.transform(prefix(self.weight, channels), kernel)
+        return weight
 
     def forward(self, x: Tensor, kernel: int) -> Tensor:  # type: ignore[override]
         """Convolve (B, C, H, W) to (B, C, H', W')."""

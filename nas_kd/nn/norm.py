@@ -10,6 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_kd.nn.elastic import prefix
+
 NormValues = Mapping[str, tuple[Tensor, Tensor]]  # path of a norm -> (mean, variance), each (C,)
 
 
@@ -105,9 +107,7 @@ class ElasticBatchNorm2d(nn.Module):
             (B, C, H, W).
         """
         channels = x.shape[1]
-        whole = channels == self.weight.shape[0]
-        weight = self.weight if whole else self.weight[:channels]
-        bias = self.bias if whole else self.bias[:channels]
+        weight, bias = prefix(self.weight, channels), prefix(self.bias, channels)
         if norm is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if isinstance(norm, Recorder):
@@ -136,4 +136,4 @@ class ElasticLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., C) over C."""
         channels = x.shape[-1]
-        return F.layer_norm(x, (channels,), self.weight[:channels], self.bias[:channels], self.eps)
+        return F.layer_norm(x, (channels,), prefix(self.weight, channels), prefix(self.bias, channels), self.eps)
