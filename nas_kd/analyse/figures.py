@@ -89,7 +89,7 @@ def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tu
     key, listed = frames.best(run, search).get("key"), students(run, search)
     roles = dict(zip(listed["key"], listed["role"], strict=True))
     named = scored["role"].fillna("") if "role" in scored else pd.Series("", scored.index)
-    group = scored["key"].map(roles).fillna(named.where(scored["kind"] == "control", ""))
+    group = scored["key"].map(roles).astype(object).fillna(named.where(scored["kind"] == "control", ""))
     group = group.where(group != "", scored["kind"].where(scored["kind"] == "random", "trial"))
     group = group.where(scored["key"] != key, "found")
     parts = []
