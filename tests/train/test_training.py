@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,40 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_spaces import BASIC, MOBILE
 from torch import Tensor
 
 import nas_kd
 from nas_kd.data import Batch, Data, load_data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
+from nas_kd.nn import at_resolution
 from nas_kd.runtime import Runtime
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train import supernet as training
+from nas_kd.train.attentive import Attentive, MacsTable
 from nas_kd.train.evaluate import evaluate_archs
-from nas_kd.train.rules import Lesson, Sandwich
+from nas_kd.train.loop import Moment
+from nas_kd.train.rules import Sandwich, Score
+from nas_kd.train.shrinking import FullNet
+from nas_kd.train.single_path import Uniform
 from nas_kd.train.supernet import train_supernet
 
 TASK = Classification(smoothing=0.1)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "sandwich": {"ema": 0.5, "dropout": 0.1, "order": "smallest_last"},
+    "bestup": {"rule": "bestup", "drop_path": 0.1},
+    "worstup": {"rule": "worstup", "random_subnets": 1},
+    "shrinking": {"rule": "shrinking", "dropout": 0.1},
+    "shrinking in place": {"rule": "shrinking", "full_teacher": "inplace", "divergence": "js", "random_subnets": 1},
+    "uniform": {"rule": "uniform", "ema": 0.5},
+    "fair": {"rule": "fair", "reduction": "mean"},
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+small = pytest.mark.parametrize("space", [BASIC, MOBILE], ids=lambda s: s.name)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +51,29 @@ def data() -> Data:
     return load_data("digits", subset=400, rate=80)
 
 
-def digits_net(data: Data) -> Supernet:
-    torch.manual_seed(3)
-    return Supernet(nas_kd.load_space("digits"), data.num_classes, data.in_chans)
+@pytest.fixture(scope="module")
+def few() -> Data:
+    return load_data("digits", subset=140, rate=20)
+
+
+@pytest.fixture(scope="module")
+def stripes() -> Data:
+    """Classes that a few steps tell apart: a bright stripe in one of four places."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(120) % 4
+    x = torch.randint(0, 60, (120, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    for image, label in zip(x, y.tolist(), strict=True):
+        image[0, 2 * label : 2 * label + 2] += 160
+    return load_data((x, y), rate=8, select=8, views=0, pad=0, flip=False)
+
+
+@pytest.fixture(autouse=True)
+def quick_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MacsTable.__init__, "__defaults__", (None, 0, 200, 16))
+
+
+def digits_net(data: Data, space: ElasticSpace | None = None, **settings: Any) -> Supernet:
+    return Supernet(space or nas_kd.load_space("digits"), data.num_classes, data.in_chans, seed=3, **settings)
 
 
 def short(net: Supernet, data: Data, **changed: Any) -> Supernet:
@@ -40,39 +81,156 @@ def short(net: Supernet, data: Data, **changed: Any) -> Supernet:
     return train_supernet(net, data, **settings | changed)
 
 
-def test_training_is_repeated_to_the_bit_and_resumed(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+@small
+@kinds
+def test_killed_and_resumed_ends_with_the_same_bits(
+    few: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, space: ElasticSpace
 ) -> None:
-    whole = short(digits_net(data), data, run=tmp_path / "whole")
+    """A training that was killed in each of its epochs, one a phase of shrinking, ends as one that was not."""
+    epochs = 6 if "shrinking" in kind else 2
+    settings = {"epochs": epochs, "batch_size": 40, "seed": 1, "runtime": Runtime("cpu"), "lr": 0.05} | KINDS[kind]
+    start: dict[str, Any] = {"space": space, "kernel_transform": True}
+    whole = train_supernet(digits_net(few, **start), few, run=tmp_path / "whole", **settings)
+    real, steps = training.teach, few.train.steps(40)
+    for epoch in range(epochs):
+        calls = [0]
 
-    class Killed(Exception):
-        pass
+        def killing(*arguments: Any, calls: list[int] = calls, last: int = epoch and steps, **more: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == last + 2:  # in the second step of the next epoch
+                raise Killed
+            return real(*arguments, **more)
 
-    calls, real = [0], Sandwich.lessons
-
-    def killing(*arguments: Any) -> list[Lesson]:
-        calls[0] += 1
-        if calls[0] == data.train.steps(64) + 3:
-            raise Killed
-        return real(*arguments)
-
-    monkeypatch.setattr(Sandwich, "lessons", killing)
-    with pytest.raises(Killed):
-        short(digits_net(data), data, run=tmp_path / "killed")
-    monkeypatch.setattr(Sandwich, "lessons", real)
-    again = short(digits_net(data), data, run=tmp_path / "killed")
+        monkeypatch.setattr(training, "teach", killing)
+        with pytest.raises(Killed):
+            train_supernet(digits_net(few, **start), few, run=tmp_path / "killed", **settings)
+    monkeypatch.setattr(training, "teach", real)
+    again = train_supernet(digits_net(few, **start), few, run=tmp_path / "killed", **settings)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     for file in ("metrics.csv", "weights.safetensors", "stage.json"):
         assert (tmp_path / "whole/supernet" / file).read_bytes() == (tmp_path / "killed/supernet" / file).read_bytes()
 
-    # the finished stage is read, not trained, and refuses other settings by name
+
+def test_a_finished_training_is_read_and_refuses_other_settings(
+    few: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = short(digits_net(few), few, run=tmp_path, epochs=1)
     monkeypatch.setattr(training, "fit", None)
-    torch.manual_seed(99)
-    read = short(Supernet(whole.space, data.num_classes, data.in_chans), data, run=tmp_path / "whole")
+    read = short(Supernet(whole.space, few.num_classes, few.in_chans, seed=3), few, run=tmp_path, epochs=1)
     assert all(torch.equal(value, read.state_dict()[key]) for key, value in whole.state_dict().items())
-    with pytest.raises(SettingError, match=r"supernet\.lr"):
-        short(digits_net(data), data, run=tmp_path / "whole", lr=0.2)
+    for changed in ({"lr": 0.2}, {"rule": "fair"}, {"order": "smallest_last"}, {"alpha": 0.5}, {"candidates": 2}):
+        (name,) = changed
+        with pytest.raises(SettingError, match=rf"supernet\.{name}"):
+            short(digits_net(few), few, run=tmp_path, epochs=1, **changed)
+
+
+def label_loss(net: Supernet, data: Data, archs: list[Arch]) -> float:
+    (batch,) = data.train.clean(1024)
+    with torch.no_grad():
+        losses = [TASK.loss(net.train()(at_resolution(batch.x, a.resolution), a), batch.y) for a in archs]
+    return float(torch.stack(losses).mean())
+
+
+@small
+@kinds
+def test_the_loss_of_largest_smallest_and_random_subnets_falls(
+    stripes: Data, space: ElasticSpace, kind: str
+) -> None:
+    net = digits_net(stripes, space)
+    archs = [space.largest(), space.smallest(), space.sample(1), space.sample(2)]
+    before = label_loss(net, stripes, archs)
+    epochs, lr = (10, 0.4) if "shrinking" in kind else (6, 0.1)  # its later phases have a twelfth of the rate
+    settings = {"epochs": epochs, "batch_size": 10, "seed": 1, "runtime": Runtime("cpu"), "lr": lr}
+    settings |= KINDS[kind]
+    train_supernet(net, stripes, **settings | {"ema": 0.0, "dropout": 0.0, "drop_path": 0.0})
+    assert label_loss(net, stripes, archs) < 0.8 * before
+
+
+@pytest.mark.parametrize(
+    ("divergence", "alpha"),
+    [("kl", None), ("reverse_kl", None), ("js", None), ("alpha", None), ("alpha", 0.5), ("alpha", 3.0)],
+)
+def test_every_divergence_trains(stripes: Data, divergence: str, alpha: float | None) -> None:
+    net = digits_net(stripes, BASIC)
+    archs = [BASIC.smallest(), BASIC.sample(1)]
+    before = label_loss(net, stripes, archs)
+    short(net, stripes, epochs=4, batch_size=10, divergence=divergence, alpha=alpha, ema=0.0, dropout=0.0)
+    assert label_loss(net, stripes, archs) < 0.8 * before
+
+
+def test_rules_differ_in_nothing_but_what_they_train(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A uniform rule that is given the sandwich's lessons trains the sandwich's weights."""
+    sandwich = short(digits_net(few, BASIC), few)
+    monkeypatch.setattr(Uniform, "lessons", lambda rule, *rest: Sandwich(rule.space, rule.seed).lessons(*rest))
+    uniform = short(digits_net(few, BASIC), few, rule="uniform")
+    assert all(torch.equal(value, uniform.state_dict()[key]) for key, value in sandwich.state_dict().items())
+
+
+def test_candidates_are_scored_by_labels_without_a_trace(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tensor] = []
+    real = Attentive.draw
+
+    def watching(rule: Attentive, moment: Moment, k: int, score: Score | None) -> Arch:
+        assert score is not None
+        drawn = rule.choices(moment, k)
+        asked.append(score(drawn))
+        assert len(asked[-1]) == len(drawn) and not asked[-1].requires_grad
+        chosen = real(rule, moment, k, score)
+        assert drawn.index(chosen) == int(asked[-1].argmin())
+        return chosen
+
+    monkeypatch.setattr(Attentive, "draw", watching)
+    short(digits_net(few, MOBILE), few, rule="bestup", epochs=1)
+    assert len(asked) == 2 * few.train.steps(64)
+
+
+def test_shrinking_sorts_and_freezes_where_it_says(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    sort, take = training.sort_channels, FullNet.take
+
+    def sorting(net: Supernet, used: ElasticSpace) -> None:
+        x = next(iter(few.train.clean(64))).x
+        largest = used.largest()
+        before = net(x, MOBILE.largest())
+        sort(net, used)
+        torch.testing.assert_close(net(x, MOBILE.largest()), before, rtol=1e-3, atol=1e-4)
+        done.append(("sort", largest.stages[0].depth, len(used.stages[0].expands)))
+
+    def taking(full: FullNet, *arguments: Any) -> None:
+        done.append("freeze")
+        take(full, *arguments)
+
+    monkeypatch.setattr(training, "sort_channels", sorting)
+    monkeypatch.setattr(FullNet, "take", taking)
+    short(digits_net(few, MOBILE), few, rule="shrinking", epochs=6, ema=0.0)
+    assert done == ["freeze", ("sort", 3, 1), ("sort", 3, 2)]
+    done.clear()
+    short(digits_net(few, MOBILE), few, rule="shrinking", full_teacher="inplace", epochs=6, ema=0.0)
+    assert done == [("sort", 3, 1), ("sort", 3, 2)]
+
+
+def test_evaluation_is_at_the_archs_own_size(few: Data) -> None:
+    net = digits_net(few, MOBILE)
+    archs = [replace(MOBILE.sample(seed), resolution=size) for seed, size in enumerate((6, 10, 6, 8))]
+    together = evaluate_archs(net, archs, few, TASK)
+    assert together == [evaluate_archs(net, [arch], few, TASK)[0] for arch in archs]
+    (norm,) = nas_kd.calibrate(net, [at_resolution(b.x, 10) for b in few.train.clean(512)], archs[1:2])
+    (batch,) = few.rate.clean(512)
+    logits = net.eval()(at_resolution(batch.x, 10), archs[1], norm)
+    assert together[1] == pytest.approx(TASK.metric(logits, batch.y))
+
+
+def test_a_bad_step_names_its_archs(few: Data, tmp_path: Path) -> None:
+    net = digits_net(few, MOBILE)
+    with torch.no_grad():
+        net.head.fc.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match=rf"step 1 .*archs {MOBILE.largest().key} 10px"):
+        short(net, few, rule="bestup", run=tmp_path)
 
 
 def test_training_teaches(data: Data, tmp_path: Path) -> None:
@@ -129,6 +287,18 @@ def test_a_teachers_targets_are_used(data: Data) -> None:
         ({"momentum": 1.0}, r"supernet\.momentum"),
         ({"weight_decay": -1e-4}, r"supernet\.weight_decay"),
         ({"clip_grad": -1.0}, r"supernet\.clip_grad"),
+        ({"rule": "sandwhich"}, r"supernet\.rule"),
+        ({"order": "first"}, r"supernet\.order"),
+        ({"candidates": 0}, r"supernet\.candidates"),
+        ({"kd_ratio": -1.0}, r"supernet\.kd_ratio"),
+        ({"full_teacher": "own"}, r"supernet\.full_teacher"),
+        ({"alpha": float("nan")}, r"supernet\.alpha"),
+        ({"alpha": 0.5, "divergence": "kl"}, r"supernet\.alpha"),
+        ({"rule": "shrinking", "ema": 0.0}, r"supernet\.epochs"),  # two epochs are too few
+        ({"rule": "shrinking"}, r"supernet\.ema"),
+        ({"rule": "fair", "random_subnets": 0}, r"supernet\.random_subnets"),
+        ({"accumulate": 0}, r"supernet\.accumulate"),
+        ({"accumulate": 3}, r"supernet\.batch_size"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
