@@ -102,4 +102,7 @@ class ElasticLinear(nn.Linear):
         """Map (..., D) to (..., outputs), all of them when None."""
         outputs = outputs or self.out_features
         bias = None if self.bias is None else prefix(self.bias, outputs)
-        return F.linear(x, prefix(self.weight, outputs, x.shape[-1]), bias)
+        weight = prefix(self.weight, outputs, x.shape[-1])
+        if x.numel() == x.shape[-1]:  # BLAS rounds a matrix times one vector by how far apart its rows lie
+            weight = weight.contiguous()
+        return F.linear(x, weight, bias)

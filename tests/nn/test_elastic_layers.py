@@ -55,6 +55,15 @@ def test_linear_reads_its_width_from_the_input() -> None:
     assert torch.equal(linear(x), F.linear(x, linear.weight[:, :5], linear.bias))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_linear_is_equal_to_the_bit_whatever_its_width(batch: int) -> None:
+    """One image is a matrix times a vector, which BLAS rounds by the length of the rows in memory."""
+    linear = ElasticLinear(32, 10)
+    for width in range(1, 33):
+        x = torch.randn(batch, width)
+        assert torch.equal(linear(x), F.linear(x, linear.weight[:, :width].clone(), linear.bias)), width
+
+
 @pytest.mark.parametrize("size", [4, 5, 1])
 def test_subsample_is_what_a_strided_pointwise_convolution_sees(size: int) -> None:
     x, weight = torch.randn(2, 3, size, size), torch.randn(6, 3, 1, 1)
