@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command(arguments)
     except SettingError as error:
         return _fail(2, str(error))
-    except FloatingPointError as error:  # a training that diverged says what to lower
+    except (FloatingPointError, ConnectionAbortedError) as error:  # a training that diverged says what to lower
         return _fail(1, str(error))
     except KeyboardInterrupt:
         return _fail(130, "stopped; the same command goes on from here")

@@ -94,7 +94,12 @@ def stage_supernet(config: Config) -> None:
 
 def follow(config: Config) -> None:
     """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
-    assert Pipeline(config).supernet
+    try:
+        assert Pipeline(config).supernet
+    except RuntimeError as error:  # gloo has no error of its own
+        if "onnection closed" in str(error) or "onnection reset" in str(error):
+            raise ConnectionAbortedError("the first process has stopped; see its message") from error
+        raise
 
 
 def stage_blockwise(config: Config) -> None:

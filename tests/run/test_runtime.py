@@ -17,6 +17,8 @@ import torch
 
 import nas_kd
 from nas_kd.errors import SettingError
+from nas_kd.processes import everyone, from_first, in_turn, launched, part, rank, wait, world
+from nas_kd.progress import in_worker
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for, seeded
 
@@ -65,6 +67,79 @@ def test_runtime_precision_reaches_a_forward_pass() -> None:
         with runtime.autocast():
             assert layer(x).dtype == dtype
         assert runtime.env() == {"device": "cpu", "precision": precision, "threads": 1}
+
+
+def as_rank(monkeypatch: pytest.MonkeyPatch, number: int, processes: int, here: int | None = None) -> None:
+    """Give this process the environment that torchrun would."""
+    given = {"RANK": number, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": here or processes, "LOCAL_RANK": number}
+    for name, value in ({"TORCHELASTIC_RUN_ID": "test"} | given).items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")  # a scheduler may set these two without torchrun
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert launched() == (0, 1) and not in_worker()
+    assert (rank(), world(), everyone("a"), from_first("b")) == (0, 1, ["a"], "b")
+    wait()
+    with in_turn():
+        pass
+    part()
+    runtime = Runtime("cpu", threads=1)
+    assert (runtime.rank, runtime.world, runtime.alone().world, runtime.alone().device) == (0, 1, 1, runtime.device)
+
+
+def test_a_process_of_torchrun_that_is_not_the_first_keeps_quiet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    as_rank(monkeypatch, 1, 2)
+    assert launched() == (1, 2) and in_worker()
+    again = Run(tmp_path / "a")
+    again.record_env({"more": 1})
+    again.say("what the first says too")
+    with Progress("supernet", 2, run=again, every=0.0) as progress:
+        progress.advance(loss=1.0)
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+    assert capsys.readouterr() == ("", "")
+    as_rank(monkeypatch, 0, 2)
+    assert not in_worker()
+    again.say("once")
+    assert capsys.readouterr().err == "once\n"
+
+
+def test_one_process_of_torchrun_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rank(monkeypatch, 0, 1)
+    assert Runtime("cpu").world == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "words"),
+    [
+        ("cuda:1", 2, "auto, cpu or cuda with 4 processes; mend: use device=cuda"),
+        ("cuda", 1, "a GPU for each of its 2 processes; this one has 1; mend: use torchrun --nproc-per-node 1"),
+        ("auto", 1, "a GPU for each of its 2 processes"),
+        ("mps", 0, "auto, cpu or cuda"),
+    ],
+)
+def test_processes_without_a_device_each_are_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, cards: int, words: str
+) -> None:
+    as_rank(monkeypatch, 1, 4, here=2)  # of two machines
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(SettingError, match=words):
+        Runtime(device)
+
+
+def _where(x: int) -> tuple[int, int]:
+    return launched()
+
+
+def test_a_job_is_none_of_torchruns_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rank(monkeypatch, 0, 2)
+    assert list(run_jobs(_where, [{"x": 0}, {"x": 1}], workers=2)) == [(0, 1), (0, 1)]
 
 
 def _square(x: int, wait: float = 0.0) -> tuple[int, int, int, str]:
