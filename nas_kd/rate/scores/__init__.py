@@ -1,0 +1,31 @@
+"""Scores of whole archs, and the trivial ones that they must beat."""
+
+from nas_kd.rate.scores.base import Bench, Score, Usage, keys_of, measure_scores
+from nas_kd.rate.scores.donna import DONNA, Fit, fit_ridge
+from nas_kd.rate.scores.gradient import GRADIENT_NORM
+from nas_kd.rate.scores.replace import REPLACE_ONE
+from nas_kd.rate.scores.ridge import RIDGE_RESIDUAL, apply_map, ridge_map
+from nas_kd.rate.scores.short import SHORT_TRAINING
+from nas_kd.rate.scores.similarity import CKA, RDM, linear_cka, rdm_correlation
+from nas_kd.rate.scores.size import DEPTH, LOG_WIDTHS, MACS, MINUS_DEPTH, PARAMS, RANDOM
+from nas_kd.rate.scores.stages import NMSE, NOISE_TO_SIGNAL, RELATIVE_L1, noise_to_signal, relative_l1
+from nas_kd.rate.scores.whole import ASSEMBLED_KL, SUPERNET_ACCURACY, SUPERNET_KL
+
+CONTROLS = (MACS, PARAMS, LOG_WIDTHS, DEPTH, MINUS_DEPTH, GRADIENT_NORM, RANDOM)
+
+# short name at the command line -> score
+SCORES: dict[str, Score] = {
+    "relative_l1": RELATIVE_L1, "nmse": NMSE, "nsr": NOISE_TO_SIGNAL, "ridge": RIDGE_RESIDUAL,
+    "replace_one": REPLACE_ONE, "rdm": RDM, "cka": CKA, "supernet_accuracy": SUPERNET_ACCURACY,
+    "supernet_kl": SUPERNET_KL, "assembled_kl": ASSEMBLED_KL, "donna": DONNA, "short": SHORT_TRAINING,
+    "macs": MACS, "params": PARAMS, "log_widths": LOG_WIDTHS, "depth": DEPTH, "minus_depth": MINUS_DEPTH,
+    "gradient_norm": GRADIENT_NORM, "random": RANDOM,
+}  # fmt: skip
+
+__all__ = [
+    "ASSEMBLED_KL", "CKA", "CONTROLS", "DEPTH", "DONNA", "GRADIENT_NORM", "LOG_WIDTHS", "MACS", "MINUS_DEPTH",
+    "NMSE", "NOISE_TO_SIGNAL", "PARAMS", "RANDOM", "RDM", "RELATIVE_L1", "REPLACE_ONE", "RIDGE_RESIDUAL", "SCORES",
+    "SHORT_TRAINING", "SUPERNET_ACCURACY", "SUPERNET_KL", "Bench", "Fit", "Score", "Usage", "apply_map",
+    "fit_ridge", "keys_of", "linear_cka", "measure_scores", "noise_to_signal", "rdm_correlation", "relative_l1",
+    "ridge_map",
+]  # fmt: skip

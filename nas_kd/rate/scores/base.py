@@ -1,0 +1,228 @@
+"""What a score of archs is, what scores measure on, and what they cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.rate.nmse import gather
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch, Candidate, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures
+
+CHUNK = 256  # images a forward pass
+
+Part = TypeVar("Part")
+Key = tuple[int, Entry, Candidate]  # what a stage's behaviour depends on
+
+
+class StagePass(NamedTuple):
+    """One candidate of a stage, fed by the teacher.
+
+    Args:
+        calibration: (N, width, H, W) before the last activation, on the training images of the norms.
+        rating: the same on the rating images.
+    """
+
+    calibration: Tensor
+    rating: Tensor
+
+
+@dataclass
+class Usage:
+    """Forward passes, in images through a whole network; a backward pass counts as two."""
+
+    teacher: float = 0.0
+    student: float = 0.0
+
+
+@dataclass
+class Bench:
+    """What scores measure on: one and the same for all of them.
+
+    Args:
+        space: the archs' space.
+        data: the data; ``train`` calibrates and trains, ``rate`` scores.
+        runtime: device and precision.
+        teacher: a teacher whose taps are chosen; None where no score asks one.
+        net: the in-place distilled supernet, likewise.
+        model: the blockwise-trained stages, likewise.
+        cache: the teacher's stored answers for short trainings; None asks the teacher live.
+        images: rating images.
+        calibration_images: training images that norms are measured on.
+        seed: seed of new weights and of random scores.
+        truth: mean accuracy of archs that were trained, by key, for scores that learn from a few of them.
+        training_images: images through a network that one of those trainings took, backward passes included.
+    """
+
+    space: ElasticSpace
+    data: Data
+    runtime: Runtime
+    teacher: Teacher | None = None
+    net: Supernet | None = None
+    model: Blockwise | None = None
+    cache: ViewCache | None = None
+    images: int = 1024
+    calibration_images: int = 512
+    seed: int = 0
+    truth: Mapping[str, float] = field(default_factory=dict)
+    training_images: float = 0.0
+    used: Usage = field(default_factory=Usage)
+    notes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> dict[str, int]:
+        """What ``space.cost`` needs besides an arch."""
+        data = self.data
+        size = {} if self.space.resolutions else {"resolution": data.resolution}
+        return size | {"in_chans": data.in_chans, "num_classes": data.num_classes}
+
+    def need_teacher(self) -> Teacher:
+        """Return the teacher, or say that there is none."""
+        return _there(self.teacher, "teacher", "a teacher")
+
+    def need_net(self) -> Supernet:
+        """Return the supernet, or say that there is none."""
+        return _there(self.net, "net", "an in-place distilled supernet")
+
+    def need_model(self) -> Blockwise:
+        """Return the blockwise-trained stages, or say that there are none."""
+        return _there(self.model, "model", "blockwise-trained stages")
+
+    @cached_property
+    def rating_images(self) -> Tensor:
+        """The rating images, (N, C, H, W)."""
+        batches = self.data.rate.clean(CHUNK, limit=self.images)
+        return torch.cat([batch.x.to(self.runtime.device) for batch in batches])
+
+    @cached_property
+    def _features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
+        model, teacher = self.need_model(), self.need_teacher()
+        train = self.data.train.clean(CHUNK, limit=self.calibration_images)
+        rate = self.data.rate.clean(CHUNK, limit=self.images)
+        return gather(model, teacher, train, self.runtime), gather(model, teacher, rate, self.runtime)
+
+    def features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
+        """Return the teacher's features of calibration and rating images; each score pays for them anew."""
+        calibration, rating = self._features
+        self.used.teacher += len(calibration[0].inputs) + len(rating[0].inputs)
+        return calibration, rating
+
+    @cached_property
+    def _logits(self) -> Tensor:
+        teacher = self.need_teacher()
+        return torch.cat([teacher(x).float() for x in self.rating_images.split(CHUNK)])
+
+    def teacher_logits(self) -> Tensor:
+        """Return the teacher's logits on the rating images (N, C); each score pays for them anew."""
+        self.used.teacher += len(self.rating_images)
+        return self._logits
+
+    @torch.no_grad()
+    def stage(self, key: Key, calibration: Sequence[StageFeatures], rating: Sequence[StageFeatures]) -> StagePass:
+        """Run one candidate of a stage on the teacher's features, calibrated.
+
+        Args:
+            key: stage, entry and candidate.
+            calibration: what `features` returned first.
+            rating: what it returned second.
+
+        Returns:
+            The stage's outputs.
+        """
+        model = self.need_model()
+        index, entry, candidate = key
+        stage = model.stages[index]
+        assert isinstance(stage, ElasticStage)
+        recorder = Recorder()
+        _, seen = stage(model.enter(index, calibration[index].inputs, entry, recorder), candidate, recorder)
+        values = recorder.values()
+        out = [
+            stage(model.enter(index, chunk, entry, values), candidate, values)[1]
+            for chunk in rating[index].inputs.split(CHUNK)
+        ]
+        images = len(calibration[index].inputs) + len(rating[index].inputs)
+        self.used.student += images / len(model.stages)
+        return StagePass(seen, torch.cat(out))
+
+
+def keys_of(space: ElasticSpace, arch: Arch) -> list[Key]:
+    """Return what each stage of an arch depends on."""
+    entries: list[Entry] = [arch.stem, *(candidate.width for candidate in arch.stages[:-1])]
+    return [(index, entries[index], candidate) for index, candidate in enumerate(arch.stages)]
+
+
+Measure = Callable[[Bench, Sequence[Arch]], list[float]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number an arch, and which way it is better.
+
+    Args:
+        name: what tables call it.
+        measure: from what is measured on and the archs to one number each; NaN where it has none.
+        higher: whether higher is better.
+        kind: ``size`` (known without data; a score must beat these), ``control`` or ``score``.
+        needs: of ``teacher``, ``supernet``, ``blockwise`` and ``truth``, what must be there first.
+    """
+
+    name: str
+    measure: Measure
+    higher: bool
+    kind: str = "score"
+    needs: frozenset[str] = frozenset()
+
+    def signed(self, values: Sequence[float]) -> list[float]:
+        """Turn values so that higher is better."""
+        return [value if self.higher else -value for value in values]
+
+
+def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench) -> pd.DataFrame:
+    """Compute scores of the same archs, and what each cost.
+
+    Args:
+        scores: the scores.
+        archs: the archs.
+        bench: what they measure on.
+
+    Returns:
+        One row a score and arch: score, key, value (as it is), better (``higher`` or ``lower``), kind, needs,
+        and this arch's equal share of the score's teacher_forwards, student_forwards (in images) and seconds.
+        A value that is not finite is NaN: no arch, and never the best.
+    """
+    rows = []
+    for score in scores:
+        bench.used, begun = Usage(), time.perf_counter()
+        values = score.measure(bench, archs)
+        seconds = time.perf_counter() - begun
+        for arch, value in zip(archs, values, strict=True):
+            rows.append(
+                {
+                    "score": score.name, "key": arch.key, "value": value if math.isfinite(value) else math.nan,
+                    "better": "higher" if score.higher else "lower", "kind": score.kind,
+                    "needs": " ".join(sorted(score.needs)),
+                    "teacher_forwards": bench.used.teacher / len(archs),
+                    "student_forwards": bench.used.student / len(archs), "seconds": seconds / len(archs),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _there(value: Part | None, field: str, what: str) -> Part:
+    if value is None:
+        raise SettingError(field, None, f"{what}, which this score measures", "pass it, or leave the score out")
+    return value

@@ -1,0 +1,103 @@
+"""Stage scores weighted by what a few trained networks teach: linear regression with its own error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nas_kd.errors import SettingError
+from nas_kd.rate.scores.base import Bench, Score, keys_of
+from nas_kd.rate.scores.stages import BLOCKWISE, noise_to_signal, stage_errors
+from nas_kd.runtime import seed_for
+from nas_kd.space import Arch
+
+FEW = 30  # networks that one fit learns from
+FOLDS = 5
+LEAST = 8
+RIDGES = tuple(10.0**power for power in range(-4, 4))
+
+
+class Fit(NamedTuple):
+    """A linear predictor.
+
+    Args:
+        weights: (D,) of the features as they are.
+        intercept: value at features of 0.
+        ridge: the strength that was chosen.
+        loo: root of the mean squared leave-one-out error, in units of the target.
+    """
+
+    weights: np.ndarray
+    intercept: float
+    ridge: float
+    loo: float
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Predict (M,) targets of (M, D) features."""
+        return features @ self.weights + self.intercept
+
+
+def fit_ridge(features: np.ndarray, targets: np.ndarray, ridges: Sequence[float] = RIDGES) -> Fit:
+    """Fit a ridge regression whose strength has the least leave-one-out error.
+
+    Args:
+        features: (N, D); each is brought to mean 0 and variance 1 first.
+        targets: (N,).
+        ridges: strengths, as a share of N.
+
+    Returns:
+        The predictor; its leave-one-out errors are in closed form, from the hat matrix.
+
+    Source: DONNA (Moons et al. 2021), section 3.3; leave-one-out: Allen 1974 (PRESS).
+    """
+    centre, scale = features.mean(0), features.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    x, middle = (features - centre) / scale, targets.mean()
+    count, width = x.shape
+    best: Fit | None = None
+    for ridge in ridges:
+        inverse = np.linalg.inv(x.T @ x + ridge * count * np.eye(width))
+        weights = inverse @ x.T @ (targets - middle)
+        # the mean is fitted too: 1/N of every residual
+        leverage = 1 / count + np.einsum("ij,jk,ik->i", x, inverse, x)
+        errors = (targets - middle - x @ weights) / (1 - leverage)
+        loo = float(np.sqrt(np.mean(errors**2)))
+        if best is None or loo < best.loo:
+            own = weights / scale
+            best = Fit(own, float(middle - centre @ own), ridge, loo)
+    assert best is not None
+    return best
+
+
+def donna(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from the stages' noise to signal, each arch by a fit that has not seen it.
+
+    The archs are parted in folds; the archs of a fold are predicted from at most ``FEW`` trained ones of the
+    other folds. The mean leave-one-out error of the fits is noted.
+    """
+    trained = [arch for arch in archs if math.isfinite(bench.truth.get(arch.key, math.nan))]
+    if len(trained) < LEAST + LEAST // (FOLDS - 1):
+        legal = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
+        raise SettingError("scores", "DONNA regression", legal, "train more of the truth first, or leave it out")
+    errors = stage_errors(bench, archs, noise_to_signal)
+    features = np.array([[errors[key] for key in keys_of(bench.space, arch)] for arch in archs])
+    place = {arch.key: index for index, arch in enumerate(archs)}
+    order = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(len(archs))
+    predicted, loos = np.full(len(archs), math.nan), []
+    for fold in range(FOLDS):
+        asked = order[fold::FOLDS]
+        known = [place[arch.key] for arch in trained if place[arch.key] not in set(asked.tolist())]
+        known = sorted(known, key=lambda index: int(np.flatnonzero(order == index)[0]))[:FEW]
+        fit = fit_ridge(features[known], np.array([bench.truth[archs[index].key] for index in known]))
+        predicted[asked] = fit(features[asked])
+        loos.append(fit.loo)
+    bench.notes["DONNA leave-one-out error"] = float(np.mean(loos))
+    # what a user would train: one fit's networks
+    bench.used.student += min(FEW, len(trained)) * bench.training_images
+    return predicted.tolist()
+
+
+DONNA = Score("DONNA regression", donna, True, needs=BLOCKWISE | {"truth"})

@@ -1,0 +1,84 @@
+"""Scores of whole subnets: with the supernet's shared weights, or put together of blockwise-trained stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from nas_kd.distill import Classification
+from nas_kd.losses import kl_divergence
+from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
+from nas_kd.rate.scores.replace import logits_with
+from nas_kd.rate.scores.ridge import apply_map, ridge_map
+from nas_kd.rate.scores.stages import BLOCKWISE
+from nas_kd.rate.subnet import SubnetScorer
+from nas_kd.space import Arch
+
+
+def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> list[float]:
+    rate, logits = bench.data.rate, None
+    if taught:
+        teacher = bench.need_teacher()
+        logits = torch.cat([teacher(batch.x).float().cpu() for batch in rate.clean(CHUNK)])
+        bench.used.teacher += len(rate)
+    scorer = SubnetScorer(
+        bench.need_net(), bench.data, logits, task=Classification(), runtime=bench.runtime,
+        calibration_images=bench.calibration_images, rate_images=bench.images,
+    )  # fmt: skip
+    images = min(bench.images, len(rate)) + min(bench.calibration_images, len(bench.data.train))
+    bench.used.student += images * len(archs)
+    return [scorer(arch)[name] for arch in archs]
+
+
+def supernet_accuracy(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Measure each calibrated subnet of the in-place distilled supernet against the labels."""
+    return _subnets(bench, archs, "accuracy", taught=False)
+
+
+def supernet_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Measure each calibrated subnet of the in-place distilled supernet against the teacher."""
+    return _subnets(bench, archs, "kl", taught=True)
+
+
+@torch.no_grad()
+def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Chain the blockwise-trained stages of an arch and measure their answers against the teacher's.
+
+    A stage was trained on what an adapter made of the teacher's feature. In the chain it gets the feature of
+    the stage before it instead, mapped onto that by least squares on training images; so errors add up as
+    they would in the network. The last stage's answer goes through what the teacher has after its last tap.
+    """
+    calibration, rating = bench.features()
+    teacher, model, truth = bench.need_teacher(), bench.need_model(), bench.teacher_logits()
+    found = []
+    for arch in archs:
+        seen, shown = calibration[0].inputs, rating[0].inputs
+        for index, entry, candidate in keys_of(bench.space, arch):
+            stage = model.stages[index]
+            assert isinstance(stage, ElasticStage)
+            if index:
+                wanted = model.enter(index, calibration[index].inputs, entry)
+                join = ridge_map(seen, wanted)
+                seen, shown = apply_map(seen, join), apply_map(shown, join)
+            else:
+                recorder = Recorder()
+                seen = model.enter(0, seen, entry, recorder)
+                values = recorder.values()
+                shown = torch.cat([model.enter(0, chunk, entry, values) for chunk in shown.split(CHUNK)])
+            recorder = Recorder()
+            seen, _ = stage(seen, candidate, recorder)
+            values = recorder.values()
+            outs = [stage(chunk, candidate, values) for chunk in shown.split(CHUNK)]
+            shown, last = (torch.cat(parts) for parts in zip(*outs, strict=True))
+        answer = model.leave(index, last) * model.target_scale[index]
+        found.append(float(kl_divergence(logits_with(teacher, index, bench.rating_images, answer), truth)))
+        bench.used.student += len(calibration[0].inputs) + len(rating[0].inputs)
+        bench.used.teacher += len(bench.rating_images)
+    return found
+
+
+SUPERNET_ACCURACY = Score("supernet accuracy", supernet_accuracy, True, needs=frozenset({"supernet"}))
+SUPERNET_KL = Score("supernet KL", supernet_kl, False, needs=frozenset({"teacher", "supernet"}))
+ASSEMBLED_KL = Score("assembled KL", assembled_kl, False, needs=BLOCKWISE)

@@ -1,0 +1,199 @@
+"""One contract over all scores, then what each must give on cases that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.nn import Recorder
+from nas_kd.rate.nmse import gather
+from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, load_teacher
+from nas_kd.train.blockwise import Blockwise
+
+SPACE = ElasticSpace(
+    name="tiny",
+    stem=ConvStem(width=8),
+    stages=(
+        BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
+        BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
+    ),
+    resolution=8,
+)
+
+
+@pytest.fixture
+def archs(net: Supernet) -> list[Arch]:
+    return list(dict.fromkeys(net.space.sample(seed) for seed in range(14)))[:12]
+
+
+@pytest.fixture
+def bench(net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, archs: list[Arch]) -> Bench:
+    taps = teacher.bind(data).match(net.space, data.resolution)
+    truth = {arch.key: float(value) for arch, value in zip(archs, np.random.default_rng(0).random(12), strict=True)}
+    return Bench(
+        net.space, data, runtime, teacher, net, Blockwise(net, taps, seed=3), images=24, calibration_images=48,
+        truth=truth, training_images=100.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("score", SCORES.values(), ids=list(SCORES))
+def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[Arch]) -> None:
+    """Finite, reproducible, independent of order and company, without trace, and with its cost."""
+    assert bench.net is not None and bench.model is not None
+    before = {
+        name: value.clone() for name, value in [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
+    }
+    table = measure_scores([score], archs, bench)
+    assert list(table["key"]) == [arch.key for arch in archs] and set(table["score"]) == {score.name}
+    assert np.isfinite(table["value"]).all() and set(table["better"]) == {"higher" if score.higher else "lower"}
+    assert np.array_equal(table["value"], measure_scores([score], archs, bench)["value"])
+    assert (table[["teacher_forwards", "student_forwards"]] >= 0).all(axis=None) and (table["seconds"] > 0).all()
+    asks = {"teacher", "blockwise"} & score.needs
+    assert ((table["teacher_forwards"] > 0) == bool(asks)).all()
+    if "truth" not in score.needs:  # its folds depend on the company
+        turned = measure_scores([score], archs[::-1], bench)["value"].to_numpy()[::-1]
+        assert np.allclose(table["value"], turned, rtol=1e-5)
+        alone = measure_scores([score], archs[:1], bench)["value"].iloc[0]
+        assert alone == pytest.approx(table["value"].iloc[0], rel=1e-5)
+    after = [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
+    assert all(torch.equal(before[name], value) for name, value in after)
+    signed = score.signed(table["value"].tolist())
+    best = table["value"].idxmax() if score.higher else table["value"].idxmin()
+    assert int(np.argmax(signed)) == best
+
+
+@pytest.mark.parametrize("score", [score for score in SCORES.values() if score.needs], ids=lambda score: score.name)
+def test_a_score_says_what_it_lacks(score: Score, data: Data, net: Supernet, runtime: Runtime) -> None:
+    with pytest.raises(SettingError, match="teacher|supernet|blockwise|trained archs"):
+        score.measure(Bench(net.space, data, runtime), [net.space.largest()])
+
+
+def test_names_are_unique_and_controls_among_them() -> None:
+    assert len({score.name for score in SCORES.values()}) == len(SCORES)
+    assert set(CONTROLS) <= set(SCORES.values())
+    assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}
+
+
+def test_sizes_are_those_of_the_space(bench: Bench, archs: list[Arch]) -> None:
+    def values(name: str) -> list[float]:
+        return SCORES[name].measure(bench, archs)
+
+    costs = [bench.space.cost(arch, resolution=8, in_chans=1, num_classes=3) for arch in archs]
+    assert values("macs") == [cost.macs for cost in costs] and values("params") == [cost.params for cost in costs]
+    assert values("depth") == [sum(len(s.layers) for s in arch.stages) for arch in archs]
+    assert SCORES["minus_depth"].signed(values("minus_depth")) == [-v for v in values("depth")]
+    for arch, found in zip(archs, values("log_widths"), strict=True):
+        module = bench.space.build(arch, 3, 1)
+        convs = [m for n, m in module.named_modules() if isinstance(m, torch.nn.Conv2d) and n.startswith("stages")]
+        main = [m.out_channels for m in convs if m.kernel_size == (3, 3)]
+        assert found == pytest.approx(sum(map(math.log, main)))
+
+
+def test_the_gradient_norm_is_autograds(bench: Bench, archs: list[Arch]) -> None:
+    from nas_kd.runtime import seeded
+
+    (found,) = SCORES["gradient_norm"].measure(bench, archs[:1])
+    seeded(0, "gradient norm", archs[0].key)
+    network = bench.space.build(archs[0], 3, 1).train()
+    batch = next(iter(bench.data.train.clean(128, limit=128)))
+    loss = torch.nn.functional.cross_entropy(network(batch.x), batch.y)
+    grads = torch.autograd.grad(loss, list(network.parameters()))
+    assert found == pytest.approx(math.sqrt(sum(float(g.double().square().sum()) for g in grads)), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["relative_l1", "nmse", "nsr", "ridge", "replace_one", "assembled_kl"])
+def test_the_planted_arch_has_no_error(name: str, data: Data, runtime: Runtime) -> None:
+    """The teacher is a subnet, the adapters are the identity: its own arch scores 0, the others do not."""
+    space, arch, teacher, model = planted(data)
+    bench = Bench(space, data, runtime, teacher, None, model, images=24, calibration_images=48)
+    others = [space.sample(seed) for seed in range(6)]
+    own, *rest = SCORES[name].measure(bench, [arch, *(other for other in others if other != arch)])
+    # least squares keeps a little ridge, and the assembled stages are joined by it
+    assert own == pytest.approx(0.0, abs={"ridge": 0.02, "assembled_kl": 0.02}.get(name, 1e-6))
+    assert min(rest) > max(10 * own, 1e-4)
+
+
+def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> None:
+    from sklearn.linear_model import Ridge
+
+    from nas_kd.rate.scores import fit_ridge
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 3)) * [1.0, 5.0, 0.1]
+    y = x @ [0.5, -0.2, 3.0] + 70.0 + rng.normal(scale=0.3, size=20)
+    fit = fit_ridge(x, y, ridges=[0.05])
+    scaled = (x - x.mean(0)) / x.std(0)
+    theirs = Ridge(alpha=0.05 * 20).fit(scaled, y)
+    assert fit(x) == pytest.approx(theirs.predict(scaled))
+    errors = []
+    for out in range(20):
+        kept = [i for i in range(20) if i != out]
+        # the standardisation is that of all: it knows no target
+        one = Ridge(alpha=0.05 * 20).fit(scaled[kept], y[kept])
+        errors.append(y[out] - one.predict(scaled[[out]])[0])
+    assert fit.loo == pytest.approx(math.sqrt(np.mean(np.square(errors))), rel=1e-6)
+    exact = fit_ridge(x, x @ [0.5, -0.2, 3.0] + 70.0)
+    assert exact.ridge == 1e-4 and exact.loo < 0.01
+
+
+def test_donna_predicts_no_arch_from_its_own_accuracy(bench: Bench, archs: list[Arch]) -> None:
+    before = SCORES["donna"].measure(bench, archs)
+    for index in (0, 5):
+        moved = Bench(**{**vars_of(bench), "truth": {**bench.truth, archs[index].key: 1e6}})
+        after = SCORES["donna"].measure(moved, archs)
+        assert after[index] == pytest.approx(before[index])
+        assert max(map(abs, after)) > 1e3  # the others do learn from it
+
+
+def planted(data: Data) -> tuple[ElasticSpace, Arch, Teacher, Blockwise]:
+    """Cut a teacher out of a supernet, whose stages get adapters that do nothing."""
+    net = Supernet(SPACE, num_classes=3, in_chans=1, seed=5)
+    for name, parameter in net.named_parameters():
+        if parameter.ndim == 1 and "fc" not in name:
+            torch.nn.init.uniform_(parameter, 0.2, 1.0)
+    arch = SPACE.arch([SPACE.stages[0].candidates()[5], SPACE.stages[1].candidates()[12]])
+    norm: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    x = next(data.train.clean(256, limit=48)).x
+    with torch.no_grad():  # norms measured as a rating does: behind stages that are calibrated already
+        for index, (stage, candidate) in enumerate(zip(net.stages, arch.stages, strict=True)):
+            recorder = Recorder()
+            stage(net.stem(x, (), recorder) if index == 0 else x, candidate, recorder)
+            norm |= recorder.values()
+            x, _ = stage(net.stem(x, (), norm) if index == 0 else x, candidate, norm)
+    teacher = load_teacher(net.extract(arch, norm).eval(), num_classes=3, in_chans=1).bind(data)
+    model = Blockwise(net, teacher.match(SPACE, 8))
+    model.rescale(gather(model, teacher, data.train.clean(256, limit=48), Runtime("cpu")))
+    for index, candidate in enumerate(arch.stages):
+        if index:
+            before = model.inputs[index][str(arch.stages[index - 1].width)]
+            set_identity(before, float(model.input_scale[index]))
+        set_identity(model.outputs[index][str(candidate.width)], 1 / float(model.target_scale[index]))
+    return SPACE, arch, teacher, model
+
+
+def set_identity(adapter: torch.nn.Module, scale: float) -> None:
+    assert isinstance(adapter, torch.nn.Conv2d) and adapter.bias is not None
+    torch.nn.init.dirac_(adapter.weight)
+    with torch.no_grad():
+        adapter.weight.mul_(scale)
+        adapter.bias.zero_()
+
+
+def vars_of(bench: Bench) -> dict[str, object]:
+    names = ("space", "data", "runtime", "teacher", "net", "model", "images", "calibration_images", "training_images")
+    return {name: getattr(bench, name) for name in names}
+
+
+def test_a_score_that_is_not_a_number_is_nan_in_the_table(bench: Bench, archs: list[Arch]) -> None:
+    bad = Score("bad", lambda bench, archs: [math.inf, math.nan, *range(len(archs) - 2)], True)
+    table = measure_scores([bad], archs, bench)
+    assert table["value"].isna().tolist() == [True, True, *[False] * (len(archs) - 2)]
