@@ -2,7 +2,9 @@
 
 from nas_kd.distill.distiller import Distiller, Method
 from nas_kd.distill.ensemble import LearnedEnsemble
+from nas_kd.distill.injection import inject
 from nas_kd.distill.methods import METHODS, Entry
+from nas_kd.distill.own import Privileged
 from nas_kd.distill.pair import Pair, Shapes, pair_of
 from nas_kd.distill.source import (
     CachedTeacher,
@@ -15,6 +17,7 @@ from nas_kd.distill.source import (
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
 from nas_kd.distill.terms import TERMS
+from nas_kd.distill.tree import SoftTree
 
 __all__ = [
     "METHODS",
@@ -30,13 +33,16 @@ __all__ = [
     "Method",
     "Pair",
     "Phase",
+    "Privileged",
     "Recipe",
     "Schedule",
     "Shapes",
+    "SoftTree",
     "TargetSource",
     "TeacherEnsemble",
     "Term",
     "Warmup",
+    "inject",
     "pair_of",
     "target_source",
 ]

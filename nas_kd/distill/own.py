@@ -51,14 +51,15 @@ class MeanTeacher(nn.Module):
         self.network = deepcopy(pair.model).requires_grad_(False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._student = (pair.model,)  # in a tuple it is no part of this module
+        self._dtype = next(pair.model.parameters()).dtype
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the student by one step."""
         assert isinstance(self.steps, Tensor)
-        kept = torch.full((), self.decay, device=self.steps.device, dtype=torch.float64)
+        kept = torch.full((), self.decay, device=self.steps.device, dtype=self._dtype)
         if self.ramp:
-            kept = torch.minimum(kept, self.steps.double() / (self.steps + 1))
+            kept = torch.minimum(kept, self.steps.to(self._dtype) / (self.steps + 1))
         student = self._student[0].state_dict()
         for name, mean in self.network.state_dict().items():
             now = student[name]

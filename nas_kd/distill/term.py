@@ -186,6 +186,7 @@ class Recipe:
             teacher; None leaves them.
         inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
         own_targets: whether ``source`` needs no teacher of the user's.
+        live: whether the teacher must be run: on images that no cache knows, or for its input gradient.
 
     Raises:
         SettingError: no stage, no term, a share that is not positive, or two terms of one name in a stage.
@@ -196,6 +197,7 @@ class Recipe:
     source: Callable[[Pair], TargetSource] | None = None
     inputs: Callable[[Pair], nn.Module] | None = None
     own_targets: bool = False
+    live: bool = False
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

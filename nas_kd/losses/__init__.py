@@ -4,6 +4,16 @@ Every loss computes in fp32 whatever it is given (float64 stays float64), under 
 teacher, and returns a scalar, the mean over the batch.
 """
 
+from nas_kd.losses.adversarial import (
+    activation,
+    balance,
+    critic,
+    disagreement,
+    fooled,
+    logit_l1,
+    norm_statistics,
+    one_hot,
+)
 from nas_kd.losses.contrast import crd, nce
 from nas_kd.losses.divergence import (
     adaptive_alpha_divergence,
@@ -26,20 +36,26 @@ from nas_kd.losses.logits import (
 )
 from nas_kd.losses.online import consistency, linear_mmd, mutual, peers_loss, self_hint, symmetric_kd
 from nas_kd.losses.relations import cc, irg_edges, pkt, rdm, rkd, sp
+from nas_kd.losses.soft_tree import soft_tree, tree_balance, tree_paths
 from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
 __all__ = [
     "ab",
+    "activation",
     "adaptive_alpha_divergence",
     "alpha_divergence",
     "at",
+    "balance",
     "cc",
     "consistency",
     "crd",
+    "critic",
+    "disagreement",
     "dist",
     "dkd",
     "fitnet",
     "flow",
+    "fooled",
     "fsp",
     "ft",
     "hcl",
@@ -49,12 +65,15 @@ __all__ = [
     "kd_ls",
     "kl_divergence",
     "linear_mmd",
+    "logit_l1",
     "logit_mse",
     "mixture",
     "mutual",
     "nce",
+    "norm_statistics",
     "normalised_mse",
     "nst",
+    "one_hot",
     "peers_loss",
     "pkt",
     "rdm",
@@ -65,6 +84,9 @@ __all__ = [
     "standardise",
     "standardised",
     "symmetric_kd",
+    "soft_tree",
+    "tree_balance",
+    "tree_paths",
     "vid",
     "virtual_teacher",
 ]

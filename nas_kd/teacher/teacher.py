@@ -117,7 +117,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W), normalised as the bound data are, to logits (B, classes)."""
-        return self._module(self._normalised(x))
+        return self._module(self.normalised(x))
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> Output:
@@ -135,13 +135,19 @@ class Teacher:
         if self.taps is None:
             mend = "call teacher.match(space, resolution) first"
             raise SettingError("teacher.taps", None, "one a stage of the space", mend)
-        x = self._normalised(x)
+        x = self.normalised(x)
         if isinstance(self._module, CifarResNet):
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
         assert self._reader is not None
         return self._reader.read(x)
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    @property
+    def network(self) -> nn.Module:
+        """The sealed network itself, for methods that need its gradient by its input; none goes into it."""
+        return self._module
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Bring images, normalised as the bound data are, to the network's own normalisation and device."""
         x = x.to(self.device)  # data may live elsewhere than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 

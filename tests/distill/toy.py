@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch
 from nas_kd.distill import Classification, Distiller, LiveTeacher, TargetSource, TeacherEnsemble, pair_of
+from nas_kd.distill.generator import WIDTH
 from nas_kd.distill.sampling import PairedBatch
 from nas_kd.nn.output import Output
 
@@ -44,7 +45,7 @@ class Frozen:
         torch.manual_seed(seed)
         self.network = Toy(widths)
         with torch.no_grad():
-            self.network.fc.weight.mul_(8)
+            self.network.fc.weight.mul_(40)
             self.network(torch.randn(256, *IMAGE))  # running statistics
         self.network.eval().requires_grad_(False)
 
@@ -90,6 +91,12 @@ def source_for(name: str, widths: tuple[int, int] = (6, 10)) -> TargetSource | N
     if name == "multi_teacher":
         return TeacherEnsemble([teacher(seed, widths, features=False) for seed in (1, 2)])
     return teacher(widths=widths)
+
+
+def noise() -> Batch:
+    none = torch.zeros(BATCH, dtype=torch.int64)
+    z = torch.randn(BATCH, WIDTH, generator=torch.Generator().manual_seed(0))
+    return Batch(z, none, none, none - 1)
 
 
 def fit(

@@ -23,6 +23,7 @@ SHAPES = {
     "logit_mse": LOGITS,
     "dkd": LOGITS,
     "consistency": LOGITS,
+    "logit_l1": LOGITS,
     "dist": LOGITS,
     "fitnet": MAPS,
     "normalised_mse": MAPS,
@@ -41,6 +42,8 @@ NAMES = sorted(SHAPES)
 OTHERWISE = (
     "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
     "irg_edges", "mutual", "peers_loss", "symmetric_kd", "linear_mmd", "self_hint",
+    "critic", "fooled", "one_hot", "activation", "balance", "disagreement", "norm_statistics", "soft_tree",
+    "tree_paths", "tree_balance",
 )  # fmt: skip
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 

@@ -78,7 +78,7 @@ def grafting(task: Classification, *, peers: float = 2, width: float = 0.4, slop
 def privileged(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
     """Generalised distillation: the teacher sees the image as it is, the student its augmented view."""
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
-    return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of)
+    return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of, live=True)
 
 
 ONLINE: dict[str, Entry] = {

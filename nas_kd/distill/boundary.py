@@ -1,0 +1,106 @@
+"""BSS: images on the teacher's decision boundary, found by its input gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd import losses
+from nas_kd.data import Batch
+from nas_kd.distill.game import opened
+from nas_kd.distill.pair import Pair
+from nas_kd.losses._common import positive
+
+
+def attack(
+    network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, toward: Tensor, steps: int = 10, rate: float = 0.3,
+    limit: float = 2.5,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Move images over a network's boundary towards a class, each until its answer changes.
+
+    Args:
+        network: gives (B, C) logits, with gradient to its input.
+        x: (B, C, H, W) images.
+        y: (B,) their classes; images that are not taken for them stay as they are.
+        toward: (B,) another class each.
+        steps: most steps.
+        rate: length of a step for a gap of 1 between the two logits.
+        limit: largest magnitude of a moved pixel, in the images' own units.
+
+    Returns:
+        (B, C, H, W) images, and (B,) whether each was moved and its answer changed.
+
+    Source:
+        Heo et al., Knowledge distillation with adversarial samples supporting decision boundary,
+        arXiv 1805.05532, eq. 4 to 6.
+    """
+    moved = x.detach().clone()
+    going = started = network(moved).argmax(1) == y
+    for _ in range(steps):  # a fixed number of steps: asking whether any still goes would wait for the device
+        moved.requires_grad_(True)
+        with torch.enable_grad():
+            z = network(moved)
+            gap = (z.gather(1, y[:, None]) - z.gather(1, toward[:, None]))[:, 0]
+            (grad,) = torch.autograd.grad(gap.sum(), moved)
+        going = going & (z.argmax(1) == y)
+        length = grad.flatten(1).norm(dim=1).clamp_min(1e-12)
+        step = (rate * (gap.detach() + 1e-4) / length).view(-1, *(1,) * (x.ndim - 1))
+        now = (moved.detach() - step * grad).clamp(-limit, limit)
+        moved = torch.where(going.view(-1, *(1,) * (x.ndim - 1)), now, moved.detach())
+    return moved, started & (network(moved).argmax(1) != y)
+
+
+class Boundary(nn.Module):
+    """The student matches the teacher on images of the teacher's boundary.
+
+    Args:
+        pair: the two networks; the teacher must be run.
+        attacked: most images of a batch that are moved.
+        steps: see `attack`.
+        rate: see `attack`.
+        temperature: of both sides' answers; without T^2, as published.
+
+    Source:
+        Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's answer.
+    """
+
+    def __init__(
+        self, pair: Pair, attacked: int = 64, steps: int = 10, rate: float = 0.3, temperature: float = 3.0
+    ) -> None:
+        super().__init__()
+        inside, normalise = opened(pair.network, "bss")
+        self._teacher: Callable[[Tensor], Tensor] = lambda x: inside(normalise(x))
+        self._student = (pair.model,)  # in a tuple it is no part of this module
+        self.attacked, self.steps, self.rate = attacked, steps, rate
+        self.temperature = positive("temperature", temperature)
+
+    def forward(self, student: Tensor, teacher: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """Return the KL on the moved images, 0 where none could be moved.
+
+        Args:
+            student: (B, C) logits on the images as they are.
+            teacher: (B, C) logits likewise.
+            y: (B,) classes.
+            batch: the images.
+
+        Returns:
+            Scalar, the mean over the moved images.
+        """
+        with torch.no_grad():
+            fit = (teacher.argmax(1) == y) & (student.argmax(1) == y)
+            mixed = fit + torch.rand(len(y), device=y.device) / 2  # those that fit first, by chance
+            chosen = mixed.topk(min(self.attacked, len(y))).indices
+            others = teacher[chosen].float().softmax(1).scatter(1, y[chosen, None], 0.0) + 1e-12
+            toward = torch.multinomial(others.scatter(1, y[chosen, None], 0.0), 1)[:, 0]
+        with torch.autocast(device_type=y.device.type, enabled=False):
+            x, hit = attack(self._teacher, batch.x[chosen].float(), y[chosen], toward, self.steps, self.rate)
+            with torch.no_grad():
+                target = self._teacher(x)
+        count = hit.sum()
+        s = self._student[0](x)
+        # images that were not moved weigh nothing; both sides equal there, the KL is 0
+        keep = hit[:, None]
+        s, t = torch.where(keep, s.float(), 0.0), torch.where(keep, target.float(), 0.0)
+        return losses.kl_divergence(s / self.temperature, t / self.temperature) * (len(y[chosen]) / count.clamp_min(1))

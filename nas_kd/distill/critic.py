@@ -1,0 +1,62 @@
+"""GAN-KD: a critic that tells the student's logits from the teacher's."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_kd import losses
+from nas_kd.distill.game import Player
+from nas_kd.distill.pair import Pair
+from nas_kd.losses._common import wide
+
+
+class Critic(Player):
+    """Takes its turn on every batch, then says how much the student looks like the teacher.
+
+    Args:
+        pair: the number of classes.
+        width: of its two hidden layers.
+        lr: of its Adam.
+
+    Source:
+        Xu et al., Training shallow and thin networks for acceleration via knowledge distillation with
+        conditional adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also names the class.
+    """
+
+    def __init__(self, pair: Pair, width: int = 128, lr: float = 1e-3) -> None:
+        classes = pair.student.logits
+        hidden = [nn.Linear(classes, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        super().__init__(nn.Sequential(*hidden, nn.Linear(width, 1 + classes)), lr)
+
+    def judge(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, C) logits to (B,) logits of being the teacher's, and (B, C) of the class."""
+        found = wide(self.net(logits))
+        return found[:, 0], found[:, 1:]
+
+    def learn(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
+        """Take the critic's turn; the student gets no gradient."""
+        s, t = wide(student).detach(), wide(teacher).detach()
+
+        def loss() -> Tensor:
+            (real, real_class), (fake, fake_class) = self.judge(t), self.judge(s)
+            named = F.cross_entropy(real_class, y) + F.cross_entropy(fake_class, y)
+            return losses.critic(real, fake) + named
+
+        return self.turn(loss)
+
+    def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
+        """Learn, and return the student's loss: to be taken for the teacher and for its class.
+
+        Args:
+            student: (B, C) logits.
+            teacher: (B, C) logits.
+            y: (B,) classes.
+
+        Returns:
+            Scalar; the critic gets no gradient of it.
+        """
+        if student.requires_grad:  # not when a trained student is only measured
+            self.learn(student, teacher, y)
+        fake, named = self.judge(wide(student))
+        return losses.fooled(fake) + F.cross_entropy(named, y)

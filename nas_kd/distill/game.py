@@ -1,0 +1,110 @@
+"""Players besides the student: each is trained by a loss and an optimiser of its own, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+
+
+class Player(nn.Module):
+    """A network that plays with or against the student.
+
+    Its parameters want no gradient but in its own turn, so that no other optimiser takes them. State dicts
+    hold its optimiser too.
+
+    Args:
+        net: the network.
+        lr: learning rate of its Adam.
+        betas: its momenta.
+    """
+
+    def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999)) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise SettingError("player.lr", lr, "a number above 0")
+        self.net = net.requires_grad_(False)
+        self.turns = 0
+        self._optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=betas)
+
+    def turn(self, loss: Callable[[], Tensor]) -> Tensor:
+        """Take one step of this player alone: no other network gets a gradient.
+
+        Args:
+            loss: computes a scalar from what this player does.
+
+        Returns:
+            The loss, detached.
+        """
+        parameters = list(self.net.parameters())
+        self.net.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                value = loss()
+                for parameter, grad in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
+                    parameter.grad = grad
+            self._optimizer.step()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+            self.net.requires_grad_(False)
+        self.turns += 1
+        return value.detach()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the optimiser's state, for checkpoints."""
+        return {"optimizer": self._optimizer.state_dict(), "turns": self.turns}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up the optimiser's state."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.turns = state["turns"]
+
+
+def opened(network: Any, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Open a sealed teacher for gradients by its input; none goes into it.
+
+    Args:
+        network: a teacher that is run, or a module.
+        method: for the message.
+
+    Returns:
+        The network in eval mode, and what its images go through first.
+
+    Raises:
+        SettingError: there is no network, only answers of one.
+    """
+    if isinstance(network, nn.Module):
+        return network.eval().requires_grad_(False), lambda x: x
+    inside = getattr(network, "network", None)
+    if not isinstance(inside, nn.Module):
+        legal = "a live teacher, whose answers can be traced back to its input"
+        raise SettingError("teacher", type(network).__name__, legal, f"pass the teacher itself to {method}")
+    return inside, getattr(network, "normalised", lambda x: x)
+
+
+@contextmanager
+def norm_inputs(network: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Note the mean and variance of what every batch norm gets inside, in the order of ``norms``."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        dims = [0, *range(2, args[0].ndim)]
+        found.append((args[0].mean(dims), args[0].var(dims, unbiased=False)))
+
+    handles = [norm.register_forward_pre_hook(note) for norm in norms(network)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return a network's batch norms that keep statistics."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [module for module in network.modules() if isinstance(module, kinds) and module.running_mean is not None]

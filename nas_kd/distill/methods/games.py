@@ -1,0 +1,104 @@
+"""Methods with an adversary, without data, and for a student that is no network."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from nas_kd import losses
+from nas_kd.distill.boundary import Boundary
+from nas_kd.distill.critic import Critic
+from nas_kd.distill.generator import Generator, Noise, Switches
+from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.task import Classification
+from nas_kd.distill.term import Decay, Recipe, Term
+from nas_kd.distill.terms import term
+from nas_kd.distill.tree import TreeLoss
+
+LABELLED = frozenset({"logits", "labels"})
+
+
+def gan_kd(
+    task: Classification, *, ce: float = 1.0, l1: float = 1.0, weight: float = 0.1, width: float = 128,
+    lr: float = 1e-3,
+) -> Recipe:  # fmt: skip
+    """Adversarial distillation: a critic learns to tell the student's logits from the teacher's."""
+    critic = Term("gan_kd", weight=weight, needs=LABELLED, module=partial(Critic, width=int(width), lr=lr))
+    return with_labels(task, ce, Term("logit_l1", losses.logit_l1, l1), critic)
+
+
+def bss(
+    task: Classification, *, ce: float = 1.0, kd: float = 4.0, weight: float = 2.0, temperature: float = 3.0,
+    attacked: float = 64, steps: float = 10, rate: float = 0.3, until: float = 0.75,
+) -> Recipe:  # fmt: skip
+    """Images moved onto the teacher's decision boundary join the batch; their weight falls to 0."""
+    module = partial(Boundary, attacked=int(attacked), steps=int(steps), rate=rate, temperature=temperature)
+    needs = frozenset({"logits", "labels", "batch"})
+    attack = Term("bss", weight=Decay(weight, 0.0, until), needs=needs, module=module)
+    # the authors' KD has no T^2
+    own = Term("kd", partial(losses.kd, temperature=temperature), Decay(kd / temperature**2, 1 / temperature**2, until))
+    return Recipe.of([label_term(task, ce), own, attack], live=True)
+
+
+def dafl(
+    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, one_hot: float = 1.0,
+    activation: float = 0.1, balance: float = 5.0, student_steps: float = 1, lr: float = 1e-3, base: float = 64,
+) -> Recipe:  # fmt: skip
+    """No data: a generator makes images of which the teacher is sure, and of all classes alike."""
+    made = Switches(one_hot=one_hot, activation=activation, balance=balance, student_steps=int(student_steps), lr=lr)
+    return _without_data(made, base, term("kd", task, weight, temperature=temperature))
+
+
+def zskt(
+    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, at: float = 250.0,
+    student_steps: float = 10, lr: float = 1e-3, base: float = 64,
+) -> Recipe:  # fmt: skip
+    """No data: a generator looks for images on which the student's distribution differs from the teacher's."""
+    made = Switches(adversarial=1.0, student_steps=int(student_steps), lr=lr)
+    maps = term("at", task, at, variant="code")
+    return _without_data(made, base, term("kd", task, weight, temperature=temperature), maps)
+
+
+def dfad(
+    task: Classification, *, weight: float = 1.0, student_steps: float = 5, lr: float = 1e-3, base: float = 64
+) -> Recipe:
+    """No data: a generator looks for images on which the student's logits differ from the teacher's."""
+    made = Switches(adversarial=1.0, kind="l1", student_steps=int(student_steps), lr=lr)
+    return _without_data(made, base, Term("logit_l1", losses.logit_l1, weight))
+
+
+def dfq(
+    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, adversarial: float = 1.0,
+    norm: float = 1.0, one_hot: float = 1.0, balance: float = 20.0, student_steps: float = 10, lr: float = 1e-3,
+    base: float = 64,
+) -> Recipe:  # fmt: skip
+    """No data: adversarial images whose statistics are those that the teacher's norms keep."""
+    made = Switches(
+        adversarial=adversarial, norm=norm, one_hot=one_hot, balance=balance, student_steps=int(student_steps), lr=lr
+    )
+    return _without_data(made, base, term("kd", task, weight, temperature=temperature))
+
+
+def _without_data(switches: Switches, base: float, *terms: Term) -> Recipe:
+    generator = partial(Generator, switches=switches, base=int(base))
+    return Recipe.of(terms, sampler=Noise, inputs=generator, live=True)
+
+
+def soft_tree(
+    task: Classification, *, ce: float = 0.0, weight: float = 1.0, penalty: float = 0.1, temperature: float = 1.0
+) -> Recipe:
+    """A soft decision tree learns the teacher's distribution, leaf by leaf; the student must be a SoftTree."""
+    module = partial(TreeLoss, penalty=penalty, temperature=temperature)
+    needs = frozenset({"logits", "batch"})
+    return with_labels(task, ce, Term("soft_tree", weight=weight, needs=needs, module=module))
+
+
+_LIVE = "live teacher, no images"
+GAMES: dict[str, Entry] = {
+    "gan_kd": Entry(gan_kd, "teacher or its cache", "two steps of a small critic", "arXiv 1709.00513"),
+    "bss": Entry(bss, "live teacher", "10 teacher steps on 64 images: 6 to 8 times a step", "arXiv 1805.05532"),
+    "dafl": Entry(dafl, _LIVE, "a step of the generator and of the teacher", "arXiv 1904.01186"),
+    "zskt": Entry(zskt, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 1905.09768"),
+    "dfad": Entry(dfad, _LIVE, "a fifth of such a step, and the teacher's pass", "arXiv 1912.11006"),
+    "dfq": Entry(dfq, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 2005.04136"),
+    "soft_tree": Entry(soft_tree, "a SoftTree as student, teacher or cache", "one linear layer", "arXiv 1711.09784"),
+}
