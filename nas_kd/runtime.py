@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -95,6 +97,8 @@ class Runtime:
             self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
         if threads is not None:
             torch.set_num_threads(threads)
+        if self.device.type == "cpu":
+            keep_memory()
         self.precision = precision
         self._asked = (device, precision)
         self._alone = False
@@ -182,6 +186,20 @@ def place(module: ModuleT, runtime: Runtime) -> ModuleT:
 
     moved: ModuleT = module.to(runtime.device).to(memory_format=torch.channels_last)
     return moved
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones, for the rest of this process.
+
+    By default it hands large blocks back to the system and gets them again page by page, zeroed: a fifth of
+    the time of a training step on CPU in ``resnet_cifar``, a third in ``mobilenet_cifar``.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own, which ends with it
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the end of the heap stays
 
 
 def check_runtime(device: str, precision: str, threads: int | None) -> None:

@@ -76,6 +76,25 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, number: int, processes: int, here: 
         monkeypatch.setenv(name, str(value))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that hands memory back")
+def test_a_runtime_on_the_cpu_keeps_the_memory_of_freed_tensors() -> None:
+    """Page faults of tensors made and freed again and again: thousands each time, or only the first time."""
+    program = (
+        "import resource, sys, torch, nas_kd.runtime\n"
+        "if sys.argv[1] == 'kept': nas_kd.runtime.Runtime('cpu')\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.ones(12_000_000)\n"
+        "before = faults()\n"
+        "for _ in range(5): torch.ones(12_000_000)\n"
+        "print(faults() - before)\n"
+    )
+    usual, kept = (
+        int(subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("usual", "kept")
+    )
+    assert kept < 0.1 * usual
+
+
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")  # a scheduler may set these two without torchrun
     monkeypatch.setenv("WORLD_SIZE", "8")
