@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.nn.elastic import prefix
+from nas_kd.processes import world
 
 NormValues = Mapping[str, tuple[Tensor, Tensor]]  # path of a norm -> (mean, variance), each (C,)
 
@@ -63,9 +64,9 @@ class Recorder:
             raise ValueError("a recorder takes every batch through the same norms, in the same order")
 
     def reduce(self) -> None:
-        """Add the sums of all ranks, in one all-reduce; every rank records the same norms."""
+        """Add the sums of all processes of the group, in one all-reduce; each has recorded the same norms."""
         self._pool()
-        if self._sums is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if self._sums is not None and world() > 1:
             dist.all_reduce(self._sums)
 
     def values(self) -> dict[Any, tuple[Tensor, Tensor]]:

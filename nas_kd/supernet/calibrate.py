@@ -33,8 +33,8 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
 
     Training leaves no usable running statistics behind in shared weights, so they are measured on training
     images (never on test images) without labels. Each norm's input is pooled over all batches by the law of
-    total variance, while the layers before it normalise by their batch. With several ranks each takes its
-    share of the images, all archs are the same, and the pool is that of all ranks.
+    total variance, while the layers before it normalise by their batch. With several processes all of
+    them call this, with the same archs and each with its share of the images; the pool is that of all.
 
     Args:
         net: a supernet, or any plain module.
