@@ -201,14 +201,15 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
 
     Returns:
         One row a score and arch: score, key, value (as it is), better (``higher`` or ``lower``), kind, needs,
-        and this arch's equal share of the score's teacher_forwards, student_forwards (in images) and seconds.
+        and this arch's equal share of the score's teacher_forwards, student_forwards (in images), seconds by
+        the clock and cpu_seconds of the processor.
         A value that is not finite is NaN: no arch, and never the best.
     """
     rows = []
     for score in scores:
-        bench.used, begun = Usage(), time.perf_counter()
+        bench.used, begun, worked = Usage(), time.perf_counter(), time.process_time()
         values = score.measure(bench, archs)
-        seconds = time.perf_counter() - begun
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
         for arch, value in zip(archs, values, strict=True):
             rows.append(
                 {
@@ -217,6 +218,7 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
                     "needs": " ".join(sorted(score.needs)),
                     "teacher_forwards": bench.used.teacher / len(archs),
                     "student_forwards": bench.used.student / len(archs), "seconds": seconds / len(archs),
+                    "cpu_seconds": cpu / len(archs),
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)

@@ -1,0 +1,256 @@
+"""The table that says how well each score ranks: beside the trivial ones, inside bands, with intervals and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.rank_stats import (
+    LEAST,
+    all_pairs,
+    detectable,
+    holm,
+    noise_of,
+    pairs_within,
+    partial_tau,
+    regret,
+    residual_tau,
+    spearman,
+    tau_b,
+)
+from nas_kd.errors import SettingError
+
+TOPS = (1, 5, 10)
+BAND = "band "  # beginning of the names of groups of equal size
+EVERYWHERE = "all archs"
+INSIDE = "inside bands"
+
+
+class Ranked(NamedTuple):
+    """Truth and scores of the same archs.
+
+    Args:
+        archs: one row an arch: key, group, macs, ...; those without truth are left out.
+        truth: (N, S) accuracy of each arch and seed, NaN where it is not trained.
+        scores: (M, N) higher is better, NaN where a score has none.
+        names: (M,) names of the scores.
+        costs: one row a score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
+    """
+
+    archs: pd.DataFrame
+    truth: np.ndarray
+    scores: np.ndarray
+    names: list[str]
+    costs: pd.DataFrame
+
+    @property
+    def bands(self) -> list[str]:
+        """The bands with enough archs to rank."""
+        sizes = self.archs["group"].value_counts()
+        return sorted(str(name) for name, size in sizes.items() if str(name).startswith(BAND) and size >= LEAST)
+
+
+def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
+    """Bring truth and scores of the same archs together.
+
+    Args:
+        archs: the sample.
+        truth: one row an arch and seed: key, seed, accuracy.
+        scores: one row a score and arch, as ``measure_scores`` gives.
+
+    Returns:
+        What is known of both.
+
+    Raises:
+        SettingError: a table is of other archs, or fewer than eight are trained.
+    """
+    for name, table in (("truth", truth), ("scores", scores)):
+        foreign = set(table["key"]) - set(archs["key"]) if len(table) else set()
+        if foreign:
+            legal = "a table of the archs in archs.csv"
+            mend = "use another folder: these come from another space, seed or sample"
+            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", legal, mend)
+    known = archs[archs["key"].isin(truth["key"])] if len(truth) else archs.head(0)
+    if len(known) < LEAST:
+        legal = f"at least {LEAST} trained archs for a rank correlation"
+        raise SettingError("rank.truth", f"{len(known)} archs", legal, "train more of them: give the command again")
+    table = truth.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first")
+    values = table.reindex(known["key"]).to_numpy(dtype=float)
+    names = list(dict.fromkeys(scores["score"]))
+    signs = np.where(scores["better"] == "higher", 1.0, -1.0)
+    wide = scores.assign(signed=signs * scores["value"]).pivot(index="score", columns="key", values="signed")
+    matrix = wide.reindex(index=names, columns=known["key"]).to_numpy(dtype=float)
+    grouped = scores.groupby("score", sort=False)
+    sums = grouped[["teacher_forwards", "student_forwards", "seconds", "cpu_seconds"]].sum()
+    costs = sums.join(grouped[["kind", "needs"]].first()).reindex(names)
+    return Ranked(known.reset_index(drop=True), values, matrix, names, costs)
+
+
+def noise_table(ranked: Ranked) -> pd.DataFrame:
+    """Say how much of the truth is noise, overall, inside the bands and in each.
+
+    Args:
+        ranked: truth and scores.
+
+    Returns:
+        One row a scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
+        (tau between the means of two halves of the seeds), ceiling (tau of a faultless score).
+    """
+    groups = ranked.archs["group"]
+    scopes: list[tuple[str, np.ndarray, Sequence[object] | None]] = [(EVERYWHERE, np.ones(len(groups), bool), None)]
+    if ranked.bands:
+        inside = groups.isin(ranked.bands).to_numpy()
+        scopes.append((INSIDE, inside, groups[inside].tolist()))
+        scopes += [(band, (groups == band).to_numpy(), None) for band in ranked.bands]
+    rows = []
+    for scope, kept, names in scopes:
+        found = noise_of(100 * ranked.truth[kept], names)
+        rows.append({"scope": scope} | found._asdict())
+    return pd.DataFrame(rows)
+
+
+def summarise(
+    ranked: Ranked, *, primary: str, control: str, caps: Sequence[float] = (), resamples: int = 10_000, seed: int = 0,
+    preparation: Mapping[str, float] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Judge every score by the truth.
+
+    Differences are of tau-b inside the bands, or over all archs where there is no band, on the same resamples
+    of archs with the seeds inside. ``minus_size`` is against the best of the size controls, taken anew in
+    every resample, so that the choice of the best is paid for.
+
+    Args:
+        ranked: truth and scores.
+        primary: name of the one score that is tested without correction.
+        control: name of the one control that it is tested against.
+        caps: budgets in MACs that the regret is given for.
+        resamples: bootstrap resamples.
+        seed: seed of the resamples.
+        preparation: minutes that ``supernet`` and ``blockwise`` took, for scores that need them.
+
+    Returns:
+        One row a score, best tau inside the bands first.
+
+    Raises:
+        SettingError: primary or control is not among the scores.
+    """
+    for field, name in (("rank.primary", primary), ("rank.control", control)):
+        if name not in ranked.names:
+            raise SettingError(field, name, ", ".join(ranked.names), "name one of the scores")
+    archs, mean = ranked.archs, np.nanmean(ranked.truth, axis=1)
+    groups = archs["group"].tolist()
+    macs = archs["macs"].to_numpy(dtype=float)
+    everywhere = all_pairs(len(archs))
+    inside = pairs_within(groups, ranked.bands) if ranked.bands else everywhere
+    drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], resamples=resamples, seed=seed)
+    sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
+    best_size = np.nanmax(drawn[1, sizes], axis=0) if sizes else np.full(resamples, math.nan)
+    base = ranked.names.index(control)
+    inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
+    rows: list[dict[str, Any]] = []
+    for index, (name, score) in enumerate(zip(ranked.names, ranked.scores, strict=True)):
+        cost = ranked.costs.loc[name]
+        ready = sum((preparation or {}).get(need, 0.0) for need in str(cost["needs"]).split())
+        row: dict[str, Any] = {
+            "score": name, "kind": cost["kind"], "role": _role(name, str(cost["kind"]), primary, control),
+            "archs": int(np.isfinite(score).sum()), "without_score": int((~np.isfinite(score)).sum()),
+        }  # fmt: skip
+        row |= {"tau": tau_b(score, mean)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
+        row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
+        for band in ranked.bands:
+            own = (archs["group"] == band).to_numpy()
+            row[f"tau {band}"] = tau_b(score[own], mean[own])
+        row |= {
+            "partial_tau": partial_tau(score, mean, np.log(macs)),
+            "residual_tau": residual_tau(score, mean, np.log(macs)),
+        }
+        for number, cap in enumerate(caps, 1):
+            for top in TOPS:
+                row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, cap, top)
+        row |= _gap("minus_control", inside_taus[index] - inside_taus[base], drawn[1, index] - drawn[1, base])
+        if name == control:
+            row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
+        most = max((inside_taus[i] for i in sizes), default=math.nan)
+        row |= _gap("minus_size", inside_taus[index] - most, drawn[1, index] - best_size)
+        if cost["kind"] == "size":
+            row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
+        row |= {
+            "teacher_forwards": cost["teacher_forwards"], "student_forwards": cost["student_forwards"],
+            "minutes": cost["seconds"] / 60, "cpu_minutes": cost["cpu_seconds"] / 60, "preparation_minutes": ready,
+        }  # fmt: skip
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    explored = (frame["role"] == "exploratory").to_numpy()
+    for gap in ("minus_control", "minus_size"):
+        adjusted = np.full(len(frame), math.nan)
+        adjusted[explored] = holm(frame.loc[explored, f"{gap}_p"].tolist())
+        adjusted[(frame["role"] == "primary").to_numpy()] = frame.loc[frame["role"] == "primary", f"{gap}_p"]
+        place = list(frame.columns).index(f"{gap}_p") + 1
+        frame.insert(place, f"{gap}_p_holm", adjusted)
+    return frame.sort_values("band_tau", ascending=False, kind="stable", ignore_index=True)
+
+
+def _role(name: str, kind: str, primary: str, control: str) -> str:
+    if name in (primary, control):
+        return "primary" if name == primary else "primary control"
+    return "exploratory" if kind == "score" else "control"
+
+
+def _ends(name: str, drawn: np.ndarray) -> dict[str, float]:
+    found = interval_of(drawn)
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
+    found = interval_of(drawn)
+    return {
+        name: difference, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p,
+        f"{name}_detectable": detectable(found.error),
+    }  # fmt: skip
+
+
+def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
+    """Word what the table says, limits first.
+
+    Args:
+        summary: what `summarise` returned.
+        noise: what `noise_table` returned.
+
+    Returns:
+        Sentences.
+    """
+    said = []
+    scope = INSIDE if (noise["scope"] == INSIDE).any() else EVERYWHERE
+    limits = noise[noise["scope"] == scope].iloc[0]
+    if limits["archs"] == 0:
+        said.append("The truth has one seed: its noise is not known, so no score can be judged by it yet.")
+    else:
+        said.append(
+            f"Truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs, {limits['seed_sd']:.2f}"
+            f" between seeds; tau between halves of the seeds {limits['split_half']:.2f}, ceiling of a faultless"
+            f" score {limits['ceiling']:.2f}."
+        )
+    main = summary[summary["role"] == "primary"].iloc[0]
+    base = summary[summary["role"] == "primary control"].iloc[0]
+    size = summary[summary["kind"] == "size"].sort_values("band_tau", ascending=False).iloc[:1]
+    said.append(
+        f"Primary score {main['score']}: tau {main['band_tau']:.2f} [{main['band_tau_low']:.2f},"
+        f" {main['band_tau_high']:.2f}] {scope}; {base['score']} {base['band_tau']:.2f}; difference"
+        f" {main['minus_control']:.2f} [{main['minus_control_low']:.2f}, {main['minus_control_high']:.2f}];"
+        f" {len(summary)} scores on {main['archs']} archs detect {main['minus_control_detectable']:.2f} with 80 %"
+        " power."
+    )
+    for row in size.to_dict("records"):
+        gap = f"{main['minus_size']:.2f} [{main['minus_size_low']:.2f}, {main['minus_size_high']:.2f}]"
+        wins = main["minus_size_low"] > 0
+        word = "beats" if wins else "does not beat"
+        said.append(f"It {word} the best size control ({row['score']}, {row['band_tau']:.2f}): difference {gap}.")
+    lacking = summary[summary["without_score"] > 0]
+    for row in lacking.to_dict("records"):
+        said.append(f"{row['score']} has no finite value for {row['without_score']} archs, which it cannot choose.")
+    return said
