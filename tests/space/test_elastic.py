@@ -1,4 +1,4 @@
-"""Archs as values, the three spaces' published numbers, and what a description may not say."""
+"""Archs as values, hashes that must stay, and what a description may not say."""
 
 from __future__ import annotations
 
@@ -9,13 +9,35 @@ import pytest
 
 import nas_kd
 from nas_kd.errors import SettingError
-from nas_kd.space import Arch, BasicStage, Candidate, ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.space import (
+    Arch,
+    BasicStage,
+    BottleneckStage,
+    Candidate,
+    ConvStem,
+    ElasticSpace,
+    LinearHead,
+    MBStage,
+    MobileHead,
+    NormHead,
+    PatchStem,
+    ResNetDStem,
+    ViTStage,
+)
 
 # A changed hash makes every finished run and saved arch foreign: change these only together with the spaces.
 GOLDEN = {
+    "attentive_nas": ("e2f9ae25fbe0", "279e4d792151", "68dc91b6f629"),
     "digits": ("4bca99d89d50", "1ed98082e679", "93b7d06f404e"),
+    "dna": ("5884165fa500", "e7dad74d4d1d", "a14d0e423f92"),
     "mobilenet_cifar": ("fbe592668706", "397058af3588", "5ecae9466f01"),
+    "ofa_mobilenet_v3": ("56c132235a82", "c2d242a21289", "24e0a65890c2"),
+    "ofa_mobilenet_v3_w12": ("27fa1aea5fb1", "f6f8259c3f1b", "0addaf5f573f"),
+    "ofa_proxyless": ("c13cb34ca791", "ff4d4e4ca352", "080c27b8bf09"),
+    "ofa_resnet50d": ("6eebfea7db37", "0af89f714389", "a40947f635e5"),
     "resnet_cifar": ("984e60c0b700", "cc726bb1adfa", "01381e368b60"),
+    "vit": ("d6df482b83cb", "c93ad496d0d6", "af1686030750"),
+    "vit_cifar": ("b5a59da18249", "65b1635fb1f7", "0dcdeb79a0dd"),
 }
 
 
@@ -100,6 +122,11 @@ def test_stride_and_resolution_of_the_stages() -> None:
     assert nas_kd.load_space("digits").stage_sizes(9) == [9, 5, 3]
 
 
+BASIC = BasicStage(widths=(8,), depths=(1,), mids=(8,), stride=2)
+VIT = ViTStage(widths=(8,), depths=(1,), heads=(1,), head_dim=8)
+WIDE_VIT = replace(VIT, widths=(16,))
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [
@@ -112,12 +139,61 @@ def test_stride_and_resolution_of_the_stages() -> None:
         (lambda: MBStage(widths=(8,), depths=(1,), kernels=(3, 4)), "kernels"),
         (lambda: MBStage(widths=(8,), depths=(1,), expands=(6, 3)), "expands"),
         (lambda: MBStage(widths=(8,), depths=(1,), ses=()), "ses"),
+        (lambda: MBStage(widths=(8,), depths=()), "depths"),
+        (lambda: MBStage(widths=(8,), depths=(1,), kernels=()), "kernels"),
+        (lambda: MBStage(widths=(8,), depths=(1,), expands=()), "expands"),
+        (lambda: BottleneckStage(widths=(8,), depths=(1,), expands=()), "expands"),
+        (lambda: BottleneckStage(widths=(32, 48), depths=(1,), expands=(0.5,), group_width=16), "group_width"),
+        (lambda: BottleneckStage(widths=(32,), depths=(1,), expands=(0.25, 0.5), group_width=-8), "group_width"),
+        (lambda: ViTStage(widths=(8,), depths=(0,), heads=(1,)), "depths"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=()), "heads"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=(0, 1)), "heads"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=(1,), mlp_ratios=()), "mlp_ratios"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=(1,), mlp_ratios=(0.1,)), "mlp_ratios"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=(1,), head_dim=0), "head_dim"),
+        (lambda: ViTStage(widths=(8,), depths=(1,), heads=(1,), stride=2), "stride"),
+        (lambda: ConvStem(()), "stem.width"),
+        (lambda: ConvStem((16, 8)), "stem.width"),
+        (lambda: ConvStem(8, stride=4), "stem.stride"),
+        (lambda: ResNetDStem(mid=()), "stem.mid"),
+        (lambda: ResNetDStem(width=(8, 8)), "stem.width"),
+        (lambda: ResNetDStem(residual=()), "stem.residual"),
+        (lambda: PatchStem(8, patch=0), "stem.patch"),
+        (lambda: PatchStem(8, grid=0), "stem.grid"),
+        (lambda: LinearHead(()), "head.features"),
+        (lambda: LinearHead((0, 8)), "head.features"),
+        (lambda: MobileHead(()), "head.features"),
+        (lambda: MobileHead(8, expand=0), "head.expand"),
+        (lambda: MobileHead(8, channels=-1), "head.channels"),
         (lambda: ElasticSpace("empty", ConvStem(), ()), "stages"),
+        (lambda: ElasticSpace("small", ConvStem(stride=2), (BASIC,), resolution=3), "resolution"),
+        (lambda: ElasticSpace("odd", PatchStem(8, patch=4), (VIT,), NormHead(), resolution=30), "resolution"),
+        (lambda: ElasticSpace("none", ConvStem(), (BASIC,), resolution=0), "resolution"),
+        (lambda: ElasticSpace("other", ConvStem(), (BASIC,), resolution=8, resolutions=(16, 32)), "resolution"),
+        (lambda: ElasticSpace("falls", ConvStem(), (BASIC,), resolution=8, resolutions=(16, 8)), "resolutions"),
+        (lambda: ElasticSpace("one", ConvStem(2), (BASIC,), resolution=8, resolutions=(1, 8)), "resolution"),
+        (lambda: ElasticSpace("widths", PatchStem((8, 16), patch=4), (VIT,), NormHead()), r"stages\[0\].widths"),
+        (lambda: ElasticSpace("wider", PatchStem(8, patch=4), (VIT, WIDE_VIT), NormHead()), r"stages\[1\].widths"),
     ],
 )
 def test_impossible_descriptions_are_refused(make, field: str) -> None:
-    with pytest.raises(SettingError, match=f"^{field}="):
+    with pytest.raises(SettingError, match=f"^{field}=.*legal: "):
         make()
+
+
+def test_group_width_is_checked_against_every_middle_width() -> None:
+    with pytest.raises(SettingError, match=r"group_width=16 .*every middle width; they are 16, 24"):
+        BottleneckStage(widths=(32, 48), depths=(1,), expands=(0.5,), group_width=16)
+    BottleneckStage(widths=(32, 64), depths=(1,), expands=(0.5,), group_width=16)
+
+
+def test_an_unusable_input_size_says_what_is_usable() -> None:
+    space = nas_kd.load_space("vit")
+    for size in (8, 60):
+        with pytest.raises(
+            SettingError, match=r"at least 16 and a multiple of the patch of 16 pixels.*data.resolution"
+        ):
+            space.cost(space.smallest(), resolution=size, num_classes=10)
 
 
 def test_expand_one_keeps_the_width() -> None:

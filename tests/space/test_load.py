@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,14 @@ README = Path(search_spaces.__path__[0]) / "README.md"
 
 
 def test_names_are_the_modules() -> None:
-    assert {"digits", "mobilenet_cifar", "resnet_cifar"} <= set(space_names())
+    published = {"attentive_nas", "dna", "ofa_mobilenet_v3", "ofa_proxyless", "ofa_resnet50d", "vit", "vit_cifar"}
+    assert {"digits", "mobilenet_cifar", "resnet_cifar"} | published <= set(space_names())
     assert all(nas_kd.load_space(name).name == name for name in space_names())
+
+
+def test_loading_every_space_needs_no_torch() -> None:
+    code = "import sys, nas_kd; [nas_kd.load_space(n).size for n in sys.argv[1:]]; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, *space_names()], check=True)
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
