@@ -12,6 +12,7 @@ from nas_kd.space.arch import Arch, Candidate, Setting
 
 if TYPE_CHECKING:
     from nas_kd.space.elastic import ElasticSpace
+    from nas_kd.space.ends import End
     from nas_kd.space.stages import Stage
 
 Choices = dict[str, tuple[Setting, ...]]
@@ -26,7 +27,9 @@ def to_nni(space: ElasticSpace) -> Any:
     Returns:
         An ``nni.mutable.MutableDict`` of Categoricals without constraints, so that its ``random()`` and every
         NNI strategy work. Labels are ``stage_1.width``, ``stage_1.depth``, ``stage_1.layer_1.kernel`` and so
-        on; a setting that all layers of a stage share stands at the stage (``stage_1.se``).
+        on; a setting that all layers of a stage share stands at the stage (``stage_1.se``), and what is elastic
+        besides the stages is there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps
+        the width of its input has no width of its own.
 
     Raises:
         SettingError: NNI is not installed, or the layer choices of a stage are not a plain product.
@@ -60,20 +63,29 @@ def choices(space: ElasticSpace) -> Choices:
         space: the space.
 
     Returns:
-        Values by label, stage by stage. Labels of layers beyond a sample's depth count for nothing.
+        Values by label: stem, stage by stage, head, resolution. Labels of layers beyond a sample's depth count
+        for nothing.
 
     Raises:
         SettingError: the layer choices of a stage are not a plain product.
     """
-    table: Choices = {}
+    table = _elastic("stem", space.stem)
     for number, stage in enumerate(space.stages, 1):
         shared, own = _settings(stage, number)
-        table[f"stage_{number}.width"] = stage.widths
+        if not stage.keeps_width:
+            table[f"stage_{number}.width"] = stage.widths
         table[f"stage_{number}.depth"] = stage.depths
         table |= {f"stage_{number}.{field}": values for field, values in shared.items()}
         for layer in range(1, stage.depths[-1] + 1):
             table |= {f"stage_{number}.layer_{layer}.{field}": values for field, values in own.items()}
-    return table
+    table |= _elastic("head", space.head)
+    return table | ({"resolution": space.resolutions} if space.resolutions else {})
+
+
+def _elastic(name: str, end: End) -> Choices:
+    """List the values of the elastic fields of a stem or a head, in the order of an arch's setting."""
+    options = zip(end.fields, end.options(), strict=True)
+    return {f"{name}.{field}": values for field, values in options if len(values) > 1}
 
 
 def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
@@ -103,7 +115,8 @@ def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
         # the space's own type, whatever JSON made of it
         return table[label][table[label].index(sample[label])]
 
-    stages = []
+    stem, head = (tuple(map(value, _elastic(name, end))) for name, end in _ends(space))
+    width, stages = space.stem.width_of(stem), []
     for number, stage in enumerate(space.stages, 1):
         at = f"stage_{number}"
         shared = _settings(stage, number)[0]
@@ -111,8 +124,14 @@ def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
             tuple(value(f"{at}.{f}" if f in shared else f"{at}.layer_{layer}.{f}") for f in stage.fields)
             for layer in range(1, value(f"{at}.depth") + 1)
         )
-        stages.append(Candidate(value(f"{at}.width"), layers))
-    return space.arch(stages)
+        width = width if stage.keeps_width else value(f"{at}.width")
+        stages.append(Candidate(width, layers))
+    resolution = value("resolution") if space.resolutions else None
+    return space.arch(stages, stem=stem, head=head, resolution=resolution)
+
+
+def _ends(space: ElasticSpace) -> tuple[tuple[str, End], tuple[str, End]]:
+    return ("stem", space.stem), ("head", space.head)
 
 
 def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
@@ -130,8 +149,13 @@ def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
     """
     space.validate(arch)
     sample = {label: values[0] for label, values in choices(space).items()}
+    for name, end in _ends(space):
+        sample |= zip(_elastic(name, end), getattr(arch, name), strict=True)
+    if arch.resolution is not None:
+        sample["resolution"] = arch.resolution
     for number, (stage, candidate) in enumerate(zip(space.stages, arch.stages, strict=True), 1):
-        sample[f"stage_{number}.width"] = candidate.width
+        if not stage.keeps_width:
+            sample[f"stage_{number}.width"] = candidate.width
         sample[f"stage_{number}.depth"] = candidate.depth
         for index, layer in enumerate(candidate.layers, 1):
             for field, setting in zip(stage.fields, layer, strict=True):

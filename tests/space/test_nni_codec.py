@@ -11,10 +11,10 @@ from typing import ClassVar
 import pytest
 
 from nas_kd.errors import SettingError
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, load_space
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, NormHead, PatchStem, ViTStage, load_space
 from nas_kd.space.nni_codec import choices, from_sample, to_nni, to_sample
 
-SPACES = ["digits", "resnet_cifar", "mobilenet_cifar"]
+SPACES = ["digits", "mobilenet_cifar", "attentive_nas", "ofa_mobilenet_v3", "ofa_resnet50d", "vit_cifar"]
 TINY = ElasticSpace(
     "tiny",
     ConvStem(8),
@@ -22,6 +22,17 @@ TINY = ElasticSpace(
         BasicStage(widths=(8, 16), depths=(1, 2), mids=(4, 8)),
         MBStage(widths=(16,), depths=(1,), kernels=(3, 5), expands=(3,), stride=2),
     ),
+)
+TIED = ElasticSpace(
+    "tied",
+    PatchStem((8, 12), patch=4, grid=2),
+    (
+        ViTStage(widths=(8, 12), depths=(1,), heads=(1, 2), mlp_ratios=(2,), head_dim=4),
+        ViTStage(widths=(8, 12), depths=(1, 2), heads=(1, 2), mlp_ratios=(2,), head_dim=4),
+    ),
+    NormHead(),
+    resolution=8,
+    resolutions=(8, 12),
 )
 
 
@@ -36,8 +47,15 @@ def test_labels_and_values(mutable, name):
     simple = {k: v for k, v in to_nni(space).simplify().items() if isinstance(v, mutable.Categorical)}
     assert {label: tuple(v.values) for label, v in simple.items()} == choices(space)
     assert len(simple) == len(to_nni(space).simplify())  # no constraints, so NNI's own random() works
-    assert "stage_2.layer_1." + space.stages[1].fields[0] in simple
+    uniform = name == "attentive_nas"
+    assert ("stage_2." if uniform else "stage_2.layer_1.") + space.stages[1].fields[0] in simple
     assert ("stage_1.se" in simple) == (name == "mobilenet_cifar")
+    assert ("stage_1.width" in simple) == (name != "vit_cifar")  # there all stages have the stem's
+    ends = {
+        "attentive_nas": {"stem.width", "head.features", "resolution"},
+        "ofa_resnet50d": {"stem.residual", "stem.mid", "stem.width"}, "vit_cifar": {"stem.width"},
+    }  # fmt: skip
+    assert {label for label in simple if not label.startswith("stage")} == ends.get(name, set())
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -49,8 +67,11 @@ def test_archs_travel_there_and_back(mutable, name):
         sample = to_sample(space, arch)
         assert described.validate(sample) is None  # raises when NNI does not accept it
         frozen = described.freeze(sample)
-        assert frozen["stage_1"]["width"] == arch.stages[0].width
-        assert frozen["stage_2"]["layer_1"][space.stages[1].fields[0]] == arch.stages[1].layers[0][0]
+        assert frozen["stage_2"]["depth"] == arch.stages[1].depth
+        if "width" in frozen["stage_1"]:
+            assert frozen["stage_1"]["width"] == arch.stages[0].width
+        if name != "attentive_nas":
+            assert frozen["stage_2"]["layer_1"][space.stages[1].fields[0]] == arch.stages[1].layers[0][0]
         assert from_sample(space, json.loads(json.dumps(sample))) == arch
     for arch in (space.largest(), space.smallest()):
         assert from_sample(space, to_sample(space, arch)) == arch
@@ -65,16 +86,17 @@ def test_nni_draws_are_archs(mutable, name):
         space.validate(from_sample(space, sample))
 
 
-def test_the_grid_of_nni_covers_the_space_exactly(mutable):
+@pytest.mark.parametrize("space", [TINY, TIED], ids=lambda space: space.name)
+def test_the_grid_of_nni_covers_the_space_exactly(mutable, space):
     samples = []
-    described = to_nni(TINY)
-    labels = choices(TINY)
+    described = to_nni(space)
+    labels = choices(space)
     for values in product(*labels.values()):
         samples.append(dict(zip(labels, values, strict=True)))
         described.validate(samples[-1])
     assert len(list(described.grid())) == len(samples)
-    assert {from_sample(TINY, sample) for sample in samples} == set(TINY)
-    assert len(set(TINY)) == TINY.size < len(samples)  # samples that differ beyond the depth are one arch
+    assert {from_sample(space, sample) for sample in samples} == set(space)
+    assert len(set(space)) == space.size < len(samples)  # samples that differ beyond the depth are one arch
 
 
 def test_layers_beyond_the_depth_do_not_count():
