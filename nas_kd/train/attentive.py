@@ -93,17 +93,8 @@ class Attentive(Sandwich):
     candidates: int = 3
     best: bool = True
 
-    def choices(self, moment: Moment, k: int) -> list[Arch]:
-        """Return the archs that the ``k``-th random one of a step is chosen from."""
-        assert self.table is not None
-        return self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
-
-    def may_train(self, moment: Moment) -> list[Arch]:
-        drawn = [arch for k in range(self.random) for arch in self.choices(moment, k)]
-        return [self.space.largest(), self.space.smallest(), *drawn]
-
     def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
-        drawn = self.choices(moment, k)
-        assert score is not None
+        assert self.table is not None and score is not None
+        drawn = self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
         losses = score(drawn)
         return drawn[int(losses.argmin() if self.best else losses.argmax())]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from nas_kd.runtime import seed_for
@@ -42,10 +41,6 @@ class Rule(ABC):
     def has_largest(self) -> bool:
         """Whether every step begins with the largest, which teaches the others."""
         return False
-
-    def may_train(self, moment: Moment) -> list[Arch]:
-        """Return the archs of a step; where they are chosen by their scores, all that they are chosen from."""
-        return [lesson.arch for lesson in self.lessons(moment, lambda archs: torch.zeros(len(archs)))]
 
     def rates(self, plan: Schedule) -> Rates:
         """Return the learning rate over the training, from that of a training without phases."""

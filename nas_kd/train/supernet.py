@@ -20,7 +20,7 @@ from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
-from nas_kd.train.loop import Moment, check_epochs, fit
+from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.ranks import check_same, from_first, mean_over_ranks
@@ -145,6 +145,7 @@ def train_supernet(
     forward = compiled_forward(net) if compile else subnet_forward(net)
     shrinking = made if isinstance(made, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
+    taught: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # epoch and step -> losses, since the last look
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         images = Images(batch.x)
@@ -170,7 +171,17 @@ def train_supernet(
             target=target.logits if isinstance(target, Output) else target, reduction=reduction,
             dropout=dropout, drop_path=drop_path, autocast=runtime.autocast(), forward=forward,
         )  # fmt: skip
+        now = moment.epoch, moment.step
+        if moment.step % LOOK_EVERY == 0 and now not in taught:
+            taught.clear()
+        taught.setdefault(now, []).extend(zip((lesson.arch for lesson in lessons), losses, strict=True))
         return summary(losses, reduction, made.has_largest)
+
+    def describe(moment: Moment) -> str:
+        pairs = taught[moment.epoch, moment.step]
+        bad = [arch for arch, loss in pairs if not loss.isfinite()]
+        named = dict.fromkeys(bad or [arch for arch, _ in pairs])  # all when the loss was another process's
+        return "archs " + "; ".join(f"{arch.key} {arch.label}" for arch in named)
 
     def after_epoch(done: int) -> None:
         if shrinking is None or (number := shrinking.starting(done)) is None:
@@ -189,8 +200,7 @@ def train_supernet(
         step, name="supernet", modules={"net": net} | ({} if full is None else {"full": full}),
         split=data.train, schedule=plan, batch_size=batch_size, optimizer=optimizer, epochs=epochs, seed=seed,
         runtime=runtime, stage=stage, evaluate=evaluate, clip=clip_grad, ema=ema, after_epoch=after_epoch,
-        accumulate=accumulate,
-        describe=lambda moment: "archs " + "; ".join(f"{a.key} {a.label}" for a in made.may_train(moment)),
+        accumulate=accumulate, describe=describe,
     )  # fmt: skip
     if stage is not None:
         save_weights(net, stage.folder / "weights.safetensors")

@@ -24,7 +24,7 @@ CHANGED = {"batch_size: 32}\nsupernet: {": "batch_size: 33}\nsupernet: {teacher_
 
 def torchrun(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     given = [*TORCHRUN, *COMMAND, *map(str, arguments)]
-    return subprocess.run(given, capture_output=True, text=True, timeout=280, cwd=folder, env=environment())
+    return subprocess.run(given, capture_output=True, text=True, timeout=1000, cwd=folder, env=environment())
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,7 @@ def test_a_lost_first_process_is_no_traceback(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_whole_run_ends_as_one(config: Path) -> None:
     run = config.parent / "whole"
     done = torchrun(config.parent, "run", config, "--run", run, "--workers", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,28 @@ def test_a_bad_step_names_its_archs(few: Data, tmp_path: Path) -> None:
         net.head.fc.weight[0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match=rf"step 1 .*archs {MOBILE.largest().key} 10px"):
         short(net, few, rule="bestup", run=tmp_path)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_one_arch_whose_loss_is_bad_is_named(
+    few: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    given, calls = training.teach, [0]
+
+    def poisoned(*args: Any, **kwargs: Any) -> list[Tensor]:
+        losses = given(*args, **kwargs)
+        calls[0] += 1
+        if calls[0] == 2 * steps * accumulate - 1:  # the second epoch's last call but one
+            losses[3] = losses[3] * float("nan")
+        return losses
+
+    steps = few.train.steps(16)
+    monkeypatch.setattr(training, "teach", poisoned)
+    at = Moment(1, steps - 1, 0.0) if accumulate == 2 else Moment(1, steps - 2, 0.0)
+    arch = Sandwich(MOBILE, 0).archs(at)[3]
+    message = f"epoch 2, step {at.step + 1} of {steps} (archs {arch.key} {arch.label}); the checkpoint of epoch 1 is kept"
+    with pytest.raises(FloatingPointError, match=re.escape(message)):
+        short(digits_net(few, MOBILE), few, run=tmp_path, batch_size=16, accumulate=accumulate, seed=0)
 
 
 def test_training_teaches(data: Data, tmp_path: Path) -> None:
