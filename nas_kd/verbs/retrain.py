@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nas_kd.teacher.answers import answers_bytes, cache_path
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import weights_hash
+from nas_kd.verbs.chain import taught_in_between
 
 Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
 
@@ -54,6 +56,7 @@ def retrain(
     key: str | None = None, folder: str | None = None, factory: str | None = None,
     factory_kwargs: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     task: Classification | None = None, inputs: Mapping[str, Any] | None = None,
+    assistants: Sequence[nn.Module | Arch] = (), unlabelled: Data | None = None,
 ) -> nn.Module:  # fmt: skip
     """Train a network with distillation and save it as a student folder.
 
@@ -83,6 +86,10 @@ def retrain(
         runtime: device and precision.
         task: label loss, metric, agreement; default ``Classification()``.
         inputs: more facts that determine the result, for the run's record.
+        assistants: networks between teacher and student, the largest first, which are trained one after the
+            other by the same method and settings, and then teach (``takd``).
+        unlabelled: data whose training images join every batch without their labels; the method may use
+            labels in ``ce`` alone.
 
     Returns:
         The trained network in evaluation mode with ``.info``.
@@ -94,7 +101,7 @@ def retrain(
     task = task or Classification(smoothing=0.0)
     run = Run.of(run)
     check_epochs("retrain", epochs, batch_size, data.train)
-    distiller = checked_method(method, task, data.num_classes, **(method_settings or {}))
+    distiller = checked_method(method, task, data.num_classes, method_settings)
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -109,6 +116,21 @@ def retrain(
     needs_teacher = distiller.recipe.needs_teacher
     if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
+    generations = distiller.recipe.generations
+    if method == "takd" and not assistants:
+        legal = "networks between teacher and student, for method='takd'"
+        raise SettingError("assistants", list(assistants), legal, "pass assistants=[...], or use kd")
+    if assistants or generations > 1:
+        name = key or (arch.key if arch is not None else type(network).__name__)
+        teacher = taught_in_between(
+            retrain, model, teacher, data, assistants=assistants, generations=generations, seed=seed,
+            folder=folder or f"retrain/{name}/seed_{seed}", settings={
+                "space": space, "run": run, "method": replace(distiller.recipe, generations=1), "epochs": epochs,
+                "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+                "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "factory": factory,
+                "factory_kwargs": factory_kwargs, "runtime": runtime, "task": task, "unlabelled": unlabelled,
+            },
+        )  # fmt: skip
     asked = epochs if needs_teacher else 0
     for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
         if isinstance(item, Teacher):
@@ -116,7 +138,7 @@ def retrain(
         elif isinstance(item, ViewCache):
             item.bind(data, asked)
     features = distiller.recipe.needs_target_features and needs_teacher
-    if isinstance(teacher, Teacher) and not features:
+    if isinstance(teacher, Teacher) and not (features or distiller.recipe.live or unlabelled):
         teacher = stored_answers(teacher, data, run, epochs=asked)
     source = target_source(teacher, features=features) if needs_teacher else None
     stage = None
@@ -134,6 +156,7 @@ def retrain(
         facts |= {f"retrain.{name}": value for name, value in settings.items()}
         facts |= {f"retrain.method.{name}": value for name, value in (method_settings or {}).items()}
         facts |= data.augmentation | dict(inputs or {})
+        facts |= {} if unlabelled is None else {"unlabelled": unlabelled.fingerprint}
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
             return load_student(stage.folder / "student")
@@ -141,7 +164,7 @@ def retrain(
         network, data, distiller=distiller, source=source, stage=stage,
         name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
-        runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime),
+        runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime), unlabelled=unlabelled,
     )  # fmt: skip
     network.eval()
     metrics: dict[str, float] = {}
@@ -160,14 +183,16 @@ def retrain(
     return network
 
 
-def checked_method(method: Method, task: Classification, classes: int, **settings: Any) -> Distiller:
+def checked_method(
+    method: Method, task: Classification, classes: int, settings: Mapping[str, Any] | None = None
+) -> Distiller:
     """Make a method's loss and refuse what cannot teach these classes.
 
     Args:
         method: name, list or recipe.
         task: gives the label loss.
         classes: number of classes.
-        settings: settings of a named method.
+        settings: settings of a named method, or None.
 
     Returns:
         The loss.
@@ -175,7 +200,7 @@ def checked_method(method: Method, task: Classification, classes: int, **setting
     Raises:
         SettingError: the method is unknown, or standardises logits of two classes: those are always the same.
     """
-    distiller = Distiller(method, task, **settings)
+    distiller = Distiller(method, task, **(settings or {}))
     names = {term.name for term in distiller.recipe.terms}
     for name in sorted(names & {"kd_ls", "dkd_ls", "dist_ls"}):
         if classes == 2:
@@ -230,7 +255,7 @@ def stored_answers(
         return teacher
     folder = Path(folder or run.path / "teacher" / "cache").expanduser()
     if not cache_path(folder, teacher, data).is_dir():
-        size = f"{answers_bytes(data) / 1e6:,.0f} MB"
+        size = f"{answers_bytes(data) / 1e6:,.1f} MB"
         run.say(f"teacher's answers: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
     todo = ViewCache.todo(folder, teacher, data, epochs)
     with Progress("teacher's answers", todo, unit="images", run=run) as progress:

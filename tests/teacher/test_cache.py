@@ -48,6 +48,7 @@ class Counting:
 
     def __init__(self, teacher: Teacher, stop_after: int | None = None) -> None:
         self.teacher, self.seen, self.stop_after = teacher, 0, stop_after
+        self.sizes: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.teacher, name)
@@ -56,6 +57,7 @@ class Counting:
         if self.stop_after is not None and self.seen >= self.stop_after:
             raise KeyboardInterrupt
         self.seen += len(x)
+        self.sizes.add(len(x))
         return self.teacher(x)
 
 
@@ -88,7 +90,9 @@ def test_filled_lazily_and_ahead_are_the_same_bits(tmp_path: Path, teacher: Teac
     data, epochs = make_data(views), 3
     assert data.train.views is not None
     ahead = ViewCache.open(tmp_path / "ahead", teacher, data, epochs=epochs)
-    lazy = ViewCache.open(tmp_path / "lazy", teacher, data, epochs=0)
+    counting: Any = Counting(teacher)
+    lazy = ViewCache.open(tmp_path / "lazy", counting, data, epochs=0)
+    counting.sizes.clear()
     assert lazy.missing(data.train.views, epochs) == epochs * len(data.train)
     for size, seed in ((7, 0), (31, 1)):  # whatever the batches, and which of them came first
         for epoch in reversed(range(epochs)):
@@ -96,6 +100,7 @@ def test_filled_lazily_and_ahead_are_the_same_bits(tmp_path: Path, teacher: Teac
                 found, expected = lazy.logits(batch), ahead.logits(batch)
                 assert found is not None and expected is not None and torch.equal(found, expected)
                 torch.testing.assert_close(found, teacher(batch.x), rtol=2**-10, atol=1e-5)
+    assert counting.sizes == {32}  # other sizes may round otherwise
     assert lazy.missing(data.train.views, epochs) == 0 and lazy.folder.name == ahead.folder.name
     assert (lazy.folder / "views.npy").read_bytes() == (ahead.folder / "views.npy").read_bytes()
 

@@ -1,0 +1,332 @@
+"""Claim: with a filled cache a teacher costs a training nothing, and no loss costs much beside the student's step.
+
+Measured, all sides in turn in one process, medians and medians of the paired ratios, equal memory format
+(channels_last) and threads:
+  step      fetch, crop, forward, loss and backward, without an optimiser: distilled (kd_ls) from the filled cache
+            of all views, from the live ResNet-56, and plain (cross-entropy); bar: cached / plain at most 1.05;
+  losses    every method of METHODS: its loss and the gradient back to the student's features, what it trains
+            beside the student included, other networks left out, as a share of a plain step (forward, loss and
+            backward); bar: 15 %;
+  library   whole training steps, data and optimiser included, ResNet-56 to ResNet-20 by Hinton's loss, against
+            torchdistill with its data loader (no worker processes: they would take the other side's cores) where
+            it is installed; bars: 1.3 x its images a second live, 2 x cached. torchdistill has no cache (1.1.5).
+On a GPU the cached step runs under torch.cuda.set_sync_debug_mode("error"): it must not wait for the device.
+Numbers are printed and never asserted. Pixels and weights are random: time does not depend on them.
+
+Command: OMP_NUM_THREADS=1 python experiments/benchmarks/distil.py [step losses library]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from itertools import count
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import nas_kd
+from nas_kd.data import Batch, Data, Split
+from nas_kd.distill import METHODS, CachedTeacher, Distiller, LiveTeacher, TargetSource, pair_of, target_source
+from nas_kd.errors import SettingError
+from nas_kd.nn import Output
+from nas_kd.runtime import Runtime, place
+from nas_kd.teacher import Teacher, ViewCache, cifar_resnet20, cifar_resnet56
+from nas_kd.train.optim import sgd
+
+BATCHES = (64, 256)
+IMAGES = 1024
+FOUND = 5_300_000  # MACs of the student that the CIFAR-10 example finds
+
+
+def interleaved(sides: Mapping[str, Callable[[], None]], repeats: int, runtime: Runtime) -> dict[str, list[float]]:
+    """Time functions in turn, the order turned round every time, after two calls that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(-2, repeats):
+        for name in list(sides) if number % 2 else reversed(list(sides)):
+            began = perf_counter()
+            sides[name]()
+            if runtime.device.type == "cuda":
+                torch.cuda.synchronize()
+            if number >= 0:
+                times[name].append(perf_counter() - began)
+    return times
+
+
+def ratio(a: list[float], b: list[float]) -> float:
+    """Return the median of the paired ratios."""
+    return median(x / y for x, y in zip(a, b, strict=True))
+
+
+def random_data(runtime: Runtime) -> Data:
+    """Make images of CIFAR-10's shape, kept where they are used, whose every view may be cached."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (IMAGES + 100, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    y = torch.arange(len(x)) % 10
+    return nas_kd.load_data((x, y), test=(x[:100], y[:100]), rate=50, select=50, views="all", flip=True).to(
+        runtime.device
+    )
+
+
+def found_student(data: Data, runtime: Runtime) -> nn.Module:
+    """Build an arch of resnet_cifar of the size that a search finds."""
+    space = nas_kd.load_space("resnet_cifar")
+    archs = [space.sample(seed) for seed in range(300)]
+    arch = min(archs, key=lambda a: abs(space.cost(a, resolution=32, num_classes=10, in_chans=3).macs - FOUND))
+    return place(space.build(arch, data.num_classes, data.in_chans), runtime).train()
+
+
+@torch.no_grad()
+def random_resnet56(data: Data) -> nn.Module:
+    """Build a ResNet-56 whose norms have measured the images: otherwise its logits leave the range of fp16."""
+    net = cifar_resnet56(num_classes=data.num_classes)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    net.train()(next(data.train.clean(256)).x.cpu())
+    return net.eval()
+
+
+def endless(split: Split, size: int) -> Iterator[Batch]:
+    """Give the batches of the first four epochs for ever."""
+    return (batch for epoch in count() for batch in split.batches(size, epoch=epoch % 4, seed=0))
+
+
+def bound(method: str, model: nn.Module, source: TargetSource | None, data: Data, **settings: Any) -> Distiller:
+    """Bind a method as `train_network` does."""
+    distiller = Distiller(method, **settings)
+    image = (data.in_chans, data.resolution, data.resolution)
+    distiller.bind(pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train)))
+    distiller.trained.to(next(model.parameters()).device)
+    return distiller
+
+
+def step_of(
+    distiller: Distiller, model: nn.Module, batches: Iterator[Batch], runtime: Runtime,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """Return a training step as the loop makes it."""
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        distiller.step(next(batches), 0.5, runtime.autocast())
+        if optimizer is not None:
+            optimizer.step()
+
+    return step
+
+
+def steps(model: nn.Module, teacher: Teacher, cache: ViewCache, data: Data, repeats: int, runtime: Runtime) -> None:
+    """Compare plain, cached and live steps."""
+    sources = {"plain": None, "cached": CachedTeacher(cache), "live": LiveTeacher(teacher)}
+    for size in BATCHES:
+        sides = {}
+        for name, source in sources.items():
+            distiller = bound("kd_ls" if source else "ce", model, source, data)
+            sides[name] = step_of(distiller, model, endless(data.train, size), runtime)
+        if runtime.device.type == "cuda":
+            never_waits(sides["cached"])
+        times = interleaved(sides, repeats, runtime)
+        rates = ", ".join(f"{name} {size / median(times[name]):,.0f} images/s" for name in sides)
+        print(
+            f"step, batch {size:3}: cached / plain {ratio(times['cached'], times['plain']):.3f},"
+            f" live / plain {ratio(times['live'], times['plain']):.3f}; {rates}", flush=True,
+        )  # fmt: skip
+
+
+def never_waits(step: Callable[[], None]) -> None:
+    """Run a step in which waiting for the device is an error."""
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    step()
+    torch.cuda.set_sync_debug_mode("default")
+    print("a cached step does not wait for the device", flush=True)
+
+
+def losses(model: nn.Module, teacher: Teacher, data: Data, repeats: int, runtime: Runtime) -> None:
+    """Measure each method's loss beside a plain step on the same batch."""
+    print(f"{'loss, share of a plain step in %':34} {''.join(f'batch {size:<6}' for size in BATCHES)}")
+    for method in METHODS:
+        cells = []
+        for size in BATCHES:
+            try:
+                cells.append(f"{100 * loss_share(method, model, teacher, data, size, repeats, runtime):8.1f}    ")
+            except SettingError as error:
+                cells.append(f"not here: {error.legal}"[:90])
+                break
+        print(f"{method:34} {''.join(cells)}", flush=True)
+
+
+def loss_share(
+    method: str, model: nn.Module, teacher: Teacher, data: Data, size: int, repeats: int, runtime: Runtime
+) -> float:
+    """Return the time of a method's loss over that of a plain step; of several stages the dearest."""
+    recipe = Distiller(method).recipe
+    if recipe.inputs is not None:
+        raise SettingError("method", method, "a loss on the data's images", "time a whole training step")
+    features = recipe.needs_target_features and recipe.needs_teacher
+    given: Any = [teacher, teacher] if METHODS[method].needs.startswith("two or more") else teacher
+    distiller = bound(method, model, target_source(given, features=features) if recipe.needs_teacher else None, data)
+    split = data.train if recipe.sampler is None else recipe.sampler(data.train)
+    batch = next(iter(split.batches(size, epoch=0, seed=0))).to(runtime.device)
+    forward = pair_of(model, recipe, None, (3, 32, 32), 10).forward if recipe.needs_features else None
+    with torch.no_grad():
+        found = forward(batch.x) if forward else model(batch.x)
+        target = leaves(distiller.source(batch)) if distiller.source is not None else None
+    student, shares = leaves(found), []
+    plain = bound("ce", model, None, data)
+    for progress in (0.0, 0.5, 1.0):
+
+        def loss(progress: float = progress) -> None:
+            distiller.trained.zero_grad(set_to_none=True)
+            distiller(student, target, batch.y, progress, batch)[0].backward()
+
+        def whole() -> None:
+            model.zero_grad(set_to_none=True)
+            plain(model(batch.x), None, batch.y)[0].backward()
+
+        times = interleaved({"loss": loss, "step": whole}, repeats, runtime)
+        shares.append(ratio(times["loss"], times["step"]))
+        if len(recipe.phases) == 1:
+            break
+    return max(shares)
+
+
+def leaves(found: Any) -> Any:
+    """Cut features off their network and let gradients reach them."""
+    if isinstance(found, Tensor):
+        return found.detach().requires_grad_()
+    if isinstance(found, Output):
+        return Output(*(leaves(part) for part in found))
+    return [leaves(part) for part in found]
+
+
+def library(data: Data, repeats: int, runtime: Runtime) -> None:
+    """Compare training steps with those of torchdistill on the same networks, images and batch."""
+    if find_spec("torchdistill") is None:
+        print("library: torchdistill is not installed (pip install torchdistill): skipped")
+        return
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = nas_kd.load_teacher(random_resnet56(data)).to(runtime.device).bind(data)
+        cache = ViewCache.open(folder, teacher, data, epochs=4)
+        for size in BATCHES:
+            sides: dict[str, Callable[[], None]] = {"torchdistill": theirs(data, size, runtime)}
+            for name, source in (("live", LiveTeacher(teacher)), ("cached", CachedTeacher(cache))):
+                model = place(cifar_resnet20(num_classes=10), runtime).train()
+                distiller, optimizer = bound("kd", model, source, data), sgd([model])
+                sides[name] = step_of(distiller, model, endless(data.train, size), runtime, optimizer)
+            times = interleaved(sides, repeats, runtime)
+            rates = ", ".join(f"{name} {size / median(times[name]):,.0f}" for name in sides)
+            print(
+                f"library, batch {size:3}: time of theirs / live {ratio(times['torchdistill'], times['live']):.2f},"
+                f" / cached {ratio(times['torchdistill'], times['cached']):.2f}; images/s: {rates}", flush=True,
+            )  # fmt: skip
+
+
+def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
+    """Return torchdistill's documented training step on its own loader and torchvision's transforms."""
+    from torch.utils.data import Dataset, RandomSampler
+    from torchdistill.core.distillation import DistillationBox
+    from torchvision import transforms
+
+    change = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+            transforms.Normalize(data.mean, data.std),
+        ]
+    )  # fmt: skip
+    clean = torch.cat([batch.x.cpu() for batch in data.train.clean(256)])
+    mean, std = (torch.tensor(part).view(1, -1, 1, 1) for part in (data.mean, data.std))
+    pixels = ((clean * std + mean) * 255).round().byte()
+    images = [transforms.ToPILImage()(x) for x in pixels]
+
+    class Images(Dataset[tuple[Tensor, int]]):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return change(images[index]), int(data.train.labels[index])
+
+    io = {"module_path": ".", "io": "output"}
+    config = {
+        "num_epochs": 1,
+        "train_data_loader": {
+            "dataset_id": "images", "requires_supp": True,
+            "sampler": {"class_or_func": RandomSampler, "kwargs": {}},
+            "kwargs": {"batch_size": size, "num_workers": 0, "drop_last": True, "pin_memory": True},
+        },
+        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+        "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
+        "optimizer": {
+            "key": "SGD", "kwargs": {"lr": 0.0, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+        },
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {
+                "sub_terms": {
+                    "kd": {
+                        "criterion": {
+                            "key": "KDLoss",
+                            "kwargs": {
+                                "student_module_path": ".", "student_module_io": io["io"],
+                                "teacher_module_path": ".", "teacher_module_io": io["io"],
+                                "temperature": 4.0, "alpha": 0.1, "reduction": "batchmean",
+                            },
+                        },
+                        "weight": 1.0,
+                    }
+                }
+            },
+        },
+    }  # fmt: skip
+    device = runtime.device
+    box = DistillationBox(
+        random_resnet56(data).to(device), cifar_resnet20(num_classes=10).to(device), {"images": Images()},
+        config, device, None, False, 1.0,
+    )  # fmt: skip
+    box.student_model.train()
+    box.teacher_model.eval()
+    batches = (batch for _ in count() for batch in box.train_data_loader)
+
+    def step() -> None:
+        images, labels, supp = next(batches)
+        images, labels = images.to(device), labels.to(device)
+        box.post_forward_process(loss=box.forward_process(images, labels, supp))
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["step", "losses", "library"])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--student", default="found", choices=["found", "resnet20"], help="of step and losses")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    runtime = Runtime(arguments.device, threads=1)
+    torch.manual_seed(0)
+    data = random_data(runtime)
+    found = arguments.student == "found"
+    model = found_student(data, runtime) if found else place(cifar_resnet20(num_classes=10), runtime).train()
+    teacher = nas_kd.load_teacher(random_resnet56(data)).to(runtime.device).bind(data)
+    print(f"{torch.__version__}, {runtime.device}, student {sum(p.numel() for p in model.parameters()):,} parameters")
+    if "step" in arguments.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            cache = ViewCache.open(folder, teacher, data, epochs=4)
+            steps(model, teacher, cache, data, arguments.repeats, runtime)
+    if "losses" in arguments.parts:
+        losses(model, teacher, data, arguments.repeats, runtime)
+    if "library" in arguments.parts:
+        library(data, arguments.repeats, runtime)
+
+
+if __name__ == "__main__":
+    main()
