@@ -13,6 +13,7 @@ import nas_kd
 from nas_kd.errors import SettingError
 from nas_kd.nn import StaticNet
 from nas_kd.nn.basic import BasicBlock
+from nas_kd.nn.bottleneck import Bottleneck, pooled
 from nas_kd.nn.mbconv import MBConv
 from nas_kd.nn.static import build_block
 
@@ -60,24 +61,33 @@ def test_mbconv(inputs: int, mid: int, stride: int, se: int) -> None:
     torch.testing.assert_close(post, out)
 
 
+@pytest.mark.parametrize(("inputs", "stride"), [(8, 1), (8, 2), (6, 1), (6, 2)])
+def test_mbconv_with_a_pooled_shortcut(inputs: int, stride: int) -> None:
+    """Where the shape changes, the shortcut is the mean of 2 x 2 pixels, then a 1x1 convolution without norm."""
+    block, x = shake(MBConv(inputs, 24, 8, stride, 3, 0, "silu", pooled=True)), torch.randn(3, inputs, 7, 7)
+    plain = shake(MBConv(inputs, 24, 8, stride, 3, 0, "silu"))
+    plain.load_state_dict({key: value for key, value in block.state_dict().items() if key != "shortcut.weight"})
+    assert hasattr(block, "shortcut") == (inputs != 8) and "shortcut.bias" not in block.state_dict()
+    way = x
+    if stride == 2:
+        way = torch.stack([x[:, :, i : i + 2, j : j + 2].mean((2, 3)) for i in (0, 2, 4, 6) for j in (0, 2, 4, 6)], 2)
+        way = way.unflatten(2, (4, 4))
+    if inputs != 8:
+        way = F.conv2d(way, block.shortcut.weight)
+    branch = plain(x)[0] - (x if inputs == 8 and stride == 1 else 0)
+    torch.testing.assert_close(block(x)[0], branch + way)
+
+
 def test_residual_branches_begin_at_zero() -> None:
     x = torch.randn(3, 8, 5, 5).relu()
-    for block in (BasicBlock(8, 4, 8, 1), MBConv(8, 24, 8, 1, 3, 8, "silu")):
+    for block in (BasicBlock(8, 4, 8, 1), MBConv(8, 24, 8, 1, 3, 8, "silu"), Bottleneck(8, 4, 8, 1, 0)):
         assert torch.equal(block(x)[0], x)
+    way = Bottleneck(4, 8, 6, 2, 0)
+    shortcut = way.shortcut_bn(way.shortcut(pooled(x[:, :4], 2)))
+    assert torch.equal(way(x[:, :4])[1], shortcut)  # a projecting shortcut carries the signal
     for block in (BasicBlock(8, 4, 8, 2), BasicBlock(4, 4, 8, 1)):
         assert block.bn2.weight.eq(1).all()  # nothing else carries the signal
     assert MBConv(4, 24, 8, 1, 3, 8, "silu").project_bn.weight.eq(1).all()
-
-
-def test_deeper_is_shallower_at_the_start() -> None:
-    """Zero-gamma: a supernet's inner layers begin as identities, so depth does not change the output."""
-    for name in ("resnet_cifar", "mobilenet_cifar"):
-        space = nas_kd.load_space(name)
-        net = nas_kd.Supernet(space)
-        deep = space.largest()
-        flat = [nas_kd.space.Candidate(c.width, c.layers[:1]) for c in deep.stages]
-        x = torch.randn(4, 3, 32, 32)
-        assert torch.equal(net(x, deep), net(x, space.arch(flat)))
 
 
 def test_drop_path_only_touches_the_residual_branch() -> None:
