@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,26 @@ class Moment(NamedTuple):
     progress: float
 
 
+class Source(Protocol):
+    """What is trained on: a `Split`, or what draws other batches of its images."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def steps(self, batch_size: int) -> int:
+        """Return the number of batches of an epoch."""
+
+    def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int, world: int) -> Iterator[Any]:
+        """Go through an epoch; see `Split.batches`."""
+
+
 Step = Callable[[Batch, Moment], Mapping[str, Tensor]]
 Describe = Callable[[Moment], str]  # what a step trained, for the message of one that went wrong
 LOOK_EVERY = 50  # steps after which a GPU is waited for, to see whether a loss was not finite
 
 
 def check_epochs(
-    field: str, epochs: int, batch_size: int, split: Split, accumulate: int = 1, world: int = 1
+    field: str, epochs: int, batch_size: int, split: Source, accumulate: int = 1, world: int = 1
 ) -> None:
     """Raise SettingError when there is nothing to train on, or no time to do it.
 
@@ -70,7 +83,7 @@ def check_epochs(
 
 def fit(
     step: Step, *, name: str, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer,
-    schedule: Rates, split: Split, batch_size: int, epochs: int, seed: int, runtime: Runtime,
+    schedule: Rates, split: Source, batch_size: int, epochs: int, seed: int, runtime: Runtime,
     stage: Stage | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
     clip: float = 0.0, ema: float = 0.0, checkpoint: bool = True,
     after_epoch: Callable[[int], None] | None = None, accumulate: int = 1, describe: Describe | None = None,
@@ -92,7 +105,7 @@ def fit(
         modules: the networks to save, by name.
         optimizer: the optimiser of their parameters.
         schedule: the learning rate.
-        split: training images; moved to the runtime's device when they fit there.
+        split: training images; a `Split` is moved to the runtime's device when it fits there.
         batch_size: images a step, of all processes together.
         epochs: epochs in all.
         seed: the run's seed.
@@ -117,7 +130,8 @@ def fit(
     kept = stage is not None and checkpoint
     if runtime.rank > 0:
         stage = None
-    split = split.to(runtime.device)
+    if isinstance(split, Split):
+        split = split.to(runtime.device)
     averaged = {
         key: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
         for key, module in modules.items()
@@ -146,7 +160,9 @@ def fit(
                     group["lr"] = rate
                 optimizer.zero_grad(set_to_none=True)
                 moment = _moment(epoch, index, steps, epochs)
-                parts = _gradients(step, batch.to(runtime.device).parts(accumulate), moment, optimizer, runtime)
+                batch = batch.to(runtime.device)
+                shares = batch.parts(accumulate) if accumulate > 1 else [batch]
+                parts = _gradients(step, shares, moment, optimizer, runtime)
                 if (bad := watch.add(index, parts)) is not None:
                     raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
                 if clip > 0.0:

@@ -253,7 +253,7 @@ def test_the_one_arch_whose_loss_is_bad_is_named(
     monkeypatch.setattr(training, "teach", poisoned)
     at = Moment(1, steps - 1, 0.0) if accumulate == 2 else Moment(1, steps - 2, 0.0)
     arch = Sandwich(MOBILE, 0).archs(at)[3]
-    message = f"epoch 2, step {at.step + 1} of {steps} (archs {arch.key} {arch.label}); the checkpoint of epoch 1 is kept"
+    message = f"epoch 2, step {at.step + 1} of {steps} (archs {arch.key} {arch.label}); the checkpoint of epoch 1 is"
     with pytest.raises(FloatingPointError, match=re.escape(message)):
         short(digits_net(few, MOBILE), few, run=tmp_path, batch_size=16, accumulate=accumulate, seed=0)
 
