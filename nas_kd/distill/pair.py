@@ -76,6 +76,12 @@ class Pair:
     images: int = 1
     seed: int = 0
 
+    def release(self) -> None:
+        """Take readers of features off a student that does not return them itself."""
+        reader = getattr(self.forward, "__self__", None)
+        if isinstance(reader, ModuleReader):
+            reader.remove()
+
     def taught(self, name: str, kind: str) -> list[tuple[Shape, Shape]]:
         """Pair the shapes of student and teacher.
 

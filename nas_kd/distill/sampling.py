@@ -1,4 +1,4 @@
-"""Training batches that a method wants: of few classes, in pairs of a class, in two views, beside clean images.
+"""Training batches that a method wants: of few classes, in pairs, in two views, beside clean or unlabelled images.
 
 Each wraps a training split and is called as one: ``len``, ``steps`` and ``batches``. All draws are functions
 of the run's seed and the epoch.
@@ -41,6 +41,10 @@ class PairedBatch(NamedTuple):
         x, y, other = (part.to(device, non_blocking=True) for part in (self.x, self.y, self.other))
         return self._replace(x=x, y=y, other=other)
 
+    def parts(self, count: int) -> list[PairedBatch]:
+        """Cut the batch into so many parts of equal size, without a copy."""
+        return [PairedBatch(*part) for part in zip(*(x.chunk(count) for x in self), strict=True)]
+
 
 class Resampled:
     """A training split whose batches are drawn otherwise.
@@ -54,6 +58,12 @@ class Resampled:
 
     def __len__(self) -> int:
         return len(self.split)
+
+    def to(self, device: torch.device | str) -> Resampled:
+        """Return the same with its images on a device, as ``Split.to``."""
+        moved = copy(self)
+        moved.split = self.split.to(device)
+        return moved
 
     def steps(self, batch_size: int) -> int:
         """Count the batches of an epoch."""
@@ -218,10 +228,11 @@ class CleanBeside(Resampled):
         split: the training split.
     """
 
-    def __init__(self, split: Split) -> None:
-        super().__init__(split)
-        self._clean = copy(split)
-        self._clean.augment = None
+    @property
+    def _clean(self) -> Split:
+        clean = copy(self.split)
+        clean.augment = None
+        return clean
 
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
@@ -234,3 +245,34 @@ class CleanBeside(Resampled):
         )
         for own, other in zip(*both, strict=True):
             yield _pair(own, other)
+
+
+class WithUnlabelled(Resampled):
+    """Behind every batch as many images without labels, whose label is -1.
+
+    Args:
+        split: the training split.
+        images: the split of the other images, whose labels are not looked at.
+    """
+
+    def __init__(self, split: Split, images: Split) -> None:
+        super().__init__(split)
+        self.images = images
+
+    def to(self, device: torch.device | str) -> WithUnlabelled:
+        """Return the same with all images on a device."""
+        return WithUnlabelled(self.split.to(device), self.images.to(device))
+
+    def batches(
+        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Go through the labelled images once; the others come round as often as that needs."""
+        generator = _draws("unlabelled", seed, epoch)
+        wanted = self.steps(batch_size) * batch_size
+        rounds = -(-wanted // len(self.images))
+        order = torch.cat([torch.randperm(len(self.images), generator=generator) for _ in range(rounds)])[:wanted]
+        go = partial(Split.batches, batch_size=batch_size, epoch=epoch, seed=seed, rank=rank, world=world)
+        for own, other in zip(go(self.split), go(self.images, order=order), strict=True):
+            x, index = torch.cat([own.x, other.x]), torch.cat([own.index, other.index])
+            y = torch.cat([own.y, torch.full_like(other.y, -1)])
+            yield Batch(x, y, index, torch.full_like(index, -1))  # no cache knows the others

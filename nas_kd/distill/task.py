@@ -33,13 +33,16 @@ class Classification:
 
         Args:
             logits: (B, C) of any floating dtype; computed in fp32, float64 stays.
-            y: (B,) class numbers, or (B, C) probabilities.
+            y: (B,) class numbers, -1 for images without a label; or (B, C) probabilities.
 
         Returns:
-            Scalar, the mean over the batch.
+            Scalar, the mean over the images that have a label; 0 where none has.
         """
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(wide, y, label_smoothing=self.smoothing)
+        if y.ndim > 1:
+            return F.cross_entropy(wide, y, label_smoothing=self.smoothing)
+        total = F.cross_entropy(wide, y, label_smoothing=self.smoothing, ignore_index=-1, reduction="sum")
+        return total / (y >= 0).sum().clamp_min(1)
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
         """Return the accuracy.

@@ -187,6 +187,7 @@ class Recipe:
         inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
         own_targets: whether ``source`` needs no teacher of the user's.
         live: whether the teacher must be run: on images that no cache knows, or for its input gradient.
+        generations: how often the student is trained anew, each time taught by the one before.
 
     Raises:
         SettingError: no stage, no term, a share that is not positive, or two terms of one name in a stage.
@@ -198,6 +199,7 @@ class Recipe:
     inputs: Callable[[Pair], nn.Module] | None = None
     own_targets: bool = False
     live: bool = False
+    generations: int = 1
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

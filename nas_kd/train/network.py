@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import Classification, Distiller, TargetSource, pair_of
+from nas_kd.distill import Classification, Distiller, Recipe, TargetSource, pair_of
+from nas_kd.distill.sampling import WithUnlabelled
+from nas_kd.errors import SettingError
 from nas_kd.run import Stage
 from nas_kd.runtime import Runtime, place
 from nas_kd.train.loop import Moment, fit
@@ -44,7 +47,7 @@ def train_network(
     model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | None,
     stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
     weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
-    teacher_logits: Tensor | None = None, ema: float = 0.0,
+    teacher_logits: Tensor | None = None, ema: float = 0.0, unlabelled: Data | None = None,
 ) -> None:  # fmt: skip
     """Train a network in place with any combination of distillation terms.
 
@@ -66,20 +69,26 @@ def train_network(
         runtime: device and precision.
         teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
         ema: decay of an average of the weights that takes their place in the end, 0 for none.
+        unlabelled: data whose training images join every batch without labels.
 
     Raises:
         SettingError: the distiller needs features that this source or network does not give.
     """
     place(model, runtime)
     image = (data.in_chans, data.resolution, data.resolution)
-    distiller.bind(pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed))
+    pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
+    distiller.bind(pair)
     place(distiller.trained, runtime)
-    sampler = distiller.recipe.sampler
+    split = sampled(distiller.recipe, data, unlabelled)
     # what the method trains beside the student is in the checkpoints of a training, never in a student
     modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
+    # the columns of metrics.csv do not change with a recipe's stages: a term whose stage is not on counts 0
+    zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
+
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        return distiller.step(batch, moment.progress, runtime.autocast())
+        found = distiller.step(batch, moment.progress, runtime.autocast())
+        return {"loss": found["loss"]} | zeros | found
 
     def evaluate() -> dict[str, float]:
         logits = predict(model, data.rate, runtime)
@@ -89,12 +98,39 @@ def train_network(
         return found
 
     fit(
-        step, name=name, modules=modules, split=data.train if sampler is None else sampler(data.train),
+        step, name=name, modules=modules, split=split,
         batch_size=batch_size, epochs=epochs,
         optimizer=sgd(modules.values(), momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
         schedule=Schedule(lr, warmup_epochs), stage=stage, evaluate=evaluate, clip=clip_grad,
         after_epoch=distiller.after_epoch, ema=ema,
     )  # fmt: skip
+    pair.release()
+
+
+def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
+    """Return the training split as a method wants it.
+
+    Args:
+        recipe: the method.
+        data: the data.
+        unlabelled: data whose training images join every batch without labels, or None.
+
+    Returns:
+        A split, or what gives batches as one does.
+
+    Raises:
+        SettingError: the method needs every image's label, draws batches itself, or the images differ.
+    """
+    if unlabelled is None:
+        return data.train if recipe.sampler is None else recipe.sampler(data.train)
+    known = [term.name for term in recipe.terms if term.needs & {"labels", "batch"} and term.name != "ce"]
+    if known or recipe.sampler is not None:
+        legal = "a method that uses labels in ce alone and draws no batches of its own"
+        raise SettingError("unlabelled", known or "own batches", legal, "use kd, kd_ls, dist, sp, ...")
+    theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
+    if theirs != own:
+        raise SettingError("unlabelled", theirs, f"channels and pixels of the data, {own}", "set data.resolution")
+    return WithUnlabelled(data.train, unlabelled.train)
 
 
 def measure(

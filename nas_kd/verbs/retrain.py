@@ -21,6 +21,7 @@ from nas_kd.space import Arch, ElasticSpace, count_layers
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.teacher.answers import answers_bytes, cache_path
+from nas_kd.teacher.bind import bind_all
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import weights_hash
@@ -132,11 +133,7 @@ def retrain(
             },
         )  # fmt: skip
     asked = epochs if needs_teacher else 0
-    for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
-        if isinstance(item, Teacher):
-            item.bind(data)
-        elif isinstance(item, ViewCache):
-            item.bind(data, asked)
+    bind_all(teacher, data, asked)
     features = distiller.recipe.needs_target_features and needs_teacher
     if isinstance(teacher, Teacher) and not (features or distiller.recipe.live or unlabelled):
         teacher = stored_answers(teacher, data, run, epochs=asked)

@@ -15,6 +15,7 @@ from nas_kd.errors import SettingError
 
 # what is watched where it is not the term that has the method's name: labels-only and many-term methods
 OWN = {
+    "takd": "kd", "born_again": "kd",
     "gan_kd": "logit_l1",  # the rest of it is a game, in which losses do not fall
     "dafl": "kd", "zskt": "kd", "dfad": "logit_l1", "dfq": "kd",
     "irg": "irg_edges", "grafting": "peers", "privileged": "kd", 

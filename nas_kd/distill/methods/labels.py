@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
 from nas_kd.distill.methods.entry import Entry, label_term, with_labels
 from nas_kd.distill.task import Classification
@@ -105,6 +107,18 @@ def reverse_kl(task: Classification, *, ce: float = 0.1, weight: float = 0.9) ->
     return with_labels(task, ce, term("reverse_kl", task, weight))
 
 
+def takd(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+    """Distillation through assistants of sizes between, each taught by the one before."""
+    return kd(task, ce=ce, weight=weight, temperature=temperature)
+
+
+def born_again(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 1.0, generations: float = 3
+) -> Recipe:
+    """The student is trained anew several times, each generation taught by the one before."""
+    return replace(kd(task, ce=ce, weight=weight, temperature=temperature), generations=int(generations))
+
+
 _TEACHER, _NONE, _NOISE = "teacher or its cache", "nothing", "none measurable"
 LABELS: dict[str, Entry] = {
     "ce": Entry(ce, _NONE, "none", ""),
@@ -116,6 +130,8 @@ LABELS: dict[str, Entry] = {
     "dkd": Entry(dkd, _TEACHER, _NOISE, "arXiv 2203.08679"),
     "dist": Entry(dist, _TEACHER, _NOISE, "arXiv 2205.10536"),
     "multi_teacher": Entry(multi_teacher, "two or more teachers or caches", "a forward pass a teacher", "KDD 2017"),
+    "takd": Entry(takd, "teacher, and assistants=[...]", "a training an assistant", "arXiv 1902.03393"),
+    "born_again": Entry(born_again, _TEACHER, "a training a generation", "arXiv 1805.04770"),
     "alpha_divergence": Entry(alpha_divergence, _TEACHER, _NOISE, "arXiv 2102.07954"),
     "adaptive_alpha": Entry(adaptive_alpha, _TEACHER, _NOISE, "arXiv 2102.07954"),
     "js_divergence": Entry(js_divergence, _TEACHER, _NOISE, ""),
