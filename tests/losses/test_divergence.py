@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -63,6 +64,56 @@ def test_kl_equals_torch_and_has_the_soft_target_gradient():
     )
     entropy = -(T.softmax(1) * T.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(losses.kl_divergence(S, T) + entropy, F.cross_entropy(S, T.softmax(1)))
+
+
+@pytest.mark.parametrize("loss", [losses.kl_divergence, losses.reverse_kl, losses.js_divergence])
+def test_gradients_are_their_closed_forms(loss):
+    """By the student's logits: q - p for KL, q (log q/p - KL) for its reverse, half of it from the mean for JS."""
+    log_q, log_p = S.log_softmax(1), T.log_softmax(1)
+    q, p = log_q.exp(), log_p.exp()
+    if loss is losses.kl_divergence:
+        expected = q - p
+    else:
+        other = log_p if loss is losses.reverse_kl else ((p + q) / 2).log()
+        ratio = log_q - other
+        expected = q * (ratio - (q * ratio).sum(1, keepdim=True))
+        expected = expected / 2 if loss is losses.js_divergence else expected
+    torch.testing.assert_close(grad(loss, S, T), expected / 16, rtol=1e-12, atol=1e-16)
+
+
+DIVERGENCES = [
+    losses.kl_divergence,
+    losses.reverse_kl,
+    losses.js_divergence,
+    *(partial(losses.alpha_divergence, alpha=a) for a in (-2.0, -1.0, 0.3, 0.5, 2.0, 3.0)),
+    *(partial(losses.alpha_divergence, alpha=a, clip=5.0) for a in (-1.0, 0.5)),
+    losses.adaptive_alpha_divergence,
+    partial(losses.adaptive_alpha_divergence, choose="unclipped"),
+]
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_they_are_zero_for_equal_distributions_only(loss):
+    for shift in (0.0, 3.0):  # logits are equal up to a constant
+        assert loss(S + shift, S).abs() < 1e-15
+        assert grad(loss, S + shift, S).abs().max() < 1e-15
+    for row in range(16):
+        assert loss(S[row : row + 1], T[row : row + 1]) > 1e-3
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_nothing_flows_to_the_teacher(loss):
+    student, teacher = S.clone().requires_grad_(), T.clone().requires_grad_()
+    loss(student, teacher).backward()
+    assert teacher.grad is None and student.grad is not None and student.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_a_step_against_the_gradient_brings_the_distributions_together(loss):
+    student = S.clone()
+    for _ in range(200):
+        student -= 0.5 * 16 * grad(loss, student, T).clamp(-0.05, 0.05)
+    assert losses.js_divergence(student, T) < 0.1 * losses.js_divergence(S, T)
 
 
 def test_reverse_and_js():
@@ -189,8 +240,9 @@ def test_adaptive_is_kl_where_kl_exceeds_the_clipped_bound():
 
 def test_adaptive_picks_the_side_of_the_error():
     t = draw(64, 20, seed=8)
+    factors = ((0.5, -1), (0.7, -1), (0.9, -1), (1.1, 1), (1.3, 1), (2.0, 1))
     for choose in ("clipped", "unclipped"):
-        for factor, order in ((0.9, -1), (1.1, 1)):  # an under-confident student: left; over-confident: right
+        for factor, order in factors:  # an under-confident student: left; over-confident: right
             student = factor * t
             torch.testing.assert_close(
                 grad(losses.adaptive_alpha_divergence, student, t, choose=choose),

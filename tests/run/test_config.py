@@ -93,6 +93,14 @@ def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
         (SupernetConfig, "epochs", -3),
         (SupernetConfig, "lr", math.inf),
         (SupernetConfig, "schedule", "cosin"),
+        (SupernetConfig, "rule", "sandwhich"),
+        (SupernetConfig, "order", "first"),
+        (SupernetConfig, "random_subnets", -1),
+        (SupernetConfig, "candidates", 0),
+        (SupernetConfig, "kd_ratio", -0.5),
+        (SupernetConfig, "full_teacher", "thawed"),
+        (SupernetConfig, "alpha", math.inf),
+        (SupernetConfig, "accumulate", 0),
         (SupernetConfig, "divergence", "beta"),
         (SupernetConfig, "choose", "all"),
         (SupernetConfig, "reduction", "max"),
@@ -132,6 +140,20 @@ def test_exponential_schedule_needs_an_end_above_zero() -> None:
     with pytest.raises(SettingError, match="supernet.final_lr"):
         SupernetConfig(schedule="exponential")
     SupernetConfig(schedule="exponential", final_lr=0.05)
+
+
+def test_settings_of_one_rule_are_refused_with_another() -> None:
+    for settings, field in (
+        ({"rule": "shrinking", "ema": 0.9}, "supernet.ema"),
+        ({"rule": "uniform", "random_subnets": 0}, "supernet.random_subnets"),
+        ({"alpha": 0.5, "divergence": "js"}, "supernet.alpha"),
+    ):
+        with pytest.raises(SettingError, match=field):
+            SupernetConfig(**settings)  # type: ignore[arg-type]
+    for rule in ("sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"):
+        config = read_config(["--supernet.rule", rule, "--supernet.alpha", "0.5", "--supernet.compile", "true"])
+        assert config is not None
+        assert (config.supernet.rule, config.supernet.alpha, config.supernet.compile) == (rule, 0.5, True)
 
 
 def test_a_teacher_with_random_weights_is_refused() -> None:
