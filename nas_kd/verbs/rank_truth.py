@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification, target_source
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_write, read_frame
-from nas_kd.runtime import Progress, Runtime, seeded
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
 from nas_kd.train.network import predict, train_network
@@ -138,24 +139,39 @@ def jobs_of(archs: pd.DataFrame, seeds: int) -> list[tuple[int, int]]:
     return [(row, seed) for seed in range(seeds) for row in range(len(archs))]
 
 
-def begin_truth(folder: Path) -> CsvLog:
-    """Make the table of the truth, with its header alone, unless it is there."""
-    path = folder / "truth.csv"
-    with Claims(folder / "claims").taken("table", wait=True):
-        if not path.exists():
-            atomic_write(path, ",".join(COLUMNS) + "\n")
-    return CsvLog(path)
+class TruthTable:
+    """The rows of the truth, which several processes add to.
 
+    Args:
+        folder: holds truth.csv; every process names the same.
+    """
 
-def done_jobs(folder: Path) -> set[tuple[str, int]]:
-    """Return (key, seed) of the rows that are there."""
-    table = read_frame(folder / "truth.csv")
-    return set(zip(table["key"], table["seed"].astype(int), strict=True)) if len(table) else set()
+    def __init__(self, folder: Path) -> None:
+        self.path, self.claims = folder / "truth.csv", Claims(folder / "claims")
+        with self.claims.taken("table", wait=True):
+            if not self.path.exists():
+                atomic_write(self.path, ",".join(COLUMNS) + "\n")
+            CsvLog(self.path)  # drops the half of a line that a killed process left
+
+    def frame(self) -> pd.DataFrame:
+        """Read all rows."""
+        with self.claims.taken("table", wait=True):
+            return read_frame(self.path)
+
+    def done(self) -> set[tuple[str, int]]:
+        """Return (key, seed) of the rows that are there."""
+        table = self.frame()
+        return set(zip(table["key"], table["seed"].astype(int), strict=True))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        with self.claims.taken("table", wait=True):
+            CsvLog(self.path).append({name: row[name] for name in COLUMNS})
 
 
 def train_truth(
-    archs: Sequence[Arch], jobs: Sequence[tuple[int, int]], folder: Path, *, space: ElasticSpace,
-    teacher: ViewCache, data: Data, how: Alone, runtime: Runtime, progress: Progress | None = None,
+    archs: Sequence[Arch], jobs: Sequence[tuple[int, int]], run: Run, *, space: ElasticSpace,
+    teacher: ViewCache, data: Data, how: Alone, runtime: Runtime,
 ) -> int:  # fmt: skip
     """Train what no other process has trained or is training, and wait for the rest.
 
@@ -165,36 +181,33 @@ def train_truth(
     Args:
         archs: the archs.
         jobs: (number of the arch, seed), in the order of their turns.
-        folder: ``truth.csv`` and the claims; every process names the same.
+        run: the run; every process names the same.
         space: the archs' space.
         teacher: the teacher's stored answers.
         data: the data.
         how: the training.
         runtime: device and precision.
-        progress: advanced by one for every row, whoever made it.
 
     Returns:
         How many trainings this process did.
     """
-    log, claims, mine = begin_truth(folder), Claims(folder / "claims"), 0
-    counted = len(done_jobs(folder))
+    table, mine = TruthTable(run.path / "rank"), 0
     for wait in (False, True):  # the second time for what others had
+        done = table.done()
         for number, seed in jobs:
             arch = archs[number]
-            if (arch.key, seed) in done_jobs(folder):
+            if (arch.key, seed) in done:
                 continue
-            with claims.taken(f"{arch.key}_{seed}", wait) as ours:
-                # the row is written before the claim ends: a free claim and no row is a job to do
-                if not ours or (arch.key, seed) in done_jobs(folder):
+            with table.claims.taken(f"{arch.key}_{seed}", wait) as ours:
+                # a row is written before its claim ends: a free claim and no row is a job to do
+                done = table.done()
+                if not ours or (arch.key, seed) in done:
                     continue
-                row: dict[str, Any] = {"key": arch.key, "seed": seed}
-                row |= train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
-                log.append({name: row[name] for name in COLUMNS})
+                found = train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
+                table.append({"key": arch.key, "seed": seed} | found)
                 mine += 1
-            if progress is not None:
-                now = len(done_jobs(folder))
-                progress.advance(now - counted, accuracy=row["accuracy"])
-                counted = now
+            share = f"{len(done) + 1}/{len(jobs)}"
+            run.say(f"truth {share}: {arch.key} seed {seed}, accuracy {100 * found['accuracy']:.2f} %")
     return mine
 
 

@@ -1,0 +1,302 @@
+"""The verb rank: train a sample of archs, score the same archs, and say how well each score ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.analyse.rank_figure import rank_figure
+from nas_kd.analyse.rank_stats import LEAST
+from nas_kd.analyse.rank_summary import joined, noise_table, summarise, verdict
+from nas_kd.data import Data
+from nas_kd.distill import Classification
+from nas_kd.errors import SettingError, nearest
+from nas_kd.files import atomic_write, read_frame
+from nas_kd.rate import rate_blockwise
+from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime, run_jobs
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.blockwise import Blockwise
+from nas_kd.train.loop import check_epochs
+from nas_kd.train.network import LOGITS_ONLY
+from nas_kd.train.weights import load_weights
+from nas_kd.verbs.budget import cost_settings
+from nas_kd.verbs.rank_plan import keep_plan
+from nas_kd.verbs.rank_sample import archs_of, sample_archs
+from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
+from nas_kd.verbs.retrain import checked_method, stored_answers
+
+DEFAULT_SCORES = tuple(SCORES)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which archs are trained.
+
+    Args:
+        bands: MACs in the middle of each band; None takes percentiles of random archs.
+        band: half the width of a band, as a share of its middle.
+        in_band: archs a band.
+        overall: archs over all sizes.
+    """
+
+    bands: Sequence[float] | None = None
+    band: float = 0.05
+    in_band: int = 32
+    overall: int = 16
+
+    def __post_init__(self) -> None:
+        if self.in_band < LEAST:
+            legal = f"at least {LEAST}: fewer archs give no rank correlation"
+            raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
+        if not 0 < self.band < 1:
+            raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
+        if self.overall < 0:
+            raise SettingError("rank.overall", self.overall, "0 or more")
+
+
+class RankResult(NamedTuple):
+    """What a ranking found.
+
+    Args:
+        summary: one row a score, see ``nas_kd.analyse.rank_summary.summarise``.
+        noise: one row a scope, see ``noise_table``.
+        truth: one row an arch and seed.
+        scores: one row a score and arch.
+        archs: the sample.
+        verdict: sentences.
+    """
+
+    summary: pd.DataFrame
+    noise: pd.DataFrame
+    truth: pd.DataFrame
+    scores: pd.DataFrame
+    archs: pd.DataFrame
+    verdict: list[str]
+
+
+def rank(
+    space: ElasticSpace, teacher: Teacher, data: Data, *, run: Run | str | Path,
+    scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "nmse", control: str = "params",
+    net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
+    training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
+    blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,
+) -> RankResult:  # fmt: skip
+    """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
+
+    The same call again goes on; any number of processes may give it for one folder at once, and share the
+    trainings. More seeds and more scores may be asked for later; everything else is fixed by the first call.
+
+    Args:
+        space: the space.
+        teacher: the teacher of the trained archs, and of the scores.
+        data: the data; ``train`` is trained on, ``select`` and ``test`` measure the truth, scores use ``rate``.
+        run: run folder; the tables go to ``rank`` in it.
+        scores: names out of ``nas_kd.rate.scores.SCORES``, or scores.
+        primary: the one score that is tested without correction, named before the truth is known.
+        control: the one size control it is tested against, likewise.
+        net: the in-place distilled supernet, or what makes it when it is needed.
+        sample: which archs are trained.
+        seeds: trainings of each arch.
+        training: how each arch is trained.
+        images: rating images that scores measure on.
+        calibration_images: training images that norms are measured on.
+        resamples: bootstrap resamples of the summary.
+        blockwise: arguments of ``rate_blockwise``.
+        workers: processes that this call starts for the trainings, on a CPU.
+        seed: seed of the sample and of the scores.
+        runtime: device and precision.
+
+    Returns:
+        All tables; the folder holds them as archs.csv, truth.csv, scores.csv, noise.csv, summary.csv and
+        summary.svg, and what was named in advance as plan.json.
+
+    Raises:
+        SettingError: a setting is out of range, or the folder was begun with others.
+
+    Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
+    """
+    runtime, run, sample = runtime or Runtime(), _run(run), sample or Sample()
+    training = training or Alone()
+    chosen = _scores(scores)
+    main, base = _named("primary", primary, chosen), _named("control", control, chosen)
+    if base.kind != "size":
+        sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
+        raise SettingError("rank.control", control, sizes, "name a size control")
+    _check(data, training, seeds, chosen, net)
+    teacher.bind(data)
+    facts: dict[str, Any] = {
+        "space": space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint, "seed": seed,
+        "precision": runtime.precision, "primary": main.name, "control": base.name, "rank.images": images,
+        "rank.calibration_images": calibration_images,
+    }  # fmt: skip
+    facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
+    facts |= data.augmentation
+    folder = run.path / "rank"
+    table = keep_plan(folder, facts, sample_archs(space, **asdict(sample), seed=seed, cost=cost_settings(space, data)))
+    archs = archs_of(table)
+    cache = stored_answers(teacher, data, run, epochs=training.epochs)
+    if not isinstance(cache, ViewCache):
+        legal = "an augmentation whose views can be cached: every arch is then taught the same"
+        raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
+    cache.split_logits("test")
+    jobs: dict[str, Any] = {
+        "archs": archs, "jobs": jobs_of(table, seeds), "run": run, "space": space, "teacher": cache, "data": data,
+        "how": training, "runtime": runtime,
+    }  # fmt: skip
+    if workers > 1 and runtime.device.type == "cpu":
+        list(run_jobs(worker, [jobs] * workers, workers=workers))
+    else:
+        train_truth(**jobs)
+    truth = TruthTable(folder).frame()
+    truth = truth[truth["seed"] < seeds]
+    bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
+    with Claims(folder / "claims").taken("scores", wait=True):
+        found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)
+    return _judge(
+        table, truth, found, folder, run, primary=main.name, control=base.name, sample=sample, resamples=resamples
+    )
+
+
+def _run(run: Run | str | Path) -> Run:
+    made = Run.of(run)
+    if made is None:
+        raise SettingError("run", None, "a folder, where trainings are kept and shared", "pass run=")
+    return made
+
+
+def _scores(scores: Sequence[str | Score]) -> list[Score]:
+    found: list[Score] = []
+    for item in scores:
+        if isinstance(item, str) and item not in SCORES:
+            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES))
+        score = SCORES[item] if isinstance(item, str) else item
+        if score not in found:
+            found.append(score)
+    return found
+
+
+def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
+    """Return a score by its short or its full name."""
+    short = {key: score for key, score in SCORES.items() if score in scores}
+    known = short | {score.name: score for score in scores}
+    if name not in known:
+        raise SettingError(f"rank.{field}", name, f"one of the scores: {', '.join(known)}", nearest(name, known))
+    return known[name]
+
+
+def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net: object) -> None:
+    check_epochs("rank", training.epochs, training.batch_size, data.train)
+    needs = checked_method(training.method, Classification(), data.num_classes).needs
+    if needs - LOGITS_ONLY:
+        legal = "a method on logits alone, which the stored answers serve"
+        raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
+    if seeds < 1:
+        raise SettingError("rank.seeds", seeds, "an integer of at least 1", "use rank.seeds=2: one has no noise")
+    for name in ("select", "rate"):
+        if len(getattr(data, name)) < 2:
+            raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
+    lacking = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
+    if net is None and lacking:
+        legal = f"a supernet, for {', '.join(lacking)}"
+        raise SettingError("net", None, legal, "pass net=, or name other scores")
+
+
+class _Prepared:
+    """Supernet and stages, made when the first score needs them."""
+
+    def __init__(
+        self, space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet | Callable[[], Supernet] | None,
+        blockwise: Mapping[str, Any], run: Run, runtime: Runtime, seed: int,
+    ) -> None:  # fmt: skip
+        self.space, self.teacher, self.data, self._net = space, teacher, data, net
+        self.blockwise, self.run, self.runtime, self.seed = blockwise, run, runtime, seed
+
+    def net(self) -> Supernet | None:
+        """Return the supernet."""
+        if self._net is not None and not isinstance(self._net, Supernet):
+            self._net = self._net()
+        return self._net
+
+    def model(self) -> Blockwise:
+        """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
+        net = self.net()
+        assert net is not None  # `_check` has looked
+        settings = dict(self.blockwise)
+        rate_blockwise(net, self.teacher, self.data, run=self.run, seed=self.seed, runtime=self.runtime, **settings)
+        taps = self.teacher.match(self.space, self.data.resolution)
+        model = Blockwise(net, taps, init=str(settings.get("init", "supernet")), seed=self.seed)
+        load_weights(model, self.run.path / "blockwise" / "adapters.safetensors")
+        return model.to(self.runtime.device)
+
+    def bench(self, needs: frozenset[str], **more: Any) -> Bench:
+        """Return what scores with these needs measure on."""
+        self.teacher.to(self.runtime.device)
+        model = self.model() if "blockwise" in needs else None
+        net = self.net() if needs & {"supernet"} else None
+        if "teacher" in needs and self.teacher.taps is None:
+            self.teacher.match(self.space, self.data.resolution)
+        return Bench(self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, **more)
+
+
+def _score(
+    scores: Sequence[Score], archs: Sequence[Arch], truth: pd.DataFrame, folder: Path, prepared: _Prepared,
+    cache: ViewCache, training: Alone, images: int, calibration_images: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Compute the scores that are not in scores.csv yet; those that learn from the truth always."""
+    path = folder / "scores.csv"
+    kept = read_frame(path)
+    fixed = {score.name for score in scores if "truth" not in score.needs}
+    kept = kept[kept["score"].isin(fixed)] if len(kept) else kept
+    have = set(kept["score"]) if len(kept) else set()
+    missing = [score for score in scores if score.name not in have]
+    needs = frozenset().union(*(score.needs for score in missing))
+    mean = truth.groupby("key")["accuracy"].mean()
+    bench = prepared.bench(
+        needs, cache=cache, images=images, calibration_images=calibration_images,
+        truth=dict(zip(mean.index, mean, strict=True)),
+        training_images=3.0 * training.epochs * len(prepared.data.train),
+    )  # fmt: skip
+    for score in missing:
+        if "truth" in score.needs and len(mean) < 2 * LEAST:
+            prepared.run.say(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
+            continue
+        rows = measure_scores([score], archs, bench)
+        unknown = int(rows["value"].isna().sum())
+        lost = f", {unknown} archs without a finite value" if unknown else ""
+        prepared.run.say(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
+        kept = pd.concat([kept, rows], ignore_index=True)
+        atomic_write(path, kept.to_csv(index=False))
+    for name, value in bench.notes.items():
+        prepared.run.say(f"{name}: {100 * value:.2f} points")
+    return kept[kept["score"].isin([score.name for score in scores])]
+
+
+def _judge(
+    archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame, folder: Path, run: Run, *, primary: str,
+    control: str, sample: Sample, resamples: int,
+) -> RankResult:  # fmt: skip
+    ranked = joined(archs, truth, scores)
+    tops = archs[archs["group"].str.startswith("band ")].groupby("group")["macs"].max()
+    timing = run.timing.frame()
+    minutes = timing.groupby("stage")["seconds"].sum() / 60 if len(timing) else pd.Series(dtype=float)
+    summary = summarise(
+        ranked, primary=primary, control=control, caps=[float(cap) for cap in np.sort(tops)],
+        resamples=resamples, preparation={str(name): float(value) for name, value in minutes.items()},
+    )  # fmt: skip
+    noise = noise_table(ranked)
+    said = verdict(summary, noise)
+    atomic_write(folder / "noise.csv", noise.to_csv(index=False))
+    atomic_write(folder / "summary.csv", summary.to_csv(index=False))
+    atomic_write(folder / "summary.svg", rank_figure(summary, noise))
+    for line in said:
+        run.say(line)
+    return RankResult(summary, noise, truth, scores, archs, said)

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import nas_kd.verbs.rank as verb
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.rate.scores import SCORES, Score
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime
+from nas_kd.space import ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.verbs.rank import RankResult, Sample, rank
+from nas_kd.verbs.rank_sample import OVERALL, archs_of, sample_archs
+from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_alone, train_truth
+from nas_kd.verbs.retrain import retrain
+
+SAMPLE = Sample(bands=(9_500, 15_000), band=0.2, in_band=8, overall=4)
+HOW = Alone(epochs=1, batch_size=16, warmup_epochs=0.25)
+CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
+
+
+@pytest.fixture
+def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtime: Runtime, tmp_path: Path) -> object:
+    def call(**more: object) -> RankResult:
+        given: dict[str, object] = {
+            "run": tmp_path / "run", "scores": CHEAP, "net": net, "sample": SAMPLE, "training": HOW, "images": 48,
+            "calibration_images": 48, "resamples": 200, "runtime": runtime,
+            "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
+        }  # fmt: skip
+        return rank(space, teacher, data, **(given | more))  # type: ignore[arg-type]
+
+    return call
+
+
+def test_a_sample_is_spread_over_depths_and_sizes_and_is_the_same_again(cost: dict[str, int]) -> None:
+    from nas_kd import load_space
+
+    space, cost = load_space("resnet_cifar"), {"resolution": 32, "in_chans": 3, "num_classes": 10}
+    table = sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost)
+    pd.testing.assert_frame_equal(table, sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost))
+    assert table["group"].value_counts().to_dict() == {"band 1": 32, "band 2": 32, "band 3": 32, OVERALL: 16}
+    assert table["key"].is_unique
+    for number, centre in enumerate((2.5e6, 4e6, 6e6), 1):
+        rows = table[table["group"] == f"band {number}"]
+        assert (abs(rows["macs"] - centre) <= 0.05 * centre).all()
+        counts = rows["depth"].value_counts()
+        assert counts.max() - counts.min() <= 1
+    for arch, row in zip(archs_of(table), table.to_dict("records"), strict=True):
+        assert arch.key == row["key"] and space.cost(arch, **cost) == (row["macs"], row["params"])
+    logs = np.sort(np.log(table.loc[table["group"] == OVERALL, "macs"]))
+    assert np.diff(logs).max() < 3 * np.diff(logs).mean()
+    for count in (14, 28, 56):  # every beginning holds the groups in proportion
+        head = table["group"].head(count).value_counts()
+        assert abs(head["band 1"] - count * 32 / 112) <= 1 and abs(head[OVERALL] - count * 16 / 112) <= 1
+    other = sample_archs(space, bands=(2.5e6, 4e6, 6e6), seed=1, cost=cost)
+    assert not set(other["key"]) >= set(table["key"])
+
+
+def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict[str, int]) -> None:
+    with pytest.raises(SettingError, match=r"at least 32 archs; \d+ of .* random ones lie in it"):
+        sample_archs(space, bands=(40_000,), cost=cost)
+    with pytest.raises(SettingError, match="do not overlap"):
+        sample_archs(space, bands=(10_000, 10_500), cost=cost)
+    with pytest.raises(SettingError, match="at least 8"):
+        Sample(in_band=7)
+    with pytest.raises(SettingError, match="lower rank.overall"):
+        sample_archs(space, bands=(10_000,), band=0.3, in_band=8, overall=10**6, cost=cost)
+
+
+def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ask()  # type: ignore[operator]
+    folder = tmp_path / "run" / "rank"
+    names = {"archs.csv", "truth.csv", "scores.csv", "noise.csv", "summary.csv", "summary.svg", "plan.json"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == names
+    assert len(first.truth) == 20 * 2 and not first.truth.duplicated(["key", "seed"]).any()
+    assert set(first.truth["key"]) == set(first.archs["key"])
+    assert set(first.summary["score"]) == {SCORES[name].name for name in CHEAP}
+    assert (first.summary["archs"] == 20).all()
+    assert json.loads((folder / "plan.json").read_text())["primary"] == "normalised MSE"
+    assert first.summary.set_index("score").loc["normalised MSE", "preparation_minutes"] > 0
+
+    def never(*args: object, **more: object) -> None:
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr("nas_kd.verbs.rank_truth.train_alone", never)
+    monkeypatch.setattr(verb, "measure_scores", never)
+    again = ask()  # type: ignore[operator]
+    pd.testing.assert_frame_equal(first.summary, again.summary)
+    fewer = ask(scores=CHEAP[:4])  # type: ignore[operator]
+    assert len(fewer.summary) == 4
+    monkeypatch.undo()
+    more = ask(seeds=3, scores=(*CHEAP, "depth"))  # type: ignore[operator]
+    assert len(more.truth) == 60 and len(more.summary) == len(CHEAP) + 1
+    both = first.truth.merge(more.truth, on=["key", "seed"])
+    assert len(both) == 40 and (both["accuracy_x"] == both["accuracy_y"]).all()
+
+
+def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
+    ask()  # type: ignore[operator]
+    for change in (
+        {"primary": "supernet_kl"}, {"control": "macs"}, {"training": Alone(epochs=2, batch_size=16)}, {"seed": 1},
+        {"sample": Sample(bands=(9_500, 15_000), band=0.2, in_band=9, overall=4)}, {"images": 24},
+    ):  # fmt: skip
+        with pytest.raises(SettingError, match="was begun with"):
+            ask(**change)  # type: ignore[operator]
+    table = tmp_path / "run" / "rank" / "truth.csv"
+    table.write_text(table.read_text() + "f00,0" + ",0.5" * 7 + "\n")
+    with pytest.raises(SettingError, match="another space, seed or sample"):
+        ask()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"scores": ("nmes", "macs")}, "did you mean 'nmse'"),
+        ({"primary": "ridge"}, "rank.primary"),
+        ({"control": "nmse"}, "name a size control"),
+        ({"net": None}, "a supernet, for normalised MSE, supernet KL"),
+        ({"seeds": 0}, "rank.seeds"),
+        ({"training": Alone(method="fitnet")}, "a method on logits alone"),
+        ({"training": Alone(epochs=0)}, "rank.epochs"),
+        ({"run": None}, "a folder"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    ask: object, more: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "train_truth", None)
+    with pytest.raises(SettingError, match=message):
+        ask(**more)  # type: ignore[operator]
+
+
+def test_a_score_of_your_own_and_one_that_fails_for_some(ask: object) -> None:
+    mine = Score("mine", lambda bench, archs: [float("nan"), *(float(len(a.key)) for a in archs[1:])], True)
+    found = ask(scores=(mine, "macs", "params"), primary="mine")  # type: ignore[operator]
+    row = found.summary.set_index("score").loc["mine"]
+    assert row["without_score"] == 1 and np.isnan(row["band_tau"])
+    assert any("mine has no finite value for 1 archs" in line for line in found.verdict)
+
+
+def test_the_regression_waits_for_enough_truth_and_learns_anew(ask: object) -> None:
+    found = ask(scores=("donna", "macs", "params"), primary="macs", control="params")  # type: ignore[operator]
+    assert "DONNA regression" in set(found.summary["score"])
+    other = ask(scores=("donna", "macs", "params"), primary="macs", control="params", seeds=3)  # type: ignore[operator]
+    values = [table.scores[table.scores["score"] == "DONNA regression"]["value"].to_numpy() for table in (found, other)]
+    assert not np.array_equal(*values)
+
+
+def test_the_truth_is_that_of_retrain(
+    space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=1)
+    arch = space.sample(3)
+    found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime)
+    student = retrain(
+        arch, cache, data, space=space, method="kd", seed=1, epochs=1, batch_size=16, lr=0.05, warmup_epochs=0.25,
+        runtime=runtime,
+    )  # fmt: skip
+    metrics = student.info["metrics"]  # type: ignore[index]
+    assert found["test_accuracy"] == metrics["test_accuracy"]  # type: ignore[index,call-overload]
+    total = len(data.select) + len(data.test)
+    shares = found["select_accuracy"] * len(data.select) + found["test_accuracy"] * len(data.test)
+    assert found["accuracy"] == pytest.approx(shares / total)
+    averaged = train_alone(arch, space, cache, data, Alone(**(vars(HOW) | {"ema": 0.9})), seed=1, runtime=runtime)
+    assert averaged["test_loss"] != found["test_loss"]
+
+
+def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[int], queue: object) -> None:
+    torch.set_num_threads(1)
+    archs = [space.sample(key) for key in keys]
+    jobs = jobs_of(pd.DataFrame({"key": keys}), 2)
+    done = train_truth(
+        archs, jobs, Run(run), space=space, teacher=ViewCache.load(folder), data=data, how=HOW, runtime=Runtime("cpu")
+    )
+    queue.put(done)  # type: ignore[attr-defined]
+
+
+def test_two_processes_share_the_trainings_and_do_none_twice(
+    space: ElasticSpace, teacher: Teacher, data: Data, tmp_path: Path
+) -> None:
+    cache = ViewCache.open(tmp_path / "cache", teacher, data, epochs=1)
+    cache.split_logits("test")
+    distinct = {space.sample(seed).key: seed for seed in range(20)}
+    run, keys = tmp_path / "run", list(distinct.values())[:8]
+    Run(run)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    started = [context.Process(target=_work, args=(run, cache.folder, space, data, keys, queue)) for _ in range(2)]
+    for process in started:
+        process.start()
+    counts = [queue.get(timeout=120) for _ in started]
+    for process in started:
+        process.join()
+    table = TruthTable(run / "rank").frame()
+    assert len(table) == 16 == sum(counts) and not table.duplicated(["key", "seed"]).any()
+    # what each did is what it would have done alone
+    row = table[(table["key"] == space.sample(keys[5]).key) & (table["seed"] == 1)].iloc[0]
+    alone = train_alone(space.sample(keys[5]), space, cache, data, HOW, seed=1, runtime=Runtime("cpu"))
+    assert row["accuracy"] == alone["accuracy"] and row["test_loss"] == alone["test_loss"]
+
+
+def _hold(folder: Path, held: object) -> None:
+    with Claims(folder).taken("job") as ours:
+        assert ours
+        held.set()  # type: ignore[attr-defined]
+        time.sleep(600)
+
+
+def test_the_claim_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(60)
+    with Claims(tmp_path).taken("job") as ours:
+        assert not ours
+    with Claims(tmp_path).taken("other") as ours:
+        assert ours
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with Claims(tmp_path).taken("job", wait=True) as ours:
+        assert ours
+    process.join()
+
+
+def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
+    table = TruthTable(tmp_path)
+    row = {"key": "a", "seed": 0} | dict.fromkeys(
+        ("accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds", "cpu_seconds"), 0.5
+    )
+    table.append(row)
+    with open(tmp_path / "truth.csv", "a") as file:
+        file.write("b,0,0.5,0.")
+    assert TruthTable(tmp_path).done() == {("a", 0)}
