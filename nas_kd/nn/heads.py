@@ -31,15 +31,16 @@ class ElasticLinearHead(nn.Module):
 
     def __init__(self, head: LinearHead, inputs: int, num_classes: int) -> None:
         super().__init__()
-        self.head, self.act = head, activation(head.act)
-        features = int(head.named(head.largest())["features"])
+        self.act = activation(head.act)
+        self.features = {setting: int(head.named(setting)["features"]) for setting in head.choices()}
+        features = self.features[head.largest()]
         if features:
             self.conv, self.bn = ElasticConv2d(inputs, features), ElasticBatchNorm2d(features)
         self.fc = ElasticLinear(features or inputs, num_classes)
 
     def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
         """Map (B, I, H, W) to (B, D, H, W): all of the head that has norms."""
-        features = int(self.head.named(setting)["features"])
+        features = self.features[setting]
         return self.act(self.bn(self.conv(x, features), norm)) if features else x
 
     def forward(

@@ -62,12 +62,12 @@ class ElasticMBConv(nn.Module):
         Returns:
             (B, width, H', W') twice: the block ends linear, so nothing comes after the last activation.
         """
-        plan = self.stage.resolve_layer(layer, x.shape[1], width, self.stride)
-        mid = plan["mid"]
+        kernel, expand, se = layer
+        mid, hidden = self.stage.channels(x.shape[1], expand, bool(se))
         out = self.act(self.expand_bn(self.expand(x, mid), norm)) if mid != x.shape[1] else x
-        out = self.act(self.depthwise_bn(self.depthwise(out, plan["kernel"]), norm))
-        if plan["se"]:
-            gate = F.relu(self.se_reduce(out.mean((2, 3), keepdim=True), plan["se"]))
+        out = self.act(self.depthwise_bn(self.depthwise(out, int(kernel)), norm))
+        if hidden:
+            gate = F.relu(self.se_reduce(out.mean((2, 3), keepdim=True), hidden))
             out = out * F.hardsigmoid(self.se_expand(gate, mid))
         out = self.project_bn(self.project(out, width), norm)
         if self.stride == 1 and x.shape[1] == width:

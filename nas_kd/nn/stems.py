@@ -27,12 +27,13 @@ class ElasticConvStem(nn.Module):
 
     def __init__(self, stem: ConvStem, in_chans: int) -> None:
         super().__init__()
-        self.stem, self.act, width = stem, activation(stem.act), stem.widths[-1]
+        self.act, width = activation(stem.act), stem.widths[-1]
+        self.widths = {setting: stem.width_of(setting) for setting in stem.choices()}
         self.conv, self.bn = ElasticConv2d(in_chans, width, 3, stem.stride), ElasticBatchNorm2d(width)
 
     def forward(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H', W')."""
-        return self.act(self.bn(self.conv(x, self.stem.width_of(setting)), norm))
+        return self.act(self.bn(self.conv(x, self.widths[setting]), norm))
 
 
 class ConvStemNet(nn.Module):

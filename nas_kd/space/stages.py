@@ -215,10 +215,15 @@ class MBStage(Stage):
         together = tuple(tuple((k, e, se) for k in self.kernels for e in self.expands) for se in self.ses)
         return tuple((layer,) for group in together for layer in group) if self.uniform else together
 
+    @staticmethod
+    def channels(in_width: int, expand: float, se: bool) -> tuple[int, int]:
+        """Return the channels of the depthwise convolution, and the hidden ones of squeeze-excite or 0."""
+        mid = in_width if expand == 1 else make_divisible(round(in_width * expand))
+        return mid, make_divisible(mid / 4) if se else 0
+
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
         kernel, expand, se = layer
-        mid = in_width if expand == 1 else make_divisible(round(in_width * expand))
-        hidden = make_divisible(mid / 4) if se else 0
+        mid, hidden = self.channels(in_width, expand, se)
         resolved = {"op": "mbconv", "in": in_width, "mid": mid, "out": width, "stride": stride}
         return resolved | {"kernel": int(kernel), "se": hidden, "act": self.act, "pooled": self.pooled}
 
