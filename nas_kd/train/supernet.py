@@ -18,6 +18,7 @@ from nas_kd.run import Run
 from nas_kd.runtime import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
+from nas_kd.teacher.bind import bind_all
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit
@@ -115,6 +116,7 @@ def train_supernet(
         net.space.check_resolution(data.resolution)
     if teacher_weight > 0.0 and teacher is None:
         raise SettingError("supernet.teacher_weight", teacher_weight, "0 without a teacher", "pass teacher=")
+    bind_all(teacher, data, epochs if teacher_weight > 0.0 else 0)
     source = target_source(teacher) if teacher_weight > 0.0 else None
     made = make_rule(
         rule, net, seed=seed, epochs=epochs, steps=data.train.steps(batch_size), warmup_epochs=warmup_epochs,

@@ -17,8 +17,10 @@ from nas_kd.files import atomic_json
 from nas_kd.runtime import seed_for
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
+from nas_kd.teacher.answers import answers_bytes
 from nas_kd.verbs.budget import caps_of, cost_settings
 from nas_kd.verbs.pipeline import Pipeline
+from nas_kd.verbs.rank_command import stage_rank as stage_rank
 from nas_kd.verbs.students import print_table, retrain_students
 
 
@@ -43,6 +45,9 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
         *(f"  {name}: {c.macs:,} MACs, {c.params:,} params" for name, c in ends.items()),
         f"  median of 1,000 random archs: {median[0]:,} MACs, {median[1]:,} params",
     ]
+    if config.teacher.model is not None and data.train.views is not None:
+        views, size = len(data.train.views), answers_bytes(data) / 1e6
+        lines.append(f"teacher's answers: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
     caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
     for index, name in enumerate(("macs", "params")):
         if name in caps:
