@@ -1,0 +1,33 @@
+"""A batch of images as networks take it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images ready for a network.
+
+    ``x`` (B, C, H, W) float32, normalised by the data's mean and std, channels_last; ``y`` (B,) int64 class
+    numbers; both on the data's device. ``index`` (B,) int64, the image's number in its split; ``view`` (B,)
+    int64, the view it is shown in, or -1 when it is none of the cached ones; both always on the CPU.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
+    view: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its images and labels on a device."""
+        return self._replace(x=self.x.to(device, non_blocking=True), y=self.y.to(device, non_blocking=True))
+
+    def parts(self, count: int) -> list[Batch]:
+        """Cut the batch into so many parts of equal size, without a copy."""
+        size, rest = divmod(len(self.y), count)
+        assert not rest, "the loop has checked it"
+        cuts = [slice(start * size, (start + 1) * size) for start in range(count)]
+        return [Batch(self.x[cut], self.y[cut], self.index[cut], self.view[cut]) for cut in cuts]
