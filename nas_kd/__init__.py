@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas_kd.teacher import load_teacher as load_teacher
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
+    from nas_kd.verbs.rank import rank as rank
     from nas_kd.verbs.retrain import retrain as retrain
     from nas_kd.verbs.search import search as search
 
@@ -40,6 +41,7 @@ _HOME = {
     "load_space": "space",
     "load_student": "export",
     "load_teacher": "teacher",
+    "rank": "verbs.rank",
     "rate_blockwise": "rate",
     "report": "analyse.report",
     "retrain": "verbs.retrain",

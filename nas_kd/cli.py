@@ -35,6 +35,7 @@ COMMANDS = {
     "blockwise": ("stage_blockwise", True, "rate every candidate of every stage against the teacher"),
     "search": ("stage_search", True, "find the best architecture within the budget"),
     "retrain": ("stage_retrain", True, "retrain the found student and those it is compared with"),
+    "rank": ("stage_rank", True, "train a sample of archs and say how well each score ranks them"),
     "report": ("stage_report", False, "write the HTML report of a run"),
     "status": ("", False, "tell where a run stands"),
 }

@@ -244,3 +244,23 @@ def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
     with open(tmp_path / "truth.csv", "a") as file:
         file.write("b,0,0.5,0.")
     assert TruthTable(tmp_path).done() == {("a", 0)}
+
+
+def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nas_kd.cli import main
+
+    folder = tmp_path / "run"
+    options = {
+        "run": folder, "space": "digits", "threads": 1, "workers": 1, "data.subset": 200, "data.rate": 0.2,
+        "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1, "rank.bands": "[25%]",
+        "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1, "rank.warmup_epochs": 0.5,
+        "rank.scores": "[supernet_accuracy,macs,params]", "rank.primary": "supernet_accuracy", "rank.resamples": 100,
+        "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "teacher.warmup_epochs": 0.5,
+        "retrain.batch_size": 64,
+    }  # fmt: skip
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert main(["rank", *arguments]) == 0
+    assert "supernet accuracy" in capsys.readouterr().out
+    assert len(pd.read_csv(folder / "rank" / "truth.csv")) == 24
+    assert main(["rank", str(folder), "--rank.primary", "macs"]) == 2
+    assert "was begun with" in capsys.readouterr().err
