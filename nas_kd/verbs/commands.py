@@ -39,7 +39,7 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
     drawn = [space.cost(space.sample(seed_for("describe", index)), **cost) for index in range(1000)]
     ends = {"smallest": space.cost(space.smallest(), **cost), "largest": space.cost(space.largest(), **cost)}
     median = [int(np.median([c[i] for c in drawn])) for i in range(2)]
-    stages = ", ".join(f"{stage.size:,}" for stage in space.stages)
+    stages = ", ".join(str(stage.size) for stage in space.stages)
     lines = [
         f"space: {space.name}, {space.size:,} archs, {len(space.stages)} stages ({stages} candidates)",
         *(f"  {name}: {c.macs:,} MACs, {c.params:,} params" for name, c in ends.items()),
