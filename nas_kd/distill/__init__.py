@@ -3,7 +3,7 @@
 from nas_kd.distill.distiller import Distiller, Method
 from nas_kd.distill.ensemble import LearnedEnsemble
 from nas_kd.distill.injection import inject
-from nas_kd.distill.methods import METHODS, Entry
+from nas_kd.distill.methods import METHODS, Entry, describe_methods
 from nas_kd.distill.own import Privileged
 from nas_kd.distill.pair import Pair, Shapes, pair_of
 from nas_kd.distill.source import (
@@ -42,6 +42,7 @@ __all__ = [
     "TeacherEnsemble",
     "Term",
     "Warmup",
+    "describe_methods",
     "inject",
     "pair_of",
     "target_source",

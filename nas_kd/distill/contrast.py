@@ -29,6 +29,7 @@ class Contrast(nn.Module):
         image's own class, as in the authors' default.
     """
 
+    alone = True  # each process would remember its own images only
     memory_student: Tensor
     memory_teacher: Tensor
     scales: Tensor
@@ -68,7 +69,7 @@ class Contrast(nn.Module):
             self.scales.copy_(torch.where(self.scales.isnan(), first, self.scales))
         by_student, by_teacher = self.scales.clone()
         loss = losses.crd(s, t, noise_s, noise_t, self.images, by_student, by_teacher, self.temperature)
-        self._remember(batch.index.to(s.device), s, t)
+        self._remember(batch.index.to(s.device, non_blocking=True), s, t)
         return loss
 
     def _log_mean(self, anchor: Tensor, other: Tensor, noise: Tensor) -> Tensor:

@@ -239,7 +239,7 @@ def _named(method: str, task: Classification, settings: dict[str, Any]) -> Recip
     return recipe(task, **settings)
 
 
-def _check(field: str, value: object, default: object) -> None:
+def _check(field: str, value: object, default: Any) -> None:
     """Check that a setting is of its default's kind."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -247,6 +247,9 @@ def _check(field: str, value: object, default: object) -> None:
     elif isinstance(default, str):
         if not isinstance(value, str):
             raise SettingError(field, value, f"a word such as {default!r}")
+    elif default < 0:  # a number of any sign, such as an order of a divergence
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise SettingError(field, value, "a finite number")
     else:
         _number(field, value)
 

@@ -24,6 +24,8 @@ class Player(nn.Module):
         betas: its momenta.
     """
 
+    alone = True  # its own optimiser does not average gradients over processes
+
     def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999)) -> None:
         super().__init__()
         if not lr > 0:

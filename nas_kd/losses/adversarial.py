@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -94,7 +95,7 @@ def balance(teacher: Tensor) -> Tensor:
         Chen et al., arXiv 1904.01186, eq. 4.
     """
     z = wide(teacher)
-    log_mean = z.log_softmax(1).logsumexp(0) - torch.log(torch.tensor(float(len(z)), dtype=z.dtype))
+    log_mean = z.log_softmax(1).logsumexp(0) - math.log(len(z))
     return (log_mean.exp() * log_mean).sum()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.losses._common import wide
@@ -25,10 +28,10 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
         form of the authors' code.
     """
     p, n = wide(positive), wide(negative)
-    noise = torch.log(torch.tensor(n.shape[1] / images, dtype=p.dtype, device=p.device))
+    noise = math.log(n.shape[1] / images)
     # log(h / (h + c)) = -softplus(log c - log h), which neither overflows nor cancels
-    hit = torch.nn.functional.softplus(noise - p)
-    away = torch.nn.functional.softplus(n - noise).sum(1)
+    hit = F.softplus(noise - p)
+    away = F.softplus(n - noise).sum(1)
     return (hit + away).mean()
 
 

@@ -78,6 +78,9 @@ def train_network(
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
     distiller.bind(pair)
+    if runtime.world > 1 and any(getattr(part, "alone", False) for part in distiller.trained.values()):
+        legal = "a method whose parts hold no state of one process alone"
+        raise SettingError("method", sorted(distiller.trained), legal, "train on one process, or use kd_ls")
     place(distiller.trained, runtime)
     split = sampled(distiller.recipe, data, unlabelled)
     # what the method trains beside the student is in the checkpoints of a training, never in a student

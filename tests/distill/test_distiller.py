@@ -10,7 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd import losses
-from nas_kd.distill import METHODS, TERMS, Classification, Distiller, Phase, Recipe, Term, Warmup
+from nas_kd.distill import (
+    METHODS,
+    TERMS,
+    Classification,
+    Decay,
+    Distiller,
+    Phase,
+    Recipe,
+    Term,
+    Warmup,
+    describe_methods,
+)
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 
@@ -118,6 +129,38 @@ def test_warm_up():
     assert parts["dkd"] > 0  # its value is logged before it counts
     with pytest.raises(SettingError, match="share"):
         Warmup(1.0, share=0.0)
+
+
+def test_decay():
+    falls = Decay(4.0, final=1.0, share=0.5)
+    assert [falls(p) for p in (0.0, 0.25, 0.5, 1.0)] == [4.0, 2.5, 1.0, 1.0]
+    start, end = (Distiller([Term("kd", losses.kd, Decay(2.0)), ("ce", 1.0)], TASK)(S, T, Y, p) for p in (0.0, 1.0))
+    torch.testing.assert_close(start[0], TASK.loss(S.logits, Y) + 2 * losses.kd(S.logits, T.logits))
+    torch.testing.assert_close(end[0], TASK.loss(S.logits, Y))
+    with pytest.raises(SettingError, match="share"):
+        Decay(1.0, share=1.5)
+
+
+def test_methods_are_described_a_line_each():
+    lines = describe_methods()
+    assert len(lines) == 1 + len(METHODS) and lines[0].startswith("method")
+    (line,) = [line for line in lines if line.startswith("dkd ")]
+    assert "Decoupled" in line and "teacher or its cache" in line and "2203.08679" in line
+
+
+def test_orders_of_a_divergence_may_be_negative_and_weights_may_not():
+    assert torch.isfinite(Distiller("alpha_divergence", TASK, alpha=-2.5)(S, T, Y)[0])
+    for settings in ({"alpha": "low"}, {"alpha": float("inf")}, {"weight": -1.0}):
+        with pytest.raises(SettingError, match=f"alpha_divergence.{next(iter(settings))}"):
+            Distiller("alpha_divergence", TASK, **settings)
+
+
+def test_images_without_a_label_count_for_nothing():
+    some = torch.where(torch.arange(8) < 5, Y, -1)
+    torch.testing.assert_close(TASK.loss(S.logits, some), TASK.loss(S.logits[:5], Y[:5]))
+    assert TASK.loss(S.logits, torch.full_like(Y, -1)) == 0
+    soft = F.one_hot(Y, 6).float()
+    torch.testing.assert_close(TASK.loss(S.logits, soft), TASK.loss(S.logits, Y))
 
 
 def test_recipe_of_two_training_stages():

@@ -144,7 +144,7 @@ def test_the_generator_learns_what_its_switches_say():
         if worse:  # the adversary finds images on which the two differ more
             x = generator.net(z)
             apart = disagreement(model.eval()(x), source.teacher.network(x), "l1")
-            assert float(apart) < first
+            assert float(apart.detach()) < first
 
 
 def test_norm_inputs_of_a_batch_that_has_the_kept_statistics():

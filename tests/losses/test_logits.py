@@ -179,3 +179,19 @@ def test_a_mixture_of_teachers():
     torch.testing.assert_close(-(mean.exp() * log_q).sum(1).mean(), sum(ce) / 3)
     torch.testing.assert_close(losses.kd(S, losses.mixture(torch.stack([T, T]), weights[:2])), losses.kd(S, T))
     assert not torch.allclose(mean.exp(), three.mean(0).softmax(1), atol=1e-2)
+
+
+def test_kd_is_the_cross_entropy_less_the_teachers_entropy():
+    p, log_q = (T / 4).softmax(1), (S / 4).log_softmax(1)
+    cross, entropy = -(p * log_q).sum(1).mean(), -(p * p.log()).sum(1).mean()
+    torch.testing.assert_close(losses.kd(S, T), 16 * (cross - entropy))
+
+
+def test_a_correlation_is_half_the_mse_of_standardised_rows():
+    from nas_kd.losses._common import pearson
+
+    q, p = (S / 4).softmax(1), (T / 4).softmax(1)
+    a, b = ((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, unbiased=False) for x in (q, p))
+    torch.testing.assert_close(1 - pearson(q, p), (a - b).square().mean(1) / 2)
+    scale = torch.linspace(0.1, 5, 16, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(pearson(scale * q + 3, p), pearson(q, p))  # a positive affine map of each row

@@ -9,6 +9,19 @@ from nas_kd.distill.methods.labels import LABELS
 from nas_kd.distill.methods.online import ONLINE
 from nas_kd.distill.methods.relations import RELATIONS
 
-__all__ = ["METHODS", "Entry"]
+__all__ = ["METHODS", "Entry", "describe_methods"]
 
 METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAMES}
+
+
+def describe_methods() -> list[str]:
+    """Say of every method what it does, needs and costs, a line each.
+
+    Returns:
+        A heading and the lines, in columns.
+    """
+    rows = [("method", "what it does", "needs", "cost beside a plain step", "source")]
+    rows += [(name, entry.line, entry.needs, entry.cost, entry.source) for name, entry in METHODS.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ("  ".join([*(f"{text:{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in rows)
+    return [line.rstrip() for line in lines]

@@ -84,10 +84,10 @@ def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
 
 
 def alpha_divergence(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = 0.5
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = -1.0, clip: float = 5.0
 ) -> Recipe:
-    """The alpha-divergence between teacher and student; 1 is KL, 0 reverse KL."""
-    return with_labels(task, ce, term("alpha_divergence", task, weight, alpha=alpha))
+    """The alpha-divergence between teacher and student, its ratio clipped; 1 is KL, 0 reverse KL."""
+    return with_labels(task, ce, term("alpha_divergence", task, weight, alpha=alpha, clip=clip))
 
 
 def adaptive_alpha(
