@@ -236,6 +236,26 @@ def test_a_bad_step_names_its_archs(few: Data, tmp_path: Path) -> None:
         short(net, few, rule="bestup", run=tmp_path)
 
 
+@small
+def test_bf16_trains_as_fp32_does_and_all_stays_channels_last(few: Data, space: ElasticSpace) -> None:
+    moved = {}
+    for precision in ("32-true", "bf16-mixed"):
+        net, runtime = digits_net(few, space), Runtime("cpu", precision)
+        start = {name: value.clone() for name, value in net.named_parameters()}
+        seen: list[Tensor] = []
+        net.stages[0].register_forward_hook(lambda module, args, out, seen=seen: seen.append(out[0].detach()))
+        short(net, few, runtime=runtime, ema=0.0, dropout=0.0, lr=0.05, batch_size=20, warmup_epochs=0.0)
+        assert {out.dtype for out in seen[:1]} == {torch.bfloat16 if "bf16" in precision else torch.float32}
+        assert all(out.is_contiguous(memory_format=torch.channels_last) for out in seen)
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in net.parameters())
+        weights = [p for p in net.parameters() if p.ndim == 4]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+        moved[precision] = torch.cat([(p.detach() - start[name]).flatten() for name, p in net.named_parameters()])
+    exact, rough = moved.values()
+    assert exact.norm() > 0.01 and not torch.equal(exact, rough)
+    assert F.cosine_similarity(exact, rough, dim=0) > 0.98
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_one_arch_whose_loss_is_bad_is_named(
     few: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
