@@ -14,7 +14,7 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError, nearest
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
 from nas_kd.rate.nmse import BATCH, gather
-from nas_kd.rate.rows import full_rows, rows_of
+from nas_kd.rate.rows import check_size, full_rows, rows_of
 from nas_kd.rate.tree import tree_size
 from nas_kd.run import Run, Stage
 from nas_kd.runtime import Progress, Runtime
@@ -69,9 +69,7 @@ def rate_blockwise(
 
     Source: DNA (Li et al. 2020); normalised error: Puzzle (Bercovich et al. 2024).
     """
-    if net.space.resolutions and data.resolution not in net.space.resolutions:
-        legal = f"one of {net.space.resolutions}: the teacher rates at one of the sizes that {net.space.name} chooses"
-        raise SettingError("data.resolution", data.resolution, legal, f"use data.resolution={net.space.resolution}")
+    check_size(net.space, data.resolution)
     _check(data, epochs, batch_size, init, sampling, paths, rate_images, calibration_images, max_rows)
     Schedule(lr)  # raises when lr is out of range, before the run folder is touched
     settings = {

@@ -70,6 +70,21 @@ def cost_rows(
     ]
 
 
+def check_size(space: ElasticSpace, resolution: int | None) -> None:
+    """Check that archs of the space can have the images' size: rows are rated at one size, and archs carry it.
+
+    Args:
+        space: the space.
+        resolution: height and width of the images in pixels.
+
+    Raises:
+        SettingError: the space chooses resolutions, and this is not one of them.
+    """
+    if space.resolutions and resolution not in space.resolutions:
+        legal = f"one of {space.resolutions}, which {space.name} chooses from, to be rated by a teacher"
+        raise SettingError("data.resolution", resolution, legal, f"use data.resolution={space.resolution}")
+
+
 def full_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that were scored on all rating images.
 
@@ -118,8 +133,7 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
     """
-    if space.resolutions and resolution not in space.resolutions:
-        raise SettingError("data.resolution", resolution, f"one of {space.resolutions}, which {space.name} offers")
+    check_size(space, resolution)
     stem, head, stages = space.stem.choices()[0], space.head.choices()[0], []
     width = space.stem.width_of(stem)
     for index, (stage, given) in enumerate(zip(space.stages, choices, strict=True)):

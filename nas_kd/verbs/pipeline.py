@@ -15,6 +15,7 @@ from nas_kd.errors import SettingError
 from nas_kd.files import read_json
 from nas_kd.processes import in_turn, part
 from nas_kd.rate import SubnetScorer, rate_blockwise
+from nas_kd.rate.rows import check_size
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seed_for
 from nas_kd.space import ElasticSpace, load_space
@@ -256,6 +257,8 @@ class Pipeline:
         check_epochs(
             "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
         )
+        if self.config.engine == "exact":
+            check_size(self.space, self.data.resolution)
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
         self.run.record_space(self.space.describe())
         self._record_data()
