@@ -118,3 +118,33 @@ def test_an_engine_beside_the_guided_search(made: Made, copied: Path, nas_kd_mai
     assert best["engine"] == "nsga2" and best["teacher"] is False
     first = json.loads((copied / "search/best.json").read_text())
     assert first["engine"] == "exact" and first["budget"] == best["budget"]
+
+
+SPACE = """\
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace, LinearHead
+
+SPACE = ElasticSpace(
+    "sizes",
+    ConvStem((4, 6)),
+    (BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=2), BasicStage(widths=(8,), depths=(1,), mids=(4,))),
+    LinearHead((4, 8)),
+    resolution=6,
+    resolutions=(6, 10),
+)
+"""
+
+
+def test_archs_may_choose_their_image_size_but_ratings_need_one(
+    tmp_path: Path, nas_kd_main: Callable[..., Said]
+) -> None:
+    space, config, run = (tmp_path / name for name in ("sizes.py", "sizes.yaml", "run"))
+    space.write_text(SPACE)
+    config.write_text(CONFIG.replace("space: digits", f"space: {space}"))
+    said = nas_kd_main("run", config, "--run", run)  # the digits have 8 pixels
+    assert said.code == 2 and "data.resolution=8" in said.err and not (run / "supernet").exists()
+    config.write_text(ALONE.replace("space: digits", f"space: {space}"))
+    said = nas_kd_main("search", config, "--run", tmp_path / "alone", "--search.trials", "12")
+    assert said.code == 0, said.err
+    labels = pd.read_csv(tmp_path / "alone/search/trials.csv")["label"]
+    assert set(labels.str.extract(r"^(\d+)px")[0]) == {"6", "10"}
+    assert json.loads((tmp_path / "alone/search/best.json").read_text())["arch"]["resolution"] in (6, 10)
