@@ -223,7 +223,7 @@ class MBStage(Stage):
 
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
         kernel, expand, se = layer
-        mid, hidden = self.channels(in_width, expand, se)
+        mid, hidden = self.channels(in_width, expand, bool(se))
         resolved = {"op": "mbconv", "in": in_width, "mid": mid, "out": width, "stride": stride}
         return resolved | {"kernel": int(kernel), "se": hidden, "act": self.act, "pooled": self.pooled}
 
