@@ -151,6 +151,39 @@ class ClassBalanced(Resampled):
         return mixed[: self.classes]
 
 
+def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
+    """Group the classes by how near a teacher's mean features of them are, for the super-class sampler.
+
+    Args:
+        features: (N, D) pooled features of the training images.
+        labels: (N,) classes from 0, each with an image.
+        count: number of groups, at most the number of classes.
+
+    Returns:
+        The group of every class: k-means of the class means, begun at classes far from each other.
+
+    Raises:
+        SettingError: more groups than classes, or fewer than one.
+    """
+    classes = int(labels.max()) + 1
+    if not 1 <= count <= classes:
+        raise SettingError("cc.groups", count, f"1 to {classes}, the number of classes")
+    x = features.double()
+    means = torch.stack([x[labels == c].mean(0) for c in range(classes)])
+    chosen = [0]
+    while len(chosen) < count:
+        chosen.append(int(torch.cdist(means, means[chosen]).amin(1).argmax()))
+    centres, group = means[chosen], torch.full((classes,), -1)
+    while True:
+        nearest = torch.cdist(means, centres).argmin(1)
+        if torch.equal(nearest, group):
+            return group.tolist()
+        group = nearest
+        # a group that has lost its classes keeps its centre
+        found = [means[group == g].mean(0) if (group == g).any() else centres[g] for g in range(count)]
+        centres = torch.stack(found)
+
+
 class ClassPairs(Resampled):
     """Beside each image another one of its class: the pair sampler of CS-KD.
 

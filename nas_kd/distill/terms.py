@@ -19,19 +19,29 @@ def _logits(name: str, *labels: str) -> Term:
     return Term(name, getattr(losses, name), needs=frozenset({"logits", *labels}))
 
 
+def _standardised(name: str, *labels: str) -> Term:
+    loss = partial(losses.standardised, getattr(losses, name))
+    return Term(f"{name}_ls", loss, needs=frozenset({"logits", *labels}))
+
+
 TERMS: dict[str, Term] = {
     "kd": _logits("kd"),
     "kd_ls": _logits("kd_ls"),
     "dkd": _logits("dkd", "labels"),
-    "dkd_ls": Term("dkd_ls", partial(losses.standardised, losses.dkd), needs=frozenset({"logits", "labels"})),
+    "dkd_ls": _standardised("dkd", "labels"),
     "dist": _logits("dist"),
-    "dist_ls": Term("dist_ls", partial(losses.standardised, losses.dist)),
+    "dist_ls": _standardised("dist"),
     "logit_mse": _logits("logit_mse"),
+    "logit_mse_ls": _standardised("logit_mse"),
     "virtual_teacher": Term("virtual_teacher", losses.virtual_teacher, needs=frozenset({"labels"})),
     "js_divergence": _logits("js_divergence"),
+    "js_divergence_ls": _standardised("js_divergence"),
     "reverse_kl": _logits("reverse_kl"),
+    "reverse_kl_ls": _standardised("reverse_kl"),
     "alpha_divergence": _logits("alpha_divergence"),
+    "alpha_divergence_ls": _standardised("alpha_divergence"),
     "adaptive_alpha_divergence": _logits("adaptive_alpha_divergence"),
+    "adaptive_alpha_divergence_ls": _standardised("adaptive_alpha_divergence"),
     "at": Term("at", losses.at, needs=frozenset({"stages"}), check=equal_places("at")),
     "nst": Term("nst", losses.nst, needs=frozenset({"stages"}), check=equal_places("nst")),
     "fitnet": Term("fitnet", needs=frozenset({"stages"}), module=Hint),

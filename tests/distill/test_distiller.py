@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import pytest
@@ -153,6 +154,18 @@ def test_orders_of_a_divergence_may_be_negative_and_weights_may_not():
     for settings in ({"alpha": "low"}, {"alpha": float("inf")}, {"weight": -1.0}):
         with pytest.raises(SettingError, match=f"alpha_divergence.{next(iter(settings))}"):
             Distiller("alpha_divergence", TASK, **settings)
+
+
+LOGIT_METHODS = [name for name in METHODS if "standardise" in inspect.signature(METHODS[name].recipe).parameters]
+
+
+@pytest.mark.parametrize("name", LOGIT_METHODS)
+def test_logits_are_standardised_for_any_loss_on_them(name):
+    assert len(LOGIT_METHODS) == 7
+    distiller = Distiller(name, TASK, standardise=True, ce=0)
+    value = distiller(S.logits, T.logits, Y)[0]
+    torch.testing.assert_close(distiller(3 * S.logits + 1, T.logits / 5 - 2, Y)[0], value, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(Distiller(name, TASK, ce=0)(S.logits, T.logits, Y)[0], value, rtol=1e-3)
 
 
 def test_images_without_a_label_count_for_nothing():

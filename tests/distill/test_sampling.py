@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
-from nas_kd.distill.sampling import ClassBalanced, ClassPairs, CleanBeside, TwoViews
+from nas_kd.distill.sampling import ClassBalanced, ClassPairs, CleanBeside, TwoViews, super_classes
 from nas_kd.errors import SettingError
 
 
@@ -64,6 +64,17 @@ def test_super_classes_come_together():
     assert {frozenset(batch.y.tolist()) for batch in whole(ClassBalanced(DATA.train, 2, groups))} >= {frozenset({0, 1})}
     with pytest.raises(SettingError, match="groups"):
         ClassBalanced(DATA.train, 2, [0, 1])
+
+
+def test_super_classes_are_the_near_ones():
+    centre = torch.tensor([[0.0, 0], [9, 9], [0, 1], [9, 8], [-9, 9]])
+    labels = torch.arange(5).repeat(20)
+    features = centre[labels] + 0.1 * torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    found = super_classes(features, labels, 3)
+    assert found[0] == found[2] != found[1] == found[3] != found[4] != found[0]
+    assert len(set(super_classes(features, labels, 5))) == 5 and set(super_classes(features, labels, 1)) == {0}
+    with pytest.raises(SettingError, match="1 to 5"):
+        super_classes(features, labels, 6)
 
 
 def test_a_small_class_fills_its_share_by_repeating():

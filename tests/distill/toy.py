@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,9 +101,10 @@ def noise() -> Batch:
 
 
 def fit(
-    distiller: Distiller, model: nn.Module, batch: Batch, steps: int = 200, lr: float = 0.01
-) -> list[dict[str, float]]:
-    """Train on one batch and return every step's terms."""
+    distiller: Distiller, model: nn.Module, batch: Batch, steps: int = 200, lr: float = 0.01,
+    enough: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train on one batch, at most until it is enough, and return every step's terms."""
     parameters = [p for m in (model, distiller.trained) for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
     rows = []
@@ -114,4 +116,6 @@ def fit(
         parts = distiller.step(batch, step / steps)
         optimizer.step()
         rows.append({name: float(value) for name, value in parts.items()})
+        if step % 10 == 9 and enough(rows):
+            break
     return rows

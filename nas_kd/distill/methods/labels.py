@@ -27,9 +27,11 @@ def kd_ls(task: Classification, *, ce: float = 0.1, weight: float = 9.0, tempera
     return with_labels(task, ce, term("kd_ls", task, weight, temperature=temperature))
 
 
-def logit_mse(task: Classification, *, ce: float = 0.1, weight: float = 0.45) -> Recipe:
+def logit_mse(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False
+) -> Recipe:
     """Regression of the logits; the weight is the limit of "kd" at infinite temperature."""
-    return with_labels(task, ce, term("logit_mse", task, weight))
+    return with_labels(task, ce, term(_named("logit_mse", standardise), task, weight))
 
 
 def dkd(
@@ -38,7 +40,7 @@ def dkd(
 ) -> Recipe:  # fmt: skip
     """Decoupled distillation of the target and of the other classes; beta 2 to 8 is published."""
     grows = Warmup(weight, warmup) if warmup else weight
-    name = "dkd_ls" if standardise else "dkd"
+    name = _named("dkd", standardise)
     return with_labels(task, ce, term(name, task, grows, alpha=alpha, beta=beta, temperature=temperature))
 
 
@@ -48,7 +50,7 @@ def dist(
 ) -> Recipe:  # fmt: skip
     """Correlations of the probabilities, by sample and by class, instead of their values."""
     settings = {"beta": beta, "gamma": gamma, "temperature": temperature}
-    return with_labels(task, ce, term("dist_ls" if standardise else "dist", task, weight, **settings))
+    return with_labels(task, ce, term(_named("dist", standardise), task, weight, **settings))
 
 
 def multi_teacher(
@@ -84,27 +86,38 @@ def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
 
 
 def alpha_divergence(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = -1.0, clip: float = 5.0
-) -> Recipe:
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = -1.0, clip: float = 5.0,
+    standardise: bool = False,
+) -> Recipe:  # fmt: skip
     """The alpha-divergence between teacher and student, its ratio clipped; 1 is KL, 0 reverse KL."""
-    return with_labels(task, ce, term("alpha_divergence", task, weight, alpha=alpha, clip=clip))
+    return with_labels(task, ce, term(_named("alpha_divergence", standardise), task, weight, alpha=alpha, clip=clip))
 
 
 def adaptive_alpha(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha_max: float = 1.0, clip: float = 5.0
-) -> Recipe:
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha_max: float = 1.0, clip: float = 5.0,
+    standardise: bool = False,
+) -> Recipe:  # fmt: skip
     """AlphaNet's larger of two clipped alpha-divergences, as the supernet uses it."""
-    return with_labels(task, ce, term("adaptive_alpha_divergence", task, weight, alpha_max=alpha_max, clip=clip))
+    name = _named("adaptive_alpha_divergence", standardise)
+    return with_labels(task, ce, term(name, task, weight, alpha_max=alpha_max, clip=clip))
 
 
-def js_divergence(task: Classification, *, ce: float = 0.1, weight: float = 0.9) -> Recipe:
+def js_divergence(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False
+) -> Recipe:
     """The Jensen-Shannon divergence between teacher and student."""
-    return with_labels(task, ce, term("js_divergence", task, weight))
+    return with_labels(task, ce, term(_named("js_divergence", standardise), task, weight))
 
 
-def reverse_kl(task: Classification, *, ce: float = 0.1, weight: float = 0.9) -> Recipe:
+def reverse_kl(
+    task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False
+) -> Recipe:
     """KL from the student's side: punished where it is sure and the teacher is not."""
-    return with_labels(task, ce, term("reverse_kl", task, weight))
+    return with_labels(task, ce, term(_named("reverse_kl", standardise), task, weight))
+
+
+def _named(term: str, standardise: bool) -> str:
+    return f"{term}_ls" if standardise else term
 
 
 def takd(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
