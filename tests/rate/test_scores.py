@@ -13,6 +13,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn import Recorder
 from nas_kd.rate.nmse import gather
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
+from nas_kd.rate.scores.combine import mean_rank, residual
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
@@ -59,7 +60,8 @@ def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[
     assert (table[["teacher_forwards", "student_forwards"]] >= 0).all(axis=None) and (table["seconds"] > 0).all()
     asks = {"teacher", "blockwise"} & score.needs
     assert ((table["teacher_forwards"] > 0) == bool(asks)).all()
-    if "truth" not in score.needs:  # its folds depend on the company
+    company = score.name in ("normalised MSE after size", "supernet KL after size", "ranks of supernet KL and MSE")
+    if "truth" not in score.needs and not company:  # residuals, ranks and folds depend on the other archs
         turned = measure_scores([score], archs[::-1], bench)["value"].to_numpy()[::-1]
         assert np.allclose(table["value"], turned, rtol=1e-5)
         alone = measure_scores([score], archs[:1], bench)["value"].iloc[0]
@@ -145,13 +147,30 @@ def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> Non
     assert exact.ridge == 1e-4 and exact.loo < 0.01
 
 
-def test_donna_predicts_no_arch_from_its_own_accuracy(bench: Bench, archs: list[Arch]) -> None:
-    before = SCORES["donna"].measure(bench, archs)
+@pytest.mark.parametrize("name", ["donna", "with_size", "size_alone"])
+def test_donna_predicts_no_arch_from_its_own_accuracy(name: str, bench: Bench, archs: list[Arch]) -> None:
+    before = SCORES[name].measure(bench, archs)
     for index in (0, 5):
         moved = Bench(**{**vars_of(bench), "truth": {**bench.truth, archs[index].key: 1e6}})
-        after = SCORES["donna"].measure(moved, archs)
+        after = SCORES[name].measure(moved, archs)
         assert after[index] == pytest.approx(before[index])
         assert max(map(abs, after)) > 1e3  # the others do learn from it
+
+
+def test_what_size_explains_is_gone_and_ranks_are_means(bench: Bench, archs: list[Arch]) -> None:
+    def fake(values: list[float], higher: bool = True) -> Score:
+        return Score("fake", lambda bench, archs: values, higher)
+
+    logs = np.log(SCORES["macs"].measure(bench, archs))
+    assert residual(fake((2 * logs + 1).tolist()), bench, archs) == [0.0] * len(archs)
+    noise = np.random.default_rng(0).normal(size=len(archs))
+    left = residual(fake((noise + 3 * logs).tolist()), bench, archs)
+    for name in ("macs", "params"):
+        assert np.corrcoef(left, np.log(SCORES[name].measure(bench, archs)))[0, 1] == pytest.approx(0.0, abs=1e-6)
+    assert np.allclose(left, residual(fake(noise.tolist()), bench, archs))  # size had no part in it
+    some = archs[:4]
+    ranks = mean_rank([fake([1.0, 2.0, 2.0, 4.0]), fake([1.0, 2.0, 3.0, math.nan], higher=False)], bench, some)
+    assert ranks[:3] == [(3 + 0) / 2, (1.5 + 1) / 2, (1.5 + 2) / 2] and math.isnan(ranks[3])
 
 
 def planted(data: Data) -> tuple[ElasticSpace, Arch, Teacher, Blockwise]:

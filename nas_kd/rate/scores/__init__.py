@@ -1,7 +1,8 @@
 """Scores of whole archs, and the trivial ones that they must beat."""
 
 from nas_kd.rate.scores.base import Bench, Score, Usage, keys_of, measure_scores
-from nas_kd.rate.scores.donna import DONNA, Fit, fit_ridge
+from nas_kd.rate.scores.combine import KL_AFTER_SIZE, KL_AND_NMSE, NMSE_AFTER_SIZE
+from nas_kd.rate.scores.donna import DONNA, SIZE_ALONE, WITH_SIZE, Fit, fit_ridge
 from nas_kd.rate.scores.gradient import GRADIENT_NORM
 from nas_kd.rate.scores.replace import REPLACE_ONE
 from nas_kd.rate.scores.ridge import RIDGE_RESIDUAL, apply_map, ridge_map
@@ -18,14 +19,16 @@ SCORES: dict[str, Score] = {
     "relative_l1": RELATIVE_L1, "nmse": NMSE, "nsr": NOISE_TO_SIGNAL, "ridge": RIDGE_RESIDUAL,
     "replace_one": REPLACE_ONE, "rdm": RDM, "cka": CKA, "supernet_accuracy": SUPERNET_ACCURACY,
     "supernet_kl": SUPERNET_KL, "assembled_kl": ASSEMBLED_KL, "donna": DONNA, "short": SHORT_TRAINING,
+    "nmse_after_size": NMSE_AFTER_SIZE, "kl_after_size": KL_AFTER_SIZE, "kl_and_nmse": KL_AND_NMSE,
+    "with_size": WITH_SIZE, "size_alone": SIZE_ALONE,
     "macs": MACS, "params": PARAMS, "log_widths": LOG_WIDTHS, "depth": DEPTH, "minus_depth": MINUS_DEPTH,
     "gradient_norm": GRADIENT_NORM, "random": RANDOM,
 }  # fmt: skip
 
 __all__ = [
-    "ASSEMBLED_KL", "CKA", "CONTROLS", "DEPTH", "DONNA", "GRADIENT_NORM", "LOG_WIDTHS", "MACS", "MINUS_DEPTH",
-    "NMSE", "NOISE_TO_SIGNAL", "PARAMS", "RANDOM", "RDM", "RELATIVE_L1", "REPLACE_ONE", "RIDGE_RESIDUAL", "SCORES",
-    "SHORT_TRAINING", "SUPERNET_ACCURACY", "SUPERNET_KL", "Bench", "Fit", "Score", "Usage", "apply_map",
-    "fit_ridge", "keys_of", "linear_cka", "measure_scores", "noise_to_signal", "rdm_correlation", "relative_l1",
-    "ridge_map",
+    "ASSEMBLED_KL", "CKA", "CONTROLS", "DEPTH", "DONNA", "GRADIENT_NORM", "KL_AFTER_SIZE", "KL_AND_NMSE",
+    "LOG_WIDTHS", "MACS", "MINUS_DEPTH", "NMSE", "NMSE_AFTER_SIZE", "NOISE_TO_SIGNAL", "PARAMS", "RANDOM",
+    "RDM", "RELATIVE_L1", "REPLACE_ONE", "RIDGE_RESIDUAL", "SCORES", "SHORT_TRAINING", "SIZE_ALONE",
+    "SUPERNET_ACCURACY", "SUPERNET_KL", "WITH_SIZE", "Bench", "Fit", "Score", "Usage", "apply_map", "fit_ridge",
+    "keys_of", "linear_cka", "measure_scores", "noise_to_signal", "rdm_correlation", "relative_l1", "ridge_map",
 ]  # fmt: skip

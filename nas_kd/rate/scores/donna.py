@@ -10,6 +10,7 @@ import numpy as np
 
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores.base import Bench, Score, keys_of
+from nas_kd.rate.scores.size import depth, log_widths, macs, params
 from nas_kd.rate.scores.stages import BLOCKWISE, noise_to_signal, stage_errors
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch
@@ -72,32 +73,72 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, ridges: Sequence[float]
     return best
 
 
-def donna(bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    """Predict accuracies from the stages' noise to signal, each arch by a fit that has not seen it.
+def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]) -> tuple[list[float], float]:
+    """Predict the accuracy of each arch by a regression that has not seen it.
 
     The archs are parted in folds; the archs of a fold are predicted from at most ``FEW`` trained ones of the
-    other folds. The mean leave-one-out error of the fits is noted.
+    other folds.
+
+    Args:
+        features: (N, D) of the archs.
+        bench: knows which archs were trained, and how accurate they are.
+        archs: the archs.
+
+    Returns:
+        One prediction an arch, and the mean leave-one-out error of the fits.
+
+    Raises:
+        SettingError: too few archs were trained.
     """
-    trained = [arch for arch in archs if math.isfinite(bench.truth.get(arch.key, math.nan))]
+    place = {arch.key: index for index, arch in enumerate(archs)}
+    trained = [arch.key for arch in archs if math.isfinite(bench.truth.get(arch.key, math.nan))]
     if len(trained) < LEAST + LEAST // (FOLDS - 1):
         legal = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
-        raise SettingError("scores", "DONNA regression", legal, "train more of the truth first, or leave it out")
-    errors = stage_errors(bench, archs, noise_to_signal)
-    features = np.array([[errors[key] for key in keys_of(bench.space, arch)] for arch in archs])
-    place = {arch.key: index for index, arch in enumerate(archs)}
+        raise SettingError("scores", "a regression", legal, "train more of the truth first, or leave it out")
     order = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(len(archs))
+    turn = {int(index): turn for turn, index in enumerate(order)}
     predicted, loos = np.full(len(archs), math.nan), []
     for fold in range(FOLDS):
         asked = order[fold::FOLDS]
-        known = [place[arch.key] for arch in trained if place[arch.key] not in set(asked.tolist())]
-        known = sorted(known, key=lambda index: int(np.flatnonzero(order == index)[0]))[:FEW]
+        known = sorted({place[key] for key in trained} - set(asked.tolist()), key=turn.__getitem__)[:FEW]
         fit = fit_ridge(features[known], np.array([bench.truth[archs[index].key] for index in known]))
         predicted[asked] = fit(features[asked])
         loos.append(fit.loo)
-    bench.notes["DONNA leave-one-out error"] = float(np.mean(loos))
     # what a user would train: one fit's networks
     bench.used.student += min(FEW, len(trained)) * bench.training_images
-    return predicted.tolist()
+    return predicted.tolist(), float(np.mean(loos))
+
+
+def _stage_features(bench: Bench, archs: Sequence[Arch]) -> np.ndarray:
+    errors = stage_errors(bench, archs, noise_to_signal)
+    return np.array([[errors[key] for key in keys_of(bench.space, arch)] for arch in archs])
+
+
+def donna(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from the stages' noise to signal; the leave-one-out error is noted."""
+    predicted, loo = nested_predictions(_stage_features(bench, archs), bench, archs)
+    bench.notes["DONNA regression, leave-one-out error"] = loo
+    return predicted
+
+
+def _size_features(bench: Bench, archs: Sequence[Arch]) -> np.ndarray:
+    logs = [np.log(macs(bench, archs)), np.log(params(bench, archs))]
+    return np.array([*logs, log_widths(bench, archs), depth(bench, archs)]).T
+
+
+def with_size(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from the stages' noise to signal and the size controls together."""
+    features = np.hstack([_stage_features(bench, archs), _size_features(bench, archs)])
+    predicted, loo = nested_predictions(features, bench, archs)
+    bench.notes["regression with size, leave-one-out error"] = loo
+    return predicted
+
+
+def size_alone(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from the size controls alone: what the regression with size must beat."""
+    return nested_predictions(_size_features(bench, archs), bench, archs)[0]
 
 
 DONNA = Score("DONNA regression", donna, True, needs=BLOCKWISE | {"truth"})
+WITH_SIZE = Score("regression with size", with_size, True, needs=BLOCKWISE | {"truth"})
+SIZE_ALONE = Score("regression on size", size_alone, True, "control", needs=frozenset({"truth"}))
