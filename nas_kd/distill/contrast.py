@@ -46,7 +46,8 @@ class Contrast(nn.Module):
         for side in ("student", "teacher"):
             memory = torch.empty(pair.images, width).uniform_(-bound, bound)
             self.register_buffer(f"memory_{side}", F.normalize(memory, dim=1))
-        self.register_buffer("scales", torch.full((2,), float("nan")))  # log Z, of the first batch
+        self.register_buffer("scales", torch.zeros(2))  # log Z, of the first batch
+        self._scaled = False  # known here, for asking the buffer would wait for the device in every step
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the loss and move the memory of the batch's images.
@@ -62,15 +63,24 @@ class Contrast(nn.Module):
         s = F.normalize(wide(self.embed_student(student)), dim=1)
         t = F.normalize(wide(self.embed_teacher(teacher.detach())), dim=1)
         drawn = torch.randint(self.images, (self.negatives,), device=s.device)
-        noise_s, noise_t = self.memory_student[drawn], self.memory_teacher[drawn]
-        with torch.no_grad():
-            first = torch.stack([self._log_mean(s, t, noise_t), self._log_mean(t, s, noise_s)])
-            # chosen on the device, for asking the buffer would wait for it in every step
-            self.scales.copy_(torch.where(self.scales.isnan(), first, self.scales))
+        # eight times as fast as indexing on a CPU
+        noise_s, noise_t = (memory.index_select(0, drawn) for memory in (self.memory_student, self.memory_teacher))
+        if not self._scaled:
+            with torch.no_grad():
+                self.scales.copy_(torch.stack([self._log_mean(s, t, noise_t), self._log_mean(t, s, noise_s)]))
+            self._scaled = True
         by_student, by_teacher = self.scales.clone()
         loss = losses.crd(s, t, noise_s, noise_t, self.images, by_student, by_teacher, self.temperature)
         self._remember(batch.index.to(s.device, non_blocking=True), s, t)
         return loss
+
+    def get_extra_state(self) -> dict[str, bool]:
+        """Return whether the constants are known, for checkpoints."""
+        return {"scaled": self._scaled}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        """Take up what a checkpoint holds."""
+        self._scaled = state["scaled"]
 
     def _log_mean(self, anchor: Tensor, other: Tensor, noise: Tensor) -> Tensor:
         """Return log Z = log(N mean of the scores), which makes the mean score 1/N."""

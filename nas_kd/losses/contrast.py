@@ -61,8 +61,8 @@ def crd(
     s, t = wide(student), wide(teacher)
     with torch.autocast(device_type=s.device.type, enabled=False):
         true = (s * t).sum(1) / temperature
-        by_student = s @ noise_teacher.to(s.dtype).T / temperature
-        by_teacher = t @ noise_student.to(s.dtype).T / temperature
+        by_student = (s / temperature) @ noise_teacher.to(s.dtype).T  # divides B D numbers instead of B K
+        by_teacher = (t / temperature) @ noise_student.to(s.dtype).T
     return nce(true - scale_student, by_student - scale_student, images) + nce(
         true - scale_teacher, by_teacher - scale_teacher, images
     )

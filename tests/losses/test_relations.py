@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd import losses
-from nas_kd.losses.relations import _taylor_rbf
+from nas_kd.losses.relations import _taylor_rbf, _wide_distances
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -157,3 +157,14 @@ def test_irg_compares_distances_and_their_change():
     assert torch.autograd.gradcheck(lambda s: losses.irg_edges([s, S], targets[:2], True), S.clone().requires_grad_())
     with pytest.raises(ValueError, match="2 or more"):
         losses.irg_edges(stages[:1], targets[:1], change=True)
+
+
+def test_distances_of_long_rows():
+    x = draw(6, 500) + 30
+    torch.testing.assert_close(_wide_distances(x), torch.cdist(x, x), rtol=1e-9, atol=1e-12)
+    near = torch.cat([x, x[:1], x[1:2] + 1e-2]).float()
+    exact = torch.cdist(near.double(), near.double())
+    torch.testing.assert_close(_wide_distances(near).double(), exact, rtol=5e-3, atol=1e-6)
+    leaf = torch.cat([x, x[:1]]).requires_grad_()  # two equal samples
+    _wide_distances(leaf).sum().backward()
+    assert torch.isfinite(leaf.grad).all() and leaf.grad.abs().max() < 20
