@@ -60,11 +60,7 @@ TERMS: dict[str, Term] = {
     "rdm": Term("rdm", losses.rdm, needs=frozenset({"pooled"})),
     "cc": Term("cc", losses.cc, needs=frozenset({"pooled"})),
     "cc_embedded": Term("cc_embedded", needs=frozenset({"pooled"}), module=Embedded),
-    "irg_edges": Term("irg_edges", losses.irg_edges, needs=frozenset({"stages"}), whole=True),
-    "irg_change": Term(
-        "irg_change", partial(losses.irg_edges, change=True), needs=frozenset({"stages"}), whole=True,
-        check=two_stages("irg"),
-    ),
+    "irg": Term("irg", losses.irg, needs=frozenset({"stages"}), whole=True, check=two_stages("irg")),
 }
 
 

@@ -35,7 +35,7 @@ from nas_kd.losses.logits import (
     virtual_teacher,
 )
 from nas_kd.losses.online import consistency, linear_mmd, mutual, peers_loss, self_hint, symmetric_kd
-from nas_kd.losses.relations import cc, irg_edges, pkt, rdm, rkd, sp
+from nas_kd.losses.relations import cc, irg, pkt, rdm, rkd, sp
 from nas_kd.losses.soft_tree import soft_tree, tree_balance, tree_paths
 from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
@@ -59,7 +59,7 @@ __all__ = [
     "fsp",
     "ft",
     "hcl",
-    "irg_edges",
+    "irg",
     "js_divergence",
     "kd",
     "kd_ls",

@@ -126,34 +126,34 @@ def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
     return math.exp(-2 * gamma) * terms
 
 
-def irg_edges(student: Sequence[Tensor], teacher: Sequence[Tensor], change: bool = False) -> Tensor:
-    """Instance relationship graphs: the relative distances among a batch's samples, stage by stage.
+def irg(student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0, change: float = 1.0) -> Tensor:
+    """Instance relationship graphs: relative distances among a batch's samples, and their change with depth.
 
     Args:
         student: stages (B, ...).
         teacher: as many stages (B, ...) of any widths.
-        change: compare how the distances change from each stage to the next instead of the distances.
+        edges: weight of the distances, the mean over the stages of the mean squared difference.
+        change: weight of how the distances change from each stage to the next, likewise.
 
     Returns:
-        Scalar, the mean over the stages (or their neighbours) of the mean squared differences.
+        Scalar; blind to rotation, translation and scale of any stage of either side.
 
     Raises:
-        ValueError: the stages differ in number, or ``change`` with fewer than two.
+        ValueError: the stages differ in number, or are fewer than two.
 
     Source:
-        Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6.
+        Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6; the
+        vertices, the logits, are another term.
     """
-    if len(student) != len(teacher) or len(student) < 1 + change:
-        raise ValueError(f"{1 + change} or more stages of each wanted, got {len(student)} and {len(teacher)}")
-    graphs = []
+    if len(student) != len(teacher) or len(student) < 2:
+        raise ValueError(f"2 or more stages of each wanted, got {len(student)} and {len(teacher)}")
+    away = []  # student's less teacher's graph of every stage
     for one, other in zip(student, teacher, strict=True):
         s, t = _rows(one, other)
         with full_precision(s):
-            graphs.append((_relative(_wide_distances(s)), _relative(_wide_distances(t))))
-    if change:
-        both = zip(graphs, graphs[1:], strict=False)
-        graphs = [(after[0] - before[0], after[1] - before[1]) for before, after in both]
-    return torch.stack([F.mse_loss(s, t) for s, t in graphs]).mean()
+            away.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
+    graphs = torch.stack(away)  # (S, B, B)
+    return edges * graphs.square().mean() + change * graphs.diff(dim=0).square().mean()
 
 
 def rdm(student: Tensor, teacher: Tensor) -> Tensor:

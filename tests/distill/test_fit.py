@@ -18,7 +18,7 @@ OWN = {
     "takd": "kd", "born_again": "kd",
     "gan_kd": "logit_l1",  # the rest of it is a game, in which losses do not fall
     "dafl": "kd", "zskt": "kd", "dfad": "logit_l1", "dfq": "kd",
-    "irg": "irg_edges", "grafting": "peers", "privileged": "kd", 
+    "grafting": "peers", "privileged": "kd", 
     # between a network and itself: near 0 in a new network, so that the whole loss is watched
     "dml": "loss", "cs_kd": "loss", "ddgsd": "loss", "mean_teacher": "loss",
     "ce": "ce", "label_smoothing": "ce", "multi_teacher": "kd", "adaptive_alpha": "adaptive_alpha_divergence",

@@ -41,7 +41,7 @@ NAMES = sorted(SHAPES)
 # not of the form loss(student, teacher): held to their oracles alone
 OTHERWISE = (
     "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
-    "irg_edges", "mutual", "peers_loss", "symmetric_kd", "linear_mmd", "self_hint",
+    "irg", "mutual", "peers_loss", "symmetric_kd", "linear_mmd", "self_hint",
     "critic", "fooled", "one_hot", "activation", "balance", "disagreement", "norm_statistics", "soft_tree",
     "tree_paths", "tree_balance",
 )  # fmt: skip

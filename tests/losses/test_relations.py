@@ -149,14 +149,15 @@ def test_irg_compares_distances_and_their_change():
 
     s, t = [[relative(x) for x in xs] for xs in (stages, targets)]
     edges = sum((a - b).square().mean() for a, b in zip(s, t, strict=True)) / 3
-    torch.testing.assert_close(losses.irg_edges(stages, targets), edges)
+    torch.testing.assert_close(losses.irg(stages, targets, change=0), edges)
     change = sum(((s[i + 1] - s[i]) - (t[i + 1] - t[i])).square().mean() for i in (0, 1)) / 2
-    torch.testing.assert_close(losses.irg_edges(stages, targets, change=True), change)
+    torch.testing.assert_close(losses.irg(stages, targets, edges=0), change)
+    torch.testing.assert_close(losses.irg(stages, targets, 2, 3), 2 * edges + 3 * change)
     moved = [4 * S @ TURN + MOVE, *stages[1:]]
-    assert losses.irg_edges(moved, stages) < 1e-20 and losses.irg_edges(moved, stages, change=True) < 1e-20
-    assert torch.autograd.gradcheck(lambda s: losses.irg_edges([s, S], targets[:2], True), S.clone().requires_grad_())
+    assert losses.irg(moved, stages) < 1e-20
+    assert torch.autograd.gradcheck(lambda s: losses.irg([s, S], targets[:2]), S.clone().requires_grad_())
     with pytest.raises(ValueError, match="2 or more"):
-        losses.irg_edges(stages[:1], targets[:1], change=True)
+        losses.irg(stages[:1], targets[:1])
 
 
 def test_distances_of_long_rows():

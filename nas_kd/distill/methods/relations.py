@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from nas_kd import losses
 from nas_kd.distill.methods.entry import Entry, label_term, with_labels
 from nas_kd.distill.sampling import ClassBalanced
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe
+from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.losses._common import word
 
@@ -52,8 +53,8 @@ def irg(
     task: Classification, *, ce: float = 1.0, vertices: float = 1.0, edges: float = 5.0, change: float = 5.0
 ) -> Recipe:
     """Instance relationship graphs: logits, distances in every stage, and their change between stages."""
-    others = [term("logit_mse", task, vertices), term("irg_edges", task, edges), term("irg_change", task, change)]
-    return with_labels(task, ce, *others)
+    graphs = term("irg", task, 1.0, edges=edges, change=change)
+    return with_labels(task, ce, Term("vertices", losses.logit_mse, vertices), graphs)
 
 
 _LIVE = "live teacher"
