@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,12 +180,17 @@ def test_candidates_are_scored_by_labels_without_a_trace(few: Data, monkeypatch:
     real = Attentive.draw
 
     def watching(rule: Attentive, moment: Moment, k: int, score: Score | None) -> Arch:
-        assert score is not None
-        drawn = rule.choices(moment, k)
-        asked.append(score(drawn))
-        assert len(asked[-1]) == len(drawn) and not asked[-1].requires_grad
-        chosen = real(rule, moment, k, score)
-        assert drawn.index(chosen) == int(asked[-1].argmin())
+        seen: list[Arch] = []
+
+        def recording(archs: Sequence[Arch]) -> Tensor:
+            assert score is not None
+            seen.extend(archs)
+            asked.append(score(archs))
+            assert len(asked[-1]) == len(archs) and not asked[-1].requires_grad
+            return asked[-1]
+
+        chosen = real(rule, moment, k, recording)
+        assert seen.index(chosen) == int(asked[-1].argmin())
         return chosen
 
     monkeypatch.setattr(Attentive, "draw", watching)
