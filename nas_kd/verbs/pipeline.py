@@ -200,7 +200,7 @@ class Pipeline:
         settings, training, engine = self.config.search, self.training, self.config.engine
         guided = engine == "exact"
         return search(
-            self.supernet, self.teacher if guided else None, self.data, self.tables if guided else None,
+            self.supernet, self.teaching if guided else None, self.data, self.tables if guided else None,
             engine=engine, max_macs=settings.max_macs,
             max_params=settings.max_params, max_latency_ms=settings.max_latency_ms,
             trials=settings.trials, sampler=settings.sampler, top=settings.top, epochs=settings.epochs,

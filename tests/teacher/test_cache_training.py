@@ -11,8 +11,10 @@ import torch
 import nas_kd
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
+from nas_kd.run import Run
 from nas_kd.runtime import Runtime, run_jobs
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
+from nas_kd.verbs.retrain import stored_answers
 
 EPOCHS = 4
 
@@ -113,6 +115,17 @@ def test_retrain_fills_ahead_what_its_epochs_need(tmp_path: Path, data: Data, te
     assert cache.missing(data.train.views) == (len(data.train.views) - EPOCHS) * len(data.train)
     said = (tmp_path / "run" / "log.txt").read_text()
     assert "18 views of 65 images, 0.0 MB in" in said  # 2 x 18 x 65 x 3 bytes
+
+
+def test_runs_that_share_a_folder_ask_once(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    first, second = Run(tmp_path / "one"), Run(tmp_path / "two")
+    stored_answers(teacher, data, first, epochs=2, folder=tmp_path / "shared")
+    untouched: Any = Killed(teacher, 3)  # the live probe: the rating split, and 64 views in two chunks
+    cache = stored_answers(untouched, data, second, epochs=2, folder=tmp_path / "shared")
+    assert isinstance(cache, ViewCache) and cache.folder.parent == tmp_path / "shared" and untouched.calls == 0
+    assert not (tmp_path / "two" / "teacher" / "cache").exists()
+    with pytest.raises(KeyboardInterrupt):
+        stored_answers(cache, data, second, epochs=3)
 
 
 def test_a_cache_of_other_data_is_refused_before_the_training(tmp_path: Path, data: Data, teacher: Teacher) -> None:
