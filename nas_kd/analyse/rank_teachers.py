@@ -1,0 +1,138 @@
+"""Whether archs are matched to a teacher: the same archs, taught by two or more of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.rank_stats import LEAST, all_pairs, pairs_within, tau_b
+from nas_kd.errors import SettingError
+
+
+def two_way(values: np.ndarray) -> pd.DataFrame:
+    """Part the variance of accuracies into archs, teachers, their interaction and seeds.
+
+    Args:
+        values: (N, T, S) accuracy of each arch under each teacher from each seed; all known.
+
+    Returns:
+        One row a source: source, sum_squares, freedom, mean_square, F (against the seeds), p, and sd, the
+        standard deviation that this source alone gives (0 where it gives none beyond the seeds).
+
+    Raises:
+        SettingError: a value is not known, or there are fewer than two archs, teachers or seeds.
+
+    Source: Fisher's analysis of variance with two factors and equal numbers of repeats.
+    """
+    from scipy.stats import f as f_distribution
+
+    if values.ndim != 3 or min(values.shape) < 2 or not np.isfinite(values).all():
+        legal = "accuracies of two or more archs, teachers and seeds, none missing"
+        raise SettingError("truth", f"shape {values.shape}", legal, "train the missing ones, or leave their archs out")
+    archs, teachers, seeds = values.shape
+    grand = values.mean()
+    by_arch, by_teacher, cell = values.mean((1, 2)), values.mean((0, 2)), values.mean(2)
+    crossed = cell - by_arch[:, None] - by_teacher[None, :] + grand
+    sums = {
+        "arch": teachers * seeds * ((by_arch - grand) ** 2).sum(),
+        "teacher": archs * seeds * ((by_teacher - grand) ** 2).sum(),
+        "arch x teacher": seeds * (crossed**2).sum(), "seed": ((values - cell[:, :, None]) ** 2).sum(),
+    }  # fmt: skip
+    freedom = {
+        "arch": archs - 1, "teacher": teachers - 1, "arch x teacher": (archs - 1) * (teachers - 1),
+        "seed": archs * teachers * (seeds - 1),
+    }  # fmt: skip
+    repeats = {"arch": teachers * seeds, "teacher": archs * seeds, "arch x teacher": seeds, "seed": 1}
+    noise = sums["seed"] / freedom["seed"]
+    rows: list[dict[str, Any]] = []
+    for source, total in sums.items():
+        mean = total / freedom[source]
+        ratio = mean / noise if noise > 0 and source != "seed" else math.nan
+        p = float(f_distribution.sf(ratio, freedom[source], freedom["seed"])) if math.isfinite(ratio) else math.nan
+        sd = math.sqrt(noise if source == "seed" else max(0.0, mean - noise) / repeats[source])
+        rows.append(
+            {
+                "source": source, "sum_squares": float(total), "freedom": freedom[source], "mean_square": float(mean),
+                "F": float(ratio), "p": p, "sd": sd,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def own_and_other(
+    truth: np.ndarray, scores: np.ndarray, teachers: Sequence[str], groups: Sequence[object], *,
+    resamples: int = 10_000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Compare a teacher's own score with the other teachers' on its own students.
+
+    Args:
+        truth: (N, T, S) accuracy of each arch under each teacher from each seed; NaN where it is not known.
+        scores: (T, N) one score, measured against each teacher; higher is better.
+        teachers: (T,) their names.
+        groups: (N,) bands; archs are compared inside them. One group compares all.
+        resamples: bootstrap resamples over archs with their seeds inside.
+        seed: seed of the resamples.
+
+    Returns:
+        One row a teacher, then their mean: teacher, archs, own (tau-b of its score with its students), other
+        (mean tau-b of the others' scores with its students), difference, low, high (95 %), p.
+
+    Raises:
+        SettingError: fewer than eight archs.
+    """
+    if len(truth) < LEAST:
+        raise SettingError("truth", f"{len(truth)} archs", f"at least {LEAST} archs taught by every teacher")
+    pairs = all_pairs(len(truth)) if len(set(groups)) < 2 else pairs_within(groups)
+    rows, drawn = [], []
+    for index, name in enumerate(teachers):
+        values = truth[:, index]
+        order = [index, *(other for other in range(len(teachers)) if other != index)]
+        taus = [tau_b(scores[which], np.nanmean(values, axis=1), pairs) for which in order]
+        # the same seed draws the same archs for every teacher
+        sample = resampled_taus(scores[order], values, groups, [pairs], resamples=resamples, seed=seed)[0]
+        gap = sample[0] - sample[1:].mean(0)
+        drawn.append(gap)
+        other = float(np.mean(taus[1:]))
+        rows.append({"teacher": name, "archs": len(truth), "own": taus[0], "other": other} | _gap(taus[0] - other, gap))
+    means = {name: float(np.mean([row[name] for row in rows])) for name in ("own", "other", "difference")}
+    mean = {"teacher": "mean", "archs": len(truth)} | means
+    return pd.DataFrame([*rows, mean | _gap(means["difference"], np.mean(drawn, axis=0))])
+
+
+def _gap(difference: float, drawn: np.ndarray) -> dict[str, float]:
+    found = interval_of(drawn)
+    return {"difference": difference, "low": found.low, "high": found.high, "p": found.p}
+
+
+def crossed_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray]:
+    """Bring the truths of several teachers together.
+
+    Args:
+        tables: for each teacher its rows: key, seed, accuracy.
+
+    Returns:
+        The keys of the archs that every teacher taught from every common seed, in the first table's order, and
+        (N, T, S) accuracies.
+
+    Raises:
+        SettingError: no arch was taught by all from two seeds.
+    """
+    wide = [
+        table.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first", sort=False)
+        for table in tables
+    ]
+    seeds = sorted(set.intersection(*(set(table.columns) for table in wide)))
+    keys = [key for key in wide[0].index if all(key in table.index for table in wide)]
+    while len(seeds) >= 2:
+        values = np.stack([table.reindex(keys)[seeds].to_numpy(dtype=float) for table in wide], axis=1)
+        full = np.isfinite(values).all((1, 2))
+        if full.any():
+            return [key for key, kept in zip(keys, full, strict=True) if kept], values[full]
+        seeds = seeds[:-1]  # a last seed that has only begun
+    legal = "tables of the same archs from two or more seeds"
+    raise SettingError("truth", f"{len(keys)} archs in common", legal, "train more of the archs under each teacher")
