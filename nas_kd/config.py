@@ -380,6 +380,10 @@ class RankConfig:
     """archs a band"""
     overall: int = 16
     """archs over all sizes"""
+    archs: str | None = None
+    """archs.csv of another ranking, whose archs are taken: for another teacher, or a longer training"""
+    limit: int | None = None
+    """only the first so many of those archs"""
     seeds: int = 2
     """trainings of each arch; more may be asked for later"""
     method: str = "kd"
@@ -412,7 +416,7 @@ class RankConfig:
         natural("rank", self, "overall", "weight_decay", "warmup_epochs", "clip_grad")
         share("rank", self, "band", "momentum", "ema")
         number("rank", self, "2 or more", lambda value: value >= 2, "calibration_images")
-        number("rank", self, "8 or more", lambda value: value >= 8, "in_band")
+        number("rank", self, "8 or more", lambda value: value >= 8, "in_band", "limit")
         warmup("rank", self.warmup_epochs, self.epochs)
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")

@@ -30,7 +30,7 @@ from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.train.weights import load_weights
 from nas_kd.verbs.budget import cost_settings
 from nas_kd.verbs.rank_plan import keep_plan
-from nas_kd.verbs.rank_sample import archs_of, sample_archs
+from nas_kd.verbs.rank_sample import archs_of, listed_archs, sample_archs
 from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
 from nas_kd.verbs.retrain import checked_method, stored_answers
 
@@ -46,12 +46,16 @@ class Sample:
         band: half the width of a band, as a share of its middle.
         in_band: archs a band.
         overall: archs over all sizes.
+        archs: the archs.csv of another ranking, whose archs are taken in the place of new ones.
+        limit: only the first so many of those.
     """
 
     bands: Sequence[float] | None = None
     band: float = 0.05
     in_band: int = 32
     overall: int = 16
+    archs: str | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.in_band < LEAST:
@@ -61,6 +65,15 @@ class Sample:
             raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
         if self.overall < 0:
             raise SettingError("rank.overall", self.overall, "0 or more")
+        if self.archs is not None and not Path(self.archs).is_file():
+            raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
+
+    def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+        """Return the archs, see ``sample_archs`` and ``listed_archs``."""
+        if self.archs is not None:
+            return listed_archs(read_frame(self.archs), space, limit=self.limit, cost=cost)
+        drawn = {"bands": self.bands, "band": self.band, "in_band": self.in_band, "overall": self.overall}
+        return sample_archs(space, **drawn, seed=seed, cost=cost)  # type: ignore[arg-type]
 
 
 class RankResult(NamedTuple):
@@ -140,8 +153,9 @@ def rank(
     }  # fmt: skip
     facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
     facts |= data.augmentation
+    del facts["rank.archs"]  # a path: the list itself is kept and compared
     folder = run.path / "rank"
-    table = keep_plan(folder, facts, sample_archs(space, **asdict(sample), seed=seed, cost=cost_settings(space, data)))
+    table = keep_plan(folder, facts, sample.draw(space, seed, cost_settings(space, data)))
     archs = archs_of(table)
     cache = stored_answers(teacher, data, run, epochs=training.epochs)
     if not isinstance(cache, ViewCache):

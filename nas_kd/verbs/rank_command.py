@@ -35,7 +35,7 @@ def _sample(settings: RankConfig, space: ElasticSpace, cost: dict[str, int]) -> 
     if settings.bands is not None:
         most = space.cost(space.largest(), **cost).macs
         bands = tuple(float(parse_budget(middle, most, "rank.bands")) for middle in settings.bands)
-    return Sample(bands, settings.band, settings.in_band, settings.overall)
+    return Sample(bands, settings.band, settings.in_band, settings.overall, settings.archs, settings.limit)
 
 
 def _training(settings: RankConfig) -> Alone:

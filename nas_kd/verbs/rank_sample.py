@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.errors import SettingError
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch, ElasticSpace
 
 POOL = 20_000  # random archs that the sample is chosen from
 OVERALL = "all sizes"
+COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
 
 
 def depth_of(arch: Arch) -> int:
@@ -73,6 +75,38 @@ def sample_archs(
     return _alternate(groups)
 
 
+def listed_archs(
+    table: pd.DataFrame, space: ElasticSpace, *, limit: int | None = None, cost: Mapping[str, int]
+) -> pd.DataFrame:
+    """Take the archs of another ranking, for another teacher or another training.
+
+    Args:
+        table: its archs.csv.
+        space: the space that they must be of.
+        limit: only the first so many, which hold the groups in proportion; None takes all.
+        cost: what ``space.cost`` needs besides an arch.
+
+    Returns:
+        The same columns as `sample_archs`, counted anew.
+
+    Raises:
+        SettingError: the table is no list of archs, an arch is of another space, or they are too few.
+    """
+    lacking = [name for name in ("group", "arch") if name not in table]
+    if lacking:
+        legal = f"the archs.csv of a ranking; it lacks {', '.join(lacking)}"
+        raise SettingError("rank.archs", list(table.columns), legal, "give runs/NAME/rank/archs.csv")
+    table = table.head(limit) if limit is not None else table
+    archs = archs_of(table)
+    if len(archs) < LEAST:
+        raise SettingError("rank.limit", len(archs), f"at least {LEAST} archs for a rank correlation")
+    rows = []
+    for arch, group in zip(archs, table["group"], strict=True):
+        space.validate(arch)
+        rows.append(_row(arch, space, cost) | {"group": group, "label": arch.label, "arch": json.dumps(arch.to_dict())})
+    return pd.DataFrame(rows)[COLUMNS]
+
+
 def archs_of(table: pd.DataFrame) -> list[Arch]:
     """Read the archs of a sample."""
     return [Arch.from_dict(json.loads(text)) for text in table["arch"]]
@@ -82,13 +116,14 @@ def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFra
     """Draw random archs, each once, with their costs."""
     count = min(POOL, 4 * space.size)
     archs = list(dict.fromkeys(space.sample(seed_for(seed, "rank", number)) for number in range(count)))
-    rows: list[dict[str, Any]] = []
-    for arch in archs:
-        total = space.cost(arch, **cost)
-        rows.append({"key": arch.key, "macs": total.macs, "params": total.params, "depth": depth_of(arch)})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([_row(arch, space, cost) for arch in archs])
     frame["value"] = archs
     return frame
+
+
+def _row(arch: Arch, space: ElasticSpace, cost: Mapping[str, int]) -> dict[str, Any]:
+    total = space.cost(arch, **cost)
+    return {"key": arch.key, "macs": total.macs, "params": total.params, "depth": depth_of(arch)}
 
 
 def _by_depth(inside: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -131,5 +166,4 @@ def _alternate(groups: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     merged = pd.concat(rows).sort_values(["share", "group"], kind="stable")
     merged["label"] = [arch.label for arch in merged["value"]]
     merged["arch"] = [json.dumps(arch.to_dict()) for arch in merged["value"]]
-    columns = ["group", "key", "label", "macs", "params", "depth", "arch"]
-    return merged[columns].reset_index(drop=True)
+    return merged[COLUMNS].reset_index(drop=True)

@@ -177,6 +177,28 @@ def test_the_truth_is_that_of_retrain(
     assert averaged["test_loss"] != found["test_loss"]
 
 
+def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Path) -> None:
+    first = ask(scores=("macs", "params"), primary="macs", seeds=1)  # type: ignore[operator]
+    given = tmp_path / "run" / "rank" / "archs.csv"
+    again = Sample(archs=str(given), limit=12)
+    longer = ask(  # type: ignore[operator]
+        scores=("macs", "params"), primary="macs", seeds=1, run=tmp_path / "longer", sample=again,
+        training=Alone(epochs=2, batch_size=16, warmup_epochs=0.25),
+    )  # fmt: skip
+    assert list(longer.archs["key"]) == list(first.archs["key"].head(12)) and len(longer.truth) == 12
+    pd.testing.assert_frame_equal(longer.archs, first.archs.head(12))
+    with pytest.raises(SettingError, match="check the path"):
+        Sample(archs=str(tmp_path / "nothing.csv"))
+    with pytest.raises(SettingError, match="at least 8 archs"):
+        ask(run=tmp_path / "few", sample=Sample(archs=str(given), limit=7))  # type: ignore[operator]
+    with pytest.raises(SettingError, match="it lacks group, arch"):
+        ask(run=tmp_path / "no", sample=Sample(archs=str(tmp_path / "run" / "rank" / "truth.csv")))  # type: ignore[operator]
+    foreign = given.read_text().replace(first.archs["arch"].iloc[0][12:22], "0" * 10)
+    given.write_text(foreign)
+    with pytest.raises(SettingError, match="space"):
+        ask(run=tmp_path / "foreign", sample=Sample(archs=str(given)))  # type: ignore[operator]
+
+
 def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[int], queue: object) -> None:
     torch.set_num_threads(1)
     archs = [space.sample(key) for key in keys]
@@ -252,7 +274,8 @@ def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureF
     folder = tmp_path / "run"
     options = {
         "run": folder, "space": "digits", "threads": 1, "workers": 1, "data.subset": 200, "data.rate": 0.2,
-        "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1, "rank.bands": "[25%]",
+        "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1,
+        "rank.bands": "[25%]",
         "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1, "rank.warmup_epochs": 0.5,
         "rank.scores": "[supernet_accuracy,macs,params]", "rank.primary": "supernet_accuracy", "rank.resamples": 100,
         "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "teacher.warmup_epochs": 0.5,
