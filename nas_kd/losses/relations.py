@@ -126,7 +126,9 @@ def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
     return math.exp(-2 * gamma) * terms
 
 
-def irg(student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0, change: float = 1.0) -> Tensor:
+def irg(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0, change: float = 1.0, samples: int = 64
+) -> Tensor:
     """Instance relationship graphs: relative distances among a batch's samples, and their change with depth.
 
     Args:
@@ -134,6 +136,7 @@ def irg(student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0
         teacher: as many stages (B, ...) of any widths.
         edges: weight of the distances, the mean over the stages of the mean squared difference.
         change: weight of how the distances change from each stage to the next, likewise.
+        samples: only the first so many samples of a batch form the graph, for whole maps are compared.
 
     Returns:
         Scalar; blind to rotation, translation and scale of any stage of either side.
@@ -149,7 +152,7 @@ def irg(student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0
         raise ValueError(f"2 or more stages of each wanted, got {len(student)} and {len(teacher)}")
     away = []  # student's less teacher's graph of every stage
     for one, other in zip(student, teacher, strict=True):
-        s, t = _rows(one, other)
+        s, t = _rows(one[:samples], other[:samples])
         with full_precision(s):
             away.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
     graphs = torch.stack(away)  # (S, B, B)

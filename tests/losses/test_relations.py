@@ -153,6 +153,8 @@ def test_irg_compares_distances_and_their_change():
     change = sum(((s[i + 1] - s[i]) - (t[i + 1] - t[i])).square().mean() for i in (0, 1)) / 2
     torch.testing.assert_close(losses.irg(stages, targets, edges=0), change)
     torch.testing.assert_close(losses.irg(stages, targets, 2, 3), 2 * edges + 3 * change)
+    few = [[x[:4] for x in xs] for xs in (stages, targets)]
+    torch.testing.assert_close(losses.irg(stages, targets, samples=4), losses.irg(*few))
     moved = [4 * S @ TURN + MOVE, *stages[1:]]
     assert losses.irg(moved, stages) < 1e-20
     assert torch.autograd.gradcheck(lambda s: losses.irg([s, S], targets[:2]), S.clone().requires_grad_())
