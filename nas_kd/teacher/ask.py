@@ -85,7 +85,7 @@ def ask_split(teacher: Teacher, split: Split, progress: Progress | None) -> NDAr
         (N, C) logits.
     """
     rows = [np.zeros((0, teacher.num_classes or 0), np.float32)]
-    for batch in split.clean(256):
+    for batch in split.clean(256) if len(split) else ():
         rows.append(ask(teacher, batch.x, np.float32))
         if progress is not None:
             progress.advance(len(batch.x))

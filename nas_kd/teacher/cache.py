@@ -287,7 +287,7 @@ class ViewCache:
         assert self._source is not None
         teacher, data = self._source
         path = self.folder / "rate.npy"
-        if path.is_file():
+        if path.is_file() and len(data.rate):
             batch = next(iter(data.rate.clean(PROBE)))
             compare(path, self.split_logits("rate")[: len(batch.x)], ask(teacher, batch.x, np.float32))
         if self._file is None:

@@ -282,6 +282,13 @@ def test_views_that_are_not_stored_are_not_served(tmp_path: Path, teacher: Teach
     assert served.logits(next(iter(data.rate.clean(4)))) is None
 
 
+def test_splits_without_images(tmp_path: Path, teacher: Teacher) -> None:
+    x = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8)
+    data = load_data((x, torch.arange(60) % 3), rate=0, select=0, views="all")
+    for _ in range(2):
+        assert ViewCache.open(tmp_path, teacher, data, epochs=1).split_logits("rate").shape == (0, 3)
+
+
 @pytest.mark.parametrize("name", ["views.npy", "rate.npy"])
 @pytest.mark.parametrize("epochs", [1, None])
 def test_a_cache_that_is_not_the_teachers_is_refused(
