@@ -27,6 +27,28 @@ def test_centre(kernel: int) -> None:
     assert centre(weight, 7) is weight
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_cut_is_one_node_and_its_gradient_is_zero_outside(memory_format: torch.memory_format) -> None:
+    weight = torch.randn(6, 5, 7, 7).to(memory_format=memory_format).requires_grad_()
+    for cut, index in (
+        (prefix(weight, 4, 2), (slice(4), slice(2))),
+        (prefix(weight[1:, 2:], 3, 2), (slice(1, 4), slice(2, 4))),  # a view itself, with an offset
+        (centre(weight, 3, 4), (slice(4), slice(None), slice(2, 5), slice(2, 5))),
+        (centre(weight[2:], 5), (slice(2, 6), slice(None), slice(1, 6), slice(1, 6))),
+    ):
+        assert torch.equal(cut, weight[index])
+        upstream = torch.randn(cut.shape)
+        wanted = torch.zeros(weight.shape)
+        wanted[index] = upstream
+        (gradient,) = torch.autograd.grad(cut, weight, upstream)
+        assert torch.equal(gradient, wanted)
+    for cut in (prefix(weight, 4, 2), centre(weight, 3, 4)):
+        assert cut.grad_fn is not None
+        assert [type(node).__name__ for node, _ in cut.grad_fn.next_functions] == ["AccumulateGrad"]
+        (gradient,) = torch.autograd.grad(cut.sum(), weight)
+        assert gradient.stride() == weight.stride()  # or adding it to the next subnet's would shuffle memory
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_conv_is_a_conv_of_the_cut_weight(kernel: int, stride: int) -> None:
