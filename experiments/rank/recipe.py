@@ -1,101 +1,154 @@
-"""Which training makes a truth worth judging by: seed noise and spread of nets of one size, by recipe.
+"""Which training makes a truth worth judging by: seed noise against spread, of nets of one size, by recipe.
 
-Trains a few nets of the middle band under every recipe from several seeds; each training is measured with its
-own weights and with two averages of them. One row a training, appended as it ends:
-    python experiments/rank/recipe.py RUN CIFAR10_FOLDER [--nets 6] [--seeds 2]
-where CIFAR10_FOLDER holds train.tar, test.tar and resnet56.safetensors. One thread; the same command goes on.
+Trains the first nets of the middle band under every recipe from several seeds; each training is measured with its
+own weights and with two averages of them. One row a training, appended as it ends to RUN/recipes.csv:
+    python experiments/rank/recipe.py RUN CIFAR10_FOLDER [--nets 12] [--seeds 2] [--recipes "6 epochs" "12 epochs"]
+    python experiments/rank/recipe.py RUN --table
+where CIFAR10_FOLDER holds train.tar, test.tar and resnet56.safetensors. One thread on a CPU; any number of processes
+may work on one RUN; the same command goes on. The second form writes RUN/recipe_summary.csv: for each recipe and
+weights the spread of seeds and nets, the split-half tau of the seeds there are, and what it would be with two halves
+of 1, 2 and 4 seeds (2/pi arcsin of the reliability), beside CPU seconds a training.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd import load_data, load_space, load_teacher
-from nas_kd.data import Batch
+from nas_kd.analyse.rank_stats import noise_of
+from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Distiller, pair_of, target_source
 from nas_kd.files import CsvLog
 from nas_kd.runtime import Runtime, place, seeded
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.network import predict
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.verbs.rank_sample import archs_of, sample_archs
-from nas_kd.verbs.rank_truth import Alone
+from nas_kd.verbs.rank_truth import Alone, Claims
 
 BANDS = (2.5e6, 4.0e6, 6.0e6)
 DATA = {"subset": 25_000, "rate": 0.1, "select": 0.3, "views": 8}
 RECIPES = {
     "6 epochs": Alone(method="kd", epochs=6, lr=0.05),
     "12 epochs": Alone(method="kd", epochs=12, lr=0.05),
+    "12 epochs, lr 0.02": Alone(method="kd", epochs=12, lr=0.02),
+    "24 epochs": Alone(method="kd", epochs=24, lr=0.05),
 }
 DECAYS = (0.99, 0.998)
+WEIGHTS = ("last", *(f"ema_{decay}" for decay in DECAYS))
 
 
 def main() -> None:
-    """Train what is not in the table yet."""
+    """Train what is not in the table yet, or write the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("cifar10", type=Path)
-    parser.add_argument("--nets", type=int, default=6)
+    parser.add_argument("cifar10", type=Path, nargs="?")
+    parser.add_argument("--nets", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--recipes", nargs="+", default=["6 epochs", "12 epochs"], choices=list(RECIPES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    if options.table:
+        summarise(options.run)
+        return
     torch.set_num_threads(1)
-    runtime, space = Runtime("cpu"), load_space("resnet_cifar")
-    data = load_data(str(options.cifar10 / "train.tar"), test=str(options.cifar10 / "test.tar"), **DATA)
-    print({split.name: len(split) for split in data.splits}, flush=True)
-    teacher = load_teacher(
-        "cifar_resnet56", checkpoint=options.cifar10 / "resnet56.safetensors", num_classes=10
-    ).bind(data)
+    runtime, space = Runtime(options.device), load_space("resnet_cifar")
+    folder = options.cifar10
+    data = load_data(str(folder / "train.tar"), test=str(folder / "test.tar"), **DATA)
+    teacher = load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
     options.run.mkdir(parents=True, exist_ok=True)
     cost = {"resolution": 32, "in_chans": 3, "num_classes": 10}
     table = sample_archs(space, bands=BANDS, seed=0, cost=cost)
-    table.to_csv(options.run / "archs.csv", index=False)
-    nets = table[table["group"] == "band 2"].head(options.nets)
-    cache = ViewCache.open(options.run / "cache", teacher, data, epochs=0)
-    log = CsvLog(options.run / "recipes.csv")
-    done = {(row["recipe"], row["key"], int(row["seed"])) for row in log.rows()}
-    task = Classification(smoothing=0.0)
+    nets = archs_of(table[table["group"] == "band 2"].head(options.nets))
+    cache = ViewCache.open(options.run / "cache", teacher.to(runtime.device).bind(data), data, epochs=0)
+    log, claims = CsvLog(options.run / "recipes.csv"), Claims(options.run / "claims")
     for seed in range(options.seeds):
-        for arch in archs_of(nets):
-            for name, how in RECIPES.items():
-                if (name, arch.key, seed) in done:
-                    continue
-                begun, used = time.perf_counter(), time.process_time()
-                seeded(seed, "init", arch.key)
-                model = place(space.build(arch, 10, 3), runtime)
-                averages = {
-                    f"ema_{decay}": AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-                    for decay in DECAYS
-                }
-                distiller = Distiller(how.method, task)
-                source = target_source(cache, features=False)
-                distiller.bind(pair_of(model, distiller.recipe, source, (3, 32, 32), 10, len(data.train), seed))
+        for arch in nets:
+            for name in options.recipes:
+                job = f"{name}_{arch.key}_{seed}".replace(" ", "_").replace(",", "")
+                with claims.taken(job) as ours:
+                    done = {(row["recipe"], row["key"], int(row["seed"])) for row in log.rows()}
+                    if not ours or (name, arch.key, seed) in done:
+                        continue
+                    row = train(arch, space, RECIPES[name], data, cache, runtime, seed)
+                    row = {"recipe": name, "key": arch.key, "seed": seed} | row | asdict(RECIPES[name])
+                    with claims.taken("table", wait=True):
+                        log.append(row)
+                    print(row, flush=True)
+    summarise(options.run)
 
-                def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-                    for average in averages.values():  # noqa: B023  # called before the loop goes on
-                        average.update_parameters(model)  # noqa: B023
-                    return distiller.step(batch, moment.progress, runtime.autocast())  # noqa: B023
 
-                fit(
-                    step, name="truth", modules={"model": model}, split=data.train, batch_size=how.batch_size,
-                    epochs=how.epochs, optimizer=sgd([model], weight_decay=how.weight_decay), seed=seed,
-                    runtime=runtime, schedule=Schedule(how.lr, how.warmup_epochs),
-                )  # fmt: skip
-                row = {"recipe": name, "key": arch.key, "seed": seed}
-                for which, measured in {"last": model, **averages}.items():
-                    for split in (data.select, data.test):
-                        row[f"{which}_{split.name}"] = task.metric(predict(measured, split, runtime), split.labels)
-                row |= {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - used}
-                log.append(row | asdict(how))
-                print(row, flush=True)
+def train(
+    arch: Arch, space: ElasticSpace, how: Alone, data: Data, cache: ViewCache, runtime: Runtime, seed: int
+) -> dict[str, float]:
+    """Train one net and measure its last weights and their averages."""
+    begun, used, task = time.perf_counter(), time.process_time(), Classification(smoothing=0.0)
+    seeded(seed, "init", arch.key)
+    model = place(space.build(arch, 10, 3), runtime)
+    averages = {
+        f"ema_{decay}": AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        for decay in DECAYS
+    }
+    distiller = Distiller(how.method, task)
+    source = target_source(cache, features=False)
+    distiller.bind(pair_of(model, distiller.recipe, source, (3, 32, 32), 10, len(data.train), seed))
+
+    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+        for average in averages.values():
+            average.update_parameters(model)
+        return distiller.step(batch, moment.progress, runtime.autocast())
+
+    fit(
+        step, name="truth", modules={"model": model}, split=data.train, batch_size=how.batch_size, epochs=how.epochs,
+        optimizer=sgd([model], weight_decay=how.weight_decay), seed=seed, runtime=runtime,
+        schedule=Schedule(how.lr, how.warmup_epochs),
+    )  # fmt: skip
+    row = {}
+    for which, measured in {"last": model, **averages}.items():
+        for split in (data.select, data.test):
+            row[f"{which}_{split.name}"] = task.metric(predict(measured, split, runtime), split.labels)
+    return row | {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - used}
+
+
+def summarise(run: Path) -> None:
+    """Write what the rows say of each recipe, as far as they go."""
+    rows = pd.read_csv(run / "recipes.csv", dtype={"key": str})
+    found = []
+    for name, part in rows.groupby("recipe", sort=False):
+        for weights in WEIGHTS:
+            images = {"select": 7_493, "test": 10_000}
+            part = part.assign(
+                accuracy=sum(part[f"{weights}_{s}"] * n for s, n in images.items()) / sum(images.values())
+            )
+            truth = 100 * part.pivot(index="key", columns="seed", values="accuracy").to_numpy(dtype=float)
+            noise = noise_of(truth)
+            row = {
+                "recipe": name, "weights": weights, "trainings": len(part), "nets_of_two_seeds": noise.archs,
+                "accuracy": 100 * part["accuracy"].mean(), "seed_sd": noise.seed_sd, "arch_sd": noise.arch_sd,
+                "split_half": noise.split_half, "cpu_seconds": part["cpu_seconds"].mean(),
+            }  # fmt: skip
+            for seeds in (1, 2, 4):
+                share = noise.arch_sd**2 / (noise.arch_sd**2 + noise.seed_sd**2 / seeds) if noise.archs else math.nan
+                row[f"expected_tau_{seeds}_against_{seeds}"] = (
+                    2 / math.pi * math.asin(share) if noise.archs else math.nan
+                )
+            found.append(row)
+    frame = pd.DataFrame(found)
+    frame.to_csv(run / "recipe_summary.csv", index=False)
+    print(frame.to_string(index=False))
 
 
 if __name__ == "__main__":
