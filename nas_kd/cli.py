@@ -38,6 +38,7 @@ COMMANDS = {
     "rank": ("stage_rank", True, "train a sample of archs and say how well each score ranks them"),
     "report": ("stage_report", False, "write the HTML report of a run"),
     "status": ("", False, "tell where a run stands"),
+    "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
 }
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
@@ -81,6 +82,11 @@ def _command(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise SettingError("command", name, ", ".join(COMMANDS), nearest(name, COMMANDS))
+    if name == "methods":
+        from nas_kd.distill import describe_methods
+
+        print("\n".join(describe_methods()))
+        return 0
     rank, world = launched()
     if world > 1 and name not in TOGETHER:
         legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
