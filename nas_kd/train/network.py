@@ -17,8 +17,6 @@ from nas_kd.runtime import Runtime, place
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 
-LOGITS_ONLY = frozenset({"labels", "logits", "batch"})  # what a cache of the teacher's logits serves
-
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 512) -> Tensor:

@@ -23,7 +23,6 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
 from nas_kd.verbs.search import SearchResult, search
@@ -124,7 +123,7 @@ class Pipeline:
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher, with a tap for each stage of the space where its features are wanted."""
-        if self.config.engine != "exact" and not self._needs() - LOGITS_ONLY:
+        if self.config.engine != "exact" and not self._runs_teacher():
             return self.unmatched
         if self.config.teacher.epochs:
             self._untrained.match(self.space, self.data.resolution)  # before hours of training
@@ -146,11 +145,12 @@ class Pipeline:
         """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
         if not self.taught:
             return None
-        return self.teacher if self._needs() - LOGITS_ONLY else self.cache
+        return self.teacher if self._runs_teacher() else self.cache
 
-    def _needs(self) -> frozenset[str]:
-        """Return what the students' method needs: labels, logits, features."""
-        return checked_method(self.config.method, Classification(), self.data.num_classes).needs
+    def _runs_teacher(self) -> bool:
+        """Tell whether the students' method needs a teacher that is run, for its features or other images."""
+        recipe = checked_method(self.config.method, Classification(), self.data.num_classes).recipe
+        return recipe.needs_target_features or recipe.live
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -229,12 +229,12 @@ class Pipeline:
     def _check_method(self) -> None:
         method, classes = self.config.method, self.data.num_classes
         try:
-            needs = checked_method(method, Classification(), classes).needs
+            recipe = checked_method(method, Classification(), classes).recipe
         except SettingError as error:
             raise SettingError("retrain.method", method, error.legal, error.mend) from error
-        if not self.taught and needs - {"labels"}:
+        if not self.taught and recipe.needs_teacher:
             mend = "give teacher.model, or retrain.method=ce"
-            raise SettingError("retrain.method", method, "ce without a teacher", mend)
+            raise SettingError("retrain.method", method, "ce or a method without a teacher", mend)
 
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.

@@ -26,7 +26,6 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.blockwise import Blockwise
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.train.weights import load_weights
 from nas_kd.verbs.budget import cost_settings
 from nas_kd.verbs.rank_plan import keep_plan
@@ -209,8 +208,8 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
 
 def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net: object) -> None:
     check_epochs("rank", training.epochs, training.batch_size, data.train)
-    needs = checked_method(training.method, Classification(), data.num_classes).needs
-    if needs - LOGITS_ONLY:
+    recipe = checked_method(training.method, Classification(), data.num_classes).recipe
+    if recipe.needs_target_features or recipe.live:
         legal = "a method on logits alone, which the stored answers serve"
         raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
     if seeds < 1:

@@ -23,7 +23,6 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
-from nas_kd.train.network import LOGITS_ONLY
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.evolve import ENGINES, evolve
 from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
@@ -123,8 +122,9 @@ def search(
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     engine = _checked_engine(engine, teacher, tables)
     method = method or ("ce" if teacher is None else "kd_ls")
-    needs = checked_method(method, Classification(), data.num_classes).needs
-    if teacher is None and needs - {"labels"}:
+    recipe = checked_method(method, Classification(), data.num_classes).recipe
+    live = recipe.needs_target_features or recipe.live
+    if teacher is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
     if epochs < 0:
         raise SettingError("search.epochs", epochs, "0 (no short training) or more")
@@ -169,7 +169,7 @@ def search(
     decided = entrants(rows, top, engine)
     if epochs:
         decided = short_training(
-            decided, archs, teacher if needs - LOGITS_ONLY else answers, data, space, epochs=epochs,
+            decided, archs, teacher if live else answers, data, space, epochs=epochs,
             method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
             training=dict(training or {}),
         )  # fmt: skip
