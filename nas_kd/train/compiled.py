@@ -1,4 +1,10 @@
-"""The two subnets that every step trains, compiled: their shapes never change."""
+"""The two subnets that every step of a sandwich trains, compiled: their shapes never change.
+
+Measured with one thread of a two-core x86 CPU that others used too, torch 2, batch 32 at 32 px, processor time of
+forward and backward, medians of 12 interleaved pairs, compiled / eager. ``resnet_cifar``: sandwich step 0.83, the
+two ends alone 0.72. ``mobilenet_cifar``: 0.85 and 0.83. Compiling took 4 and 13 minutes there, so that it pays
+from some thousands of steps on. On a GPU: not measured.
+"""
 
 from __future__ import annotations
 
