@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
-from nas_kd.distill.sampling import ClassBalanced, ClassPairs, CleanBeside, TwoViews, super_classes
+from nas_kd.distill.sampling import ClassBalanced, ClassPairs, CleanBeside, TwoViews, WithUnlabelled, super_classes
 from nas_kd.errors import SettingError
 
 
@@ -114,3 +114,25 @@ def test_the_other_view_is_another_and_the_clean_one_unchanged():
         TwoViews(make([40, 30], views=views).train)
     with pytest.raises(SettingError, match="data.views"):
         TwoViews(make([40, 30], views=1).train)
+
+
+def test_images_without_labels_stand_behind_the_labelled_ones():
+    other = make([30, 9])
+    sampled = WithUnlabelled(DATA.train, other.train).to("cpu")
+    batches = whole(sampled)
+    plain = list(DATA.train.batches(12, epoch=0, seed=0))
+    assert len(batches) == len(plain)
+    for batch, own in zip(batches, plain, strict=True):
+        assert batch.x.shape == (24, 1, 6, 6) and torch.equal(batch.x[:12], own.x) and torch.equal(batch.y[:12], own.y)
+        assert (batch.y[12:] == -1).all() and (batch.view == -1).all()
+    seen = torch.cat([batch.index[12:] for batch in batches]).bincount(minlength=len(other.train))
+    assert seen.max() - seen.min() <= 1  # the others come round alike
+    again = whole(sampled)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(batches, again, strict=True))
+
+
+def test_parts_of_a_paired_batch():
+    batch = whole(ClassPairs(DATA.train))[0]
+    one, two = batch.parts(2)
+    assert torch.equal(torch.cat([one.other, two.other]), batch.other) and len(one.y) == 6
+    assert torch.equal(torch.cat([one.index, two.index]), batch.index)
