@@ -122,7 +122,7 @@ class Distiller:
             autocast: precision context.
 
         Returns:
-            ``loss`` and the terms before their weights, detached.
+            The terms before their weights and, last, ``loss``, all detached.
         """
         if self._pair is None:
             raise ValueError("bind the distiller before its first step")
@@ -135,7 +135,7 @@ class Distiller:
             student = self._pair.forward(batch.x) if needs_student else None
             loss, parts = self(student, target, batch.y, progress, batch)
         loss.backward()
-        return {"loss": loss.detach()} | parts
+        return parts | {"loss": loss.detach()}  # the terms first: who looks for a NaN finds its term
 
     def after_epoch(self, epochs: int) -> None:
         """Let the bound student's companions act between two epochs, such as grafting."""

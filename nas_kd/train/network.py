@@ -88,8 +88,7 @@ def train_network(
     zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        found = distiller.step(batch, moment.progress, runtime.autocast())
-        return {"loss": found["loss"]} | zeros | found
+        return zeros | distiller.step(batch, moment.progress, runtime.autocast())
 
     def evaluate() -> dict[str, float]:
         logits = predict(model, data.rate, runtime)

@@ -94,3 +94,13 @@ def test_shares_of_teachers_sum_to_1_and_favour_the_one_that_knows_the_labels():
     assert shares.sum() == pytest.approx(1, abs=1e-6) and shares[1] > 0.9
     with pytest.raises(SettingError, match="at least two"):
         bound("multi_teacher", model, source_for("kd"))
+
+
+def test_a_term_that_is_nan_is_found_before_the_loss():
+    model = student()
+    distiller = bound([("ce", 1.0), ("kd", 0.5)], model, source_for("kd"))
+    assert list(distiller.step(images(), 0.0)) == ["ce", "kd", "loss"]
+    with torch.no_grad():
+        model.fc.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="ce = nan, kd = nan"):
+        distiller.step(images(), 0.0)
