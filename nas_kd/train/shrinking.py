@@ -156,7 +156,8 @@ def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phas
             continue
         kept.append((row, part))
     if epochs < len(kept):
-        legal = f"at least {len(kept)} with supernet.rule=shrinking, one a phase: " + ", ".join(row.name for row, _ in kept)
+        names = ", ".join(row.name for row, _ in kept)
+        legal = f"at least {len(kept)} with supernet.rule=shrinking, one a phase: {names}"
         raise SettingError("supernet.epochs", epochs, legal)
     published = np.array([row.epochs for row, _ in kept])
     shares = [int(n) for n in apportion(published, epochs, 1, np.full(len(kept), epochs))]
