@@ -91,6 +91,21 @@ class CifarResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean((2, 3)))
 
+    def forward_after(self, x: Tensor, block: str) -> Tensor:
+        """Run what comes after a block.
+
+        Args:
+            x: (B, C, H, W) the block's output, after its last ReLU.
+            block: its name out of `block_names`.
+
+        Returns:
+            Logits (B, num_classes).
+        """
+        names = self.block_names
+        for name in names[names.index(block) + 1 :]:
+            x = self.get_submodule(name)(x)
+        return self.linear(x.mean((2, 3)))
+
     def forward_stages(self, x: Tensor, blocks: Sequence[str] | None = None) -> Output:
         """Run the network and return the features of some blocks.
 

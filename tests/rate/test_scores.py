@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nas_kd.nn import Recorder
 from nas_kd.rate.nmse import gather
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
 from nas_kd.rate.scores.combine import mean_rank, residual
+from nas_kd.rate.scores.replace import logits_with
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
@@ -122,6 +124,30 @@ def test_the_planted_arch_has_no_error(name: str, data: Data, runtime: Runtime) 
     # least squares keeps a little ridge, and the assembled stages are joined by it
     assert own == pytest.approx(0.0, abs={"ridge": 0.02, "assembled_kl": 0.02}.get(name, 1e-6))
     assert min(rest) > max(10 * own, 1e-4)
+
+
+@torch.no_grad()
+def test_the_perfect_answer_changes_nothing_and_another_what_a_replaced_block_would(data: Data) -> None:
+    named = ["layer1.1", "layer3.0"]
+    teacher = load_teacher("cifar_resnet14", num_classes=3, in_chans=1, stages=named).bind(data)
+    x = next(data.rate.clean(24)).x
+    # the first tap's map is twice the stage's: only averages are compared and replaced
+    taps = teacher.match(SimpleNamespace(stage_sizes=lambda resolution: [4, 2]), 8)
+    assert [(tap.size, tap.student_size) for tap in taps] == [(8, 4), (2, 2)]
+    out = teacher.forward_stages(x)
+    for index, tap in enumerate(taps):
+        known = out.pre[index]
+        perfect = torch.nn.functional.adaptive_avg_pool2d(known, tap.student_size)
+        same = logits_with(teacher, index, x, known, perfect)
+        assert torch.allclose(same, out.logits, atol=1e-5)
+        wrong = perfect + torch.randn(perfect.shape, generator=torch.Generator().manual_seed(0))
+        spread = torch.nn.functional.interpolate(wrong - perfect, size=known.shape[2:])
+        block = teacher.network.get_submodule(tap.path)
+        handle = block.register_forward_hook(lambda m, a, o, new=known + spread: torch.relu(new))
+        by_hand = teacher.network(teacher.normalised(x))
+        handle.remove()
+        assert torch.allclose(logits_with(teacher, index, x, known, wrong), by_hand, atol=1e-5)
+        assert not torch.allclose(by_hand, out.logits, atol=1e-2)
 
 
 def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.nn import ElasticStage, NormValues, Recorder
 from nas_kd.rate.nmse import gather
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
@@ -132,8 +132,43 @@ class Bench:
         return self._logits
 
     @torch.no_grad()
+    def calibrated(self, key: Key, calibration: Sequence[StageFeatures]) -> tuple[NormValues, Tensor]:
+        """Measure the norms of one candidate of a stage on the teacher's features.
+
+        Args:
+            key: stage, entry and candidate.
+            calibration: what `features` returned first.
+
+        Returns:
+            The norms, and what the stage gave before its last activation, (N, width, H, W).
+        """
+        index, entry, candidate = key
+        inputs, recorder = calibration[index].inputs, Recorder()
+        _, seen = self._stage(index)(self.need_model().enter(index, inputs, entry, recorder), candidate, recorder)
+        self.used.student += len(inputs) / len(self.space.stages)
+        return recorder.values(), seen
+
+    @torch.no_grad()
+    def answer(self, key: Key, inputs: Tensor, norm: NormValues) -> Tensor:
+        """Run one calibrated candidate of a stage.
+
+        Args:
+            key: stage, entry and candidate.
+            inputs: (N, C, H, W) the stage's inputs as the teacher gives them.
+            norm: what `calibrated` returned.
+
+        Returns:
+            (N, width, H, W) before the stage's last activation.
+        """
+        index, entry, candidate = key
+        stage, model = self._stage(index), self.need_model()
+        chunks = inputs.split(CHUNK)
+        out = [stage(model.enter(index, chunk, entry, norm), candidate, norm)[1] for chunk in chunks]
+        self.used.student += len(inputs) / len(self.space.stages)
+        return torch.cat(out)
+
     def stage(self, key: Key, calibration: Sequence[StageFeatures], rating: Sequence[StageFeatures]) -> StagePass:
-        """Run one candidate of a stage on the teacher's features, calibrated.
+        """Calibrate one candidate of a stage and run it on the rating images.
 
         Args:
             key: stage, entry and candidate.
@@ -143,20 +178,13 @@ class Bench:
         Returns:
             The stage's outputs.
         """
-        model = self.need_model()
-        index, entry, candidate = key
-        stage = model.stages[index]
+        norm, seen = self.calibrated(key, calibration)
+        return StagePass(seen, self.answer(key, rating[key[0]].inputs, norm))
+
+    def _stage(self, index: int) -> ElasticStage:
+        stage = self.need_model().stages[index]
         assert isinstance(stage, ElasticStage)
-        recorder = Recorder()
-        _, seen = stage(model.enter(index, calibration[index].inputs, entry, recorder), candidate, recorder)
-        values = recorder.values()
-        out = [
-            stage(model.enter(index, chunk, entry, values), candidate, values)[1]
-            for chunk in rating[index].inputs.split(CHUNK)
-        ]
-        images = len(calibration[index].inputs) + len(rating[index].inputs)
-        self.used.student += images / len(model.stages)
-        return StagePass(seen, torch.cat(out))
+        return stage
 
 
 def keys_of(space: ElasticSpace, arch: Arch) -> list[Key]:

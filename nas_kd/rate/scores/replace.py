@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
-from nas_kd.rate.scores.base import CHUNK, Bench, Key, Score, keys_of
+from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.space import Arch
-from nas_kd.teacher import Tap, Teacher
+from nas_kd.teacher import CifarResNet, Tap, Teacher
 
 
 @torch.no_grad()
-def logits_with(teacher: Teacher, index: int, x: Tensor, answer: Tensor) -> Tensor:
-    """Run the teacher with one tapped feature replaced.
+def logits_with(teacher: Teacher, index: int, x: Tensor, known: Tensor, answer: Tensor) -> Tensor:
+    """Give the teacher's logits with one tapped feature replaced.
 
     Where the teacher's map is larger than the student's, what is averaged away to compare them is left as the
     teacher has it: only the averages are replaced. So the perfect answer changes nothing.
@@ -26,38 +26,41 @@ def logits_with(teacher: Teacher, index: int, x: Tensor, answer: Tensor) -> Tens
     Args:
         teacher: a teacher whose taps are chosen.
         index: which tap.
-        x: (N, C, H, W) images.
-        answer: (N, channels of the tap, student's H, W) in place of the teacher's, in its scale, before the
-            tapped block's last ReLU where that is at hand.
+        x: (B, C, H, W) images.
+        known: (B, channels of the tap, H, W) the teacher's feature, as ``forward_stages(x).pre`` has it.
+        answer: (B, channels of the tap, student's H, W) in its place, in the teacher's scale, before the tapped
+            block's last ReLU where that is at hand.
 
     Returns:
-        Logits (N, classes).
+        Logits (B, classes).
     """
     assert teacher.taps is not None
-    tap = teacher.taps[index]
-    parts = []
-    for images, wanted in zip(x.split(CHUNK), answer.split(CHUNK), strict=True):
-        known = teacher.forward_stages(images).pre[index]
-        parts.append(_forward(teacher, tap.path, _Swap(tap, known, wanted), images))
-    return torch.cat(parts).float()
-
-
-def _forward(teacher: Teacher, path: str, swap: _Swap, x: Tensor) -> Tensor:
-    """Run the teacher with the output of one module swapped."""
+    swap = _Swap(teacher.taps[index], known, answer)
+    if isinstance(teacher.network, CifarResNet):
+        return teacher.network.forward_after(swap.after(), swap.tap.path).float()
 
     def hook(module: nn.Module, args: object, out: object) -> object:
         post = out[0] if isinstance(out, tuple) else out  # own blocks also give what is before the activation
-        if not isinstance(post, Tensor) or post.shape != swap.known.shape or not swap.gives(post):
+        if not isinstance(post, Tensor) or post.shape != known.shape or not swap.gives(post):
             legal = "a module that gives one feature map (B, C, H, W), with or without a ReLU at its end"
-            raise SettingError("teacher.stages", path, legal, "leave out the scores that replace stages")
+            raise SettingError("teacher.stages", swap.tap.path, legal, "leave out the scores that replace stages")
         new = swap.after()
         return (new, *out[1:]) if isinstance(out, tuple) else new
 
-    handle = teacher.network.get_submodule(path).register_forward_hook(hook)
+    handle = teacher.network.get_submodule(swap.tap.path).register_forward_hook(hook)
     try:
-        return teacher.network(teacher.normalised(x))
+        return teacher.network(teacher.normalised(x)).float()
     finally:
         handle.remove()
+
+
+def share_after(teacher: Teacher, index: int) -> float:
+    """Return which share of the teacher `logits_with` runs."""
+    assert teacher.taps is not None
+    if not isinstance(teacher.network, CifarResNet):
+        return 1.0
+    names = teacher.network.block_names
+    return 1 - (names.index(teacher.taps[index].path) + 1) / len(names)
 
 
 class _Swap:
@@ -78,24 +81,28 @@ class _Swap:
         return F.relu(self.known + missing) if self.tap.pre else self.known + missing
 
 
+@torch.no_grad()
 def replace_one(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Add up, over the stages, the KL between the teacher and the teacher with this stage replaced.
 
     Source: LANA (Molchanov et al. 2022); Puzzle (Bercovich et al. 2024).
     """
-    calibration, rating = bench.features()
-    teacher, model, truth = bench.need_teacher(), bench.need_model(), bench.teacher_logits()
-    x, found = bench.rating_images, dict[Key, float]()
-    for arch in archs:
-        for key in keys_of(bench.space, arch):
-            if key not in found:
-                index = key[0]
-                with torch.no_grad():
-                    answer = model.leave(index, bench.stage(key, calibration, rating).rating)
-                logits = logits_with(teacher, index, x, answer * model.target_scale[index])
-                bench.used.teacher += len(x)  # one pass would do: the second only finds the feature again
-                found[key] = float(kl_divergence(logits, truth))
-    return [sum(found[key] for key in keys_of(bench.space, arch)) for arch in archs]
+    calibration, _ = bench.features()
+    teacher, model = bench.need_teacher(), bench.need_model()
+    keys = list(dict.fromkeys(key for arch in archs for key in keys_of(bench.space, arch)))
+    norms = {key: bench.calibrated(key, calibration)[0] for key in keys}
+    sums = dict.fromkeys(keys, 0.0)
+    for x in bench.rating_images.split(CHUNK):
+        out = teacher.forward_stages(x)  # one for all candidates of all stages; `features` has paid for it
+        inputs = model.features(x, out)
+        for key in keys:
+            index = key[0]
+            answer = model.leave(index, bench.answer(key, inputs[index].inputs, norms[key]))
+            logits = logits_with(teacher, index, x, out.pre[index], answer * model.target_scale[index])
+            sums[key] += len(x) * float(kl_divergence(logits, out.logits))
+            bench.used.teacher += share_after(teacher, index) * len(x)
+    count = len(bench.rating_images)
+    return [sum(sums[key] for key in keys_of(bench.space, arch)) / count for arch in archs]
 
 
 REPLACE_ONE = Score("replace-one KL", replace_one, False, needs=BLOCKWISE)

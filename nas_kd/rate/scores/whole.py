@@ -10,7 +10,7 @@ from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import ElasticStage, Recorder
 from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
-from nas_kd.rate.scores.replace import logits_with
+from nas_kd.rate.scores.replace import logits_with, share_after
 from nas_kd.rate.scores.ridge import apply_map, ridge_map
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.rate.subnet import SubnetScorer
@@ -52,6 +52,7 @@ def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """
     calibration, rating = bench.features()
     teacher, model, truth = bench.need_teacher(), bench.need_model(), bench.teacher_logits()
+    ends = [(x, teacher.forward_stages(x).pre[-1]) for x in bench.rating_images.split(CHUNK)]
     found = []
     for arch in archs:
         seen, shown = calibration[0].inputs, rating[0].inputs
@@ -72,10 +73,11 @@ def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
             values = recorder.values()
             outs = [stage(chunk, candidate, values) for chunk in shown.split(CHUNK)]
             shown, last = (torch.cat(parts) for parts in zip(*outs, strict=True))
-        answer = model.leave(index, last) * model.target_scale[index]
-        found.append(float(kl_divergence(logits_with(teacher, index, bench.rating_images, answer), truth)))
+        answer = (model.leave(index, last) * model.target_scale[index]).split(CHUNK)
+        parts = [logits_with(teacher, index, x, known, part) for (x, known), part in zip(ends, answer, strict=True)]
+        found.append(float(kl_divergence(torch.cat(parts), truth)))
         bench.used.student += len(calibration[0].inputs) + len(rating[0].inputs)
-        bench.used.teacher += len(bench.rating_images)
+        bench.used.teacher += share_after(teacher, index) * len(bench.rating_images)
     return found
 
 
