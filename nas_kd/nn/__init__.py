@@ -3,12 +3,12 @@
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
-from nas_kd.nn.resize import at_resolution
+from nas_kd.nn.resize import Resized, at_resolution, resized
 from nas_kd.nn.stage import ElasticStage
 from nas_kd.nn.static import StaticNet
 from nas_kd.nn.transform import KernelTransform
 
 __all__ = [
     "ElasticBatchNorm2d", "ElasticConv2d", "ElasticDepthwise", "ElasticLinear", "ElasticStage", "KernelTransform",
-    "NormValues", "Output", "Recorder", "StaticNet", "at_resolution", "centre", "prefix",
+    "NormValues", "Output", "Recorder", "Resized", "StaticNet", "at_resolution", "centre", "prefix", "resized",
 ]  # fmt: skip

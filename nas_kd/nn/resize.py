@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from nas_kd.nn.output import Output
+from nas_kd.nn.static import StaticNet
 
 
 def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
@@ -21,3 +24,34 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
     if resolution is None or x.shape[-1] == resolution == x.shape[-2]:
         return x
     return F.interpolate(x, (resolution, resolution), mode="bicubic", align_corners=False, antialias=False)
+
+
+class Resized(nn.Module):
+    """A network behind the resizing of its images: what is trained when an arch chooses its input size.
+
+    Args:
+        network: the network.
+        resolution: its height and width of the input in pixels.
+    """
+
+    def __init__(self, network: StaticNet, resolution: int) -> None:
+        super().__init__()
+        self.network, self.resolution = network, resolution
+
+    def forward_stages(self, x: Tensor) -> Output:
+        """Run the network on (B, C, H, W) images of any size and return its features."""
+        return self.network.forward_stages(at_resolution(x, self.resolution))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) images of any size to logits (B, classes)."""
+        return self.forward_stages(x).logits
+
+
+def resized(network: StaticNet, resolution: int | None) -> StaticNet | Resized:
+    """Return a network as it takes images of any size, itself when it chooses none.
+
+    Args:
+        network: the network of an arch.
+        resolution: the arch's.
+    """
+    return network if resolution is None else Resized(network, resolution)

@@ -17,6 +17,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification, target_source
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_write, read_frame
+from nas_kd.nn import resized
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace
@@ -80,7 +81,7 @@ def train_alone(
     settings = asdict(how)
     distiller = checked_method(settings.pop("method"), task, data.num_classes)
     seeded(seed, "init", arch.key)
-    network = space.build(arch, data.num_classes, data.in_chans)
+    network = resized(space.build(arch, data.num_classes, data.in_chans), arch.resolution)
     train_network(
         network, data, distiller=distiller, source=target_source(teacher, features=False), stage=None,
         name="truth", seed=seed, runtime=runtime, **settings,

@@ -14,7 +14,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification, Distiller, LiveTeacher, Method, TargetSource, target_source
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
-from nas_kd.nn import StaticNet
+from nas_kd.nn import StaticNet, resized
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace, count_layers
@@ -35,14 +35,15 @@ def student_info(
     factory_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Collect what a student folder says about its network."""
+    resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
     info: dict[str, Any] = {
         "mean": list(data.mean), "std": list(data.std), "classes": list(data.classes),
-        "resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
+        "resolution": resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
         "metrics": dict(metrics), "params": sum(p.numel() for p in model.parameters()),
         "arch": None if arch is None else arch.to_dict(),
     }  # fmt: skip
     if isinstance(model, StaticNet):
-        info["macs"] = count_layers(model.layers_spec, data.resolution).macs
+        info["macs"] = count_layers(model.layers_spec, resolution).macs
     else:
         info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
     return info
@@ -157,17 +158,19 @@ def retrain(
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
             return load_student(stage.folder / "student")
+    size = arch.resolution if arch is not None else None
+    trainee = resized(network, size) if isinstance(network, StaticNet) else network
     train_network(
-        network, data, distiller=distiller, source=source, stage=stage,
+        trainee, data, distiller=distiller, source=source, stage=stage,
         name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
         runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime), unlabelled=unlabelled,
     )  # fmt: skip
-    network.eval()
+    trainee.eval()
     metrics: dict[str, float] = {}
     for name in ("select", "test") if test else ("select",):
         logits = teacher_logits(teacher, name, data, runtime)
-        found = measure(network, getattr(data, name), task, runtime, logits)
+        found = measure(trainee, getattr(data, name), task, runtime, logits)
         metrics |= {f"{name}_{what}": value for what, value in found.items()}
     info = student_info(
         network, data, arch=arch, metrics=metrics, factory=factory, factory_kwargs=factory_kwargs

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.nn import resized
 from nas_kd.rate.scores.base import Bench, Score
 from nas_kd.runtime import seeded
 from nas_kd.space import Arch
@@ -18,7 +19,7 @@ def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[flo
     task, data, found = Classification(smoothing=0.0), bench.data, []
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
-        network = bench.space.build(arch, data.num_classes, data.in_chans)
+        network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
         train_network(
             network, data, distiller=Distiller("kd", task), source=target_source(teacher, features=False), stage=None,
             name="short training", epochs=epochs, batch_size=min(64, len(data.train)), lr=0.05, momentum=0.9,
