@@ -156,11 +156,13 @@ def rank(
     folder = run.path / "rank"
     table = keep_plan(folder, facts, sample.draw(space, seed, cost_settings(space, data)))
     archs = archs_of(table)
-    cache = stored_answers(teacher, data, run, epochs=training.epochs)
+    claims = Claims(folder / "claims")
+    with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
+        cache = stored_answers(teacher, data, run, epochs=training.epochs)
     if not isinstance(cache, ViewCache):
         legal = "an augmentation whose views can be cached: every arch is then taught the same"
         raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
-    cache.split_logits("test")
+    cache.split_logits("test")  # while the teacher is at hand: worker processes have the stored answers only
     jobs: dict[str, Any] = {
         "archs": archs, "jobs": jobs_of(table, seeds), "run": run, "space": space, "teacher": cache, "data": data,
         "how": training, "runtime": runtime,
@@ -172,7 +174,7 @@ def rank(
     truth = TruthTable(folder).frame()
     truth = truth[truth["seed"] < seeds]
     bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
-    with Claims(folder / "claims").taken("scores", wait=True):
+    with claims.taken("scores", wait=True):
         found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)
     return _judge(
         table, truth, found, folder, run, primary=main.name, control=base.name, sample=sample, resamples=resamples

@@ -17,9 +17,10 @@ def stage_rank(config: Config) -> None:
     pipeline = Pipeline(config)
     with Claims(pipeline.run.path / "rank" / "claims").taken("begin", wait=True):
         pipeline.check()
+        teacher = pipeline.unmatched  # where it is trained first, one process does so
     settings = config.rank
     found = rank(
-        pipeline.space, pipeline.unmatched, pipeline.data, run=pipeline.run,
+        pipeline.space, teacher, pipeline.data, run=pipeline.run,
         scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,
         net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
         seeds=settings.seeds, training=_training(settings), images=settings.images,

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 import nas_kd.verbs.rank as verb
+from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores import SCORES, Score
@@ -268,22 +271,36 @@ def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
     assert TruthTable(tmp_path).done() == {("a", 0)}
 
 
-def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nas_kd.cli import main
-
-    folder = tmp_path / "run"
-    options = {
+def options(folder: Path, **more: object) -> list[str]:
+    given = {
         "run": folder, "space": "digits", "threads": 1, "workers": 1, "data.subset": 200, "data.rate": 0.2,
         "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1,
-        "rank.bands": "[25%]",
-        "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1, "rank.warmup_epochs": 0.5,
-        "rank.scores": "[supernet_accuracy,macs,params]", "rank.primary": "supernet_accuracy", "rank.resamples": 100,
-        "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "teacher.warmup_epochs": 0.5,
-        "retrain.batch_size": 64,
+        "teacher.warmup_epochs": 0.5, "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "retrain.batch_size": 64,
+        "rank.bands": "[25%]", "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1,
+        "rank.warmup_epochs": 0.5, "rank.scores": "[supernet_accuracy,macs,params]", "rank.resamples": 100,
+        "rank.primary": "supernet_accuracy",
     }  # fmt: skip
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    assert main(["rank", *arguments]) == 0
+    return [text for name, value in (given | more).items() for text in (f"--{name}", str(value))]
+
+
+def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["rank", *options(folder)]) == 0
     assert "supernet accuracy" in capsys.readouterr().out
     assert len(pd.read_csv(folder / "rank" / "truth.csv")) == 24
     assert main(["rank", str(folder), "--rank.primary", "macs"]) == 2
     assert "was begun with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_commands_started_at_once_share_a_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nas_kd", "rank", *options(tmp_path / "run")]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate(timeout=280) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ends
+    truth = pd.read_csv(tmp_path / "run" / "rank" / "truth.csv")
+    assert len(truth) == 24 and not truth.duplicated(["key", "seed"]).any()
+    scores = pd.read_csv(tmp_path / "run" / "rank" / "scores.csv")
+    assert len(scores) == 36 and not scores.duplicated(["key", "score"]).any()
+    epochs = pd.read_csv(tmp_path / "run" / "teacher" / "metrics.csv")
+    assert epochs["epoch"].tolist() == [1]  # one of them trained the teacher
