@@ -1,0 +1,67 @@
+"""Settings of the judgement of scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas_kd.checks import check_budget, natural, number, positive, share, warmup
+
+
+@dataclass(frozen=True)
+class RankConfig:
+    """How far scores can be trusted: archs trained alone, and scores of the same archs."""
+
+    scores: list[str] | None = None
+    """scores to judge, by name; null is all that there are: `nas_kd.rate.scores.SCORES`"""
+    primary: str = "nmse"
+    """the one score that is tested without correction, named before the truth is known"""
+    control: str = "params"
+    """the one size control that it is tested against: macs, params, log_widths, depth or minus_depth"""
+    bands: list[str | int | float] | None = None
+    """MACs in the middle of each band: shares of the largest (40%) or numbers (4M); null takes percentiles"""
+    band: float = 0.05
+    """half the width of a band, as a share of its middle"""
+    in_band: int = 32
+    """archs a band"""
+    overall: int = 16
+    """archs over all sizes"""
+    archs: str | None = None
+    """archs.csv of another ranking, whose archs are taken: for another teacher, or a longer training"""
+    limit: int | None = None
+    """only the first so many of those archs"""
+    seeds: int = 2
+    """trainings of each arch; more may be asked for later"""
+    method: str = "kd"
+    """distillation method of the trainings, on logits alone"""
+    epochs: int = 10
+    """passes over train"""
+    batch_size: int = 64
+    """images a step"""
+    lr: float = 0.05
+    """peak learning rate"""
+    momentum: float = 0.9
+    """Nesterov momentum"""
+    weight_decay: float = 5e-4
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up"""
+    clip_grad: float = 0.0
+    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    ema: float = 0.0
+    """decay of an average of the weights that is measured in their place; 0 is off"""
+    images: int = 1024
+    """rating images that scores measure on"""
+    calibration_images: int = 512
+    """training images that norm statistics are measured on"""
+    resamples: int = 10_000
+    """bootstrap resamples over archs, with their seeds inside"""
+
+    def __post_init__(self) -> None:
+        positive("rank", self, "band", "seeds", "epochs", "batch_size", "lr", "images", "resamples")
+        natural("rank", self, "overall", "weight_decay", "warmup_epochs", "clip_grad")
+        share("rank", self, "band", "momentum", "ema")
+        number("rank", self, "2 or more", lambda value: value >= 2, "calibration_images")
+        number("rank", self, "8 or more", lambda value: value >= 8, "in_band", "limit")
+        warmup("rank", self.warmup_epochs, self.epochs)
+        for middle in self.bands or ():
+            check_budget(middle, "rank.bands")

@@ -1,0 +1,44 @@
+"""Settings of the trainings that end in students."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas_kd.checks import natural, positive, share, warmup, word
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """Distilled training of the found student, and of those it is compared with."""
+
+    method: str | None = None
+    """distillation method, such as kd, kd_ls (logit-standardised) or dkd; null is kd_ls, ce without a teacher"""
+    epochs: int = 30
+    """passes over train"""
+    batch_size: int = 128
+    """images a step"""
+    lr: float = 0.1
+    """peak learning rate"""
+    momentum: float = 0.9
+    """Nesterov momentum"""
+    weight_decay: float = 5e-4
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up"""
+    clip_grad: float = 0.0
+    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    seeds: int = 3
+    """trainings of every student, each from its own seed"""
+    init: str = "scratch"
+    """scratch or supernet: the weights that a student starts from"""
+    random_students: int = 3
+    """random students of the found one's MACs to compare with"""
+    band: float = 0.05
+    """how far, as a share, their MACs may lie from the found one's"""
+
+    def __post_init__(self) -> None:
+        positive("retrain", self, "epochs", "batch_size", "lr", "seeds", "band")
+        natural("retrain", self, "weight_decay", "random_students", "warmup_epochs", "clip_grad")
+        share("retrain", self, "momentum")
+        word("retrain.init", self.init, ("scratch", "supernet"))
+        warmup("retrain", self.warmup_epochs, self.epochs)

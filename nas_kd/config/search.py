@@ -1,0 +1,76 @@
+"""Settings of the blockwise rating and of the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas_kd.checks import Budget, check_budget, natural, number, positive, word
+
+
+@dataclass(frozen=True)
+class BlockwiseConfig:
+    """Blockwise supervision by the teacher and the rating of every candidate of a stage."""
+
+    train: bool = True
+    """train the stages on the teacher's features (DNA); false trains the adapters only"""
+    epochs: int = 5
+    """passes over train"""
+    batch_size: int = 64
+    """images a step"""
+    lr: float = 0.01
+    """peak learning rate (AdamW)"""
+    init: str = "supernet"
+    """supernet or scratch: the weights that the stages start from"""
+    sampling: str = "fair"
+    """fair (every choice of every layer equally often) or uniform"""
+    paths: int = 4
+    """paths a stage and step"""
+    rate_images: int | None = None
+    """images of the rate split that candidates are scored on; null takes all"""
+    calibration_images: int = 512
+    """training images that norm statistics are measured on"""
+    max_rows: int = 20_000
+    """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
+
+    def __post_init__(self) -> None:
+        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows")
+        number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
+        word("blockwise.init", self.init, ("supernet", "scratch"))
+        word("blockwise.sampling", self.sampling, ("fair", "uniform"))
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The budget and the search within it."""
+
+    engine: str | None = None
+    """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
+    nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
+    max_macs: Budget = "60%"
+    """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
+    max_params: Budget = None
+    """most parameters, likewise"""
+    max_latency_ms: float | None = None
+    """largest median latency of one image on this machine, in milliseconds; null is no limit"""
+    trials: int = 300
+    """whole subnets to score"""
+    sampler: str = "tpe"
+    """Optuna's sampler after exact: tpe, nsga2 or random"""
+    top: int = 4
+    """architectures that a short training decides between, besides the controls"""
+    epochs: int = 3
+    """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
+    calibration_images: int = 512
+    """training images that norm statistics of a subnet are measured on"""
+    rate_images: int | None = None
+    """images of the rate split that subnets are scored on; null takes all"""
+
+    def __post_init__(self) -> None:
+        check_budget(self.max_macs, "search.max_macs")
+        check_budget(self.max_params, "search.max_params")
+        positive("search", self, "max_latency_ms", "trials", "top")
+        natural("search", self, "epochs")
+        positive("search", self, "calibration_images", "rate_images")
+        word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+        if self.engine is not None:
+            word("search.engine", self.engine, ("exact", "nsga2", "coarse", "random"))
