@@ -145,6 +145,8 @@ def rank(
         raise SettingError("rank.control", control, sizes, "name a size control")
     _check(data, training, seeds, chosen, net)
     teacher.bind(data)
+    if any("features" in score.needs for score in chosen):
+        teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
     facts: dict[str, Any] = {
         "space": space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint, "seed": seed,
         "precision": runtime.precision, "primary": main.name, "control": base.name, "rank.images": images,
@@ -257,8 +259,6 @@ class _Prepared:
         self.teacher.to(self.runtime.device)
         model = self.model() if "blockwise" in needs else None
         net = self.net() if needs & {"supernet"} else None
-        if "teacher" in needs and self.teacher.taps is None:
-            self.teacher.match(self.space, self.data.resolution)
         return Bench(self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, **more)
 
 

@@ -23,7 +23,7 @@ from nas_kd.run import Run
 from nas_kd.runtime import Runtime
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.verbs.rank import RankResult, Sample, rank
 from nas_kd.verbs.rank_sample import OVERALL, archs_of, sample_archs
 from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_alone, train_truth
@@ -143,6 +143,19 @@ def test_mistakes_are_found_before_anything_is_trained(
     monkeypatch.setattr(verb, "train_truth", None)
     with pytest.raises(SettingError, match=message):
         ask(**more)  # type: ignore[operator]
+
+
+def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, teacher: Teacher, space: ElasticSpace, data: Data, tmp_path: Path
+) -> None:
+    coarse = load_teacher(teacher.network, num_classes=3, in_chans=1, stages=["layer3.0", "layer3.0"], name="coarse")
+    monkeypatch.setattr(verb, "train_truth", None)
+    with pytest.raises(SettingError, match="2 px.*at least 4 px"):
+        rank(
+            space, coarse, data, run=tmp_path / "run", scores=("nmse", "params"), sample=SAMPLE, training=HOW,
+            net=Supernet(space, 3, 1),
+        )  # fmt: skip
+    assert not list(tmp_path.rglob("truth.csv"))
 
 
 def test_a_score_of_your_own_and_one_that_fails_for_some(ask: object) -> None:

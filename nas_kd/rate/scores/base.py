@@ -57,7 +57,7 @@ class Bench:
         space: the archs' space.
         data: the data; ``train`` calibrates and trains, ``rate`` scores.
         runtime: device and precision.
-        teacher: a teacher whose taps are chosen; None where no score asks one.
+        teacher: a teacher, its taps chosen where a score compares features; None where no score asks one.
         net: the in-place distilled supernet, likewise.
         model: the blockwise-trained stages, likewise.
         cache: the teacher's stored answers for short trainings; None asks the teacher live.
@@ -205,7 +205,8 @@ class Score:
         measure: from what is measured on and the archs to one number each; NaN where it has none.
         higher: whether higher is better.
         kind: ``size`` (known without data; a score must beat these), ``control`` or ``score``.
-        needs: of ``teacher``, ``supernet``, ``blockwise`` and ``truth``, what must be there first.
+        needs: of ``teacher``, ``features`` (of the teacher, a tap a stage), ``supernet``, ``blockwise`` and ``truth``,
+            what must be there first.
     """
 
     name: str

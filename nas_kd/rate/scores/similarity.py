@@ -94,6 +94,6 @@ def similarity_sum(similarity: Similarity, bench: Bench, archs: Sequence[Arch]) 
     return found
 
 
-SUPERNET = frozenset({"teacher", "supernet"})
+SUPERNET = frozenset({"teacher", "features", "supernet"})
 RDM = Score("RDM correlation", partial(similarity_sum, rdm_correlation), True, needs=SUPERNET)
 CKA = Score("linear CKA", partial(similarity_sum, linear_cka), True, needs=SUPERNET)

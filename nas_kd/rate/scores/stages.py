@@ -76,7 +76,7 @@ def stage_sum(error: Error, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     return [sum(errors[key] for key in keys_of(bench.space, arch)) for arch in archs]
 
 
-BLOCKWISE = frozenset({"teacher", "blockwise"})
+BLOCKWISE = frozenset({"teacher", "features", "blockwise"})
 RELATIVE_L1 = Score("relative L1", partial(stage_sum, relative_l1), False, needs=BLOCKWISE)
 NMSE = Score("normalised MSE", partial(stage_sum, normalised_mse), False, needs=BLOCKWISE)
 NOISE_TO_SIGNAL = Score("noise to signal", partial(stage_sum, noise_to_signal), False, needs=BLOCKWISE)
