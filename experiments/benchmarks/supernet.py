@@ -28,9 +28,11 @@ Numbers (ms are the supernet's and the static networks'):
   calibration, random              0.622              0.610               0.948                                0.921
   calibration, neighbours          0.407              0.383               0.419                                0.567
   repeats               60                 30                 12                   6                    5
-Below the bars but for the smallest subnets at batch 32, where slicing weighs on layers of 0.3 ms, and for the
-calibration of random archs of inverted residuals: it shares what runs before two archs differ, and they differ
-in their first layer, in one of 36 ways. attentive_nas at batch 128 needs more memory than the machine has (23 GB).
+Above the bars are the smallest subnets of both CIFAR spaces (1.04 to 1.08 where 1.05 is wanted: slices cost 10 to
+30 us a layer, most of it copies of weights cut in both dimensions), and the calibration of random archs of
+inverted residuals: archs share what runs before they differ, and these differ in their first layer, in one of
+36 ways in mobilenet_cifar (attentive_nas at 192 px, batch 8: 0.984 and 0.536). attentive_nas at batch 128 needs
+more memory than the machine has (23 GB).
 Closed-form cost: 6 to 16 million codes a second. On a GPU: not measured.
 """
 
