@@ -17,17 +17,21 @@ from nas_kd.errors import SettingError
 def two_way(values: np.ndarray) -> pd.DataFrame:
     """Part the variance of accuracies into archs, teachers, their interaction and seeds.
 
+    The same seed of an arch begins with the same weights and order under every teacher, so its accuracies are
+    not independent: what they have in common is a source of its own (``seed``), and the interaction is tested
+    against what is left. Archs are a sample, teachers are those that there are.
+
     Args:
         values: (N, T, S) accuracy of each arch under each teacher from each seed; all known.
 
     Returns:
-        One row a source: source, sum_squares, freedom, mean_square, F (against the seeds), p, and sd, the
-        standard deviation that this source alone gives (0 where it gives none beyond the seeds).
+        One row a source: source, sum_squares, freedom, mean_square, against (the source that its F is taken
+        over), F, p, and sd, the standard deviation that this source alone gives (0 where none is seen).
 
     Raises:
         SettingError: a value is not known, or there are fewer than two archs, teachers or seeds.
 
-    Source: Fisher's analysis of variance with two factors and equal numbers of repeats.
+    Source: Fisher's analysis of variance, archs by teachers with seeds as blocks inside archs.
     """
     from scipy.stats import f as f_distribution
 
@@ -35,30 +39,31 @@ def two_way(values: np.ndarray) -> pd.DataFrame:
         legal = "accuracies of two or more archs, teachers and seeds, none missing"
         raise SettingError("truth", f"shape {values.shape}", legal, "train the missing ones, or leave their archs out")
     archs, teachers, seeds = values.shape
-    grand = values.mean()
-    by_arch, by_teacher, cell = values.mean((1, 2)), values.mean((0, 2)), values.mean(2)
-    crossed = cell - by_arch[:, None] - by_teacher[None, :] + grand
-    sums = {
-        "arch": teachers * seeds * ((by_arch - grand) ** 2).sum(),
-        "teacher": archs * seeds * ((by_teacher - grand) ** 2).sum(),
-        "arch x teacher": seeds * (crossed**2).sum(), "seed": ((values - cell[:, :, None]) ** 2).sum(),
+    grand, by_arch, by_teacher = values.mean(), values.mean((1, 2)), values.mean((0, 2))
+    crossed = values.mean(2) - by_arch[:, None] - by_teacher[None, :] + grand
+    blocks = values.mean(1) - by_arch[:, None]
+    rest = values - values.mean(2)[:, :, None] - blocks[:, None, :]
+    table = {  # sum of squares, freedom, values behind each mean, what it is tested against
+        "arch": (teachers * seeds * ((by_arch - grand) ** 2).sum(), archs - 1, teachers * seeds, "seed"),
+        "teacher": (
+            archs * seeds * ((by_teacher - grand) ** 2).sum(), teachers - 1, archs * seeds, "arch x teacher"
+        ),
+        "arch x teacher": (seeds * (crossed**2).sum(), (archs - 1) * (teachers - 1), seeds, "rest"),
+        "seed": (teachers * (blocks**2).sum(), archs * (seeds - 1), teachers, "rest"),
+        "rest": ((rest**2).sum(), archs * (teachers - 1) * (seeds - 1), 1, ""),
     }  # fmt: skip
-    freedom = {
-        "arch": archs - 1, "teacher": teachers - 1, "arch x teacher": (archs - 1) * (teachers - 1),
-        "seed": archs * teachers * (seeds - 1),
-    }  # fmt: skip
-    repeats = {"arch": teachers * seeds, "teacher": archs * seeds, "arch x teacher": seeds, "seed": 1}
-    noise = sums["seed"] / freedom["seed"]
+    means = {source: total / freedom for source, (total, freedom, _, _) in table.items()}
     rows: list[dict[str, Any]] = []
-    for source, total in sums.items():
-        mean = total / freedom[source]
-        ratio = mean / noise if noise > 0 and source != "seed" else math.nan
-        p = float(f_distribution.sf(ratio, freedom[source], freedom["seed"])) if math.isfinite(ratio) else math.nan
-        sd = math.sqrt(noise if source == "seed" else max(0.0, mean - noise) / repeats[source])
+    for source, (total, freedom, repeats, against) in table.items():
+        noise = means.get(against, 0.0)
+        ratio = means[source] / noise if noise > 0 else math.nan
+        known = math.isfinite(ratio)
+        p = float(f_distribution.sf(ratio, freedom, table[against][1])) if known else math.nan
         rows.append(
             {
-                "source": source, "sum_squares": float(total), "freedom": freedom[source], "mean_square": float(mean),
-                "F": float(ratio), "p": p, "sd": sd,
+                "source": source, "sum_squares": float(total), "freedom": freedom, "mean_square": float(means[source]),
+                "against": against, "F": float(ratio), "p": p,
+                "sd": math.sqrt(max(0.0, means[source] - noise) / repeats),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -16,46 +16,49 @@ def test_the_sums_of_squares_are_those_of_nested_regressions() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(5, 3, 2)) + rng.normal(size=(5, 1, 1)) + rng.normal(size=(1, 3, 1))
     found = two_way(values).set_index("source")
-    arch, teacher, _ = (index.ravel() for index in np.indices(values.shape))
+    arch, teacher, seed = (index.ravel() for index in np.indices(values.shape))
 
     def left(*columns: np.ndarray) -> float:
         design = np.concatenate([np.ones((30, 1)), *columns], axis=1)
         y = values.ravel()
         return float(((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum())
 
-    a, t, cell = np.eye(5)[arch], np.eye(3)[teacher], np.eye(15)[3 * arch + teacher]
-    assert found.loc["arch", "sum_squares"] == pytest.approx(left() - left(a))
-    assert found.loc["teacher", "sum_squares"] == pytest.approx(left(a) - left(a, t))
-    assert found.loc["arch x teacher", "sum_squares"] == pytest.approx(left(a, t) - left(cell))
-    assert found.loc["seed", "sum_squares"] == pytest.approx(left(cell))
+    a, t, cell, block = np.eye(5)[arch], np.eye(3)[teacher], np.eye(15)[3 * arch + teacher], np.eye(10)[2 * arch + seed]
+    wanted = {
+        "arch": left() - left(a), "teacher": left(a) - left(a, t), "arch x teacher": left(a, t) - left(cell),
+        "seed": left(cell) - left(cell, block), "rest": left(cell, block),
+    }  # fmt: skip
+    assert found["sum_squares"].to_dict() == pytest.approx(wanted)
     assert found["sum_squares"].sum() == pytest.approx(left())
-    assert found["freedom"].to_dict() == {"arch": 4, "teacher": 2, "arch x teacher": 8, "seed": 15}
-    ratio = (left(a, t) - left(cell)) / 8 / (left(cell) / 15)
+    assert found["freedom"].to_dict() == {"arch": 4, "teacher": 2, "arch x teacher": 8, "seed": 5, "rest": 10}
+    ratio = (wanted["arch x teacher"] / 8) / (wanted["rest"] / 10)
     assert found.loc["arch x teacher", "F"] == pytest.approx(ratio)
-    assert found.loc["arch x teacher", "p"] == pytest.approx(stats.f.sf(ratio, 8, 15))
+    assert found.loc["arch x teacher", "p"] == pytest.approx(stats.f.sf(ratio, 8, 10))
+    assert found.loc["arch", "F"] == pytest.approx((wanted["arch"] / 4) / (wanted["seed"] / 5))
 
 
 def test_the_parts_are_found_again() -> None:
     rng = np.random.default_rng(1)
     values = (
-        1.5 * rng.normal(size=(400, 1, 1)) + np.array([0.0, 2.0])[None, :, None]
-        + 0.4 * rng.normal(size=(400, 2, 1)) + 0.8 * rng.normal(size=(400, 2, 4))
+        1.5 * rng.normal(size=(600, 1, 1)) + np.array([0.0, 2.0])[None, :, None]
+        + 0.4 * rng.normal(size=(600, 2, 1)) + 0.6 * rng.normal(size=(600, 1, 4)) + 0.8 * rng.normal(size=(600, 2, 4))
     )  # fmt: skip
     found = two_way(values).set_index("source")["sd"]
-    assert found["arch"] == pytest.approx(1.5, abs=0.12) and found["seed"] == pytest.approx(0.8, abs=0.03)
+    assert found["rest"] == pytest.approx(0.8, abs=0.03) and found["seed"] == pytest.approx(0.6, abs=0.05)
     assert found["arch x teacher"] == pytest.approx(0.4, abs=0.06)
     assert found["teacher"] == pytest.approx(math.sqrt(2), abs=0.1)  # sd of 0 and 2
+    # the mean over fixed teachers holds half of the interaction's variance
+    assert found["arch"] == pytest.approx(math.sqrt(1.5**2 + 0.4**2 / 2), abs=0.12)
 
 
-def test_no_interaction_is_rarely_found() -> None:
+@pytest.mark.parametrize("common", [0.0, 2.0])
+def test_no_interaction_is_found_as_often_as_said_also_where_seeds_are_common(common: float) -> None:
     rng = np.random.default_rng(2)
-    p = [
-        two_way(rng.normal(size=(10, 1, 1)) + rng.normal(size=(10, 2, 3)))
-        .set_index("source")
-        .loc["arch x teacher", "p"]
-        for _ in range(300)
-    ]
-    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09
+    p = []
+    for _ in range(400):
+        noise = common * rng.normal(size=(10, 1, 3)) + rng.normal(size=(10, 2, 3))
+        p.append(two_way(rng.normal(size=(10, 1, 1)) + noise).set_index("source").loc["arch x teacher", "p"])
+    assert 0.025 < np.mean(np.array(p) < 0.05) < 0.08
 
 
 def test_own_scores_win_when_archs_are_matched_to_teachers() -> None:
