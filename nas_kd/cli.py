@@ -42,6 +42,10 @@ COMMANDS = {
 }
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
+# commands that end in students take --method and --method.SETTING for the long names
+SHORT = {"method": "retrain.method", "method.": "retrain.method_settings."}
+SHORTENED = ("run", "retrain")
+SETTINGS = "retrain.method_settings."  # what may follow it depends on the method
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +140,7 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     Raises:
         SettingError: a setting is unknown or has a value it cannot take.
     """
-    source, options = _split(arguments)
+    source, options = _split(arguments, SHORT if command in SHORTENED else {})
     folder = None
     if source is not None and Path(source).is_dir():
         own = Path(source) / "config.yaml"
@@ -162,8 +166,8 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     return config
 
 
-def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Part the config file from the options, so that options win wherever the file stands."""
+def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """Part the config file from the options, so that options win wherever the file stands; write short names out."""
     known = ["config", *_names(Config)]
     source, options, rest = None, [], list(arguments)
     while rest:
@@ -179,7 +183,10 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
                 )
             source = token
             continue
-        if option[2:] not in known:
+        name, dot, setting = option[2:].partition(".")
+        if name + dot in short:
+            option = f"--{short[name + dot]}{setting}"
+        if option[2:] not in known and not option[2:].startswith(SETTINGS):
             raise _unknown(option[2:], known)
         if not equals:
             if not rest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nas_kd.checks import natural, positive, share, warmup, word
 
@@ -11,8 +11,11 @@ from nas_kd.checks import natural, positive, share, warmup, word
 class RetrainConfig:
     """Distilled training of the found student, and of those it is compared with."""
 
-    method: str | None = None
-    """distillation method, such as kd, kd_ls (logit-standardised) or dkd; null is kd_ls, ce without a teacher"""
+    method: str | list[tuple[str, float]] | None = None
+    """distillation method, such as kd, kd_ls (logit-standardised) or dkd (`nas-kd methods` lists them), or a list
+    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, ce without a teacher"""
+    method_settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     epochs: int = 30
     """passes over train"""
     batch_size: int = 128

@@ -64,7 +64,7 @@ class Config:
         return self.search.engine or ("nsga2" if self.teacher.model is None else "exact")
 
     @property
-    def method(self) -> str:
+    def method(self) -> str | list[tuple[str, float]]:
         """How students are trained in the end."""
         return self.retrain.method or ("ce" if self.teacher.model is None else "kd_ls")
 

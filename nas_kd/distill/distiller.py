@@ -232,7 +232,8 @@ def _named(method: str, task: Classification, settings: dict[str, Any]) -> Recip
     for name, value in settings.items():
         if name not in legal:
             mend = nearest(name, legal) if legal else f"{method} has no settings"
-            raise SettingError(f"{method}.{name}", value, f"a setting of {method}", mend)
+            named = f"a setting of {method}: {', '.join(legal)}" if legal else f"no settings beside {method}"
+            raise SettingError(f"{method}.{name}", value, named, mend)
         _check(f"{method}.{name}", value, legal[name].default)
     if not settings.get("temperature", 1) > 0:  # before the first epoch, not in it
         raise SettingError(f"{method}.temperature", settings["temperature"], "a number above 0")

@@ -135,7 +135,8 @@ def short_training(
         for key in chosen["key"]
     ]  # fmt: skip
     if isinstance(teacher, ViewCache):  # now, for the processes have the stored answers only
-        needed = checked_method(method, Classification(), data.num_classes).recipe.needs_teacher
+        settings = training.get("method_settings")
+        needed = checked_method(method, Classification(), data.num_classes, settings).recipe.needs_teacher
         stored_answers(teacher, data, run, epochs=epochs if needed else 0)
     alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
     parallel = workers if alike and runtime.device.type == "cpu" else 1

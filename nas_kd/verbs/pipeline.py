@@ -10,7 +10,7 @@ import pandas as pd
 
 from nas_kd.config import Config
 from nas_kd.data import Data, load_data
-from nas_kd.distill import Classification
+from nas_kd.distill import Classification, Recipe
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
 from nas_kd.processes import in_turn, part
@@ -26,6 +26,8 @@ from nas_kd.train.loop import check_epochs
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
 from nas_kd.verbs.search import SearchResult, search
+
+NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
 
 
 class Pipeline:
@@ -147,10 +149,15 @@ class Pipeline:
             return None
         return self.teacher if self._runs_teacher() else self.cache
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the students' method is made of."""
+        settings = self.config.retrain.method_settings
+        return checked_method(self.config.method, Classification(), self.data.num_classes, settings).recipe
+
     def _runs_teacher(self) -> bool:
         """Tell whether the students' method needs a teacher that is run, for its features or other images."""
-        recipe = checked_method(self.config.method, Classification(), self.data.num_classes).recipe
-        return recipe.needs_target_features or recipe.live
+        return self.recipe.needs_target_features or self.recipe.live
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -197,8 +204,12 @@ class Pipeline:
     @cached_property
     def result(self) -> SearchResult:
         """The search's result, made when it is not yet; only the exact engine searches with the teacher."""
-        settings, training, engine = self.config.search, self.training, self.config.engine
+        settings, engine = self.config.search, self.config.engine
         guided = engine == "exact"
+        training = self.training
+        training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
+        if guided and self.config.retrain.method_settings:
+            training["method_settings"] = self.config.retrain.method_settings
         return search(
             self.supernet, self.teaching if guided else None, self.data, self.tables if guided else None,
             engine=engine, max_macs=settings.max_macs,
@@ -207,7 +218,7 @@ class Pipeline:
             calibration_images=settings.calibration_images,
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
-            training=training | {"warmup_epochs": min(training["warmup_epochs"], settings.epochs / 4)},
+            training=training,
         )  # fmt: skip
 
     @property
@@ -227,14 +238,19 @@ class Pipeline:
         return {name: getattr(self.config.retrain, name) for name in names}
 
     def _check_method(self) -> None:
-        method, classes = self.config.method, self.data.num_classes
+        method = self.config.method
         try:
-            recipe = checked_method(method, Classification(), classes).recipe
+            recipe = self.recipe
         except SettingError as error:
-            raise SettingError("retrain.method", method, error.legal, error.mend) from error
+            setting = error.field.removeprefix(f"{method}.")
+            own = setting in self.config.retrain.method_settings
+            field = f"retrain.method_settings.{setting}" if own else "retrain.method"
+            raise SettingError(field, error.value if own else method, error.legal, error.mend) from error
         if not self.taught and recipe.needs_teacher:
             mend = "give teacher.model, or retrain.method=ce"
             raise SettingError("retrain.method", method, "ce or a method without a teacher", mend)
+        if isinstance(method, str) and method in NOT_HERE:
+            raise SettingError("retrain.method", method, f"a method without {NOT_HERE[method]}", "use nas_kd.retrain")
 
     def check(self) -> None:
         """Find every mistake that can be found before the first epoch.

@@ -13,7 +13,7 @@ from nas_kd.space import Arch
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.finalists import controls, trained_metrics
 from nas_kd.verbs.refine import additive_score
-from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
+from nas_kd.verbs.retrain import stored_answers, teacher_logits
 
 if TYPE_CHECKING:
     from nas_kd.verbs.pipeline import Pipeline
@@ -72,15 +72,16 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     teacher = pipeline.teaching
     if isinstance(teacher, ViewCache):
         teacher.split_logits("test")  # while the teacher is at hand: the processes have the stored answers only
-        method = checked_method(pipeline.config.method, Classification(), pipeline.data.num_classes)
-        stored_answers(teacher, pipeline.data, run, epochs=settings.epochs if method.recipe.needs_teacher else 0)
+        needed = settings.epochs if pipeline.recipe.needs_teacher else 0
+        stored_answers(teacher, pipeline.data, run, epochs=needed)
     supernet = pipeline.supernet if settings.init == "supernet" else None
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     jobs: list[dict[str, Any]] = [
         {
             "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
-            "supernet": supernet, "run": run.path, "method": pipeline.config.method, "epochs": settings.epochs,
-            "seed": seed, "runtime": pipeline.runtime,
+            "supernet": supernet, "run": run.path, "method": pipeline.config.method,
+            "method_settings": settings.method_settings, "epochs": settings.epochs, "seed": seed,
+            "runtime": pipeline.runtime,
         } | pipeline.training
         for key, seed in pairs
     ]  # fmt: skip

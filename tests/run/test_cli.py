@@ -13,6 +13,7 @@ import pytest
 import nas_kd
 from nas_kd.cli import COMMANDS, main, read_config
 from nas_kd.config import Config
+from nas_kd.errors import SettingError
 from nas_kd.run import Run
 
 ROOT = Path(nas_kd.__file__).parents[1]
@@ -38,6 +39,32 @@ def test_options_win_wherever_the_file_stands(config: Path, place: str) -> None:
     assert (found.data.flip, found.search.max_params) == (False, None)
     assert (found.teacher.epochs, found.teacher.lr) == (2, 0.01)
     assert found.supernet == Config().supernet
+
+
+def test_settings_of_a_method_by_their_short_and_long_names(config: Path) -> None:
+    short = ["--method", "dkd", "--method.temperature", "4", "--method.standardise=true"]
+    names = ["--retrain.method", "dkd", "--retrain.method_settings.temperature", "4"]
+    for arguments in ([str(config), *short], [*names, "--retrain.method_settings.standardise=true", str(config)]):
+        found = read_config(arguments, command="retrain")
+        assert found is not None and found.method == "dkd" and found.search.trials == 7
+        assert found.retrain.method_settings == {"temperature": 4, "standardise": True}
+    with pytest.raises(SettingError, match=r"rank\.method"):  # there the short name would hide which is meant
+        read_config(["--method", "dkd"], command="rank")
+
+
+def test_losses_and_settings_in_a_file_come_back_from_the_run_folder(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    for text, method, settings in (
+        ("{method: [[ce, 0.1], [kd, 1]]}", [("ce", 0.1), ("kd", 1.0)], {}),
+        ("{method: dkd, method_settings: {beta: 8, temperature: 2.5}}", "dkd", {"beta": 8, "temperature": 2.5}),
+    ):
+        path.write_text(f"retrain: {text}\n")
+        found = read_config([str(path)])
+        assert found is not None and (found.method, found.retrain.method_settings) == (method, settings)
+        path.write_text(found.to_yaml())
+        assert read_config([str(path)]) == found
+    winner = read_config([str(path), "--method.beta", "4"], command="retrain")
+    assert winner is not None and winner.retrain.method_settings == {"beta": 4, "temperature": 2.5}
 
 
 def test_run_folder_is_named_after_the_config(config: Path) -> None:
@@ -71,6 +98,8 @@ def test_a_run_folder_stands_for_its_own_config(tmp_path: Path) -> None:
         (["run", "--search.max_macs", "much"], ["search.max_macs='much'", "60%"]),
         (["run", "--search.trials"], ["search.trials"]),
         (["run", "nowhere.yaml"], ["config='nowhere.yaml'"]),
+        (["retrain", "--method.temperature"], ["retrain.method_settings.temperature"]),
+        (["retrain", "--method.temperature", "[1]"], ["retrain.method_settings"]),
         (["run", "a.yaml", "b.yaml"], ["one config file"]),
         (["run", "--device", "gpu"], ["device='gpu'", "cuda"]),
         (["run", "--teacher.model", "resnet18"], ["teacher.checkpoint", "resnet18", "teacher.epochs"]),
