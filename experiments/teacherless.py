@@ -18,9 +18,9 @@ search seed, with its standard error; one test image is 0.29 points):
 | coarse | 147,770 | 91.24 | 97.94 (+0.09 +- 0.20) | 97.03 (0.00 +- 0.54) |
 | random | 178,899 | 91.50 | 97.85 | 97.03 |
 
-So on digits no engine, with a teacher or without, beats random search: all differences are within a standard
-error of zero, as expected where candidates differ by less than the noise. The teacher's
-guidance costs 94 s of rating besides. It shows that the engines run alike, not which to prefer.
+So on digits no engine, with a teacher or without, beats random search after retraining: all differences are within
+a standard error of zero, where candidates differ by less than the noise. Guidance costs the rating (94 s here)
+besides. This shows that the engines work, not which to prefer.
 """
 
 from __future__ import annotations
