@@ -22,9 +22,10 @@ blockwise: {epochs: 2, batch_size: 32, lr: 0.03, calibration_images: 64}
 search: {max_macs: 50%, trials: 30, top: 2, epochs: 1, calibration_images: 64}
 retrain: {epochs: 2, batch_size: 32, lr: 0.1, seeds: 2, random_students: 1, band: 0.2}
 """
-# what differs between two runs of equal results: times, processes, the folder's own name in config.yaml, and
-# the order in which safetensors writes the notes of the teacher's weights (its fingerprint is in stage.json)
-LIVELY = ("log.txt", "status.json", "timing.csv", "latency.csv", "config.yaml", ".lock", "study.journal")
+# what differs between two runs of equal results: times, processes, the folder's own name in config.yaml,
+# whether a cache that holds every answer was asked for all of them again (cache.json says so), and the order
+# in which safetensors writes the notes of the teacher's weights (its fingerprint is in stage.json)
+LIVELY = ("log.txt", "cache.json", "status.json", "timing.csv", "latency.csv", "config.yaml", ".lock", "study.journal")
 NOTED = "teacher/weights.safetensors"
 
 

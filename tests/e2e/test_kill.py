@@ -19,7 +19,6 @@ Fork = Callable[..., tuple[int, str]]
 # (name, path that is being written, which time, how, what proves that this stage was in its middle)
 KILLS: list[tuple[str, str, int, str, str]] = [
     ("teacher, a row without its checkpoint", r"teacher/last\.pt$", 2, "kill", "teacher/last.pt"),
-    ("teacher cache, a view not booked", r"cache/\w+/cache\.json$", 3, "kill", "teacher/cache/*/views.npy"),
     ("supernet, half a row", r"supernet/metrics\.csv$", 2, "half", "supernet/last.pt"),
     ("blockwise, half-time rating", r"blockwise/half_3\.csv$", 1, "kill", "blockwise/half_2.csv"),
     ("blockwise, training", r"blockwise/last\.pt$", 2, "kill", "blockwise/last.pt"),
@@ -27,6 +26,7 @@ KILLS: list[tuple[str, str, int, str, str]] = [
     ("search, half a trial", r"search/trials\.csv$", 27, "half", "search/trials.csv"),
     ("search, controls", r"search/trials\.csv$", 8, "kill", "search/trials.csv"),
     ("short training, student not saved", r"search/short/\w+/student$", 3, "kill", "search/short/*/student"),
+    ("teacher cache, answers not booked", r"cache/\w+/cache\.json$", 1, "kill", "teacher/cache/*/views.npy"),
     ("retrain, checkpoint", r"retrain/\w+/seed_\d/last\.pt$", 4, "kill", "retrain/*/seed_0/student"),
     ("retrain, stage not booked", r"retrain/\w+/seed_1/stage\.json$", 4, "kill", "retrain/*/seed_1/student"),
     ("results", r"retrain/results\.csv$", 1, "kill", "retrain/*/seed_1/student"),
