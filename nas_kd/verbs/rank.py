@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,50 +29,11 @@ from nas_kd.train.loop import check_epochs
 from nas_kd.train.weights import load_weights
 from nas_kd.verbs.budget import cost_settings
 from nas_kd.verbs.rank_plan import keep_plan
-from nas_kd.verbs.rank_sample import archs_of, listed_archs, sample_archs
+from nas_kd.verbs.rank_sample import Sample, archs_of
 from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
 from nas_kd.verbs.retrain import checked_method, stored_answers
 
 DEFAULT_SCORES = tuple(SCORES)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Which archs are trained.
-
-    Args:
-        bands: MACs in the middle of each band; None takes percentiles of random archs.
-        band: half the width of a band, as a share of its middle.
-        in_band: archs a band.
-        overall: archs over all sizes.
-        archs: the archs.csv of another ranking, whose archs are taken in the place of new ones.
-        limit: only the first so many of those.
-    """
-
-    bands: Sequence[float] | None = None
-    band: float = 0.05
-    in_band: int = 32
-    overall: int = 16
-    archs: str | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.in_band < LEAST:
-            legal = f"at least {LEAST}: fewer archs give no rank correlation"
-            raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
-        if not 0 < self.band < 1:
-            raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
-        if self.overall < 0:
-            raise SettingError("rank.overall", self.overall, "0 or more")
-        if self.archs is not None and not Path(self.archs).is_file():
-            raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
-
-    def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
-        """Return the archs, see ``sample_archs`` and ``listed_archs``."""
-        if self.archs is not None:
-            return listed_archs(read_frame(self.archs), space, limit=self.limit, cost=cost)
-        drawn = {"bands": self.bands, "band": self.band, "in_band": self.in_band, "overall": self.overall}
-        return sample_archs(space, **drawn, seed=seed, cost=cost)  # type: ignore[arg-type]
 
 
 class RankResult(NamedTuple):

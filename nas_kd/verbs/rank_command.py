@@ -8,7 +8,8 @@ from nas_kd.checks import parse_budget
 from nas_kd.config import Config, RankConfig
 from nas_kd.space import ElasticSpace
 from nas_kd.verbs.pipeline import Pipeline
-from nas_kd.verbs.rank import DEFAULT_SCORES, RankResult, Sample, rank
+from nas_kd.verbs.rank import DEFAULT_SCORES, RankResult, rank
+from nas_kd.verbs.rank_sample import Sample
 from nas_kd.verbs.rank_truth import Alone, Claims
 
 

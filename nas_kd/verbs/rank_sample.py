@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pandas as pd
 
 from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.errors import SettingError
+from nas_kd.files import read_frame
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch, ElasticSpace
 
@@ -22,6 +25,45 @@ COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
 def depth_of(arch: Arch) -> int:
     """Count the layers of all stages."""
     return sum(stage.depth for stage in arch.stages)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which archs are trained.
+
+    Args:
+        bands: MACs in the middle of each band; None takes percentiles of random archs.
+        band: half the width of a band, as a share of its middle.
+        in_band: archs a band.
+        overall: archs over all sizes.
+        archs: the archs.csv of another ranking, whose archs are taken in the place of new ones.
+        limit: only the first so many of those.
+    """
+
+    bands: Sequence[float] | None = None
+    band: float = 0.05
+    in_band: int = 32
+    overall: int = 16
+    archs: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_band < LEAST:
+            legal = f"at least {LEAST}: fewer archs give no rank correlation"
+            raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
+        if not 0 < self.band < 1:
+            raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
+        if self.overall < 0:
+            raise SettingError("rank.overall", self.overall, "0 or more")
+        if self.archs is not None and not Path(self.archs).is_file():
+            raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
+
+    def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+        """Return the archs, see ``sample_archs`` and ``listed_archs``."""
+        if self.archs is not None:
+            return listed_archs(read_frame(self.archs), space, limit=self.limit, cost=cost)
+        drawn = {"bands": self.bands, "band": self.band, "in_band": self.in_band, "overall": self.overall}
+        return sample_archs(space, **drawn, seed=seed, cost=cost)  # type: ignore[arg-type]
 
 
 def sample_archs(

@@ -24,8 +24,8 @@ from nas_kd.runtime import Runtime
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
-from nas_kd.verbs.rank import RankResult, Sample, rank
-from nas_kd.verbs.rank_sample import OVERALL, archs_of, sample_archs
+from nas_kd.verbs.rank import RankResult, rank
+from nas_kd.verbs.rank_sample import OVERALL, Sample, archs_of, sample_archs
 from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_alone, train_truth
 from nas_kd.verbs.retrain import retrain
 
