@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
+from typing import Any
 
 from nas_kd.errors import SettingError, nearest
 
@@ -52,6 +54,33 @@ def warmup(prefix: str, warmup: float, epochs: int) -> None:
     if warmup >= epochs:
         legal = f"below {prefix}.epochs={epochs}"
         raise SettingError(f"{prefix}.warmup_epochs", warmup, legal, "shorten the warm-up")
+
+
+def manner(prefix: str, settings: Any, epochs: int) -> None:
+    """Check the manner of a training: averaging, mixing and schedule.
+
+    Args:
+        prefix: section of the settings.
+        settings: an object with ema, mixup, cutmix, schedule, milestones and factor.
+        epochs: epochs of the training, which the milestones lie in.
+
+    Raises:
+        SettingError: naming the first setting that is not usable.
+    """
+    share(prefix, settings, "ema")
+    natural(prefix, settings, "mixup", "cutmix")
+    number(prefix, settings, "above 0 and below 1", lambda value: 0 < value < 1, "factor")
+    word(f"{prefix}.schedule", settings.schedule, ("cosine", "step"))
+    given = settings.milestones
+    if given is None:
+        return
+    name = f"{prefix}.milestones"
+    if settings.schedule != "step":
+        legal = f"null with {prefix}.schedule={settings.schedule}"
+        raise SettingError(name, given, legal, f"set {prefix}.schedule=step")
+    if not given or not all(a < b for a, b in pairwise([0, *given, epochs])):
+        legal = f"epochs that rise, above 0 and below {prefix}.epochs={epochs}"
+        raise SettingError(name, given, legal, "leave it out: 5/8, 3/4 and 7/8 of the epochs")
 
 
 def word(name: str, value: str, legal: tuple[str, ...]) -> None:

@@ -15,7 +15,8 @@ from nas_kd.errors import SettingError
 from nas_kd.run import Stage
 from nas_kd.runtime import Runtime, place
 from nas_kd.train.loop import Moment, fit
-from nas_kd.train.optim import Schedule, sgd
+from nas_kd.train.manner import Manner
+from nas_kd.train.optim import optimizer_of
 
 
 @torch.no_grad()
@@ -46,6 +47,7 @@ def train_network(
     stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
     weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
     teacher_logits: Tensor | None = None, ema: float = 0.0, unlabelled: Data | None = None,
+    manner: Manner | None = None,
 ) -> None:  # fmt: skip
     """Train a network in place with any combination of distillation terms.
 
@@ -58,8 +60,8 @@ def train_network(
         name: what is trained, for messages.
         epochs: passes over the training images.
         batch_size: images a step.
-        lr: peak learning rate of SGD with a cosine to zero.
-        momentum: Nesterov momentum.
+        lr: peak learning rate.
+        momentum: momentum, of optimisers that have one.
         weight_decay: decay of weights; norms and biases are not decayed.
         warmup_epochs: epochs of linear warm-up.
         clip_grad: clip every gradient entry to this magnitude, 0 for none.
@@ -68,10 +70,12 @@ def train_network(
         teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
         ema: decay of an average of the weights that takes their place in the end, 0 for none.
         unlabelled: data whose training images join every batch without labels.
+        manner: optimiser, schedule, averaging and mixing, checked; default SGD with a cosine to zero and ``ema``.
 
     Raises:
         SettingError: the distiller needs features that this source or network does not give.
     """
+    manner = manner or Manner(ema=ema)
     place(model, runtime)
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
@@ -84,11 +88,13 @@ def train_network(
     # what the method trains beside the student is in the checkpoints of a training, never in a student
     modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
+    mixed = manner.mixing(data.num_classes)
+
     # the columns of metrics.csv do not change with a recipe's stages: a term whose stage is not on counts 0
     zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        return zeros | distiller.step(batch, moment.progress, runtime.autocast())
+        return zeros | distiller.step(mixed(batch), moment.progress, runtime.autocast())
 
     def evaluate() -> dict[str, float]:
         logits = predict(model, data.rate, runtime)
@@ -100,9 +106,11 @@ def train_network(
     fit(
         step, name=name, modules=modules, split=split,
         batch_size=batch_size, epochs=epochs,
-        optimizer=sgd(modules.values(), momentum=momentum, weight_decay=weight_decay), seed=seed, runtime=runtime,
-        schedule=Schedule(lr, warmup_epochs), stage=stage, evaluate=evaluate, clip=clip_grad,
-        after_epoch=distiller.after_epoch, ema=ema,
+        optimizer=optimizer_of(
+            manner.optimizer, modules.values(), lr=lr, momentum=momentum, weight_decay=weight_decay
+        ),
+        seed=seed, runtime=runtime, schedule=manner.rates(lr, warmup_epochs), stage=stage, evaluate=evaluate,
+        clip=clip_grad, after_epoch=distiller.after_epoch, ema=manner.ema,
     )  # fmt: skip
     pair.release()
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 
 
 def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
@@ -41,16 +41,52 @@ def adamw(modules: Iterable[nn.Module], *, weight_decay: float = 1e-4) -> torch.
     return torch.optim.AdamW(decay_groups(modules, weight_decay), lr=0.0)
 
 
+def optimizer_of(
+    name: str, modules: Iterable[nn.Module], *, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Make an optimiser by name; norms and biases are not decayed.
+
+    Args:
+        name: ``sgd``, or one of timm's.
+        modules: networks to train.
+        lr: peak learning rate; the loop sets each step's.
+        momentum: momentum, of those that have one.
+        weight_decay: decay of the weights.
+
+    Returns:
+        The optimiser.
+
+    Raises:
+        SettingError: timm has none of that name.
+    """
+    if name == "sgd":
+        return sgd(modules, momentum=momentum, weight_decay=weight_decay)
+    from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+
+    known = [*map(str, list_optimizers())]
+    if name not in known:
+        raise SettingError("optimizer", name, "sgd, or an optimiser of timm.optim", nearest(name, known))
+    groups = decay_groups(modules, weight_decay)
+    made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, lr=lr, momentum=momentum)
+    return made
+
+
+STEPS = (5 / 8, 3 / 4, 7 / 8)  # of the epochs: 150, 180 and 210 of the 240 that distillation papers train for
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over a training: linear warm-up, then cosine or exponential decay with constant ending.
+    """Learning rate over a training: linear warm-up, then cosine, steps, or exponential with constant ending.
 
     Args:
         lr: peak learning rate.
         warmup_epochs: epochs (or a fraction) of linear warm-up from 0; at most half of a training.
-        kind: ``cosine`` or ``exponential``.
+        kind: ``cosine``, ``step`` or ``exponential``.
         final: share of the peak at which the rate stays constant in the end, 0 to 1; the exponential needs
             more than 0.
+        milestones: epochs after which the step schedule multiplies the rate by ``factor``, as torch's MultiStepLR;
+            None is 5/8, 3/4 and 7/8 of the training.
+        factor: above 0 and below 1.
 
     Source: constant ending: BigNAS (Yu et al. 2020), section 3.3.
     """
@@ -59,14 +95,16 @@ class Schedule:
     warmup_epochs: float = 0.0
     kind: str = "cosine"
     final: float = 0.0
+    milestones: tuple[float, ...] | None = None
+    factor: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.lr > 0.0:
             raise SettingError("lr", self.lr, "a number above 0")
         if self.warmup_epochs < 0.0:
             raise SettingError("warmup_epochs", self.warmup_epochs, "0 or more")
-        if self.kind not in ("cosine", "exponential"):
-            raise SettingError("schedule", self.kind, "cosine or exponential")
+        if self.kind not in ("cosine", "step", "exponential"):
+            raise SettingError("schedule", self.kind, "cosine, step or exponential")
         if not (0.0 <= self.final < 1.0) or (self.kind == "exponential" and self.final == 0.0):
             raise SettingError("final_lr", self.final, "0 to 1, and above 0 for the exponential schedule")
 
@@ -85,6 +123,9 @@ class Schedule:
         warmup = min(self.warmup_epochs, epochs / 2) * steps_per_epoch
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
+        if self.kind == "step":
+            milestones = [part * epochs for part in STEPS] if self.milestones is None else self.milestones
+            return self.lr * self.factor ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
         share = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)  # 0 to 1
         if self.kind == "cosine":
             return self.lr * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from nas_kd.data import Data
@@ -10,6 +12,7 @@ from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seeded
 from nas_kd.teacher import Teacher, build_model, save_weights
 from nas_kd.train.loop import check_epochs
+from nas_kd.train.manner import Manner
 from nas_kd.train.network import train_network
 from nas_kd.train.weights import load_weights, weights_hash
 
@@ -19,7 +22,9 @@ def train_teacher(
     batch_size: int = 64, lr: float = 0.05, momentum: float = 0.9, weight_decay: float = 5e-4,
     warmup_epochs: float = 1.0, smoothing: float = 0.0, checkpoint: str | None = None,
     pretrained: bool = False, stages: list[str] | None = None, seed: int = 0,
-    runtime: Runtime | None = None,
+    runtime: Runtime | None = None, optimizer: str = "sgd", schedule: str = "cosine",
+    milestones: Sequence[float] | None = None, factor: float = 0.1, ema: float = 0.0, mixup: float = 0.0,
+    cutmix: float = 0.0,
 ) -> Teacher:  # fmt: skip
     """Train or fine-tune a teacher on the user's data.
 
@@ -29,8 +34,8 @@ def train_teacher(
         run: run folder; weights go to ``teacher/weights.safetensors`` in it.
         epochs: passes over the training images.
         batch_size: images a step.
-        lr: peak learning rate of SGD with a cosine to zero.
-        momentum: Nesterov momentum.
+        lr: peak learning rate.
+        momentum: momentum, of optimisers that have one.
         weight_decay: decay of weights; norms and biases are not decayed.
         warmup_epochs: epochs of linear warm-up.
         smoothing: label smoothing, 0 to 1.
@@ -39,6 +44,13 @@ def train_teacher(
         stages: module paths of the teacher's stages instead of the default choice.
         seed: seed of weights, order and augmentation.
         runtime: device and precision.
+        optimizer: see `Manner`, as the following.
+        schedule: ``cosine`` or ``step``.
+        milestones: epochs of the steps.
+        factor: what a step multiplies the rate by.
+        ema: decay of an average of the weights.
+        mixup: parameter of mixup.
+        cutmix: parameter of CutMix.
 
     Returns:
         The sealed teacher, bound to the data.
@@ -48,7 +60,9 @@ def train_teacher(
     """
     runtime = runtime or Runtime()
     check_epochs("teacher", epochs, batch_size, data.train)
-    task = Classification(smoothing=smoothing)
+    distiller = Distiller("ce", Classification(smoothing=smoothing))
+    manner = Manner(optimizer, schedule, milestones, factor, ema, mixup, cutmix)
+    manner.check("teacher", distiller.recipe, epochs=epochs, batch_size=batch_size // runtime.world)
     seeded(seed, "init", "teacher")
     name = model if isinstance(model, str) else type(model).__name__
     network = build_model(
@@ -61,15 +75,15 @@ def train_teacher(
         settings = {
             "model": name, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
             "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "smoothing": smoothing,
-        }  # fmt: skip
+        } | manner.chosen  # fmt: skip
         facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
         facts |= {"precision": runtime.precision}
         stage = run.stage("teacher", facts | {f"teacher.{key}": value for key, value in settings.items()})
     if stage is None or not stage.done:
         train_network(
-            network, data, distiller=Distiller("ce", task), source=None, stage=stage, name="teacher",
+            network, data, distiller=distiller, source=None, stage=stage, name="teacher",
             epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs, clip_grad=0.0, seed=seed, runtime=runtime,
+            warmup_epochs=warmup_epochs, clip_grad=0.0, seed=seed, runtime=runtime, manner=manner,
         )  # fmt: skip
         if stage is not None:
             save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)

@@ -126,6 +126,8 @@ def short_training(
     Returns:
         ``chosen`` with select_accuracy and select_agreement, each 0 to 1.
     """
+    if training.get("mixup") or training.get("cutmix"):
+        teacher = teacher.teacher if isinstance(teacher, ViewCache) else teacher  # no cache knows mixed images
     jobs = [
         {
             "model": archs[key], "teacher": teacher, "data": data, "space": space, "run": run and run.path,

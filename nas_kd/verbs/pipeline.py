@@ -23,6 +23,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.loop import check_epochs
+from nas_kd.train.manner import Manner
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings
 from nas_kd.verbs.retrain import checked_method, stored_answers, teacher_logits
 from nas_kd.verbs.search import SearchResult, search
@@ -101,6 +102,7 @@ class Pipeline:
                 lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
                 warmup_epochs=settings.warmup_epochs, smoothing=settings.smoothing, checkpoint=settings.checkpoint,
                 pretrained=settings.pretrained, stages=settings.stages, seed=self.config.seed, runtime=self.runtime,
+                **Manner.of(settings).chosen,
             )  # fmt: skip
         else:
             teacher = load_teacher(
@@ -147,7 +149,8 @@ class Pipeline:
         """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
         if not self.taught:
             return None
-        return self.teacher if self._runs_teacher() else self.cache
+        mixed = Manner.of(self.config.retrain).mixes and self.recipe.needs_teacher
+        return self.teacher if self._runs_teacher() or mixed else self.cache
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -208,6 +211,8 @@ class Pipeline:
         guided = engine == "exact"
         training = self.training
         training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
+        if milestones := training.pop("milestones", ()):  # at the same shares of the shorter training
+            training["milestones"] = [epoch * settings.epochs / self.config.retrain.epochs for epoch in milestones]
         if guided and self.config.retrain.method_settings:
             training["method_settings"] = self.config.retrain.method_settings
         return search(
@@ -235,7 +240,8 @@ class Pipeline:
     def training(self) -> dict[str, Any]:
         """Arguments of ``retrain`` that short and full trainings share."""
         names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "clip_grad")
-        return {name: getattr(self.config.retrain, name) for name in names}
+        settings = self.config.retrain
+        return {name: getattr(settings, name) for name in names} | Manner.of(settings).chosen
 
     def _check_method(self) -> None:
         method = self.config.method
@@ -259,6 +265,11 @@ class Pipeline:
             SettingError: naming the first one.
         """
         self._check_method()
+        own, theirs = self.config.retrain, self.config.teacher
+        Manner.of(own).check("retrain", self.recipe, epochs=own.epochs, batch_size=own.batch_size)
+        if theirs.epochs:
+            labels = checked_method("ce", Classification(), self.data.num_classes).recipe
+            Manner.of(theirs).check("teacher", labels, epochs=theirs.epochs, batch_size=theirs.batch_size)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
                 legal = f"a share that holds at least {least} images of train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,36 +18,20 @@ from nas_kd.export import load_student, save_student
 from nas_kd.nn import StaticNet, resized
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, seeded
-from nas_kd.space import Arch, ElasticSpace, count_layers
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.teacher.answers import answers_bytes, cache_path
 from nas_kd.teacher.bind import bind_all
 from nas_kd.train.loop import check_epochs
+from nas_kd.train.manner import Manner
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import weights_hash
 from nas_kd.verbs.chain import taught_in_between
+from nas_kd.verbs.handover import factory_of, student_info
 
+_log = logging.getLogger(__name__)
 Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
-
-
-def student_info(
-    model: nn.Module, data: Data, *, arch: Arch | None, metrics: Mapping[str, float], factory: str | None,
-    factory_kwargs: Mapping[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Collect what a student folder says about its network."""
-    resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
-    info: dict[str, Any] = {
-        "mean": list(data.mean), "std": list(data.std), "classes": list(data.classes),
-        "resolution": resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
-        "metrics": dict(metrics), "params": sum(p.numel() for p in model.parameters()),
-        "arch": None if arch is None else arch.to_dict(),
-    }  # fmt: skip
-    if isinstance(model, StaticNet):
-        info["macs"] = count_layers(model.layers_spec, resolution).macs
-    else:
-        info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
-    return info
 
 
 def retrain(
@@ -59,6 +44,8 @@ def retrain(
     factory_kwargs: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     task: Classification | None = None, inputs: Mapping[str, Any] | None = None,
     assistants: Sequence[nn.Module | Arch] = (), unlabelled: Data | None = None,
+    optimizer: str = "sgd", schedule: str = "cosine", milestones: Sequence[float] | None = None,
+    factor: float = 0.1, ema: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0,
 ) -> nn.Module:  # fmt: skip
     """Train a network with distillation and save it as a student folder.
 
@@ -75,8 +62,8 @@ def retrain(
         seed: seed of weights, order and augmentation.
         epochs: passes over the training images.
         batch_size: images a step.
-        lr: peak learning rate of SGD with a cosine to zero.
-        momentum: Nesterov momentum.
+        lr: peak learning rate.
+        momentum: momentum, of optimisers that have one.
         weight_decay: decay of weights; norms and biases are not decayed.
         warmup_epochs: epochs of linear warm-up.
         clip_grad: clip every gradient entry to this magnitude, 0 for none.
@@ -92,6 +79,14 @@ def retrain(
             other by the same method and settings, and then teach (``takd``).
         unlabelled: data whose training images join every batch without their labels; the method may use
             labels in ``ce`` alone.
+        optimizer: ``sgd`` (Nesterov momentum), or the name of one of timm's, such as ``adamw`` or ``lamb``.
+        schedule: ``cosine`` to zero or ``step``.
+        milestones: epochs after which ``step`` lowers the rate; None is 5/8, 3/4 and 7/8 of all.
+        factor: what it multiplies the rate by.
+        ema: decay of an average of the weights that takes their place in the end, 0 for none.
+        mixup: parameter of mixup's beta distribution, 0 for none; the teacher then runs live, and the method may
+            use labels in ``ce`` alone.
+        cutmix: likewise of CutMix.
 
     Returns:
         The trained network in evaluation mode with ``.info``.
@@ -104,6 +99,11 @@ def retrain(
     run = Run.of(run)
     check_epochs("retrain", epochs, batch_size, data.train)
     distiller = checked_method(method, task, data.num_classes, method_settings)
+    manner = Manner(optimizer, schedule, milestones, factor, ema, mixup, cutmix)
+    manner.check(
+        "retrain", distiller.recipe, epochs=epochs, batch_size=batch_size // runtime.world,
+        unlabelled=unlabelled is not None,
+    )  # fmt: skip
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -114,7 +114,7 @@ def retrain(
             network = supernet.extract(model)
     else:
         network = model
-        factory, factory_kwargs = _factory(network, data, factory, factory_kwargs, needed=run is not None)
+        factory, factory_kwargs = factory_of(network, data, factory, factory_kwargs, needed=run is not None)
     needs_teacher = distiller.recipe.needs_teacher
     if needs_teacher and teacher is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
@@ -131,12 +131,16 @@ def retrain(
                 "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                 "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "factory": factory,
                 "factory_kwargs": factory_kwargs, "runtime": runtime, "task": task, "unlabelled": unlabelled,
-            },
+            } | manner.chosen,
         )  # fmt: skip
-    asked = epochs if needs_teacher else 0
+    if manner.mixes and needs_teacher:
+        teacher = live(teacher, run)
+    asked = epochs if needs_teacher and not manner.mixes else 0
     bind_all(teacher, data, asked)
     features = distiller.recipe.needs_target_features and needs_teacher
-    if isinstance(teacher, Teacher) and not (features or distiller.recipe.live or unlabelled):
+    if isinstance(teacher, Teacher) and not (
+        features or distiller.recipe.live or unlabelled or manner.mixes
+    ):
         teacher = stored_answers(teacher, data, run, epochs=asked)
     source = target_source(teacher, features=features) if needs_teacher else None
     stage = None
@@ -146,7 +150,7 @@ def retrain(
             "method": repr(method) if not isinstance(method, str) else method, "epochs": epochs,
             "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
             "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "smoothing": task.smoothing, "test": test,
-        }  # fmt: skip
+        } | manner.chosen  # fmt: skip
         facts: dict[str, Any] = {
             "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
             "teacher": fingerprint(source) if needs_teacher else None, "precision": runtime.precision,
@@ -165,6 +169,7 @@ def retrain(
         name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
         runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime), unlabelled=unlabelled,
+        manner=manner,
     )  # fmt: skip
     trainee.eval()
     metrics: dict[str, float] = {}
@@ -209,21 +214,6 @@ def checked_method(
     return distiller
 
 
-def _factory(
-    network: nn.Module, data: Data, factory: str | None, kwargs: Mapping[str, Any] | None, *, needed: bool
-) -> tuple[str | None, Mapping[str, Any] | None]:
-    """Return what rebuilds a module for its student folder; timm's models say it themselves."""
-    if factory is not None or isinstance(network, StaticNet):
-        return factory, kwargs
-    architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
-    if architecture:
-        return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
-    if needed:
-        legal = "package.module:callable that builds this network, so that its student folder loads anywhere"
-        raise SettingError("factory", None, legal, "pass factory= and factory_kwargs=, or leave run= out")
-    return None, None
-
-
 def stored_answers(
     teacher: Teacher | ViewCache, data: Data, run: Run | None, *, epochs: int = 0, folder: str | Path | None = None
 ) -> Teacher | ViewCache:
@@ -260,6 +250,31 @@ def stored_answers(
     todo = ViewCache.todo(folder, teacher, data, epochs)
     with Progress("teacher's answers", todo, unit="images", run=run) as progress:
         return ViewCache.open(folder, teacher, data, epochs=epochs, progress=progress)
+
+
+def live(teacher: Any, run: Run | None) -> Any:
+    """Return what runs in the place of stored answers, and say so: mixed images are in no cache.
+
+    Args:
+        teacher: a teacher, a cache, a list of these, or any other source.
+        run: the run, whose log is told; None tells Python's.
+
+    Returns:
+        The same with the teacher behind each cache.
+
+    Raises:
+        SettingError: a cache was opened without its teacher.
+    """
+    each = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    if run is not None or any(isinstance(item, ViewCache) for item in each):
+        (_log.warning if run is None else run.say)("the teacher answers live: mixed images are in no cache")
+    for place, item in enumerate(each):
+        if isinstance(item, ViewCache):
+            if item.teacher is None:
+                legal = "0 with stored answers alone, which know no mixed images"
+                raise SettingError("retrain.mixup", "on", legal, "pass the teacher itself")
+            each[place] = item.teacher
+    return each if isinstance(teacher, list | tuple) else each[0]
 
 
 def fingerprint(teacher: object) -> str:

@@ -72,6 +72,27 @@ def test_cosine(warmup: float, final: float) -> None:
             theirs.step()
 
 
+@pytest.mark.parametrize("milestones", [None, (5.0, 6.0, 7.0), (1.0,), (2.5, 7.9)])
+def test_steps_are_torchs(milestones: tuple[float, ...] | None) -> None:
+    plan, steps, epochs = Schedule(0.4, 0.0, "step", milestones=milestones, factor=0.2), 10, 8
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    where = [round(steps * epoch) for epoch in milestones or (5, 6, 7)]  # 5/8, 3/4 and 7/8 of 8 epochs
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, where, gamma=0.2)
+    for step in range(steps * epochs):
+        assert plan.at(step, steps, epochs) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        theirs.step()
+    warm = Schedule(0.4, 1.0, "step", milestones=(4.0,))
+    assert warm.at(0, 10, 8) == pytest.approx(0.4 / 11) and warm.at(10, 10, 8) == 0.4
+    assert warm.at(39, 10, 8) == 0.4 and warm.at(40, 10, 8) == pytest.approx(0.04)
+
+
+def test_the_published_recipe_of_240_epochs() -> None:
+    rates = [Schedule(0.05, 0.0, "step").at(epoch, 1, 240) for epoch in range(240)]
+    assert [epoch for epoch in range(1, 240) if rates[epoch] != rates[epoch - 1]] == [150, 180, 210]
+    assert rates[-1] == pytest.approx(5e-5)
+
+
 def test_exponential_ends_constant() -> None:
     plan, steps, epochs = Schedule(0.4, 1.0, "exponential", 0.05), 10, 11
     rates = [plan.at(step, steps, epochs) for step in range(steps * epochs)]
@@ -98,7 +119,7 @@ def test_warmup_takes_at_most_half_of_the_training() -> None:
         ({"lr": -1.0}, "lr"),
         ({"lr": math.nan}, "lr"),
         ({"lr": 0.1, "warmup_epochs": -1}, "warmup_epochs"),
-        ({"lr": 0.1, "kind": "step"}, "schedule"),
+        ({"lr": 0.1, "kind": "stairs"}, "schedule"),
         ({"lr": 0.1, "final": 1.0}, "final_lr"),
         ({"lr": 0.1, "final": -0.1}, "final_lr"),
         ({"lr": 0.1, "kind": "exponential"}, "final_lr"),

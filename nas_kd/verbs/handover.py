@@ -1,0 +1,47 @@
+"""What a student folder says about its network, and how it is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.nn import StaticNet
+from nas_kd.space import Arch, count_layers
+
+
+def student_info(
+    model: nn.Module, data: Data, *, arch: Arch | None, metrics: Mapping[str, float], factory: str | None,
+    factory_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Collect what a student folder says about its network."""
+    resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
+    info: dict[str, Any] = {
+        "mean": list(data.mean), "std": list(data.std), "classes": list(data.classes),
+        "resolution": resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
+        "metrics": dict(metrics), "params": sum(p.numel() for p in model.parameters()),
+        "arch": None if arch is None else arch.to_dict(),
+    }  # fmt: skip
+    if isinstance(model, StaticNet):
+        info["macs"] = count_layers(model.layers_spec, resolution).macs
+    else:
+        info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
+    return info
+
+
+def factory_of(
+    network: nn.Module, data: Data, factory: str | None, kwargs: Mapping[str, Any] | None, *, needed: bool
+) -> tuple[str | None, Mapping[str, Any] | None]:
+    """Return what rebuilds a module for its student folder; timm's models say it themselves."""
+    if factory is not None or isinstance(network, StaticNet):
+        return factory, kwargs
+    architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
+    if architecture:
+        return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
+    if needed:
+        legal = "package.module:callable that builds this network, so that its student folder loads anywhere"
+        raise SettingError("factory", None, legal, "pass factory= and factory_kwargs=, or leave run= out")
+    return None, None
