@@ -23,6 +23,8 @@ from nas_kd.config import (
 )
 from nas_kd.errors import SettingError
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
 
 @pytest.mark.parametrize(
     ("value", "largest", "expected"),
@@ -184,6 +186,21 @@ def test_every_setting_is_explained() -> None:
             if isinstance(entry, ast.AnnAssign):
                 explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 assert explained, f"{node.name}.{ast.unparse(entry.target)}"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_the_experiments_configs_load(path: Path) -> None:
+    assert read_config([str(path)]) is not None
+
+
+def test_the_published_cifar100_recipe() -> None:
+    config = read_config([str(EXPERIMENTS / "cifar100_table.yaml")])
+    assert config is not None
+    for settings in (config.retrain, config.teacher):
+        assert (settings.epochs, settings.batch_size, settings.lr, settings.warmup_epochs) == (240, 64, 0.05, 0)
+        assert (settings.optimizer, settings.momentum, settings.weight_decay) == ("momentum", 0.9, 5e-4)
+        assert (settings.schedule, settings.milestones, settings.factor) == ("step", [150, 180, 210], 0.1)
+    assert (config.data.pad, config.data.flip, config.data.views) == (4, True, "all")
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
