@@ -230,8 +230,8 @@ def _score(
     """Compute the scores that are not in scores.csv yet; those that learn from the truth always."""
     path = folder / "scores.csv"
     kept = read_frame(path)
-    fixed = {score.name for score in scores if "truth" not in score.needs}
-    kept = kept[kept["score"].isin(fixed)] if len(kept) else kept
+    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the truth has grown
+    kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
     have = set(kept["score"]) if len(kept) else set()
     missing = [score for score in scores if score.name not in have]
     needs = frozenset().union(*(score.needs for score in missing))

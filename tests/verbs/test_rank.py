@@ -106,6 +106,9 @@ def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeyp
     monkeypatch.undo()
     more = ask(seeds=3, scores=(*CHEAP, "depth"))  # type: ignore[operator]
     assert len(more.truth) == 60 and len(more.summary) == len(CHEAP) + 1
+    ask(seeds=3, scores=("macs", "params", "gradient_norm", "nmse"))  # type: ignore[operator]
+    kept = set(pd.read_csv(folder / "scores.csv")["score"])
+    assert kept == {SCORES[name].name for name in (*CHEAP, "depth", "gradient_norm")}  # nothing measured is lost
     both = first.truth.merge(more.truth, on=["key", "seed"])
     assert len(both) == 40 and (both["accuracy_x"] == both["accuracy_y"]).all()
 
