@@ -1,4 +1,4 @@
-"""Claim: few fixed views an image cost a student accuracy, which the cache of all views gives back for free.
+"""Question: how much accuracy do few fixed views an image cost a student, against the cache of all views?
 
 One student of about 2.6 MMACs is distilled from the ResNet-56 on a subset of CIFAR-10 with 1 and 8 fixed views an
 image and with all 162, everything else equal. Every training reads the teacher's answers from a cache that is
@@ -7,6 +7,9 @@ filled once for all seeds; with all views an epoch shows every image in a view t
 Hardware: one thread on 2 cores of an AMD EPYC shared with other work.
 Seeds: 0, 1, 2 of weights and order; the data's seed, which the views come from, is 0.
 Command: OMP_NUM_THREADS=1 python experiments/views.py --data cifar10-jpeg; it goes on where it was stopped.
+Numbers: CIFAR-10 (JPEG q75), 6,000 training images, 20 epochs, all 10,000 test images, mean and sd of 3 seeds:
+1 view 57.48 +- 0.75, 8 views 60.86 +- 0.23, all views 60.80 +- 1.49. One view costs 3.3 points in every seed by 2.3
+or more; between 8 and all no difference shows in so short a training, where each of the 8 is seen 2.5 times.
 """
 
 from __future__ import annotations
