@@ -13,14 +13,16 @@ Measured, all sides in turn in one process, medians and medians of the paired ra
 On a GPU the cached step runs under torch.cuda.set_sync_debug_mode("error"): it must not wait for the device.
 Numbers are printed and never asserted. Pixels and weights are random: time does not depend on them.
 
-Hardware: one thread on 2 cores of an AMD EPYC shared with other work (load 7 to 10), torch 2.15: trust ratios only.
+Hardware: one thread on 2 cores of an AMD EPYC shared with other work (load 4 to 10), torch 2.15: trust ratios only.
 Command: OMP_NUM_THREADS=1 python experiments/benchmarks/distil.py [step losses library]
-Numbers: step (12 repeats): cached / plain 0.997 at batch 64, 0.986 at 256; live / plain 3.7 and 4.3.
+Numbers: step (two runs of 10 and 12 repeats): cached / plain 0.997 and 1.017 at batch 64, 0.986 and 1.039 at 256;
+live / plain 3.6 to 4.3.
 losses (5 repeats; found student, then ResNet-20): all of labels, relations and online 0.1 to 11 % but irg (18 and 8;
 21 and 6), at 5 to 7, crd 2 to 8, fitnet 2 to 3, fsp 6, ft 12 to 15; above the bar: vid 15 to 21, ab 12 to 20, nst 21
 to 24, byot 21 to 27 (its exits), review 90 to 121 (its fusion), bss (its search is steps of the student).
-library (10 repeats): live 1.22 x torchdistill 1.1.5 at batch 64 and 1.28 x at 256, below the bar: both sides are
-convolutions; cached 2.2 x. Of this, channels_last and the teacher in parts that fit a CPU's cache are the most.
+library (the same): live 1.22 and 1.30 x torchdistill 1.1.5 at batch 64, 1.28 and 1.30 x at 256, at the bar: both
+sides are convolutions; cached 2.2 and 1.9 x, 2.2 and 2.3 x. Of this, channels_last and the teacher in parts that
+fit a CPU's cache are the most.
 On a GPU: not measured.
 """
 
