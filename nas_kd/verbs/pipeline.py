@@ -245,6 +245,7 @@ class Pipeline:
 
     def _check_method(self) -> None:
         method = self.config.method
+        assert self.data.num_classes  # opened here, so that a mistake of the data is not taken for one of the method
         try:
             recipe = self.recipe
         except SettingError as error:

@@ -109,9 +109,9 @@ def test_a_damaged_file_is_named_or_made_again(
 
 # where the disk becomes full, and which time that file is written
 FULL = [
-    (r"run/config\.yaml$", 1), (r"teacher/cache/\w+/cache\.json$", 1), (r"supernet/last\.pt$", 2),
-    (r"blockwise/half_2\.csv$", 1), (r"search/trials\.csv$", 20), (r"search/study\.journal$", 1),
-    (r"search/short/\w+/student$", 2), (r"retrain/\w+/seed_1/metrics\.csv$", 1), (r"report/report\.html$", 1),
+    (r"run/config\.yaml$", 1), (r"supernet/last\.pt$", 2), (r"blockwise/half_2\.csv$", 1),
+    (r"search/trials\.csv$", 20), (r"search/study\.journal$", 1), (r"search/short/\w+/student$", 2),
+    (r"teacher/cache/\w+/cache\.json$", 1), (r"retrain/\w+/seed_1/metrics\.csv$", 1), (r"report/report\.html$", 1),
 ]  # fmt: skip
 
 
