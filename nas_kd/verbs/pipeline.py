@@ -160,7 +160,7 @@ class Pipeline:
 
     def _runs_teacher(self) -> bool:
         """Tell whether the students' method needs a teacher that is run, for its features or other images."""
-        return self.recipe.needs_target_features or self.recipe.live
+        return self.recipe.needs_teacher and (self.recipe.needs_target_features or self.recipe.live)
 
     @cached_property
     def supernet(self) -> Supernet:

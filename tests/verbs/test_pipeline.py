@@ -38,6 +38,29 @@ def test_methods(retrain: dict[str, Any], field: str, part: str, tmp_path: Path)
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("retrain", "live"),
+    [({"method": "kd"}, False), ({"method": "sp"}, True), ({"method": "bss"}, True), ({"method": "ddgsd"}, False),
+     ({"method": "kd", "mixup": 0.2}, True), ({"method": "ce", "cutmix": 1.0}, False)],
+)  # fmt: skip
+def test_what_no_cache_serves_is_taught_live(
+    retrain: dict[str, Any], live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "teacher", "the teacher")
+    monkeypatch.setattr(Pipeline, "cache", "its answers")
+    assert pipeline(tmp_path, **retrain).teaching == ("the teacher" if live else "its answers")
+
+
+def test_the_manner_reaches_students_and_short_trainings(tmp_path: Path) -> None:
+    made = pipeline(tmp_path, optimizer="adamw", schedule="step", milestones=[10, 20], ema=0.9)
+    assert made.training | {"optimizer": "adamw", "ema": 0.9, "milestones": (10, 20)} == made.training
+    assert "mixup" not in made.training
+    with pytest.raises(SettingError, match=r"retrain\.optimizer='adamm'.*adamw"):
+        pipeline(tmp_path, optimizer="adamm").check()
+    with pytest.raises(SettingError, match=r"retrain\.mixup=0\.2"):
+        pipeline(tmp_path, method="dkd", mixup=0.2).check()
+
+
 def test_settings_and_weights_reach_the_recipe(tmp_path: Path) -> None:
     made = pipeline(tmp_path, method="born_again", method_settings={"generations": 2})
     assert made.recipe.generations == 2

@@ -1,0 +1,177 @@
+"""Every distillation method on one pair: a ResNet-56 teaches one found student, all by the same short schedule.
+
+The student is the one that `nas-kd run experiments/cifar10.yaml` found in resnet_cifar. Every training
+sees the same images and views in the same epochs; methods differ in their loss alone, at their published weights.
+Methods on logits read the teacher's answers from a cache that is filled once for all methods and seeds. The ends
+are plain training (ce) and the teacher itself. Left out: fsp, which needs a teacher of the student's channels;
+multi_teacher, which needs two; soft_tree, whose student is a tree.
+
+`test_accuracy` is of the last epoch on all test images, read once a training. `watched_last` and `watched_best` are
+of the last and of the best epoch on 1,000 held-out training images: their difference is what choosing the best epoch
+on the images one reports would feign.
+
+Seed by seed, all methods of seed 0 first and the telling ones before the dear ones, so that every beginning is a
+table. A method's gain on plain training is called real where the 95 % interval of the mean of the paired differences
+(Student's t over seeds) leaves 0 out; with fewer than 3 seeds nothing is.
+
+Command: OMP_NUM_THREADS=1 python experiments/distil_cifar10.py --data cifar10-jpeg --images 20000 --epochs 12
+It goes on where it was stopped; other --images or --epochs need another --run, and add their rows to the same table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+import nas_kd
+from nas_kd.data import Data
+from nas_kd.distill import METHODS, Distiller
+from nas_kd.files import CsvLog
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch, Candidate, ElasticSpace
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.network import predict
+
+STAGES = (  # w16:12 | w32:32,32 | w64:64,48
+    Candidate(16, ((12,),)), Candidate(32, ((32,), (32,))), Candidate(64, ((64,), (48,))),
+)  # fmt: skip
+LEFT_OUT = ("fsp", "multi_teacher", "soft_tree")
+FIRST = ("ce", "kd", "kd_ls", "dkd", "dist", "logit_mse", "crd", "at", "sp", "vid", "pkt", "rkd", "fitnet", "review")
+DEAR = ("born_again", "takd", "bss", "dafl", "zskt", "dfad", "dfq")
+WATCHED = 1000  # images
+TASK = nas_kd.Classification(smoothing=0.0)
+
+
+def ordered() -> list[str]:
+    """List the methods in the order of their turns."""
+    between = [name for name in METHODS if name not in (*FIRST, *DEAR, *LEFT_OUT)]
+    return [*FIRST, *between, *DEAR]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trainings share."""
+
+    data: Data
+    space: ElasticSpace
+    arch: Arch
+    teacher: Teacher
+    cache: ViewCache
+    run: Path
+    epochs: int
+    runtime: Runtime
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Columns that tell one schedule's rows from another's."""
+        return {"images": len(self.data.train), "epochs": self.epochs}
+
+
+def opened(arguments: argparse.Namespace) -> Setting:
+    """Open data, teacher, cache and student."""
+    folder, run = Path(arguments.data), Path(arguments.run)
+    data = nas_kd.load_data(
+        folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views="all", rate=WATCHED, select=100
+    )
+    checkpoint = arguments.checkpoint or folder / "resnet56.safetensors"
+    teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=checkpoint, num_classes=10).bind(data)
+    cache = ViewCache.open(run / "cache", teacher, data, epochs=arguments.epochs)
+    space = nas_kd.load_space("resnet_cifar")
+    arch = Arch(space.hash, STAGES)
+    return Setting(data, space, arch, teacher, cache, run, arguments.epochs, Runtime("cpu", threads=1))
+
+
+def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
+    """Train the student by one method and measure it on all test images; a training that diverges has no numbers."""
+    recipe, began = Distiller(method, TASK).recipe, perf_counter()
+    live = recipe.needs_teacher and (recipe.needs_target_features or recipe.live)
+    row: dict[str, Any] = {"method": method, "seed": seed} | at.size
+    empty = dict.fromkeys(("test_accuracy", "test_agreement", "watched_last", "watched_best", "best_epoch"))
+    try:
+        student = nas_kd.retrain(
+            at.arch, at.teacher if live else at.cache, at.data, space=at.space, run=at.run / method, method=method,
+            seed=seed, epochs=at.epochs, batch_size=64, lr=0.05, test=False, runtime=at.runtime,
+            assistants=[at.space.largest()] if method == "takd" else [],
+        )  # fmt: skip
+    except FloatingPointError as error:
+        print(f"{method}, seed {seed}: {error}", flush=True)
+        return row | empty | {"seconds": round(perf_counter() - began, 1)}
+    epochs = pd.read_csv(at.run / method / "retrain" / at.arch.key / f"seed_{seed}" / "metrics.csv")
+    watched = epochs["rate_accuracy"]
+    logits = predict(student, at.data.test, at.runtime)
+    return row | {
+        "test_accuracy": TASK.metric(logits, at.data.test.labels),
+        "test_agreement": TASK.agreement(logits, at.cache.split_logits("test")),
+        "watched_last": float(watched.iloc[-1]), "watched_best": float(watched.max()),
+        "best_epoch": int(epochs["epoch"][watched.argmax()]), "seconds": round(perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def of_teacher(at: Setting) -> dict[str, Any]:
+    """Measure the teacher, the upper end."""
+    test = TASK.metric(at.cache.split_logits("test"), at.data.test.labels)
+    watched = TASK.metric(at.cache.split_logits("rate"), at.data.rate.labels)
+    row = {"method": "teacher", "seed": 0} | at.size | {"test_accuracy": test, "test_agreement": 1.0}
+    return row | {"watched_last": watched, "watched_best": watched, "best_epoch": None, "seconds": 0.0}
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Word mean and spread over seeds, what each method gains on plain training, and whether that is real."""
+    percent = 100 * rows.pivot(index="seed", columns="method", values="test_accuracy")
+    feigned = 100 * (rows["watched_best"] - rows["watched_last"]).groupby(rows["method"]).mean()
+    agreement = 100 * rows.groupby("method")["test_agreement"].mean()
+    lines = [
+        "| method | accuracy % (mean ± sd) | seeds | gain on ce, seed by seed | real | agreement % | best - last |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in percent.mean().sort_values(ascending=False, na_position="last").index:
+        values, gain = percent[method].dropna(), (percent[method] - percent["ce"]).dropna()
+        half = stats.t.ppf(0.975, len(gain) - 1) * gain.std() / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
+        real = "yes" if len(gain) > 2 and abs(gain.mean()) > half else "no"
+        spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+        ends = method in ("ce", "teacher")
+        gains = "-" if ends else f"{gain.mean():+.2f} ({', '.join(f'{g:+.2f}' for g in gain)})"
+        lines.append(
+            f"| {method} | {values.mean():.2f}{spread} | {len(values)} | {gains} | {'-' if ends else real} |"
+            f" {agreement[method]:.2f} | {feigned[method]:+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("NAS_KD_TEST_DATA"), help="folder of train.tar and test.tar")
+    parser.add_argument("--checkpoint", help="weights of the ResNet-56; default: resnet56.safetensors in that folder")
+    parser.add_argument("--run", default="runs/distil_cifar10", help="folder of the trainings and of the cache")
+    parser.add_argument("--out", default="experiments/results/distil_cifar10/students.csv", help="a row a training")
+    parser.add_argument("--images", type=int, default=20000, help=f"{WATCHED + 100:,} of them are held out")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--methods", nargs="+", choices=ordered(), default=ordered(), metavar="METHOD")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    if not arguments.data:
+        parser.error("--data is needed: a folder with train.tar, test.tar and resnet56.safetensors")
+    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+    log, at = CsvLog(arguments.out), opened(arguments)
+    size = tuple(map(str, at.size.values()))
+    done = {(row["method"], int(row["seed"])) for row in log.rows() if (row["images"], row["epochs"]) == size}
+    if ("teacher", 0) not in done:
+        log.append(of_teacher(at))
+    for seed in range(arguments.seeds):
+        for method in arguments.methods:
+            if (method, seed) not in done:
+                log.append(measure(method, seed, at))
+                print(log.rows()[-1], flush=True)
+    rows = log.frame()
+    print(table(rows[(rows["images"] == at.size["images"]) & (rows["epochs"] == at.epochs)]))
+
+
+if __name__ == "__main__":
+    main()
