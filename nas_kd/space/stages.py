@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -19,10 +18,18 @@ from nas_kd.space.count import make_divisible
 LATER = {"later": True}
 
 
-def ascending(name: str, values: Sequence[Any]) -> None:
-    """Raise SettingError unless there are values, and they are distinct, positive and rising."""
-    if not values or list(values) != sorted(set(values)) or min(values) <= 0:
-        raise SettingError(name, tuple(values), "distinct positive numbers in rising order")
+def ascending(name: str, values: Any, kind: type = int) -> None:
+    """Raise SettingError unless ``values`` is a tuple of distinct, positive and rising numbers.
+
+    Args:
+        name: of the setting.
+        values: what was given.
+        kind: ``int`` for whole numbers only, ``float`` for any.
+    """
+    given = isinstance(values, tuple) and all(isinstance(v, (int, kind)) and v is not True for v in values)
+    if not given or not values or list(values) != sorted(set(values)) or min(values) <= 0:
+        what = "whole numbers" if kind is int else "numbers"
+        raise SettingError(name, values, f"a tuple of distinct positive {what} in rising order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +168,7 @@ class BottleneckStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ascending("expands", self.expands)
+        ascending("expands", self.expands, float)
         mids = {self.mid(width, expand) for width in self.widths for expand in self.expands}
         if self.group_width < 0 or (self.group_width and any(mid % self.group_width for mid in mids)):
             legal = f"a divisor of every middle width; they are {', '.join(map(str, sorted(mids)))}"
@@ -205,7 +212,7 @@ class MBStage(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         ascending("kernels", self.kernels)
-        ascending("expands", self.expands)
+        ascending("expands", self.expands, float)
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise SettingError("kernels", self.kernels, "odd sizes")
         if self.ses not in ((False,), (True,), (False, True)):
@@ -249,7 +256,7 @@ class ViTStage(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         ascending("heads", self.heads)
-        ascending("mlp_ratios", self.mlp_ratios)
+        ascending("mlp_ratios", self.mlp_ratios, float)
         if self.stride != 1:
             raise SettingError("stride", self.stride, "1: the number of tokens stays the same")
         if self.head_dim < 1:
