@@ -123,7 +123,7 @@ def fit(
     Raises:
         SettingError: there is nothing to train on, or the batch cannot be cut into equal parts.
         FloatingPointError: a value of a step is not finite; the message names it, the step and what the step
-            trained. The last checkpoint is one from before.
+            trained. Or weights are not at the end of an epoch. The last checkpoint is one from before.
         RuntimeError: the processes do not train the same.
     """
     check_epochs(name, epochs, batch_size, split, accumulate, runtime.world)
@@ -174,6 +174,9 @@ def fit(
                     sums[key] = sums[key] + value if key in sums else value
             if (bad := watch.look()) is not None:
                 raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
+            if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
+                found = f"weights are not finite after epoch {epoch + 1}"
+                raise FloatingPointError(_advised(found, name, rate, epoch, kept))
             row: dict[str, float] = {"epoch": epoch + 1, "lr": rate}
             row |= {key: float(value) / steps for key, value in sums.items()}
             if evaluate is not None:
@@ -237,8 +240,10 @@ def _diverged(
 ) -> FloatingPointError:
     """Word what went wrong, and where."""
     trained = f" ({describe(at)})" if describe is not None else ""
-    saved = f"; the checkpoint of epoch {at.epoch} is kept" if kept and at.epoch else ""
-    return FloatingPointError(
-        f"{name}: {bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}{saved};"
-        f" lower {name}.lr (now {rate:.3g})"
-    )
+    found = f"{bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
+    return FloatingPointError(_advised(found, name, rate, at.epoch, kept))
+
+
+def _advised(found: str, name: str, rate: float, done: int, kept: bool) -> str:
+    saved = f"; the checkpoint of epoch {done} is kept" if kept and done else ""
+    return f"{name}: {found}{saved}; lower {name}.lr (now {rate:.3g})"

@@ -258,6 +258,24 @@ def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path:
     assert equal(dict(model.named_parameters()), before)  # the step was not taken
 
 
+def test_weights_that_are_not_finite_are_not_saved(data: Data, tmp_path: Path) -> None:
+    model, stage = make_model(), stage_in(tmp_path)
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        loss = F.cross_entropy(model(batch.x), batch.y)
+        loss.backward()
+        if moment.epoch == 1 and moment.step == 4:  # the epoch's last: no later loss would tell
+            model[6].weight.grad[0, 0] = float("nan")
+        return {"loss": loss.detach()}
+
+    message = r"^supernet: weights are not finite after epoch 2; the checkpoint of epoch 1 is kept; lower supernet\.lr"
+    with pytest.raises(FloatingPointError, match=message):
+        train(data, stage, model, step=step)
+    state = stage.load()
+    assert state is not None and state["epoch"] == 1 and all(v.isfinite().all() for v in state["net"].values())
+    assert list(stage.metrics.frame()["epoch"]) == [1]
+
+
 def test_a_first_epoch_that_diverges_promises_no_checkpoint(data: Data, tmp_path: Path) -> None:
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         return {"loss": torch.tensor(float("-inf"))}
