@@ -69,6 +69,7 @@ def rate_blockwise(
 
     Source: DNA (Li et al. 2020); normalised error: Puzzle (Bercovich et al. 2024).
     """
+    net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
     _check(data, epochs, batch_size, init, sampling, paths, rate_images, calibration_images, max_rows)
     Schedule(lr)  # raises when lr is out of range, before the run folder is touched

@@ -48,7 +48,8 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
         is changed. For a plain module None: its running statistics are set in place.
 
     Raises:
-        SettingError: there are no batches, or archs are missing (or given for a plain module).
+        SettingError: there are no batches, a supernet's images have other channels, or archs are missing (or
+            given for a plain module).
     """
     if isinstance(net, Supernet):
         if not archs:
@@ -127,6 +128,7 @@ def _calibrate_supernet(net: Supernet, batches: Iterable[Any], archs: Sequence[A
     recorder, seen = _TreeRecorder(), 0
     for batch in batches:
         images = _images(batch)
+        net.check_images(images)
         seen += len(images)
         ahead = [(images, *child) for child in root.children.items()]
         while ahead:

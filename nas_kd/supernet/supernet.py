@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nas_kd.errors import SettingError
 from nas_kd.nn.elastic import ElasticDepthwise, centre, prefix
 from nas_kd.nn.heads import elastic_head
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
@@ -50,6 +51,26 @@ class Supernet(nn.Module):
             if isinstance(module, ElasticBatchNorm2d):
                 module.path = name
 
+    def check_images(self, x: Tensor) -> None:
+        """Raise SettingError unless (B, C, H, W) images have the supernet's channels: a slice would take fewer."""
+        if x.shape[1] != self.in_chans:
+            raise SettingError("x", tuple(x.shape), f"images of {self.in_chans} channels, as in_chans of the supernet")
+
+    def check_data(self, in_chans: int, num_classes: int) -> None:
+        """Check that the supernet is made for a data set.
+
+        Args:
+            in_chans: channels of the images.
+            num_classes: classes of the labels.
+
+        Raises:
+            SettingError: it is made for others.
+        """
+        for name, wanted in (("in_chans", in_chans), ("num_classes", num_classes)):
+            if getattr(self, name) != wanted:
+                mend = f"make it with {name}={wanted}"
+                raise SettingError(f"net.{name}", getattr(self, name), f"{wanted}, as in the data", mend)
+
     def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
         """Run the subnet of an arch.
 
@@ -80,11 +101,12 @@ class Supernet(nn.Module):
             Logits, stage features and pooled features.
 
         Raises:
-            SettingError: the arch belongs to another space.
+            SettingError: the arch belongs to another space, or the images have other channels.
             RuntimeError: evaluation mode without ``norm``.
         """
         if arch.space != self.space.hash:
             self.space.validate(arch)  # raises, and says why
+        self.check_images(x)
         if norm is None and not self.training:
             raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")
         x = self.stem(x, arch.stem, norm)

@@ -112,6 +112,7 @@ def train_supernet(
     check_supernet(SimpleNamespace(**settings))
     runtime = runtime or Runtime()
     check_epochs("supernet", epochs, batch_size, data.train, accumulate, runtime.world)
+    net.check_data(data.in_chans, data.num_classes)
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
     if teacher_weight > 0.0 and teacher is None:

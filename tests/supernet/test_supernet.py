@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nas_kd
+from nas_kd.errors import SettingError
 from nas_kd.space import Candidate, ConvStem, ElasticSpace, LinearHead, MBStage
 
 
@@ -32,6 +33,15 @@ def test_evaluation_needs_statistics(net: nas_kd.Supernet, x: torch.Tensor) -> N
             call(x, arch)
     (norm,) = nas_kd.calibrate(net, [x], [arch])
     assert net(x, arch, norm).shape == (6, 10)
+
+
+def test_images_of_other_channels_are_refused(x: torch.Tensor) -> None:
+    net = nas_kd.Supernet(nas_kd.load_space("digits"), num_classes=10, in_chans=3)
+    for arch in (net.space.smallest(), net.space.largest()):
+        with pytest.raises(SettingError, match=r"^x=\(6, 1, 8, 8\).*3 channels"):
+            net(x, arch)
+        with pytest.raises(SettingError, match=r"^x=\(6, 1, 8, 8\).*3 channels"):
+            nas_kd.calibrate(net, [x], [arch])
 
 
 def test_evaluation_does_not_depend_on_the_batch(net: nas_kd.Supernet, x: torch.Tensor) -> None:

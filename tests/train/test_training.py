@@ -359,3 +359,10 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(SettingError, match=f"^{field}="):
         short(digits_net(data), data, run=run, **settings)
     assert not (run / "supernet").exists()
+
+
+@pytest.mark.parametrize(("shape", "field"), [((10, 3), "in_chans"), ((5, 1), "num_classes"), ((12, 1), "num_classes")])
+def test_a_supernet_for_other_data_is_refused(data: Data, tmp_path: Path, shape: tuple[int, int], field: str) -> None:
+    with pytest.raises(SettingError, match=rf"^net\.{field}="):
+        short(Supernet(nas_kd.load_space("digits"), *shape), data, run=tmp_path)
+    assert not (tmp_path / "supernet").exists()
