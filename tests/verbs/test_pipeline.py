@@ -55,7 +55,7 @@ def test_the_manner_reaches_students_and_short_trainings(tmp_path: Path) -> None
     made = pipeline(tmp_path, optimizer="adamw", schedule="step", milestones=[10, 20], ema=0.9)
     assert made.training | {"optimizer": "adamw", "ema": 0.9, "milestones": (10, 20)} == made.training
     assert "mixup" not in made.training
-    with pytest.raises(SettingError, match=r"retrain\.optimizer='adamm'.*adamw"):
+    with pytest.raises(SettingError, match=r"retrain\.optimizer='adamm'.*did you mean 'adam'"):
         pipeline(tmp_path, optimizer="adamm").check()
     with pytest.raises(SettingError, match=r"retrain\.mixup=0\.2"):
         pipeline(tmp_path, method="dkd", mixup=0.2).check()
