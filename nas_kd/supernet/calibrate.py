@@ -38,7 +38,8 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
 
     Args:
         net: a supernet, or any plain module.
-        batches: image tensors (B, C, H, W), or tuples that begin with one.
+        batches: image tensors (B, C, H, W), or tuples that begin with one, of the size that the archs choose if
+            they do: none are resized, so archs of different input sizes need a call each.
         archs: the archs of a supernet to measure, all in the one pass over the batches: layers before which
             archs do not differ run once for all of them.
 
@@ -48,8 +49,8 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
         is changed. For a plain module None: its running statistics are set in place.
 
     Raises:
-        SettingError: there are no batches, a supernet's images have other channels, or archs are missing (or
-            given for a plain module).
+        SettingError: there are no batches, a supernet's images have other channels, an arch is none of its
+            space, or archs are missing (or given for a plain module).
     """
     if isinstance(net, Supernet):
         if not archs:
@@ -117,8 +118,7 @@ def _calibrate_supernet(net: Supernet, batches: Iterable[Any], archs: Sequence[A
     normed = {part for part in parts if any(isinstance(m, ElasticBatchNorm2d) for m in part.modules())}
     root, routes = _Node(), []
     for arch in archs:
-        if arch.space != net.space.hash:
-            net.space.validate(arch)  # raises, and says why
+        net.space.validate(arch)
         node, route = root, []
         for step in _steps(net, arch, normed):
             node = node.children.setdefault(step, _Node())

@@ -75,7 +75,7 @@ class Supernet(nn.Module):
         """Run the subnet of an arch.
 
         Args:
-            x: (B, in_chans, H, W).
+            x: (B, in_chans, H, W), not resized where the arch chooses an input size.
             arch: an arch of the space.
             norm: calibrated statistics of this arch; None takes the batch's (training mode only).
 

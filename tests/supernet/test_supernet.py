@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,14 @@ def test_images_of_other_channels_are_refused(x: torch.Tensor) -> None:
             net(x, arch)
         with pytest.raises(SettingError, match=r"^x=\(6, 1, 8, 8\).*3 channels"):
             nas_kd.calibrate(net, [x], [arch])
+
+
+def test_settings_that_the_space_does_not_offer_are_refused(net: nas_kd.Supernet, x: torch.Tensor) -> None:
+    arch = net.space.largest()
+    narrow = replace(arch, stages=(replace(arch.stages[0], width=arch.stages[0].width - 1), *arch.stages[1:]))
+    for refusing in (lambda: nas_kd.calibrate(net, [x], [arch, narrow]), lambda: net.extract(narrow)):
+        with pytest.raises(SettingError, match=r"^arch\.stages\[0\]="):
+            refusing()
 
 
 def test_evaluation_does_not_depend_on_the_batch(net: nas_kd.Supernet, x: torch.Tensor) -> None:
