@@ -13,8 +13,7 @@ from nas_kd.distill import Classification
 from nas_kd.nn import at_resolution
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.train.loop import Moment
-from nas_kd.train.rules import Lesson, Sandwich, sandwich_lessons
+from nas_kd.train.rules import Lesson, sandwich_lessons
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[..., Tensor]  # (x, arch, *, dropout, drop_path) -> logits
@@ -145,18 +144,3 @@ def sandwich_step(
         drop_path=drop_path, autocast=autocast,
     )  # fmt: skip
     return summary(losses, reduction, largest=True)
-
-
-def sandwich_archs(net: Supernet, random: int, seed: int, moment: Moment) -> list[Arch]:
-    """Return the archs of a sandwich step: largest, smallest and random ones.
-
-    Args:
-        net: the supernet.
-        random: number of random archs.
-        seed: the run's seed.
-        moment: the step; equal seeds and moments give equal archs on every rank and after every resume.
-
-    Returns:
-        ``2 + random`` archs.
-    """
-    return Sandwich(net.space, seed, random).archs(moment)

@@ -23,7 +23,8 @@ from nas_kd.supernet import Supernet
 from nas_kd.train import sandwich
 from nas_kd.train.loop import Moment
 from nas_kd.train.options import divergence_of
-from nas_kd.train.sandwich import sandwich_archs, sandwich_step
+from nas_kd.train.rules import Sandwich
+from nas_kd.train.sandwich import sandwich_step
 
 TASK = Classification(smoothing=0.1)
 def spaces() -> list[ElasticSpace]:
@@ -44,7 +45,7 @@ def logits_of(net: Supernet, arch: Arch) -> Tensor:
 
 
 def archs_of(net: Supernet, random: int = 2, step: int = 0) -> list[Arch]:
-    return sandwich_archs(net, random, 0, Moment(0, step, 0.0))
+    return Sandwich(net.space, 0, random).archs(Moment(0, step, 0.0))
 
 
 def gradients(net: Supernet) -> dict[str, Tensor]:
@@ -277,12 +278,12 @@ def test_only_the_largest_is_regularised(how: dict[str, float]) -> None:
 
 def test_archs_of_a_step_are_a_function_of_seed_and_moment() -> None:
     net = make(MOBILE)
-    one = sandwich_archs(net, 3, 7, Moment(1, 2, 0.5))
+    one = Sandwich(net.space, 7, 3).archs(Moment(1, 2, 0.5))
     assert one[:2] == [MOBILE.largest(), MOBILE.smallest()] and len(one) == 5
-    assert one == sandwich_archs(net, 3, 7, Moment(1, 2, 0.9))
+    assert one == Sandwich(net.space, 7, 3).archs(Moment(1, 2, 0.9))
     other = [(8, Moment(1, 2, 0.5)), (7, Moment(2, 2, 0.5)), (7, Moment(1, 3, 0.5))]
-    assert all(one[2:] != sandwich_archs(net, 3, *arguments)[2:] for arguments in other)
-    drawn = {a for step in range(200) for a in sandwich_archs(net, 1, 0, Moment(0, step, 0.0))[2:]}
+    assert all(one[2:] != Sandwich(net.space, seed, 3).archs(moment)[2:] for seed, moment in other)
+    drawn = {a for step in range(200) for a in Sandwich(net.space, 0, 1).archs(Moment(0, step, 0.0))[2:]}
     assert len(drawn) > 150
 
 

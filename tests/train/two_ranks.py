@@ -26,7 +26,8 @@ from nas_kd.supernet import Supernet
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.ranks import check_same, mean_over_ranks, reduce_gradients
-from nas_kd.train.sandwich import Images, sandwich_archs, sandwich_lessons, summary, teach
+from nas_kd.train.rules import Sandwich
+from nas_kd.train.sandwich import Images, sandwich_lessons, summary, teach
 
 EPOCHS, BATCH = 3, 24
 
@@ -97,7 +98,7 @@ def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_af
         return net.forward_stages(x, arch, norm_of(arch)).logits
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        lessons = sandwich_lessons(sandwich_archs(net, 2, 0, moment))
+        lessons = sandwich_lessons(Sandwich(net.space, 0, 2).archs(moment))
         losses = teach(
             net, Images(batch.x.double()), batch.y, lessons, task=task, divergence=adaptive_alpha_divergence,
             forward=forward,
