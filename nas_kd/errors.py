@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+LONGEST = 400  # characters of a value in a message
 
 
 class SettingError(ValueError):
@@ -13,13 +17,14 @@ class SettingError(ValueError):
         field: name of the setting as the user writes it, such as ``search.max_macs``.
         value: the value that was given.
         legal: the legal range in words, such as ``an integer of at least 1``.
-        mend: what to do about it.
+        mend: what to do about it; empty is to give the field a legal value.
     """
 
     def __init__(self, field: str, value: object, legal: str, mend: str = "") -> None:
-        self.field, self.value, self.legal, self.mend = field, value, legal, mend
-        text = f"{field}={value!r} is not usable; legal: {legal}"
-        super().__init__(f"{text}; mend: {mend}" if mend else text)
+        self.field, self.value, self.legal = field, value, legal
+        self.mend = mend or f"give {field} such a value"
+        text = f"{field}={_shown(value)} is not usable; legal: {legal}; mend: {self.mend}"
+        super().__init__(_ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
 
     def __reduce__(self) -> tuple[type[SettingError], tuple[str, object, str, str]]:
         # the default rebuilds an exception from its message alone, which loses the four parts on the way
@@ -27,16 +32,29 @@ class SettingError(ValueError):
         return type(self), (self.field, self.value, self.legal, self.mend)
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+# what a file may be called and a terminal would obey: line ends, control characters, changes of direction
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# a config of ten lines may stand for a value of gigabytes, by YAML's aliases
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 3, 12, 12, 12
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = LONGEST
+
+
+def _shown(value: object) -> str:
+    return _SHORT.repr(value)
+
+
+def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
     """Word a mend that names the nearest valid name.
 
     Args:
         name: what the user wrote.
         valid: the valid names.
+        otherwise: the mend when none is near, where the legal range has listed the names already.
 
     Returns:
-        ``"did you mean 'x'?"`` when something is close, else a list of all valid names.
+        ``"did you mean 'x'?"`` when something is close, else ``otherwise``, or a list of all valid names.
     """
     names = sorted(valid)
     close = get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else "one of " + ", ".join(names)
+    return f"did you mean {close[0]!r}?" if close else otherwise or "one of " + ", ".join(names)
