@@ -57,7 +57,7 @@ class RankResult(NamedTuple):
 
 
 def rank(
-    space: ElasticSpace, teacher: Teacher, data: Data, *, run: Run | str | Path,
+    space: ElasticSpace, teacher: Teacher | Callable[[], Teacher], data: Data, *, run: Run | str | Path,
     scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "nmse", control: str = "params",
     net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
     training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
@@ -70,7 +70,7 @@ def rank(
 
     Args:
         space: the space.
-        teacher: the teacher of the trained archs, and of the scores.
+        teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
         data: the data; ``train`` is trained on, ``select`` and ``test`` measure the truth, scores use ``rate``.
         run: run folder; the tables go to ``rank`` in it.
         scores: names out of ``nas_kd.rate.scores.SCORES``, or scores.
@@ -105,6 +105,9 @@ def rank(
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", control, sizes, "name a size control")
     _check(data, training, seeds, chosen, net)
+    drawn = sample.draw(space, seed, cost_settings(space, data))
+    if not isinstance(teacher, Teacher):
+        teacher = teacher()
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
         teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
@@ -117,7 +120,7 @@ def rank(
     facts |= data.augmentation
     del facts["rank.archs"]  # a path: the list itself is kept and compared
     folder = run.path / "rank"
-    table = keep_plan(folder, facts, sample.draw(space, seed, cost_settings(space, data)))
+    table = keep_plan(folder, facts, drawn)
     archs = archs_of(table)
     claims = Claims(folder / "claims")
     with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
@@ -155,7 +158,7 @@ def _scores(scores: Sequence[str | Score]) -> list[Score]:
     found: list[Score] = []
     for item in scores:
         if isinstance(item, str) and item not in SCORES:
-            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES))
+            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "name some of them"))
         score = SCORES[item] if isinstance(item, str) else item
         if score not in found:
             found.append(score)
@@ -167,7 +170,9 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     short = {key: score for key, score in SCORES.items() if score in scores}
     known = short | {score.name: score for score in scores}
     if name not in known:
-        raise SettingError(f"rank.{field}", name, f"one of the scores: {', '.join(known)}", nearest(name, known))
+        legal = f"one of the scores that are asked for: {', '.join(short or known)}"
+        mend = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
+        raise SettingError(f"rank.{field}", name, legal, mend)
     return known[name]
 
 

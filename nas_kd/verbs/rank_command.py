@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from nas_kd.checks import parse_budget
 from nas_kd.config import Config, RankConfig
 from nas_kd.space import ElasticSpace
+from nas_kd.teacher import Teacher
 from nas_kd.verbs.pipeline import Pipeline
 from nas_kd.verbs.rank import DEFAULT_SCORES, RankResult, rank
 from nas_kd.verbs.rank_sample import Sample
@@ -15,11 +16,15 @@ from nas_kd.verbs.rank_truth import Alone, Claims
 
 def stage_rank(config: Config) -> None:
     """Train a sample of archs, score the same archs, and print how well each score ranks them."""
-    pipeline = Pipeline(config)
-    with Claims(pipeline.run.path / "rank" / "claims").taken("begin", wait=True):
+    pipeline, settings = Pipeline(config), config.rank
+    claims = Claims(pipeline.run.path / "rank" / "claims")
+    with claims.taken("begin", wait=True):
         pipeline.check()
-        teacher = pipeline.unmatched  # where it is trained first, one process does so
-    settings = config.rank
+
+    def teacher() -> Teacher:
+        with claims.taken("begin", wait=True):  # where it is trained first, one process does so
+            return pipeline.unmatched
+
     found = rank(
         pipeline.space, teacher, pipeline.data, run=pipeline.run,
         scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,

@@ -42,7 +42,7 @@ def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtim
             "calibration_images": 48, "resamples": 200, "runtime": runtime,
             "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
         }  # fmt: skip
-        return rank(space, teacher, data, **(given | more))  # type: ignore[arg-type]
+        return rank(space, more.pop("teacher", teacher), data, **(given | more))  # type: ignore[arg-type]
 
     return call
 
@@ -138,6 +138,7 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         ({"training": Alone(method="fitnet")}, "a method on logits alone"),
         ({"training": Alone(epochs=0)}, "rank.epochs"),
         ({"run": None}, "a folder"),
+        ({"sample": Sample(bands=(400,), in_band=8)}, "rank.bands"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(
@@ -145,7 +146,7 @@ def test_mistakes_are_found_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(verb, "train_truth", None)
     with pytest.raises(SettingError, match=message):
-        ask(**more)  # type: ignore[operator]
+        ask(teacher=lambda: pytest.fail("the teacher is made before this is found"), **more)  # type: ignore[operator]
 
 
 def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
