@@ -2,7 +2,8 @@
 
 The student is the one that `nas-kd run experiments/cifar10.yaml` found in resnet_cifar. Every training
 sees the same images and views in the same epochs; methods differ in their loss alone, at their published weights.
-Methods on logits read the teacher's answers from a cache that is filled once for all methods and seeds. The ends
+Methods on logits read the teacher's answers from a cache that is filled once for all methods and seeds, methods on
+features from the memory of the process; `--views all` shows every image in a new view every epoch. The ends
 are plain training (ce) and the teacher itself. Left out: fsp, which needs a teacher of the student's channels;
 multi_teacher, which needs two; soft_tree, whose student is a tree.
 
@@ -10,12 +11,13 @@ multi_teacher, which needs two; soft_tree, whose student is a tree.
 of the last and of the best epoch on 1,000 held-out training images: their difference is what choosing the best epoch
 on the images one reports would feign.
 
-Seed by seed, all methods of seed 0 first and the telling ones before the dear ones, so that every beginning is a
-table. A method's gain on plain training is called real where the 95 % interval of the mean of the paired differences
-(Student's t over seeds) leaves 0 out; with fewer than 3 seeds nothing is.
+Seed by seed, all methods of seed 0 first and the telling ones before the others, so that every beginning is a
+table; methods whose step costs several plain ones come after all seeds of the others. A method's gain on plain
+training is called real where the 95 % interval of the mean of the paired differences (Student's t over seeds) leaves
+0 out; with fewer than 3 seeds nothing is.
 
-Command: OMP_NUM_THREADS=1 python experiments/distil_cifar10.py --data cifar10-jpeg --images 20000 --epochs 12
-It goes on where it was stopped; other --images or --epochs need another --run, and add their rows to the same table.
+Command: OMP_NUM_THREADS=1 python experiments/distil_cifar10.py --data cifar10-jpeg --images 6100 --epochs 12
+It goes on where it was stopped; other --images, --epochs or --views need another --run and another --out.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from scipy import stats
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.distill import METHODS, Distiller
+from nas_kd.distill import METHODS, Distiller, StoredFeatures
 from nas_kd.files import CsvLog
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
@@ -64,39 +66,43 @@ class Setting:
     arch: Arch
     teacher: Teacher
     cache: ViewCache
+    features: StoredFeatures
     run: Path
     epochs: int
     runtime: Runtime
 
     @property
-    def size(self) -> dict[str, int]:
+    def size(self) -> dict[str, Any]:
         """Columns that tell one schedule's rows from another's."""
-        return {"images": len(self.data.train), "epochs": self.epochs}
+        shown = self.data.train.views
+        return {"images": len(self.data.train), "views": shown and shown.setting, "epochs": self.epochs}
 
 
 def opened(arguments: argparse.Namespace) -> Setting:
     """Open data, teacher, cache and student."""
     folder, run = Path(arguments.data), Path(arguments.run)
     data = nas_kd.load_data(
-        folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views="all", rate=WATCHED, select=100
-    )
+        folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views=arguments.views, rate=WATCHED,
+        select=100,
+    )  # fmt: skip
     checkpoint = arguments.checkpoint or folder / "resnet56.safetensors"
     teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=checkpoint, num_classes=10).bind(data)
     cache = ViewCache.open(run / "cache", teacher, data, epochs=arguments.epochs)
     space = nas_kd.load_space("resnet_cifar")
     arch = Arch(space.hash, STAGES)
-    return Setting(data, space, arch, teacher, cache, run, arguments.epochs, Runtime("cpu", threads=1))
+    features = StoredFeatures(teacher, data)
+    return Setting(data, space, arch, teacher, cache, features, run, arguments.epochs, Runtime("cpu", threads=1))
 
 
 def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
     """Train the student by one method and measure it on all test images; a training that diverges has no numbers."""
     recipe, began = Distiller(method, TASK).recipe, perf_counter()
-    live = recipe.needs_teacher and (recipe.needs_target_features or recipe.live)
+    stored = at.features if recipe.needs_teacher and recipe.needs_target_features else at.cache
     row: dict[str, Any] = {"method": method, "seed": seed} | at.size
     empty = dict.fromkeys(("test_accuracy", "test_agreement", "watched_last", "watched_best", "best_epoch"))
     try:
         student = nas_kd.retrain(
-            at.arch, at.teacher if live else at.cache, at.data, space=at.space, run=at.run / method, method=method,
+            at.arch, at.teacher if recipe.live else stored, at.data, space=at.space, run=at.run / method, method=method,
             seed=seed, epochs=at.epochs, batch_size=64, lr=0.05, test=False, runtime=at.runtime,
             assistants=[at.space.largest()] if method == "takd" else [],
         )  # fmt: skip
@@ -145,14 +151,20 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def views(text: str) -> int | str:
+    """Read the number of views off the command line."""
+    return text if text == "all" else int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("NAS_KD_TEST_DATA"), help="folder of train.tar and test.tar")
     parser.add_argument("--checkpoint", help="weights of the ResNet-56; default: resnet56.safetensors in that folder")
     parser.add_argument("--run", default="runs/distil_cifar10", help="folder of the trainings and of the cache")
     parser.add_argument("--out", default="experiments/results/distil_cifar10/students.csv", help="a row a training")
-    parser.add_argument("--images", type=int, default=20000, help=f"{WATCHED + 100:,} of them are held out")
+    parser.add_argument("--images", type=int, default=6100, help=f"{WATCHED + 100:,} of them are held out")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--views", type=views, default=8, help="of every image, or all")
     parser.add_argument("--methods", nargs="+", choices=ordered(), default=ordered(), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
@@ -161,16 +173,16 @@ def main() -> None:
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     log, at = CsvLog(arguments.out), opened(arguments)
     size = tuple(map(str, at.size.values()))
-    done = {(row["method"], int(row["seed"])) for row in log.rows() if (row["images"], row["epochs"]) == size}
+    done = {(row["method"], int(row["seed"])) for row in log.rows() if tuple(row[name] for name in at.size) == size}
     if ("teacher", 0) not in done:
         log.append(of_teacher(at))
-    for seed in range(arguments.seeds):
-        for method in arguments.methods:
-            if (method, seed) not in done:
-                log.append(measure(method, seed, at))
-                print(log.rows()[-1], flush=True)
-    rows = log.frame()
-    print(table(rows[(rows["images"] == at.size["images"]) & (rows["epochs"] == at.epochs)]))
+    for dear in (False, True):
+        for seed in range(arguments.seeds):
+            for method in arguments.methods:
+                if (method in DEAR) == dear and (method, seed) not in done:
+                    log.append(measure(method, seed, at))
+                    print(log.rows()[-1], flush=True)
+    print(table(log.frame()))
 
 
 if __name__ == "__main__":

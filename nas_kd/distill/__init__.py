@@ -14,6 +14,7 @@ from nas_kd.distill.source import (
     TeacherEnsemble,
     target_source,
 )
+from nas_kd.distill.stored import StoredFeatures
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
 from nas_kd.distill.terms import TERMS
@@ -38,6 +39,7 @@ __all__ = [
     "Schedule",
     "Shapes",
     "SoftTree",
+    "StoredFeatures",
     "TargetSource",
     "TeacherEnsemble",
     "Term",

@@ -161,6 +161,8 @@ def target_source(teacher: object, *, features: bool = False) -> TargetSource | 
     if teacher is None:
         return None
     if isinstance(teacher, LiveTeacher):
+        if type(teacher) is not LiveTeacher:  # it keeps answers, which carry features
+            return teacher
         teacher = teacher.teacher
     live = hasattr(teacher, "forward_stages")
     if features and not live:
