@@ -15,6 +15,7 @@ import torch
 
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))  # for what several folders share
+pytest_plugins = ["runs"]
 
 
 @pytest.fixture(scope="session")

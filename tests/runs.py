@@ -1,4 +1,4 @@
-"""A whole run, made once in a process of its own, read by many tests and copied by who changes it."""
+"""Fixtures of whole runs: one made once in a process of its own, copies of it, and commands of any kind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 from filelock import FileLock  # comes with torch
+from small_run import CONFIG, Made, Said, environment
 
 from nas_kd.cli import main
 
-sys.path.insert(0, str(Path(__file__).parent))
-from small_run import CONFIG, Made, Said, environment  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +62,7 @@ def nas_kd_main(
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
     """Run a command in a forked process, broken where ``fault`` says; gives exit code and output."""
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forks.py"))], stdin=subprocess.PIPE,
+        [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path_factory.mktemp("forks"),
     )  # fmt: skip
     assert server.stdin is not None and server.stdout is not None

@@ -1,0 +1,54 @@
+"""Runs many `nas-kd` commands in one process and tells what each gave, one line of JSON a command.
+
+Arguments: a JSON file with a list of argument lists. Every command has ten seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+LIMIT = 10  # seconds
+
+
+def tried(argv: list[str], main: Any) -> dict[str, Any]:
+    """Run one command.
+
+    Args:
+        argv: its arguments.
+        main: the command line's function.
+
+    Returns:
+        Exit code (None after a traceback or too long a time), what was said, and whether torch is there now.
+    """
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"more than {LIMIT} s")
+
+    out, err = io.StringIO(), io.StringIO()
+    code: int | None = None
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(LIMIT)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(argv)
+    except SystemExit as stop:
+        err.write(f"SystemExit {stop.code}")
+    except BaseException:
+        err.write(traceback.format_exc())
+    finally:
+        signal.alarm(0)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "torch": "torch" in sys.modules}
+
+
+if __name__ == "__main__":
+    from nas_kd.cli import main
+
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        print(json.dumps(tried(arguments, main)), flush=True)
