@@ -18,7 +18,6 @@ from small_run import CONFIG, Made, Said, environment
 from nas_kd.cli import main
 
 
-
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """The finished run, by ``python -m nas_kd run`` in a process of its own; do not write into it."""
