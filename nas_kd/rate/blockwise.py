@@ -20,9 +20,10 @@ from nas_kd.run import Run, Stage
 from nas_kd.runtime import Progress, Runtime
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.train.blockwise import SAMPLINGS, Blockwise, StageFeatures, train_blockwise
+from nas_kd.train.blockwise import Blockwise, StageFeatures, train_blockwise
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.optim import Schedule
+from nas_kd.train.paths import SAMPLINGS
 from nas_kd.train.weights import save_weights, weights_hash
 
 HALF_TIME_IMAGES = 512

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nas_kd.errors import SettingError
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.train.blockwise import entries, entry_width
+from nas_kd.train.paths import entries, entry_width
 
 COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images"]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from nas_kd.nn import ElasticStage, Recorder
 from nas_kd.space import Candidate
 from nas_kd.space.arch import Layer
-from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.paths import Entry
 
 CHUNK = 256  # images a forward pass on rating images: bounds memory, and the features stay in the cache
 

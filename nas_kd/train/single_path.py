@@ -7,8 +7,8 @@ from typing import Any
 
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.train.blockwise import MOST_PATHS, _nth, fair_paths
 from nas_kd.train.loop import Moment
+from nas_kd.train.paths import MOST_PATHS, fair_paths, nth
 from nas_kd.train.rules import Lesson, Rule, Score
 
 
@@ -75,7 +75,7 @@ class Fair(Uniform):
         return archs
 
     def _turn(self, choices: tuple[Any, ...], n: int, what: str) -> Any:
-        return choices[_nth(len(choices), n, self.seed, "fair", what)]
+        return choices[nth(len(choices), n, self.seed, "fair", what)]
 
 
 def most_choices(space: ElasticSpace) -> int:

@@ -21,7 +21,8 @@ from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.train.blockwise import Blockwise, Entry, StageFeatures
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.paths import Entry
 
 CHUNK = 256  # images a forward pass
 
