@@ -8,6 +8,7 @@ import sys
 import typing
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from nas_kd.config import Config
 from nas_kd.errors import SettingError, nearest
 from nas_kd.processes import launched
 from nas_kd.runtime import CALM_THREADS
+from nas_kd.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0; 2 after a mistake in the settings; 1 when a training diverged; 130 after Ctrl-C.
+        The exit code: 0; 2 after a mistake in the settings; 1 when a training diverged; 130 after Ctrl-C, 143
+        after SIGTERM and 124 at the end of ``max_hours``, with everything saved.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in CALM_THREADS.items():  # before torch is imported
@@ -66,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(2, str(error))
     except (FloatingPointError, ConnectionAbortedError) as error:  # a training that diverged says what to lower
         return _fail(1, str(error))
+    except Stopped as stop:
+        return _fail(stop.code, str(stop))
     except KeyboardInterrupt:
         return _fail(130, "stopped; the same command goes on from here")
 
@@ -106,9 +111,11 @@ def _command(arguments: list[str]) -> int:
         return 0
     if teaches:
         config.teacher.need_weights()
-    from nas_kd.verbs import commands  # torch and timm come with it
+    # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
+    with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
+        from nas_kd.verbs import commands  # torch and timm come with it
 
-    getattr(commands, function if rank == 0 else "follow")(config)
+        getattr(commands, function if rank == 0 else "follow")(config)
     return 0
 
 

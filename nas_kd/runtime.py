@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Runtime", "check_runtime", "in_worker", "place", "run_jobs", "seed_for", "seeded"]
 
+ON_NAN = ("stop", "skip")
 PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need loss scaling, which the sandwich does not have
 # OpenMP threads that spin while they wait make two threads on a busy machine ten times slower than one;
 # libgomp reads these once, so they count only when they are set before torch is imported.
@@ -72,13 +73,17 @@ class Runtime:
             a GPU of its own.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
         threads: CPU threads torch may use; None leaves torch's own choice.
+        on_nan: ``"stop"`` ends a training at a loss that is not finite; ``"skip"`` leaves the step out, which
+            makes a GPU wait at every step.
 
     Raises:
         SettingError: the device is not on this machine, or a name is unknown.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "32-true", threads: int | None = None) -> None:
-        check_runtime(device, precision, threads)
+    def __init__(
+        self, device: str = "auto", precision: str = "32-true", threads: int | None = None, on_nan: str = "stop"
+    ) -> None:
+        check_runtime(device, precision, threads, on_nan)
         import torch
         from lightning_fabric import Fabric
 
@@ -99,11 +104,11 @@ class Runtime:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
             keep_memory()
-        self.precision = precision
-        self._asked = (device, precision)
+        self.precision, self.on_nan = precision, on_nan
+        self._asked = (device, precision, None, on_nan)
         self._alone = False
 
-    def __reduce__(self) -> tuple[type[Runtime], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[Runtime], tuple[str, str, None, str]]:
         return type(self), self._asked  # a worker makes its own, and keeps its one thread
 
     @property
@@ -202,13 +207,14 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the end of the heap stays
 
 
-def check_runtime(device: str, precision: str, threads: int | None) -> None:
+def check_runtime(device: str, precision: str, threads: int | None, on_nan: str = "stop") -> None:
     """Check a runtime's settings without touching torch or the device.
 
     Args:
         device: see `Runtime`.
         precision: see `Runtime`.
         threads: see `Runtime`.
+        on_nan: see `Runtime`.
 
     Raises:
         SettingError: a value is outside its legal range.
@@ -220,6 +226,8 @@ def check_runtime(device: str, precision: str, threads: int | None) -> None:
         raise SettingError("precision", precision, ", ".join(PRECISIONS), nearest(precision, PRECISIONS))
     if threads is not None and threads < 1:
         raise SettingError("threads", threads, "an integer of at least 1, or null", "leave it out")
+    if on_nan not in ON_NAN:
+        raise SettingError("on_nan", on_nan, ", ".join(ON_NAN), nearest(on_nan, ON_NAN))
 
 
 def run_jobs(

@@ -13,6 +13,8 @@ from nas_kd.config.teacher import TeacherConfig
 from nas_kd.errors import SettingError
 from nas_kd.runtime import check_runtime
 
+MOST_HOURS = 100_000  # eleven years; timers count seconds in 64 bits of nanoseconds
+
 
 @dataclass(frozen=True)
 class Config:
@@ -32,6 +34,10 @@ class Config:
     """CPU threads of this process; null leaves it to torch"""
     workers: int = 2
     """one-thread processes for independent trainings; 1 stays in this process"""
+    on_nan: str = "stop"
+    """stop or skip: what a training does at a step whose loss or gradient is not finite"""
+    max_hours: float | None = None
+    """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -48,7 +54,10 @@ class Config:
     """Ranking of scores"""
 
     def __post_init__(self) -> None:
-        check_runtime(self.device, self.precision, self.threads)
+        check_runtime(self.device, self.precision, self.threads, self.on_nan)
+        if self.max_hours is not None and not 0 < self.max_hours < MOST_HOURS:
+            legal = f"above 0 and below {MOST_HOURS:,}, or null"
+            raise SettingError("max_hours", self.max_hours, legal, "leave it out")
         if self.workers < 1:
             raise SettingError("workers", self.workers, "an integer of at least 1", "use workers=1")
         if self.teacher.model is None and self.search.engine == "exact":

@@ -119,7 +119,7 @@ class Split:
 
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True, rank: int = 0, world: int = 1,
-        order: Tensor | None = None,
+        order: Tensor | None = None, first: int = 0,
     ) -> Iterator[Batch]:  # fmt: skip
         """Go through the split once, shuffled and augmented; a function of seed and epoch alone.
 
@@ -135,6 +135,7 @@ class Split:
             rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
             world: number of processes.
             order: image numbers, batch by batch, instead of a shuffle of all.
+            first: the step to begin with, from 0.
 
         Returns:
             The batches.
@@ -143,7 +144,7 @@ class Split:
         if order is None:
             order = torch.randperm(len(self), generator=_generator(seed, "order", epoch))
         plan = self._plan(order, epoch, seed)
-        for step in range(steps):
+        for step in range(first, steps):
             cut = slice(step * batch_size + rank, (step + 1) * batch_size, world)
             yield self._planned(cut, plan, epoch, seed)
 

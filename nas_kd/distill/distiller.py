@@ -133,7 +133,7 @@ class Distiller:
         target = self.source(batch) if taught and self.source is not None else None
         with nullcontext() if autocast is None else autocast:
             student = self._pair.forward(batch.x) if needs_student else None
-            loss, parts = self(student, target, batch.y, progress, batch)
+            loss, parts = self._losses(student, target, batch.y, progress, batch)
         loss.backward()
         return parts | {"loss": loss.detach()}  # the terms first: who looks for a NaN finds its term
 
@@ -165,6 +165,18 @@ class Distiller:
                 epoch finds it, for asking in every step would wait for the device.
             ValueError: something needed is missing, or shapes do not fit.
         """
+        loss, parts = self._losses(student, target, y, progress, batch)
+        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
+            bad = {name: float(value) for name, value in parts.items() if not torch.isfinite(value)}
+            named = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "the sum overflows"
+            raise FloatingPointError(f"the loss is not finite at progress {progress:.3f}: {named}")
+        return loss, parts
+
+    def _losses(
+        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor, progress: float,
+        batch: Batch | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Compute what `__call__` returns; the training loop looks for NaN itself, and may skip the step."""
         loss: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for item in self.recipe.at(progress).terms:
@@ -174,10 +186,6 @@ class Distiller:
             weighted = item.weight_at(progress) * value
             loss = weighted if loss is None else loss + weighted
         assert loss is not None  # a recipe has no stage without terms
-        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
-            bad = {name: float(value) for name, value in parts.items() if not torch.isfinite(value)}
-            named = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "the sum overflows"
-            raise FloatingPointError(f"the loss is not finite at progress {progress:.3f}: {named}")
         return loss, parts
 
 

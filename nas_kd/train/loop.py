@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,13 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
-from nas_kd.processes import from_first
 from nas_kd.run import Stage
 from nas_kd.runtime import Progress, Runtime, seeded
+from nas_kd.stopping import Stop, Stopped
+from nas_kd.train.checkpoint import Checkpoint, Place, batches_from
 from nas_kd.train.optim import Rates
-from nas_kd.train.ranks import check_same, reduce_gradients
+from nas_kd.train.ranks import reduce_gradients
+from nas_kd.train.skips import Skips
 from nas_kd.train.watch import Bad, Watch
-from nas_kd.train.weights import weights_hash
 
 
 class Moment(NamedTuple):
@@ -91,7 +93,8 @@ def fit(
     """Train, and go on where a killed training stopped.
 
     Every random draw is a function of (seed, name, epoch, step), so a training that was killed and started
-    again ends with the same bits as one that was not.
+    again ends with the same bits as one that was not. A signal that asks to stop, or a time limit, ends it after
+    its step, with a checkpoint from the middle of the epoch.
 
     Several processes train together when the runtime has joined them: each takes its share of every batch,
     and the gradients are averaged before the optimiser's step, so that all hold the same weights. Norms that
@@ -123,11 +126,13 @@ def fit(
     Raises:
         SettingError: there is nothing to train on, or the batch cannot be cut into equal parts.
         FloatingPointError: a value of a step is not finite; the message names it, the step and what the step
-            trained. Or weights are not at the end of an epoch. The last checkpoint is one from before.
+            trained. Or weights are not at the end of an epoch. The last checkpoint is one from before. A runtime
+            with ``on_nan="skip"`` leaves such steps out, and raises where a whole epoch is made of them.
+        Stopped: it was asked to stop, and the state is saved.
         RuntimeError: the processes do not train the same.
     """
     check_epochs(name, epochs, batch_size, split, accumulate, runtime.world)
-    kept = stage is not None and checkpoint
+    kept, title = stage is not None and checkpoint, name if stage is None else stage.name
     if runtime.rank > 0:
         stage = None
     if isinstance(split, Split):
@@ -138,49 +143,91 @@ def fit(
         if ema > 0.0
     }
     holders: dict[str, nn.Module] = dict(modules) | {f"ema_{key}": module for key, module in averaged.items()}
-    begun = _begin(stage, holders, optimizer, runtime)
+    state = Checkpoint(stage, holders, optimizer)
+    begun, steps = state.take_over(runtime), split.steps(batch_size)
+    skips = Skips(modules, stage) if runtime.on_nan == "skip" else None
     if stage is not None:
-        stage.metrics.cut("epoch", begun)
-    steps = split.steps(batch_size)
+        stage.metrics.cut("epoch", begun.epoch)
+    if skips is not None:
+        skips.cut(begun.epoch * steps + begun.step)
     run = stage.run if stage is not None else None
-    watch = Watch(1 if runtime.device.type == "cpu" else LOOK_EVERY)
+    waited = 1 if runtime.device.type == "cpu" else LOOK_EVERY
+    watch = Watch(waited)
     own = (runtime.rank,) if runtime.rank else ()  # dropout of its own for each process's images
-    with Progress(stage.name if stage else name, epochs, done=begun, unit="epochs", run=run) as progress:
-        for epoch in range(begun, epochs):
+
+    def diverged(bad: Bad, at: Moment) -> FloatingPointError:
+        found = _words(bad, at, steps, describe)
+        return FloatingPointError(_advised(found, title, name, schedule.at(_nth(at, steps), steps, epochs), at, kept))
+
+    def check(epoch: int, done: int) -> None:
+        """Raise where anything that would be saved is not finite."""
+        at = _moment(epoch, done - 1, steps, epochs)
+        if (bad := watch.look()) is not None:
+            raise diverged(bad, _moment(epoch, bad.step, steps, epochs))
+        if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
+            place = f"epoch {epoch + 1}" if done == steps else f"epoch {epoch + 1}, step {done} of {steps}"
+            found, rate = f"weights are not finite after {place}", schedule.at(_nth(at, steps), steps, epochs)
+            raise FloatingPointError(_advised(found, title, name, rate, at, kept))
+
+    def stopped(place: Place) -> Stopped:
+        """Save the middle of an epoch."""
+        if kept:
+            state.save(place)
+        saved = f"{title} saved in epoch {place.epoch + 1} after step {place.step} of {steps}" if kept else ""
+        return Stopped(stop.asked or signal.SIGTERM, saved)
+
+    with Progress(title, epochs, done=begun.epoch, unit="epochs", run=run) as progress, Stop() as stop:
+        for epoch in range(begun.epoch, epochs):
             start = time.perf_counter()
             for module in modules.values():
                 module.train()
-            sums: dict[str, Tensor] = {}
+            here = begun if epoch == begun.epoch else Place(epoch)
+            sums, skipped = dict(here.sums), here.skipped
             watch.start()
-            batches = split.batches(batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world)
-            for index, batch in enumerate(batches):
+            batches = batches_from(
+                split, here.step, batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world
+            )
+            for index, batch in enumerate(batches, here.step):
                 seeded(seed, name, epoch, index, *own)  # dropout and stochastic depth draw from global generators
-                rate = schedule.at(epoch * steps + index, steps, epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.zero_grad(set_to_none=True)
                 moment = _moment(epoch, index, steps, epochs)
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.at(_nth(moment, steps), steps, epochs)
+                optimizer.zero_grad(set_to_none=True)
+                if skips is not None:
+                    skips.hold()
                 batch = batch.to(runtime.device)
                 shares = batch.parts(accumulate) if accumulate > 1 else [batch]
-                parts = _gradients(step, shares, moment, optimizer, runtime)
-                if (bad := watch.add(index, parts)) is not None:
-                    raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
-                if clip > 0.0:
-                    torch.nn.utils.clip_grad_value_(_parameters(optimizer), clip)
-                optimizer.step()
-                for key, module in averaged.items():
-                    module.update_parameters(modules[key])
-                for key, value in parts.items():
-                    sums[key] = sums[key] + value if key in sums else value
-            if (bad := watch.look()) is not None:
-                raise _diverged(bad, name, _moment(epoch, bad.step, steps, epochs), steps, rate, describe, kept)
-            if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
-                found = f"weights are not finite after epoch {epoch + 1}"
-                raise FloatingPointError(_advised(found, name, rate, epoch, kept))
+                parts, asked = _gradients(step, shares, moment, optimizer, runtime, stop)
+                if skips is not None and (bad := skips.find(index, parts, _parameters(optimizer))) is not None:
+                    skips.undo(bad, f"{title}: {_words(bad, moment, steps, describe)}", epoch, steps)
+                    skipped += 1
+                else:
+                    if skips is None and (bad := watch.add(index, parts)) is not None:
+                        raise diverged(bad, _moment(epoch, bad.step, steps, epochs))
+                    if clip > 0.0:
+                        torch.nn.utils.clip_grad_value_(_parameters(optimizer), clip)
+                    optimizer.step()
+                    for key, module in averaged.items():
+                        module.update_parameters(modules[key])
+                    for key, value in parts.items():
+                        sums[key] = sums[key] + value if key in sums else value
+                if _told(stop, asked, (index + 1) % waited == 0):
+                    check(epoch, index + 1)
+                    raise stopped(Place(epoch, index + 1, skipped, sums))
+            check(epoch, steps)
+            last = _moment(epoch, steps - 1, steps, epochs)
+            rate = schedule.at(_nth(last, steps), steps, epochs)
+            if skipped == steps:
+                found = f"all steps of epoch {epoch + 1} were skipped"
+                raise FloatingPointError(_advised(found, title, name, rate, last, kept))
             row: dict[str, float] = {"epoch": epoch + 1, "lr": rate}
-            row |= {key: float(value) / steps for key, value in sums.items()}
+            row |= {key: float(value) / (steps - skipped) for key, value in sums.items()}
             if evaluate is not None:
-                row |= evaluate()
+                try:
+                    with stop.open(runtime.world == 1):  # it may take long, and changes nothing
+                        row |= evaluate()
+                except Stopped:
+                    raise stopped(Place(epoch, steps, skipped, sums)) from None
             if after_epoch is not None:
                 after_epoch(epoch + 1)
             if epoch + 1 == epochs:
@@ -190,25 +237,9 @@ def fit(
                 stage.metrics.append(row)
                 stage.seconds("epoch", time.perf_counter() - start)
                 if checkpoint:
-                    state = {key: module.state_dict() for key, module in holders.items()}
-                    stage.save(state | {"optimizer": optimizer.state_dict(), "epoch": epoch + 1})
-            progress.advance(1, **{key: value for key, value in row.items() if key not in ("epoch", "lr")})
-
-
-def _begin(
-    stage: Stage | None, holders: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, runtime: Runtime
-) -> int:
-    """Take over the first process's checkpoint, if there is one; return how many epochs are done."""
-    state = stage.load() if stage is not None else None
-    if runtime.world > 1:
-        state = from_first(state)
-    if state is not None:
-        for key, module in holders.items():
-            module.load_state_dict(state[key])
-        optimizer.load_state_dict(state["optimizer"])
-    if runtime.world > 1:
-        check_same("the weights that a training begins with", ",".join(map(weights_hash, holders.values())))
-    return 0 if state is None else int(state["epoch"])
+                    state.save(Place(epoch + 1))
+            shown = {key: value for key, value in row.items() if key not in ("epoch", "lr")}
+            progress.advance(1, **shown, **({"skipped": skipped} if skipped else {}))
 
 
 def _moment(epoch: int, step: int, steps: int, epochs: int) -> Moment:
@@ -219,10 +250,20 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def _nth(moment: Moment, steps: int) -> int:
+    """Return the number of a step in the whole training, from 0."""
+    return moment.epoch * steps + moment.step
+
+
 def _gradients(
-    step: Step, batches: Sequence[Batch], moment: Moment, optimizer: torch.optim.Optimizer, runtime: Runtime
-) -> dict[str, Tensor]:
-    """Leave the mean gradient of all parts and processes in the parameters; return the means of the values."""
+    step: Step, batches: Sequence[Batch], moment: Moment, optimizer: torch.optim.Optimizer, runtime: Runtime,
+    stop: Stop,
+) -> tuple[dict[str, Tensor], Tensor | None]:  # fmt: skip
+    """Leave the mean gradient of all parts and processes in the parameters.
+
+    Returns:
+        The means of the values, and the share of processes that were asked to stop; None for one process.
+    """
     sums: dict[str, Tensor] = {}
     for batch in batches:
         for key, value in step(batch, moment).items():
@@ -230,20 +271,24 @@ def _gradients(
     if len(batches) > 1:
         torch._foreach_div_([p.grad for p in _parameters(optimizer) if p.grad is not None], len(batches))
         sums = {key: value / len(batches) for key, value in sums.items()}
-    if runtime.world > 1:
-        sums = dict(zip(sums, reduce_gradients(_parameters(optimizer), list(sums.values())), strict=True))
-    return sums
+    if runtime.world == 1:
+        return sums, None
+    asked = torch.full((), float(stop.asked is not None), device=runtime.device)
+    *means, share = reduce_gradients(_parameters(optimizer), [*sums.values(), asked])
+    return dict(zip(sums, means, strict=True)), share
 
 
-def _diverged(
-    bad: Bad, name: str, at: Moment, steps: int, rate: float, describe: Describe | None, kept: bool
-) -> FloatingPointError:
-    """Word what went wrong, and where."""
+def _told(stop: Stop, asked: Tensor | None, look: bool) -> bool:
+    """Tell whether any process was asked to stop; a GPU is waited for only where it is looked at anyway."""
+    return stop.asked is not None if asked is None else look and float(asked) > 0.0
+
+
+def _words(bad: Bad, at: Moment, steps: int, describe: Describe | None) -> str:
+    """Say what went wrong, and where."""
     trained = f" ({describe(at)})" if describe is not None else ""
-    found = f"{bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
-    return FloatingPointError(_advised(found, name, rate, at.epoch, kept))
+    return f"{bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
 
 
-def _advised(found: str, name: str, rate: float, done: int, kept: bool) -> str:
-    saved = f"; the checkpoint of epoch {done} is kept" if kept and done else ""
-    return f"{name}: {found}{saved}; lower {name}.lr (now {rate:.3g})"
+def _advised(found: str, title: str, name: str, rate: float, at: Moment, kept: bool) -> str:
+    saved = f"; the checkpoint of epoch {at.epoch} is kept" if kept and at.epoch else ""
+    return f"{title}: {found}{saved}; lower {name}.lr (now {rate:.3g}), or skip such steps with on_nan=skip"

@@ -49,7 +49,8 @@ class Pipeline:
     @cached_property
     def together(self) -> Runtime:
         """Device, precision and threads, and the other processes of torchrun."""
-        runtime = Runtime(self.config.device, self.config.precision, self.config.threads)
+        config = self.config
+        runtime = Runtime(config.device, config.precision, config.threads, config.on_nan)
         self.run.record_env(runtime.env())
         return runtime
 

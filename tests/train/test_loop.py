@@ -248,7 +248,7 @@ def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path:
 
     message = (
         r"^supernet: loss_others is (nan|inf) in epoch 3, step 2 of 5 \(archs of 2/1 at 0\.550\); the checkpoint of"
-        r" epoch 2 is kept; lower supernet\.lr \(now 0\.0655\)$"
+        r" epoch 2 is kept; lower supernet\.lr \(now 0\.0655\), or skip such steps with on_nan=skip$"
     )
     with pytest.raises(FloatingPointError, match=message):
         train(data, stage, model, step=step, describe=describe)

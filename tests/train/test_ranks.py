@@ -90,7 +90,7 @@ def test_a_step_sends_its_gradients_once(two: Two) -> None:
     carried = [[("all_gather", 2), ("all_reduce", numbers)] for numbers in two.alone["carried"]]
     assert messages[2:] == sum(carried, [])
     whole = sum(value.numel() for value in two.alone["weights"].values())
-    assert max(two.alone["carried"]) <= whole + 3 and min(two.alone["carried"]) > whole / 4
+    assert max(two.alone["carried"]) <= whole + 4 and min(two.alone["carried"]) > whole / 4
     assert two.ranks[0]["parts"]["messages"][2:] == messages[2:]  # also where gradients are accumulated
     assert len(two.ranks[0]["parts"]["carried"]) == 2 * steps
 

@@ -84,7 +84,7 @@ def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_af
     net, data, task = supernet().double(), digits(), Classification(smoothing=0.1)
     frozen, probe = copy.deepcopy(net), torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(3)).double()
     norms: dict[Arch, NormValues] = {}
-    carried: list[int] = []  # numbers of the parameters that a step gave a gradient, and of its values
+    carried: list[int] = []  # numbers of the parameters that a step gave a gradient, of its values, and whether to stop
 
     @torch.no_grad()
     def norm_of(arch: Arch) -> NormValues:
@@ -104,7 +104,7 @@ def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_af
             forward=forward,
         )  # fmt: skip
         parts = summary(losses, "sum", True)
-        carried.append(sum(p.numel() for p in net.parameters() if p.grad is not None) + len(parts))
+        carried.append(sum(p.numel() for p in net.parameters() if p.grad is not None) + len(parts) + 1)
         return parts
 
     def after_epoch(done: int) -> None:
