@@ -201,8 +201,11 @@ class Run:
         atomic_json(self.path / "status.json", {**state, "pid": os.getpid(), "updated": time.time()})
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, part: str | None = None) -> Iterator[None]:
         """Keep other commands from working in the folder meanwhile, and clear what a killed one left.
+
+        Args:
+            part: a job that goes together with others in the folder, but not with itself; None goes alone.
 
         Raises:
             SettingError: another command is working in the folder.
@@ -212,15 +215,17 @@ class Run:
         except ImportError:  # Windows: two commands at once go unnoticed
             yield
             return
-        with open(self.path / ".lock", "w") as file:
+        with open(self.path / ".lock", "w") as file, open(self.path / f".lock.{part or 'all'}", "w") as own:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 legal = "a folder no other command is working in"
                 raise SettingError(
                     "run", str(self.path), legal, "wait for it, or use another --run"
                 ) from error
-            clear_parts(list(self.path.rglob(".*")))
+            if part is None:  # else others may be writing
+                clear_parts(list(self.path.rglob(".*")))
             yield
 
 

@@ -79,6 +79,11 @@ class Stage:
         )
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """What determines the result, as it was recorded."""
+        return dict(self._state["inputs"])
+
+    @property
     def done(self) -> bool:
         """Whether the stage has ended, by `finish`."""
         return bool(self._state["done"])

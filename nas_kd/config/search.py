@@ -31,9 +31,15 @@ class BlockwiseConfig:
     """training images that norm statistics are measured on"""
     max_rows: int = 20_000
     """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
+    cache_gb: float = 0.0
+    """store the teacher's features of all views in the run, in fp16, where they need at most so many GB, so that
+    epochs beyond data.views and stages in processes of their own run no teacher; 0 stores none"""
+    stage: int | None = None
+    """rate this stage alone, from 1: `nas-kd blockwise --stage 3`, several at once; null rates all"""
 
     def __post_init__(self) -> None:
-        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows")
+        positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows", "stage")
+        natural("blockwise", self, "cache_gb")
         number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
         word("blockwise.init", self.init, ("supernet", "scratch"))
         word("blockwise.sampling", self.sampling, ("fair", "uniform"))

@@ -158,6 +158,12 @@ class Blockwise(nn.Module):
         return torch.stack(losses).mean()
 
 
+    def part(self, index: int) -> nn.ModuleDict:
+        """Return what a stage alone is made of: its blocks and adapters, and the stem for the first."""
+        parts = {"stage": self.stages[index], "inputs": self.inputs[index], "outputs": self.outputs[index]}
+        return nn.ModuleDict(parts | ({"stem": self.stem} if index == 0 else {}))
+
+
 def _power_of_two(x: Tensor) -> Tensor:
     mean_square = x.double().square().mean() if x.device.type != "mps" else x.square().mean()
     return torch.exp2(mean_square.clamp_min(1e-30).sqrt().log2().round()).float()
@@ -166,9 +172,12 @@ def _power_of_two(x: Tensor) -> Tensor:
 def train_blockwise(
     model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float,
     weight_decay: float, train: bool = True, sampling: str = "fair", paths: int | None = None, seed: int = 0,
-    runtime: Runtime, stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
+    only: Sequence[int] | None = None, stored: Callable[[Batch], Output] | None = None, runtime: Runtime,
+    stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
-    """Train all stages and adapters in place, from one teacher forward a batch.
+    """Train stages and adapters in place, from one teacher forward a batch.
+
+    A stage's training depends on no other: alone or together it ends with the same weights.
 
     Args:
         model: the stages and adapters.
@@ -182,6 +191,8 @@ def train_blockwise(
         sampling: ``fair`` or ``uniform``.
         paths: paths a stage and step; None is one a choice of a layer, at most 4.
         seed: seed of order, augmentation and paths.
+        only: which stages; None is all.
+        stored: gives the teacher's features of a batch in its place.
         runtime: device and precision.
         stage: where metrics and checkpoints go, or None.
         after_epoch: called with the number of finished epochs.
@@ -190,28 +201,29 @@ def train_blockwise(
     place(model, runtime)
     for part in (model.stem, model.stages):
         part.requires_grad_(train)
-    draw = SAMPLINGS[sampling]
+    draw, chosen_stages = SAMPLINGS[sampling], range(len(space.stages)) if only is None else sorted(only)
+    parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
     steps = data.train.steps(batch_size)
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
         with runtime.autocast():
-            pairs = model.features(x, teacher.forward_stages(x))
+            pairs = model.features(x, teacher.forward_stages(x) if stored is None else stored(batch))
         number = moment.epoch * steps + moment.step
-        losses = []
-        for index, (described, pair) in enumerate(zip(space.stages, pairs, strict=True)):
+        losses = {}
+        for index in chosen_stages:
+            described = space.stages[index]
             count = path_count(described, paths)
             drawn = draw(described, entries(space, index), count, number, seed, "blockwise", index)
             chosen = [fitting(space, index, path) for path in drawn]
             with runtime.autocast():
-                loss = model.loss(index, pair, chosen)
+                loss = model.loss(index, pairs[index], chosen)
             loss.backward()  # at once: the memory of one stage's graph at a time
-            losses.append(loss.detach())
-        named = {f"loss_stage_{index}": loss for index, loss in enumerate(losses, 1)}
-        return {"loss": torch.stack(losses).sum()} | named
+            losses[f"loss_stage_{index + 1}"] = loss.detach()
+        return {"loss": torch.stack(list(losses.values())).sum()} | losses
 
     fit(
-        step, name="blockwise", modules={"model": model}, optimizer=adamw([model], weight_decay=weight_decay),
+        step, name="blockwise", modules=parts, optimizer=adamw(list(parts.values()), weight_decay=weight_decay),
         schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed,
         runtime=runtime, stage=stage, after_epoch=after_epoch,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from nas_kd.analyse import report
 from nas_kd.config import Config
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json
+from nas_kd.files import atomic_json, read_json
 from nas_kd.runtime import seed_for
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
@@ -61,10 +61,10 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
 
 
 @contextmanager
-def _opened(config: Config) -> Iterator[Pipeline]:
-    """Open a run for one command alone, with every mistake found that can be found now."""
+def _opened(config: Config, part: str | None = None) -> Iterator[Pipeline]:
+    """Open a run for one command, alone or beside other parts, with every mistake found that can be found now."""
     pipeline = Pipeline(config)
-    with pipeline.run.locked():
+    with pipeline.run.locked(part):
         kept = pipeline.run.config_text()
         pipeline.check()
         try:
@@ -110,11 +110,26 @@ def follow(config: Config) -> None:
 def stage_blockwise(config: Config) -> None:
     """Rate every candidate of every stage against the teacher."""
     _need_teacher(config, "blockwise")
+    if config.blockwise.stage is not None:
+        return _one_stage(config, config.blockwise.stage)
     with _opened(config) as pipeline:
         _say_taps(pipeline)
         _rate(pipeline)
         rows = ", ".join(str(len(table)) for table in pipeline.tables)
         pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
+
+
+def _one_stage(config: Config, number: int) -> None:
+    """Rate one stage as a job of its own; other stages may be rated in the same run at the same time."""
+    with _opened(config, f"stage_{number}") as pipeline:
+        for name in ("teacher", "supernet") if config.teacher.epochs else ("supernet",):
+            file = pipeline.run.path / name / "stage.json"
+            if not file.exists() or not read_json(file, ("done",))["done"]:
+                mend = f"run `nas-kd {name}` with the same settings first"
+                raise SettingError("blockwise.stage", number, f"a run whose {name} is trained, for one stage", mend)
+        table = pipeline.rated(number)[0]
+        folder = pipeline.run.path / "blockwise" / f"stage_{number}"
+        pipeline.run.say(f"blockwise: {len(table)} rows of stage {number} in {folder / f'stage_{number}.csv'}")
 
 
 def _say_taps(pipeline: Pipeline) -> None:

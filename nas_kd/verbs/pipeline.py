@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -185,7 +185,11 @@ class Pipeline:
     @cached_property
     def tables(self) -> list[pd.DataFrame]:
         """The blockwise ratings, made when they are not yet."""
-        settings = asdict(self.config.blockwise)
+        return self.rated(None)
+
+    def rated(self, stage: int | None) -> list[pd.DataFrame]:
+        """Rate one stage, from 1, or all."""
+        settings = asdict(self.config.blockwise) | {"stage": stage}
         return rate_blockwise(
             self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
             **settings,
@@ -291,7 +295,8 @@ class Pipeline:
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
         self.run.record_space(self.space.describe())
         self._record_data()
-        self.run.record_config(self.config.to_yaml())  # last, so that another experiment's stays as it was
+        whole = replace(self.config, blockwise=replace(self.config.blockwise, stage=None))
+        self.run.record_config(whole.to_yaml())  # last, so that another experiment's stays as it was
 
     def _record_data(self) -> None:
         try:

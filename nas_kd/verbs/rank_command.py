@@ -31,7 +31,7 @@ def stage_rank(config: Config) -> None:
         net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
         seeds=settings.seeds, training=_training(settings), images=settings.images,
         calibration_images=settings.calibration_images, resamples=settings.resamples,
-        blockwise=asdict(config.blockwise), workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
+        blockwise=asdict(config.blockwise) | {"stage": None}, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
     )  # fmt: skip
     print_ranking(found)
     pipeline.run.say(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")

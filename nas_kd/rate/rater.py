@@ -1,0 +1,117 @@
+"""Ratings of a training model whenever they are asked for, and what is said of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from scipy.stats import kendalltau
+
+from nas_kd.data import Data
+from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
+from nas_kd.rate.rows import full_rows, rows_of
+from nas_kd.rate.tree import tree_size
+from nas_kd.run import Stage
+from nas_kd.runtime import Progress
+from nas_kd.train.blockwise import Blockwise, StageFeatures
+
+
+class Rater:
+    """Rates stages of a training model, on features that were gathered once.
+
+    Args:
+        model: the stages and adapters.
+        data: gives resolution, channels and classes.
+        calibration: the teacher's features of the calibration images, a pair a stage.
+        rating: those of the rating images.
+        max_rows: as for ``rate_blockwise``.
+        only: which stages.
+        stage: where tables go, or None.
+    """
+
+    def __init__(
+        self, model: Blockwise, data: Data, calibration: Sequence[StageFeatures],
+        rating: Sequence[StageFeatures], max_rows: int, only: Sequence[int], stage: Stage | None,
+    ) -> None:  # fmt: skip
+        self.model, self.calibration, self.rating, self.max_rows = model, calibration, rating, max_rows
+        self.only, self.stage = only, stage
+        shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+        self.rows = {index: rows_of(model.space, index, **shape) for index in only}
+
+    def rate(self, name: str, images: int) -> list[pd.DataFrame]:
+        """Rate the stages; one whose table is already written is kept."""
+        space, tables = self.model.space, []
+        layers = {
+            index: sum(tree_size(space.stages[index].candidates(), part["candidate"].tolist())
+                       for _, part in by_entry(space, index, without_heads(rows)))
+            for index, rows in self.rows.items()
+        }
+        run = self.stage.run if self.stage else None
+        title = "blockwise: half-time rating" if name == "half" else "blockwise: rating"
+        with Progress(title, sum(layers.values()), unit="layers", run=run) as progress:
+
+            def announce(more: int) -> None:
+                progress.total += more
+
+            for index, rows in self.rows.items():
+                file = f"{name}_{index + 1}.csv"
+                if self.stage is not None and (self.stage.folder / file).exists():
+                    tables.append(self.stage.read_frame(file))
+                    progress.advance(layers[index])
+                    continue
+                begun = time.perf_counter()
+                table = rate_stage(
+                    self.model, index, rows, self.calibration[index], self.rating[index].head(images),
+                    max_rows=self.max_rows, announce=announce, advance=progress.advance,
+                )  # fmt: skip
+                if self.stage is not None:
+                    self.stage.write_frame(file, table)
+                    self.stage.seconds(f"{name}_{index + 1} rating", time.perf_counter() - begun)
+                tables.append(table)
+        return tables
+
+    def summarise(self, tables: Sequence[pd.DataFrame], half: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Say of each stage how it was rated and how far the scores agree with those at half time."""
+        rows = []
+        for place, (index, table) in enumerate(zip(self.only, tables, strict=True)):
+            full = full_rows(table)
+            made, path_by_path = count_evaluations(self.model.space, index, table)
+            rated = "all" if len(without_heads(table)) <= self.max_rows else "halving"
+            agree = float("nan")
+            if half:
+                both = full.index.intersection(full_rows(half[place]).index)
+                agree = tau(half[place].loc[both, "score"], full.loc[both, "score"])
+            row: dict[str, Any] = {
+                "stage": index + 1, "rows": len(table), "rated": rated, "rows_full": len(full),
+                "images": int(full["images"].iloc[0]),
+                "calibration_images": len(self.calibration[index].inputs),
+                "tau_half_full": agree, "tau_score_macs": tau(full["score"], full["macs"]),
+                "layer_evaluations": made, "layer_evaluations_path_by_path": path_by_path,
+                "score_min": full["score"].min(), "score_median": full["score"].median(),
+                "score_max": full["score"].max(), "score_spread": full["score"].std(),
+            }  # fmt: skip
+            rows.append(row)
+            self._say(f"stage {index + 1}: {self._told(row, bool(half))}")
+        return pd.DataFrame(rows)
+
+    def _told(self, row: dict[str, Any], half: bool) -> str:
+        how = "all rated" if row["rated"] == "all" else f"rated by halving, {row['rows_full']} to the end"
+        agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "no half time in one epoch"
+        if row["rows"] == 1:
+            agree = "nothing to choose"
+        work = f"{row['layer_evaluations']} layers run, path by path {row['layer_evaluations_path_by_path']}"
+        return f"{row['rows']} rows {how}, {agree}; {work}"
+
+    def _say(self, line: str) -> None:
+        if self.stage is not None:
+            self.stage.run.say(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def tau(a: pd.Series[Any], b: pd.Series[Any]) -> float:
+    """Return Kendall's tau-b; NaN for fewer than two values."""
+    return float(kendalltau(a, b).statistic) if len(a) > 1 else float("nan")
