@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nas_kd.errors import SettingError, nearest
 from nas_kd.processes import launched, rank, work_alone, world
 from nas_kd.progress import Progress, in_worker
+from nas_kd.stopping import Stop
 
 ModuleT = TypeVar("ModuleT", bound="torch.nn.Module")
 
@@ -250,6 +251,7 @@ def run_jobs(
     Raises:
         SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are
             dropped.
+        Stopped: a signal asked to stop; trainings in the workers have ended their step and saved it.
     """
     if workers < 1:
         raise SettingError("workers", workers, "an integer of at least 1", "use workers=1")
@@ -270,16 +272,27 @@ def run_jobs(
             for future in futures:
                 future.add_done_callback(lambda done: None if done.cancelled() else progress.advance())
         for future in futures:
-            yield future.result()
+            with Stop(at_once=True):  # also where the caller has left SIGTERM to the system
+                result = future.result()
+            yield result
     except BrokenProcessPool as error:
         legal = (
             "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
         )
         raise SettingError("workers", workers, legal, "use workers=1") from error
     except BaseException:
-        # an error or Ctrl-C need not wait for the jobs that run: they go on from their checkpoints next time
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        # an error or Ctrl-C need not wait for the jobs that run: they end their step, save it, and go on next time
+        mine = set(multiprocessing.active_children()) - others
+        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            while any([process.is_alive() for process in mine]):
+                for process in mine:  # again and again: a job that has stopped may be followed by one that waited
+                    process.terminate()
+                    process.join(0.2)
+        except BaseException:  # asked once more
+            for process in mine:
+                process.kill()
+            raise
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -289,7 +302,7 @@ def _start_worker() -> None:
     """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all; only the parent speaks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone says what follows from it
     work_alone()  # a job is none of torchrun's processes
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
