@@ -6,11 +6,17 @@ import math
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from nas_kd.errors import SettingError, nearest
 
+LARGEST = 2**63  # what counters of other libraries hold
 Budget = str | int | float | None
+IMAGES = (
+    "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
+    "'hfds/NAME', or a pair (x, y) of tensors"
+)
 
 
 def number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool], *names: str) -> None:
@@ -28,10 +34,36 @@ def number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool
     """
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and ok(value)):
+        finite = value is None or (abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value))
+        if not finite or (value is not None and not ok(value)):
             raise SettingError(
                 f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range"
             )
+
+
+def existing(field: str, path: str | Path, legal: str) -> Path:
+    """Check that a path leads somewhere.
+
+    Args:
+        field: the setting, for the message.
+        path: the file or folder; ``~`` is the user's home.
+        legal: the legal range in words.
+
+    Returns:
+        The path.
+
+    Raises:
+        SettingError: nothing is there.
+    """
+    found = Path(path).expanduser()
+    try:
+        there = found.exists()
+    except (OSError, ValueError):  # no file can be called so
+        there = False
+    if not there or not str(path):
+        mend = f"check the path; the working folder is {Path.cwd()}"
+        raise SettingError(field, str(path), f"{legal}; this does not exist", mend)
+    return found
 
 
 def positive(prefix: str, settings: object, *names: str) -> None:

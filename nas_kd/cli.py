@@ -9,15 +9,18 @@ import typing
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_kd import __version__
 from nas_kd.config import Config
-from nas_kd.errors import SettingError, nearest
+from nas_kd.config.file import read_file
+from nas_kd.config.places import check_places
+from nas_kd.config.typed import fits, hints_of, worded
+from nas_kd.errors import SettingError, nearest, nearest_setting
 from nas_kd.processes import launched
+from nas_kd.run import check_folder
 from nas_kd.runtime import CALM_THREADS
 from nas_kd.stopping import Stop, Stopped
 
@@ -38,16 +41,17 @@ COMMANDS = {
     "search": ("stage_search", True, "find the best architecture within the budget"),
     "retrain": ("stage_retrain", True, "retrain the found student and those it is compared with"),
     "rank": ("stage_rank", True, "train a sample of archs and say how well each score ranks them"),
-    "report": ("stage_report", False, "write the HTML report of a run"),
+    "report": ("", False, "write the HTML report of a run"),
     "status": ("", False, "tell where a run stands"),
     "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
 }
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
 # commands that end in students take --method and --method.SETTING for the long names
-SHORT = {"method": "retrain.method", "method.": "retrain.method_settings."}
-SHORTENED = ("run", "retrain")
-SETTINGS = "retrain.method_settings."  # what may follow it depends on the method
+STUDENTS = {"method": "retrain.method", "method.": "retrain.method_settings."}
+SHORT = {"run": STUDENTS, "retrain": STUDENTS, "blockwise": {"stage": "blockwise.stage"}}
+SETTINGS = r"retrain\.method_settings\.\w+"  # which there are depends on the method
+READERS = ("status", "report")  # commands that read a run folder and need no torch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +96,8 @@ def _command(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise SettingError("command", name, ", ".join(COMMANDS), nearest(name, COMMANDS))
     if name == "methods":
+        if rest and rest[0] not in FLAGS:
+            raise SettingError("setting", rest[0], "nothing: `nas-kd methods` lists them all", "leave it out")
         from nas_kd.distill import describe_methods
 
         print("\n".join(describe_methods()))
@@ -109,8 +115,16 @@ def _command(arguments: list[str]) -> int:
 
         print(status(str(config.run)))
         return 0
+    if name == "report":
+        from nas_kd.analyse import report
+
+        print(f"report: {report(str(config.run))}")
+        return 0
     if teaches:
         config.teacher.need_weights()
+    check_places(config)
+    if name != "describe":
+        check_folder(Path(str(config.run)))
     # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
     with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
         from nas_kd.verbs import commands  # torch and timm come with it
@@ -147,14 +161,17 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     Raises:
         SettingError: a setting is unknown or has a value it cannot take.
     """
-    source, options = _split(arguments, SHORT if command in SHORTENED else {})
+    source, options = _split(arguments, SHORT.get(command, {}))
     folder = None
-    if source is not None and Path(source).is_dir():
+    if source is not None and os.path.isdir(source):
         own = Path(source) / "config.yaml"
+        if command not in READERS and not own.is_file():
+            legal = "a config file, or a run folder, which holds config.yaml"
+            raise SettingError("config", source, legal, "give a YAML file, or name the folder by --run")
         folder, source = source, str(own) if own.exists() else None
     given = [] if source is None else ["--config", source]
     if source is not None:
-        _check_file(Path(source))
+        read_file(Path(source))
     parser = _parser(command)
     try:
         namespace = parser.parse_args([*given, *options])
@@ -167,6 +184,8 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     settings = namespace.as_dict()
     settings.pop("config", None)
     config: Config = _build(Config, settings)
+    if config.run == "":
+        raise SettingError("run", "", "the path of a folder", "write --run runs/NAME, or leave it out")
     if config.run is None or folder is not None:
         name = Path(source).stem if source is not None else Path(config.space).stem
         config = replace(config, run=folder or f"runs/{name}")
@@ -175,7 +194,7 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
 
 def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """Part the config file from the options, so that options win wherever the file stands; write short names out."""
-    known = ["config", *_names(Config)]
+    known = ["config", *hints_of(Config)]
     source, options, rest = None, [], list(arguments)
     while rest:
         token = rest.pop(0)
@@ -193,8 +212,8 @@ def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | No
         name, dot, setting = option[2:].partition(".")
         if name + dot in short:
             option = f"--{short[name + dot]}{setting}"
-        if option[2:] not in known and not option[2:].startswith(SETTINGS):
-            raise _unknown(option[2:], known)
+        if option[2:] not in known and not re.fullmatch(SETTINGS, option[2:]):
+            raise nearest_setting(option[2:], known)
         if not equals:
             if not rest:
                 raise SettingError(option[2:], None, "a value", f"write {option} VALUE")
@@ -204,56 +223,6 @@ def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | No
         else:
             options.append(f"{option}={value}")
     return source, options
-
-
-def _names(kind: type, prefix: str = "") -> list[str]:
-    """List the dotted names of all settings below a dataclass."""
-    hints = typing.get_type_hints(kind)
-    names = []
-    for entry in fields(kind):
-        deeper = is_dataclass(hints[entry.name])
-        names += _names(hints[entry.name], f"{prefix}{entry.name}.") if deeper else [prefix + entry.name]
-    return names
-
-
-def _unknown(name: str, known: Sequence[str]) -> SettingError:
-    # a forgotten section is the common slip: --trials is nearest to search.trials, not to train
-    last = [full for full in known if full.split(".")[-1] == name.split(".")[-1]]
-    close = last or get_close_matches(name, known, n=1) or get_close_matches(name, known, n=1, cutoff=0.3)
-    mend = f"did you mean {' or '.join(close)}?" if close else ""
-    return SettingError("setting", name, "a setting that `nas-kd run --help` lists", mend)
-
-
-def _check_file(path: Path) -> None:
-    """Check that a config file exists, is YAML and names settings that exist."""
-    import yaml
-
-    if not path.is_file():
-        raise SettingError("config", str(path), "a YAML file", "check the path")
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise SettingError("config", str(path), "a YAML file", f"mend it: {text}") from error
-    if not isinstance(tree, Mapping):
-        raise SettingError(
-            "config", str(path), "a YAML mapping of settings", "write lines such as `space: digits`"
-        )
-    known = _names(Config)
-
-    def walk(branch: Mapping[Any, Any], prefix: str) -> None:
-        for key, value in branch.items():
-            name = f"{prefix}{key}"
-            if any(full.startswith(f"{name}.") for full in known):
-                if not isinstance(value, Mapping):
-                    raise SettingError(
-                        name, value, "a mapping of settings", f"see `nas-kd run --help` for {name}.*"
-                    )
-                walk(value, f"{name}.")
-            elif name not in known:
-                raise _unknown(name, known)
-
-    walk(tree, "")
 
 
 def _parser(command: str) -> ArgumentParser:
@@ -278,27 +247,22 @@ def _type_error(text: str) -> SettingError:
     """Turn jsonargparse's message about a type into ours."""
     key = re.search(r'key "([^"]+)"', text)
     value = re.search(r"(?:Got value|value): (.*)", text)
-    legal = re.findall(r"Expected an? (?:<class ')?([^.'>]+)", text)
-    mend = "see `nas-kd run --help`"
-    if key is None:
-        return SettingError("setting", " ".join(text.split()), "what the help lists", mend)
-    words = {
-        "int": "an integer",
-        "float": "a number",
-        "bool": "true or false",
-        "NoneType": "null",
-        "str": "text",
-    }
-    wanted = " or ".join(words.get(kind, kind) for kind in legal) or "another type"
-    return SettingError(key[1], value[1] if value else None, wanted, mend)
+    hint = hints_of(Config).get(key[1].partition(".")[0] if key and key[1] == "run" else key[1]) if key else None
+    if key is None or hint is None:
+        return SettingError("setting", " ".join(text.split())[:300], "what the help lists", "see `nas-kd run --help`")
+    return SettingError(key[1], value[1] if value else None, worded(hint), "see `nas-kd run --help`, or leave it out")
 
 
-def _build(kind: type, settings: Mapping[str, Any]) -> Any:
-    """Make the dataclasses, which check themselves, from nested dicts."""
+def _build(kind: type, settings: Mapping[str, Any], prefix: str = "") -> Any:
+    """Make the dataclasses, which check themselves, from nested dicts of values of their types."""
     hints = typing.get_type_hints(kind)
-    return kind(
-        **{
-            name: _build(hints[name], value) if is_dataclass(hints[name]) else value
-            for name, value in settings.items()
-        }
-    )
+    made = {}
+    for name, value in settings.items():
+        if is_dataclass(hints[name]):
+            made[name] = _build(hints[name], value, f"{name}.")
+        elif fits(value, hints[name]):
+            made[name] = value
+        else:  # jsonargparse takes null and true for numbers
+            mend = "see `nas-kd run --help`, or leave it out"
+            raise SettingError(prefix + name, value, worded(hints[name]), mend)
+    return kind(**made)

@@ -41,7 +41,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = LONGEST
 
 
 def _shown(value: object) -> str:
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= 2 * LONGEST else f"{text[:LONGEST]} ..."
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
@@ -58,3 +59,22 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
     names = sorted(valid)
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else otherwise or "one of " + ", ".join(names)
+
+
+def nearest_setting(name: str, known: Iterable[str]) -> SettingError:
+    """Make the error of a setting that does not exist.
+
+    Args:
+        name: what the user wrote, dotted.
+        known: the dotted names of all settings.
+
+    Returns:
+        The error, with the nearest names as its mend.
+    """
+    names = list(known)
+    # a forgotten section is the common slip: --trials is nearest to search.trials, not to train
+    last = [full for full in names if full.split(".")[-1] == name.split(".")[-1]]
+    name = name[:LONGEST]  # comparing takes the square of its length
+    close = last or get_close_matches(name, names, n=1) or get_close_matches(name, names, n=1, cutoff=0.3)
+    mend = f"did you mean {' or '.join(close)}?" if close else "see `nas-kd run --help`"
+    return SettingError("setting", name, "a setting that `nas-kd run --help` lists", mend)

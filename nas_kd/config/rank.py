@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import check_budget, natural, number, positive, share, warmup
+from nas_kd.checks import check_budget, natural, number, positive, share, warmup, word
+from nas_kd.config.names import SCORES, SIZES, check_method
 
 
 @dataclass(frozen=True)
@@ -63,5 +64,10 @@ class RankConfig:
         number("rank", self, "2 or more", lambda value: value >= 2, "calibration_images")
         number("rank", self, "8 or more", lambda value: value >= 8, "in_band", "limit")
         warmup("rank", self.warmup_epochs, self.epochs)
+        check_method("rank.method", self.method)
+        for score in self.scores or ():
+            word("rank.scores", score, SCORES)
+        word("rank.primary", self.primary, SCORES)
+        word("rank.control", self.control, SIZES)
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nas_kd.checks import manner, natural, positive, share, warmup, word
+from nas_kd.config.names import check_method
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class RetrainConfig:
         positive("retrain", self, "epochs", "batch_size", "lr", "seeds", "band")
         natural("retrain", self, "weight_decay", "random_students", "warmup_epochs", "clip_grad")
         share("retrain", self, "momentum")
+        check_method("retrain.method", self.method)
         word("retrain.init", self.init, ("scratch", "supernet"))
         warmup("retrain", self.warmup_epochs, self.epochs)
         manner("retrain", self, self.epochs)

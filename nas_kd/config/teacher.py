@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nas_kd.checks import manner, natural, positive, share, warmup
@@ -60,6 +61,7 @@ class TeacherConfig:
         natural("teacher", self, "epochs", "weight_decay", "warmup_epochs")
         positive("teacher", self, "lr", "batch_size")
         share("teacher", self, "momentum", "smoothing")
+        self._check_normalisation()
         if self.model is None and (self.epochs or self.checkpoint or self.pretrained):
             given = ", ".join(name for name in ("epochs", "checkpoint", "pretrained") if getattr(self, name))
             legal = f"a network, when teacher.{given} is given"
@@ -70,6 +72,16 @@ class TeacherConfig:
             if self.mean is not None or self.std is not None:
                 legal = "null for a teacher that is trained here: it sees the data's own normalisation"
                 raise SettingError("teacher.mean", self.mean, legal, "leave out teacher.mean and teacher.std")
+
+    def _check_normalisation(self) -> None:
+        for name, given, other in (("mean", self.mean, self.std), ("std", self.std, self.mean)):
+            if given is not None and (other is None or len(other) != len(given)):
+                legal = "one number a channel in teacher.mean and teacher.std, or null in both"
+                raise SettingError(f"teacher.{name}", given, legal, "give both, or leave both out")
+        for name, given, low in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
+            if not all(low < value < math.inf for value in given or ()):
+                legal = "finite numbers" + (" above 0" if name == "std" else "")
+                raise SettingError(f"teacher.{name}", given, legal, "leave it out: the model's own are taken")
 
     def need_weights(self) -> None:
         """Refuse a teacher that would be left with random weights.

@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nas_kd.checks import IMAGES, existing
 from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
 from nas_kd.errors import SettingError
 
-WHAT = (
-    "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
-    "'hfds/NAME', or a pair (x, y) of tensors"
-)
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "val", "valid", "validation", "eval", "evaluation")
 Arrays = tuple[Any, Any]
@@ -50,7 +47,7 @@ def open_source(
         opener = {"torch": _torchvision, "hfds": _hfds}.get(prefix.lower())
         if opener is None:
             raise SettingError(
-                field, what, WHAT, "streamed sets have no fixed order: save it as class folders"
+                field, what, IMAGES, "streamed sets have no fixed order: save it as class folders"
             )
         return opener(field, str(what), split, root, download)
     return _files(field, Path(what), test)
@@ -95,13 +92,10 @@ def _arrays(field: str, pair: Arrays) -> ArraySource:
 def _files(field: str, path: Path, test: bool) -> ReaderSource:
     from timm.data.dataset_factory import create_dataset
 
-    path = path.expanduser()
-    if not path.exists():
-        mend = f"check the path; the working folder is {Path.cwd()}"
-        raise SettingError(field, str(path), f"{WHAT}; this does not exist", mend)
+    path = existing(field, path, IMAGES)
     root, tar = path, path.is_file()
     if tar and path.suffix.lower() != ".tar":
-        raise SettingError(field, str(path), WHAT, "unpack it, or make an uncompressed .tar of class folders")
+        raise SettingError(field, str(path), IMAGES, "unpack it, or make an uncompressed .tar of class folders")
     if not tar:
         root = _split_folder(path, test)
         _check_folder(field, root)
@@ -109,10 +103,10 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         # search_split would take a class that is called "train" for the training split
         reader = create_dataset("", root=str(root), search_split=False).reader
     except (tarfile.TarError, OSError) as error:
-        raise SettingError(field, str(root), WHAT, f"it cannot be read: {error}") from error
+        raise SettingError(field, str(root), IMAGES, f"it cannot be read: {error}") from error
     except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
         raise SettingError(
-            field, str(root), WHAT, "it holds no image: one folder a class is needed"
+            field, str(root), IMAGES, "it holds no image: one folder a class is needed"
         ) from error
     by_name: dict[str, int] = reader.class_name_to_idx if tar else reader.class_to_idx
     classes = tuple(sorted(by_name, key=lambda name: by_name[name]))

@@ -19,24 +19,44 @@ def space_names() -> list[str]:
     return sorted(p.stem for folder in folders for p in Path(folder).glob("*.py") if not p.stem.startswith("_"))
 
 
-def _module(name: str) -> ModuleType:
+def find_space(name: str) -> Path | None:
+    """Look for a space without running its code.
+
+    Args:
+        name: see `load_space`.
+
+    Returns:
+        Its file; None for a module of ``search_spaces``.
+
+    Raises:
+        SettingError: there is no such module or file.
+    """
     path = Path(name)
     if path.suffix == ".py":
         if not path.is_file():
             raise SettingError("space", name, "the path of an existing .py file", "check the path")
+        return path
+    if name not in (names := space_names()):
+        legal = "a module of search_spaces or the path of a .py file with a SPACE"
+        raise SettingError("space", name, legal, nearest(name, names))
+    return None
+
+
+def _module(name: str) -> ModuleType:
+    path = find_space(name)
+    if path is not None:
         spec = importlib.util.spec_from_file_location(f"nas_kd_space_{path.stem}", path)
         assert spec is not None and spec.loader is not None  # a .py path always has both
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses in the file look their module up
         try:
             spec.loader.exec_module(module)
-        except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        except SettingError:
+            raise
+        except Exception as error:  # whatever the user's own code raises
             legal = f"a .py file that runs ({type(error).__name__}: {error})"
             raise SettingError("space", name, legal, "mend the file") from error
         return module
-    if name not in (names := space_names()):
-        legal = "a module of search_spaces or the path of a .py file with a SPACE"
-        raise SettingError("space", name, legal, nearest(name, names))
     return importlib.import_module(f"search_spaces.{name}")
 
 

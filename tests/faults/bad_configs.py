@@ -37,6 +37,7 @@ NOT_WORDS = (5, {"a": 1}, "layer1", [["a"]], [1], True)
 NOT_NUMBERS = ("a", {"a": 1}, ["a"], 5, [[1]], [None])
 NOT_BUDGET = ([1], {"a": 1}, "lots", "60 percent", "-5%", "0%", "160%", -1, 0, 0.6, NAN, INF, "5X", True, "")
 NONE = (None,)
+IN_FILE = (*NOT_TEXT, None, {"a": {"b": 1}})
 # ranges, written down from what the settings mean and not from the code
 POSITIVE_INT, NATURAL_INT = (0, -1, -20, 10**400), (-1, -20)
 POSITIVE, NATURAL, SHARE = (0, -0.1, NAN, INF, -INF), (-0.1, NAN, INF, -INF), (-0.1, 1, 1.5, NAN, INF)
@@ -56,7 +57,8 @@ _TRAINING: dict[str, tuple[tuple[Any, ...], ...]] = {
 
 
 def _section(name: str, *tables: dict[str, tuple[tuple[Any, ...], ...]]) -> dict[str, list[Any]]:
-    return {f"{name}.{field}": [value for kind in kinds for value in kind] for table in tables for field, kinds in table.items()}
+    return {f"{name}.{field}": [value for kind in kinds for value in kind]
+    for table in tables for field, kinds in table.items()}
 
 
 ILLEGAL: dict[str, Sequence[Any]] = {
@@ -65,6 +67,8 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     "seed": (*NOT_INT, None),
     "device": (*NOT_TEXT, None, "gpu", "cuda:", "cuda:x", "cpu:-1", "tpu", ""),
     "precision": (*NOT_TEXT, None, "fp16", "32", "bf16", ""),
+    "on_nan": (*NOT_TEXT, None, "", "stopp", "ignore"),
+    "max_hours": (*NOT_FLOAT, *POSITIVE),
     "threads": (*NOT_INT, *POSITIVE_INT),
     "workers": (*NOT_INT, None, *POSITIVE_INT),
     **_section("data", {
@@ -100,27 +104,32 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "batch_size": (NOT_INT, NONE, POSITIVE_INT), "init": (NOT_TEXT, NONE, WORD),
         "sampling": (NOT_TEXT, NONE, WORD), "paths": (NOT_INT, NONE, POSITIVE_INT),
         "rate_images": (NOT_INT, AT_LEAST_2), "calibration_images": (NOT_INT, NONE, AT_LEAST_2),
-        "max_rows": (NOT_INT, NONE, POSITIVE_INT),
+        "max_rows": (NOT_INT, NONE, POSITIVE_INT), "cache_gb": (NOT_FLOAT, NONE, NATURAL),
+        "stage": (NOT_INT, POSITIVE_INT),
     }),
     **_section("search", {
         "engine": (NOT_TEXT, WORD), "max_macs": (NOT_BUDGET,), "max_params": (NOT_BUDGET,),
         "max_latency_ms": (NOT_FLOAT, POSITIVE), "trials": (NOT_INT, NONE, POSITIVE_INT),
-        "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT), "epochs": (NOT_INT, NONE, NATURAL_INT),
+        "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT),
+        "epochs": (NOT_INT, NONE, NATURAL_INT),
         "calibration_images": (NOT_INT, NONE, POSITIVE_INT), "rate_images": (NOT_INT, POSITIVE_INT),
     }),
     **_section("retrain", _TRAINING, _MANNER, {
-        "method": (({"a": 1}, [["ce"]], [["ce", "much"]], [[0.5, "ce"]], [5]),),
+        "method": (({"a": 1}, [["ce"]], [["ce", "much"]], [[0.5, "ce"]], [5], "kdls", "", [["kdd", 0.5]]),),
         "method_settings": (("a", 5, [1], {"a": [1]}, {"a": {"b": 1}}),), "epochs": (NOT_INT, NONE, POSITIVE_INT),
-        "clip_grad": (NOT_FLOAT, NONE, NATURAL), "optimizer": (NOT_TEXT, NONE), "seeds": (NOT_INT, NONE, POSITIVE_INT),
+        "clip_grad": (NOT_FLOAT, NONE, NATURAL), "optimizer": (NOT_TEXT, NONE),
+        "seeds": (NOT_INT, NONE, POSITIVE_INT),
         "init": (NOT_TEXT, NONE, WORD), "random_students": (NOT_INT, NONE, NATURAL_INT),
         "band": (NOT_FLOAT, NONE, POSITIVE),
     }),
     **_section("rank", _TRAINING, {
-        "scores": (NOT_WORDS,), "primary": (NOT_TEXT, NONE), "control": (NOT_TEXT, NONE),
+        "scores": (NOT_WORDS, (["nsme"],)), "primary": (NOT_TEXT, NONE, WORD), "control": (NOT_TEXT, NONE, WORD),
         "bands": ((5, {"a": 1}, [[1]], ["lots"], ["160%"], [-1], [0]),), "band": (NOT_FLOAT, NONE, (0, 1, -0.1)),
         "in_band": (NOT_INT, NONE, AT_LEAST_8), "overall": (NOT_INT, NONE, NATURAL_INT), "archs": (NOT_TEXT,),
-        "limit": (NOT_INT, AT_LEAST_8), "seeds": (NOT_INT, NONE, POSITIVE_INT), "method": (NOT_TEXT, NONE),
-        "epochs": (NOT_INT, NONE, POSITIVE_INT), "clip_grad": (NOT_FLOAT, NONE, NATURAL), "ema": (NOT_FLOAT, NONE, SHARE),
+        "limit": (NOT_INT, AT_LEAST_8), "seeds": (NOT_INT, NONE, POSITIVE_INT),
+        "method": (NOT_TEXT, NONE, WORD),
+        "epochs": (NOT_INT, NONE, POSITIVE_INT), "clip_grad": (NOT_FLOAT, NONE, NATURAL),
+        "ema": (NOT_FLOAT, NONE, SHARE),
         "images": (NOT_INT, NONE, POSITIVE_INT), "calibration_images": (NOT_INT, NONE, AT_LEAST_2),
         "resamples": (NOT_INT, NONE, POSITIVE_INT),
     }),
@@ -131,16 +140,19 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"supernet.warmup_epochs": 3, "supernet.epochs": 3}, {"retrain.warmup_epochs": 2, "retrain.epochs": 1},
     {"teacher.warmup_epochs": 5, "teacher.epochs": 5}, {"rank.warmup_epochs": 10, "rank.epochs": 10},
     {"supernet.final_lr": 0, "supernet.schedule": "exponential"},
-    {"supernet.random_subnets": 0, "supernet.rule": "uniform"}, {"supernet.random_subnets": 0, "supernet.rule": "fair"},
+    {"supernet.random_subnets": 0, "supernet.rule": "uniform"},
+    {"supernet.random_subnets": 0, "supernet.rule": "fair"},
     {"supernet.random_subnets": 0, "supernet.rule": "shrinking"}, {"supernet.ema": 0.9, "supernet.rule": "shrinking"},
     {"supernet.alpha": 0.5, "supernet.divergence": "kl"}, {"supernet.alpha": 0.5, "supernet.divergence": "js"},
-    {"retrain.milestones": [2], "retrain.schedule": "cosine"}, {"retrain.milestones": [9], "retrain.schedule": "step", "retrain.epochs": 5},
+    {"retrain.milestones": [2], "retrain.schedule": "cosine"},
+    {"retrain.milestones": [9], "retrain.schedule": "step", "retrain.epochs": 5},
     {"teacher.milestones": [2], "teacher.schedule": "cosine"}, {"teacher.model": None, "teacher.epochs": 3},
     {"teacher.model": None, "teacher.pretrained": True, "teacher.epochs": 0},
     {"search.engine": "exact", "teacher.model": None, "teacher.epochs": 0},
     {"supernet.teacher_weight": 0.5, "teacher.model": None, "teacher.epochs": 0},
     {"teacher.mean": [0.5], "teacher.epochs": 3}, {"teacher.std": [0.5], "teacher.epochs": 3},
-    {"teacher.checkpoint": None, "teacher.epochs": 0}, {"teacher.checkpoint": None, "teacher.model": "resnet18", "teacher.epochs": 0},
+    {"teacher.checkpoint": None, "teacher.epochs": 0},
+    {"teacher.checkpoint": None, "teacher.model": "resnet18", "teacher.epochs": 0},
 )  # fmt: skip
 # whole files -> what the message must hold
 FILES: dict[str, tuple[bytes, str]] = {
@@ -149,9 +161,12 @@ FILES: dict[str, tuple[bytes, str]] = {
     "two documents": (b"space: digits\n---\nspace: digits\n", "YAML"), "a tab": (b"data:\n\trate: 0.1\n", "YAML"),
     "an open bracket": (b"data: {rate: 0.1\n", "YAML"), "an open quote": (b"space: 'digits\n", "YAML"),
     "bad indent": (b"data:\n  rate: 0.1\n seed: 1\n", "YAML"), "no value": (b"space digits\nseed: 1\n", "YAML"),
-    "binary": (bytes(range(256)), "YAML"), "zeros": (bytes(512), "YAML"), "latin-1": ("run: Stra\xdfe".encode("latin-1"), "YAML"),
-    "half a UTF-16": ("space: digits".encode("utf-16")[:-1], "YAML"), "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(64), "YAML"),
-    "JSON cut off": (b'{"space": "digits", "data": {"rate"', "YAML"), "an unknown anchor": (b"space: *nowhere\n", "YAML"),
+    "binary": (bytes(range(256)), "YAML"), "zeros": (bytes(512), "YAML"),
+    "latin-1": ("run: Stra\xdfe".encode("latin-1"), "YAML"),
+    "half a UTF-16": ("space: digits".encode("utf-16")[:-1], "YAML"), "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(64),
+    "YAML"),
+    "JSON cut off": (b'{"space": "digits", "data": {"rate"', "YAML"),
+    "an unknown anchor": (b"space: *nowhere\n", "YAML"),
     "an apply tag": (b'space: !!python/object/apply:os.system ["touch PWNED"]\n', "YAML"),
     "a new tag": (b"space: !!python/object/new:os.system [touch PWNED]\n", "YAML"),
     "a name tag": (b"retrain: {method_settings: {f: !!python/name:os.system }}\n", "YAML"),
@@ -161,25 +176,31 @@ FILES: dict[str, tuple[bytes, str]] = {
     "true as key": (b"yes: 6\n", "setting="), "a date": (b"seed: 2020-01-01\n", "seed"),
     "a class": (b"class_path: os.system\ninit_args: {command: touch PWNED}\n", "class_path"),
     "a class as a section": (b"data: {class_path: nas_kd.config.DataConfig, init_args: {rate: 0.1}}\n", "class_path"),
-    "a class as a setting": (b"retrain: {method: {class_path: os.system, init_args: {command: touch PWNED}}}\n", "retrain.method"),
+    "a class as a setting": (b"retrain: {method: {class_path: os.system, init_args: {command: touch PWNED}}}\n",
+    "retrain.method"),
     "a class in a dict": (b"retrain: {method_settings: {a: {class_path: os.system}}}\n", "method_settings"),
     "a config in a config": (b"config: other.yaml\n", "config"), "merge": (b"<<: 5\n", "YAML"),
     "print_config": (b"print_config: true\n", "print_config"),
     "an alias bomb": (b"a: &a [1,1,1,1,1,1,1,1,1]\n" + b"".join(
-        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)), "setting="),
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)),
+        "setting="),
     "an alias bomb as a value": (b"retrain:\n  method_settings:\n    a: &a [1,1,1,1,1,1,1,1,1]\n" + b"".join(
-        f"    {chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)), "method_settings"),
+        f"    {chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)),
+        "method_settings"),
     "a value that holds itself": (b"teacher: {stages: &a [*a]}\n", "YAML"),
     "a mapping that holds itself": (b"data: &a {train: *a}\n", "YAML"),
     "a thousand brackets": (b"space: " + b"[" * 5000 + b"]" * 5000, "YAML"),
     "a thousand braces": (b"data: " + b"{a: " * 3000 + b"1" + b"}" * 3000, "YAML"),
     "a huge number": (b"seed: " + b"9" * 10000 + b"\n", "YAML"), "a long name": (b"x" * 100_000 + b": 1\n", ""),
-    "a long value": (b"device: " + b"x" * 100_000 + b"\n", "device"), "a line end in a value": (b'device: "a\\nb"\n', "device"),
-    "an escape in a value": (b'device: "\\e[31mred"\n', "device"), "an escape in a name": (b'"\\e[31mred": 1\n', "setting="),
+    "a long value": (b"device: " + b"x" * 100_000 + b"\n", "device"),
+    "a line end in a value": (b'device: "a\\nb"\n', "device"),
+    "an escape in a value": (b'device: "\\e[31mred"\n', "device"),
+    "an escape in a name": (b'"\\e[31mred": 1\n', "setting="),
     "a section as text": (b"data: digits\n", "data"), "a section as null": (b"teacher:\n", "teacher"),
     "a section as a list": (b"search: [trials, 5]\n", "search"), "a section as a number": (b"rank: 5\n", "rank"),
     "a setting as a section": (b"seed: {value: 5}\n", "seed"), "dotted names": (b"data.rate: 2\n", "data.rate"),
-    "a setting twice": (b"seed: 1\nseed: 2\n", "seed"), "a section twice": (b"data: {rate: 0.1}\ndata: {seed: 1}\n", "data"),
+    "a setting twice": (b"seed: 1\nseed: 2\n", "seed"),
+    "a section twice": (b"data: {rate: 0.1}\ndata: {seed: 1}\n", "data"),
 }  # fmt: skip
 COMMANDS = ("run", "describe", "teacher", "supernet", "blockwise", "search", "retrain", "rank")
 LINES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -187,15 +208,19 @@ LINES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("run", "nowhere.yaml"), "config"), (("run", "."), "run"), (("run", "a.yaml", "b.yaml"), "CONFIG.yaml"),
     (("run", "--seed"), "seed"), (("run", "--"), "setting"), (("run", "---seed", "1"), "setting"),
     (("run", "-seed", "1"), "config"), (("run", "--seed="), "seed"), (("run", "--=5"), "setting"),
-    (("run", "--config"), "config"), (("run", "--config="), "config"), (("run", "--config", "space: digits"), "config"),
-    (("run", "--config", "/dev/null"), "config"), (("run", "--config", "/"), "config"), (("run", "\0.yaml"), "config"),
+    (("run", "--config"), "config"), (("run", "--config="), "config"), (("run", "--config", "space: digits"),
+    "config"),
+    (("run", "--config", "/dev/null"), "config"), (("run", "--config", "/"), "config"), (("run", "\0.yaml"),
+    "config"),
     (("run", "x" * 5000), "config"), (("run", "--run", ""), "run"), (("run", "--run", "/dev/null/x"), "run"),
     (("run", "--run", "a\0b"), "run"), (("status",), "run"), (("status", "--run", "nowhere"), "run"),
-    (("report", "--run", "nowhere"), "run"), (("report", "--run", ""), "run"), (("status", "--run", "/dev/null"), "run"),
+    (("report", "--run", "nowhere"), "run"), (("report", "--run", ""), "run"), (("status", "--run", "/dev/null"),
+    "run"),
     (("run", "--method.temperature", "[1]", "--teacher.epochs", "2"), "method_settings"),
     (("run", "--method.", "1"), "method"), (("run", "--retrain.method_settings.", "1"), "method_settings"),
     (("run", "--retrain.method_settings.a.b", "1", "--teacher.epochs", "2"), "method_settings"),
-    (("search", "--method", "kd"), "method"), (("methods", "--all"), "setting"), (("run", "--data", "{rate: 0.1}"), "data"),
+    (("search", "--method", "kd"), "method"), (("methods", "--all"), "setting"), (("run", "--data", "{rate: 0.1}"),
+    "data"),
     (("run", "--data.class_path", "os.system"), "class_path"), (("run", "--data.init_args.rate", "0.1"), "init_args"),
     (("run", "--data.rate+", "0.1"), "data.rate"), (("run", "--teacher.stages+", "x"), "teacher.stages"),
     (("run", "--no_data.flip", "x"), "setting"), (("run", "--data.help", "x"), "setting"),
@@ -243,16 +268,16 @@ def _slips(rng: random.Random, names: tuple[str, ...]) -> Iterator[Bad]:
             f"{section}x{dot}{last}", f"{name}.value",
         ]  # fmt: skip
         for slip in rng.sample(slips, 2):
-            if slip not in known and slip.strip(".") and not slip.startswith("retrain.method_settings."):
+            if slip not in known and not slip.startswith("teacher.epochs.") and slip.strip(".") and not slip.startswith("retrain.method_settings."):
                 yield _made(rng, f"slip: {slip}", {slip: 1}, slip.split(".")[0])
 
 
 def _made(rng: random.Random, name: str, settings: dict[str, Any], part: str) -> Bad:
     """Give settings in a file, as options, or some in a file and some as options."""
     settings = {"teacher.epochs": 3, **settings}
-    # what another section's defaults would be refused for
-    command = rng.choice(COMMANDS)
-    if rng.random() < 0.5:
+    command = "run" if "teacher.checkpoint" in settings else rng.choice(COMMANDS)  # describe needs no weights
+    # on a command line brackets and null may be text
+    if rng.random() < 0.5 or any(value in IN_FILE for value in settings.values()):
         return Bad(name, (command, "FILE"), part, yaml_of(settings).encode())
     options = [f"--{field}={_text(value)}" for field, value in settings.items()]
     return Bad(name, (command, *options), part)

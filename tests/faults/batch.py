@@ -47,7 +47,16 @@ def tried(argv: list[str], main: Any) -> dict[str, Any]:
     return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "torch": "torch" in sys.modules}
 
 
+class NoTorch:
+    """Refuses to import torch, which no bad configuration needs."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "torch":
+            raise ImportError("torch is imported")
+
+
 if __name__ == "__main__":
+    sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
     from nas_kd.cli import main
 
     for arguments in json.loads(Path(sys.argv[1]).read_text()):

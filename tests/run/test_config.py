@@ -207,10 +207,23 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     config = Config(
         run="somewhere",
         seed=7,
-        teacher=TeacherConfig(stages=["layer1", "layer2"], mean=[0.1, 1e-05], checkpoint="weights.safetensors"),
+        teacher=TeacherConfig(
+            stages=["layer1", "layer2"], mean=[0.1, 1e-05], std=[1.0, 0.2], checkpoint="weights.safetensors"
+        ),
         search=SearchConfig(max_macs="12M", max_params=5e5, max_latency_ms=1e-3),
     )
     path = tmp_path / "c.yaml"
     path.write_text(config.to_yaml())
     assert yaml.safe_load(path.read_text()) == dataclasses.asdict(config)
     assert read_config([str(path)]) == config
+
+
+def test_names_that_are_checked_without_torch_are_those_there_are() -> None:
+    from nas_kd.config import names
+    from nas_kd.distill import METHODS, TERMS
+    from nas_kd.rate.scores import SCORES
+
+    assert set(names.METHODS) == set(METHODS), "nas_kd/config/names.py"
+    assert set(names.LOSSES) == {"ce", *TERMS}, "nas_kd/config/names.py"
+    assert set(names.SCORES) == set(SCORES), "nas_kd/config/names.py"
+    assert set(names.SIZES) <= set(SCORES)

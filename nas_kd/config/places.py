@@ -1,0 +1,47 @@
+"""Files and folders that settings name, looked for before anything slow is imported."""
+
+from __future__ import annotations
+
+from nas_kd.checks import IMAGES, existing
+from nas_kd.config.whole import Config
+from nas_kd.errors import SettingError
+
+SETS = ("torch", "hfds")  # what timm finds by name
+STUDENT = ("arch.json", "student.json")
+
+
+def check_places(config: Config) -> None:
+    """Check that what the settings name is there.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        SettingError: naming the first that is not.
+    """
+    from nas_kd.space.load import find_space  # late: a setting that is wrong is said without it
+
+    find_space(config.space)
+    for field, given in (("data.train", config.data.train), ("data.test", config.data.test)):
+        if given is not None and given != "digits" and given.partition("/")[0].lower() not in SETS:
+            path = existing(field, given, IMAGES)
+            if not path.is_dir() and path.suffix.lower() != ".tar":
+                mend = "unpack it, or make an uncompressed .tar of class folders"
+                raise SettingError(field, given, IMAGES, mend)
+    teacher = config.teacher
+    if teacher.model is None:
+        return
+    if is_path(teacher.model):
+        legal = "a student folder (with arch.json), a timm name or package.module:factory"
+        path = existing("teacher.model", teacher.model, legal)
+        if not any((path / name).is_file() for name in STUDENT):
+            mend = "give the folder that `nas-kd retrain` wrote"
+            raise SettingError("teacher.model", teacher.model, "a student folder, which holds arch.json", mend)
+    if teacher.checkpoint is not None:
+        existing("teacher.checkpoint", teacher.checkpoint, "an existing file")
+
+
+def is_path(model: str) -> bool:
+    """Tell whether a teacher's name is meant as a path: timm's names have neither slashes nor leading points."""
+    hub = model.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    return not hub and ("/" in model or model.startswith(".") or not model)
