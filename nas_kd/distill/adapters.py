@@ -98,13 +98,20 @@ class Variational(nn.Module):
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """Return the sum of the stages' losses."""
         each = zip(self.means, student, teacher, strict=True)
-        parts = [losses.vid(mean(s), t, self.variance(i)) for i, (mean, s, t) in enumerate(each)]
+        parts = [
+            losses.vid(_by_channel(mean(s)), _by_channel(t), self.variance(i)) for i, (mean, s, t) in enumerate(each)
+        ]
         return torch.stack(parts).sum()
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    return x.transpose(1, 2) if x.ndim == 3 else x  # tokens (B, N, C)
 
 
 def _three_convs(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(), nn.Conv2d(outputs, outputs, 1, bias=False), nn.ReLU(),
+        nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 1, bias=False), nn.ReLU(inplace=True),
         nn.Conv2d(outputs, outputs, 1, bias=False),
     )  # fmt: skip
 

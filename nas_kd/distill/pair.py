@@ -121,12 +121,12 @@ def equal_places(name: str, kind: str = "stages") -> Callable[[Pair], None]:
 
 
 def equal_channels(name: str, kind: str = "stages") -> Callable[[Pair], None]:
-    """Return a check that maps have equal shapes in every stage; names the shapes that differ."""
+    """Return a check that there are maps of equal shapes in every stage; names the shapes that differ."""
 
     def check(pair: Pair) -> None:
         for number, (s, t) in enumerate(pair.taught(name, kind), 1):
-            if s != t:
-                legal = f"equal channels and maps; stage {number}: student {s}, teacher {t}"
+            if s != t or len(s) != 3:
+                legal = f"maps of equal channels, height and width; stage {number}: student {s}, teacher {t}"
                 raise SettingError("method", name, legal, "use a method with adapters, such as fitnet or vid")
 
     return check

@@ -37,9 +37,12 @@ class Fusion(nn.Module):
         """Map a stage (B, I, H, W) and the deeper fusion (B, M, h, w) to (B, O, H, W) and (B, M, H, W)."""
         x = self.reduce(x)
         if self.attend is not None and deeper is not None:
-            deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")
-            share = self.attend(torch.cat([x, deeper], 1)).sigmoid()  # (B, 2, H, W)
-            x = x * share[:, :1] + deeper * share[:, 1:]
+            # the attention of both side by side, of the deeper one at its own size: a 1x1 convolution and repeating
+            # pixels may change places
+            size, (own, other) = x.shape[2:], self.attend.weight.split(x.shape[1], dim=1)
+            share = F.conv2d(x, own, self.attend.bias) + F.interpolate(F.conv2d(deeper, other), size, mode="nearest")
+            share = share.sigmoid()  # (B, 2, H, W)
+            x = torch.addcmul(x * share[:, :1], F.interpolate(deeper, size, mode="nearest"), share[:, 1:])
         return self.expand(x), x
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nas_kd.errors import SettingError, nearest
 
@@ -56,6 +58,21 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 def full_precision(x: Tensor) -> torch.autocast:
     """Switch autocast off on the tensor's device: it would run a Gram matrix of fp32 rows in bf16."""
     return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+class Gram(torch.autograd.Function):
+    """Products of all pairs of rows, (..., N, D) to (..., N, N): backwards one product where autograd makes two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ x.transpose(-1, -2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (grad + grad.transpose(-1, -2)) @ x
 
 
 def positive(field: str, value: float) -> float:

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import full_precision, pair, same_shape, word
+from nas_kd.losses._common import Gram, full_precision, pair, same_shape, word
+
+_TINY = 1e-24  # smallest squared norm that is divided by
 
 
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
@@ -88,18 +90,29 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: the maps differ in size.
 
     Source:
-        Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, which need neither the memory
-        nor the time of the broadcast form.
+        Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, of whose diagonal the norms are.
     """
     s, t = _maps(student, teacher)
+    (c, n), d = s.shape[1:], t.shape[1]
     with full_precision(s):
-        s, t = F.normalize(s, dim=2), F.normalize(t, dim=2)  # each channel has norm 1 over the places
-        return _kernel(s, s) + _kernel(t, t) - 2 * _kernel(s, t)
+        if n * n * (c + d) < n * (c * c + c * d + d * d):  # the same number by products of places or of channels
+            return (_selectivity(s) - _selectivity(t)).square().sum((1, 2)).mean()
+        own, across, other = Gram.apply(s), torch.bmm(s, t.transpose(1, 2)), Gram.apply(t)
+        r, q = _inverse_norms(own), _inverse_norms(other)
+        parts = ((own, r, r), (other, q, q), (across, r, q))
+        same, different, both = ((g * a[:, :, None] * b[:, None, :]).square().mean() for g, a, b in parts)
+        return same + different - 2 * both
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of (u.v)^2 over the batch and all pairs of channels; a (B, C, N), b (B, C', N)."""
-    return torch.bmm(a, b.transpose(1, 2)).square().mean()
+def _selectivity(x: Tensor) -> Tensor:
+    """(B, N, N): mean over channels of the products of places, each channel (B, C, N) of norm 1 over the places."""
+    weight = x.square().sum(2, keepdim=True).clamp_min(_TINY).reciprocal() / x.shape[1]
+    return torch.bmm((x * weight).transpose(1, 2), x)
+
+
+def _inverse_norms(products: Tensor) -> Tensor:
+    """(B, C): the inverse norms of the channels whose products are (B, C, C); those of a dead channel do no harm."""
+    return products.diagonal(dim1=1, dim2=2).clamp_min(_TINY).rsqrt()
 
 
 def _maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

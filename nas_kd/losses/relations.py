@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import full_precision, pair, pearson, same_shape, word
+from nas_kd.losses._common import Gram, full_precision, pair, pearson, same_shape, word
 from nas_kd.losses.divergence import kl_of_log
 
 
@@ -152,7 +152,7 @@ def irg(
         raise ValueError(f"2 or more stages of each wanted, got {len(student)} and {len(teacher)}")
     away = []  # student's less teacher's graph of every stage
     for one, other in zip(student, teacher, strict=True):
-        s, t = _rows(one[:samples], other[:samples])
+        s, t = pair(one[:samples], other[:samples])
         with full_precision(s):
             away.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
     graphs = torch.stack(away)  # (S, B, B)
@@ -192,14 +192,18 @@ def _distances(x: Tensor) -> Tensor:
 
 
 def _wide_distances(x: Tensor) -> Tensor:
-    """(B, B) Euclidean distances of long rows by one product, 200 times as fast for flattened maps.
+    """(B, B) Euclidean distances of maps (B, ...) by one product, 200 times as fast as by differences.
 
-    The rows are centred first, so that what they have in common does not cancel; rows that differ by less than
+    The maps are centred first, so that what they have in common does not cancel; those that differ by less than
     rounding have the distance 0 and the gradient 0.
     """
-    x = x - x.mean(0, keepdim=True)
-    square = x.square().sum(1)
-    far = square[:, None] + square - 2 * (x @ x.T)
+    if x.ndim == 4:
+        x = x.permute(0, 2, 3, 1)  # as they lie in memory: the order of their elements does not matter
+    x = x.flatten(1)
+    x = x - x.detach().mean(0, keepdim=True)  # a distance has no gradient along what is common to all
+    products: Tensor = Gram.apply(x)
+    square = products.diagonal()
+    far = square[:, None] + square - 2 * products
     same = far <= 8 * torch.finfo(x.dtype).eps * (square[:, None] + square)
     return far.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
 

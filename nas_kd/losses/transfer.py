@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nas_kd.losses._common import full_precision, pair, positive, same_shape, word
 
@@ -57,8 +59,31 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
         Ahn et al., arXiv 1904.05835, eq. 4 and 5, less the constant; there the sum over elements.
     """
     s, t = same_shape(student, teacher)
-    v = variance.to(s.dtype).view(1, -1, *(1,) * (s.ndim - 2))
-    return ((s - t).square() / v + v.log()).mean() / 2
+    v = variance.to(s.dtype)
+    with full_precision(s):
+        return (ChannelErrors.apply(s, t) / v + v.log()).mean() / 2
+
+
+class ChannelErrors(torch.autograd.Function):
+    """Mean squared difference of every channel of (B, C, ...), (C,), of which the student alone gets a gradient.
+
+    Divided by a number a channel afterwards and not element by element: broadcasting over few channels that lie
+    innermost costs several times as much as the rest.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        away = student - teacher
+        ctx.save_for_backward(away)
+        rows = away.movedim(1, -1).flatten(0, -2)  # a view of what lies channels_last
+        return (rows.T @ rows).diagonal() / len(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (away,) = ctx.saved_tensors
+        each = (grad * (2 * len(grad) / away.numel())).view(1, -1, *(1,) * (away.ndim - 2))
+        return away * torch.empty_like(away[:1]).copy_(each.expand_as(away[:1])), None
 
 
 def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -78,9 +103,24 @@ def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     """
     positive("margin", margin)
     s, t = same_shape(student, teacher)
-    # the squared hinge of the margin on the teacher's side
-    short = F.relu(margin - torch.where(t > 0, s, -s))
-    return short.square().flatten(1).sum(1).mean()
+    return Hinge.apply(s, t, margin) / len(s)
+
+
+class Hinge(torch.autograd.Function):
+    """The sum of the squared hinges of a margin on the teacher's side of 0, in few passes over the features."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, margin: float) -> Tensor:
+        side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
+        short = torch.addcmul(student.new_full((), margin), side, student, value=-1).relu_()
+        ctx.save_for_backward(side.mul_(short))
+        return short.square_().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (short,) = ctx.saved_tensors
+        return short * (-2 * grad), None, None
 
 
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from toy import IMAGE, bound, fit, images, source_for, student, teacher
 from nas_kd.distill import Distiller, Pair, Shapes, pair_of
 from nas_kd.distill.adapters import Variational, middle, regressor
 from nas_kd.distill.contrast import Contrast
+from nas_kd.distill.review import Fusion
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 
@@ -90,6 +91,37 @@ def test_vid_starts_at_a_variance_of_5_and_the_variant_stays_there():
         bound("vid", student(), teacher(), variant="rep")
 
 
+def test_vid_of_tokens_is_that_of_their_map():
+    torch.manual_seed(0)
+    maps, tokens = (
+        Variational(pair(shapes((4, 3, 2)), shapes((6, 3, 2)))),
+        Variational(pair(shapes((6, 4)), shapes((6, 6)))),
+    )
+    convs, linear = maps.means[0], tokens.means[0]
+    with torch.no_grad():
+        for conv in (convs[0], convs[2], convs[4]):
+            torch.nn.init.dirac_(conv.weight)  # the channels as they are, 0 for the last two
+        linear.weight.copy_(torch.eye(6, 4))
+        linear.bias.zero_()
+        for module in (maps, tokens):
+            module.spreads[0].copy_(torch.arange(6.0))
+    s, t = torch.rand(5, 4, 3, 2), torch.randn(5, 6, 3, 2)
+    one, other = (x.flatten(2).transpose(1, 2) for x in (s, t))
+    torch.testing.assert_close(tokens([one], [other]), maps([s], [t]))
+
+
+def test_fusion_is_attention_over_both_side_by_side():
+    torch.manual_seed(0)
+    fusion = Fusion(3, 4, 5, deeper=True)
+    x, deeper = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)
+    own, large = fusion.reduce(x), deeper.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    share = fusion.attend(torch.cat([own, large], 1)).sigmoid()
+    expected = own * share[:, :1] + large * share[:, 1:]
+    fused, handed_on = fusion(x, deeper)
+    torch.testing.assert_close(handed_on, expected)
+    torch.testing.assert_close(fused, fusion.expand(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_the_memory_of_crd():
     torch.manual_seed(0)
     module = Contrast(pair(shapes(), shapes(pooled=10)), width=8)
@@ -121,6 +153,8 @@ def test_ab_and_fsp_name_what_they_need():
         bound("fsp", student(), teacher())
     with pytest.raises(SettingError, match="as many teacher stages as the student's 2; the teacher gives 1"):
         Distiller("at").bind(pair(shapes((4, 8, 8), (6, 4, 4)), shapes((4, 8, 8))))
+    with pytest.raises(SettingError, match=r"fsp.*maps of equal channels.*\(9, 4\)"):
+        Distiller("fsp").bind(pair(shapes((9, 4), (9, 4)), shapes((9, 4), (9, 4))))  # tokens
     with pytest.raises(SettingError, match="gives no stages"):
         Distiller("at").bind(pair(shapes(), shapes()))
     with pytest.raises(SettingError, match="pass teacher="):

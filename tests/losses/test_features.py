@@ -69,9 +69,20 @@ def test_nst_is_the_distance_of_the_gram_matrices_of_places():
         u = x.flatten(2) / x.flatten(2).norm(dim=2, keepdim=True)
         return torch.einsum("bcn,bcm->bnm", u, u) / x.shape[1]
 
-    expected = (gram(S) - gram(WIDE)).square().sum((1, 2)).mean()
-    torch.testing.assert_close(losses.nst(S, WIDE), expected)
-    assert torch.autograd.gradcheck(lambda s: losses.nst(s, WIDE), S.clone().requires_grad_())
+    for s, t in ((S, WIDE), (S[:, :, :1, :2], WIDE[:, :, :1, :2])):  # by products of channels, and of places
+        expected = (gram(s) - gram(t)).square().sum((1, 2)).mean()
+        torch.testing.assert_close(losses.nst(s, t), expected)
+        assert torch.autograd.gradcheck(lambda s, t=t: losses.nst(s, t), s.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("places", [1, 5])
+def test_nst_of_dead_channels_is_finite(places):
+    s, t = (x[..., :places].float() for x in (S, WIDE))
+    s, t = s * torch.tensor([1.0, 0, 0, 1])[:, None, None], t.clone()
+    t[:, :2] = 0
+    s.requires_grad_()
+    losses.nst(s, t).backward()
+    assert torch.isfinite(s.grad).all() and not s.grad[:, 1].any() and s.grad[:, 0].any()
 
 
 def test_nst_ignores_order_and_sign_of_channels():

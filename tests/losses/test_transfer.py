@@ -54,6 +54,20 @@ def test_vid_at_its_best_variance():
     assert torch.autograd.gradcheck(lambda s: losses.vid(s, T[:1], mse), S[:1].clone().requires_grad_())
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_vid_in_any_layout_and_precision(layout):
+    leaf = S.to(memory_format=layout).clone().requires_grad_()
+    variance = torch.tensor([0.5, 1, 2, 4]).double()
+    value = losses.vid(leaf, T, variance)
+    by_element = ((S - T).square() / variance[:, None, None] + variance.log()[:, None, None]).mean() / 2
+    torch.testing.assert_close(value, by_element)
+    value.backward()
+    torch.testing.assert_close(leaf.grad, (S - T) / variance[:, None, None] / S.numel())
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.vid(S.float(), T.float(), variance.float())
+    torch.testing.assert_close(half.double(), by_element, rtol=1e-5, atol=0)
+
+
 def test_ab_is_the_squared_hinge_on_the_teachers_side():
     total = 0.0
     for s, t in zip(S.flatten().tolist(), T.flatten().tolist(), strict=True):
@@ -70,6 +84,9 @@ def test_ab_is_the_squared_hinge_on_the_teachers_side():
         kept[0, 0, 0, 0] *= 0.4
     assert losses.ab(kept, T) > 0
     assert torch.autograd.gradcheck(lambda s: losses.ab(s, T[:1], 0.7), S[:1].clone().requires_grad_())
+    mixed = S.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(losses.ab(mixed, T), losses.ab(S, T))
+    assert losses.ab(torch.zeros_like(T), torch.zeros_like(T)) == T[0].numel()  # 0 is on the lower side
 
 
 def test_hcl_closed_forms():
