@@ -1,33 +1,31 @@
 """Optuna over index tuples: distinct feasible evaluations that resume bit for bit from their rows.
 
 The rows are the truth and the study is rebuilt from them: every proposal comes from a freshly seeded sampler
-and depends on the run's seed, the trial's number and the trials before it, on nothing else.
+and depends on the run's seed, the trial's number and the trials before it, on nothing else. With several workers
+the truth is one study that all reach. They decide one at a time, under a lock, and evaluate at once.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_kd.errors import SettingError, nearest
-from nas_kd.files import on_disk
-from nas_kd.runtime import seed_for
-from nas_kd.solve.fill import unseen
+from nas_kd.errors import SettingError
+from nas_kd.solve.proposals import Point, Proposals, Row
+from nas_kd.solve.shared import SharedStudy, Team, persist, row_of
 
 if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
 
-Point = tuple[int, ...]
-Row = dict[str, Any]
-SAMPLERS = ("tpe", "nsga2", "random")
 PATIENCE = 20  # proposals in a row that bring nothing new before a random new point is taken
 BATCH = 25  # finished trials a write to the journal
+PAUSE = 0.2  # seconds between two looks at what other workers have in hand
 
 
 def refine(
@@ -46,6 +44,7 @@ def refine(
     record: Callable[[Row], None] | None = None,
     journal: str | PathLike[str] | None = None,
     study_name: str = "nas_kd",
+    team: Team | None = None,
 ) -> list[Row]:
     """Minimise scores of whole subnets over one index a stage, or a gene.
 
@@ -64,181 +63,169 @@ def refine(
             sampler is made anew for every proposal, so it may keep no state but the finished trials.
         done: rows of an earlier call with the same arguments, all from the first on; they are not evaluated
             again.
-        record: called with each new row as soon as it is known.
+        record: called with each new row, in the order of their numbers, as soon as it and those before it are
+            known.
         journal: file for Optuna's journal storage, written in batches; the rows stay the truth.
         study_name: name of the study in the journal; put the hash of space and setting into it.
+        team: where other workers may join, in the place of ``journal`` and ``study_name``. As long as nobody
+            does, the rows are those of one process to the bit. A lost worker's trials are evaluated again.
 
     Returns:
         One row a proposal: number, kind, i_1 ... i_S, feasible and, where evaluated, the scores. Kinds are
         ``warm``, ``trial`` (the sampler's), ``random`` (taken because proposals stalled), ``duplicate`` (told
-        the known score again) and ``infeasible`` (never evaluated). Fewer than ``trials`` evaluations come
-        back only when no further feasible point is found.
+        the known score again, or none while another worker has the point in hand) and ``infeasible`` (never
+        evaluated). Fewer than ``trials`` evaluations come back only when no further feasible point is found.
 
     Raises:
         SettingError: a size, point, sampler, count or earlier row is not usable.
     """
-    search = _Search(sizes, constraints, objective, maximise, canonical, sampler, seed)
-    queue = [search.point(indices, "warm") for indices in warm]
+    rules = Proposals(sizes, constraints, objective, maximise, canonical, sampler, seed)
+    queue = [rules.point(indices, "warm") for indices in warm]
     if trials < 1:
         raise SettingError("trials", trials, "an integer of at least 1")
-    rows: list[Row] = [dict(row) for row in done]
     with _quiet():
-        study = search.study()
-        for number, row in enumerate(rows):
-            search.replay(study, number, row)
-        stall = _stalled(rows)
-        while len(search.known) < trials:
-            kind, point = "warm", next((p for p in queue if search.canonical(p) not in search.seen), None)
-            if point is None and stall < PATIENCE:
-                kind = "trial"
-            elif point is None:
-                kind, point = "random", search.fill(len(rows))
-                if point is None:
+        work = _Work(rules, queue, trials, evaluate, record)
+        if team is None:
+            work.take_up(done)
+            for _ in work.alone():
+                if journal is not None and len(work.rows) % BATCH == 0:
+                    persist(work.study, journal, study_name)
+            if journal is not None:
+                persist(work.study, journal, study_name)
+        else:
+            with team.seat:
+                _with_others(work, team, done)
+    return work.rows
+
+
+def _with_others(work: _Work, team: Team, done: Sequence[Mapping[str, Any]]) -> None:
+    """Work alone, holding the lock, until somebody joins; then together."""
+    journal = team.folder / "study.journal"
+    with team.leases.lock():
+        work.take_up(team.rows() if team.joins else done, known=not team.joins)
+        if team.url is None and not team.joins and not team.joined(journal, len(work.rows)):
+            for _ in work.alone():
+                if len(work.rows) % BATCH == 0:
+                    persist(work.study, journal, team.study)
+                if team.seat.others():
                     break
-            trial, point = search.ask(study, len(rows), point)
-            if not search.feasible(point):
-                row = search.row(len(rows), "infeasible", point)
-            elif (known := search.known.get(search.canonical(point))) is not None:
-                row = search.row(len(rows), "duplicate", point) | search.scores(known)
-            else:
-                row = search.row(len(rows), kind, point) | dict(evaluate(point))
-            search.tell(study, trial, point, row)
-            rows.append(row)
-            if record is not None:
-                record(row)
-            stall = stall + 1 if row["kind"] in ("infeasible", "duplicate") else 0
-            if journal is not None and len(rows) % BATCH == 0:
-                persist(study, journal, study_name)
-        if journal is not None:
-            persist(study, journal, study_name)
-    return rows
+        shared = team.open(work.study)
+    while work.step(shared, team):
+        pass
 
 
-class _Search:
-    """What stays the same during one call, and the points seen so far."""
+class _Work:
+    """The rows of one search, and what is in hand."""
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        constraints: Callable[[Point], Mapping[str, float]] | None,
-        objective: str | Sequence[str],
-        maximise: Sequence[str],
-        canonical: Callable[[Point], Point] | None,
-        sampler: str | Callable[[int], BaseSampler],
-        seed: int,
-    ) -> None:
-        if not sizes or min(sizes) < 1:
-            raise SettingError("sizes", list(sizes), "one integer of at least 1 a stage")
-        if isinstance(sampler, str) and sampler not in SAMPLERS:
-            raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
-        self.names = [objective] if isinstance(objective, str) else list(objective)
-        if unknown := [name for name in maximise if name not in self.names]:
-            raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")
-        self.signs = [-1 if name in maximise else 1 for name in self.names]
-        self.sizes, self.constraints, self.make, self.seed = list(sizes), constraints, sampler, seed
-        self.canonical = canonical or (lambda point: point)
-        self.known: dict[Point, Mapping[str, Any]] = {}  # evaluated; canonical points
-        self.seen: set[Point] = set()  # evaluated or infeasible; canonical points
+        self, rules: Proposals, queue: Sequence[Point], trials: int,
+        evaluate: Callable[[Point], Mapping[str, float]], record: Callable[[Row], None] | None,
+    ) -> None:  # fmt: skip
+        self.rules, self.queue, self.trials, self.evaluate, self.record = rules, queue, trials, evaluate, record
+        self.study = rules.study()
+        self.rows: list[Row] = []
+        self.open: dict[int, tuple[optuna.Trial, Point]] = {}  # proposals without their scores, by number
+        self.recorded = 0
 
-    def study(self) -> optuna.Study:
-        import optuna
+    def take_up(self, done: Sequence[Mapping[str, Any]], known: bool = True) -> None:
+        """Put earlier rows into the study as if they had just been told; ``known`` ones are recorded already."""
+        for number, row in enumerate(done):
+            self._replay(number, row)
+        self.recorded = len(self.rows) if known else 0
 
-        return optuna.create_study(directions=["maximize" if sign < 0 else "minimize" for sign in self.signs])
+    def _replay(self, number: int, row: Mapping[str, Any], finished: bool = True) -> None:
+        trial, point = self.rules.ask(self.study, number, self.rules.given(number, row))
+        self.rows.append(dict(row))
+        self.open[number] = trial, point
+        self.rules.seen.add(self.rules.canonical(point))
+        if finished:
+            self._close(number, row)
 
-    def point(self, indices: Sequence[int], field: str) -> Point:
-        """Check a point that came from outside."""
-        point = tuple(int(i) for i in indices)
-        fits = len(point) == len(self.sizes)
-        if not fits or any(not 0 <= i < n for i, n in zip(point, self.sizes, strict=True)):
-            raise SettingError(field, point, f"one index a stage, from 0 to below {self.sizes}")
-        return point
+    def _close(self, number: int, row: Mapping[str, Any]) -> None:
+        trial, point = self.open.pop(number)
+        self.rules.tell(self.study, trial, point, row)
+        self.rows[number] = dict(row)
 
-    def limits(self, point: Point) -> Mapping[str, float]:
-        return {} if self.constraints is None else self.constraints(point)
+    def _note(self) -> None:
+        """Record the rows whose predecessors are all known."""
+        while self.recorded < len(self.rows) and self.recorded not in self.open:
+            if self.record is not None:
+                self.record(self.rows[self.recorded])
+            self.recorded += 1
 
-    def feasible(self, point: Point) -> bool:
-        return all(value <= 0 for value in self.limits(point).values())
-
-    def fill(self, number: int) -> Point | None:
-        """Draw a feasible point that is new; None when none is found."""
-
-        def new(point: Point) -> bool:
-            return self.canonical(point) not in self.seen and self.feasible(point)
-
-        known = [point for point in sorted(self.seen) if self.feasible(point)]
-        return unseen(self.sizes, new, known, self.seed, number)
-
-    def ask(self, study: optuna.Study, number: int, point: Point | None) -> tuple[optuna.Trial, Point]:
-        """Open a trial at a given point, or at the one the sampler proposes."""
-        from optuna.samplers import BaseGASampler
-
-        study.sampler = self.sampler(seed_for(self.seed, "trial", number) % 2**32)
-        if point is not None:
-            study.enqueue_trial({f"i_{i}": at for i, at in enumerate(point, 1)})
-        trial = study.ask()
-        if point is not None and isinstance(study.sampler, BaseGASampler):
-            # Genetic samplers give a trial its generation, and choose that generation's parents, while they
-            # sample it. A fully specified trial is not sampled and would never become a parent. Parents come
-            # in another order at the first look than later, so a replayed trial must look just as it did.
-            generation = study.sampler.get_trial_generation(study, study.get_trials(deepcopy=False)[-1])
-            study.sampler.get_parent_population(study, generation)
-        proposed = [trial.suggest_int(f"i_{i}", 0, size - 1) for i, size in enumerate(self.sizes, 1)]
-        return trial, tuple(proposed)
-
-    def sampler(self, seed: int) -> BaseSampler:
-        """Make the sampler of one proposal."""
-        from optuna import samplers
-
-        if callable(self.make):
-            return self.make(seed)
-        if self.make == "tpe":
-            return samplers.TPESampler(seed=seed, multivariate=True)
-        if self.make == "nsga2":
-            # a few hundred trials are several generations of 20, but hardly any of the default 50
-            return samplers.NSGAIISampler(seed=seed, population_size=20)
-        return samplers.RandomSampler(seed=seed)
-
-    def row(self, number: int, kind: str, point: Point) -> Row:
-        indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
-        return {"number": number, "kind": kind, **indices, "feasible": kind != "infeasible"}
-
-    def scores(self, values: Mapping[str, Any]) -> dict[str, float]:
-        missing = [name for name in self.names if name not in values]
-        if missing:
-            raise SettingError("objective", missing[0], f"a score that evaluate returns: {', '.join(values)}")
-        return {name: float(values[name]) for name in self.names}
-
-    def tell(self, study: optuna.Study, trial: optuna.Trial, point: Point, row: Mapping[str, Any]) -> None:
-        """Close a trial with what its row says."""
-        from optuna.trial import TrialState
-
-        for name, value in self.limits(point).items():
-            trial.set_constraint(name, value)
-        self.seen.add(self.canonical(point))
-        if row["kind"] == "infeasible":
-            study.tell(trial, [sign * math.inf for sign in self.signs])  # samplers look at the constraints first
-            return
-        scores = self.scores(row)
-        if row["kind"] != "duplicate":
-            self.known[self.canonical(point)] = row
-        if any(math.isnan(value) for value in scores.values()):
-            study.tell(trial, state=TrialState.FAIL)
+    def _next(self) -> Row | None:
+        """Propose a point that nobody has, or tell at once what came of it; None when there is none, or no need."""
+        rules, number = self.rules, len(self.rows)
+        if len(rules.known) + len(self.open) >= self.trials:
+            return None
+        kind, point = "warm", next((p for p in self.queue if rules.canonical(p) not in rules.seen), None)
+        if point is None and _stalled(self.rows) < PATIENCE:
+            kind = "trial"
+        elif point is None:
+            kind, point = "random", rules.fill(number)
+            if point is None:
+                return None
+        trial, point = rules.ask(self.study, number, point)
+        at = rules.canonical(point)
+        if not rules.feasible(point):
+            row = rules.row(number, "infeasible", point)
+        elif at in rules.known:
+            row = rules.row(number, "duplicate", point) | rules.scores(rules.known[at])
+        elif at in rules.seen:  # in another's hands
+            row = rules.row(number, "duplicate", point) | dict.fromkeys(rules.names, math.nan)
         else:
-            study.tell(trial, list(scores.values()))
+            row = rules.row(number, kind, point)
+        self.rows.append(row)
+        self.open[number] = trial, point
+        rules.seen.add(at)
+        if row["kind"] in ("infeasible", "duplicate"):
+            self._close(number, row)
+        return row
 
-    def replay(self, study: optuna.Study, number: int, row: Mapping[str, Any]) -> None:
-        """Put an earlier row into the study as if it had just been told."""
-        try:
-            given = int(row["number"])
-            indices = [int(row[f"i_{i}"]) for i in range(1, len(self.sizes) + 1)]
-        except (KeyError, TypeError, ValueError) as error:
-            legal = "rows that refine returned"
-            raise SettingError("done", dict(row), legal, "start the search afresh") from error
-        if given != number:
-            legal = f"number {number}: rows of every kind from 0 on, none left out"
-            raise SettingError("done", given, legal, "start the search afresh")
-        trial, point = self.ask(study, number, self.point(indices, "done"))
-        self.tell(study, trial, point, row)
+    def alone(self) -> Iterator[Row]:
+        """Evaluate one proposal after another, and yield each row when it is known."""
+        while (row := self._next()) is not None:
+            number = row["number"]
+            if number in self.open:
+                self._close(number, row | dict(self.evaluate(self.open[number][1])))
+            self._note()
+            yield self.rows[number]
+
+    def step(self, shared: SharedStudy, team: Team) -> bool:
+        """Do one proposal, or one that a lost worker left; False when all are done."""
+        with team.leases.lock():
+            self._sync(shared)
+            busy = {row.job for row in team.seat.others()} if self.open else set()
+            left = (number for number in self.open if str(number) not in busy)
+            number = next((number for number in left if team.seat.take(str(number))), None)
+            if number is None and (row := self._next()) is not None:
+                number = row["number"]
+                shared.add(self.study.get_trials()[number], row)
+                if number not in self.open:
+                    self._note()
+                    return True
+                team.seat.take(str(number))
+        if number is None:
+            time.sleep(PAUSE)
+            return bool(self.open)
+        found = self.rows[number] | dict(self.evaluate(self.open[number][1]))
+        with team.leases.lock():
+            self._sync(shared)
+            if number in self.open and team.seat.holds(str(number)):  # else we were given up, and another does it
+                self._close(number, found)
+                shared.finish(number, self.study.get_trials(deepcopy=False)[number].values, found)
+                self._note()
+            team.seat.free()
+        return True
+
+    def _sync(self, shared: SharedStudy) -> None:
+        """Take over what other workers have proposed and found."""
+        for number, trial in enumerate(shared.trials()):
+            if number >= len(self.rows):
+                self._replay(number, row_of(number, trial), trial.state.is_finished())
+            elif number in self.open and trial.state.is_finished():
+                self._close(number, row_of(number, trial))
+        self._note()
 
 
 def _stalled(rows: Sequence[Row]) -> int:
@@ -249,38 +236,6 @@ def _stalled(rows: Sequence[Row]) -> int:
             break
         count += 1
     return count
-
-
-def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> None:
-    """Write the finished trials that a journal file lacks.
-
-    Args:
-        study: the study in memory.
-        journal: path of the file.
-        name: name of the study in it.
-
-    Raises:
-        SettingError: the disk is full or read-only.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
-    def opened() -> optuna.Study:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        return optuna.create_study(
-            study_name=name, storage=storage, directions=study.directions, load_if_exists=True
-        )
-
-    path = Path(journal)
-    with on_disk(path):
-        if path.is_file() and not (text := path.read_bytes()).endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])  # a kill while writing leaves half a line
-        try:
-            kept = opened()
-        except (ValueError, KeyError):  # not a journal; the rows have everything, so write it anew
-            path.replace(path.with_name(path.name + ".damaged"))
-            kept = opened()
-        kept.add_trials(study.get_trials(deepcopy=False)[len(kept.get_trials(deepcopy=False)) :])
 
 
 @contextmanager
