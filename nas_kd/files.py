@@ -30,7 +30,10 @@ def on_disk(path: Path) -> Iterator[None]:
     Raises:
         SettingError: in place of the OSError of a full or read-only disk.
     """
-    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    full = {
+        errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up",
+        errno.EFBIG: "the limit on a file's size is reached",
+    }  # fmt: skip
     denied = "permission is denied"
     shut = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
     try:
@@ -47,12 +50,15 @@ def on_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str) -> None:
+def atomic_write(
+    path: str | Path, content: bytes | bytearray | memoryview | str, *, keep: Path | None = None
+) -> None:
     """Write a file so that a reader, or the next start after a kill, sees the old one or the new one whole.
 
     Args:
         path: the file; its folder exists.
         content: what it shall hold; text is written as UTF-8.
+        keep: where the old file goes; a kill may leave it there with none in its place.
 
     Raises:
         SettingError: the disk is full or read-only; the old file is untouched.
@@ -65,6 +71,8 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
             os.replace(part, path)
         except OSError:
             part.unlink(missing_ok=True)
@@ -206,10 +214,9 @@ class CsvLog:
             lines.append([_cell(row[column]) for column in columns])
         with on_disk(self.path):
             # one write call: a kill leaves at most one half line, and rows of two processes never mix
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                os.write(handle, _csv(lines))
-                os.fsync(handle)
+                _append(handle, _csv(lines))
             finally:
                 os.close(handle)
 
@@ -235,6 +242,20 @@ class CsvLog:
         kept = [list(row.values()) for row in rows if float(row[column]) <= value]
         if len(kept) < len(rows):
             atomic_write(self.path, _csv([self.columns, *kept]))
+
+
+def _append(handle: int, data: bytes) -> None:
+    """Add bytes to an open file, all or none of them: a disk that fills up takes a part and says so at the next."""
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(handle, data[written:])
+        os.fsync(handle)
+    except OSError:
+        end = os.fstat(handle).st_size
+        if 0 < written <= end and os.pread(handle, written, end - written) == data[:written]:
+            os.ftruncate(handle, end - written)
+        raise
 
 
 def _cell(value: Any) -> str:

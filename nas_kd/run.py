@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd import __version__
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_json
+from nas_kd.locks import folder_lock
 from nas_kd.processes import launched
 from nas_kd.progress import in_worker, spoken
 from nas_kd.stage import Stage
@@ -210,20 +211,7 @@ class Run:
         Raises:
             SettingError: another command is working in the folder.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows: two commands at once go unnoticed
-            yield
-            return
-        with open(self.path / ".lock", "w") as file, open(self.path / f".lock.{part or 'all'}", "w") as own:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                legal = "a folder no other command is working in"
-                raise SettingError(
-                    "run", str(self.path), legal, "wait for it, or use another --run"
-                ) from error
+        with folder_lock(self.path, part, self.say):
             if part is None:  # else others may be writing
                 clear_parts(list(self.path.rglob(".*")))
             yield

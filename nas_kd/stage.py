@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
@@ -26,6 +30,23 @@ if TYPE_CHECKING:
     from nas_kd.run import Run
 
 ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "report")
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
+    OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, pickle.UnpicklingError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read what `Stage.save` wrote; torch writes checksums, but does not look at them."""
+    import torch
+
+    with zipfile.ZipFile(path) as file:
+        if (bad := file.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {bad} is another")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 class Stage:
@@ -104,6 +125,7 @@ class Stage:
         """
         self._state = {"inputs": self._state["inputs"], "done": True, "facts": plain(facts)}
         atomic_json(self._file, self._state)
+        (self.folder / PREVIOUS).unlink(missing_ok=True)
 
     def log(self, name: str) -> CsvLog:
         """Open another append-only CSV file of this stage.
@@ -138,41 +160,52 @@ class Stage:
         return read_frame(path)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the trainer's state to last.pt; a kill meanwhile leaves the previous one.
+        """Write the trainer's state to last.pt, and keep the one before it as previous.pt.
 
         Args:
             state: tensors, plain values and containers of them: it is read back by weights_only.
 
         Raises:
-            SettingError: the disk is full or read-only.
+            SettingError: the disk is full or read-only; what was there is untouched.
         """
         import torch
 
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        atomic_write(self.folder / "last.pt", buffer.getbuffer())
+        atomic_write(self.folder / LAST, buffer.getbuffer(), keep=self.folder / PREVIOUS)
 
     def load(self) -> dict[str, Any] | None:
-        """Read last.pt onto the CPU.
+        """Read the last state that is undamaged onto the CPU.
 
         Returns:
             The state, or None when nothing was saved.
 
         Raises:
-            SettingError: the file is damaged.
+            SettingError: there are states, and all are damaged.
         """
-        import pickle
-
-        import torch
-
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return None
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        damaged: list[tuple[Path, Exception]] = []
+        for path in (self.folder / LAST, self.folder / PREVIOUS):
+            if not path.exists():
+                continue
+            try:
+                state = _read_state(path)
+            except DAMAGE as error:
+                damaged.append((path, error))
+                continue
+            for bad, _ in damaged:
+                self.run.say(f"warning: {bad} is damaged: {self.name} goes on from {path}")
+                bad.unlink()
+            return state
+        if damaged:
             mend = f"delete {self.folder}: the stage then begins anew"
-            raise SettingError("run", str(path), "the state that nas_kd saved, undamaged", mend) from error
+            legal = "the state that nas_kd saved, undamaged"
+            raise SettingError("run", str(damaged[0][0]), legal, mend) from damaged[0][1]
+        return None
+
+    def forget(self) -> None:
+        """Delete the trainer's state, which a finished stage does not need."""
+        for name in (LAST, PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)
 
     def seconds(self, what: str, seconds: float) -> None:
         """Add a row to the run's timing.csv.

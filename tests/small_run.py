@@ -25,7 +25,7 @@ retrain: {epochs: 2, batch_size: 32, lr: 0.1, seeds: 2, random_students: 1, band
 # what differs between two runs of equal results: times, processes, the folder's own name in config.yaml,
 # whether a cache that holds every answer was asked for all of them again (cache.json says so), and the order
 # in which safetensors writes the notes of the teacher's weights (its fingerprint is in stage.json)
-LIVELY = ("log.txt", "cache.json", "status.json", "timing.csv", "latency.csv", "config.yaml", ".lock", "study.journal")
+LIVELY = ("log.txt", "cache.json", "status.json", "timing.csv", "latency.csv", "config.yaml", "study.journal")
 NOTED = "teacher/weights.safetensors"
 
 
@@ -73,7 +73,7 @@ def digests(run: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(run.rglob("*")):
-        if path.is_file() and path.name not in LIVELY:
+        if path.is_file() and path.name not in LIVELY and not path.name.startswith(".lock"):
             found[path.relative_to(run).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

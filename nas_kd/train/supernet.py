@@ -135,7 +135,7 @@ def train_supernet(
             facts["teacher"] = str(getattr(source, "fingerprint", type(source).__name__))
         stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})
         if stage.done:
-            load_weights(net, stage.folder / "weights.safetensors")
+            load_weights(net, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
     done = stage is not None and stage.done
     if runtime.world > 1 and (done := from_first(done)):
         net.load_state_dict(from_first({name: value.cpu() for name, value in net.state_dict().items()}))

@@ -89,7 +89,7 @@ def train_teacher(
             save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)
             stage.finish({"model": name, "fingerprint": weights_hash(network)})
     else:
-        load_weights(network, stage.folder / "weights.safetensors")
+        load_weights(network, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
     teacher = Teacher(
         network, name, num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean, std=data.std,
         stages=stages,

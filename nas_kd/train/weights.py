@@ -21,12 +21,13 @@ def save_weights(module: nn.Module, path: Path) -> None:
     atomic_write(path, safetensors_save(state))
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) -> None:
     """Read what ``save_weights`` wrote.
 
     Args:
         module: the module to fill.
         path: the file.
+        fingerprint: what `weights_hash` must give then; None is not known.
 
     Raises:
         SettingError: the file is missing or damaged, or the first tensor that does not fit, by name.
@@ -45,6 +46,23 @@ def load_weights(module: nn.Module, path: Path) -> None:
             shapes = [None if t is None else tuple(t.shape) for t in (have, want)]
             raise SettingError("weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "another network?")
     module.load_state_dict(state)
+    check_hash(module, path, fingerprint)
+
+
+def check_hash(module: nn.Module, path: Path, fingerprint: str | None) -> None:
+    """Refuse weights that are not those that were written.
+
+    Args:
+        module: the module with the weights.
+        path: the file they were read from.
+        fingerprint: what `weights_hash` gave when they were written; None is not known.
+
+    Raises:
+        SettingError: they differ.
+    """
+    if fingerprint is not None and weights_hash(module) != fingerprint:
+        mend = f"delete {path.parent} and give the same command again"
+        raise SettingError("weights", str(path), f"the weights that were written, of hash {fingerprint}", mend)
 
 
 @torch.no_grad()

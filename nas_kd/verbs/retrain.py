@@ -26,7 +26,7 @@ from nas_kd.teacher.bind import bind_all
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.manner import Manner
 from nas_kd.train.network import measure, train_network
-from nas_kd.train.weights import weights_hash
+from nas_kd.train.weights import check_hash, weights_hash
 from nas_kd.verbs.chain import taught_in_between
 from nas_kd.verbs.handover import factory_of, student_info
 
@@ -161,7 +161,9 @@ def retrain(
         facts |= {} if unlabelled is None else {"unlabelled": unlabelled.fingerprint}
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
-            return load_student(stage.folder / "student")
+            student = load_student(stage.folder / "student", factory=factory)
+            check_hash(student, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
+            return student
     size = arch.resolution if arch is not None else None
     trainee = resized(network, size) if isinstance(network, StaticNet) else network
     train_network(
@@ -183,8 +185,9 @@ def retrain(
     network.info = info  # type: ignore[assignment]
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)
-        stage.finish(metrics | {"network": key, "seed": seed, "params": info["params"]})
-        (stage.folder / "last.pt").unlink(missing_ok=True)
+        facts = {"network": key, "seed": seed, "params": info["params"], "fingerprint": weights_hash(network)}
+        stage.finish(metrics | facts)
+        stage.forget()
     return network
 
 

@@ -104,7 +104,7 @@ def test_resumed_equals_not_resumed_to_the_bit(two: Two) -> None:
 
 
 def test_the_first_process_alone_keeps_files(two: Two) -> None:
-    kept = {"metrics.csv", "last.pt", "stage.json"}
+    kept = {"metrics.csv", "last.pt", "previous.pt", "stage.json"}
     assert {path.name for path in (two.folder / "0/whole/supernet").iterdir()} == kept
     assert {path.name for path in (two.folder / "1/whole/supernet").iterdir()} == {"stage.json"}  # the test's own
     assert (two.folder / "0/api/supernet/weights.safetensors").is_file()

@@ -143,7 +143,7 @@ def test_a_cut_off_training_ends_with_the_same_weights(
     whole = retrain(arch, teacher, data, run=tmp_path / "whole", **settings)
     from nas_kd.distill import Distiller
 
-    real, calls = Distiller.__call__, 0
+    real, calls = Distiller.step, 0
 
     def stops(self: Distiller, *rest: Any, **more: Any) -> Any:
         nonlocal calls
@@ -152,7 +152,7 @@ def test_a_cut_off_training_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return real(self, *rest, **more)
 
-    monkeypatch.setattr(Distiller, "__call__", stops)
+    monkeypatch.setattr(Distiller, "step", stops)
     with pytest.raises(KeyboardInterrupt):
         retrain(arch, teacher, data, run=tmp_path / "cut", **settings)
     torch.manual_seed(99)
