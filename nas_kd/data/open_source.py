@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,10 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         _check_folder(field, root)
     try:
         # search_split would take a class that is called "train" for the training split
-        reader = create_dataset("", root=str(root), search_split=False).reader
-    except (tarfile.TarError, OSError) as error:
+        # timm keeps the index of a large tar as a pickle beside it: nothing is written there, or unpickled
+        index = {"cache_tarinfo": False} if tar else {}
+        reader = create_dataset("", root=str(root), search_split=False, **index).reader
+    except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise SettingError(field, str(root), IMAGES, f"it cannot be read: {error}") from error
     except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
         raise SettingError(
@@ -120,6 +123,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         )
     names = [Path(name).as_posix() for name in reader.filenames()]
     if tar:
+        _check_members(field, root, names)
         labels = np.asarray(reader.targets, dtype=np.int64)
         names = _strip_common(names)  # so that a tar of cat/1.jpg and of ./pets/cat/1.jpg split alike
     else:
@@ -138,6 +142,32 @@ def _split_folder(path: Path, test: bool) -> Path:
     return path
 
 
+def _check_members(field: str, root: Path, names: list[str]) -> None:
+    """Refuse a tar whose members would lie outside of where it is unpacked: no tool of good faith writes one."""
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            legal = f"a .tar with names below its own folder; it has {name!r}"
+            raise SettingError(field, str(root), legal, "pack the class folders anew: tar -cf images.tar -C FOLDER .")
+
+
+def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
+    """Refuse links that lead in circles, and pipes or broken links that are called as images are."""
+    todo = [(root, frozenset({root.resolve()}))]
+    while todo:
+        folder, above = todo.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    real = Path(entry.path).resolve() if entry.is_symlink() else None
+                    if real in above:
+                        mend = "delete the link"
+                        raise SettingError(field, entry.path, "folders without links that lead in circles", mend)
+                    todo.append((Path(entry.path), above | {real or Path(entry.path).resolve()}))
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_file():
+                    legal = "images that can be read; this is a broken link, a pipe or a device"
+                    raise SettingError(field, entry.path, legal, "replace or delete it")
+
+
 def _check_folder(field: str, root: Path) -> None:
     """Refuse what timm would read as fewer classes than the user has."""
     from timm.data.readers.img_extensions import get_img_extensions
@@ -150,6 +180,7 @@ def _check_folder(field: str, root: Path) -> None:
             "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
         )
         raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", mend)
+    _check_links(field, root, suffixes)
     for folder in folders:
         if not any(child.suffix.lower() in suffixes for child in folder.rglob("*")):
             raise SettingError(

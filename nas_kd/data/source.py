@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+LARGEST = 2**28  # bytes of an image file; a sparse file or member of a tar may say that it has terabytes
+
 
 class Source:
     """Named, labelled images.
@@ -72,6 +74,29 @@ class ArraySource(Source):
         self.pixels = pixels
 
 
+class Chosen(Source):
+    """Some of the images of a source.
+
+    Args:
+        source: all of them.
+        rows: (N,) which ones, in order.
+    """
+
+    def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
+        names = [source.names[row] for row in rows.tolist()]
+        super().__init__(source.field, source.origin, names, source.labels[rows], source.classes)
+        self._source, self._rows = source, rows
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
+        return Chosen, (self._source, self._rows)
+
+    def stream(self, i: int) -> IO[bytes] | Image.Image:
+        return self._source.stream(int(self._rows[i]))
+
+    def load(self, i: int) -> IO[bytes] | Image.Image:
+        return self._source.load(int(self._rows[i]))
+
+
 class ReaderSource(Source):
     """Images behind a timm reader.
 
@@ -89,7 +114,10 @@ class ReaderSource(Source):
 
     def load(self, i: int) -> IO[bytes]:
         with self._lock, self.stream(i) as stream:  # a tar has one file position for all its members
-            return io.BytesIO(stream.read())
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise OSError(f"it has more than {LARGEST:,} bytes")
+        return io.BytesIO(content)
 
 
 class VisionSource(Source):

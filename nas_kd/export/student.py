@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
+from nas_kd.export.factory import build_by, check_untrusted
 from nas_kd.files import on_disk, plain
 from nas_kd.nn import StaticNet
 
@@ -70,7 +69,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
                 "give factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
             )  # fmt: skip
         about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
-        rebuilt = _from_factory(about["factory"], about["factory_kwargs"])
+        rebuilt = build_by(about["factory"], about["factory_kwargs"])
         _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -81,22 +80,24 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     return folder
 
 
-def load_student(folder: str | Path) -> nn.Module:
-    """Open a student folder.
+def load_student(folder: str | Path, *, factory: str | None = None) -> nn.Module:
+    """Open a student folder; nothing in it is executed.
 
-    A student of a search space is built from its list of layers alone. A student that was saved with a
-    factory imports and calls that factory: open such folders only from people whose code you would run.
+    A student of a search space is built from its list of layers alone, one of timm's by timm. One that was
+    saved with another factory needs that code: a network class of an installed package is made as the folder
+    says, a function is called only when it is named here too.
 
     Args:
         folder: what `save_student` wrote.
+        factory: the folder's own factory, ``"package.module:callable"``, by a reader who trusts that code.
 
     Returns:
         The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes
         images (B, in_chans, H, W), scaled to 0..1, less ``info["mean"]``, over ``info["std"]``.
 
     Raises:
-        SettingError: a file is missing or damaged, was written by a newer version, or its tensors do not fit
-            the network; the first that does not is named.
+        SettingError: a file is missing or damaged, was written by a newer version, its tensors do not fit the
+            network (the first that does not is named), or its factory needs to be named.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -107,65 +108,61 @@ def load_student(folder: str | Path) -> nn.Module:
             raise SettingError("student", str(folder), legal, "save the student again")
     about = _read(folder / ABOUT)
     version = about.pop("format_version", None) if isinstance(about, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool):
         raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
     if version > FORMAT:
         legal = f"format_version of at most {FORMAT}; this folder has {version}"
         raise SettingError("student", str(folder), legal, "pip install --upgrade nas_kd")
     try:
         state = safetensors_load((folder / WEIGHTS).read_bytes())
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, OverflowError) as error:
         legal = "an undamaged .safetensors file"
         raise SettingError("student", str(folder / WEIGHTS), legal, "save the student again") from error
-    layers = _read(folder / ARCH)
-    if layers is None:
-        network = _from_factory(about["factory"], about.get("factory_kwargs") or {})
+    _check_about(about, folder / ABOUT)
+    layers, named = _read(folder / ARCH), about.get("factory")
+    if factory is not None and factory != named:
+        raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "leave it out")
+    if layers is not None:
+        network = _from_layers(layers, state, folder / ARCH)
     else:
-        network = _from_layers(layers, folder / ARCH)
+        if factory is None:
+            check_untrusted(named, folder)
+        network = build_by(named, about.get("factory_kwargs") or {})
     _check_fit(network.state_dict(), state, str(folder / WEIGHTS))
     network.load_state_dict(state)
     network.info = about
     return network.eval()
 
 
-def _from_layers(layers: Any, path: Path) -> nn.Module:
-    """Build a StaticNet, with the file named when its layers make no network."""
+def _from_layers(layers: Any, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """Build a StaticNet, with the file named when its layers make no network or another than the weights'."""
+    mend = "save the student again"
     try:
-        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
-            return StaticNet(layers)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        with torch.device("meta"):  # without memory: what the file says may be larger than any
+            shapes = StaticNet(layers).state_dict()
+    except Exception as error:  # whatever a damaged description leads to
         legal = "the list of layers that save_student wrote"
-        raise SettingError("student", str(path), legal, "save the student again") from error
+        raise SettingError("student", str(path), legal, mend) from error
+    _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
+        return StaticNet(layers)
 
 
-def _from_factory(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Call the factory that rebuilds a module."""
-    place, _, name = str(factory).partition(":")
-    if not place or not name:
-        raise SettingError("factory", factory, "package.module:callable or timm:MODEL")
-    with torch.random.fork_rng(devices=[]):
-        if place == "timm":
-            import timm
-
-            if not timm.is_model(name):
-                raise SettingError("factory", factory, "timm: and the name of a model that timm knows")
-            return timm.create_model(name, **{"pretrained": False, **kwargs})
-        root = place.split(".")[0]
-        if root == "__main__" or root in sys.stdlib_module_names:
-            # a script is not there in another process, and no network is built by os or subprocess
-            legal = "a callable in an installed package, or in a module on the Python path"
-            raise SettingError("factory", factory, legal, "move the function into a module of its own")
-        try:
-            build = getattr(import_module(place), name)
-        except (ImportError, AttributeError) as error:
-            mend = f"install the package that holds {place}, or put it on the Python path"
-            raise SettingError("factory", factory, f"an importable callable ({error})", mend) from error
-        built = build(**kwargs)
-    if not isinstance(built, nn.Module):
-        raise SettingError(
-            "factory", factory, f"a callable that returns an nn.Module, not {type(built).__name__}"
-        )
-    return built
+def _check_about(about: Mapping[str, Any], path: Path) -> None:
+    """Check what others read from ``.info`` without a look."""
+    mean, std, channels = about.get("mean"), about.get("std"), about.get("in_chans")
+    numbers = [value for values in (mean, std) if isinstance(values, list) for value in values]
+    ok = {
+        "mean": isinstance(mean, list | None) and all(isinstance(value, int | float) for value in numbers),
+        "std": isinstance(std, list | None) and len(mean or ()) == len(std or ()),
+        "in_chans": isinstance(channels, int | None) and (not mean or channels in (None, len(mean))),
+        "classes": isinstance(about.get("classes"), list | None),
+        "factory_kwargs": isinstance(about.get("factory_kwargs"), dict | None),
+    }
+    for name, good in ok.items():
+        if not good:
+            legal = f"what save_student wrote; {name} is {str(about.get(name))[:60]!r}"
+            raise SettingError("student", str(path), legal, "save the student again")
 
 
 def _check_fit(wanted: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
@@ -184,7 +181,7 @@ def _text(value: Any) -> bytes:
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise SettingError("student", str(path), "undamaged JSON", "save the student again") from error
 
 

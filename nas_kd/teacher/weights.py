@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise SettingError("teacher.checkpoint", str(path), "an existing file", "check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    legal = "a .safetensors file or a torch.save of weights only"
     try:
+        _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        legal = "a .safetensors file or a torch.save of weights only"
+    except Exception as error:  # the parts of a damaged file raise what they like
         mend = "where you trust the file, load it there and write torch.save(model.state_dict(), path)"
         raise SettingError("teacher.checkpoint", str(path), legal, mend) from error
     for nest in NESTS:
@@ -52,6 +53,14 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {_bare(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
 
 
+def _check_stored(path: Path) -> None:
+    """Refuse a compressed archive, which torch.save never writes and which may be a thousand times its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("a compressed archive")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
@@ -59,10 +68,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             weights = {_bare(name): file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+        told = json.loads(notes.get("nas_kd", "{}"))
+        mean, std = told.get("mean") or [], told.get("std") or []
+        if len(mean) != len(std) or not all(isinstance(value, int | float) for value in [*mean, *std]):
+            raise ValueError(f"mean is {mean}, std {std}")
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         legal = "an undamaged .safetensors file"
         raise SettingError("teacher.checkpoint", str(path), legal, "write or copy it again") from error
-    return weights, json.loads(notes["nas_kd"]) if "nas_kd" in notes else {}
+    return weights, told
 
 
 def _bare(name: str) -> str:

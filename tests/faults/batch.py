@@ -1,6 +1,7 @@
 """Runs many `nas-kd` commands in one process and tells what each gave, one line of JSON a command.
 
-Arguments: a JSON file with a list of argument lists. Every command has ten seconds.
+Arguments: a JSON file with a list of argument lists, then ``--torch`` to have torch imported before the first.
+Every command has ten seconds.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ class NoTorch:
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
+    if "--torch" in sys.argv:
+        import timm.data  # noqa: F401
+
+        import nas_kd.verbs.commands  # noqa: F401
+    else:
+        sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
     from nas_kd.cli import main
 
     for arguments in json.loads(Path(sys.argv[1]).read_text()):

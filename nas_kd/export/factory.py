@@ -1,0 +1,127 @@
+"""Networks that a function or class of a package builds, and what a student folder may ask of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_kd.errors import SettingError
+
+# arguments by which timm would read files or the network
+FETCHES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+
+
+def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Call a factory that the user has named.
+
+    Args:
+        factory: ``"package.module:callable"`` or ``"timm:MODEL"``.
+        kwargs: its keyword arguments.
+
+    Returns:
+        The network.
+
+    Raises:
+        SettingError: there is no such factory, it fails, or it builds no network.
+    """
+    place, _, name = str(factory).partition(":")
+    mend = "give the factory that the student was saved with"
+    if not place or not name:
+        raise SettingError("factory", factory, "package.module:callable or timm:MODEL", mend)
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", mend)
+    build = _timm(factory, name, kwargs) if place == "timm" else _imported(factory, place, name)
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
+            built = build(**kwargs)
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
+        legal = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
+        raise SettingError("factory", factory, legal, mend) from error
+    if not isinstance(built, nn.Module):
+        legal = f"a callable that returns an nn.Module, not {type(built).__name__}"
+        raise SettingError("factory", factory, legal, mend)
+    return built
+
+
+def check_untrusted(factory: object, folder: Path) -> None:
+    """Refuse a factory that a folder names and its reader did not, unless it is a network class that was there before.
+
+    To make an installed network class runs no code that the folder's writer chose; any function might: one of
+    torch's, for one, would open a pickle.
+
+    Args:
+        factory: what the folder names.
+        folder: the student folder.
+
+    Raises:
+        SettingError: it is a function, or a class of a file that came with the folder.
+    """
+    place, _, name = str(factory).partition(":")
+    if place == "timm" or not name:
+        return
+    mend = (
+        f"if you trust that code: load_student(folder, factory={str(factory)!r}), on the command line "
+        f"teacher.model={factory} with teacher.checkpoint={folder / 'weights.safetensors'}"
+    )
+    if _came_along(factory, place, folder):
+        legal = "a network of an installed package; this one's code lies beside the folder, or in no package"
+        raise SettingError("factory", factory, legal, mend)
+    kind = _imported(str(factory), place, name)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise SettingError("factory", factory, "a network class: functions are only called when you name them", mend)
+
+
+def _came_along(factory: object, place: str, folder: Path) -> bool:
+    """Tell whether a module's file lies where the folder does, or in a folder that is no package of its own."""
+    parts = place.split(".")
+    inside = folder.resolve()
+    for end in range(1, len(parts) + 1):
+        try:
+            spec = find_spec(".".join(parts[:end]))
+        except (ImportError, ValueError, AttributeError) as error:
+            raise _absent(factory, place, error) from error
+        if spec is None:
+            raise _absent(factory, place, ModuleNotFoundError(f"No module named {'.'.join(parts[:end])!r}"))
+        if spec.origin is None or inside in Path(spec.origin).resolve().parents:
+            return True
+    return False
+
+
+def _absent(factory: object, place: str, error: Exception) -> SettingError:
+    mend = f"install the package that holds {place}, or put it on the Python path"
+    return SettingError("factory", factory, f"an importable callable ({error})", mend)
+
+
+def _imported(factory: str, place: str, name: str) -> Any:
+    root = place.split(".")[0]
+    if root == "__main__" or root in sys.stdlib_module_names:
+        # a script is not there in another process, and no network is built by os or subprocess
+        legal = "a callable in an installed package, or in a module on the Python path"
+        raise SettingError("factory", factory, legal, "move the function into a module of its own")
+    try:
+        found = getattr(import_module(place), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _absent(factory, place, error) from error
+    if not callable(found):
+        raise SettingError("factory", factory, "something that can be called", "name a class or a function")
+    return found
+
+
+def _timm(factory: str, name: str, kwargs: Mapping[str, Any]) -> Any:
+    import timm
+
+    if not timm.is_model(name):
+        legal = "timm: and the name of a model that timm knows"
+        raise SettingError("factory", factory, legal, "install the timm that it was saved with")
+    fetching = [key for key in FETCHES if kwargs.get(key)]
+    if fetching:
+        legal = "arguments that fetch no weights: they lie in the student folder"
+        raise SettingError("factory_kwargs", fetching[0], legal, "leave it out")
+    return lambda **given: timm.create_model(name, **{"pretrained": False, **given})
