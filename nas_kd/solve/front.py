@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
+from nas_kd.solve.limits import infeasible
 from nas_kd.solve.tables import Rows, groups, no_chain, read_tables, remaining
 
 
@@ -202,8 +203,8 @@ def _total(stages: Sequence[Rows], chains: np.ndarray, name: str) -> np.ndarray:
 
 
 def _infeasible(stages: Sequence[Rows], limits: Mapping[str, float]) -> SettingError:
-    from nas_kd.solve.milp import infeasible
+    from nas_kd.solve.milp import solve
 
     if not np.isfinite(remaining(stages, "score")[0]).any():
         return no_chain(stages)
-    return infeasible(stages, limits)
+    return infeasible(stages, {name: (-np.inf, cap) for name, cap in limits.items()}, solve)

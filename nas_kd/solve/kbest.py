@@ -1,0 +1,194 @@
+"""The best chains one after the other: plain, or each different enough from all before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.errors import SettingError
+from nas_kd.solve.limits import Caps, Limits, infeasible, limits_of
+from nas_kd.solve.milp import chain_sum, solve, useful
+from nas_kd.solve.tables import Rows, groups, no_chain, read_tables, remaining
+
+POPS = 100_000  # chains and beginnings of chains looked at before the integer program takes over
+ENGINES = ("chains", "milp")
+
+
+def k_best(
+    tables: Sequence[pd.DataFrame], k: int, *, caps: Caps | None = None, different: float = 0.0,
+    engine: str = "chains",
+) -> pd.DataFrame:  # fmt: skip
+    """Find the k best-scored chains within budgets.
+
+    Args:
+        tables: one table a stage, as for `exact_front`.
+        k: how many chains are wanted.
+        caps: budgets, as for `nas_kd.solve.best`.
+        different: share of the stages in which a chain must have another row than every better one of the result,
+            0 to 1: ``0.2`` rounds up to one of five stages and two of six. 0 wants it to be another chain.
+        engine: ``chains`` walks through beginnings of chains from the best bound on; where that gets long, and
+            with ``milp``, integer programs with a cut for every chain found do the same.
+
+    Returns:
+        The chains, best first: score, macs, params and capped columns, row_1 ... row_S (labels of the tables'
+        rows). Fewer than ``k`` when there are no more; equal scores come in any order.
+
+    Raises:
+        SettingError: a setting or table is not usable, no chain exists, or none is within the budgets.
+
+    Source:
+        The first is the best; each further one is the best that keeps away from those before it, as the
+        solutions of Puzzle (Bercovich et al. 2024), section 4.3.
+    """
+    if k < 1:
+        raise SettingError("k", k, "an integer of at least 1")
+    if not 0 <= different <= 1:
+        raise SettingError("different", different, "a share of the stages, 0 to 1", "use different=0.2")
+    if engine not in ENGINES:
+        raise SettingError("engine", engine, " or ".join(ENGINES))
+    limits = limits_of(caps or {})
+    shown = [name for name in ("macs", "params") if all(name in table for table in tables)]
+    names = list(dict.fromkeys(["score", *shown, *limits]))
+    stages, _ = read_tables(tables, names)
+    if not np.isfinite(remaining(stages, "score")[0]).any():
+        raise no_chain(stages)
+    apart = max(1, ceil(different * len(stages) - 1e-9))
+    found: list[tuple[int, ...]] = []
+    if engine == "chains":
+        kept = [useful(rows, limits, "score", False, k) for rows in stages]
+        small = [rows.take(keep) for rows, keep in zip(stages, kept, strict=True)]
+        for chain in _in_turn(small, limits, apart, k):
+            found.append(tuple(int(keep[at]) for keep, at in zip(kept, chain, strict=True)))
+    while len(found) < k:  # what is left, or that there is no more
+        picks = solve(stages, limits, "score", apart=found, shared=len(stages) - apart)
+        if picks is None:
+            break
+        found.append(tuple(picks))
+    if not found:
+        raise infeasible(stages, limits, solve)
+    frame = pd.DataFrame({name: [chain_sum(stages, chain, name) for chain in found] for name in names})
+    for number, rows in enumerate(stages, 1):
+        frame[f"row_{number}"] = rows.index.take([chain[number - 1] for chain in found])
+    return frame
+
+
+class _Node(NamedTuple):
+    """The beginnings of chains that go on from one beginning, from the best bound on."""
+
+    chain: tuple[int, ...]  # rows so far
+    score: np.ndarray  # (N,) of each continuation
+    sums: Mapping[str, np.ndarray]
+    bound: np.ndarray  # (N,) at most the score of every whole chain that begins so
+    row: np.ndarray  # (N,)
+
+
+def _in_turn(stages: Sequence[Rows], limits: Limits, apart: int, k: int) -> Iterator[tuple[int, ...]]:
+    """Yield chains from the best on, each other in ``apart`` rows than those before it, until it gets long.
+
+    A beginning is looked at in the order of the least score that a chain can have that begins so: its own and the
+    best rest that keeps each limit by itself.
+    """
+    bounds = _Bounds(stages, limits)
+    heap: list[tuple[float, int, int, _Node, int]] = []
+    count = 0
+
+    def push(node: _Node, at: int) -> None:
+        nonlocal count
+        if at < len(node.row):
+            count += 1  # the deeper first among equals, else the earlier
+            heappush(heap, (float(node.bound[at]), -len(node.chain), count, node, at))
+
+    push(bounds.continued((), 0.0, dict.fromkeys(limits, 0.0)), 0)
+    chosen = np.zeros((0, len(stages)), dtype=np.int64)
+    for _ in range(POPS):
+        if not heap:
+            return
+        _, _, _, node, at = heappop(heap)
+        push(node, at + 1)
+        chain = (*node.chain, int(node.row[at]))
+        shared = (chosen[:, : len(chain)] == chain).sum(axis=1)
+        if len(chosen) and shared.max() > len(stages) - apart:
+            continue
+        if len(chain) == len(stages):
+            yield chain
+            chosen = np.vstack([chosen, chain])
+            if len(chosen) == k:
+                return
+        else:
+            sums = {name: values[at].item() for name, values in node.sums.items()}
+            push(bounds.continued(chain, float(node.score[at]), sums), 0)
+
+
+class _Bounds:
+    """Least scores of the rests of chains, by what a limit leaves for them."""
+
+    def __init__(self, stages: Sequence[Rows], limits: Limits) -> None:
+        self.stages, self.limits = stages, limits
+        # a smallest sum is a largest one of the negated column
+        sides = [(name, sign, sign * bound) for name, pair in limits.items()
+                 for sign, bound in ((-1, pair[0]), (1, pair[1])) if np.isfinite(bound)]  # fmt: skip
+        self.sides = [(name, sign, bound, self._rests(name, sign)) for name, sign, bound in sides]
+        self.least = remaining(stages, "score")
+        self.entering = [
+            {int(rows.enter[at[0]]): at for at in groups(rows.enter)} if len(rows.rank) else {} for rows in stages
+        ]
+
+    def _rests(self, name: str, sign: int) -> list[dict[int, tuple[np.ndarray, np.ndarray]]]:
+        """Return, by stage and width, costs rising and the least scores falling of what is from there on."""
+        after = {0: (np.zeros(1), np.zeros(1))}
+        rests = [after]
+        for rows in reversed(self.stages):
+            before = {}
+            for at in groups(rows.enter):
+                costs, scores = [], []
+                for one in groups(rows.leave[at]):
+                    width = int(rows.leave[at[one[0]]])
+                    if width in after:
+                        picks = at[one]
+                        costs.append((sign * rows.columns[name][picks, None] + after[width][0]).ravel())
+                        scores.append((rows.columns["score"][picks, None] + after[width][1]).ravel())
+                if costs:
+                    before[int(rows.enter[at[0]])] = _front(np.concatenate(costs), np.concatenate(scores))
+            after = before
+            rests.insert(0, after)
+        return rests
+
+    def continued(self, chain: tuple[int, ...], score: float, sums: Mapping[str, float]) -> _Node:
+        """Return all rows that may follow a beginning, from the best bound on."""
+        depth = len(chain)
+        rows = self.stages[depth]
+        width = int(self.stages[depth - 1].leave[chain[-1]]) if depth else 0
+        at = self.entering[depth].get(width, np.zeros(0, dtype=np.int64))
+        scores = score + rows.columns["score"][at]
+        grown = {name: total + rows.columns[name][at] for name, total in sums.items()}
+        rest = self.least[depth + 1][rows.leave[at]]
+        for name, sign, limit, rests in self.sides:
+            # rounding of sums that are still to come must not drop a chain; whole chains need no room
+            room = limit - sign * grown[name] + (1e-9 * abs(limit) if depth + 1 < len(self.stages) else 0.0)
+            for leave in np.unique(rows.leave[at]):
+                here = rows.leave[at] == leave
+                front = rests[depth + 1].get(int(leave))
+                if front is None:
+                    rest[here] = np.inf
+                    continue
+                place = np.searchsorted(front[0], room[here], side="right") - 1
+                rest[here] = np.maximum(rest[here], np.where(place >= 0, front[1][place], np.inf))
+        bound = scores + rest
+        if depth + 1 < len(self.stages):  # a bound that is rounded up would let a worse chain come first
+            bound = bound - 1e-12 * (np.abs(scores) + np.abs(np.where(np.isfinite(rest), rest, 0.0)))
+        order = np.argsort(bound, kind="stable")
+        order = order[np.isfinite(bound[order])]
+        return _Node(
+            chain, scores[order], {name: values[order] for name, values in grown.items()}, bound[order], at[order]
+        )
+
+
+def _front(cost: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((score, cost))
+    order = order[score[order] < np.minimum.accumulate(np.append(np.inf, score[order]))[:-1]]
+    return cost[order], score[order]
