@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd import __version__
 from nas_kd.errors import SettingError
-from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_json
+from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
 from nas_kd.locks import folder_lock
 from nas_kd.processes import launched
 from nas_kd.progress import in_worker, spoken
@@ -157,7 +157,7 @@ class Run:
         if not path.exists():
             atomic_write(path, text)
         elif path.read_text() != text:
-            legal = f"the images, labels and splits listed in {path}"
+            legal = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
             raise SettingError(
                 "data", f"{len(frame)} images", legal, "use another --run, or the data of then"
             )
@@ -215,6 +215,22 @@ class Run:
             if part is None:  # else others may be writing
                 clear_parts(list(self.path.rglob(".*")))
             yield
+
+
+def _difference(frame: pd.DataFrame, path: Path) -> str:
+    """Say what is not as in data.csv."""
+    try:
+        old, new = ({row[0]: row[1:] for row in table.astype(str).values} for table in (read_frame(path), frame))
+    except (SettingError, IndexError):
+        return ""
+    parts = []
+    for what, names in (
+        ("new", [name for name in new if name not in old]), ("missing", [name for name in old if name not in new]),
+        ("of another label or split", [n for n in new if n in old and list(new[n]) != list(old[n])]),
+    ):  # fmt: skip
+        if names:
+            parts.append(f"{len(names)} {what}, such as {names[0]}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def check_folder(path: Path) -> None:

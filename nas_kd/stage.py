@@ -95,7 +95,7 @@ class Stage:
         raise SettingError(
             ", ".join(changed),
             now,
-            f"what {self.folder} was made with: {was}",
+            f"what {self.folder} was made with: {was}{' (other pixels, names or splits)' if 'data' in changed else ''}",
             f"use another --run, or delete {' and '.join(stale)}",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import check_views, natural, positive, share
+from nas_kd.checks import check_views, natural, positive, share, word
 from nas_kd.errors import SettingError
 
 
@@ -45,6 +45,8 @@ class DataConfig:
     """name of the training split of such a data set"""
     test_split: str = "validation"
     """name of the test split of such a data set"""
+    unreadable: str = "stop"
+    """stop at an image that cannot be read, or skip: decode all once, leave such images out and list them"""
 
     def __post_init__(self) -> None:
         share("data", self, "rate", "select")
@@ -55,3 +57,4 @@ class DataConfig:
         positive("data", self, "resolution", "subset", "memory_gib")
         natural("data", self, "pad")
         check_views(self.views)
+        word("data.unreadable", self.unreadable, ("stop", "skip"))

@@ -241,7 +241,8 @@ class Data:
     """A data set in four splits.
 
     ``classes`` are the class names; ``mean`` and ``std`` are the train split's, one a channel in 0..1 units;
-    ``fingerprint`` changes with any name, label, membership or pixel.
+    ``fingerprint`` changes with any name, label, membership or pixel. ``unreadable`` lists name and class number
+    of images that were left out.
     """
 
     train: Split
@@ -254,6 +255,7 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    unreadable: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -276,14 +278,18 @@ class Data:
         return replace(self, train=train, rate=rate, select=select, test=test)
 
     def frame(self) -> pd.DataFrame:
-        """List every image: columns name, label (class number) and split, the content of data.csv."""
+        """List every image: columns name, label (class number) and split, the content of data.csv.
+
+        Images that were left out have the split ``unreadable``.
+        """
         import pandas as pd
 
+        lost = np.array([label for _, label in self.unreadable], dtype=np.int64)
         return pd.DataFrame(
             {
-                "name": [name for split in self.splits for name in split.names],
-                "label": np.concatenate([split.labels.numpy() for split in self.splits]),
-                "split": [split.name for split in self.splits for _ in split.names],
+                "name": [n for split in self.splits for n in split.names] + [n for n, _ in self.unreadable],
+                "label": np.concatenate([*(split.labels.numpy() for split in self.splits), lost]),
+                "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * len(lost),
             }
         )
 

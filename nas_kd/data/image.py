@@ -41,7 +41,7 @@ def load(source: Source, row: int) -> Image.Image:
 
 
 def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
-    mend = f"replace or delete the file ({error})"
+    mend = f"replace or delete the file, or set data.unreadable=skip ({error})"
     return SettingError(source.field, source.where(row), "images that can be read", mend)
 
 

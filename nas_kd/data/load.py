@@ -17,10 +17,11 @@ from nas_kd.data.augment import Affine, AutoAugment
 from nas_kd.data.dataset import Augment, Data, Split
 from nas_kd.data.open_source import open_source
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
+from nas_kd.data.readable import CHOICES, readable
 from nas_kd.data.source import Source
 from nas_kd.data.split import HIGH, LOW, cut, draw
 from nas_kd.data.views import AllViews, Views, ViewTable
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 
 TEST_SHARE = 0.2
 STATISTICS_LIMIT = 20_000  # images decoded for mean and std when the set does not fit into memory
@@ -46,6 +47,7 @@ def load_data(
     download: bool = False,
     train_split: str = "train",
     test_split: str = "validation",
+    unreadable: str = "stop",
 ) -> Data:
     """Load a data set and cut it into train, rate, select and test by a hash of the images' names.
 
@@ -74,6 +76,8 @@ def load_data(
         root: folder of ``torch/`` and ``hfds/`` sets.
         download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
         train_split, test_split: names of the splits of such sets.
+        unreadable: ``"stop"`` refuses a set with an image that cannot be read; ``"skip"`` decodes every image
+            once before anything else, and leaves such images out: ``Data.unreadable`` names them.
 
     Returns:
         The data set.
@@ -82,12 +86,20 @@ def load_data(
         SettingError: a setting is out of range, a file is missing or unreadable, or a class is too small.
     """
     _check_settings(rate, select, resolution, subset, pad, memory_gib, views)
+    if unreadable not in CHOICES:
+        raise SettingError("data.unreadable", unreadable, " or ".join(CHOICES), nearest(unreadable, CHOICES))
     kept = str(Path(root).expanduser())
     pool = open_source("data.train", train, False, train_split, kept, download)
     held = None
     if test is not None:
         held = open_source("data.test", test, True, test_split, kept, download)
         _check_classes(pool, held)
+    lost: list[tuple[str, int]] = []
+    if unreadable == "skip":
+        pool, lost = readable(pool)
+        if held is not None:
+            held, more = readable(held)
+            lost += more
     rows = _membership(pool, held, rate, select, seed, subset)
 
     used = np.sort(np.concatenate(list(rows.values())))
@@ -124,6 +136,7 @@ def load_data(
         mean=mean,
         std=std,
         fingerprint=_fingerprint(pool.classes, splits, stores),
+        unreadable=tuple(lost),
     )
 
 

@@ -29,6 +29,8 @@ from nas_kd.data.image import (
 from nas_kd.data.source import ArraySource, Source
 from nas_kd.errors import SettingError
 
+TAIL = 32  # bytes: the checksum of a PNG's pixels, the last codes of a JPEG's
+
 
 class Pixels(Protocol):
     """Images of one size."""
@@ -89,7 +91,7 @@ class LazyPixels:
         rows: which images of the source, in order.
         shape: the size they get.
         resize: whether they are resized to it.
-        sizes: bytes of each image file.
+        ends: bytes of each image file, and the last of them, which hold or follow from its pixels.
         device: where fetched batches go.
     """
 
@@ -99,11 +101,11 @@ class LazyPixels:
         rows: NDArray[np.int64],
         shape: Shape,
         resize: bool,
-        sizes: list[int],
+        ends: list[tuple[int, bytes]],
         device: str,
     ) -> None:
         self.shape, self._source, self._rows, self._resize = shape, source, rows, resize
-        self._sizes, self._device = sizes, device
+        self._ends, self._device = ends, device
 
     @property
     def place(self) -> torch.device:
@@ -136,7 +138,7 @@ class LazyPixels:
 
     def digest(self) -> bytes:
         """See `Pixels`."""
-        return hashlib.sha256(repr((self.shape, self._sizes)).encode()).digest()
+        return hashlib.sha256(repr((self.shape, self._ends)).encode()).digest()
 
 
 class Part(NamedTuple):
@@ -226,7 +228,7 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
     A truncated test image would otherwise be found when the test set is first used, after the last training.
     """
     source, rows = part
-    sizes: list[int] = []
+    ends: list[tuple[int, bytes]] = []
     side: tuple[int, int] | None = shape[:2] if shape else None
     grey = True
     for row in rows.tolist():
@@ -238,17 +240,18 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
         side = side or expected_size(source, row, image, resolution)
         grey = grey and image.mode in GREY
         if isinstance(stream, Image.Image):
-            sizes.append(0)
+            ends.append((0, b""))
         else:
-            sizes.append(stream.seek(0, os.SEEK_END))
-            stream.seek(max(0, sizes[-1] - 16))
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - TAIL))
+            ends.append((size, stream.read()))
             end = ENDS.get(image.format or "")
-            whole = end is not None and stream.read().endswith(end)
+            whole = end is not None and ends[-1][1].endswith(end)
             stream.close()
             if not whole:
                 load(source, row)
     assert side is not None
-    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), sizes, device)
+    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), ends, device)
 
 
 def _size(source: Source, row: int) -> tuple[int, int]:

@@ -72,6 +72,9 @@ class Pipeline:
         sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
         shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
         self.run.say(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
+        if data.unreadable:
+            names = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
+            self.run.say(f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {names}")
         return data
 
     @cached_property

@@ -1,0 +1,46 @@
+"""Which images of a source can be read."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from nas_kd.data.image import load
+from nas_kd.data.source import ArraySource, Chosen, Source
+from nas_kd.errors import SettingError
+
+CHOICES = ("stop", "skip")
+
+
+def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
+    """Decode every image once and leave out those that cannot be.
+
+    Args:
+        source: the images.
+
+    Returns:
+        The source itself or what is left of it, and name and class of those that are left out.
+    """
+    if isinstance(source, ArraySource):
+        return source, []
+
+    def good(row: int) -> bool:
+        try:
+            load(source, row)
+        except SettingError:
+            return False
+        return True
+
+    threads = min(torch.get_num_threads(), os.cpu_count() or 1)
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            kept = np.fromiter(pool.map(good, range(len(source))), dtype=bool, count=len(source))
+    else:
+        kept = np.fromiter(map(good, range(len(source))), dtype=bool, count=len(source))
+    if kept.all():
+        return source, []
+    lost = [(source.names[row], int(source.labels[row])) for row in np.flatnonzero(~kept).tolist()]
+    return Chosen(source, np.flatnonzero(kept)), lost
