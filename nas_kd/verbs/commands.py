@@ -162,6 +162,7 @@ def stage_retrain(config: Config) -> None:
     """Retrain the found student and those it is compared with."""
     with _opened(config) as pipeline:
         retrain_students(pipeline)
+        print_table(pipeline)
 
 
 def stage_report(config: Config) -> None:

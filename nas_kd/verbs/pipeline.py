@@ -199,18 +199,34 @@ class Pipeline:
         )  # fmt: skip
 
     @property
+    def _first_search(self) -> dict[str, Any]:
+        path = self.run.path / "search" / "stage.json"
+        return read_json(path, ("inputs",))["inputs"] if path.exists() else {}
+
+    @property
+    def other_method(self) -> str:
+        """A name for the students' method where it is not that of the run's first search, else nothing."""
+        first, method, settings = self._first_search, self.config.method, self.config.retrain.method_settings
+        kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
+        if first.get("search.engine") != "exact" or kept == (repr(method), settings):
+            return ""
+        terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
+        return "_".join([*terms, *(f"{name}_{value}" for name, value in settings.items())])
+
+    @property
     def search_folder(self) -> str:
         """``search`` for the run's first engine and budget, a folder below it for every other pair."""
         first = self.run.path / "search" / "stage.json"
         latency = self.config.search.max_latency_ms
-        inputs = read_json(first, ("inputs",))["inputs"] if first.exists() else {}
+        first, method = self._first_search, self.other_method
         names = ("search.engine", "search.caps", "search.max_latency_ms")
         engine, given = self.config.engine, (self.config.engine, self.caps, latency)
         if not inputs or tuple(inputs.get(name) for name in names) == given:
             return "search"
-        parts = self.caps | ({} if latency is None else {"latency_ms": latency})
-        named = "_".join(f"{name}_{cap}" for name, cap in parts.items()) or "unlimited"
-        return f"search/{named}" if engine == inputs.get("search.engine") else f"search/{engine}_{named}"
+        limits = self.caps | ({} if latency is None else {"latency_ms": latency})
+        named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
+        parts = ["" if engine == first.get("search.engine") else engine, method, named]
+        return "search/" + "_".join(part for part in parts if part)
 
     @cached_property
     def result(self) -> SearchResult:

@@ -75,13 +75,15 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
         needed = settings.epochs if pipeline.recipe.needs_teacher else 0
         stored_answers(teacher, pipeline.data, run, epochs=needed)
     supernet = pipeline.supernet if settings.init == "supernet" else None
+    below = f"/{pipeline.other_method}" if pipeline.other_method else ""
+    folders = {(key, seed): f"retrain/{key}{below}/seed_{seed}" for key in archs for seed in range(settings.seeds)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     jobs: list[dict[str, Any]] = [
         {
             "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
             "supernet": supernet, "run": run.path, "method": pipeline.config.method,
             "method_settings": settings.method_settings, "epochs": settings.epochs, "seed": seed,
-            "runtime": pipeline.runtime,
+            "folder": folders[key, seed], "runtime": pipeline.runtime,
         } | pipeline.training
         for key, seed in pairs
     ]  # fmt: skip
@@ -93,13 +95,13 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     rows = [
         {"search": folder, "role": role, "key": key, "seed": seed, "macs": macs, "params": params}
         | metrics[key, seed]
-        | {"folder": f"retrain/{key}/seed_{seed}/student"}
+        | {"folder": f"{folders[key, seed]}/student"}
         for role, key, macs, params in zip(*(students[c] for c in ("role", "key", "macs", "params")), strict=True)
         for seed in range(settings.seeds)
     ]
     results = pd.DataFrame(rows)
     earlier = read_frame(run.path / "retrain" / "results.csv")
-    if len(earlier):  # of other budgets
+    if len(earlier):  # of other budgets, engines and methods
         parts = [earlier[earlier["search"] == name] for name in dict.fromkeys(earlier["search"]) if name != folder]
         place = list(dict.fromkeys([*earlier["search"], folder])).index(folder)
         results = pd.concat([*parts[:place], results, *parts[place:]], ignore_index=True)
@@ -145,4 +147,5 @@ def print_table(pipeline: Pipeline) -> None:
     student = frame.loc[frame["role"] == "found", "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
-    console.print(f"report:  {pipeline.run.path / 'report' / 'report.html'}", soft_wrap=True)
+    page = pipeline.run.path / "report" / "report.html"
+    console.print(f"report:  {page if page.exists() else f'nas-kd report {pipeline.run.path}'}", soft_wrap=True)

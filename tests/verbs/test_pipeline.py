@@ -27,7 +27,7 @@ def pipeline(run: Path, **retrain: Any) -> Pipeline:
         ({"method": "kd", "method_settings": {"temperature": 0}}, "retrain.method_settings.temperature", "above 0"),
         ({"method": "ce", "method_settings": {"temperature": 4}}, "retrain.method_settings.temperature", "no settings"),
         ({"method": [("kd", 1.0)], "method_settings": {"temperature": 4}}, "retrain.method", "no settings"),
-        ({"method": [("kdd", 1.0)]}, "retrain.method", "name of a term"),
+        ({"method": [("kdd", 1.0)]}, "retrain.method", "did you mean 'kd'"),
         ({"method": "takd"}, "retrain.method", "assistants"),
     ],
 )
