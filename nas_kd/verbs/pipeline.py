@@ -215,13 +215,12 @@ class Pipeline:
 
     @property
     def search_folder(self) -> str:
-        """``search`` for the run's first engine and budget, a folder below it for every other pair."""
-        first = self.run.path / "search" / "stage.json"
+        """``search`` for the run's first engine, method and budget, a folder below it for every other three."""
         latency = self.config.search.max_latency_ms
         first, method = self._first_search, self.other_method
         names = ("search.engine", "search.caps", "search.max_latency_ms")
         engine, given = self.config.engine, (self.config.engine, self.caps, latency)
-        if not inputs or tuple(inputs.get(name) for name in names) == given:
+        if not first or (tuple(first.get(name) for name in names) == given and not method):
             return "search"
         limits = self.caps | ({} if latency is None else {"latency_ms": latency})
         named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
