@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from nas_kd.errors import SettingError, nearest
 
@@ -181,3 +182,37 @@ def check_budget(value: Budget, name: str) -> None:
     """
     if value is not None:
         parse_budget(value, 1, name)
+
+
+def check_database(name: str, url: str | None) -> None:
+    """Check the URL of a database, without a look at the database.
+
+    Args:
+        name: name of the setting.
+        url: the URL, or None.
+
+    Raises:
+        SettingError: it is no URL of a database that several processes can share.
+    """
+    if url is None:
+        return
+    legal = "postgresql://USER@HOST/DATABASE or mysql+pymysql://USER@HOST/DATABASE, or null for the run's journal"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingError(name, "a URL that cannot be read", legal, "mend the host or the port") from error
+    known = parts.scheme.partition("+")[0] in ("postgresql", "postgres", "mysql", "mariadb")
+    if not known or len(parts.path) < 2 or port == 0:
+        raise SettingError(name, without_password(url), legal, "leave it out for workers of one machine")
+
+
+def without_password(url: str) -> str:
+    """Return a URL without its password, which no file and no message shall show.
+
+    Args:
+        url: the URL.
+    """
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}"))

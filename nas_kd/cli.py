@@ -19,7 +19,7 @@ from nas_kd.config.file import read_file
 from nas_kd.config.places import check_places
 from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
-from nas_kd.processes import launched
+from nas_kd.processes import launched, work_alone
 from nas_kd.run import check_folder
 from nas_kd.runtime import CALM_THREADS
 from nas_kd.stopping import Stop, Stopped
@@ -45,6 +45,7 @@ COMMANDS = {
     "status": ("", False, "tell where a run stands"),
     "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
 }
+JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.verbs.join that --worker calls
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
 # commands that end in students take --method and --method.SETTING for the long names
@@ -102,6 +103,9 @@ def _command(arguments: list[str]) -> int:
 
         print("\n".join(describe_methods()))
         return 0
+    if worker := name in JOINS and "--worker" in rest:
+        rest = [token for token in rest if token != "--worker"]
+        work_alone()  # `srun -n 4 nas-kd search RUN --worker` starts four
     rank, world = launched()
     if world > 1 and name not in TOGETHER:
         legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
@@ -127,9 +131,12 @@ def _command(arguments: list[str]) -> int:
         check_folder(Path(str(config.run)))
     # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
     with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
-        from nas_kd.verbs import commands  # torch and timm come with it
+        from nas_kd.verbs import commands, join  # torch and timm come with them
 
-        getattr(commands, function if rank == 0 else "follow")(config)
+        if worker:
+            getattr(join, JOINS[name])(config)
+        else:
+            getattr(commands, function if rank == 0 else "follow")(config)
     return 0
 
 
@@ -144,6 +151,7 @@ commands:
 {commands}
 
 `nas-kd COMMAND --help` lists all settings, `--print_config` prints them as YAML.
+`nas-kd search RUN --worker` and `nas-kd rank RUN --worker` help a run that is going with one more process.
 The same command again goes on where the last one stopped."""
 
 

@@ -8,9 +8,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +57,7 @@ class Lease:
         return self.place == _place() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
-        return f"{self.worker} (process {self.pid} on {self.host})"
+        return f"{self.worker} (process {self.pid} of {self.host})"
 
 
 def _place() -> str:
@@ -144,6 +145,11 @@ class FileLeases:
         return self.folder / f"{worker}.json"
 
 
+def file_locks() -> bool:
+    """Tell whether the system has file locks; Windows has none of this kind."""
+    return find_spec("fcntl") is not None
+
+
 @contextmanager
 def held(path: Path, wait: bool) -> Iterator[bool]:
     """Lock a file unless another process has it locked; a lock ends with the process that holds it.
@@ -182,10 +188,14 @@ class Seat:
         store: where the leases lie.
         beat: seconds between two renewals.
         patience: seconds without a renewal after which another worker counts as lost.
+        say: told of workers that are lost.
     """
 
-    def __init__(self, store: LeaseStore, beat: float = BEAT, patience: float = PATIENCE) -> None:
-        self.store, self.beat, self.patience = store, beat, patience
+    def __init__(
+        self, store: LeaseStore, beat: float = BEAT, patience: float = PATIENCE,
+        say: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.store, self.beat, self.patience, self.say = store, beat, patience, say
         self.lease = Lease.own()
         self._seen: dict[str, tuple[int, float]] = {}  # worker -> its last beat, and when it was first seen
         self._stop = threading.Event()
@@ -242,6 +252,8 @@ class Seat:
             return False
         for row in lost:
             self.store.drop(row.worker)
+            if row.job and self.say is not None:
+                self.say(f"worker {row} is lost: {row.job} is free again")
         self._put(job)
         return True
 

@@ -19,7 +19,9 @@ ROOMS = (
     "space", "nn", "supernet", "data", "teacher", "losses", "distill", "train", "cost", "rate", "solve",
     "analyse", "export",
 )  # fmt: skip
-LEAVES = ("errors", "checks", "config", "files", "leases", "processes", "progress", "runtime", "run", "stage")  # everybody may
+LEAVES = (
+    "errors", "checks", "config", "files", "leases", "processes", "progress", "runtime", "run", "stage", "stopping",
+)  # fmt: skip  # everybody may
 TOP = ("verbs", "cli", "__main__", "__init__")  # may import everything
 NO_TORCH = ("torch", "torchvision", "timm", "lightning_fabric")
 

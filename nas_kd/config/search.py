@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import Budget, check_budget, natural, number, positive, word
+from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, word
+from nas_kd.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,14 @@ class SearchConfig:
     """training images that norm statistics of a subnet are measured on"""
     rate_images: int | None = None
     """images of the rate split that subnets are scored on; null takes all"""
+    storage: str | None = None
+    """postgresql://USER@HOST/DATABASE where workers of many machines share the trials (`nas-kd search --worker`);
+    null is a journal file in the run, for workers of this machine. The password: in PGPASSWORD or ~/.pgpass"""
 
     def __post_init__(self) -> None:
+        check_database("search.storage", self.storage)
+        if self.storage is not None and self.engine == "coarse":
+            raise SettingError("search.storage", "a database", "null with search.engine=coarse: one process searches")
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
         positive("search", self, "max_latency_ms", "trials", "top")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from nas_kd.checks import without_password
 from nas_kd.config.data import DataConfig
 from nas_kd.config.rank import RankConfig
 from nas_kd.config.retrain import RetrainConfig
@@ -78,7 +79,10 @@ class Config:
         return self.retrain.method or ("ce" if self.teacher.model is None else "kd_ls")
 
     def to_yaml(self) -> str:
-        """Write all settings as YAML that ``nas-kd run`` reads back."""
+        """Write all settings as YAML that ``nas-kd run`` reads back, but for a database's password."""
         import yaml
 
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        settings = asdict(self)
+        if self.search.storage is not None:
+            settings["search"]["storage"] = without_password(self.search.storage)
+        return yaml.safe_dump(settings, sort_keys=False)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from nas_kd.checks import without_password
 from nas_kd.errors import SettingError
 from nas_kd.leases import Lease
 
@@ -147,17 +148,6 @@ def driven(url: str) -> str:
     return url
 
 
-def hidden(url: str) -> str:
-    """Return a URL without its password, which no file and no message shall show.
-
-    Args:
-        url: the database's URL.
-    """
-    from sqlalchemy import make_url
-
-    return make_url(url).set(password=None).render_as_string()
-
-
 def unreachable(url: str, error: Exception) -> SettingError:
     """Word an error of the database for its user.
 
@@ -167,7 +157,9 @@ def unreachable(url: str, error: Exception) -> SettingError:
     """
     if isinstance(error, ImportError):
         legal = "a database whose driver is installed"
-        return SettingError("search.storage", hidden(url), legal, "pip install 'nas_kd[postgres]'")
+        mend = "pip install 'nas_kd[postgres]', or the driver that the URL names"
+        return SettingError("search.storage", without_password(url), legal, mend)
     said = str(getattr(error, "orig", None) or error).strip().splitlines()
     legal = f"a database that answers ({said[0] if said else type(error).__name__})"
-    return SettingError("search.storage", hidden(url), legal, "start it, or mend the URL, the user or PGPASSWORD")
+    mend = "start it, or mend the URL, the user or PGPASSWORD"
+    return SettingError("search.storage", without_password(url), legal, mend)

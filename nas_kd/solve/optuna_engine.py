@@ -110,6 +110,8 @@ def _with_others(work: _Work, team: Team, done: Sequence[Mapping[str, Any]]) -> 
                 if team.seat.others():
                     break
         shared = team.open(work.study)
+        if team.say is not None and (others := team.seat.others()):
+            team.say(f"worker {team.seat.lease} shares the trials with {', '.join(map(str, others))}")
     while work.step(shared, team):
         pass
 
@@ -196,22 +198,22 @@ class _Work:
         with team.leases.lock():
             self._sync(shared)
             busy = {row.job for row in team.seat.others()} if self.open else set()
-            left = (number for number in self.open if str(number) not in busy)
-            number = next((number for number in left if team.seat.take(str(number))), None)
+            left = (number for number in self.open if _job(number) not in busy)
+            number = next((number for number in left if team.seat.take(_job(number))), None)
             if number is None and (row := self._next()) is not None:
                 number = row["number"]
                 shared.add(self.study.get_trials()[number], row)
                 if number not in self.open:
                     self._note()
                     return True
-                team.seat.take(str(number))
+                team.seat.take(_job(number))
         if number is None:
             time.sleep(PAUSE)
             return bool(self.open)
         found = self.rows[number] | dict(self.evaluate(self.open[number][1]))
         with team.leases.lock():
             self._sync(shared)
-            if number in self.open and team.seat.holds(str(number)):  # else we were given up, and another does it
+            if number in self.open and team.seat.holds(_job(number)):  # else we were given up, and another does it
                 self._close(number, found)
                 shared.finish(number, self.study.get_trials(deepcopy=False)[number].values, found)
                 self._note()
@@ -226,6 +228,10 @@ class _Work:
             elif number in self.open and trial.state.is_finished():
                 self._close(number, row_of(number, trial))
         self._note()
+
+
+def _job(number: int) -> str:
+    return f"trial {number}"
 
 
 def _stalled(rows: Sequence[Row]) -> int:

@@ -34,6 +34,7 @@ class Team:
         facts: what decides the search; kept with the study, and told to who would join it with others.
         joins: this process joins a search that another began.
         rows: for one that joins, reads the rows that the other process keeps.
+        say: told of workers that join or are lost.
         beat: seconds between two renewals of a lease.
         patience: seconds without one after which a worker is lost.
     """
@@ -44,6 +45,7 @@ class Team:
     facts: Mapping[str, Any] = field(default_factory=dict)
     joins: bool = False
     rows: Callable[[], Sequence[Mapping[str, Any]]] = list
+    say: Callable[[str], None] | None = None
     beat: float = BEAT
     patience: float = PATIENCE
 
@@ -55,7 +57,7 @@ class Team:
     @cached_property
     def seat(self) -> Seat:
         """This process's place."""
-        return Seat(self.leases, self.beat, self.patience)
+        return Seat(self.leases, self.beat, self.patience, self.say)
 
     def joined(self, journal: Path, trials: int) -> bool:
         """Tell whether others work on the study, or left in it what the rows lack; the journal's lock is held.

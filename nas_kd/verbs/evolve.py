@@ -11,6 +11,7 @@ from nas_kd.run import Stage
 from nas_kd.solve import refine
 from nas_kd.solve.coarse import coarse_grid, coarse_to_fine
 from nas_kd.solve.genes import Genes, Point
+from nas_kd.solve.shared import Team
 from nas_kd.space import Arch
 from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.ledger import Ledger
@@ -34,7 +35,7 @@ class _Known:
 
 def evolve(
     engine: str, budget: Budget, scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *,
-    trials: int, seed: int, stage: Stage | None,
+    trials: int, seed: int, stage: Stage | None, team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Search for archs of high accuracy and few MACs within a budget, from scores of whole subnets alone.
 
@@ -48,6 +49,7 @@ def evolve(
         trials: distinct archs to score besides ``extra``.
         seed: seed of the proposals.
         stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
+        team: where other processes may join Optuna's engines.
 
     Returns:
         One row a proposal and control, and every scored arch by its key.
@@ -81,7 +83,7 @@ def evolve(
                 objective=("accuracy", "macs"), maximise=("accuracy",), canonical=genes.canonical, warm=warm,
                 trials=trials, seed=seed, sampler=engine, done=ledger.proposals, record=ledger.record,
                 journal=None if stage is None else stage.folder / "study.journal",
-                study_name=f"{space.name}-{space.hash}-{engine}-{seed}",
+                study_name=f"{space.name}-{space.hash}-{engine}-{seed}", team=team,
             )  # fmt: skip
         ledger.controls(extra)
     return ledger.frame(), ledger.archs

@@ -229,7 +229,11 @@ class Pipeline:
 
     @cached_property
     def result(self) -> SearchResult:
-        """The search's result, made when it is not yet; only the exact engine searches with the teacher."""
+        """The search's result, made when it is not yet."""
+        return self.searched()
+
+    def searched(self, worker: bool = False) -> SearchResult:
+        """Search, or help a search that is going; only the exact engine searches with the teacher."""
         settings, engine = self.config.search, self.config.engine
         guided = engine == "exact"
         training = self.training
@@ -246,7 +250,7 @@ class Pipeline:
             calibration_images=settings.calibration_images,
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
-            training=training,
+            training=training, storage=settings.storage, worker=worker,
         )  # fmt: skip
 
     @property
@@ -282,8 +286,11 @@ class Pipeline:
         if isinstance(method, str) and method in NOT_HERE:
             raise SettingError("retrain.method", method, f"a method without {NOT_HERE[method]}", "use nas_kd.retrain")
 
-    def check(self) -> None:
+    def check(self, keep: bool = True) -> None:
         """Find every mistake that can be found before the first epoch.
+
+        Args:
+            keep: write into the run what it is made of; who helps another process leaves that to it.
 
         Raises:
             SettingError: naming the first one.
@@ -311,6 +318,8 @@ class Pipeline:
         if self.config.engine == "exact":
             check_size(self.space, self.data.resolution)
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
+        if not keep:
+            return
         self.run.record_space(self.space.describe())
         self._record_data()
         whole = replace(self.config, blockwise=replace(self.config.blockwise, stage=None))

@@ -10,6 +10,7 @@ import pandas as pd
 from nas_kd.rate.rows import arch_of, choices_of
 from nas_kd.run import Stage
 from nas_kd.solve import exact_front, refine
+from nas_kd.solve.shared import Team
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.verbs.budget import Budget
@@ -21,7 +22,7 @@ WARM = 24  # points of the exact front that are evaluated first
 def score_subnets(
     tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str, seed: int, stage: Stage | None,
+    sampler: str, seed: int, stage: Stage | None, team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
 
@@ -36,6 +37,7 @@ def score_subnets(
         sampler: Optuna's sampler by name.
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
+        team: where other processes may join.
 
     Returns:
         One row a proposal and control, and every scored arch by its key.
@@ -57,7 +59,7 @@ def score_subnets(
             objective="kl", warm=_warm(exact, coded, lists, caps), trials=trials, seed=seed, sampler=sampler,
             done=ledger.proposals, record=ledger.record,
             journal=None if stage is None else stage.folder / "study.journal",
-            study_name=f"{space.name}-{space.hash}-{seed}",
+            study_name=f"{space.name}-{space.hash}-{seed}", team=team,
         )  # fmt: skip
         ledger.controls(extra)
     return ledger.frame(), ledger.archs

@@ -29,6 +29,7 @@ from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
 from nas_kd.verbs.ledger import EVALUATED
 from nas_kd.verbs.refine import score_subnets
 from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
+from nas_kd.verbs.team import meet
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def search(
     epochs: int = 3, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
-    workers: int = 1, inputs: Mapping[str, Any] | None = None,
+    workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
 ) -> SearchResult:  # fmt: skip
     """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
 
@@ -110,6 +111,10 @@ def search(
         runtime: device and precision.
         workers: processes for the short trainings.
         inputs: more facts that determine the result, for the run's record.
+        storage: URL of a database where workers on many machines share the trials; None is a journal file in
+            the run, for those of this machine.
+        worker: help a search that is going in this run, or in the database, with its trials. The best-scored
+            is returned when these are done; the process that is helped trains and decides.
 
     Returns:
         The found arch, its space and all evidence as frames.
@@ -135,7 +140,7 @@ def search(
     tables = [full_rows(table) for table in tables or ()] if engine == "exact" else []
     if caps and engine == "exact":
         best(tables, caps=caps)  # raises now when the caps are infeasible together
-    stage = None
+    stage, team = None, None
     if run is not None:
         settings = {
             "engine": engine, "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
@@ -148,26 +153,27 @@ def search(
             "tables": tables_hash(tables) if tables else None,
         }  # fmt: skip
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
-        stage = run.stage(folder, facts)
-        if stage.done:
+        team = meet(run, run.path / folder, facts, engine, storage, worker)
+        stage = None if worker else run.stage(folder, facts)
+        if stage is not None and stage.done:
             return load_search(stage, space)
     scorer = SubnetScorer(
         net, data, None if answers is None else teacher_logits(answers, "rate", data, runtime),
         task=Classification(), calibration_images=calibration_images, rate_images=rate_images, runtime=runtime,
     )  # fmt: skip
-    exact, extra = pd.DataFrame(), controls(budget, seed)
+    exact, extra = pd.DataFrame(), {} if worker else controls(budget, seed)
     if engine == "exact":
         exact = exact_front(tables, budget="macs")
         if stage is not None:
             stage.write_frame("front.csv", exact)
         rows, archs = score_subnets(
             tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
-            seed=seed, stage=stage,
+            seed=seed, stage=stage, team=team,
         )  # fmt: skip
     else:
-        rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage)
+        rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage, team=team)
     decided = entrants(rows, top, engine)
-    if epochs:
+    if epochs and not worker:
         decided = short_training(
             decided, archs, teacher if live else answers, data, space, epochs=epochs,
             method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
