@@ -8,6 +8,8 @@ from nas_kd.config import Config
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
 from nas_kd.verbs.pipeline import Pipeline
+from nas_kd.verbs.rank_command import ranking
+from nas_kd.verbs.rank_plan import check_begun
 
 
 def join_search(config: Config) -> None:
@@ -16,6 +18,14 @@ def join_search(config: Config) -> None:
     pipeline.check(keep=False)
     found = pipeline.searched(worker=True)
     pipeline.run.say(f"worker: all trials are done; {found.best.key} scores best")
+
+
+def join_rank(config: Config) -> None:
+    """Train archs for a ranking that is going until none are left; scoring and judging stay another's."""
+    check_begun(Path(str(config.run)) / "rank")
+    pipeline = _joined(config, ())
+    truth = ranking(pipeline, helps=True).truth
+    pipeline.run.say(f"worker: all {len(truth)} trainings are done")
 
 
 def _joined(config: Config, stages: tuple[str, ...]) -> Pipeline:

@@ -62,6 +62,7 @@ def rank(
     net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
     training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
     blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,
+    helps: bool = False,
 ) -> RankResult:  # fmt: skip
     """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
 
@@ -87,13 +88,14 @@ def rank(
         workers: processes that this call starts for the trainings, on a CPU.
         seed: seed of the sample and of the scores.
         runtime: device and precision.
+        helps: share the trainings of a ranking that is going, and leave the rest to it.
 
     Returns:
-        All tables; the folder holds them as archs.csv, truth.csv, scores.csv, noise.csv, summary.csv and
-        summary.svg, and what was named in advance as plan.json.
+        All tables; who helps gets the truth and the archs alone. The folder holds them as archs.csv, truth.csv,
+        scores.csv, noise.csv, summary.csv and summary.svg, and what was named in advance as plan.json.
 
     Raises:
-        SettingError: a setting is out of range, or the folder was begun with others.
+        SettingError: a setting is out of range, the folder was begun with others, or there is nothing to help.
 
     Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
     """
@@ -120,7 +122,7 @@ def rank(
     facts |= data.augmentation
     del facts["rank.archs"]  # a path: the list itself is kept and compared
     folder = run.path / "rank"
-    table = keep_plan(folder, facts, drawn)
+    table = keep_plan(folder, facts, drawn, begins=not helps)
     archs = archs_of(table)
     claims = Claims(folder / "claims")
     with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
@@ -139,6 +141,8 @@ def rank(
         train_truth(**jobs)
     truth = TruthTable(folder).frame()
     truth = truth[truth["seed"] < seeds]
+    if helps:
+        return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
     bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
     with claims.taken("scores", wait=True):
         found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)

@@ -16,16 +16,31 @@ from nas_kd.verbs.rank_truth import Alone, Claims
 
 def stage_rank(config: Config) -> None:
     """Train a sample of archs, score the same archs, and print how well each score ranks them."""
-    pipeline, settings = Pipeline(config), config.rank
+    pipeline = Pipeline(config)
+    print_ranking(ranking(pipeline))
+    pipeline.run.say(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
+
+
+def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
+    """Do what the settings name, or share the trainings of a ranking that is going.
+
+    Args:
+        pipeline: the settings' run.
+        helps: see ``rank``.
+
+    Returns:
+        See ``rank``.
+    """
+    config, settings = pipeline.config, pipeline.config.rank
     claims = Claims(pipeline.run.path / "rank" / "claims")
     with claims.taken("begin", wait=True):
-        pipeline.check()
+        pipeline.check(keep=not helps)
 
     def teacher() -> Teacher:
         with claims.taken("begin", wait=True):  # where it is trained first, one process does so
             return pipeline.unmatched
 
-    found = rank(
+    return rank(
         pipeline.space, teacher, pipeline.data, run=pipeline.run,
         scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,
         net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
@@ -33,8 +48,6 @@ def stage_rank(config: Config) -> None:
         calibration_images=settings.calibration_images, resamples=settings.resamples,
         blockwise=asdict(config.blockwise) | {"stage": None}, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
     )  # fmt: skip
-    print_ranking(found)
-    pipeline.run.say(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
 
 
 def _sample(settings: RankConfig, space: ElasticSpace, cost: dict[str, int]) -> Sample:

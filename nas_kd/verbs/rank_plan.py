@@ -13,13 +13,14 @@ from nas_kd.files import atomic_json, atomic_write, plain, read_frame, read_json
 from nas_kd.verbs.rank_truth import Claims
 
 
-def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame) -> pd.DataFrame:
+def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begins: bool = True) -> pd.DataFrame:
     """Write the plan and the list of archs, or check that those that are there are the same.
 
     Args:
         folder: ``rank`` in the run.
         facts: everything that decides the truth, and the one score and the one control named in advance.
         archs: the sample.
+        begins: write a plan where there is none; who helps a ranking does not begin one.
 
     Returns:
         The list of archs.
@@ -28,6 +29,8 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame) -> pd
         SettingError: the folder was begun with another space, teacher, data set, training, sample, score or
             control.
     """
+    if not begins:
+        check_begun(folder)
     claims = Claims(folder / "claims")
     given = plain(facts)
     with claims.taken("plan", wait=True):
@@ -48,3 +51,18 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame) -> pd
             legal = "the archs that this plan draws"
             raise SettingError("rank", str(table), legal, f"put the file back, or delete {folder} and its truth")
         return archs
+
+
+def check_begun(folder: Path) -> None:
+    """Refuse to help a ranking that has not begun.
+
+    Args:
+        folder: ``rank`` in the run.
+
+    Raises:
+        SettingError: there is no plan in it.
+    """
+    if not (folder / "plan.json").exists():
+        legal = "a run whose ranking has begun"
+        mend = "start the same command without --worker first, and wait until it trains"
+        raise SettingError("run", str(folder), legal, mend)

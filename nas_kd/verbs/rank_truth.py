@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification, target_source
-from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_write, read_frame
+from nas_kd.leases import FileLeases, Seat, held
 from nas_kd.nn import resized
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seeded
@@ -25,6 +25,7 @@ from nas_kd.teacher import ViewCache
 from nas_kd.train.network import predict, train_network
 from nas_kd.verbs.retrain import checked_method
 
+PAUSE = 0.5  # seconds between two looks at what other workers have in hand
 COLUMNS = (
     "key", "seed", "accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds",
     "cpu_seconds",
@@ -100,7 +101,7 @@ def train_alone(
 
 
 class Claims:
-    """Jobs of a folder that several processes take from: a claim ends with the process that holds it.
+    """What one of several processes does at a time: a claim ends with the process that holds it.
 
     Args:
         folder: where the claims lie; every process names the same.
@@ -121,18 +122,8 @@ class Claims:
         Returns:
             A context that says whether the job is ours while it lasts.
         """
-        try:
-            import fcntl
-        except ImportError as error:  # Windows
-            legal = "a system with file locks, when several processes share a folder"
-            raise SettingError("run", str(self.folder), legal, "use one on Linux or macOS") from error
-        with open(self.folder / f"{name}.lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with held(self.folder / f"{name}.lock", wait) as ours:
+            yield ours
 
 
 def jobs_of(archs: pd.DataFrame, seeds: int) -> list[tuple[int, int]]:
@@ -176,8 +167,8 @@ def train_truth(
 ) -> int:  # fmt: skip
     """Train what no other process has trained or is training, and wait for the rest.
 
-    Each row is written when its training ends, by whoever trained it. A process that was killed leaves its
-    claim free, and another takes the job over.
+    Each row is written when its training ends, by whoever trained it. Who trains what is in the lease rows of the
+    folder: the training of a worker that is lost is done again by another.
 
     Args:
         archs: the archs.
@@ -193,23 +184,30 @@ def train_truth(
         How many trainings this process did.
     """
     table, mine = TruthTable(run.path / "rank"), 0
-    for wait in (False, True):  # the second time for what others had
-        done = table.done()
-        for number, seed in jobs:
-            arch = archs[number]
-            if (arch.key, seed) in done:
-                continue
-            with table.claims.taken(f"{arch.key}_{seed}", wait) as ours:
-                # a row is written before its claim ends: a free claim and no row is a job to do
+    wanted = {f"{archs[number].key} seed {seed}": (archs[number], seed) for number, seed in jobs}
+    with Seat(FileLeases(run.path / "rank" / "leases"), say=run.say) as seat:
+        while True:
+            with seat.store.lock():
                 done = table.done()
-                if not ours or (arch.key, seed) in done:
-                    continue
-                found = train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
-                table.append({"key": arch.key, "seed": seed} | found)
-                mine += 1
-            share = f"{len(done) + 1}/{len(jobs)}"
-            run.say(f"truth {share}: {arch.key} seed {seed}, accuracy {100 * found['accuracy']:.2f} %")
-    return mine
+                left = [job for job, (arch, seed) in wanted.items() if (arch.key, seed) not in done]
+                busy = {row.job for row in seat.others()}
+                job = next((job for job in left if job not in busy and seat.take(job)), None)
+            if not left:
+                return mine
+            if job is None:
+                time.sleep(PAUSE)
+                continue
+            arch, seed = wanted[job]
+            found = train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
+            with seat.store.lock():
+                done = table.done()
+                if ours := seat.holds(job) and (arch.key, seed) not in done:  # else it was taken for lost meanwhile
+                    table.append({"key": arch.key, "seed": seed} | found)
+                    mine += 1
+                seat.free()
+            if ours:
+                share, who = f"{len(done) + 1}/{len(jobs)}", seat.lease.worker
+                run.say(f"truth {share}: {job}, accuracy {100 * found['accuracy']:.2f} %, by {who}")
 
 
 def worker(**job: Any) -> int:
