@@ -59,7 +59,7 @@ def nas_kd_main(
 
 @pytest.fixture(scope="session")
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Run a command in a forked process, broken where ``fault`` says; gives exit code and output."""
+    """Run a command in a forked process, broken by ``fault`` or killed ``after`` seconds; exit code and output."""
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path_factory.mktemp("forks"),
@@ -67,9 +67,11 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
     assert server.stdin is not None and server.stdout is not None
     logs = tmp_path_factory.mktemp("logs")
 
-    def call(*arguments: object, fault: dict[str, Any] | None = None) -> tuple[int, str]:
+    def call(
+        *arguments: object, fault: dict[str, Any] | None = None, after: float | None = None
+    ) -> tuple[int, str]:
         log = logs / f"{len(list(logs.iterdir()))}.txt"
-        job = {"argv": [str(argument) for argument in arguments], "log": str(log), "fault": fault}
+        job = {"argv": [str(argument) for argument in arguments], "log": str(log), "fault": fault, "after": after}
         print(json.dumps(job), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
         return code, log.read_text()

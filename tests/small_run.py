@@ -73,7 +73,8 @@ def digests(run: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(run.rglob("*")):
-        if path.is_file() and path.name not in LIVELY and not path.name.startswith(".lock"):
+        known = path.name in LIVELY or path.name.startswith(".lock") or path.parent.name == "leases"
+        if path.is_file() and not known:
             found[path.relative_to(run).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -1,52 +1,72 @@
-"""Killed in every stage and started again by the same command, a run ends with the numbers of an unbroken one."""
+"""Killed anywhere and started again by the same command, a run ends with the numbers of an unbroken one.
+
+The slow test writes a row for every kill into the file that NAS_KD_KILLS names.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from small_run import Made, changes, digests, environment, numbers
 
+from nas_kd.files import CsvLog
+
 Fork = Callable[..., tuple[int, str]]
-
-# (name, path that is being written, which time, how, what proves that this stage was in its middle)
-KILLS: list[tuple[str, str, int, str, str]] = [
-    ("teacher, a row without its checkpoint", r"teacher/last\.pt$", 2, "kill", "teacher/last.pt"),
-    ("supernet, half a row", r"supernet/metrics\.csv$", 2, "half", "supernet/last.pt"),
-    ("blockwise, half-time rating", r"blockwise/half_3\.csv$", 1, "kill", "blockwise/half_2.csv"),
-    ("blockwise, training", r"blockwise/last\.pt$", 2, "kill", "blockwise/last.pt"),
-    ("blockwise, rating", r"blockwise/stage_2\.csv$", 1, "kill", "blockwise/stage_1.csv"),
-    ("search, half a trial", r"search/trials\.csv$", 27, "half", "search/trials.csv"),
-    ("search, controls", r"search/trials\.csv$", 8, "kill", "search/trials.csv"),
-    ("short training, student not saved", r"search/short/\w+/student$", 3, "kill", "search/short/*/student"),
-    ("teacher cache, answers not booked", r"cache/\w+/cache\.json$", 1, "kill", "teacher/cache/*/views.npy"),
-    ("retrain, checkpoint", r"retrain/\w+/seed_\d/last\.pt$", 4, "kill", "retrain/*/seed_0/student"),
-    ("retrain, stage not booked", r"retrain/\w+/seed_1/stage\.json$", 4, "kill", "retrain/*/seed_1/student"),
-    ("results", r"retrain/results\.csv$", 1, "kill", "retrain/*/seed_1/student"),
-]
+Fault = dict[str, Any]
 DONE = ("teacher", "supernet", "blockwise", "search")
+INJECT = Path(__file__).parent / "inject"
+RANK = (
+    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "1",
+    "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[supernet_accuracy,macs,params]",
+    "--rank.resamples", "100", "--rank.primary", "supernet_accuracy",
+)  # fmt: skip
 
 
-def test_a_kill_in_every_stage_changes_no_number(made: Made, tmp_path: Path, fork: Fork) -> None:
-    run = tmp_path / "run"
+def at(path: str, nth: int, what: str = "kill") -> dict[str, Any]:
+    """Die at the nth write of such a path."""
+    return {"fault": {"path": path, "nth": nth, "what": what}}
+
+
+def soon(draw: random.Random, most: float) -> dict[str, Any]:
+    """Die when a seeded clock says so."""
+    return {"after": draw.uniform(0.2, most)}
+
+
+def test_twelve_kills_change_no_number(made: Made, tmp_path: Path, fork: Fork) -> None:
+    run, draw = tmp_path / "run", random.Random(0)
+    # a kill, and what proves that it came where it was meant to
+    plan: list[tuple[dict[str, Any], str]] = [
+        (soon(draw, 1.0), ""),
+        (at(r"teacher/last\.pt$", 2), "teacher/previous.pt"),  # between two files: a row, but no checkpoint
+        (at(r"run/", draw.randrange(20, 40)), ""),
+        (at(r"supernet/\.last\.pt", 2, "half"), "supernet/.last.pt*"),  # inside a checkpoint
+        (at(r"blockwise/half_3\.csv$", 1), "blockwise/half_2.csv"),
+        (at(r"blockwise/stage_2\.csv$", 1), "blockwise/stage_1.csv"),
+        (at(r"search/trials\.csv$", 12, "half"), "search/trials.csv"),  # inside a row
+        (soon(draw, 0.8), ""),
+        (at(r"search/short/\w+/student$", 3), "search/short/*/student"),
+        (at(r"retrain/\w+/seed_\d/\.last\.pt", 4, "half"), "retrain/*/seed_0/.last.pt*"),
+        (at(r"run/", draw.randrange(40, 100), "half"), ""),
+        (at(r"report/report\.html$", 1), "retrain/results.csv"),
+    ]
     ended: set[str] = set()
-    for name, path, nth, what, proof in KILLS:
-        code, text = fork("run", made.config, "--run", run, fault={"path": path, "nth": nth, "what": what})
-        assert code == -9, (name, text)
-        assert list(run.glob(proof)), name
-        stage = name.split(",")[0].split()[0]
-        if stage in DONE and "cache" not in name:
-            assert not json.loads((run / stage / "stage.json").read_text())["done"], name
+    for number, (how, proof) in enumerate(plan):
+        code, text = fork("run", made.config, "--run", run, **how)
+        assert code == -9, (number, text)
+        assert not proof or list(run.glob(proof)), number
         for stage in ended:  # what had ended before is not done again
-            assert f"{stage} 0/" not in text, name
-        ended |= {s for s in DONE if (run / s).exists() and _done(run / s)}
+            assert f"{stage} 0/" not in text, number
+        ended |= {s for s in DONE if _done(run / s)}
     assert ended == set(DONE)
     code, text = fork("run", made.config, "--run", run)
     assert code == 0, text
@@ -112,30 +132,119 @@ def test_a_second_budget_reuses_all_but_the_search(made: Made, copied: Path, for
     assert code == 0 and changes(after, numbers(copied)) == [], text
 
 
+class Chain:
+    """Real commands on one run folder, each killed at a moment that a seed gives.
+
+    Args:
+        config: the configuration.
+        run: the run folder.
+        seed: the seed.
+    """
+
+    def __init__(self, config: Path, run: Path, seed: int) -> None:
+        self.config, self.run, self.seed, self.draw, self.kills = config, run, seed, random.Random(seed), 0
+
+    def start(self, command: str, *options: str, fault: Fault | None = None, after: float | None = None) -> int:
+        """Run a command in a process of its own; return its exit code, -9 when it was killed."""
+        argv = [sys.executable, "-m", "nas_kd", command, str(self.config), "--run", str(self.run), *options]
+        env = environment()
+        if fault is not None:
+            env |= {"NAS_KD_TEST_FAULT": json.dumps(fault), "PYTHONPATH": f"{INJECT}:{env['PYTHONPATH']}"}
+        known, said = self._said(), self.run.parent / f"said_{self.seed}.txt"
+        with open(said, "a") as file:
+            process = subprocess.Popen(argv, env=env, cwd=self.run.parent, stdout=file, stderr=file)
+        if after is not None:
+            while process.poll() is None and self._said() <= known:
+                time.sleep(0.02)  # until it has begun to work: what a start takes depends on the machine
+            try:
+                process.wait(timeout=after)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        code = process.wait()
+        assert code in (0, -9), said.read_text()[-3000:]
+        if code == -9:
+            self.kills += 1
+            self._record(command, "clock" if fault is None else fault["what"])
+        return code
+
+    def kill(self, command: str, *options: str, path: str = r"run/", most: int = 150) -> int:
+        """Kill a command at a random write, in the middle of one, or at a random time."""
+        how = self.draw.choice(("clock", "clock", "kill", "half"))
+        if how == "clock":
+            return self.start(command, *options, after=self.draw.uniform(0.1, 2.5))
+        return self.start(command, *options, fault={"path": path, "nth": self.draw.randrange(1, most), "what": how})
+
+    def _said(self) -> int:
+        log = self.run / "log.txt"
+        return log.stat().st_size if log.exists() else 0
+
+    def _record(self, command: str, how: str) -> None:
+        if "NAS_KD_KILLS" in os.environ:
+            row = {"chain": self.seed, "command": command, "how": how, "stage": _stage(self.run, command)}
+            CsvLog(os.environ["NAS_KD_KILLS"]).append(row)
+
+
+def _stage(run: Path, command: str) -> str:
+    """Say in which stage a command was killed, from what it left."""
+    if command == "rank":
+        return "rank"
+    for name in DONE:
+        if not _done(run / name):
+            return name
+    files = list((run / "retrain").glob("*/seed_*/stage.json"))
+    ended = (run / "retrain/teacher.json").exists() and len(files) >= 8 and all(_done(file.parent) for file in files)
+    return "report" if ended else "retrain"
+
+
+@pytest.fixture(scope="session")
+def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, ranked in one go."""
+    run = tmp_path_factory.mktemp("ranked") / "run"
+    subprocess.run(["cp", "-r", str(made.run), str(run)], check=True)
+    assert Chain(made.config, run, -1).start("rank", *RANK) == 0
+    return run
+
+
+def _ranking(run: Path) -> dict[str, Any]:
+    """Read the tables of a ranking without their times."""
+    frames = {}
+    for name in ("archs", "truth", "scores", "noise", "summary"):
+        frame = pd.read_csv(run / "rank" / f"{name}.csv", dtype=str)
+        frames[name] = frame[[c for c in frame.columns if "seconds" not in c and "minutes" not in c]].to_csv()
+    return frames
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", range(10))
+def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: Path, seed: int) -> None:
+    chain = Chain(made.config, tmp_path / "run", seed)
+    for _ in range(7):
+        if chain.kill("run") == 0:
+            break
+    report = {"path": r"run/report/", "nth": chain.draw.randrange(1, 26), "what": chain.draw.choice(("kill", "half"))}
+    chain.start("run", fault=report)
+    while chain.kills < 11:
+        if chain.kill("rank", *RANK, path=r"run/rank/", most=45) == 0:
+            break
+    assert chain.start("run") == 0 and chain.start("rank", *RANK) == 0
+    assert chain.kills >= 8
+    killed = tmp_path / "run"
+    assert _ranking(killed) == _ranking(ranked)
+    subprocess.run(["rm", "-r", str(killed / "rank")], check=True)
+    assert _same(made.run, killed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("workers", [1, 2])
-def test_kills_by_the_clock(made: Made, tmp_path: Path, workers: int) -> None:
-    """A process of its own, killed whenever a seeded clock says so, with its workers."""
-    run, draw = tmp_path / "run", random.Random(workers)
-    command = [
-        sys.executable, "-m", "nas_kd", "run", str(made.config), "--run", str(run), "--workers", str(workers)
-    ]  # fmt: skip
-    kills, log = 0, run / "log.txt"
-    while True:
-        known = log.stat().st_size if log.exists() else 0
-        process = subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (log.stat().st_size if log.exists() else 0) <= known:
-            time.sleep(0.05)  # until it has begun to work: what a start takes depends on the machine
-        try:
-            # ever longer, so that in the end even the slowest machine gets from one checkpoint to the next
-            code = process.wait(timeout=draw.uniform(0.5, 3) * (1 + kills / 4))
+def test_kills_with_workers(made: Made, tmp_path: Path) -> None:
+    """Workers end with their parent, and the others take their trainings up."""
+    chain = Chain(made.config, tmp_path / "run", 100)
+    for number in range(80):
+        # ever longer, so that in the end even the slowest machine gets from one checkpoint to the next
+        after = chain.draw.uniform(0.5, 3) * (1 + number / 4)
+        if chain.start("run", "--workers", "2", after=after) == 0:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            time.sleep(1.0)  # workers see that their parent is gone
-        kills += 1
-        assert kills < 80
-    assert code == 0 and kills >= 2
-    assert _same(made.run, run)
+        time.sleep(1.0)  # workers see that their parent is gone
+    assert chain.kills >= 2
+    assert _same(made.run, tmp_path / "run")
