@@ -76,8 +76,8 @@ def _arrays(field: str, pair: Arrays) -> ArraySource:
         raise SettingError(
             field, shapes, "x (N, C, H, W) uint8 and y (N,) whole numbers", "convert the tensors"
         )
-    if x.shape[1] not in (1, 3):
-        raise SettingError(field, shapes, "1 (grey) or 3 (colour) channels", "convert the tensors")
+    if not all(x.shape[1:]):
+        raise SettingError(field, shapes, "images of at least one channel and pixel", "convert the tensors")
     labels = y.numpy().astype(np.int64)
     if labels.min() < 0:
         raise SettingError(field, f"label {labels.min()}", "labels 0 .. classes - 1", "renumber the labels")
@@ -103,7 +103,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     try:
         # search_split would take a class that is called "train" for the training split
         # timm keeps the index of a large tar as a pickle beside it: nothing is written there, or unpickled
-        index = {"cache_tarinfo": False} if tar else {}
+        index: dict[str, Any] = {"cache_tarinfo": False} if tar else {}
         reader = create_dataset("", root=str(root), search_split=False, **index).reader
     except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise SettingError(field, str(root), IMAGES, f"it cannot be read: {error}") from error
@@ -157,15 +157,22 @@ def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
         folder, above = todo.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if _is_folder(entry):
                     real = Path(entry.path).resolve() if entry.is_symlink() else None
                     if real in above:
                         mend = "delete the link"
                         raise SettingError(field, entry.path, "folders without links that lead in circles", mend)
                     todo.append((Path(entry.path), above | {real or Path(entry.path).resolve()}))
-                elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_file():
+                elif os.path.splitext(entry.name)[1].lower() in suffixes and not os.path.isfile(entry.path):
                     legal = "images that can be read; this is a broken link, a pipe or a device"
                     raise SettingError(field, entry.path, legal, "replace or delete it")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _check_folder(field: str, root: Path) -> None:

@@ -70,13 +70,13 @@ def check_epochs(
     """
     if epochs < 1:
         raise SettingError(f"{field}.epochs", epochs, "an integer of at least 1")
-    if not 2 <= batch_size <= len(split):
-        legal = f"2 to {len(split)}, the number of training images"
+    if not 1 <= batch_size <= len(split):
+        legal = f"1 to {len(split)}, the number of training images"
         raise SettingError(f"{field}.batch_size", batch_size, legal)
     if accumulate < 1:
         raise SettingError(f"{field}.accumulate", accumulate, "an integer of at least 1", "use 1")
     parts = world * accumulate
-    if batch_size % parts or batch_size < 2 * parts:
+    if parts > 1 and (batch_size % parts or batch_size < 2 * parts):
         words = [f"{world} processes"] * (world > 1) + [f"{field}.accumulate={accumulate}"] * (accumulate > 1)
         near = max(2, round(batch_size / parts)) * parts
         legal = f"a multiple of {parts}, at least {2 * parts}, with {' and '.join(words)}"
@@ -255,6 +255,17 @@ def _nth(moment: Moment, steps: int) -> int:
     return moment.epoch * steps + moment.step
 
 
+def _stepped(step: Step, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+    """Take a step, with torch's refusal to normalise a single value said in the settings' words."""
+    try:
+        return step(batch, moment)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        legal = "2 or more for a network with maps of one pixel: a norm would see one value a channel"
+        raise SettingError("batch_size", len(batch.y), legal, "use 2 or more images a step, or larger images") from error
+
+
 def _gradients(
     step: Step, batches: Sequence[Batch], moment: Moment, optimizer: torch.optim.Optimizer, runtime: Runtime,
     stop: Stop,
@@ -266,7 +277,7 @@ def _gradients(
     """
     sums: dict[str, Tensor] = {}
     for batch in batches:
-        for key, value in step(batch, moment).items():
+        for key, value in _stepped(step, batch, moment).items():
             sums[key] = sums[key] + value.detach() if key in sums else value.detach()
     if len(batches) > 1:
         torch._foreach_div_([p.grad for p in _parameters(optimizer) if p.grad is not None], len(batches))

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from bad_configs import ILLEGAL, Bad, bad_configs
+from small_run import environment
 
-import nas_kd
 from nas_kd.config import Config
 from nas_kd.config.typed import hints_of
 
-ROOT = Path(nas_kd.__file__).parents[1]
 MESSAGE = re.compile(r"nas-kd: .+?=.+ is not usable; legal: .+; mend: .+", re.DOTALL)
 LONGEST = 3000  # characters of a message
 NAMES = tuple(hints_of(Config))
@@ -59,7 +58,7 @@ def answers(jobs: list[list[str]], folder: Path, *flags: str) -> list[dict[str, 
     """Run commands in one process of their own; see batch.py."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, str(Path(__file__).with_name("batch.py")), str(folder / "jobs.json"), *flags]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3000, env=environment())
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -102,9 +101,7 @@ def test_in_a_process_of_its_own(number: int, tmp_path: Path) -> None:
     one = [bad for bad in bad_configs(40, seed=1, names=NAMES) if bad.file is not None][number]
     (tmp_path / "mine.yaml").write_bytes(one.file or b"")
     command = [sys.executable, "-m", "nas_kd", *("mine.yaml" if part == "FILE" else part for part in one.argv)]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=10, env={"PYTHONPATH": str(ROOT)}
-    )
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=10, env=environment())
     said = {"code": done.returncode, "err": done.stderr}
     assert fault_of(one.part, said) == [], one.name
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
