@@ -263,7 +263,7 @@ def _stepped(step: Step, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         if "more than 1 value per channel" not in str(error):
             raise
         legal = "2 or more for a network with maps of one pixel: a norm would see one value a channel"
-        raise SettingError("batch_size", len(batch.y), legal, "use 2 or more images a step, or larger images") from error
+        raise SettingError("batch_size", len(batch.y), legal, "use 2 or more, or larger images") from error
 
 
 def _gradients(
