@@ -147,7 +147,7 @@ class Factors(nn.Module):
 
     Args:
         pair: the shapes.
-        rate: channels of a factor as a share of the teacher's.
+        rate: channels of a factor as a share of the teacher's, above 0 and at most 1.
         variant: see :func:`nas_kd.losses.ft`.
 
     Source:
@@ -161,6 +161,8 @@ class Factors(nn.Module):
         if len(s) != 3 or places(s) != places(t):
             legal = f"last maps (C, H, W) of equal height and width; student {s}, teacher {t}"
             raise SettingError("method", "ft", legal, "choose other layers with load_teacher(stages=[...])")
+        if not 0 < rate <= 1:
+            raise SettingError("ft.rate", rate, "above 0 and at most 1, a share of the teacher's channels")
         factor, self.variant = max(1, round(rate * t[0])), variant
         self.encoder = _leaky([t[0], t[0], factor, factor])
         self.decoder = _leaky([factor, factor, t[0], t[0]], transposed=True)

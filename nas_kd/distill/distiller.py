@@ -218,6 +218,9 @@ def _recipe(method: Method, task: Classification, settings: dict[str, Any]) -> R
         raise SettingError("method settings", sorted(settings), legal, "set them in the terms")
     if isinstance(method, Recipe):
         return method
+    if not isinstance(method, Sequence) or not method:
+        legal = "the name of a method, a Recipe, or a list of terms and of (name, weight)"
+        raise SettingError("method", method, legal, "`nas-kd methods` lists them")
     terms = []
     for item in method:
         if isinstance(item, Term):
@@ -242,14 +245,14 @@ def _named(method: str, task: Classification, settings: dict[str, Any]) -> Recip
             mend = nearest(name, legal) if legal else f"{method} has no settings"
             named = f"a setting of {method}: {', '.join(legal)}" if legal else f"no settings beside {method}"
             raise SettingError(f"{method}.{name}", value, named, mend)
-        _check(f"{method}.{name}", value, legal[name].default)
-    if not settings.get("temperature", 1) > 0:  # before the first epoch, not in it
-        raise SettingError(f"{method}.temperature", settings["temperature"], "a number above 0")
-    return recipe(task, **settings)
+        _check(method, name, value, legal[name].default)
+    made: Recipe = recipe(task, **settings)
+    return made
 
 
-def _check(field: str, value: object, default: Any) -> None:
+def _check(method: str, name: str, value: object, default: Any) -> None:
     """Check that a setting is of its default's kind."""
+    field = f"{method}.{name}"
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise SettingError(field, value, "true or false")
@@ -259,8 +262,12 @@ def _check(field: str, value: object, default: Any) -> None:
     elif default < 0:  # a number of any sign, such as an order of a divergence
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SettingError(field, value, "a finite number")
-    else:
-        _number(field, value)
+    elif isinstance(default, int):  # numbers of things; no classes a batch means batches as they come
+        least = 0 if field == "cc.classes" else 1
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or not least <= value < math.inf:
+            raise SettingError(field, value, f"a whole number of at least {least}")
+    elif not _number(field, value) and name == "temperature":  # before the first epoch, not in it
+        raise SettingError(field, value, "a number above 0")
 
 
 def _number(field: str, value: object) -> float:

@@ -191,13 +191,24 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
 
     Returns:
         The shapes.
+
+    Raises:
+        SettingError: the network does not take such images, or gives no logits.
     """
     training = model.training
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     model.eval()
-    shapes = Shapes.of(forward(torch.zeros(2, *image, device=device)))
-    model.train(training)
-    return shapes
+    try:
+        found = forward(like.new_zeros(2, *image))
+    except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+        legal = f"a network that takes images {' x '.join(map(str, image))} ({str(error).splitlines()[0]})"
+        raise SettingError("model", type(model).__name__, legal, "build it for the data's channels and size") from error
+    finally:
+        model.train(training)
+    if not isinstance(found.logits, Tensor) or found.logits.ndim != 2:
+        legal = "a network that gives (B, C) logits in evaluation mode"
+        raise SettingError("model", type(model).__name__, legal, "wrap it in a module that does")
+    return Shapes.of(found)
 
 
 def pair_of(
@@ -225,11 +236,12 @@ def pair_of(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if hasattr(network, "to"):
         network.to(device)
-    own = theirs = Shapes(classes, (), (), classes)
-    forward = _logits_only(model)
-    if recipe.needs_features:
-        forward = student_forward(model, image)
-        own = shapes_of(forward, model, image)
+    theirs = Shapes(classes, (), (), classes)
+    forward = student_forward(model, image) if recipe.needs_features else _logits_only(model)
+    own = shapes_of(forward, model, image)
+    if own.logits != classes:
+        legal = f"a network of {classes} logits, the classes of the data; it gives {own.logits}"
+        raise SettingError("model", type(model).__name__, legal, "build it with num_classes=data.num_classes")
     if recipe.needs_target_features and source is not None and not recipe.own_targets:
         if hasattr(network, "match"):
             network.match(_Sizes([shape[-1] for shape in own.stages]), image[1])

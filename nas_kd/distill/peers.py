@@ -45,7 +45,7 @@ class Peers(nn.Module):
     def __init__(self, pair: Pair, count: int = 2) -> None:
         super().__init__()
         if count < 2:
-            raise SettingError("dml.peers", count, "2 networks or more, the student counted")
+            raise SettingError("peers", count, "2 networks or more, the student counted")
         self.networks = nn.ModuleList(fresh(pair.model) for _ in range(count - 1))
 
     def forward(self, batch: Batch) -> Tensor:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.taps import pool_to
 
 if TYPE_CHECKING:
-    from nas_kd.data import Batch
+    from nas_kd.data import Batch, Data
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ class LiveTeacher:
         """The teacher's own fingerprint, else its type's name."""
         return str(getattr(self.teacher, "fingerprint", type(self.teacher).__name__))
 
+    def bind(self, data: Data, epochs: int = 0) -> LiveTeacher:
+        """Check that the teacher fits a data set; ``epochs`` is for sources that store answers."""
+        if hasattr(self.teacher, "bind"):
+            self.teacher.bind(data)
+        return self
+
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor | Output:
         out: Tensor | Output = self._forward(batch.x)
@@ -89,6 +95,12 @@ class CachedTeacher:
         """The cache's own fingerprint, else the teacher's, else the cache's type."""
         named = self.cache if hasattr(self.cache, "fingerprint") else self.teacher
         return str(getattr(named, "fingerprint", type(self.cache).__name__))
+
+    def bind(self, data: Data, epochs: int = 0) -> CachedTeacher:
+        """Check that the cache is about a data set and holds the answers of so many epochs."""
+        if hasattr(self.cache, "bind"):
+            self.cache.bind(data, epochs)
+        return self
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
@@ -174,6 +186,9 @@ def target_source(teacher: object, *, features: bool = False) -> TargetSource | 
         return LiveTeacher(teacher, features)  # type: ignore[arg-type]
     if hasattr(teacher, "logits"):
         return CachedTeacher(teacher)
+    if isinstance(teacher, nn.Module) and not hasattr(teacher, "sources"):  # an ensemble that learns is both
+        legal = "a sealed teacher, and no bare network"
+        raise SettingError("teacher", type(teacher).__name__, legal, "pass nas_kd.load_teacher(network)")
     if callable(teacher):
         return teacher
     legal = "a Teacher, a ViewCache, a list of them, a TargetSource or None"

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas_kd.distill.source import LiveTeacher
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
+from nas_kd.teacher.answers import data_key
 from nas_kd.teacher.ask import CHUNK, CHUNK_CPU
 
 if TYPE_CHECKING:
@@ -43,6 +44,26 @@ class StoredFeatures(LiveTeacher):
         self._known = torch.zeros(len(data.train) * self._views, dtype=torch.bool)
         self._kept: list[Tensor] = []  # one tensor (images x views, ...) for every tensor of an Output
         self._taps = teacher.taps
+
+    def bind(self, data: Data, epochs: int = 0) -> StoredFeatures:
+        """Check that what it holds is about a data set.
+
+        Args:
+            data: the data of a training.
+            epochs: for sources that cannot compute what they lack.
+
+        Returns:
+            The source itself.
+
+        Raises:
+            SettingError: it was made for another data set, normalisation or set of views.
+        """
+        mine, own = data_key(data), data_key(self.data)
+        if other := [name for name, value in own.items() if mine[name] != value]:
+            legal = f"answers about these images; it was made with another {' and another '.join(other)}"
+            raise SettingError("teacher", "StoredFeatures", legal, "make one for them: StoredFeatures(teacher, data)")
+        self.teacher.bind(data)
+        return self
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Output:

@@ -25,5 +25,5 @@ def bind_all(teacher: object, data: Data, epochs: int = 0) -> None:
     for item in teacher if isinstance(teacher, list | tuple) else [teacher]:
         if isinstance(item, Teacher):
             item.bind(data)
-        elif isinstance(item, ViewCache):
+        elif isinstance(item, ViewCache) or hasattr(item, "bind"):
             item.bind(data, epochs)

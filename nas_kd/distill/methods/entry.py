@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe, Schedule, Term
+from nas_kd.distill.term import Recipe, Schedule, Term, Warmup
 from nas_kd.errors import SettingError
 
 
@@ -41,6 +41,13 @@ def label_term(task: Classification, weight: float | Schedule = 1.0) -> Term:
 def with_labels(task: Classification, ce: float, *others: Term) -> Recipe:
     """Return a recipe of the label loss and other terms; those of weight 0 are left out."""
     return Recipe.of([label_term(task, ce), *others])
+
+
+def grown(method: str, weight: float, share: float) -> float | Schedule:
+    """Return a weight that grows over the first share of the training; a share of 0 is none."""
+    if not 0 <= share <= 1:
+        raise SettingError(f"{method}.warmup", share, "0 to 1, a share of the training")
+    return Warmup(weight, share) if share else weight
 
 
 def check_share(field: str, value: float) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas_kd.distill.methods.entry import Entry, check_share, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, check_share, grown, label_term, with_labels
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import MIDDLE, Phase, Recipe, Warmup
+from nas_kd.distill.term import MIDDLE, Phase, Recipe
 from nas_kd.distill.terms import term
 from nas_kd.losses._common import word
 
@@ -69,7 +69,7 @@ def review(
     task: Classification, *, ce: float = 1.0, weight: float = 1.0, width: float = 512, warmup: float = 20 / 240
 ) -> Recipe:
     """Knowledge review: every teacher stage is compared with a fusion of the student's stages from it on."""
-    grows = Warmup(weight, warmup) if warmup else weight
+    grows = grown("review", weight, warmup)
     return with_labels(task, ce, term("review", task, grows, width=int(width)))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
-from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe, Term, Warmup
+from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.errors import SettingError
 
@@ -39,7 +39,7 @@ def dkd(
     temperature: float = 4.0, warmup: float = 20 / 240, standardise: bool = False,
 ) -> Recipe:  # fmt: skip
     """Decoupled distillation of the target and of the other classes; beta 2 to 8 is published."""
-    grows = Warmup(weight, warmup) if warmup else weight
+    grows = grown("dkd", weight, warmup)
     name = _named("dkd", standardise)
     return with_labels(task, ce, term(name, task, grows, alpha=alpha, beta=beta, temperature=temperature))
 

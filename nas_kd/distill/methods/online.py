@@ -7,12 +7,12 @@ from functools import partial
 from nas_kd import losses
 from nas_kd.distill.ensemble import label_loss_of_target
 from nas_kd.distill.exits import Exits
-from nas_kd.distill.methods.entry import Entry, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
 from nas_kd.distill.own import Itself, MeanTeacher, Privileged
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
 from nas_kd.distill.task import Classification
-from nas_kd.distill.term import Recipe, Term, Warmup
+from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 
 LOGITS, LABELLED = frozenset({"logits"}), frozenset({"logits", "labels"})
@@ -52,7 +52,7 @@ def mean_teacher(
     ramp: bool = True,
 ) -> Recipe:  # fmt: skip
     """Consistency with the running mean of the student's own weights, on another view."""
-    grows = Warmup(weight, warmup) if warmup else weight
+    grows = grown("mean_teacher", weight, warmup)
     terms = [label_term(task), Term("mean_teacher", partial(losses.consistency, kind=kind), grows)]
     source = partial(MeanTeacher, decay=decay, ramp=ramp)
     return Recipe.of(terms, sampler=TwoViews, source=source, own_targets=True)
