@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nas_kd.verbs.rank import rank as rank
     from nas_kd.verbs.retrain import retrain as retrain
     from nas_kd.verbs.search import search as search
+    from nas_kd.verbs.weighting import stage_weights as stage_weights
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOME = {
     "retrain": "verbs.retrain",
     "save_student": "export",
     "search": "verbs.search",
+    "stage_weights": "verbs.weighting",
     "train_supernet": "train",
     "train_teacher": "train",
 }

@@ -57,8 +57,15 @@ class SearchConfig:
     """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
     max_params: Budget = None
     """most parameters, likewise"""
+    min_macs: Budget = None
+    """least multiply-adds, for a budget that is a range; null is no limit"""
+    min_params: Budget = None
+    """least parameters, likewise"""
     max_latency_ms: float | None = None
     """largest median latency of one image on this machine, in milliseconds; null is no limit"""
+    weights: str | list[float] | None = None
+    """what the stages' scores are multiplied by before they are added up: a number a stage, sensitivity (what the
+    teacher's answers lose when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
     trials: int = 300
     """whole subnets to score"""
     sampler: str = "tpe"
@@ -81,9 +88,13 @@ class SearchConfig:
             raise SettingError("search.storage", "a database", "null with search.engine=coarse: one process searches")
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
+        check_budget(self.min_macs, "search.min_macs")
+        check_budget(self.min_params, "search.min_params")
         positive("search", self, "max_latency_ms", "trials", "top")
         natural("search", self, "epochs")
         positive("search", self, "calibration_images", "rate_images")
         word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+        if isinstance(self.weights, str):
+            word("search.weights", self.weights, ("sensitivity", "learned"))
         if self.engine is not None:
             word("search.engine", self.engine, ("exact", "nsga2", "coarse", "random"))

@@ -124,7 +124,7 @@ def _solve(
     offsets = np.cumsum([0, *(len(keep) for keep in kept)])
     value = np.concatenate([rows.columns[objective][keep] for rows, keep in zip(stages, kept, strict=True)])
     # HiGHS stops at an absolute gap of 1e-6: large coefficients make that gap harmless
-    weights = sign * value * (1e4 / max(float(np.abs(value).max()), np.finfo(float).tiny))
+    weights = sign * value * (1e4 / (float(np.abs(value).max()) or 1.0))
     rules, low, high = [], [], []
     for number in range(len(stages)):  # one row a stage
         rules.append(_line(offsets[-1], range(offsets[number], offsets[number + 1])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,9 @@ from nas_kd.cost import measure_latency
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.files import read_frame
+from nas_kd.rate.rows import cost_rows
 from nas_kd.run import Run
+from nas_kd.solve import best
 from nas_kd.space import Arch, Cost, ElasticSpace
 
 
@@ -47,6 +50,56 @@ def caps_of(
     return caps
 
 
+def floors_of(
+    space: ElasticSpace, data: Data, caps: Mapping[str, int], min_macs: str | int | float | None,
+    min_params: str | int | float | None,
+) -> dict[str, int]:  # fmt: skip
+    """Turn the smallest wanted costs into numbers, and check that the space has archs in all ranges together.
+
+    Args:
+        space: the space.
+        data: gives resolution, channels and classes.
+        caps: what `caps_of` returned.
+        min_macs: share of the largest (``"40%"``), number, or None.
+        min_params: likewise.
+
+    Returns:
+        Smallest allowed ``macs`` and ``params``, where given.
+
+    Raises:
+        SettingError: unreadable, above the largest arch or the cap, or no arch is in all ranges.
+    """
+    largest, floors = space.cost(space.largest(), **cost_settings(space, data)), {}
+    for name, value in (("macs", min_macs), ("params", min_params)):
+        if value is None:
+            continue
+        most = getattr(largest, name)
+        floors[name] = math.ceil(parse_budget(value, most, f"search.min_{name}"))
+        if floors[name] > caps.get(name, most):
+            legal = f"at most {caps.get(name, most)}, the largest that is allowed"
+            raise SettingError(f"search.min_{name}", value, legal, f"lower it, or raise search.max_{name}")
+    if floors or len(caps) > 1:
+        refused = None
+        for size in space.resolutions or (data.resolution,):
+            tables = cost_rows(space, resolution=size, in_chans=data.in_chans, num_classes=data.num_classes)
+            try:
+                best(tables, caps=limits_between(floors, caps))
+                return floors
+            except SettingError as error:
+                refused = refused or error
+        assert refused is not None
+        names = ", ".join([f"search.min_{name}" for name in floors] + [f"search.max_{name}" for name in caps])
+        raise SettingError(names, refused.value, refused.legal, refused.mend) from refused
+    return floors
+
+
+def limits_between(
+    floors: Mapping[str, int], caps: Mapping[str, int]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Return smallest and largest allowed sums by column, as `nas_kd.solve.best` reads them."""
+    return {name: (floors.get(name), caps.get(name)) for name in dict.fromkeys([*caps, *floors])}
+
+
 def cost_settings(space: ElasticSpace, data: Data) -> dict[str, int]:
     """Return what ``space.cost`` needs besides an arch; no resolution where the archs have their own."""
     size = {} if space.resolutions else {"resolution": data.resolution}
@@ -64,6 +117,7 @@ class Budget:
         max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
         device: where latency is measured.
         run: keeps what was measured in latency.csv, so that a resumed search decides as before.
+        floors: smallest allowed ``macs`` and ``params``.
     """
 
     space: ElasticSpace
@@ -72,6 +126,7 @@ class Budget:
     max_latency_ms: float | None = None
     device: torch.device = torch.device("cpu")
     run: Run | None = None
+    floors: Mapping[str, int] = field(default_factory=dict)
     _measured: dict[str, float] = field(default_factory=dict)
     _counted: dict[Arch, Cost] = field(default_factory=dict)
 
@@ -120,7 +175,13 @@ class Budget:
 
     def _missed(self, arch: Arch) -> dict[str, float]:
         total = self.cost_of(arch)
-        return {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
+        missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
+        return missed | {f"min_{name}": 1.0 - getattr(total, name) / low for name, low in self.floors.items()}
+
+    @property
+    def limits(self) -> dict[str, tuple[float | None, float | None]]:
+        """Smallest and largest allowed sums by column."""
+        return limits_between(self.floors, self.caps)
 
     def fits(self, arch: Arch) -> bool:
         """Say whether an arch keeps the whole budget."""

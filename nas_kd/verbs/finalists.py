@@ -36,9 +36,10 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """
     found, space = {}, budget.space
     for name in ("macs", "params"):
-        found[f"largest_{name}"] = _largest(budget, name) if budget.caps else space.largest()
+        found[f"largest_{name}"] = _largest(budget, name) if budget.limits else space.largest()
     drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
-    found["random"] = next((arch for arch in drawn if budget.fits(arch)), space.smallest())
+    rare = found["largest_macs"] if budget.floors else space.smallest()  # where hardly an arch keeps the budget
+    found["random"] = next((arch for arch in drawn if budget.fits(arch)), rare)
     return found
 
 
@@ -49,7 +50,7 @@ def _largest(budget: Budget, name: str) -> Arch:
         shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
         tables = cost_rows(space, **shape)
         try:
-            chain = best(tables, caps=dict(budget.caps), objective=name, maximise=True, gap=GAP)
+            chain = best(tables, caps=budget.limits, objective=name, maximise=True, gap=GAP)
         except SettingError:  # nothing of this input size is within the caps
             continue
         labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]

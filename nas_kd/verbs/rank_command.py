@@ -40,13 +40,14 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
         with claims.taken("begin", wait=True):  # where it is trained first, one process does so
             return pipeline.unmatched
 
+    blockwise = asdict(config.blockwise) | {"stage": None}
     return rank(
         pipeline.space, teacher, pipeline.data, run=pipeline.run,
         scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,
         net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
         seeds=settings.seeds, training=_training(settings), images=settings.images,
         calibration_images=settings.calibration_images, resamples=settings.resamples,
-        blockwise=asdict(config.blockwise) | {"stage": None}, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
+        blockwise=blockwise, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
     )  # fmt: skip
 
 

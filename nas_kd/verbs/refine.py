@@ -9,7 +9,7 @@ import pandas as pd
 
 from nas_kd.rate.rows import arch_of, choices_of
 from nas_kd.run import Stage
-from nas_kd.solve import exact_front, refine
+from nas_kd.solve import exact_front, k_best, refine
 from nas_kd.solve.shared import Team
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch, ElasticSpace
@@ -56,7 +56,7 @@ def score_subnets(
         refine(
             [len(names) for names in lists], lambda point: scorer(arch(point)),
             constraints=lambda point: budget.violations(arch(point)),
-            objective="kl", warm=_warm(exact, coded, lists, caps), trials=trials, seed=seed, sampler=sampler,
+            objective="kl", warm=warm_points(exact, coded, lists, budget), trials=trials, seed=seed, sampler=sampler,
             done=ledger.proposals, record=ledger.record,
             journal=None if stage is None else stage.folder / "study.journal",
             study_name=f"{space.name}-{space.hash}-{seed}", team=team,
@@ -91,12 +91,21 @@ def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Calla
     return additive
 
 
-def _warm(
-    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], lists: Sequence[Sequence[int]], caps: Mapping[str, int]
+def warm_points(
+    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], lists: Sequence[Sequence[int]], budget: Budget
 ) -> list[tuple[int, ...]]:
-    """Return the best-scored points of the exact front within the budget, best first, as indices."""
-    # a front in macs alone misses chains that the cap on params makes best
-    within = exact_front(coded, caps=caps) if "params" in caps else exact[exact["macs"] <= caps.get("macs", math.inf)]
+    """Return the best-scored points within the budget, best first, as indices: those of the exact front.
+
+    Where the budget has a smallest cost, of which the front knows nothing, they are the best chains that differ in
+    a fifth of their stages from each other.
+    """
+    caps = budget.caps
+    if budget.floors:
+        within = k_best(coded, WARM, caps=budget.limits, different=0.2)
+    elif "params" in caps:  # a front in macs alone misses chains that the cap on params makes best
+        within = exact_front(coded, caps=caps)
+    else:
+        within = exact[exact["macs"] <= caps.get("macs", math.inf)]
     points = []
     for _, row in within.sort_values("score").head(WARM).iterrows():
         picks = [int(table.loc[row[f"row_{s + 1}"], "choice"]) for s, table in enumerate(coded)]

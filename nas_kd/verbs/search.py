@@ -14,7 +14,6 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
-from nas_kd.rate.rows import full_rows
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.run import Run, Stage
 from nas_kd.runtime import Runtime
@@ -23,10 +22,11 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
-from nas_kd.verbs.budget import Budget, caps_of, cost_settings
+from nas_kd.verbs.budget import Budget, caps_of, cost_settings, floors_of
 from nas_kd.verbs.evolve import ENGINES, evolve
 from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
 from nas_kd.verbs.ledger import EVALUATED
+from nas_kd.verbs.ratings import usable_ratings
 from nas_kd.verbs.refine import score_subnets
 from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
 from nas_kd.verbs.team import meet
@@ -71,8 +71,9 @@ def search(
     net: Supernet, teacher: Teacher | ViewCache | None = None, data: Data | None = None,
     tables: Sequence[pd.DataFrame] | None = None, *, engine: str | None = None,
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
-    max_latency_ms: float | None = None, trials: int = 300, sampler: str = "tpe", top: int = 4,
-    epochs: int = 3, calibration_images: int = 1024,
+    min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
+    max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
+    sampler: str = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
@@ -95,7 +96,10 @@ def search(
             is ``exact`` with tables and ``nsga2`` without.
         max_macs: budget: share of the largest (``"60%"``), number, or None.
         max_params: likewise.
+        min_macs: the budget as a range: the smallest wanted, likewise, or None.
+        min_params: likewise.
         max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
+        weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
         trials: distinct whole subnets to score.
         sampler: ``tpe``, ``nsga2`` or ``random``: Optuna's after ``exact``.
         top: archs of the short training besides the three controls.
@@ -136,16 +140,19 @@ def search(
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
     answers = None if teacher is None else stored_answers(teacher, data, run)
     caps = caps_of(space, data, max_macs, max_params)
-    budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run)
-    tables = [full_rows(table) for table in tables or ()] if engine == "exact" else []
-    if caps and engine == "exact":
-        best(tables, caps=caps)  # raises now when the caps are infeasible together
+    floors = floors_of(space, data, caps, min_macs, min_params)
+    budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run, floors)
+    guided = engine == "exact"
+    tables = usable_ratings(tables or (), space, data, fingerprint(teacher), weights, run) if guided else []
+    if budget.limits and guided:
+        best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
     stage, team = None, None
     if run is not None:
         settings = {
             "engine": engine, "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
             "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
-            "training": dict(training or {}), "max_latency_ms": max_latency_ms,
+            "training": dict(training or {}), "max_latency_ms": max_latency_ms, "floors": floors,
+            "weights": None if weights is None else [float(weight) for weight in weights],
         }  # fmt: skip
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
@@ -184,7 +191,7 @@ def search(
         stage.write_frame("top.csv", decided)
         cost = space.cost(winner, **budget.cost)
         found = {
-            "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps,
+            "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps, "at_least": floors,
             "max_latency_ms": max_latency_ms, "engine": engine, "teacher": teacher is not None,
         }  # fmt: skip
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})

@@ -20,7 +20,7 @@ from nas_kd.runtime import Runtime, seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.verbs.budget import Budget, caps_of
+from nas_kd.verbs.budget import Budget, caps_of, floors_of
 from nas_kd.verbs.finalists import controls, entrants
 
 VERB = import_module("nas_kd.verbs.search")  # as an attribute of the package it is the function
@@ -66,6 +66,58 @@ def test_a_budget_below_the_smallest_names_it(space: ElasticSpace, data: Data, c
     for name, kw in (("macs", (least.macs - 1, None)), ("params", (None, least.params - 1))):
         with pytest.raises(SettingError, match=f"search.max_{name}=.*{getattr(least, name)}"):
             caps_of(space, data, *kw)
+
+
+def test_a_budget_that_is_a_range_is_kept(
+    run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    class Planted(_RandomScorer):
+        def __call__(self, arch: Arch) -> dict[str, float]:
+            return {"kl": -chain_score(space, tables, arch), "accuracy": 0.5, "agreement": 0.5}
+
+    monkeypatch.setattr(VERB, "SubnetScorer", Planted)  # wants small ones, so that the smallest allowed cost binds
+    ranges: dict[str, Any] = {"max_macs": "70%", "min_macs": "40%", "min_params": "30%"}
+    result = run_search(**ranges, epochs=0, trials=60, run=tmp_path / "run")
+    largest = space.cost(space.largest(), **cost)
+
+    def keeps(arch: Arch) -> bool:
+        found = space.cost(arch, **cost)
+        return 0.4 * largest.macs <= found.macs <= 0.7 * largest.macs and found.params >= 0.3 * largest.params
+
+    by_key = {arch.key: arch for arch in space}
+    frame = result.frame()
+    scored = frame[frame["kind"].isin(["warm", "trial", "random"])]
+    assert 0 < len(scored) and all(keeps(by_key[key]) for key in scored["key"])
+    controls_ = frame[frame["kind"] == "control"]
+    assert all(keeps(by_key[row.key]) == row.feasible for row in controls_.itertuples())
+    feasible = [arch for arch in space if keeps(arch)]
+    assert len(scored) == min(60, len(feasible))
+    ordered = sorted(feasible, key=lambda arch: chain_score(space, tables, arch))
+    warm = frame[frame["kind"] == "warm"]
+    assert by_key[warm["key"].iloc[0]] == ordered[0]  # the best chain in the range is looked at first
+    assert json.loads((tmp_path / "run/search/best.json").read_text())["at_least"].keys() == {"macs", "params"}
+    nsga2 = run_search(engine="nsga2", **ranges, epochs=0, trials=20, method="ce")
+    assert all(keeps(by_key[key]) for key in nsga2.frame()["key"][nsga2.frame()["kind"] == "trial"])
+
+
+def test_ranges_that_nobody_keeps_are_told_what_is_feasible(
+    space: ElasticSpace, data: Data, cost: dict[str, int]
+) -> None:
+    every = [space.cost(arch, **cost) for arch in space]
+    most = max(c.macs for c in every)
+    assert floors_of(space, data, {}, most, None) == {"macs": most}
+    with pytest.raises(SettingError, match=f"search.min_macs={most + 1}.*at most {most}"):
+        floors_of(space, data, {}, most + 1, None)
+    with pytest.raises(SettingError, match="search.min_macs.*search.max_macs"):
+        floors_of(space, data, {"macs": most // 2}, most // 2 + 1, None)
+    few = sorted(c.params for c in every)[3]  # the smallest cannot have most MACs
+    wanted = max(c.macs for c in every if c.params <= few)
+    with pytest.raises(SettingError, match=f"with params <= {few} macs at most {wanted}"):
+        floors_of(space, data, {"params": few}, "90%", None)
+    least = min(c.params for c in every if c.macs >= 0.9 * most)
+    with pytest.raises(SettingError, match=f"macs params at least {least}"):
+        floors_of(space, data, {"params": few}, "90%", None)
 
 
 def _trials(count: int) -> pd.DataFrame:

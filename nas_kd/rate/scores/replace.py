@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
-from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
+from nas_kd.rate.scores.base import CHUNK, Bench, Key, Score, keys_of
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.space import Arch
 from nas_kd.teacher import CifarResNet, Tap, Teacher
@@ -81,15 +81,29 @@ class _Swap:
         return F.relu(self.known + missing) if self.tap.pre else self.known + missing
 
 
-@torch.no_grad()
 def replace_one(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Add up, over the stages, the KL between the teacher and the teacher with this stage replaced.
 
     Source: LANA (Molchanov et al. 2022); Puzzle (Bercovich et al. 2024).
     """
+    kls = replacement_kl(bench, [key for arch in archs for key in keys_of(bench.space, arch)])
+    return [sum(kls[key] for key in keys_of(bench.space, arch)) for arch in archs]
+
+
+@torch.no_grad()
+def replacement_kl(bench: Bench, keys: Iterable[Key]) -> dict[Key, float]:
+    """Measure the KL between the teacher and the teacher with one stage replaced by a candidate.
+
+    Args:
+        bench: what is measured on.
+        keys: stage, entry and candidate of each.
+
+    Returns:
+        The mean KL over the rating images by key, in nats.
+    """
     calibration, _ = bench.features()
     teacher, model = bench.need_teacher(), bench.need_model()
-    keys = list(dict.fromkeys(key for arch in archs for key in keys_of(bench.space, arch)))
+    keys = list(dict.fromkeys(keys))
     norms = {key: bench.calibrated(key, calibration)[0] for key in keys}
     sums = dict.fromkeys(keys, 0.0)
     for x in bench.rating_images.split(CHUNK):
@@ -101,8 +115,7 @@ def replace_one(bench: Bench, archs: Sequence[Arch]) -> list[float]:
             logits = logits_with(teacher, index, x, out.pre[index], answer * model.target_scale[index])
             sums[key] += len(x) * float(kl_divergence(logits, out.logits))
             bench.used.teacher += share_after(teacher, index) * len(x)
-    count = len(bench.rating_images)
-    return [sum(sums[key] for key in keys_of(bench.space, arch)) / count for arch in archs]
+    return {key: total / len(bench.rating_images) for key, total in sums.items()}
 
 
 REPLACE_ONE = Score("replace-one KL", replace_one, False, needs=BLOCKWISE)

@@ -1,0 +1,83 @@
+"""Weights of the stages' scores, from what a run holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nas_kd.checks import word
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.files import atomic_write, read_frame
+from nas_kd.rate.scores import Bench
+from nas_kd.rate.weights import learned_weights, sensitivity_weights
+from nas_kd.run import Run
+from nas_kd.runtime import Runtime
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher
+from nas_kd.train import load_weights
+from nas_kd.train.blockwise import Blockwise
+
+HOW = ("sensitivity", "learned")
+
+
+def stage_weights(
+    how: str, tables: Sequence[pd.DataFrame], net: Supernet, teacher: Teacher, data: Data, *, run: Run | str,
+    init: str = "supernet", images: int = 1024, calibration_images: int = 512, seed: int = 0,
+    runtime: Runtime | None = None,
+) -> list[float]:  # fmt: skip
+    """Find what the stages' scores are worth beside each other, for ``search(weights=...)``.
+
+    Args:
+        how: ``sensitivity`` (what the teacher's answers lose when it answers with a candidate in the place of a
+            stage, per unit of score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
+            trained in this run).
+        tables: the ratings of ``rate_blockwise`` in this run.
+        net: the supernet.
+        teacher: the teacher.
+        data: the data.
+        run: the run folder.
+        init: what the stages started from, as for ``rate_blockwise``.
+        images: rating images.
+        calibration_images: training images that norms are measured on.
+        seed: the seed of the rating.
+        runtime: device and precision.
+
+    Returns:
+        One weight a stage, 1 on average; ``blockwise/weights_HOW.csv`` says what they come from.
+
+    Raises:
+        SettingError: the run lacks what they come from.
+    """
+    word("search.weights", how, HOW)
+    run, runtime = Run(run) if isinstance(run, str) else run, runtime or Runtime()
+    if how == "learned":
+        found = learned_weights(tables, net.space, *_trained(run))
+        error = 100 * found.table["leave_one_out_error"].iloc[0]
+        said = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
+    else:
+        model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=init, seed=seed)
+        load_weights(model, run.path / "blockwise" / "adapters.safetensors")
+        bench = Bench(
+            net.space, data, runtime, teacher.to(runtime.device), net, model.to(runtime.device), images=images,
+            calibration_images=calibration_images, seed=seed,
+        )  # fmt: skip
+        found = sensitivity_weights(bench, tables)
+        said = f"from {found.table['candidates'].sum()} replaced stages"
+    atomic_write(run.path / "blockwise" / f"weights_{how}.csv", found.table.to_csv(index=False))
+    run.say(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
+    return found.values
+
+
+def _trained(run: Run) -> tuple[list[Arch], list[float]]:
+    """Return the archs that a ranking in the run has trained, and their mean accuracies."""
+    archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
+    if not len(archs) or not len(truth):
+        legal = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
+        raise SettingError("search.weights", "learned", legal, "run `nas-kd rank` with the same settings first")
+    mean = truth.groupby("key")["accuracy"].mean()
+    known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
+    return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()
