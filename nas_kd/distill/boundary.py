@@ -92,8 +92,8 @@ class Boundary(nn.Module):
             fit = (teacher.argmax(1) == y) & (student.argmax(1) == y)
             mixed = fit + torch.rand(len(y), device=y.device) / 2  # those that fit first, by chance
             chosen = mixed.topk(min(self.attacked, len(y))).indices
-            others = teacher[chosen].float().softmax(1).scatter(1, y[chosen, None], 0.0) + 1e-12
-            toward = torch.multinomial(others.scatter(1, y[chosen, None], 0.0), 1)[:, 0]
+            others = (teacher[chosen].float().softmax(1) + 1e-12).scatter(1, y[chosen, None], 0.0)
+            toward = (others / torch.empty_like(others).exponential_()).argmax(1)  # a draw; multinomial would wait
         with torch.autocast(device_type=y.device.type, enabled=False):
             x, hit = attack(self._teacher, batch.x[chosen].float(), y[chosen], toward, self.steps, self.rate)
             with torch.no_grad():

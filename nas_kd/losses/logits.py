@@ -123,7 +123,7 @@ def dkd(
     s, t = logit_pair(student, teacher)
     if labels.shape != s.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels must be class numbers (B,), not {labels.dtype} {tuple(labels.shape)}")
-    target = F.one_hot(labels.long(), s.shape[1]).bool()  # (B, C)
+    target = labels.long()[:, None]  # (B, 1); a mask would ask the device how many it holds
     binary_s, rest_s = _decouple(s / temperature, target)
     binary_t, rest_t = _decouple(t / temperature, target)
     tckd, nckd = kl_of_log(binary_t, binary_s), kl_of_log(rest_t, rest_s)
@@ -133,9 +133,9 @@ def dkd(
 def _decouple(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (target, rest), (B, 2), and among the rest, (B, C) with -inf at the target."""
     log_p = z.log_softmax(1)
-    others = log_p.masked_fill(target, float("-inf"))
+    others = log_p.scatter(1, target, float("-inf"))
     rest = others.logsumexp(1, keepdim=True)
-    return torch.cat([log_p[target][:, None], rest], 1), others - rest
+    return torch.cat([log_p.gather(1, target), rest], 1), others - rest
 
 
 def dist(
@@ -211,9 +211,8 @@ def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temp
     classes = student.shape[1]
     if not 1 / classes < correct < 1:
         raise SettingError("correct", correct, f"above 1/{classes} and below 1")
-    likely = F.one_hot(labels.long(), classes).bool()
     logits = torch.full_like(wide(student).detach(), math.log((1 - correct) / (classes - 1)))
-    return kd(student, logits.masked_fill(likely, math.log(correct)), temperature)
+    return kd(student, logits.scatter(1, labels.long()[:, None], math.log(correct)), temperature)
 
 
 def mixture(logits: Tensor, weights: Tensor) -> Tensor:

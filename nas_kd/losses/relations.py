@@ -176,8 +176,8 @@ def rdm(student: Tensor, teacher: Tensor) -> Tensor:
     if len(s) < 3:
         raise ValueError(f"rdm needs a batch of at least 3 samples, not {len(s)}")
     with full_precision(s):
-        above = torch.ones(len(s), len(s), dtype=torch.bool, device=s.device).triu(1)
-        return 1 - pearson(_distances(s)[above], _distances(t)[above])
+        i, j = torch.triu_indices(len(s), len(s), 1, device=s.device)
+        return 1 - pearson(_distances(s)[i, j], _distances(t)[i, j])
 
 
 def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
