@@ -125,7 +125,7 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     """Also: one candidate a stage, one epoch of everything, two classes."""
     with tarfile.open(tmp_path / "grau.tar", "w") as tar:
         tar.add(images(tmp_path / "x", {"a": 8, "b": 9}, "L", (8, 8)), "grau")
-    (tmp_path / "eins.py").write_text(SPACE.format(width=16, low="48", mids="48", high=64))
+    (tmp_path / "eins.py").write_text(SPACE.format(width=16, low="48,", mids="48,", high=64))
     space = nas_kd.load_space(str(tmp_path / "eins.py"))
     assert space.size == 1
     cost = space.cost(space.largest(), resolution=8, in_chans=1, num_classes=2)
@@ -144,7 +144,7 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     for stage in (1, 2):
         assert len(pd.read_csv(target / f"blockwise/stage_{stage}.csv")) == 1
     results = pd.read_csv(target / "retrain/results.csv")
-    assert results["arch"].dropna().nunique() == 1
+    assert results["key"].dropna().nunique() == 1
     assert tags(target / "report/report.html").tags >= {"table", "svg"}
 
 
