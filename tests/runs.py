@@ -59,7 +59,7 @@ def nas_kd_main(
 
 @pytest.fixture(scope="session")
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Run a command in a forked process, broken by ``fault`` or killed ``after`` seconds; exit code and output."""
+    """Run a command in a forked process, broken by ``fault`` or killed ``after`` CPU seconds; exit code, output."""
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path_factory.mktemp("forks"),

@@ -12,9 +12,16 @@ import importlib
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 SIGNALS = {"kill": signal.SIGKILL, "half": signal.SIGKILL, "int": signal.SIGINT, "term": signal.SIGTERM}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time a process has used: a clock that a busy machine does not speed up."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Torn:
@@ -45,8 +52,9 @@ def arm(*, what: str, nth: int = 1, path: str = "", call: str = "", times: int =
 
     Args:
         what: ``kill``: SIGKILL right before it. ``half``: SIGKILL after half of its bytes. ``full``: a disk
-            without space from it on; ``short``: one that still takes half of it. ``int`` and ``term``: that signal right before it. ``denied``: the process
-            loses root's right to write where permissions forbid it. ``quota``: files grow to ``quota`` bytes.
+            without space from it on; ``short``: one that still takes half of it. ``int`` and ``term``: that
+            signal right before it. ``denied``: the process loses root's right to write where permissions
+            forbid it. ``quota``: files grow to ``quota`` bytes.
         nth: which one is hit, from 1.
         path: regular expression that a written path contains.
         call: dotted name of a function, hit in the place of a write.

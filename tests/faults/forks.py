@@ -1,7 +1,7 @@
 """Forks `nas-kd` commands from one process that has everything imported, and breaks them where a test says.
 
 One line of JSON in, one out: ``{"argv": [...], "log": path, "fault": null or arguments of faults.arm, "after":
-null or seconds until a SIGKILL}`` gives the exit code, -9 after a kill.
+null or seconds of its processor time until a SIGKILL}`` gives the exit code, -9 after a kill.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from faults import arm
+from faults import arm, cpu_seconds
 
 
 def command(argv: list[str], log: str, fault: dict[str, Any] | None) -> int:
@@ -57,13 +57,11 @@ def serve() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-        end = None if after is None else time.monotonic() + after
-        done, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
+        done, status = os.waitpid(child, 0 if after is None else os.WNOHANG)
         while not done:
-            if end is not None and time.monotonic() > end:
+            if cpu_seconds(child) > after:
                 os.kill(child, signal.SIGKILL)
-                end = None
-            time.sleep(0.001)
+            time.sleep(0.002)
             done, status = os.waitpid(child, os.WNOHANG)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

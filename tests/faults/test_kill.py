@@ -21,6 +21,9 @@ from small_run import Made, changes, digests, environment, numbers
 
 from nas_kd.files import CsvLog
 
+sys.path.insert(0, str(Path(__file__).parent))
+from faults import cpu_seconds  # noqa: E402
+
 Fork = Callable[..., tuple[int, str]]
 Fault = dict[str, Any]
 DONE = ("teacher", "supernet", "blockwise", "search")
@@ -39,14 +42,14 @@ def at(path: str, nth: int, what: str = "kill") -> dict[str, Any]:
 
 def soon(draw: random.Random, most: float) -> dict[str, Any]:
     """Die when a seeded clock says so."""
-    return {"after": draw.uniform(0.2, most)}
+    return {"after": draw.uniform(0.3, most)}
 
 
 def test_twelve_kills_change_no_number(made: Made, tmp_path: Path, fork: Fork) -> None:
     run, draw = tmp_path / "run", random.Random(0)
     # a kill, and what proves that it came where it was meant to
     plan: list[tuple[dict[str, Any], str]] = [
-        (soon(draw, 1.0), ""),
+        (soon(draw, 1.2), ""),
         (at(r"teacher/last\.pt$", 2), "teacher/previous.pt"),  # between two files: a row, but no checkpoint
         (at(r"run/", draw.randrange(20, 40)), ""),
         (at(r"supernet/\.last\.pt", 2, "half"), "supernet/.last.pt*"),  # inside a checkpoint
@@ -133,19 +136,34 @@ def test_a_second_budget_reuses_all_but_the_search(made: Made, copied: Path, for
 
 
 class Chain:
-    """Real commands on one run folder, each killed at a moment that a seed gives.
+    """Commands on one run folder, each killed at a moment that a seed gives.
 
     Args:
         config: the configuration.
         run: the run folder.
         seed: the seed.
+        fork: starts a command in a fork of a process with everything imported; None starts a new interpreter.
     """
 
-    def __init__(self, config: Path, run: Path, seed: int) -> None:
-        self.config, self.run, self.seed, self.draw, self.kills = config, run, seed, random.Random(seed), 0
+    def __init__(self, config: Path, run: Path, seed: int, fork: Fork | None) -> None:
+        self.config, self.run, self.seed, self.fork = config, run, seed, fork
+        self.draw, self.kills = random.Random(seed), 0
 
     def start(self, command: str, *options: str, fault: Fault | None = None, after: float | None = None) -> int:
         """Run a command in a process of its own; return its exit code, -9 when it was killed."""
+        if self.fork is not None:
+            code, text = self.fork(command, self.config, "--run", self.run, *options, fault=fault, after=after)
+        else:
+            code, text = self._interpret(command, options, fault, after)
+        assert code in (0, -9), text[-3000:]
+        if code == -9:
+            self.kills += 1
+            self._record(command, "clock" if fault is None else fault["what"])
+        return code
+
+    def _interpret(
+        self, command: str, options: tuple[str, ...], fault: Fault | None, after: float | None
+    ) -> tuple[int, str]:
         argv = [sys.executable, "-m", "nas_kd", command, str(self.config), "--run", str(self.run), *options]
         env = environment()
         if fault is not None:
@@ -156,22 +174,17 @@ class Chain:
         if after is not None:
             while process.poll() is None and self._said() <= known:
                 time.sleep(0.02)  # until it has begun to work: what a start takes depends on the machine
-            try:
-                process.wait(timeout=after)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        code = process.wait()
-        assert code in (0, -9), said.read_text()[-3000:]
-        if code == -9:
-            self.kills += 1
-            self._record(command, "clock" if fault is None else fault["what"])
-        return code
+            end = after + (cpu_seconds(process.pid) if process.poll() is None else 0.0)
+            while process.poll() is None and cpu_seconds(process.pid) < end:
+                time.sleep(0.002)
+            process.kill()
+        return process.wait(), said.read_text()
 
     def kill(self, command: str, *options: str, path: str = r"run/", most: int = 150) -> int:
         """Kill a command at a random write, in the middle of one, or at a random time."""
         how = self.draw.choice(("clock", "clock", "kill", "half"))
         if how == "clock":
-            return self.start(command, *options, after=self.draw.uniform(0.1, 2.5))
+            return self.start(command, *options, after=self.draw.uniform(0.1, 2.2) + (0.4 if self.fork else 0.0))
         return self.start(command, *options, fault={"path": path, "nth": self.draw.randrange(1, most), "what": how})
 
     def _said(self) -> int:
@@ -201,7 +214,7 @@ def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run, ranked in one go."""
     run = tmp_path_factory.mktemp("ranked") / "run"
     subprocess.run(["cp", "-r", str(made.run), str(run)], check=True)
-    assert Chain(made.config, run, -1).start("rank", *RANK) == 0
+    assert Chain(made.config, run, -1, None).start("rank", *RANK) == 0
     return run
 
 
@@ -217,8 +230,8 @@ def _ranking(run: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("seed", range(10))
-def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: Path, seed: int) -> None:
-    chain = Chain(made.config, tmp_path / "run", seed)
+def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: Path, fork: Fork, seed: int) -> None:
+    chain = Chain(made.config, tmp_path / "run", seed, fork if seed else None)
     for _ in range(7):
         if chain.kill("run") == 0:
             break
@@ -239,7 +252,7 @@ def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: P
 @pytest.mark.timeout(1200)
 def test_kills_with_workers(made: Made, tmp_path: Path) -> None:
     """Workers end with their parent, and the others take their trainings up."""
-    chain = Chain(made.config, tmp_path / "run", 100)
+    chain = Chain(made.config, tmp_path / "run", 100, None)
     for number in range(80):
         # ever longer, so that in the end even the slowest machine gets from one checkpoint to the next
         after = chain.draw.uniform(0.5, 3) * (1 + number / 4)

@@ -1,0 +1,241 @@
+"""SIGINT, SIGTERM and a time limit end the step, save it and say how to go on; a second SIGINT stops at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import Made, changes, environment, numbers
+
+from nas_kd.data import Data
+from nas_kd.runtime import run_jobs
+from nas_kd.stopping import Stop, Stopped, time_limit
+from nas_kd.train.loop import Moment
+from tests.faults import trainings
+from tests.faults.trainings import EPOCHS, INTERRUPT, STEPS, TERMINATE, few_images, send, stage_in, train
+
+Fork = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return few_images()
+
+
+def at(*moments: tuple[int, int], number: int = TERMINATE, times: int = 1) -> Callable[[Moment], None]:
+    """Send this process a signal in some steps, once each."""
+    left = list(moments)
+
+    def before(moment: Moment) -> None:
+        if moment[:2] in left:
+            left.remove(moment[:2])
+            send(number, times)
+
+    return before
+
+
+def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_training_stopped_after_every_step_ends_with_the_same_bits(data: Data, tmp_path: Path) -> None:
+    whole = train(data, stage_in(tmp_path / "whole"))
+    handlers = [signal.getsignal(number) for number in (INTERRUPT, TERMINATE)]
+    moments = [(epoch, step) for epoch in range(EPOCHS) for step in range(STEPS)]
+    for index, (epoch, step) in enumerate(moments):
+        number, code = ((INTERRUPT, 130), (TERMINATE, 143))[index % 2]
+        stage = stage_in(tmp_path / "stopped")
+        with pytest.raises(Stopped) as caught:
+            train(data, stage, at((epoch, step), number=number))
+        assert caught.value.code == code and isinstance(caught.value, KeyboardInterrupt)
+        name = signal.Signals(number).name
+        saved = f"supernet saved in epoch {epoch + 1} after step {step + 1} of {STEPS}"
+        assert str(caught.value) == f"stopped by {name}, {saved}; the same command goes on from here"
+        state = stage.load()
+        assert state is not None and (state["epoch"], state["step"]) == (epoch, step + 1)
+        assert [signal.getsignal(number) for number in (INTERRUPT, TERMINATE)] == handlers
+    ended = train(data, stage_in(tmp_path / "stopped"))
+    assert equal(whole, ended)
+    files = [(tmp_path / name / "supernet/metrics.csv").read_bytes() for name in ("whole", "stopped")]
+    assert files[0] == files[1]
+
+
+def test_a_second_signal_stops_in_the_middle_of_the_step(data: Data, tmp_path: Path) -> None:
+    stage, went_on = stage_in(tmp_path), []
+
+    def before(moment: Moment) -> None:
+        if moment[:2] == (1, 2):
+            send(INTERRUPT, 2)
+            went_on.append(moment)
+
+    with pytest.raises(Stopped):
+        train(data, stage, before)
+    state = stage.load()
+    assert went_on == [] and state is not None and (state["epoch"], state["step"]) == (1, 0)
+
+
+def test_a_signal_in_an_evaluation_saves_the_epoch_before_it(data: Data, tmp_path: Path) -> None:
+    stage, seen = stage_in(tmp_path / "cut"), []
+
+    def evaluate() -> dict[str, float]:
+        seen.append(len(seen))
+        if len(seen) == 2:
+            send(TERMINATE)
+            seen.append("went on")
+        return {"weight": 1.0}
+
+    with pytest.raises(Stopped, match="in epoch 2 after step 5 of 5"):
+        train(data, stage, evaluate=evaluate)
+    assert seen == [0, 1]
+    cut = train(data, stage_in(tmp_path / "cut"), evaluate=evaluate)
+    whole = train(data, stage_in(tmp_path / "whole"), evaluate=lambda: {"weight": 1.0})
+    assert equal(cut, whole) and seen == [0, 1, 2, 3]
+    assert list(stage.metrics.frame()["epoch"]) == [1, 2, 3]
+
+
+def test_a_signal_after_the_last_step_lets_the_training_end(data: Data, tmp_path: Path) -> None:
+    stage = stage_in(tmp_path)
+    with pytest.raises(Stopped):
+        train(data, stage, after_epoch=lambda epochs: send(TERMINATE) if epochs == EPOCHS else None)
+    state = stage.load()
+    assert state is not None and state["epoch"] == EPOCHS and len(stage.metrics.frame()) == EPOCHS
+
+
+def test_handlers_of_the_user_come_back_and_ignored_signals_stay_so(data: Data) -> None:
+    def mine(number: int, frame: object) -> None:
+        raise AssertionError("the user's handler was called")
+
+    before = {number: signal.getsignal(number) for number in (INTERRUPT, TERMINATE)}
+    try:
+        signal.signal(TERMINATE, mine)
+        with pytest.raises(Stopped):
+            train(data, None, at((0, 1)))
+        assert signal.getsignal(TERMINATE) is mine
+        signal.signal(TERMINATE, signal.SIG_IGN)  # as below nohup
+        train(data, None, at((0, 1)))
+        assert signal.getsignal(TERMINATE) is signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_thread_trains_without_signals(data: Data) -> None:
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(train(data, None)))
+    thread.start()
+    thread.join()
+    assert len(done) == 1
+
+
+def test_a_time_limit_ends_a_training_and_is_no_signal(data: Data, tmp_path: Path) -> None:
+    stage = stage_in(tmp_path)
+    train(data, None, epochs=1)  # imports what an optimiser needs at its first step
+    with pytest.raises(Stopped) as caught, time_limit(2 / 3600):
+        train(data, stage, lambda moment: time.sleep(0.05), epochs=1000)
+    assert caught.value.late and caught.value.code == 124
+    assert str(caught.value).startswith("stopped by the time limit, supernet saved in epoch ")
+    assert stage.load() is not None
+    with time_limit(1):  # not reached: nothing is left of it
+        pass
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_what_was_asked_outside_counts_inside(data: Data) -> None:
+    with pytest.raises(Stopped), Stop():
+        send(TERMINATE)
+        train(data, None, epochs=1000)
+
+
+def test_workers_end_their_step_and_save_it(tmp_path: Path) -> None:
+    """The process that waits for them is asked to stop; they are told by it."""
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        stage_in(folder)
+    handler = signal.getsignal(TERMINATE)
+
+    def ask() -> None:
+        end = time.monotonic() + 120
+        while not all((folder / "begun").exists() for folder in folders[:2]) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        send(TERMINATE)
+
+    threading.Thread(target=ask, daemon=True).start()
+    with pytest.raises(Stopped) as caught:
+        list(run_jobs(trainings.slow_job, [{"folder": str(folder)} for folder in folders], workers=2))
+    assert caught.value.code == 143 and signal.getsignal(TERMINATE) is handler
+    for folder in folders[:2]:
+        state = stage_in(folder).load()
+        assert state is not None and (state["step"] > 0 or state["epoch"] > 0)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+STEP = "nas_kd.train.loop.seeded"  # called once a step
+# a signal at the nth call of a function or write of a file
+ASKED: list[dict[str, Any]] = [
+    {"what": "term", "call": STEP, "nth": 13},  # teacher
+    {"what": "int", "call": STEP, "nth": 25},  # supernet
+    {"what": "term", "call": STEP, "nth": 14},  # blockwise
+    {"what": "int", "path": r"search/front\.csv$"},  # between two parts of the search
+    {"what": "term", "call": STEP, "nth": 20},  # short trainings
+    {"what": "int", "call": STEP, "nth": 60},  # retraining
+]
+
+
+def test_every_stage_stops_and_goes_on(made: Made, tmp_path: Path, fork: Fork) -> None:
+    run = tmp_path / "run"
+    code, text = fork("run", made.config, "--run", run, "--max_hours", "0.0002")
+    assert code == 124 and "nas-kd: stopped by the time limit" in text, text
+    for fault in ASKED:
+        code, text = fork("run", made.config, "--run", run, fault=fault)
+        number = {"term": TERMINATE, "int": INTERRUPT}[fault["what"]]
+        assert code == 128 + number, text
+        lines = [line for line in text.splitlines() if line.startswith("nas-kd: stopped ")]
+        assert len(lines) == 1 and "Traceback" not in text
+        assert lines[0].startswith(f"nas-kd: stopped by {signal.Signals(number).name}")
+        assert lines[0].endswith("; the same command goes on from here")
+        assert ("saved in epoch" in lines[0]) == ("call" in fault)
+        assert json.loads((run / "status.json").read_text())["state"] == "stopped"
+    code, text = fork("run", made.config, "--run", run)
+    assert code == 0, text
+    assert changes(numbers(made.run), numbers(run)) == []
+    assert not list(run.rglob("*.tmp")) and not list(run.rglob("previous.pt"))
+
+
+@pytest.mark.parametrize("command", ["teacher", "supernet", "blockwise", "search", "retrain", "rank"])
+def test_every_long_command_keeps_its_time(command: str, made: Made, tmp_path: Path, fork: Fork) -> None:
+    """Where the time is too short for anything the command says so, and the next one does it all."""
+    code, text = fork(command, made.config, "--run", tmp_path / "run", "--max_hours", "0.00008")
+    assert code == 124, text
+    lines = [line for line in text.splitlines() if line.startswith("nas-kd: ")]
+    assert lines[-1].startswith("nas-kd: stopped by the time limit") and "Traceback" not in text
+
+
+def test_a_real_command_is_terminated(made: Made, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nas_kd", "run", str(made.config), "--run", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    metrics, end = tmp_path / "run/teacher/metrics.csv", time.monotonic() + 200
+    while not metrics.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1].startswith("nas-kd: stopped by SIGTERM") and "Traceback" not in said
+    assert os.path.getsize(metrics) > 0
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "a day"])
+def test_hours_that_are_none(hours: str, made: Made, tmp_path: Path, nas_kd_main: Any) -> None:
+    said = nas_kd_main("run", made.config, "--run", tmp_path / "run", "--max_hours", hours)
+    assert said.code == 2 and "max_hours=" in said.err
