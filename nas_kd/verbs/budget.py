@@ -152,7 +152,7 @@ class Budget:
             found = measure_latency(model, size, self.cost["in_chans"], device=self.device)
             self._measured[arch.key] = found.median_ms
             if self.run is not None:
-                self.run.latency({"key": arch.key} | found._asdict())
+                self.run.latency({"key": arch.key, "predicted_ms": None} | found._asdict())
         return self._measured[arch.key]
 
     def violations(self, arch: Arch) -> dict[str, float]:

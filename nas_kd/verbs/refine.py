@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from nas_kd.errors import SettingError
 from nas_kd.rate.rows import arch_of, choices_of
 from nas_kd.run import Stage
 from nas_kd.solve import exact_front, k_best, refine
@@ -96,12 +97,17 @@ def warm_points(
 ) -> list[tuple[int, ...]]:
     """Return the best-scored points within the budget, best first, as indices: those of the exact front.
 
-    Where the budget has a smallest cost, of which the front knows nothing, they are the best chains that differ in
-    a fifth of their stages from each other.
+    Where the budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
+    that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
     """
-    caps = budget.caps
-    if budget.floors:
-        within = k_best(coded, WARM, caps=budget.limits, different=0.2)
+    caps, limits = budget.caps, budget.limits
+    if timed := budget.max_latency_ms is not None and all("latency_ms" in table for table in coded):
+        limits = limits | {"latency_ms": (None, budget.max_latency_ms)}
+    if budget.floors or timed:
+        try:
+            within = k_best(coded, WARM, caps=limits, different=0.2)
+        except SettingError:  # by the estimates nobody keeps the latency; measurements decide
+            return []
     elif "params" in caps:  # a front in macs alone misses chains that the cap on params makes best
         within = exact_front(coded, caps=caps)
     else:

@@ -25,6 +25,7 @@ from nas_kd.train import weights_hash
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings, floors_of
 from nas_kd.verbs.evolve import ENGINES, evolve
 from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
+from nas_kd.verbs.latencies import with_latency
 from nas_kd.verbs.ledger import EVALUATED
 from nas_kd.verbs.ratings import usable_ratings
 from nas_kd.verbs.refine import score_subnets
@@ -173,6 +174,8 @@ def search(
         exact = exact_front(tables, budget="macs")
         if stage is not None:
             stage.write_frame("front.csv", exact)
+        if max_latency_ms is not None:
+            tables = with_latency(tables, budget, data.resolution, seed)
         rows, archs = score_subnets(
             tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
             seed=seed, stage=stage, team=team,

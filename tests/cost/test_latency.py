@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nas_kd.cost import measure_latency
 from nas_kd.errors import SettingError
+from nas_kd.rate.rows import cost_rows
 from nas_kd.run import Run
+from nas_kd.solve import best
 from nas_kd.space import load_space
 from nas_kd.verbs.budget import Budget
+from nas_kd.verbs.latencies import with_latency
 
 COST = {"resolution": 8, "in_chans": 1, "num_classes": 10}
 
@@ -48,3 +52,20 @@ def test_a_budget_in_milliseconds(tmp_path: Path) -> None:
     assert again.violations(space.smallest()) == {"latency": 0.0}
     with pytest.raises(SettingError, match="search.max_latency_ms.*smallest arch"):
         Budget(space, COST, {}, max_latency_ms=1e-9, run=run)
+
+
+def test_rows_of_a_run_are_timed_once_and_their_error_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space, run = load_space("digits"), Run(tmp_path / "run")
+    tables = [table.groupby(["in_width", "out_width"]).head(1) for table in cost_rows(space, **COST)]
+    budget = Budget(space, COST, {}, max_latency_ms=1e6, run=run)
+    found = with_latency(tables, budget, 8)
+    assert "sums of 20 whole networks are off by" in capsys.readouterr().err
+    written = pd.read_csv(run.path / "latency.csv")
+    assert written["predicted_ms"].notna().sum() == 20 and (written["median_ms"] > 0).all()
+    again = with_latency(tables, Budget(space, COST, {}, max_latency_ms=1e6, run=run), 8)
+    for one, other in zip(found, again, strict=True):  # read back, not timed again
+        assert one["latency_ms"].tolist() == other["latency_ms"].tolist()
+    chain = best(found, caps={"latency_ms": float(sum(t["latency_ms"].median() for t in found))}, objective="macs")
+    assert chain["latency_ms"] > 0

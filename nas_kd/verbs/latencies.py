@@ -1,0 +1,54 @@
+"""The latency of every row of a search's tables: measured once a run, with the error of its sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from nas_kd.files import atomic_write, read_frame
+from nas_kd.rate.timed import latency_rows
+from nas_kd.verbs.budget import Budget
+
+
+def with_latency(
+    tables: Sequence[pd.DataFrame], budget: Budget, resolution: int, seed: int = 0
+) -> list[pd.DataFrame]:
+    """Add the column ``latency_ms`` to rating tables, so that solvers can keep a cap on it.
+
+    Sums of rows are an estimate: the log and latency.csv say how far those of twenty whole networks were off, and
+    the search measures each network that it scores.
+
+    Args:
+        tables: one rating table a stage.
+        budget: gives space, shapes, device and run; the run keeps the rows in latency_rows.csv.
+        resolution: input size of the tables.
+        seed: seed of the networks that the layers are timed in.
+
+    Returns:
+        The tables with the column.
+    """
+    run = budget.run
+    facts = {"space": budget.space.hash, "device": budget.device.type, "threads": torch.get_num_threads()}
+    if run is not None:
+        kept = read_frame(run.path / "latency_rows.csv")
+        if len(kept) == sum(map(len, tables)) and all((kept[name] == value).all() for name, value in facts.items()):
+            parts = [kept[kept["stage"] == stage]["latency_ms"].to_numpy() for stage in range(1, len(tables) + 1)]
+            if all(len(part) == len(table) for part, table in zip(parts, tables, strict=True)):
+                return [table.assign(latency_ms=part) for table, part in zip(tables, parts, strict=True)]
+    shape = {"in_chans": budget.cost["in_chans"], "num_classes": budget.cost["num_classes"]}
+    found = latency_rows(budget.space, tables, resolution=resolution, device=budget.device, seed=seed, **shape)
+    if run is not None:
+        for row in found.whole.to_dict("records"):
+            run.latency({str(name): value for name, value in row.items()})
+        rows = [
+            pd.DataFrame({"stage": stage, "row": times.index, "latency_ms": times.to_numpy()})
+            for stage, times in enumerate(found.rows, 1)
+        ]
+        atomic_write(run.path / "latency_rows.csv", pd.concat(rows).assign(**facts).to_csv(index=False))
+        run.say(
+            f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
+            f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})"
+        )
+    return [table.assign(latency_ms=times) for table, times in zip(tables, found.rows, strict=True)]

@@ -1,0 +1,65 @@
+"""Latencies of rows: every layer is charged once, and the sums are those of the networks' own layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nas_kd.cost.layers import layer_key, layer_times
+from nas_kd.rate import timed
+from nas_kd.rate.rows import arch_of_rows, cost_rows
+from nas_kd.rate.timed import latency_rows
+from nas_kd.space import ElasticSpace, load_space
+
+SHAPE = {"in_chans": 3, "num_classes": 10}
+
+
+def counted(space: ElasticSpace, monkeypatch: Any) -> Any:
+    """Give every layer a made-up time, so that sums can be told exactly."""
+    made: dict[Any, float] = {}
+
+    def times(layers: Any, *rest: Any, **more: Any) -> dict[Any, float]:
+        return {layer_key(layer): made.setdefault(layer_key(layer), 2.0 ** (len(made) % 40)) for layer in layers}
+
+    monkeypatch.setattr(timed, "layer_times", times)
+    return made
+
+
+@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mobilenet_cifar", 32)])
+def test_a_chain_of_rows_is_charged_with_the_layers_of_its_arch(name: str, size: int, monkeypatch: Any) -> None:
+    space = load_space(name)
+    made = counted(space, monkeypatch)
+    tables = cost_rows(space, resolution=size, **SHAPE)
+    tables = [table.groupby(["in_width", "out_width"]).sample(2, random_state=0) for table in tables]
+    found = latency_rows(space, tables, resolution=size, whole=3, **SHAPE)
+    assert all(times.index.equals(table.index) for times, table in zip(found.rows, tables, strict=True))
+    for row in found.whole.itertuples():
+        assert row.predicted_ms > 0 and row.threads >= 1 and row.device == "cpu" and row.repeats > 1
+    chain, width = [], None
+    for table in tables:
+        fits = table if width is None else table[table["in_width"] == width]
+        chain.append(fits.index[-1])
+        width = fits["out_width"].iloc[-1]
+    layers = space.layers(arch_of_rows(space, tables, chain, size), 10, 3)
+    total = sum(times[label] for times, label in zip(found.rows, chain, strict=True))
+    assert total == sum(made[layer_key(layer)] for layer in layers)
+
+
+def test_the_error_is_that_of_the_whole_networks() -> None:
+    space = load_space("digits")
+    tables = cost_rows(space, resolution=8, in_chans=1, num_classes=10)
+    tables = [table.groupby(["in_width", "out_width"]).head(1) for table in tables]
+    found = latency_rows(space, tables, resolution=8, in_chans=1, num_classes=10, whole=20)
+    errors = (found.whole["predicted_ms"] - found.whole["median_ms"]).abs() / found.whole["median_ms"]
+    assert len(found.whole) == 20
+    assert (found.error, found.worst) == (pytest.approx(errors.median()), pytest.approx(errors.max()))
+    assert all((times > 0).all() for times in found.rows)
+
+
+def test_every_layer_of_a_network_is_timed_every_pass() -> None:
+    space = load_space("digits")
+    layers = space.layers(space.largest(), 10, 1)
+    found = layer_times(layers, 8, 1, warmup=1, repeats=3)
+    assert set(found) == {layer_key(layer) for layer in layers}
+    assert all(value > 0 for value in found.values())
