@@ -7,22 +7,28 @@ from pathlib import Path
 from nas_kd.config import Config
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
+from nas_kd.leases import held
 from nas_kd.verbs.pipeline import Pipeline
 from nas_kd.verbs.rank_command import ranking
-from nas_kd.verbs.rank_plan import check_begun
+from nas_kd.verbs.rank_plan import check_planned
+from nas_kd.verbs.team import check_begun
 
 
 def join_search(config: Config) -> None:
     """Score subnets for a search that is going until none are left; the run's files stay another's."""
     pipeline = _joined(config, ("supernet", "blockwise") if config.engine == "exact" else ("supernet",))
     pipeline.check(keep=False)
+    check_begun(pipeline.run.path / pipeline.search_folder, config.search.storage)
+    if config.engine == "exact":
+        with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several helpers may start at once
+            assert pipeline.teaching is not None
     found = pipeline.searched(worker=True)
     pipeline.run.say(f"worker: all trials are done; {found.best.key} scores best")
 
 
 def join_rank(config: Config) -> None:
     """Train archs for a ranking that is going until none are left; scoring and judging stay another's."""
-    check_begun(Path(str(config.run)) / "rank")
+    check_planned(Path(str(config.run)) / "rank")
     pipeline = _joined(config, ())
     truth = ranking(pipeline, helps=True).truth
     pipeline.run.say(f"worker: all {len(truth)} trainings are done")

@@ -30,7 +30,7 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
             control.
     """
     if not begins:
-        check_begun(folder)
+        check_planned(folder)
     claims = Claims(folder / "claims")
     given = plain(facts)
     with claims.taken("plan", wait=True):
@@ -53,7 +53,7 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
         return archs
 
 
-def check_begun(folder: Path) -> None:
+def check_planned(folder: Path) -> None:
     """Refuse to help a ranking that has not begun.
 
     Args:

@@ -39,15 +39,34 @@ def meet(
     """
     given = json.loads(json.dumps(plain(facts)))
     if worker:
-        _check_begun(folder, given, engine, storage)
+        check_begun(folder, storage)
+        _check_same(folder, given, engine)
     if engine == "coarse" or (storage is None and not file_locks()):
         return None
     name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
     return Team(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
 
 
-def _check_begun(folder: Path, facts: Mapping[str, Any], engine: str, storage: str | None) -> None:
-    """Refuse to help a search that has not begun, has ended or is another one."""
+def check_begun(folder: Path, storage: str | None) -> None:
+    """Refuse to help a search that has not begun, or has ended.
+
+    Args:
+        folder: the search's folder in the run.
+        storage: URL of a database, which may know a search that another machine's folder has.
+
+    Raises:
+        SettingError: nothing is going.
+    """
+    file = folder / "stage.json"
+    if not file.exists() and storage is None:
+        mend = "start the same command without --worker first, and wait until it searches"
+        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", mend)
+    if file.exists() and read_json(file, ("done",))["done"]:
+        raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
+
+
+def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
+    """Refuse to help another search, or one that nobody can help."""
     if engine == "coarse":
         raise SettingError("search.engine", engine, "exact, nsga2 or random: coarse goes step by step in one process")
     if facts["search.max_latency_ms"] is not None:
@@ -55,14 +74,8 @@ def _check_begun(folder: Path, facts: Mapping[str, Any], engine: str, storage: s
         raise SettingError("search.max_latency_ms", facts["search.max_latency_ms"], legal, "search in one process")
     file = folder / "stage.json"
     if not file.exists():
-        if storage is not None:
-            return  # another machine's folder: the study in the database knows the facts
-        mend = "start the same command without --worker first, and wait until it searches"
-        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", mend)
-    begun = read_json(file, ("inputs", "done"))
-    if begun["done"]:
-        raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
-    old = begun["inputs"]
+        return  # another machine's folder: the study in the database knows the facts
+    old = read_json(file, ("inputs",))["inputs"]
     changed = [name for name in {**old, **facts} if old.get(name) != facts.get(name)]
     if changed:
         was, now = (", ".join(f"{name}={made.get(name)!r}" for name in changed) for made in (old, facts))
