@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from verb_nets import Plain
 
-from nas_kd import load_student, retrain
+from nas_kd import load_student, losses, retrain
 from nas_kd.data import Data, load_data
-from nas_kd.distill import METHODS, Distiller, SoftTree
+from nas_kd.distill import METHODS, Classification, Decay, Distiller, Recipe, SoftTree, Term, Warmup
 from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime
 from nas_kd.space import ElasticSpace
@@ -88,6 +88,37 @@ def test_a_killed_training_goes_on_with_all_that_is_trained_beside_the_student(
         torch.manual_seed(99)
     cut = retrain(arch, teacher, data, run=tmp_path / "cut", **settings)
     assert equal(state(whole), state(cut))
+
+
+def recipe() -> Recipe:
+    labels = Term("ce", Classification(0.0).loss, Decay(1.0, 0.1, 0.5), frozenset({"labels"}))
+    return Recipe.of([labels, Term("kd", losses.kd, Warmup(0.9, 0.25))])
+
+
+@pytest.mark.parametrize("network", ["arch", "timm", "module"])
+@pytest.mark.parametrize("form", ["name", "list", "recipe"])
+def test_every_form_of_a_method_on_every_kind_of_network(
+    form: str, network: str, space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    import timm
+
+    method: Any = {"name": "dkd", "list": [("kd", 0.9), ("sp", 3000.0)], "recipe": recipe()}[form]
+    more: dict[str, Any] = {}
+    if network == "arch":
+        model: Any = space.sample(seed=3)
+        more["space"] = space
+    elif network == "timm":
+        model = timm.create_model("resnet10t", num_classes=3, in_chans=1)
+    else:
+        model = Plain()
+        more["factory"] = "verb_nets:Plain"
+    student = retrain(model, teacher, data, run=tmp_path, runtime=runtime, method=method, test=False, **more, **SHORT)
+    rows = pd.read_csv(next((tmp_path / "retrain").glob("*/seed_0/metrics.csv")))
+    terms = {"name": {"ce", "dkd"}, "list": {"kd", "sp"}, "recipe": {"ce", "kd"}}[form]
+    assert set(rows.columns) == {"epoch", "lr", "loss", "rate_accuracy", "rate_agreement"} | terms
+    assert rows["epoch"].tolist() == [1, 2] and rows.notna().all(axis=None)
+    opened = load_student(next((tmp_path / "retrain").glob("*/seed_0/student")))
+    assert equal(state(opened), state(student))
 
 
 @pytest.mark.parametrize("name", ["vid", "rkd", "byot"])
