@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -71,3 +74,20 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
         row = table[(table["in_width"] == width) & (table["candidate"] == number)].iloc[0]
         assert row["score"] == 0.0
         assert (table["score"] == 0.0).sum() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over five planted archs of digits the place among those of equal MACs is, on the median, in the best 5 %."""
+    path = Path(__file__).parents[2] / "experiments" / "planted.py"
+    spec = spec_from_file_location("planted_experiment", path)
+    assert spec is not None and spec.loader is not None
+    experiment = module_from_spec(spec)
+    spec.loader.exec_module(experiment)
+    monkeypatch.setattr(experiment, "RUN", tmp_path / "run")
+    monkeypatch.setattr(experiment, "RESULTS", tmp_path / "results")
+    experiment.main()
+    found = pd.read_csv(tmp_path / "results" / "planted.csv")
+    assert len(found) == 5 and found["place_score"].median() <= 5.0
+    assert found["place_score"].median() < min(found["place_params"].median(), found["place_macs"].median())
