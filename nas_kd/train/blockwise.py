@@ -205,25 +205,31 @@ def train_blockwise(
     parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
     steps = data.train.steps(batch_size)
 
+    def drawn(moment: Moment, index: int) -> list[Path]:
+        described, number = space.stages[index], moment.epoch * steps + moment.step
+        count = path_count(described, paths)
+        found = draw(described, entries(space, index), count, number, seed, "blockwise", index)
+        return [fitting(space, index, path) for path in found]
+
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
         with runtime.autocast():
             pairs = model.features(x, teacher.forward_stages(x) if stored is None else stored(batch))
-        number = moment.epoch * steps + moment.step
         losses = {}
         for index in chosen_stages:
-            described = space.stages[index]
-            count = path_count(described, paths)
-            drawn = draw(described, entries(space, index), count, number, seed, "blockwise", index)
-            chosen = [fitting(space, index, path) for path in drawn]
             with runtime.autocast():
-                loss = model.loss(index, pairs[index], chosen)
+                loss = model.loss(index, pairs[index], drawn(moment, index))
             loss.backward()  # at once: the memory of one stage's graph at a time
             losses[f"loss_stage_{index + 1}"] = loss.detach()
-        return {"loss": torch.stack(list(losses.values())).sum()} | losses
+        # the stages first: who looks for a NaN finds its stage
+        return losses | {"loss": torch.stack(list(losses.values())).sum()}
+
+    def describe(moment: Moment) -> str:
+        each = ("; ".join(path.candidate.label for path in drawn(moment, index)) for index in chosen_stages)
+        return ", ".join(f"stage {index + 1}: {labels}" for index, labels in zip(chosen_stages, each, strict=True))
 
     fit(
         step, name="blockwise", modules=parts, optimizer=adamw(list(parts.values()), weight_decay=weight_decay),
         schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed,
-        runtime=runtime, stage=stage, after_epoch=after_epoch,
+        runtime=runtime, stage=stage, after_epoch=after_epoch, describe=describe,
     )  # fmt: skip

@@ -83,10 +83,13 @@ def train_alone(
     distiller = checked_method(settings.pop("method"), task, data.num_classes)
     seeded(seed, "init", arch.key)
     network = resized(space.build(arch, data.num_classes, data.in_chans), arch.resolution)
-    train_network(
-        network, data, distiller=distiller, source=target_source(teacher, features=False), stage=None,
-        name="truth", seed=seed, runtime=runtime, **settings,
-    )  # fmt: skip
+    try:
+        train_network(
+            network, data, distiller=distiller, source=target_source(teacher, features=False), stage=None,
+            name="truth", seed=seed, runtime=runtime, **settings,
+        )  # fmt: skip
+    except FloatingPointError as error:
+        raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {seed}: {error}") from error
     found: dict[str, float] = {}
     hits = 0.0
     for name in ("select", "test"):
