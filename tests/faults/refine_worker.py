@@ -1,4 +1,4 @@
-"""One worker of a search in a process of its own: slow evaluations that leave a line when they begin and end."""
+"""One worker of a search in a process of its own: evaluations leave a line when they begin and end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from nas_kd.solve import refine
 from nas_kd.solve.shared import Team
 
 SIZES = [9, 12, 15]
-TRIALS = 40
-SECONDS = 0.1  # an evaluation takes
+TRIALS = 24
+LIMIT = 120.0  # seconds until a machine counts as stuck
 
 
 def kl(point: tuple[int, ...]) -> float:
@@ -23,14 +24,34 @@ def kl(point: tuple[int, ...]) -> float:
     return sum((i / n - 0.4) ** 2 for i, n in zip(point, SIZES, strict=True)) + 0.02 * float(rng.random())
 
 
-def search(folder: Path, team: Team | None, name: str, seconds: float = SECONDS, trials: int = TRIALS) -> list[dict]:
-    """Search as worker ``name``; the first of them keeps its rows as a run does."""
+def search(
+    folder: Path, team: Team | None, name: str, *, together: int = 1, hangs: int = 0, trials: int = TRIALS
+) -> list[dict]:  # fmt: skip
+    """Search as worker ``name``; the first of them keeps its rows as a run does.
+
+    Args:
+        folder: where everything lies.
+        team: where they meet.
+        name: the worker.
+        together: nobody goes on before so many workers have come, so that each has a share on any machine.
+        hangs: the number of the evaluation that never ends, so that a kill surely meets it; 0 for none.
+        trials: evaluations in all.
+    """
     kept = folder / "rows.jsonl"
     done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
+    mine: list[tuple[int, ...]] = []
+
     def evaluate(point: tuple[int, ...]) -> dict[str, float]:
+        mine.append(point)
         note(folder, name, "begin", point)
-        time.sleep(seconds)
+        if len(mine) == hangs:
+            time.sleep(LIMIT)
+        if name == "first" and len(mine) == 1 and together > 1:
+            assert team is not None  # it has the lock now, so that the others wait for it, not it for their calls
+            until(lambda: len(team.leases.rows()) == together)
+        else:
+            until(lambda: len({call["worker"] for call in calls(folder)}) >= together)
         note(folder, name, "end", point)
         return {"kl": kl(point), "accuracy": 1 - kl(point)}
 
@@ -53,6 +74,19 @@ def note(folder: Path, name: str, what: str, point: tuple[int, ...]) -> None:
     os.close(handle)
 
 
+def calls(folder: Path) -> list[dict]:
+    path = folder / "calls.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for other processes."""
+    end = time.monotonic() + LIMIT
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def kept_rows(folder: Path) -> list[dict]:
     kept = folder / "rows.jsonl"
     return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
@@ -64,6 +98,7 @@ def team_of(folder: Path, url: str | None, name: str) -> Team:
 
 
 if __name__ == "__main__":
-    place, given, who, pause = sys.argv[1:]
-    rows = search(Path(place), team_of(Path(place), given or None, who), who, float(pause))
+    place, given, who, count, hang = sys.argv[1:]
+    team = team_of(Path(place), given or None, who)
+    rows = search(Path(place), team, who, together=int(count), hangs=int(hang))
     (Path(place) / f"{who}.json").write_text(json.dumps(rows))
