@@ -146,7 +146,7 @@ def read_json(path: Path, keys: Sequence[str] = (), spoils: Path | None = None) 
     mend = f"delete {spoils or path.parent} and give the same command again"
     try:
         value = json.loads(path.read_text())
-    except (ValueError, FileNotFoundError) as error:  # also UnicodeDecodeError
+    except (ValueError, OSError, RecursionError) as error:  # also UnicodeDecodeError
         raise SettingError("run", str(path), "the JSON that nas_kd wrote", mend) from error
     if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
         legal = f"the JSON that nas_kd wrote, with {', '.join(keys)}"
@@ -295,6 +295,6 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     exact: dict[str, Any] = {} if new else {"float_precision": "round_trip"}
     try:
         return pd.read_csv(path, dtype=text, **exact)
-    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
+    except (ValueError, OSError) as error:  # also pandas' ParserError and UnicodeDecodeError
         mend = f"delete {path.parent} and give the same command again"
         raise SettingError("run", str(path), "the table that nas_kd wrote", mend) from error

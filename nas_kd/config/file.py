@@ -28,7 +28,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()[: LARGEST + 1] if path.is_file() else None
     except (OSError, ValueError) as error:  # a name that no file can have, a file that may not be read
-        raise SettingError("config", str(path), f"a YAML file ({error})", "check the path") from error
+        raise SettingError("config", str(path), "a YAML file that can be read", "check the path") from error
     if content is None:
         raise SettingError("config", str(path), "a YAML file", f"check the path; the working folder is {Path.cwd()}")
     if len(content) > LARGEST:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas_kd.checks import IMAGES, existing
+from nas_kd.data.archive import check_tar
 from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
 from nas_kd.errors import SettingError
 
@@ -102,11 +103,15 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         _check_folder(field, root)
     try:
         # search_split would take a class that is called "train" for the training split
+        if tar:
+            check_tar(field, root)
         # timm keeps the index of a large tar as a pickle beside it: nothing is written there, or unpickled
         index: dict[str, Any] = {"cache_tarinfo": False} if tar else {}
         reader = create_dataset("", root=str(root), search_split=False, **index).reader
     except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise SettingError(field, str(root), IMAGES, f"it cannot be read: {error}") from error
+    except SettingError:
+        raise
     except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
         raise SettingError(
             field, str(root), IMAGES, "it holds no image: one folder a class is needed"
@@ -123,7 +128,6 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         )
     names = [Path(name).as_posix() for name in reader.filenames()]
     if tar:
-        _check_members(field, root, names)
         labels = np.asarray(reader.targets, dtype=np.int64)
         names = _strip_common(names)  # so that a tar of cat/1.jpg and of ./pets/cat/1.jpg split alike
     else:
@@ -140,14 +144,6 @@ def _split_folder(path: Path, test: bool) -> Path:
         if folder.is_dir() and any(child.is_dir() for child in folder.iterdir()):
             return folder
     return path
-
-
-def _check_members(field: str, root: Path, names: list[str]) -> None:
-    """Refuse a tar whose members would lie outside of where it is unpacked: no tool of good faith writes one."""
-    for name in names:
-        if name.startswith("/") or ".." in name.split("/"):
-            legal = f"a .tar with names below its own folder; it has {name!r}"
-            raise SettingError(field, str(root), legal, "pack the class folders anew: tar -cf images.tar -C FOLDER .")
 
 
 def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
@@ -189,7 +185,7 @@ def _check_folder(field: str, root: Path) -> None:
         raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", mend)
     _check_links(field, root, suffixes)
     for folder in folders:
-        if not any(child.suffix.lower() in suffixes for child in folder.rglob("*")):
+        if not any(child.suffix.lower() in suffixes and child.is_file() for child in folder.rglob("*")):
             raise SettingError(
                 field, str(root), "images in every class folder",
                 f"class {folder.name!r} has 0 images: add images or delete the folder",

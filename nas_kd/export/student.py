@@ -150,12 +150,13 @@ def _from_layers(layers: Any, state: Mapping[str, Tensor], path: Path) -> nn.Mod
 
 def _check_about(about: Mapping[str, Any], path: Path) -> None:
     """Check what others read from ``.info`` without a look."""
-    mean, std, channels = about.get("mean"), about.get("std"), about.get("in_chans")
-    numbers = [value for values in (mean, std) if isinstance(values, list) for value in values]
+    mean, std, channels = (about.get(name) for name in ("mean", "std", "in_chans"))
+    listed = isinstance(mean, list | None) and isinstance(std, list | None)
+    numbers = [*(mean or []), *(std or [])] if listed else []
     ok = {
-        "mean": isinstance(mean, list | None) and all(isinstance(value, int | float) for value in numbers),
-        "std": isinstance(std, list | None) and len(mean or ()) == len(std or ()),
-        "in_chans": isinstance(channels, int | None) and (not mean or channels in (None, len(mean))),
+        "mean": listed and all(isinstance(value, int | float) for value in numbers),
+        "std": listed and len(mean or []) == len(std or []),
+        "in_chans": isinstance(channels, int | None) and (not mean or not listed or channels in (None, len(mean))),
         "classes": isinstance(about.get("classes"), list | None),
         "factory_kwargs": isinstance(about.get("factory_kwargs"), dict | None),
     }

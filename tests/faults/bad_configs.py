@@ -37,7 +37,7 @@ NOT_WORDS = (5, {"a": 1}, "layer1", [["a"]], [1], True)
 NOT_NUMBERS = ("a", {"a": 1}, ["a"], 5, [[1]], [None])
 NOT_BUDGET = ([1], {"a": 1}, "lots", "60 percent", "-5%", "0%", "160%", -1, 0, 0.6, NAN, INF, "5X", True, "")
 NONE = (None,)
-IN_FILE = (*NOT_TEXT, None, {"a": {"b": 1}})
+IN_FILE = (*NOT_TEXT, None, {"a": {"b": 1}}, {"a": [1]})
 # ranges, written down from what the settings mean and not from the code
 POSITIVE_INT, NATURAL_INT = (0, -1, -20, 10**400), (-1, -20)
 POSITIVE, NATURAL, SHARE = (0, -0.1, NAN, INF, -INF), (-0.1, NAN, INF, -INF), (-0.1, 1, 1.5, NAN, INF)
@@ -212,8 +212,8 @@ LINES: tuple[tuple[tuple[str, ...], str], ...] = (
     "config"),
     (("run", "--config", "/dev/null"), "config"), (("run", "--config", "/"), "config"), (("run", "\0.yaml"),
     "config"),
-    (("run", "x" * 5000), "config"), (("run", "--run", ""), "run"), (("run", "--run", "/dev/null/x"), "run"),
-    (("run", "--run", "a\0b"), "run"), (("status",), "run"), (("status", "--run", "nowhere"), "run"),
+    (("run", "x" * 5000), "config"), (("run", "--run", ""), "run"), (("run", "--teacher.epochs", "2", "--run", "/dev/null/x"), "run"),
+    (("run", "--teacher.epochs", "2", "--run", "a\0b"), "run"), (("status", "--space", "x"), "run"), (("status", "--run", "nowhere"), "run"),
     (("report", "--run", "nowhere"), "run"), (("report", "--run", ""), "run"), (("status", "--run", "/dev/null"),
     "run"),
     (("run", "--method.temperature", "[1]", "--teacher.epochs", "2"), "method_settings"),

@@ -18,6 +18,10 @@ from typing import Any
 LIMIT = 10  # seconds
 
 
+class Late(BaseException):
+    """A command that takes too long; no OSError, as TimeoutError is, that anything might catch."""
+
+
 def tried(argv: list[str], main: Any) -> dict[str, Any]:
     """Run one command.
 
@@ -30,7 +34,7 @@ def tried(argv: list[str], main: Any) -> dict[str, Any]:
     """
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"more than {LIMIT} s")
+        raise Late(f"more than {LIMIT} s")
 
     out, err = io.StringIO(), io.StringIO()
     code: int | None = None

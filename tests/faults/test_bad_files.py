@@ -69,9 +69,10 @@ def bad_files(made: Made, folder: Path, count: int | None = None) -> list[Job]:
         elif kind == "student":
             people[name](Path(shutil.copytree(student, place)))
             options += ("--teacher.epochs", "0", "--teacher.model", str(place))
-            part = "factory" if name.startswith("factory") else part
+            part = "factory" if name.startswith("factory") and "another" not in name else part
         else:
             part, damage = runs[name]
+            part = part.rpartition("/")[0] if "student/" in part else part  # the folder, where a file is missing
             damage(Path(shutil.copytree(made.run, place)))
             options = ("--run", str(place))
         jobs.append(Job(f"{kind}: {name}", options, part))

@@ -1,0 +1,42 @@
+"""A tar is looked through before anything reads it: names below its own folder, sizes that the file has."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+from nas_kd.errors import SettingError
+
+NESTED = 1  # tars in tars in tars are read by nobody
+
+
+def check_tar(field: str, path: Path) -> None:
+    """Walk through the headers of a tar, and of the tars in it.
+
+    This seeks from header to header: to read through what a header says would take forever where it says an
+    exabyte.
+
+    Args:
+        field: the setting that named the file, for messages.
+        path: the file.
+
+    Raises:
+        SettingError: a member lies outside of the folder that the tar is unpacked in, or tars are nested deeper
+            than once.
+        tarfile.TarError: it is damaged or no tar; also OSError.
+    """
+    with tarfile.open(path, "r:") as tar:
+        _check(field, path, tar, 0)
+
+
+def _check(field: str, path: Path, tar: tarfile.TarFile, depth: int) -> None:
+    for info in tar:
+        if info.name.startswith("/") or ".." in info.name.split("/"):
+            legal = f"a .tar with names below its own folder; it has {info.name!r}"
+            raise SettingError(field, str(path), legal, "pack the class folders anew: tar -cf images.tar -C FOLDER .")
+        if info.isfile() and info.name.lower().endswith(".tar"):
+            if depth == NESTED:
+                legal = f"a .tar of class folders, or of one .tar a class; {info.name!r} is a tar in a tar in a tar"
+                raise SettingError(field, str(path), legal, "unpack the inner ones")
+            with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
+                _check(field, path, inner, depth + 1)
