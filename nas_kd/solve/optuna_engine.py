@@ -39,7 +39,7 @@ def refine(
     warm: Iterable[Sequence[int]] = (),
     trials: int,
     seed: int = 0,
-    sampler: str | Callable[[int], BaseSampler] = "tpe",
+    sampler: str | BaseSampler | Callable[[int], BaseSampler] = "tpe",
     done: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Row], None] | None = None,
     journal: str | PathLike[str] | None = None,
@@ -59,8 +59,9 @@ def refine(
         warm: points to evaluate first, in order.
         trials: how many distinct feasible points are wanted in all, warm and earlier ones included.
         seed: the run's seed.
-        sampler: ``"tpe"``, ``"nsga2"``, ``"random"``, or a function from a seed to an Optuna sampler. A
-            sampler is made anew for every proposal, so it may keep no state but the finished trials.
+        sampler: ``"tpe"``, ``"nsga2"``, ``"random"``, an Optuna sampler, or a function from a seed to one. A
+            sampler is made anew, or copied with a new seed, for every proposal, so that it keeps no state but the
+            finished trials.
         done: rows of an earlier call with the same arguments, all from the first on; they are not evaluated
             again.
         record: called with each new row, in the order of their numbers, as soon as it and those before it are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError, nearest
@@ -29,7 +30,7 @@ class Proposals:
         objective: names of the scores to minimise.
         maximise: which of them are to be large instead.
         canonical: gives the one point that stands for all points of the same subnet; None: every point its own.
-        sampler: one of SAMPLERS, or a function from a seed to an Optuna sampler.
+        sampler: one of SAMPLERS, an Optuna sampler, or a function from a seed to one.
         seed: the run's seed.
 
     Raises:
@@ -43,7 +44,7 @@ class Proposals:
         objective: str | Sequence[str],
         maximise: Sequence[str],
         canonical: Callable[[Point], Point] | None,
-        sampler: str | Callable[[int], BaseSampler],
+        sampler: str | BaseSampler | Callable[[int], BaseSampler],
         seed: int,
     ) -> None:
         if not sizes or min(sizes) < 1:
@@ -111,6 +112,8 @@ class Proposals:
         """Make the sampler of one proposal."""
         from optuna import samplers
 
+        if isinstance(self.make, samplers.BaseSampler):
+            return reseeded(self.make, seed)
         if callable(self.make):
             return self.make(seed)
         if self.make == "tpe":
@@ -173,3 +176,31 @@ def kept(row: Mapping[str, Any]) -> Row:
     """
     rest = {name: value for name, value in row.items() if name != "number" and not name.startswith("i_")}
     return {name: value.item() if hasattr(value, "item") else value for name, value in rest.items()}
+
+
+def reseeded(sampler: BaseSampler, seed: int) -> BaseSampler:
+    """Copy a sampler and seed the copy.
+
+    Args:
+        sampler: any of Optuna's; it is not changed.
+        seed: the seed of all its generators, those of samplers within it included.
+
+    Returns:
+        The copy.
+    """
+    from optuna.samplers import BaseSampler
+    from optuna.samplers._lazy_random_state import LazyRandomState
+
+    copied = deepcopy(sampler)
+    todo, seen = [copied], set()
+    while todo:
+        part = todo.pop()
+        seen.add(id(part))
+        for name, value in list(vars(part).items()):
+            if isinstance(value, LazyRandomState):
+                setattr(part, name, LazyRandomState(seed))
+            # parts of Optuna's samplers: samplers within them, and the strategies of genetic ones
+            elif isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
+                if id(value) not in seen and hasattr(value, "__dict__"):
+                    todo.append(value)
+    return copied

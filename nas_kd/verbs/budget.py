@@ -78,7 +78,7 @@ def floors_of(
         if floors[name] > caps.get(name, most):
             legal = f"at most {caps.get(name, most)}, the largest that is allowed"
             raise SettingError(f"search.min_{name}", value, legal, f"lower it, or raise search.max_{name}")
-    if floors or len(caps) > 1:
+    if floors:  # caps alone are kept by the smallest arch
         refused = None
         for size in space.resolutions or (data.resolution,):
             tables = cost_rows(space, resolution=size, in_chans=data.in_chans, num_classes=data.num_classes)

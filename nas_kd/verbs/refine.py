@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,13 +18,16 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.ledger import Ledger
 
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
 WARM = 24  # points of the exact front that are evaluated first
 
 
 def score_subnets(
     tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str, seed: int, stage: Stage | None, team: Team | None = None,
+    sampler: str | BaseSampler, seed: int, stage: Stage | None, team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
 
@@ -35,7 +39,7 @@ def score_subnets(
         extra: archs by role to score as well, the size controls.
         resolution: input size that the tables were rated at.
         trials: distinct subnets to score besides ``extra``.
-        sampler: Optuna's sampler by name.
+        sampler: Optuna's sampler by name, or any of its objects.
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
         team: where other processes may join.

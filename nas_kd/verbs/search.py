@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -31,6 +31,9 @@ from nas_kd.verbs.ratings import usable_ratings
 from nas_kd.verbs.refine import score_subnets
 from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
 from nas_kd.verbs.team import meet
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def search(
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
-    sampler: str = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
+    sampler: str | BaseSampler = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
@@ -102,7 +105,7 @@ def search(
         max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
         weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
         trials: distinct whole subnets to score.
-        sampler: ``tpe``, ``nsga2`` or ``random``: Optuna's after ``exact``.
+        sampler: after ``exact``: ``tpe``, ``nsga2``, ``random``, or any sampler object of Optuna's.
         top: archs of the short training besides the three controls.
         epochs: epochs of the short training; 0 leaves it out, and the lowest KL (``exact``) or the highest
             accuracy, of equal ones the lowest loss, decides.
@@ -150,7 +153,7 @@ def search(
     stage, team = None, None
     if run is not None:
         settings = {
-            "engine": engine, "caps": caps, "trials": trials, "sampler": sampler, "top": top, "epochs": epochs,
+            "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
             "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
             "training": dict(training or {}), "max_latency_ms": max_latency_ms, "floors": floors,
             "weights": None if weights is None else [float(weight) for weight in weights],
@@ -215,6 +218,14 @@ def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
         legal = "one nas_kd Teacher, the ViewCache of its answers, or None"
         raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
     return engine
+
+
+def _named(sampler: str | BaseSampler) -> str:
+    """Return what tells samplers apart: a name, or the class of an object and its plain settings."""
+    if isinstance(sampler, str):
+        return sampler
+    plain = {name: value for name, value in vars(sampler).items() if isinstance(value, str | int | float | bool)}
+    return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
 
 
 def _winner(decided: pd.DataFrame, engine: str) -> str:
