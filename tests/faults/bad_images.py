@@ -204,7 +204,8 @@ TARS: dict[str, bytes] = {
     "devices": tar_of([member(f"a/{n}.png", kind=tarfile.CHRTYPE) for n in range(9)]),
     "pipes": tar_of([member(f"a/{n}.png", kind=tarfile.FIFOTYPE) for n in range(9)]),
     "folders": tar_of([member(f"a/{n}.png", kind=tarfile.DIRTYPE) for n in range(9)]),
-    "an exabyte in a tar in it": tar_of([member("in.tar", ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")))]),
+    "an exabyte in a tar in it": tar_of(
+    [member("in.tar", ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")))]),
     "an exabyte": ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")) + bytes(1024),
     "a size below zero": ENDED + _header(size=b"\xff" * 12) + bytes(1024),
         "a long name without end": _header(type=b"L", size=b"77777777777") + bytes(2048),
