@@ -137,13 +137,16 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
         Chen et al., Distilling knowledge via knowledge review, arXiv 2104.09044, figure 4 and section 3.3.
     """
     s, t = same_shape(student, teacher)
-    loss, total = F.mse_loss(s, t), 1.0
-    weight = 1.0
-    for size in (4, 2, 1):
-        if size < s.shape[2]:
+    away = s - t  # averaging is linear: the difference of the averages is the average of the difference
+    small, size = away, (s.shape[2], s.shape[3])
+    loss, total, weight = away.square().mean(), 1.0, 1.0
+    for pixels in (4, 2, 1):
+        if pixels < size[0]:
             weight /= 2
             total += weight
-            loss = loss + weight * F.mse_loss(F.adaptive_avg_pool2d(s, size), F.adaptive_avg_pool2d(t, size))
+            nested = all(n % 4 == 0 for n in size)  # then averages of averages are averages
+            small = F.adaptive_avg_pool2d(small if nested else away, pixels)
+            loss = loss + weight * small.square().mean()
     return loss / total
 
 

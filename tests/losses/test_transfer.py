@@ -99,6 +99,12 @@ def test_hcl_closed_forms():
     weights = [1, 1 / 2, 1 / 4, 1 / 8]
     expected = sum(w * p for w, p in zip(weights, pooled, strict=True)) / sum(weights)
     torch.testing.assert_close(losses.hcl(S, T), expected)
+    for height, width in ((7, 7), (6, 8), (8, 5)):  # averages over windows that overlap
+        s, t = draw(2, 3, height, width), draw(2, 3, height, width)
+        both = [[F.adaptive_avg_pool2d(x, n) for n in (4, 2, 1)] for x in (s, t)]
+        parts = [F.mse_loss(s, t), *(F.mse_loss(a, b) for a, b in zip(*both, strict=True))]
+        expected = sum(w * p for w, p in zip(weights, parts, strict=True)) / sum(weights)
+        torch.testing.assert_close(losses.hcl(s, t), expected)
 
 
 def test_flow_and_fsp():
