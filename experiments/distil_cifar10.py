@@ -17,6 +17,7 @@ of the paired differences (Student's t over seeds) leaves 0 out; with fewer than
 
 Command: OMP_NUM_THREADS=1 python experiments/distil_cifar10.py --data cifar10-jpeg --images 4600 --epochs 12
 It goes on where it was stopped; other --images, --epochs or --views need another --run and another --out.
+The table alone: python experiments/distil_cifar10.py --table
 """
 
 from __future__ import annotations
@@ -129,25 +130,33 @@ def of_teacher(at: Setting) -> dict[str, Any]:
 
 def table(rows: pd.DataFrame) -> str:
     """Word mean and spread over seeds, what each method gains on plain training, and whether that is real."""
+    size = ", ".join(f"{value} {name}" for name, value in rows[["images", "views", "epochs"]].iloc[0].items())
     percent = 100 * rows.pivot(index="seed", columns="method", values="test_accuracy")
     feigned = 100 * (rows["watched_best"] - rows["watched_last"]).groupby(rows["method"]).mean()
     agreement = 100 * rows.groupby("method")["test_agreement"].mean()
     lines = [
-        "| method | accuracy % (mean ± sd) | seeds | gain on ce, seed by seed | real | agreement % | best - last |",
+        f"{size}", "",
+        "| method | seeds | accuracy % (mean ± sd) | gain on ce [95 % interval] | real | agreement % | best - last |",
         "|---|---|---|---|---|---|---|",
-    ]
+    ]  # fmt: skip
     for method in percent.mean().sort_values(ascending=False, na_position="last").index:
         values, gain = percent[method].dropna(), (percent[method] - percent["ce"]).dropna()
-        half = stats.t.ppf(0.975, len(gain) - 1) * gain.std() / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
-        real = "yes" if len(gain) > 2 and abs(gain.mean()) > half else "no"
         spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
-        ends = method in ("ce", "teacher")
-        gains = "-" if ends else f"{gain.mean():+.2f} ({', '.join(f'{g:+.2f}' for g in gain)})"
+        worth = ("", "") if method in ("ce", "teacher") else gained(gain)
         lines.append(
-            f"| {method} | {values.mean():.2f}{spread} | {len(values)} | {gains} | {'-' if ends else real} |"
+            f"| {method} | {len(values)} | {values.mean():.2f}{spread} | {worth[0]} | {worth[1]} |"
             f" {agreement[method]:.2f} | {feigned[method]:+.2f} |"
         )
     return "\n".join(lines)
+
+
+def gained(gain: pd.Series) -> tuple[str, str]:
+    """Word the mean of the paired differences with its interval, and whether it is real."""
+    if len(gain) < 2:
+        return f"{gain.mean():+.2f}", "one seed"
+    half = float(stats.t.ppf(0.975, len(gain) - 1)) * gain.std() / len(gain) ** 0.5
+    real = "yes" if len(gain) > 2 and abs(gain.mean()) > half else "no"
+    return f"{gain.mean():+.2f} [{gain.mean() - half:+.2f}, {gain.mean() + half:+.2f}]", real
 
 
 def views(text: str) -> int | str:
@@ -166,7 +175,11 @@ def main() -> None:
     parser.add_argument("--views", type=views, default=8, help="of every image, or all")
     parser.add_argument("--methods", nargs="+", choices=sum(groups(), []), default=sum(groups(), []), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="print the table of the rows in --out, and train nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(pd.read_csv(arguments.out)))
+        return
     if not arguments.data:
         parser.error("--data is needed: a folder with train.tar, test.tar and resnet56.safetensors")
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
