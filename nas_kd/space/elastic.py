@@ -218,39 +218,6 @@ class ElasticSpace(Space):
 
     # ---- cost ----------------------------------------------------------------------------------------
 
-    def stage_cost(
-        self, index: int, in_width: int, candidate: Candidate, *,
-        resolution: int | None = None, in_chans: int = 3, num_classes: int,
-        stem: Layer | None = None, head: Layer | None = None,
-    ) -> Cost:  # fmt: skip
-        """Count one stage; the stem is charged to the first stage and the head to the last.
-
-        Args:
-            index: which stage.
-            in_width: channels of its input.
-            candidate: the choice for the stage.
-            resolution: height of the network's input in pixels.
-            in_chans: channels of the input image.
-            num_classes: classes of the head.
-            stem: setting of the stem, for the first stage; None is the smallest of width ``in_width``.
-            head: setting of the head, for the last stage; None is the smallest.
-
-        Returns:
-            MACs and parameters; summed over the stages they equal ``cost`` of the arch.
-        """
-        resolution = self.resolution if resolution is None else resolution
-        self.check_resolution(resolution)
-        chain = self.stages[index].resolve(candidate, in_width)
-        size = resolution if index == 0 else self.stage_sizes(resolution)[index - 1]
-        if index == 0:
-            if stem is None:
-                stem = next(choice for choice in self.stem.choices() if self.stem.width_of(choice) == in_width)
-            chain.insert(0, self.stem.resolve(stem, in_chans))
-        if index == len(self.stages) - 1:
-            head = self.head.smallest() if head is None else head
-            chain.append(self.head.resolve(head, candidate.width, num_classes))
-        return count_layers(chain, size)
-
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:
         """Count an arch in closed form, without a network.
 

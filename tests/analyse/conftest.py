@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import nas_kd
+from nas_kd.rate.rows import rows_of
 from nas_kd.solve import exact_front
 
 ROLES = ("found", "random_1", "random_2", "random_3", "largest_macs", "largest_params")
@@ -94,23 +95,11 @@ def fake_run(path: Path, name: str = "resnet_cifar", *, seeds: int = 3, trials: 
     _write(path / "teacher" / "stages.json", taps)
     tables, summary = [], []
     for index, stage in enumerate(space.stages):
-        rows = []
-        for width in space.in_widths(index):
-            for number, candidate in list(enumerate(stage.candidates()))[:: max(1, stage.size // 250)]:
-                total = space.stage_cost(index, width, candidate, **cost)
-                score = 4.0 / np.log(total.params) + rng.normal(0, 0.02)
-                rows.append(
-                    {
-                        "in_width": width,
-                        "out_width": candidate.width,
-                        "candidate": number,
-                        "label": candidate.label,
-                        "macs": total.macs,
-                        "params": total.params,
-                        "score": score,
-                    }
-                )
-        tables.append(pd.DataFrame(rows))
+        rows = rows_of(space, index, **cost).drop(columns=["score", "images"])
+        rows = rows.iloc[:: max(1, stage.size // 250)]
+        scores = [4.0 / np.log(params) + rng.normal(0, 0.02) for params in rows["params"]]
+        rows = rows.assign(score=scores).reset_index(drop=True)
+        tables.append(rows)
         _write(path / "blockwise" / f"stage_{index + 1}.csv", tables[-1])
         summary.append({"stage": index + 1, "rows": len(rows), "tau_half_full": 0.9 - 0.02 * index})
     _write(path / "blockwise" / "summary.csv", pd.DataFrame(summary))

@@ -221,17 +221,6 @@ def test_codes_outside_the_choices_are_refused(space: ElasticSpace) -> None:
             space.decode(bad)
 
 
-@pytest.mark.parametrize("usual", [True, False])
-def test_stage_costs_add_up_to_the_cost(space: ElasticSpace, usual: bool) -> None:
-    resolution = space.resolution if usual else fit(space, space.stride * 2 - 1)
-    shape: dict[str, Any] = {"in_chans": 1, "num_classes": CLASSES, "resolution": resolution}
-    for arch in some_archs(space, 40):
-        ends = {"stem": arch.stem, "head": arch.head}
-        widths = [space.stem.width_of(arch.stem), *(stage.width for stage in arch.stages)]
-        parts = [space.stage_cost(i, widths[i], c, **shape, **ends) for i, c in enumerate(arch.stages)]
-        assert tuple(sum(column) for column in zip(*parts, strict=True)) == space.cost(arch, **shape)
-
-
 def test_a_resolution_that_the_strides_cannot_take_is_refused(space: ElasticSpace) -> None:
     arch = space.smallest()
     patch = fit(space, space.stride + 1) - fit(space, space.stride)
@@ -239,7 +228,7 @@ def test_a_resolution_that_the_strides_cannot_take_is_refused(space: ElasticSpac
     calls = (
         lambda size: space.cost(arch, resolution=size, num_classes=CLASSES),
         lambda size: space.costs(space.encode([arch]), resolution=size, num_classes=CLASSES),
-        lambda size: space.stage_cost(0, space.in_widths(0)[0], arch.stages[0], resolution=size, num_classes=CLASSES),
+        lambda size: space.cost_tables(size, 3, CLASSES),
         lambda size: replace(space, resolution=size, resolutions=()),
     )
     for size, call in product(wrong, calls):
