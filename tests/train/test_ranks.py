@@ -146,6 +146,26 @@ def test_a_nan_of_one_process_ends_all_at_the_same_step(two: Two) -> None:
     assert state is not None and state["epoch"] == 1 and state["net"]["weight"].isfinite().all()
 
 
+def test_a_signal_to_one_process_stops_all_after_the_same_step(two: Two) -> None:
+    steps = two_ranks.digits().train.steps(two_ranks.BATCH)
+    saved = f"supernet saved in epoch 2 after step 4 of {steps}"
+    for found in two.ranks:
+        assert found["asked"]["stopped"] == f"stopped by SIGTERM, {saved}; the same command goes on from here"
+        assert equal(found["went on"]["weights"], two.ranks[0]["whole"]["weights"])
+    whole, asked = (two.folder / "0" / name / "supernet" / "metrics.csv" for name in ("whole", "asked"))
+    assert whole.read_bytes() == asked.read_bytes()
+
+
+def test_all_processes_skip_the_steps_that_are_bad_for_one(two: Two) -> None:
+    for found in two.ranks:
+        assert equal(found["skipped"]["weights"], two.ranks[0]["skipped"]["weights"])
+        assert all(value.isfinite().all() for value in found["skipped"]["weights"].values())
+    rows = pd.read_csv(two.folder / "0/skipped/supernet/skipped.csv")
+    assert list(zip(rows["epoch"] - 1, rows["step"] - 1, strict=True)) == two_ranks.BAD
+    assert set(rows["what"]) == {"loss"}
+    assert not (two.folder / "1/skipped/supernet/skipped.csv").exists()
+
+
 def test_each_process_draws_dropout_of_its_own(two: Two) -> None:
     a, b = (found["draws"] for found in two.ranks)
     assert len(a) == len(b) and not set(a) & set(b)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from nas_kd.run import Run
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch
 from nas_kd.stage import Stage
+from nas_kd.stopping import Stopped
 from nas_kd.supernet import Supernet
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
@@ -30,6 +33,7 @@ from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import Images, sandwich_lessons, summary, teach
 
 EPOCHS, BATCH = 3, 24
+BAD = [(0, 2), (1, 0)]  # steps of the second process whose losses are not finite
 
 
 class Killed(Exception):
@@ -79,8 +83,14 @@ class Messages:
 COLLECTIVES = ("all_reduce", "all_gather", "all_to_all", "broadcast", "gather", "reduce", "scatter", "send", "isend")
 
 
-def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_after: int = 0) -> dict[str, Any]:
-    """Train a sandwich in float64 by ``fit``, norms in evaluation mode: each arch has statistics of its own."""
+def train(
+    runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_after: int = 0,
+    stop_at: tuple[int, int] | None = None, bad: Sequence[tuple[int, int]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Train a sandwich in float64 by ``fit``, norms in evaluation mode: each arch has statistics of its own.
+
+    The second process alone is asked to stop, and meets losses that are not finite.
+    """
     net, data, task = supernet().double(), digits(), Classification(smoothing=0.1)
     frozen, probe = copy.deepcopy(net), torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(3)).double()
     norms: dict[Arch, NormValues] = {}
@@ -104,6 +114,10 @@ def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_af
             forward=forward,
         )  # fmt: skip
         parts = summary(losses, "sum", True)
+        if runtime.rank == 1 and moment[:2] == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if runtime.rank == 1 and moment[:2] in bad:
+            parts["loss"] = parts["loss"] * float("nan")
         carried.append(sum(p.numel() for p in net.parameters() if p.grad is not None) + len(parts) + 1)
         return parts
 
@@ -120,6 +134,8 @@ def train(runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_af
             )  # fmt: skip
         except Killed:
             pass
+        except Stopped as stop:
+            return {"stopped": str(stop)}
     return {"weights": net.state_dict(), "messages": messages.sent, "carried": carried}
 
 
@@ -227,6 +243,10 @@ def main(folder: Path) -> None:
     found["parts"] = train(runtime, None, accumulate=2)
     train(runtime, stage_in(own / "halved"), kill_after=2)
     found["resumed"] = train(runtime, stage_in(own / "halved"))
+    found["asked"] = train(runtime, stage_in(own / "asked"), stop_at=(1, 3))
+    found["went on"] = train(runtime, stage_in(own / "asked"))
+    skipping = Runtime("cpu", on_nan="skip")
+    found["skipped"] = train(skipping, stage_in(own / "skipped"), bad=BAD, accumulate=2)
     found["mean"] = mean_gradients(rank)
     found["score"] = mean_over_ranks(torch.tensor([1.0 + rank, 4.0 * rank]))
     found["archs"] = said(lambda: different_archs(rank))
