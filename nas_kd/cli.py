@@ -19,7 +19,7 @@ from nas_kd.config.file import read_file
 from nas_kd.config.places import check_places
 from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
-from nas_kd.processes import launched, work_alone
+from nas_kd.processes import launched, peer_lost, work_alone
 from nas_kd.run import check_folder
 from nas_kd.runtime import CALM_THREADS
 from nas_kd.stopping import Stop, Stopped
@@ -76,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(1, str(error))
     except Stopped as stop:
         return _fail(stop.code, str(stop))
+    except RuntimeError as error:
+        if launched()[1] == 1 or not peer_lost(error):
+            raise
+        return _fail(1, "another process has stopped; see its message. The same command goes on from here")
     except KeyboardInterrupt:
         return _fail(130, "stopped; the same command goes on from here")
 
@@ -109,7 +113,7 @@ def _command(arguments: list[str]) -> int:
     rank, world = launched()
     if world > 1 and name not in TOGETHER:
         legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
-        raise SettingError("command", name, legal, "start it without torchrun")
+        raise SettingError("command", name, legal, "start it without torchrun or srun")
     config = read_config(rest, command=name)
     if config is None:
         return 0

@@ -1,26 +1,40 @@
-"""The processes that torchrun started: how many there are, which one this is, and small messages between them."""
+"""The processes that torchrun or srun started: how many, which one this is, and small messages between them."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
 
 _LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun, and what torch and Fabric know it by
+_SLURM = "SLURM_NTASKS"  # set by srun, and what Fabric knows it by
+NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric looks away from SLURM
+PATIENCE = timedelta(minutes=30)  # a process that lets the others wait longer is lost; torch's own default
+BEAT = 60.0  # seconds between two signs of life of the first process, while the others wait for its work
 
 
 def launched() -> tuple[int, int]:
-    """Tell what torchrun started, without importing torch.
+    """Tell what torchrun or srun started, without importing torch.
 
     Returns:
-        The number of this process, from 0, and the number of processes; (0, 1) without torchrun.
+        The number of this process, from 0, and the number of processes; (0, 1) without them.
     """
-    if _LAUNCHER not in os.environ:
-        return 0, 1
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if _LAUNCHER in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if _SLURM in os.environ and os.environ.get("SLURM_JOB_NAME") not in NO_SLURM_JOBS:
+        return int(os.environ.get("SLURM_PROCID", 0)), int(os.environ[_SLURM])
+    return 0, 1
+
+
+def launched_here() -> int | None:
+    """Return how many of them run on this machine; None where srun was not told."""
+    name = "LOCAL_WORLD_SIZE" if _LAUNCHER in os.environ else "SLURM_NTASKS_PER_NODE"
+    return int(os.environ[name]) if os.environ.get(name, "").isdecimal() else None
 
 
 def world() -> int:
@@ -76,12 +90,37 @@ def wait() -> None:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Let the first process do what is inside, and then the others, who find its files; all must enter."""
+    """Let the first process do what is inside, and then the others, who find its files; all must enter.
+
+    What it does may take hours, a lost process shall be noticed in minutes: it gives signs of life meanwhile.
+    """
+    dist = _group()
+    if not dist or world() == 1:
+        yield
+        return
+    import torch
+
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    over = torch.zeros(1)
     if rank() > 0:
-        wait()
-    yield
-    if rank() == 0:
-        wait()
+        while not over:
+            dist.broadcast(over, src=0, group=group)
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            dist.broadcast(torch.zeros(1), src=0, group=group)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    dist.broadcast(torch.ones(1), src=0, group=group)
 
 
 def part() -> None:
@@ -93,8 +132,19 @@ def part() -> None:
 
 
 def work_alone() -> None:
-    """Let this process, and those it starts, forget that torchrun started it beside others."""
+    """Let this process, and those it starts, forget that torchrun or srun started it beside others."""
     os.environ.pop(_LAUNCHER, None)
+    os.environ.pop(_SLURM, None)
+
+
+def peer_lost(error: RuntimeError) -> bool:
+    """Tell whether an error says that another process of the group has gone; gloo has no class of its own for it.
+
+    Args:
+        error: what a message between processes raised.
+    """
+    said = str(error)
+    return any(part in said for part in ("onnection closed", "onnection reset", "Timed out waiting", "roken pipe"))
 
 
 def _group() -> Any:

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_kd.errors import SettingError, nearest
-from nas_kd.processes import launched, rank, work_alone, world
+from nas_kd.processes import PATIENCE, launched, launched_here, rank, work_alone, world
 from nas_kd.progress import Progress, in_worker
 from nas_kd.stopping import Stop
 
@@ -67,7 +66,7 @@ def seeded(*parts: int | str) -> None:
 class Runtime:
     """Device, precision and threads of one process, by Lightning Fabric.
 
-    Below torchrun it joins the other processes: it returns when all of them have made theirs.
+    Below torchrun or srun it joins the other processes: it returns when all of them have made theirs.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes
@@ -87,6 +86,7 @@ class Runtime:
         check_runtime(device, precision, threads, on_nan)
         import torch
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
         kind, _, number = device.partition(":")
         mps = int(torch.backends.mps.is_available())
@@ -100,7 +100,10 @@ class Runtime:
             self.fabric: Fabric = _joined(device, precision)
         else:
             devices: Any = [int(number)] if number and kind != "cpu" else 1
-            self.fabric = Fabric(accelerator=kind, devices=devices, precision=precision)  # type: ignore[arg-type]
+            self.fabric = Fabric(
+                accelerator=kind, devices=devices, precision=precision,  # type: ignore[arg-type]
+                plugins=[LightningEnvironment()],  # one process, also where SLURM has reserved room for several
+            )  # fmt: skip
         if threads is not None:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
@@ -156,7 +159,10 @@ def _joined(device: str, precision: str) -> Fabric:
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     kind, colon, _ = device.partition(":")
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    here = launched_here()
+    if here is None:
+        legal = "the number of processes on each node"
+        raise SettingError("SLURM_NTASKS_PER_NODE", None, legal, "give --ntasks-per-node to sbatch and srun")
     cards = torch.cuda.device_count()
     if kind == "auto":
         kind = "cuda" if cards else "cpu"
@@ -165,16 +171,21 @@ def _joined(device: str, precision: str) -> Fabric:
         raise SettingError("device", device, legal, "use device=cuda: each process takes a GPU of its own")
     if kind == "cuda" and cards < here:
         legal = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
-        raise SettingError("device", device, legal, f"use torchrun --nproc-per-node {max(cards, 1)}, or device=cpu")
-    # gradients go by nccl between GPUs, small messages by gloo between CPUs, which no GPU has to wait for. The
-    # others wait while the first trains a teacher; torchrun ends all when one fails, so that none waits in vain.
+        mend = f"use torchrun --nproc-per-node {max(cards, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
+        raise SettingError("device", device, legal, mend)
+    # gradients go by nccl between GPUs, small messages by gloo between CPUs, which no GPU has to wait for
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    strategy = DDPStrategy(process_group_backend=backend, timeout=timedelta(days=30))
+    strategy = DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
     fabric = Fabric(
         accelerator=kind, strategy=strategy, devices=here, num_nodes=launched()[1] // here,
         precision=precision,  # type: ignore[arg-type]
     )  # fmt: skip
-    fabric.launch()
+    try:
+        fabric.launch()
+    except torch.distributed.DistError as error:
+        legal = f"{launched()[1]} processes that find each other within {PATIENCE}"
+        mend = f"start them all, by torchrun or srun ({' '.join(str(error).split())[:200]})"
+        raise SettingError("WORLD_SIZE", launched()[1], legal, mend) from error
     return fabric
 
 

@@ -14,6 +14,7 @@ from nas_kd.config import Config
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, read_json
+from nas_kd.processes import peer_lost
 from nas_kd.runtime import seed_for
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
@@ -101,8 +102,8 @@ def follow(config: Config) -> None:
     """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
     try:
         assert Pipeline(config).supernet
-    except RuntimeError as error:  # gloo has no error of its own
-        if "onnection closed" in str(error) or "onnection reset" in str(error):
+    except RuntimeError as error:
+        if peer_lost(error):
             raise ConnectionAbortedError("the first process has stopped; see its message") from error
         raise
 
