@@ -20,7 +20,8 @@ ROOMS = (
     "analyse", "export",
 )  # fmt: skip
 LEAVES = (
-    "errors", "checks", "config", "files", "leases", "processes", "progress", "runtime", "run", "stage", "stopping",
+    "errors", "checks", "config", "files", "leases", "locks", "processes", "progress", "runtime", "run", "stage",
+    "stopping",
 )  # fmt: skip  # everybody may
 TOP = ("verbs", "cli", "__main__", "__init__")  # may import everything
 NO_TORCH = ("torch", "torchvision", "timm", "lightning_fabric")
