@@ -41,8 +41,8 @@ class Torn:
 
     def write(self, data: Any) -> None:
         """Write half of it."""
-        view = memoryview(data if not isinstance(data, str) else data.encode())
-        self._file.write(view[: len(view) // 2])
+        part = data if isinstance(data, str) else memoryview(data)
+        self._file.write(part[: len(part) // 2])
         self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
