@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nas_kd.solve import exact_front as exact_front
     from nas_kd.space import Arch as Arch
     from nas_kd.space import load_space as load_space
+    from nas_kd.stopping import Stopped as Stopped
+    from nas_kd.stopping import time_limit as time_limit
     from nas_kd.supernet import Supernet as Supernet
     from nas_kd.supernet import calibrate as calibrate
     from nas_kd.teacher import load_teacher as load_teacher
@@ -35,6 +37,7 @@ _HOME = {
     "Classification": "distill",
     "Run": "run",
     "SettingError": "errors",
+    "Stopped": "stopping",
     "Supernet": "supernet",
     "calibrate": "supernet",
     "exact_front": "solve",
@@ -49,6 +52,7 @@ _HOME = {
     "save_student": "export",
     "search": "verbs.search",
     "stage_weights": "verbs.weighting",
+    "time_limit": "stopping",
     "train_supernet": "train",
     "train_teacher": "train",
 }
