@@ -208,7 +208,7 @@ def students(made: Path, path: Path) -> dict[str, Callable[[Path], object]]:
         found[f"arch.json: {str(arch)[:20]}, {len(str(arch))}"] = wrote(ARCH, arch)
     for number, facts in enumerate((
         {"in": 0}, {"in": -1}, {"in": "1"}, {"in": None}, {"in": 3}, {"in": 1.5}, {"in": 2**40}, {"in": 10**30},
-        {"kind": "os.system"},
+        {"op": "os.system"},
     )):  # fmt: skip
         found[f"arch.json: layer {number} {facts}"] = layer(**facts)
     found["weights of another"] = wrote(WEIGHTS, save({"w": torch.ones(3)}))
