@@ -13,13 +13,21 @@ Measured, all sides in turn in one process, medians and medians of the paired ra
 On a GPU the cached step runs under torch.cuda.set_sync_debug_mode("error"): it must not wait for the device.
 Numbers are printed and never asserted. Pixels and weights are random: time does not depend on them.
 
-Hardware: one thread on 2 cores of an AMD EPYC shared with other work (load 4 to 10), torch 2.15: trust ratios only.
+Hardware: one thread on 2 cores of an AMD EPYC shared with other work (load 4 to 14), torch 2.15: trust ratios only.
 Command: OMP_NUM_THREADS=1 python experiments/benchmarks/distil.py [step losses library]
 Numbers: step (two runs of 10 and 12 repeats): cached / plain 0.997 and 1.017 at batch 64, 0.986 and 1.039 at 256;
 live / plain 3.6 to 4.3.
-losses (5 repeats; found student, then ResNet-20): all of labels, relations and online 0.1 to 11 % but irg (18 and 8;
-21 and 6), at 5 to 7, crd 2 to 8, fitnet 2 to 3, fsp 6, ft 12 to 15; above the bar: vid 15 to 21, ab 12 to 20, nst 21
-to 24, byot 21 to 27 (its exits), review 90 to 121 (its fusion), bss (its search is steps of the student).
+losses (5 repeats; found student, then ResNet-20): all of labels, relations and online 0.1 to 11 % but irg, at 5 to 7,
+crd 2 to 8, fitnet 2 to 3, fsp 6. Five were made faster without another value, old and new in one process (15 repeats,
+then 5), found student at batch 64 and 256, ResNet-20 at 64, processor time:
+  nst     24 and 24, 23 %    now 12 and 10, 12 %: products of places or of channels, norms out of their diagonal
+  irg     17 and  6, 20 %    now 13 and  5, 14 %: one product backwards instead of two
+  ab      18 and 15, 20 %    now 11 and 10, 13 %: one pass backwards
+  vid     21 and 17, 19 %    now 15 to 19 and 11 to 14, 15 %: errors by channel; the rest is three convolutions a stage
+  review  94 and 95, 97 %    now 88 and 77, 78 %: one difference is averaged, attention at the deeper stage's size
+Above the bar: vid at batch 64; ft 15 to 16 and 14, nearly all of it convolutions, in the stage without a student step;
+byot 25 to 28 and 22, the exits' strided convolutions; review, whose 3x3 convolutions on fused maps of 64 channels have
+nine tenths of the student's MACs (`width=16`: 47 and 35 %); bss (its search is steps of the teacher).
 library (the same): live 1.22 and 1.30 x torchdistill 1.1.5 at batch 64, 1.28 and 1.30 x at 256, at the bar: both
 sides are convolutions; cached 2.2 and 1.9 x, 2.2 and 2.3 x. Of this, channels_last and the teacher in parts that
 fit a CPU's cache are the most.

@@ -64,5 +64,5 @@ RELATIONS: dict[str, Entry] = {
     "rkd": Entry(rkd, _LIVE, "2 % of a step", "arXiv 1904.05068"),
     "cc": Entry(cc, "live teacher; batches of few classes", _NOISE, "arXiv 1904.01802"),
     "rdm": Entry(rdm, _LIVE, _NOISE, "Kriegeskorte et al. 2008"),
-    "irg": Entry(irg, "live teacher, two stages or more", "11 % of a step", "CVPR 2019"),
+    "irg": Entry(irg, "live teacher, two stages or more", "14 % of a step", "CVPR 2019"),
 }
