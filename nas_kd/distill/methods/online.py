@@ -82,7 +82,7 @@ def privileged(task: Classification, *, ce: float = 0.1, weight: float = 0.9, te
 
 
 ONLINE: dict[str, Entry] = {
-    "byot": Entry(byot, "two stages or more, no teacher", "a quarter of a step and more: the exits", "arXiv 1905.08094"),
+    "byot": Entry(byot, "two stages or more, no teacher", "25 % of a step and more: the exits", "arXiv 1905.08094"),
     "cs_kd": Entry(cs_kd, "two images a class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
     "ddgsd": Entry(ddgsd, "two views an image, no teacher", "a second step", "AAAI 2019"),
     "mean_teacher": Entry(mean_teacher, "two views an image, no teacher", "a forward pass", "arXiv 1703.01780"),
