@@ -81,8 +81,9 @@ class Stop:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        if self._timer is not None:
+        if self._timer is not None and self._timer.is_alive():
             self._timer.cancel()
+            self._timer.join()
         if isinstance(error, Stopped):
             error.late = error.late or self._late
         elif kind is None and self.asked is not None:
