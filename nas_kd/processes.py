@@ -144,7 +144,8 @@ def peer_lost(error: RuntimeError) -> bool:
         error: what a message between processes raised.
     """
     said = str(error)
-    return any(part in said for part in ("onnection closed", "onnection reset", "Timed out waiting", "roken pipe"))
+    signs = ("onnection closed", "onnection reset", "onnection was likely closed", "Timed out waiting", "roken pipe")
+    return any(sign in said for sign in signs)
 
 
 def _group() -> Any:

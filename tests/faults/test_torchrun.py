@@ -29,6 +29,7 @@ threads: 1
 data: {train: digits, subset: 160, rate: 0.15, select: 0.15}
 teacher: {model: null}
 supernet: {epochs: 4, batch_size: 32, lr: 0.05, dropout: 0.1}
+retrain: {batch_size: 32}
 """
 COMMAND = ["-m", "nas_kd", "supernet", "config.yaml", "--run", "run"]
 LIMIT = 200  # seconds
