@@ -243,6 +243,9 @@ def check_folder(path: Path) -> None:
         SettingError: it is a file or holds something else.
     """
     legal = "a new or empty folder, or one that nas_kd made"
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if not above.is_dir() or "\0" in str(path):
+        raise SettingError("run", str(path), f"{legal} (no folder can be there)", "use another --run")
     if path.exists() and not path.is_dir():
         raise SettingError("run", str(path), f"{legal} (this is a file)", "use another --run")
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):

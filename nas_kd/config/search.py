@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, word
@@ -70,6 +71,9 @@ class SearchConfig:
     """whole subnets to score"""
     sampler: str = "tpe"
     """Optuna's sampler after exact: tpe, nsga2 or random"""
+    variables: str = "candidates"
+    """what it varies: candidates (an index a stage, into those that the ratings prefer) or dimensions (every width,
+    depth, kernel ... by itself; the ratings only say where to begin)"""
     top: int = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: int = 3
@@ -94,7 +98,11 @@ class SearchConfig:
         natural("search", self, "epochs")
         positive("search", self, "calibration_images", "rate_images")
         word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
+        word("search.variables", self.variables, ("candidates", "dimensions"))
         if isinstance(self.weights, str):
             word("search.weights", self.weights, ("sensitivity", "learned"))
+        elif self.weights is not None and not (any(self.weights) and all(0 <= w < math.inf for w in self.weights)):
+            legal = "numbers of at least 0, one a stage and not all of them 0, or sensitivity or learned"
+            raise SettingError("search.weights", self.weights, legal, "leave it out: all stages count alike")
         if self.engine is not None:
             word("search.engine", self.engine, ("exact", "nsga2", "coarse", "random"))

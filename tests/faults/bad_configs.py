@@ -43,6 +43,7 @@ POSITIVE_INT, NATURAL_INT = (0, -1, -20, 10**400), (-1, -20)
 POSITIVE, NATURAL, SHARE = (0, -0.1, NAN, INF, -INF), (-0.1, NAN, INF, -INF), (-0.1, 1, 1.5, NAN, INF)
 AT_LEAST_2, AT_LEAST_8 = (1, 0, -3), (7, 0, -8)
 WORD = ("", "none", "sandwhich", "cosin", "exat", "ALPHA", "fare")
+DATABASE = ("", "study.journal", "sqlite:///a.db", "postgresql://", "postgresql://host", "postgresql://h:x/a", "http://h/a")
 
 _MANNER: dict[str, tuple[tuple[Any, ...], ...]] = {
     "schedule": (NOT_TEXT, NONE, WORD), "milestones": (NOT_NUMBERS, ([],), ([5, 3],), ([-1],), ([99999],)),
@@ -78,7 +79,8 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "resolution": (NOT_INT, POSITIVE_INT), "subset": (NOT_INT, POSITIVE_INT),
         "views": ([-1, 2.5, [8], {"a": 1}, "some", "ALL", ""],), "pad": (NOT_INT, NATURAL_INT), "flip": (NOT_BOOL,),
         "augment": (NOT_TEXT,), "memory_gib": (NOT_FLOAT, NONE, POSITIVE), "download": (NOT_BOOL, NONE),
-        "root": (NOT_TEXT, NONE), "train_split": (NOT_TEXT, NONE), "test_split": (NOT_TEXT, NONE),
+        "root": (NOT_TEXT, NONE),
+        "unreadable": (NOT_TEXT, NONE, WORD), "train_split": (NOT_TEXT, NONE), "test_split": (NOT_TEXT, NONE),
     }),
     **_section("teacher", _TRAINING, _MANNER, {
         "model": (NOT_TEXT, ("no/such/student", "./here", "../student")),
@@ -109,6 +111,8 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     }),
     **_section("search", {
         "engine": (NOT_TEXT, WORD), "max_macs": (NOT_BUDGET,), "max_params": (NOT_BUDGET,),
+        "min_macs": (NOT_BUDGET,), "min_params": (NOT_BUDGET,), "storage": (NOT_TEXT, DATABASE),
+        "variables": (NOT_TEXT, NONE, WORD), "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
         "max_latency_ms": (NOT_FLOAT, POSITIVE), "trials": (NOT_INT, NONE, POSITIVE_INT),
         "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT),
         "epochs": (NOT_INT, NONE, NATURAL_INT),
