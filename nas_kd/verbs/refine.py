@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from nas_kd.errors import SettingError
 from nas_kd.rate.rows import arch_of, choices_of
 from nas_kd.run import Stage
 from nas_kd.solve import exact_front, k_best, refine
+from nas_kd.solve.genes import Genes, Point
 from nas_kd.solve.shared import Team
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch, ElasticSpace
@@ -27,7 +28,8 @@ WARM = 24  # points of the exact front that are evaluated first
 def score_subnets(
     tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str | BaseSampler, seed: int, stage: Stage | None, team: Team | None = None,
+    sampler: str | BaseSampler, variables: str = "candidates", seed: int, stage: Stage | None,
+    team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
 
@@ -40,6 +42,8 @@ def score_subnets(
         resolution: input size that the tables were rated at.
         trials: distinct subnets to score besides ``extra``.
         sampler: Optuna's sampler by name, or any of its objects.
+        variables: what it varies: ``candidates`` (one index a stage, into those that the ratings prefer) or
+            ``dimensions`` (every width, depth, kernel ... by itself; the ratings only say where to begin).
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
         team: where other processes may join.
@@ -49,25 +53,53 @@ def score_subnets(
     """
     space, caps = budget.space, budget.caps
     coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(tables)]
-    lists = shortlists(coded, ("macs", "params") if "params" in caps else ("macs",))
-
-    def arch(point: Sequence[int]) -> Arch:
-        return arch_of(space, [names[i] for names, i in zip(lists, point, strict=True)], resolution)
-
+    if variables == "dimensions":
+        sizes, arch, canonical, point_of = _dimensions(space, resolution)
+    else:
+        lists = shortlists(coded, ("macs", "params") if "params" in caps else ("macs",))
+        sizes, arch, canonical, point_of = _candidates(space, lists, resolution)
+    warm = [point for row in warm_choices(exact, coded, budget) if (point := point_of(row)) is not None]
     ledger = Ledger(
-        budget, arch, len(lists), scorer, additive=additive_score(space, tables), stage=stage, trials=trials
+        budget, arch, len(sizes), scorer, additive=additive_score(space, tables), stage=stage, trials=trials
     )
     with ledger.progress:
         refine(
-            [len(names) for names in lists], lambda point: scorer(arch(point)),
-            constraints=lambda point: budget.violations(arch(point)),
-            objective="kl", warm=warm_points(exact, coded, lists, budget), trials=trials, seed=seed, sampler=sampler,
+            sizes, lambda point: scorer(arch(point)), constraints=lambda point: budget.violations(arch(point)),
+            objective="kl", canonical=canonical, warm=warm, trials=trials, seed=seed, sampler=sampler,
             done=ledger.proposals, record=ledger.record,
             journal=None if stage is None else stage.folder / "study.journal",
             study_name=f"{space.name}-{space.hash}-{seed}", team=team,
         )  # fmt: skip
         ledger.controls(extra)
     return ledger.frame(), ledger.archs
+
+
+class _Variables(NamedTuple):
+    """What a sampler varies: how many values each variable has, and the subnets behind them."""
+
+    sizes: list[int]
+    arch: Callable[[Sequence[int]], Arch]
+    canonical: Callable[[Point], Point] | None
+    point_of: Callable[[Sequence[int]], Point | None]  # of one choice a stage; None where the variables lack it
+
+
+def _candidates(space: ElasticSpace, lists: Sequence[Sequence[int]], resolution: int) -> _Variables:
+    def arch(point: Sequence[int]) -> Arch:
+        return arch_of(space, [names[i] for names, i in zip(lists, point, strict=True)], resolution)
+
+    def point_of(choices: Sequence[int]) -> Point | None:
+        held = all(choice in names for choice, names in zip(choices, lists, strict=True))
+        return tuple(names.index(c) for c, names in zip(choices, lists, strict=True)) if held else None
+
+    return _Variables([len(names) for names in lists], arch, None, point_of)
+
+
+def _dimensions(space: ElasticSpace, resolution: int) -> _Variables:
+    genes = Genes(space)
+    return _Variables(
+        genes.sizes, genes.decode, genes.canonical,
+        lambda choices: genes.encode(arch_of(space, choices, resolution)),
+    )  # fmt: skip
 
 
 def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], float]:
@@ -96,10 +128,8 @@ def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Calla
     return additive
 
 
-def warm_points(
-    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], lists: Sequence[Sequence[int]], budget: Budget
-) -> list[tuple[int, ...]]:
-    """Return the best-scored points within the budget, best first, as indices: those of the exact front.
+def warm_choices(exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget) -> list[list[int]]:
+    """Return the best-scored chains within the budget, best first, a choice a stage: those of the exact front.
 
     Where the budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
     that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
@@ -116,9 +146,7 @@ def warm_points(
         within = exact_front(coded, caps=caps)
     else:
         within = exact[exact["macs"] <= caps.get("macs", math.inf)]
-    points = []
-    for _, row in within.sort_values("score").head(WARM).iterrows():
-        picks = [int(table.loc[row[f"row_{s + 1}"], "choice"]) for s, table in enumerate(coded)]
-        if all(pick in names for pick, names in zip(picks, lists, strict=True)):
-            points.append(tuple(names.index(pick) for pick, names in zip(picks, lists, strict=True)))
-    return points
+    return [
+        [int(table.loc[row[f"row_{stage}"], "choice"]) for stage, table in enumerate(coded, 1)]
+        for _, row in within.sort_values("score").head(WARM).iterrows()
+    ]

@@ -35,6 +35,8 @@ from nas_kd.verbs.team import meet
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+VARIABLES = ("candidates", "dimensions")
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -77,7 +79,8 @@ def search(
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
-    sampler: str | BaseSampler = "tpe", top: int = 4, epochs: int = 3, calibration_images: int = 1024,
+    sampler: str | BaseSampler = "tpe", variables: str = "candidates", top: int = 4, epochs: int = 3,
+    calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
@@ -106,6 +109,8 @@ def search(
         weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
         trials: distinct whole subnets to score.
         sampler: after ``exact``: ``tpe``, ``nsga2``, ``random``, or any sampler object of Optuna's.
+        variables: what that sampler varies: ``candidates`` (an index a stage, into those that the ratings prefer)
+            or ``dimensions`` (every width, depth ... by itself; the ratings only say where to begin).
         top: archs of the short training besides the three controls.
         epochs: epochs of the short training; 0 leaves it out, and the lowest KL (``exact``) or the highest
             accuracy, of equal ones the lowest loss, decides.
@@ -139,6 +144,7 @@ def search(
     live = recipe.needs_target_features or recipe.live
     if teacher is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
+    word("search.variables", variables, VARIABLES)
     if epochs < 0:
         raise SettingError("search.epochs", epochs, "0 (no short training) or more")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
@@ -154,6 +160,7 @@ def search(
     if run is not None:
         settings = {
             "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
+            "variables": variables,
             "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
             "training": dict(training or {}), "max_latency_ms": max_latency_ms, "floors": floors,
             "weights": None if weights is None else [float(weight) for weight in weights],
@@ -181,7 +188,7 @@ def search(
             tables = with_latency(tables, budget, data.resolution, seed)
         rows, archs = score_subnets(
             tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
-            seed=seed, stage=stage, team=team,
+            variables=variables, seed=seed, stage=stage, team=team,
         )  # fmt: skip
     else:
         rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage, team=team)

@@ -17,6 +17,7 @@ from nas_kd import search
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime, seed_for
+from nas_kd.solve.genes import Genes
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
@@ -199,9 +200,10 @@ def test_random_scores_find_another_arch(
     assert sum(key != real.best.key for key in others) >= 3 and len(set(others)) >= 3
 
 
+@pytest.mark.parametrize("variables", ["candidates", "dimensions"])
 def test_a_planted_score_is_found(
     run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, variables: str,
 ) -> None:  # fmt: skip
     """With a subnet score that the tables foretell, the search ends at the best of all feasible archs."""
 
@@ -211,7 +213,9 @@ def test_a_planted_score_is_found(
 
     monkeypatch.setattr(VERB, "short_training", _no_training)
     monkeypatch.setattr(VERB, "SubnetScorer", Planted)
-    result = run_search()
+    result = run_search(variables=variables)
+    count = {"candidates": len(space.stages), "dimensions": len(Genes(space).sizes)}[variables]
+    assert [name for name in result.frame() if name.startswith("i_")] == [f"i_{n}" for n in range(1, count + 1)]
     feasible = [arch for arch in space if space.cost(arch, **cost).macs <= result.caps["macs"]]
     assert result.best == min(feasible, key=lambda arch: chain_score(space, tables, arch))
 
