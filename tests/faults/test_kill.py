@@ -26,6 +26,7 @@ from faults import cpu_seconds  # noqa: E402
 
 Fork = Callable[..., tuple[int, str]]
 Fault = dict[str, Any]
+KILLS = 11  # of a chain
 DONE = ("teacher", "supernet", "blockwise", "search")
 INJECT = Path(__file__).parent / "inject"
 RANK = (
@@ -187,6 +188,11 @@ class Chain:
             return self.start(command, *options, after=self.draw.uniform(0.1, 2.2) + (0.4 if self.fork else 0.0))
         return self.start(command, *options, fault={"path": path, "nth": self.draw.randrange(1, most), "what": how})
 
+    def report(self) -> int:
+        """Kill a run at a random write of its report."""
+        what = self.draw.choice(("kill", "half"))
+        return self.start("run", fault={"path": r"run/report/", "nth": self.draw.randrange(1, 26), "what": what})
+
     def _said(self) -> int:
         log = self.run / "log.txt"
         return log.stat().st_size if log.exists() else 0
@@ -235,13 +241,14 @@ def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: P
     for _ in range(7):
         if chain.kill("run") == 0:
             break
-    report = {"path": r"run/report/", "nth": chain.draw.randrange(1, 26), "what": chain.draw.choice(("kill", "half"))}
-    chain.start("run", fault=report)
-    while chain.kills < 11:
+    chain.report()
+    while chain.kills < KILLS:
         if chain.kill("rank", *RANK, path=r"run/rank/", most=45) == 0:
             break
+    while chain.kills < KILLS:  # the report is written anew by every command
+        chain.report()
     assert chain.start("run") == 0 and chain.start("rank", *RANK) == 0
-    assert chain.kills >= 8
+    assert chain.kills == KILLS
     killed = tmp_path / "run"
     assert _ranking(killed) == _ranking(ranked)
     subprocess.run(["rm", "-r", str(killed / "rank")], check=True)
