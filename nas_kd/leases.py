@@ -119,7 +119,7 @@ class FileLeases:
             yield
 
     def rows(self) -> list[Lease]:
-        """Return all rows that can be read; one that a kill left half-written is nobody's."""
+        """Return all rows that can be read."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
             with suppress(OSError, ValueError, TypeError):
@@ -127,10 +127,15 @@ class FileLeases:
         return found
 
     def put(self, lease: Lease) -> None:
-        """Write a row; readers that decide hold the lock, and so do writers but for their first row."""
+        """Write a row, whole or not at all."""
         kept = {name: value for name, value in asdict(lease).items() if name != "beat"}
+        part = self.folder / f".{lease.worker}.tmp"
         with on_disk(self.folder):
-            self._path(lease.worker).write_text(json.dumps(kept) + "\n")
+            part.write_text(json.dumps(kept) + "\n")
+            try:
+                part.replace(self._path(lease.worker))
+            except FileNotFoundError:  # a command that starts in the run clears such parts away
+                self._path(lease.worker).write_text(json.dumps(kept) + "\n")
 
     def renew(self, worker: str) -> None:
         """Touch a row's file."""
@@ -247,15 +252,18 @@ class Seat:
         Returns:
             Whether it is ours.
         """
-        alive, lost = self._looked()
-        if any(row.job == job for row in alive):
+        self.sweep()
+        if any(row.job == job for row in self.others()):
             return False
-        for row in lost:
+        self._put(job)
+        return True
+
+    def sweep(self) -> None:
+        """Delete the rows of workers that are lost; call it under the store's lock."""
+        for row in self._looked()[1]:
             self.store.drop(row.worker)
             if row.job and self.say is not None:
                 self.say(f"worker {row} is lost: {row.job} is free again")
-        self._put(job)
-        return True
 
     def holds(self, job: str) -> bool:
         """Tell whether a job is still ours; call it under the store's lock.

@@ -103,6 +103,7 @@ def _with_others(work: _Work, team: Team, done: Sequence[Mapping[str, Any]]) -> 
     """Work alone, holding the lock, until somebody joins; then together."""
     journal = team.folder / "study.journal"
     with team.leases.lock():
+        team.seat.sweep()  # the row of a process that was killed here
         work.take_up(team.rows() if team.joins else done, known=not team.joins)
         if team.url is None and not team.joins and not team.joined(journal, len(work.rows)):
             for _ in work.alone():
