@@ -96,9 +96,9 @@ def _arm_writes(path: str, nth: int, what: str) -> None:
     real = {"open": os.open, "write": os.write, "replace": os.replace, "fsync": os.fsync}
     plain_open = builtins.open
 
-    def hit(written: str) -> bool:
+    def hit(written: str, row: bool = False) -> bool:
         nonlocal seen, dead
-        if re.search(path, written):
+        if re.search(path, written) and (row or what != "short"):  # only rows are written in bits
             seen += 1
             if what == "full" and seen >= nth:
                 dead = True
@@ -124,7 +124,7 @@ def _arm_writes(path: str, nth: int, what: str) -> None:
     def writes(handle: int, data: bytes) -> int:
         nonlocal dead
         name = names.get(handle, "")
-        if hit(name):
+        if hit(name, row=True):
             if what == "short":
                 dead = True
                 return real["write"](handle, data[: len(data) // 2])
