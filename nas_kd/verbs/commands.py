@@ -19,7 +19,7 @@ from nas_kd.runtime import seed_for
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
 from nas_kd.teacher.answers import answers_bytes
-from nas_kd.verbs.budget import caps_of, cost_settings
+from nas_kd.verbs.budget import caps_of, cost_settings, floors_of
 from nas_kd.verbs.pipeline import Pipeline
 from nas_kd.verbs.rank_command import stage_rank as stage_rank
 from nas_kd.verbs.students import print_table, retrain_students
@@ -50,12 +50,16 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
         views, size = len(data.train.views), answers_bytes(data) / 1e6
         lines.append(f"teacher's answers: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
     caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
+    floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)
     for index, name in enumerate(("macs", "params")):
-        if name in caps:
-            share = np.mean([c[index] <= caps[name] for c in drawn])
-            low, high = ends["smallest"][index], ends["largest"][index]
+        low, high = ends["smallest"][index], ends["largest"][index]
+        least, most = floors.get(name, low), caps.get(name, high)
+        given = [(word, bounds[name]) for word, bounds in (("at least", floors), ("at most", caps)) if name in bounds]
+        if given:
+            share = np.mean([least <= c[index] <= most for c in drawn])
+            told = " and ".join(f"{word} {bound:,} {name} ({100 * bound / high:.0f}%" for word, bound in given)
             lines.append(
-                f"budget: at most {caps[name]:,} {name} ({100 * caps[name] / high:.0f}% of the largest); feasible"
+                f"budget: {told.replace('%', '%)', len(given) - 1)} of the largest); feasible"
                 f" from {low:,} ({100 * low / high:.0f}%); {100 * share:.0f}% of random archs keep it"
             )
     return lines
