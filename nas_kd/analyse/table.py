@@ -35,16 +35,18 @@ def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     """Return one row a role and seed that has ended: role, key, macs, params, seed and the measured shares.
 
-    Before results.csv is complete the finished trainings are read from their own folders.
+    Before results.csv is complete the finished trainings are read from their own folders. Budgets share an arch's
+    trainings; methods do not.
     """
     root = frames.folder_of(run)
     done = frames.results(run)
     rows: list[dict[str, Any]] = []
     for student in _records(students(run, search)):
-        mine = done[(done["key"] == student["key"])] if "key" in done else done
+        own = str(student.pop("trained_in", None) or f"retrain/{student['key']}")
+        mine = done[done["folder"].astype(str).str.startswith(f"{own}/seed_")] if "folder" in done else done
         measured = _records(mine.drop_duplicates("seed")) if "seed" in mine else []
         seen = {int(row["seed"]) for row in measured}
-        for path in sorted((root / "retrain" / str(student["key"])).glob("seed_*/stage.json")):
+        for path in sorted((root / own).glob("seed_*/stage.json")):
             seed, stage = path.parent.name.removeprefix("seed_"), frames.document(path) or {}
             if stage.get("done") and seed.isdigit() and int(seed) not in seen:
                 folder = (path.parent / "student").relative_to(root).as_posix()

@@ -68,6 +68,8 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     """
     settings, run, folder = pipeline.config.retrain, pipeline.run, pipeline.search_folder
     students, archs = choose_students(pipeline)
+    below = f"/{pipeline.other_method}" if pipeline.other_method else ""
+    students["trained_in"] = "retrain/" + students["key"] + below
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
     teacher = pipeline.teaching
     if isinstance(teacher, ViewCache):
@@ -75,8 +77,8 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
         needed = settings.epochs if pipeline.recipe.needs_teacher else 0
         stored_answers(teacher, pipeline.data, run, epochs=needed)
     supernet = pipeline.supernet if settings.init == "supernet" else None
-    below = f"/{pipeline.other_method}" if pipeline.other_method else ""
-    folders = {(key, seed): f"retrain/{key}{below}/seed_{seed}" for key in archs for seed in range(settings.seeds)}
+    kept = dict(zip(students["key"], students["trained_in"], strict=True))
+    folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     jobs: list[dict[str, Any]] = [
         {

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 from small_run import Made, Said, changes, digests
 
+from nas_kd.analyse import final_table
+
 MORE = ("--retrain.seeds", "1", "--retrain.random_students", "0", "--search.trials", "30")
 
 
@@ -30,7 +32,13 @@ def test_another_method_lies_beside_the_first(made: Made, copied: Path, nas_kd_m
     assert (facts["retrain.method"], facts["retrain.method.temperature"]) == ("dkd", 4)
     row = mine[mine["role"] == "found"].iloc[0]
     assert (copied / row["folder"] / "weights.safetensors").exists()
+    table = final_table(copied, search).set_index("role")
+    for role, own in mine.set_index("role").iterrows():
+        assert table.loc[role, "accuracy_mean_percent"] == 100 * own["test_accuracy"]
+        assert table.loc[role, "folder"] == own["folder"]
     assert "│ found " in said.out and str(row["folder"]) in said.out
+    first = final_table(copied).set_index("role")
+    assert first.loc["found", "seeds"] == 2 and "dkd" not in first.loc["found", "folder"]
     rows = pd.read_csv(copied / f"retrain/{found}/dkd_temperature_4/seed_0/metrics.csv")
     named = {"epoch", "lr", "ce", "dkd", "loss", "rate_accuracy", "rate_agreement"}
     assert named <= set(rows.columns) and rows["epoch"].tolist() == [1, 2]
