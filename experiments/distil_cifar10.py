@@ -152,11 +152,11 @@ def table(rows: pd.DataFrame) -> str:
 
 def gained(gain: pd.Series) -> tuple[str, str]:
     """Word the mean of the paired differences with its interval, and whether it is real."""
-    if len(gain) < 2:
-        return f"{gain.mean():+.2f}", "one seed"
-    half = float(stats.t.ppf(0.975, len(gain) - 1)) * gain.std() / len(gain) ** 0.5
-    real = "yes" if len(gain) > 2 and abs(gain.mean()) > half else "no"
-    return f"{gain.mean():+.2f} [{gain.mean() - half:+.2f}, {gain.mean() + half:+.2f}]", real
+    mean, count = float(gain.mean()), len(gain)
+    if count < 3:
+        return f"{mean:+.2f}", "too few seeds"
+    half = float(stats.t.ppf(0.975, count - 1)) * gain.std() / count**0.5
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]", "yes" if abs(mean) > half else "no"
 
 
 def views(text: str) -> int | str:
