@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable
 from typing import IO, Any
@@ -114,10 +115,10 @@ class ReaderSource(Source):
 
     def load(self, i: int) -> IO[bytes]:
         with self._lock, self.stream(i) as stream:  # a tar has one file position for all its members
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise OSError(f"it has more than {LARGEST:,} bytes")
-        return io.BytesIO(content)
+            if stream.seek(0, os.SEEK_END) > LARGEST:
+                raise OSError(f"it has more than {LARGEST:,} bytes")
+            stream.seek(0)
+            return io.BytesIO(stream.read())
 
 
 class VisionSource(Source):
