@@ -6,10 +6,10 @@ sixteenth of its rows on growing numbers of images. Saved: layer evaluations tim
 the full scores, the exact front of the halved tables is than that of the full ones, over 50 budgets evenly spaced in
 MACs; how often it is not worse at all; and how many of the full front's rows were dropped.
 
-Command: OMP_NUM_THREADS=1 nice python experiments/halving.py; writes experiments/results/halving; half an hour on a busy
-core. Means of two seeds:
+Command: OMP_NUM_THREADS=1 nice python experiments/halving.py; writes experiments/results/halving; half an hour on a
+busy core. Means of two seeds:
 
-| rows asked for | rated to the end % | work | mean loss % | worst loss % | budgets without loss % | front's rows dropped % |
+| rows asked for | to the end % | work | mean loss % | worst loss % | budgets without loss % | front's rows dropped % |
 |---|---|---|---|---|---|---|
 | 1/1 | 100 | 1.00 | 0 | 0 | 100 | 0 |
 | 1/2 | 54 | 1.07 | 0.13 | 2.7 | 87 | 8 |

@@ -8,8 +8,8 @@ different; `k-best` evaluates the best chains alone; `on dimensions` begins with
 every dimension of the archs; `TPE`, `NSGA-II` and `random` do so too and know no ratings.
 
 Command: OMP_NUM_THREADS=1 nice python experiments/quality.py; writes experiments/results/quality; half an hour on one
-busy core (AMD EPYC), nearly all of it for the 16,640 subnets. Mean KL over ten seeds (best there is: 0.3012; in brackets
-the seeds in which a method was better and worse than exact + TPE; standard errors of differences up to 0.006):
+busy core (AMD EPYC), nearly all of it for the 16,640 subnets. Mean KL over ten seeds (best there is: 0.3012; in
+brackets the seeds in which a method was better and worse than exact + TPE; standard errors of differences up to 0.006):
 
 | method | 25 evaluations | 50 | 100 |
 |---|---|---|---|
@@ -23,11 +23,10 @@ the seeds in which a method was better and worse than exact + TPE; standard erro
 | NSGA-II | 0.3348 (7, 3) | 0.3134 (9, 1) | 0.3020 (10, 0) |
 | random | 0.3309 (10, 0) | 0.3219 (9, 1) | 0.3151 (8, 2) |
 
-The claim is not kept here. Kendall's tau between the added ratings and the KL of whole subnets is 0.21 (MACs: 0.06), so
-that the front and the shortlists are hardly better than chance, and refinement among shortlisted candidates, whose best
-subnet has 0.315, cannot leave them: random search beats it. Varying every dimension instead (`search.variables`), the
-front only says where to begin, and what is found equals TPE alone within the noise. A search of the ratings costs no
-evaluation, but the rating itself took as long as some hundred.
+The claim is not kept here. Kendall's tau between the added ratings and the KL of whole subnets is 0.21 (MACs: 0.06):
+the front and the shortlists are a weak guide, and refinement among shortlisted candidates, whose best subnet has 0.315,
+cannot leave them: random search beats it. Varying every dimension instead (`search.variables`), the front only says
+where to begin, and what is found equals TPE alone within the noise. The rating took as long as about 180 evaluations.
 """
 
 from __future__ import annotations
