@@ -46,6 +46,7 @@ def soon(draw: random.Random, most: float) -> dict[str, Any]:
     return {"after": draw.uniform(0.3, most)}
 
 
+@pytest.mark.timeout(900)
 def test_twelve_kills_change_no_number(made: Made, tmp_path: Path, fork: Fork) -> None:
     run, draw = tmp_path / "run", random.Random(0)
     # a kill, and what proves that it came where it was meant to
@@ -99,6 +100,7 @@ def _same(whole: Path, killed: Path) -> bool:
     return True
 
 
+@pytest.mark.timeout(900)
 def test_a_second_budget_reuses_all_but_the_search(made: Made, copied: Path, fork: Fork) -> None:
     """And a kill in the middle of it changes nothing that was finished."""
     options = ("run", made.config, "--search.max_macs", "30%")

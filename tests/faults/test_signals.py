@@ -193,6 +193,7 @@ ASKED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.timeout(900)  # seconds of work, but minutes on a machine that does other things
 def test_every_stage_stops_and_goes_on(made: Made, tmp_path: Path, fork: Fork) -> None:
     run = tmp_path / "run"
     code, text = fork("run", made.config, "--run", run, "--max_hours", "0.0002")

@@ -145,6 +145,7 @@ FULL = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(900)
 def test_a_disk_that_fills_up_again_and_again(made: Made, tmp_path: Path, fork: Fork) -> None:
     run = tmp_path / "run"
     for path, nth, what in FULL:
