@@ -1,0 +1,294 @@
+"""Claim: what a run costs grows with archs, stages, images and workers as designed; so an ImageNet run can be told.
+
+Hardware: 2 cores of an AMD EPYC (busy); one thread, in seconds of the processor's time.
+Seeds: 0. Command: OMP_NUM_THREADS=1 python experiments/scaling.py, which writes experiments/scaling.md (some minutes).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+import nas_kd
+from nas_kd.data import Data, load_data
+from nas_kd.leases import Lease
+from nas_kd.rate.subnet import SubnetScorer
+from nas_kd.runtime import Runtime
+from nas_kd.solve import exact_front, refine
+from nas_kd.solve.shared import Team
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.verbs.budget import cost_settings
+
+# what nobody measured here
+GPUS = 8
+DENSE = 10e12  # multiply-adds a second that one GPU sustains in bf16 on ResNets: 2,400 ResNet-50 forwards a second
+NARROW = 2.5e12  # the same on inverted residuals, whose depthwise convolutions wait for memory
+IMAGES, HELD_OUT, CLASSES, VIEWS = 1_281_167, 10_000, 1000, 8
+SUPERNET_EPOCHS, BLOCKWISE_EPOCHS = 120, 5
+CALIBRATION, TRIALS = 1024, 300
+DECODED = 20_000  # images of 224 px a second that the machine's CPUs decode: 64 cores of 300
+
+
+def processor(work: Callable[[], object]) -> float:
+    """Return the seconds of processor time that some work takes."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def images_of(count: int) -> Data:
+    """Make random images of 32 px in ten classes, ``count`` of them for training."""
+    generator = torch.Generator().manual_seed(0)
+    total = count + 320
+    x = torch.randint(0, 256, (total, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    y = torch.arange(total) % 10
+    return load_data((x, y), test=(x[:64], y[:64]), rate=256, select=64, views=2)
+
+
+def staged(stages: int, mids: Sequence[int] = (8, 16), layers: int = 2) -> ElasticSpace:
+    """Make a space of equal stages: each layer one of ``mids``, up to ``layers`` layers, no change of width or size."""
+    stage = BasicStage(widths=(16,), depths=(layers,), mids=tuple(mids), stride=1)
+    first = BasicStage(widths=(16,), depths=(layers,), mids=tuple(mids), stride=2)
+    return ElasticSpace(
+        name=f"{stages} stages", stem=ConvStem(width=16), stages=(first, *[stage] * (stages - 1)), resolution=32
+    )  # fmt: skip
+
+
+def saved_bytes(net: nas_kd.Supernet, x: torch.Tensor, arch: nas_kd.Arch) -> int:
+    """Return the bytes that a forward keeps for its backward, besides the weights."""
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = net(x, arch)
+    total = sum(kept.values())
+    del out
+    return total
+
+
+def by_images(teacher: Teacher) -> tuple[list[str], float, float]:
+    """Measure the teacher's answers and an epoch of the supernet; gives the page's lines and two work factors."""
+    space = nas_kd.load_space("resnet_cifar")
+    settings = cost_settings(space, images_of(64))
+    macs = [space.cost(arch, **settings).macs for arch in (space.largest(), space.smallest())]
+    drawn = [space.cost(space.sample(seed), **settings).macs for seed in range(200)]
+    sandwich = 3 * (macs[0] + macs[1] + 2 * sum(drawn) / len(drawn))  # forward and backward of four subnets
+    names = ("training images", "teacher's answers, 2 views", "a supernet epoch, sandwich of 4", "a blockwise epoch")
+    lines = [f"| {' | '.join(names)} |", "|---|---|---|---|"]
+    counts, totals = (128, 256, 512), []
+    for count in counts:
+        data = images_of(count)
+        net = nas_kd.Supernet(space, num_classes=10, seed=0)
+        with tempfile.TemporaryDirectory() as folder:
+            teacher.bind(data)
+            asked = processor(lambda data=data, folder=folder: ViewCache.open(folder, teacher, data, epochs=2))
+        trained = processor(lambda net=net, data=data: nas_kd.train_supernet(net, data, epochs=1, batch_size=64))
+        few = nas_kd.Supernet(staged(3), num_classes=10, seed=0)  # 3 stages of 4 candidates: rating takes no time
+        rated = processor(
+            lambda few=few, data=data: nas_kd.rate_blockwise(
+                few, teacher, data, epochs=1, batch_size=64, rate_images=2, calibration_images=2
+            )
+        )
+        totals.append((asked, trained, rated))
+        lines.append(f"| {count} | " + " | ".join(f"{cell:.2f} s" for cell in totals[-1]) + " |")
+    more = [(last - first) / (counts[-1] - counts[0]) for first, last in zip(totals[0], totals[-1], strict=True)]
+    lines.append("| each more | " + " | ".join(f"{1000 * cell:.2f} ms" for cell in more) + " |")
+    start = [first - counts[0] * each for first, each in zip(totals[0], more, strict=True)]
+    lines.append("| for none | " + " | ".join(f"{cell:.2f} s" for cell in start) + " |")
+    return lines, more[0] / 2 / RESNET20, more[1] / sandwich
+
+
+RESNET20 = 40.8e6  # multiply-adds of the teacher at 32 px
+
+
+def by_archs(teacher: Teacher) -> list[str]:
+    """Measure rating, exact search and scoring against the number of candidates."""
+    data, lines = images_of(128), ["| candidates a stage | rating 3 stages, 64 images | exact front |", "|---|---|---|"]
+    for mids, layers in (((8, 16), 2), ((8, 16), 4), ((8, 12, 16), 4)):
+        space = staged(3, mids, layers)
+        count = len(space.stages[0].candidates())
+        net = nas_kd.Supernet(space, num_classes=10, seed=0)
+        settings = {"epochs": 1, "batch_size": 64, "train": False, "calibration_images": 32}
+
+        def rating(images: int, net: nas_kd.Supernet = net) -> list:
+            return nas_kd.rate_blockwise(net, teacher, data, rate_images=images, **settings)  # noqa: B023
+
+        begun = processor(lambda: rating(2))
+        tables = []
+        seconds = processor(lambda tables=tables: tables.extend(rating(66))) - begun
+        front = median(processor(lambda tables=tables: exact_front(tables, budget="macs")) for _ in range(3))
+        lines.append(f"| {count} | {1000 * max(seconds, 0) / count / 3:.2f} ms a candidate | {1000 * front:.1f} ms |")
+    space = nas_kd.load_space("resnet_cifar")
+    net = nas_kd.Supernet(space, num_classes=10, seed=0)
+    logits = torch.zeros(len(data.rate), 10)
+    scorer = SubnetScorer(
+        net, data, logits, task=nas_kd.Classification(), calibration_images=64, runtime=Runtime("cpu")
+    )  # fmt: skip
+    archs = [space.sample(seed) for seed in range(12)]
+    each = processor(lambda: [scorer(arch) for arch in archs]) / len(archs)
+    passed = 64 + len(data.rate)
+    lines += ["", f"A whole subnet's score: {1000 * each:.0f} ms, {1e3 * each / passed:.2f} ms an image of {passed}."]
+    return lines
+
+
+def by_stages() -> list[str]:
+    """Measure a training step and its memory against the number of stages, and against the batch."""
+    lines = ["| stages | forward and backward of the largest | kept for backward |", "|---|---|---|"]
+    for stages, batch in ((2, 32), (4, 32), (8, 32), (4, 8), (4, 128)):
+        space = staged(stages)
+        net = nas_kd.Supernet(space, num_classes=10, seed=0)
+        x = torch.randn(batch, 3, 32, 32)
+
+        def step(net: nas_kd.Supernet = net, x: torch.Tensor = x, space: ElasticSpace = space) -> None:
+            net(x, space.largest()).sum().backward()
+
+        step()
+        seconds = median(processor(step) for _ in range(5)) / batch
+        kept = saved_bytes(net, x, space.largest()) / batch
+        lines.append(f"| {stages}, batch {batch} | {1000 * seconds:.2f} ms an image | {kept / 1e6:.2f} MB an image |")
+    return lines
+
+
+SIZES = [30] * 6
+
+
+def score(point: tuple[int, ...]) -> dict[str, float]:
+    """Score a point; waiting takes the place of a GPU's work."""
+    time.sleep(WAIT)
+    return {"kl": sum((at / 30 - 0.4) ** 2 for at in point)}
+
+
+WAIT = 0.25
+
+
+def helper(folder: str) -> None:
+    """Help the search in a folder."""
+    refine(SIZES, score, trials=WORKED, team=Team(Path(folder), joins=True))
+
+
+WORKED = 48
+
+
+def by_workers() -> list[str]:
+    """Measure what sharing costs a trial, and how trials a second grow with workers."""
+    count = 100
+    points = {"kl": 0.0}
+    with tempfile.TemporaryDirectory() as name:
+        alone = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe")) / count
+        team = Team(Path(name), patience=1e6)
+        team.leases.put(Lease.own())  # somebody who never does anything: the study is shared from the first trial on
+        shared = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe", team=team)) / count
+    lines = [
+        f"A proposal (TPE, 6 stages, {count} trials) takes {1000 * alone:.0f} ms of one processor alone and"
+        f" {1000 * shared:.0f} ms shared through the journal. Only that is done one at a time.", "",
+        f"| workers | trials a second, each waiting {WAIT} s | of the ideal |", "|---|---|---|",
+    ]  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    for workers in (1, 2, 4):
+        with tempfile.TemporaryDirectory() as name:
+            team = Team(Path(name))
+            helpers = [context.Process(target=helper, args=(name,)) for _ in range(workers - 1)]
+            stamps: list[float] = []
+            for process in helpers:
+                process.start()
+            while len(team.leases.rows()) < workers - 1:
+                time.sleep(0.1)
+            refine(SIZES, score, trials=WORKED, team=team, record=lambda row, stamps=stamps: stamps.append(time.time()))
+            for process in helpers:
+                process.join()
+        skipped = 2 * workers  # the first ones wait for who comes
+        speed = (len(stamps) - skipped) / (stamps[-1] - stamps[skipped - 1])
+        lines.append(f"| {workers} | {speed:.1f} | {speed * WAIT / workers:.0%} |")
+    return lines
+
+
+def imagenet(unit: float, step: float) -> list[str]:
+    """Extrapolate to ImageNet with a ResNet-50 teacher and the MobileNetV3 space on eight GPUs."""
+    space = nas_kd.load_space("ofa_mobilenet_v3")
+    shape = {"in_chans": 3, "num_classes": CLASSES} | ({} if space.resolutions else {"resolution": 224})
+    largest, smallest = (space.cost(arch, **shape).macs for arch in (space.largest(), space.smallest()))
+    mean = sum(space.cost(space.sample(seed), **shape).macs for seed in range(300)) / 300
+    overhead = max(1.0, step / unit)
+    resnet50, narrow, hours = 4.1e9, GPUS * NARROW, 3600
+
+    asked = IMAGES * VIEWS
+    forwards = max(asked * resnet50 / DENSE, asked / DECODED) / hours
+    sandwich = 3 * (largest + smallest + 2 * mean) * overhead
+    epoch = max(IMAGES * sandwich / narrow, IMAGES / DECODED) / hours
+    taught = max(IMAGES * (resnet50 / DENSE + 3 * 4 * mean * overhead / NARROW), IMAGES / DECODED) / hours
+    rows = 20_000
+    rated = rows * mean / len(space.stages) * 0.3 * (512 + HELD_OUT) / NARROW / hours  # of one stage
+    trial = (CALIBRATION + HELD_OUT) * mean / NARROW
+    gib = 1e9
+    return [
+        "| what | how much | from |", "|---|---|---|",
+        f"| teacher forwards | {asked / 1e6:.1f} M images, {forwards:.1f} h, once | {IMAGES:,} images x {VIEWS} views"
+        f" (`data.views`), 4.1 GMACs at {DENSE / 1e12:g} TMAC/s on one GPU (the first process asks alone);"
+        f" {DECODED:,} images a second decoded |",
+        f"| cache of its answers | {2 * asked * CLASSES / gib:.1f} GB on disk | fp16 x {CLASSES} classes, exact;"
+        " read by memory map, so that RAM holds what is read |",
+        f"| a supernet epoch | {epoch:.1f} h | largest {largest / 1e6:.0f}, smallest {smallest / 1e6:.0f}, two random"
+        f" of mean {mean / 1e6:.0f} MMACs, forward and backward; measured above: a supernet's MAC costs"
+        f" {overhead:.2f} x a teacher's; {NARROW / 1e12:g} TMAC/s a GPU |",
+        f"| the supernet | {SUPERNET_EPOCHS * epoch / 24:.1f} days | {SUPERNET_EPOCHS} epochs"
+        " (assumed) x the line above |",
+        f"| blockwise training | {BLOCKWISE_EPOCHS * taught:.1f} h | {BLOCKWISE_EPOCHS} epochs (assumed), one teacher"
+        f" forward an image, 4 paths a stage, forward and backward at {overhead:.2f} x as above; all stages on one GPU,"
+        " less with a job a stage |",
+        f"| rating | {rated:.1f} h | {rows:,} candidates a stage (`blockwise.max_rows`), 512 calibration and"
+        f" {HELD_OUT:,} rating images, 0.30 of path by path (match.py); a job and a GPU for each of"
+        f" {len(space.stages)} stages |",
+        f"| search | {TRIALS * trial / GPUS / 60 / 0.45:.1f} min | {TRIALS} trials x ({CALIBRATION} +"
+        f" {HELD_OUT:,} images of {mean / 1e6:.0f} MMACs), {trial:.1f} s each at"
+        f" {NARROW / 1e12:g} TMAC/s; {GPUS} workers at the share of the"
+        " ideal that four have above, at worst; images stay in memory |",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    teacher = load_teacher("cifar_resnet20", num_classes=10)
+    images, unit, step = by_images(teacher)
+    page = [
+        "# What grows", "",
+        "Written by `OMP_NUM_THREADS=1 python experiments/scaling.py` on two busy cores of an AMD EPYC, one thread;"
+        " milliseconds are processor time. Space `resnet_cifar`, teacher `cifar_resnet20`, 32 px, unless it says"
+        " otherwise.", "",
+        "## With images: straight", *images, "",
+        "A straight line, with a start (`for none`) that an ImageNet run does not notice (blockwise: 3 stages"
+        " of 4 candidates). Memory is that of a batch,"
+        " and of the images themselves up to `data.memory_gib`.", "",
+        "## With archs", *by_archs(teacher), "",
+        "A candidate of a larger stage costs less, because candidates share the beginnings of their paths. The exact"
+        " front does not notice such numbers (10,000 a stage: `exact_front.py`).", "",
+        "## With stages and batch: straight", *by_stages(), "",
+        "The subnets of a sandwich step run one after the other: a step keeps the memory of the largest, however many"
+        " archs the space has.", "",
+        "## With workers", *by_workers(), "",
+        "On a busy machine; the ideal is one trial a worker in each wait. A trial that takes a second is shared far"
+        " better than these.", "",
+        "## ImageNet on 8 GPUs: told from that, not measured", *imagenet(unit, step), "",
+        "No GPU was at hand: the two rates a GPU and the images decoded a second are assumptions, and every hour above"
+        " is as good as they are. With half the rate it is twice the hours.", "",
+    ]  # fmt: skip
+    Path(__file__).with_suffix(".md").write_text("\n".join(page))
+    print("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()
