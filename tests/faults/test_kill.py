@@ -183,11 +183,13 @@ class Chain:
             process.kill()
         return process.wait(), said.read_text()
 
-    def kill(self, command: str, *options: str, path: str = r"run/", most: int = 150) -> int:
+    def kill(
+        self, command: str, *options: str, path: str = r"run/", most: int = 150, seconds: float = 2.2
+    ) -> int:
         """Kill a command at a random write, in the middle of one, or at a random time."""
         how = self.draw.choice(("clock", "clock", "kill", "half"))
         if how == "clock":
-            return self.start(command, *options, after=self.draw.uniform(0.1, 2.2) + (0.4 if self.fork else 0.0))
+            return self.start(command, *options, after=self.draw.uniform(0.1, seconds) + (0.4 if self.fork else 0.0))
         return self.start(command, *options, fault={"path": path, "nth": self.draw.randrange(1, most), "what": how})
 
     def report(self) -> int:
@@ -240,8 +242,8 @@ def _ranking(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("seed", range(10))
 def test_chains_of_kills_at_random_moments(made: Made, ranked: Path, tmp_path: Path, fork: Fork, seed: int) -> None:
     chain = Chain(made.config, tmp_path / "run", seed, fork if seed else None)
-    for _ in range(7):
-        if chain.kill("run") == 0:
+    for number in range(7):  # ever later, so that some chains are killed in the first stages, all in the last
+        if chain.kill("run", most=40 + 60 * number, seconds=0.5 + 0.8 * number) == 0:
             break
     chain.report()
     while chain.kills < KILLS:
