@@ -93,6 +93,7 @@ def until(path: Path, tasks: list[subprocess.Popen[str]]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_srun_tasks_join_and_go_on_after_one_is_killed(undisturbed: str, tmp_path: Path, lost: int) -> None:
     folder = folder_of(tmp_path, "killed")
@@ -110,6 +111,7 @@ def test_srun_tasks_join_and_go_on_after_one_is_killed(undisturbed: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_torchrun_ends_with_an_error_when_one_is_killed(undisturbed: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "killed")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
