@@ -20,7 +20,6 @@ from nas_kd.config.places import check_places
 from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
 from nas_kd.processes import launched, peer_lost, work_alone
-from nas_kd.run import check_folder
 from nas_kd.runtime import CALM_THREADS
 from nas_kd.stopping import Stop, Stopped
 
@@ -132,6 +131,8 @@ def _command(arguments: list[str]) -> int:
         config.teacher.need_weights()
     check_places(config)
     if name != "describe":
+        from nas_kd.run import check_folder
+
         check_folder(Path(str(config.run)))
     # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
     with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
