@@ -50,7 +50,7 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"train": "torch/nonsense"}, ["data.train='torch/nonsense'"]),
         ({"train": "wds/some"}, ["data.train='wds/some'", "class folders"]),
         ({"train": (torch.zeros(4, 3, 2, 2), torch.zeros(4).long())}, ["data.train", "float32", "uint8"]),
-        ({"train": (torch.zeros(4, 2, 2, 2).byte(), torch.zeros(4).long())}, ["data.train", "channels"]),
+        ({"train": (torch.zeros(4, 0, 2, 2).byte(), torch.zeros(4).long())}, ["data.train", "at least one channel"]),
         ({"train": (torch.zeros(9, 1, 2, 2).byte(), torch.arange(9) % 2 * 2)}, ["data.train", "class 1"]),
         ({"train": (torch.zeros(9, 1, 2, 3).byte(), torch.zeros(9).long())}, ["data.resolution", "2 x 3"]),
     ],
