@@ -7,6 +7,7 @@ import os
 # before torch is imported: two test processes of two threads each would only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background job, where tests could not send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))  # for what several folders share
 pytest_plugins = ["runs"]
 

@@ -322,7 +322,7 @@ def test_a_teachers_targets_are_used(data: Data) -> None:
     ("settings", "field"),
     [
         ({"epochs": 0}, r"supernet\.epochs"),
-        ({"batch_size": 1}, r"supernet\.batch_size"),
+        ({"batch_size": 0}, r"supernet\.batch_size"),
         ({"batch_size": 10_000}, r"supernet\.batch_size"),
         ({"random_subnets": -1}, r"supernet\.random_subnets"),
         ({"reduction": "max"}, r"supernet\.reduction"),

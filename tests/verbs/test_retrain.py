@@ -103,7 +103,7 @@ def test_an_arch_of_a_space(
     cost = space.cost(arch, resolution=8, in_chans=1, num_classes=3)
     assert (opened.info["macs"], opened.info["params"]) == cost
     assert opened.info["arch"] == arch.to_dict()
-    for field, changed in {"epochs": 0, "batch_size": 1, "method": "none"}.items():
+    for field, changed in {"epochs": 0, "batch_size": 0, "method": "none"}.items():
         with pytest.raises(SettingError, match=field):
             retrain(arch, teacher, data, space=space, runtime=runtime, **SHORT | {field: changed})
 
