@@ -182,8 +182,8 @@ def helper(folder: str) -> None:
 WORKED = 48
 
 
-def by_workers() -> list[str]:
-    """Measure what sharing costs a trial, and how trials a second grow with workers."""
+def by_workers() -> tuple[list[str], float]:
+    """Measure what sharing costs a trial, and how trials a second grow with workers; the last share of the ideal too."""
     count = 100
     points = {"kl": 0.0}
     with tempfile.TemporaryDirectory() as name:
@@ -211,11 +211,12 @@ def by_workers() -> list[str]:
                 process.join()
         skipped = 2 * workers  # the first ones wait for who comes
         speed = (len(stamps) - skipped) / (stamps[-1] - stamps[skipped - 1])
-        lines.append(f"| {workers} | {speed:.1f} | {speed * WAIT / workers:.0%} |")
-    return lines
+        share = speed * WAIT / workers
+        lines.append(f"| {workers} | {speed:.1f} | {share:.0%} |")
+    return lines, share
 
 
-def imagenet(unit: float, step: float) -> list[str]:
+def imagenet(unit: float, step: float, share: float) -> list[str]:
     """Extrapolate to ImageNet with a ResNet-50 teacher and the MobileNetV3 space on eight GPUs."""
     space = nas_kd.load_space("ofa_mobilenet_v3")
     shape = {"in_chans": 3, "num_classes": CLASSES} | ({} if space.resolutions else {"resolution": 224})
@@ -251,7 +252,7 @@ def imagenet(unit: float, step: float) -> list[str]:
         f"| rating | {rated:.1f} h | {rows:,} candidates a stage (`blockwise.max_rows`), 512 calibration and"
         f" {HELD_OUT:,} rating images, 0.30 of path by path (match.py); a job and a GPU for each of"
         f" {len(space.stages)} stages |",
-        f"| search | {TRIALS * trial / GPUS / 60 / 0.45:.1f} min | {TRIALS} trials x ({CALIBRATION} +"
+        f"| search | {TRIALS * trial / GPUS / 60 / share:.1f} min | {TRIALS} trials x ({CALIBRATION} +"
         f" {HELD_OUT:,} images of {mean / 1e6:.0f} MMACs), {trial:.1f} s each at"
         f" {NARROW / 1e12:g} TMAC/s; {GPUS} workers at the share of the"
         " ideal that four have above, at worst; images stay in memory |",
@@ -264,6 +265,7 @@ def main() -> None:
     torch.manual_seed(0)
     teacher = load_teacher("cifar_resnet20", num_classes=10)
     images, unit, step = by_images(teacher)
+    workers, share = by_workers()
     page = [
         "# What grows", "",
         "Written by `OMP_NUM_THREADS=1 python experiments/scaling.py` on two busy cores of an AMD EPYC, one thread;"
@@ -279,10 +281,10 @@ def main() -> None:
         "## With stages and batch: straight", *by_stages(), "",
         "The subnets of a sandwich step run one after the other: a step keeps the memory of the largest, however many"
         " archs the space has.", "",
-        "## With workers", *by_workers(), "",
+        "## With workers", *workers, "",
         "On a busy machine; the ideal is one trial a worker in each wait. A trial that takes a second is shared far"
         " better than these.", "",
-        "## ImageNet on 8 GPUs: told from that, not measured", *imagenet(unit, step), "",
+        "## ImageNet on 8 GPUs: told from that, not measured", *imagenet(unit, step, share), "",
         "No GPU was at hand: the two rates a GPU and the images decoded a second are assumptions, and every hour above"
         " is as good as they are. With half the rate it is twice the hours.", "",
     ]  # fmt: skip
