@@ -21,8 +21,8 @@ idle core (AMD EPYC). Percentages of the band that are placed better:
 | median | | | **0.7** | 1.1 | 80.6 | 48.7 |
 
 So the bar is kept, by a score that sees features alone. One of five is missed: its middle stage is the smallest there
-is, and larger ones imitate it better (place by that stage alone 68 %). Training matters: the 60
-epochs were chosen after shorter ones on the first two of these archs, whose places were worse (not kept here).
+is, and larger ones imitate it better (place by that stage alone 68 %). The 60 epochs were chosen after shorter
+trainings on the first two of these archs, whose places were worse (not kept here).
 """
 
 from __future__ import annotations

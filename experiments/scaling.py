@@ -183,7 +183,7 @@ WORKED = 48
 
 
 def by_workers() -> tuple[list[str], float]:
-    """Measure what sharing costs a trial, and how trials a second grow with workers; the last share of the ideal too."""
+    """Measure what sharing costs a trial and how trials a second grow with workers; the last share too."""
     count = 100
     points = {"kl": 0.0}
     with tempfile.TemporaryDirectory() as name:
