@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,20 +167,22 @@ def held(path: Path, wait: bool) -> Iterator[bool]:
         A context that says whether the lock is ours while it lasts.
 
     Raises:
-        SettingError: the system has no file locks.
+        SettingError: the system has no file locks, or the file cannot be written.
     """
     try:
         import fcntl
     except ImportError as error:  # Windows
         legal = "a system with file locks, when several processes share a folder"
         raise SettingError("run", str(path.parent), legal, "use one on Linux or macOS") from error
-    with on_disk(path), open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    with ExitStack() as opened:
+        with on_disk(path):  # not around what is done under the lock: errors of that are of other files
+            file = opened.enter_context(open(path, "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                ours = True
+            except BlockingIOError:
+                ours = False
+        yield ours
 
 
 class Seat:
