@@ -251,6 +251,7 @@ def check_folder(path: Path) -> None:
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         env = path / "env.json"
         made = env.is_file() and "nas_kd" in read_json(env, spoils=env)
+        made = made or (path / "rank" / "plan.json").is_file()  # a ranking that was begun on another machine
         if not made and not all((path / name).is_file() for name in ("config.yaml", "space.json", "data.csv")):
             raise SettingError("run", str(path), f"{legal} (this holds other files)", "use another --run")
 

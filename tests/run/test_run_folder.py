@@ -16,7 +16,7 @@ import torch
 
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_json, atomic_write, read_frame
-from nas_kd.run import Run, status
+from nas_kd.run import Run, check_folder, status
 
 
 def test_stage_is_done_once_and_keeps_its_facts(tmp_path: Path) -> None:
@@ -251,3 +251,12 @@ def test_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
         atomic_write(tmp_path / "f", content)
         expected = content.encode() if isinstance(content, str) else bytes(content)
         assert (tmp_path / "f").read_bytes() == expected
+
+
+def test_a_ranking_begun_elsewhere_makes_a_folder_a_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SettingError, match="holds other files"):
+        check_folder(tmp_path)
+    (tmp_path / "rank").mkdir()
+    (tmp_path / "rank" / "plan.json").write_text("{}")
+    check_folder(tmp_path)
