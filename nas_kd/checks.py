@@ -137,13 +137,14 @@ def check_views(value: int | str | None) -> None:
         raise SettingError("data.views", value, legal, "leave it out")
 
 
-def parse_budget(value: str | int | float, largest: int, name: str) -> int:
+def parse_budget(value: str | int | float, largest: int, name: str, up: bool = False) -> int:
     """Read a budget, absolute or as a share of the largest network.
 
     Args:
         value: ``"60%"``, or a number such as ``6500000``, ``6.5e6``, ``"6.5e6"``, ``"6.5M"`` (k, M, G).
         largest: what 100% is, in MACs or parameters.
         name: the setting, for the message.
+        up: round up, as what is at least wanted must be, and not down.
 
     Returns:
         The budget in MACs or parameters.
@@ -160,14 +161,15 @@ def parse_budget(value: str | int | float, largest: int, name: str) -> int:
         amount = Decimal("nan")
     if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
         raise SettingError(name, value, legal, f"write {name}=60%")
+    whole = math.ceil if up else math.floor
     if text.endswith("%"):
         if amount > 100:
             mend = f"write {name}=100%, or null for no limit"
             raise SettingError(name, value, "a share above 0% and up to 100%", mend)
-        return math.floor(largest * amount / 100)
+        return whole(largest * amount / 100)
     if scale is None and amount < 1:
         raise SettingError(name, value, legal, f"for a share write {name}={(100 * amount).normalize():f}%")
-    return math.floor(amount * (scale or 1))
+    return whole(amount * (scale or 1))
 
 
 def check_budget(value: Budget, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -74,7 +73,7 @@ def floors_of(
         if value is None:
             continue
         most = getattr(largest, name)
-        floors[name] = math.ceil(parse_budget(value, most, f"search.min_{name}"))
+        floors[name] = parse_budget(value, most, f"search.min_{name}", up=True)
         if floors[name] > caps.get(name, most):
             legal = f"at most {caps.get(name, most)}, the largest that is allowed"
             raise SettingError(f"search.min_{name}", value, legal, f"lower it, or raise search.max_{name}")

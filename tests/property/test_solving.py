@@ -65,10 +65,12 @@ def test_the_best_chain_within_two_caps(drawn: list[pd.DataFrame], macs: int, pa
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10**12))
-def test_a_share_is_rounded_down_exactly(hundredths: int, largest: int) -> None:
+def test_a_share_is_rounded_exactly(hundredths: int, largest: int) -> None:
     text = f"{hundredths // 100}.{hundredths % 100:02}%"
     found = parse_budget(text, largest, "search.max_macs")
     assert found == math.floor(largest * Fraction(hundredths, 10_000)) <= largest
+    least = parse_budget(text, largest, "search.min_macs", up=True)
+    assert 1 <= least == math.ceil(largest * Fraction(hundredths, 10_000)) <= largest
 
 
 @given(st.integers(1, 10**15), st.sampled_from([("", 1), ("k", 10**3), ("M", 10**6), ("G", 10**9)]))

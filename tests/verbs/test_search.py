@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -119,6 +120,22 @@ def test_ranges_that_nobody_keeps_are_told_what_is_feasible(
     least = min(c.params for c in every if c.macs >= 0.9 * most)
     with pytest.raises(SettingError, match=f"macs params at least {least}"):
         floors_of(space, data, {"params": few}, "90%", None)
+
+
+@pytest.mark.parametrize("share", ["1e-9%", "33.3%", "50.01%"])
+def test_a_floor_is_not_less_than_its_share(
+    share: str, space: ElasticSpace, data: Data, cost: dict[str, int]
+) -> None:
+    floors = floors_of(space, data, {}, share, share)
+    largest, part = space.cost(space.largest(), **cost), Fraction(share[:-1]) / 100
+    for name, floor in floors.items():
+        assert floor - 1 < part * getattr(largest, name) <= floor, name
+    budget = Budget(space, cost, {}, floors=floors)
+    for arch in space:
+        found = space.cost(arch, **cost)
+        kept = all(getattr(found, name) >= part * getattr(largest, name) for name in floors)
+        assert budget.affordable(arch) == kept
+    assert floors.keys() == {"macs", "params"} and budget.affordable(space.largest())
 
 
 def _trials(count: int) -> pd.DataFrame:
