@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,11 @@ from nas_kd.verbs.search import SearchResult, search
 from nas_kd.verbs.weighting import stage_weights
 
 NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
+
+
+def _legal(name: str) -> str:
+    """Make a name fit for a folder: 1e+03 becomes 1e03, and what is no letter, digit, dot or dash a _."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name.replace("+", "")).strip("_")
 
 
 class Pipeline(Opened):
@@ -51,19 +57,28 @@ class Pipeline(Opened):
         )  # fmt: skip
 
     @property
+    def _guided(self) -> bool:
+        """Whether the teacher's ratings guide the search."""
+        return self.config.engine == "exact"
+
+    @property
     def _first_search(self) -> dict[str, Any]:
         path = self.run.path / "search" / "stage.json"
         return read_json(path, ("inputs",))["inputs"] if path.exists() else {}
 
     @property
     def other_method(self) -> str:
-        """A name for the students' method where it is not that of the run's first search, else nothing."""
+        """A name for the students' method where it is not that of the run's first search, else nothing.
+
+        An exact search after a first one of another engine, which knows no method, is always named.
+        """
         first, method, settings = self._first_search, self.config.method, self.config.retrain.method_settings
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
-        if first.get("search.engine") != "exact" or kept == (repr(method), settings):
+        same = kept == (repr(method), settings) if first.get("search.engine") == "exact" else not self._guided
+        if not first or same:
             return ""
         terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
-        return "_".join([*terms, *(f"{name}_{value}" for name, value in settings.items())])
+        return _legal("_".join([*terms, *(f"{name}_{value}" for name, value in settings.items())]))
 
     @property
     def search_folder(self) -> str:
@@ -71,7 +86,7 @@ class Pipeline(Opened):
         latency = self.config.search.max_latency_ms
         first, method = self._first_search, self.other_method
         names = ("search.engine", "search.caps", "search.max_latency_ms", "search.floors", "search.weights")
-        engine, weights = self.config.engine, self.weights if self.config.engine == "exact" else None
+        engine, weights = self.config.engine, self.weights if self._guided else None
         given = engine, self.caps, latency, self.floors, weights
         if not first or (tuple(first.get(name) for name in names) == given and not method):
             return "search"
@@ -81,7 +96,7 @@ class Pipeline(Opened):
         parts = ["" if engine == first.get("search.engine") else engine, method, named]
         if weights != first.get("search.weights"):
             parts.append("_".join(["weights", *(f"{weight:.3g}" for weight in weights or ())]))
-        return "search/" + "_".join(part for part in parts if part)
+        return "search/" + _legal("_".join(part for part in parts if part))
 
     @cached_property
     def result(self) -> SearchResult:
@@ -90,8 +105,7 @@ class Pipeline(Opened):
 
     def searched(self, worker: bool = False) -> SearchResult:
         """Search, or help a search that is going; only the exact engine searches with the teacher."""
-        settings, engine = self.config.search, self.config.engine
-        guided = engine == "exact"
+        settings, engine, guided = self.config.search, self.config.engine, self._guided
         training = self.training
         training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
         if milestones := training.pop("milestones", ()):  # at the same shares of the shorter training
@@ -172,7 +186,7 @@ class Pipeline(Opened):
         check_epochs(
             "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
         )
-        if self.config.engine == "exact":
+        if self._guided:
             check_size(self.space, self.data.resolution)
         assert self.budget is not None  # made here, so that an infeasible budget is refused now
         if not keep:

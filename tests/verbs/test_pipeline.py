@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nas_kd.config import Config, DataConfig, RetrainConfig, TeacherConfig
+from nas_kd.config import Config, DataConfig, RetrainConfig, SearchConfig, TeacherConfig
 from nas_kd.errors import SettingError
+from nas_kd.run import Run
 from nas_kd.verbs.pipeline import Pipeline
 
 
@@ -66,3 +67,45 @@ def test_settings_and_weights_reach_the_recipe(tmp_path: Path) -> None:
     assert made.recipe.generations == 2
     both = pipeline(tmp_path, method=[("ce", 0.5), ("kd", 2.0)]).recipe.terms
     assert [(term.name, term.weight) for term in both] == [("ce", 0.5), ("kd", 2.0)]
+
+
+def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain: Any) -> Pipeline:
+    """A pipeline in a run whose first search was by an engine and, where that is exact, kd_ls, within 100 MACs."""
+    method = repr("kd_ls" if engine == "exact" else "ce")
+    inputs = {"search.engine": engine, "search.method": method, "search.training": {}, "search.caps": {"macs": 100}}
+    inputs |= {"search.max_latency_ms": None, "search.floors": {}, "search.weights": None}
+    kept = Run(run)
+    kept.record_env({})
+    kept.stage("search", inputs)
+    teacher = TeacherConfig(model="cifar_resnet8", epochs=2)
+    search = search or SearchConfig(max_macs=100)
+    made = Pipeline(Config(run=str(run), teacher=teacher, search=search, retrain=RetrainConfig(**retrain)))
+    vars(made).update(caps={"macs": 100}, floors={})  # what data and space would say
+    return made
+
+
+@pytest.mark.parametrize(
+    ("weights", "retrain", "folder"),
+    [
+        ([1000.0, 1.0, 1.0], {}, "search/macs_100_weights_1e03_1_1"),
+        (None, {"method": [("ce", 1.0), ("sp", 3e6)]}, "search/ce_1_sp_3e06_macs_100"),
+        (None, {"method": "dkd", "method_settings": {"beta": 1e16}}, "search/dkd_beta_1e16_macs_100"),
+        (None, {"method": "dkd", "method_settings": {"layers": [1, 2]}}, "search/dkd_layers_1_2_macs_100"),
+    ],
+)
+def test_any_number_makes_a_legal_folder(
+    weights: list[float] | None, retrain: dict[str, Any], folder: str, tmp_path: Path
+) -> None:
+    made = after(tmp_path, "exact", SearchConfig(max_macs=100, weights=weights), **retrain)
+    assert made.search_folder == folder
+    assert Run(tmp_path).stage(folder, {}).name == folder  # a name that is not legal raises
+    assert after(tmp_path, "exact").search_folder == "search"
+
+
+def test_two_methods_after_a_search_without_any_do_not_share_a_folder(tmp_path: Path) -> None:
+    exact = SearchConfig(max_macs=100, engine="exact")
+    made = [after(tmp_path, "nsga2", exact, method=method) for method in ("kd_ls", "dkd")]
+    assert [one.search_folder for one in made] == ["search/exact_kd_ls_macs_100", "search/exact_dkd_macs_100"]
+    assert [one.other_method for one in made] == ["kd_ls", "dkd"]  # nor do their students
+    first = after(tmp_path, "nsga2", SearchConfig(max_macs=100, engine="nsga2"), method="dkd")
+    assert (first.search_folder, first.other_method) == ("search", "")
