@@ -11,6 +11,7 @@ import torch
 
 from nas_kd.cost.latency import measure_latency
 from nas_kd.cost.layers import LayerKey, layer_key, layer_times
+from nas_kd.errors import SettingError
 from nas_kd.rate.rows import arch_of_rows
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch, ElasticSpace
@@ -23,7 +24,7 @@ class RowTimes(NamedTuple):
 
     Args:
         rows: milliseconds of each row by its label, one series a stage; the stem counts to the first stage and the
-            head to the last.
+            head to the last; infinity where no network has the row, as no row of another stage has its width.
         whole: one row a whole network: key, macs, predicted_ms (the sum), and what `measure_latency` returned.
         error: median of the sums' relative errors.
         worst: the largest of them.
@@ -54,8 +55,15 @@ def latency_rows(
 
     Returns:
         The rows' latencies, and the comparison.
+
+    Raises:
+        SettingError: no rows of all stages fit together.
     """
-    rng = np.random.default_rng(seed_for(seed, "latency rows"))
+    rng, given = np.random.default_rng(seed_for(seed, "latency rows")), tables
+    tables = _joined(given)
+    if not len(tables[0]):
+        legal = "tables with a chain in which in_width equals the out_width before"
+        raise SettingError("tables", f"{len(given)} stages", legal, "rate every stage at all its input widths")
     known: dict[LayerKey, float] = {}
     rows = []
 
@@ -67,19 +75,20 @@ def latency_rows(
         for label, keys in needed.items():
             if not known.keys() >= set(keys):
                 layers = space.layers(network(stage, label), num_classes, in_chans)
-                times = layer_times(layers, resolution, in_chans, batch_size=batch_size, device=device)
-                known = times | known  # the first time of a layer stays
+                found = layer_times(layers, resolution, in_chans, batch_size=batch_size, device=device)
+                known = found | known  # the first time of a layer stays
         total = {label: sum(known[key] for key in keys) for label, keys in needed.items()}
-        rows.append(pd.Series(total, dtype=float, name="latency_ms"))
+        times = pd.Series(total, dtype=float, name="latency_ms")
+        rows.append(times.reindex(given[stage].index, fill_value=np.inf))
     compared = []
     for _ in range(whole):
         labels = _completed(tables, 0, tables[0].index[int(rng.integers(len(tables[0])))], rng)
         arch = arch_of_rows(space, tables, labels, resolution)
-        found = measure_latency(
+        measured = measure_latency(
             space.build(arch, num_classes, in_chans), resolution, in_chans, batch_size=batch_size, device=device
         )
         predicted = sum(float(times[label]) for times, label in zip(rows, labels, strict=True))
-        compared.append({"key": arch.key, "predicted_ms": predicted, **found._asdict()})
+        compared.append({"key": arch.key, "predicted_ms": predicted, **measured._asdict()})
     frame = pd.DataFrame(compared)
     errors = (frame["predicted_ms"] / frame["median_ms"] - 1).abs()
     return RowTimes(rows, frame, float(errors.median()), float(errors.max()))
@@ -100,6 +109,16 @@ def _keys(
             head = space.head.choices()[int(row.get("head", 0))]
             layers.append(space.head.resolve(head, candidate.width, num_classes) | {"stage": None})
         yield [layer_key(layer) for layer in layers]
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Keep the rows that some network has: those that a chain of equal widths leads to, and on to the end."""
+    kept = list(tables)
+    for at in range(1, len(kept)):
+        kept[at] = kept[at][kept[at]["in_width"].isin(kept[at - 1]["out_width"])]
+    for at in range(len(kept) - 2, -1, -1):
+        kept[at] = kept[at][kept[at]["out_width"].isin(kept[at + 1]["in_width"])]
+    return kept
 
 
 def _completed(tables: Sequence[pd.DataFrame], stage: int, label: object, rng: np.random.Generator) -> list[object]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nas_kd.cost.layers import layer_key, layer_times
+from nas_kd.errors import SettingError
 from nas_kd.rate import timed
 from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.rate.timed import latency_rows
@@ -44,6 +46,24 @@ def test_a_chain_of_rows_is_charged_with_the_layers_of_its_arch(name: str, size:
     layers = space.layers(arch_of_rows(space, tables, chain, size), 10, 3)
     total = sum(times[label] for times, label in zip(found.rows, chain, strict=True))
     assert total == sum(made[layer_key(layer)] for layer in layers)
+
+
+def test_rows_that_no_network_has_take_for_ever(monkeypatch: Any) -> None:
+    space = load_space("mobilenet_cifar")
+    counted(space, monkeypatch)
+    tables = [t.groupby(["in_width", "out_width"]).head(1) for t in cost_rows(space, resolution=32, **SHAPE)]
+    lost = [0, 2]  # rows that enter with the narrowest width have no score
+    tables[1] = tables[1][tables[1]["in_width"] > tables[1]["in_width"].min()]
+    tables[3] = tables[3][tables[3]["in_width"] > tables[3]["in_width"].min()]
+    found = latency_rows(space, tables, resolution=32, whole=1, **SHAPE)
+    for at, (times, table) in enumerate(zip(found.rows, tables, strict=True)):
+        narrow = table["out_width"] == table["out_width"].min()
+        assert times.index.equals(table.index)
+        assert np.isinf(times).tolist() == (narrow if at in lost else narrow & False).tolist()
+        assert 0 < np.isfinite(times).sum()
+    tables[1]["in_width"] = 1
+    with pytest.raises(SettingError, match="in_width equals the out_width"):
+        latency_rows(space, tables, resolution=32, whole=1, **SHAPE)
 
 
 def test_the_error_is_that_of_the_whole_networks() -> None:
