@@ -86,7 +86,8 @@ class Pipeline(Opened):
         latency = self.config.search.max_latency_ms
         first, method = self._first_search, self.other_method
         names = ("search.engine", "search.caps", "search.max_latency_ms", "search.floors", "search.weights")
-        engine, weights = self.config.engine, self.weights if self._guided else None
+        # a word stays one: what it stands for is part of the weighted tables, which the search's record has
+        engine, weights = self.config.engine, self.config.search.weights if self._guided else None
         given = engine, self.caps, latency, self.floors, weights
         if not first or (tuple(first.get(name) for name in names) == given and not method):
             return "search"
@@ -95,7 +96,8 @@ class Pipeline(Opened):
         named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
         parts = ["" if engine == first.get("search.engine") else engine, method, named]
         if weights != first.get("search.weights"):
-            parts.append("_".join(["weights", *(f"{weight:.3g}" for weight in weights or ())]))
+            numbers = [weights] if isinstance(weights, str) else [f"{weight:.3g}" for weight in weights or ()]
+            parts.append("_".join(["weights", *numbers]))
         return "search/" + _legal("_".join(part for part in parts if part))
 
     @cached_property
@@ -122,6 +124,7 @@ class Pipeline(Opened):
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
             training=training, storage=settings.storage, worker=worker,
+            inputs={"search.weights": settings.weights} if guided and isinstance(settings.weights, str) else None,
         )  # fmt: skip
 
     @property

@@ -10,7 +10,7 @@ import pandas as pd
 from nas_kd.checks import word
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_write, read_frame
+from nas_kd.files import atomic_json, atomic_write, read_frame, read_json
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.weights import learned_weights, sensitivity_weights
 from nas_kd.run import Run
@@ -18,8 +18,9 @@ from nas_kd.runtime import Runtime
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.train import load_weights
+from nas_kd.train import load_weights, weights_hash
 from nas_kd.train.blockwise import Blockwise
+from nas_kd.verbs.search import tables_hash
 
 HOW = ("sensitivity", "learned")
 
@@ -47,13 +48,26 @@ def stage_weights(
         runtime: device and precision.
 
     Returns:
-        One weight a stage, 1 on average; ``blockwise/weights_HOW.csv`` says what they come from.
+        One weight a stage, 1 on average; ``blockwise/weights_HOW.csv`` says what they come from. They are found
+        once and kept in ``weights_HOW.json``: another number of threads changes last digits, and further trained
+        archs change what is learned, but a search goes on with the weights that it began with. Delete the file to
+        find them again.
 
     Raises:
         SettingError: the run lacks what they come from.
     """
     word("search.weights", how, HOW)
     run, runtime = Run(run) if isinstance(run, str) else run, runtime or Runtime()
+    settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
+    origin = {
+        "tables": tables_hash(tables), "space": net.space.hash, "data": data.fingerprint,
+        "teacher": teacher.fingerprint, "supernet": weights_hash(net),
+    } | (settings if how == "sensitivity" else {})  # fmt: skip
+    path = run.path / "blockwise" / f"weights_{how}.json"
+    if path.exists():
+        kept = read_json(path, ("origin", "weights"), spoils=path)
+        if kept["origin"] == origin:
+            return [float(weight) for weight in kept["weights"]]
     if how == "learned":
         found = learned_weights(tables, net.space, *_trained(run))
         error = 100 * found.table["leave_one_out_error"].iloc[0]
@@ -67,7 +81,8 @@ def stage_weights(
         )  # fmt: skip
         found = sensitivity_weights(bench, tables)
         said = f"from {found.table['candidates'].sum()} replaced stages"
-    atomic_write(run.path / "blockwise" / f"weights_{how}.csv", found.table.to_csv(index=False))
+    atomic_write(path.with_suffix(".csv"), found.table.to_csv(index=False))
+    atomic_json(path, {"origin": origin, "weights": found.values})
     run.say(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
     return found.values
 

@@ -88,13 +88,14 @@ def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain:
     ("weights", "retrain", "folder"),
     [
         ([1000.0, 1.0, 1.0], {}, "search/macs_100_weights_1e03_1_1"),
+        ("learned", {}, "search/macs_100_weights_learned"),
         (None, {"method": [("ce", 1.0), ("sp", 3e6)]}, "search/ce_1_sp_3e06_macs_100"),
         (None, {"method": "dkd", "method_settings": {"beta": 1e16}}, "search/dkd_beta_1e16_macs_100"),
         (None, {"method": "dkd", "method_settings": {"layers": [1, 2]}}, "search/dkd_layers_1_2_macs_100"),
     ],
 )
 def test_any_number_makes_a_legal_folder(
-    weights: list[float] | None, retrain: dict[str, Any], folder: str, tmp_path: Path
+    weights: list[float] | str | None, retrain: dict[str, Any], folder: str, tmp_path: Path
 ) -> None:
     made = after(tmp_path, "exact", SearchConfig(max_macs=100, weights=weights), **retrain)
     assert made.search_folder == folder
