@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -30,23 +31,23 @@ def with_latency(
         The tables with the column.
     """
     run = budget.run
+    shape = {"in_chans": budget.cost["in_chans"], "num_classes": budget.cost["num_classes"]}
     facts = {"space": budget.space.hash, "device": budget.device.type, "threads": torch.get_num_threads()}
+    facts |= {"resolution": resolution, **shape}
+    rows = pd.concat([table.index.to_frame(name="row").assign(stage=at) for at, table in enumerate(tables, 1)])
+    rows = rows[["stage", "row"]].reset_index(drop=True).assign(**facts)
     if run is not None:
         kept = read_frame(run.path / "latency_rows.csv")
-        if len(kept) == sum(map(len, tables)) and all((kept[name] == value).all() for name, value in facts.items()):
-            parts = [kept[kept["stage"] == stage]["latency_ms"].to_numpy() for stage in range(1, len(tables) + 1)]
-            if all(len(part) == len(table) for part, table in zip(parts, tables, strict=True)):
-                return [table.assign(latency_ms=part) for table, part in zip(tables, parts, strict=True)]
-    shape = {"in_chans": budget.cost["in_chans"], "num_classes": budget.cost["num_classes"]}
+        if kept.reindex(columns=rows.columns).astype(str).equals(rows.astype(str)):
+            ends = np.cumsum([len(table) for table in tables])[:-1]
+            parts = np.split(kept["latency_ms"].to_numpy(), ends)
+            return [table.assign(latency_ms=part) for table, part in zip(tables, parts, strict=True)]
     found = latency_rows(budget.space, tables, resolution=resolution, device=budget.device, seed=seed, **shape)
     if run is not None:
         for row in found.whole.to_dict("records"):
             run.latency({str(name): value for name, value in row.items()})
-        rows = [
-            pd.DataFrame({"stage": stage, "row": times.index, "latency_ms": times.to_numpy()})
-            for stage, times in enumerate(found.rows, 1)
-        ]
-        atomic_write(run.path / "latency_rows.csv", pd.concat(rows).assign(**facts).to_csv(index=False))
+        timed = rows.assign(latency_ms=np.concatenate([times.to_numpy() for times in found.rows]))
+        atomic_write(run.path / "latency_rows.csv", timed.to_csv(index=False))
         run.say(
             f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
             f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})"

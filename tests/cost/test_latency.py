@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from nas_kd.cost import measure_latency
 from nas_kd.errors import SettingError
 from nas_kd.rate.rows import cost_rows
+from nas_kd.rate.timed import RowTimes
 from nas_kd.run import Run
 from nas_kd.solve import best
 from nas_kd.space import load_space
+from nas_kd.verbs import latencies
 from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.latencies import with_latency
 
@@ -69,3 +72,27 @@ def test_rows_of_a_run_are_timed_once_and_their_error_is_told(
         assert one["latency_ms"].tolist() == other["latency_ms"].tolist()
     chain = best(found, caps={"latency_ms": float(sum(t["latency_ms"].median() for t in found))}, objective="macs")
     assert chain["latency_ms"] > 0
+
+
+def test_rows_of_other_labels_or_sizes_are_timed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def timed(space: object, tables: list[pd.DataFrame], *, resolution: int, **rest: object) -> RowTimes:
+        calls.append(resolution)
+        rows = [pd.Series(float(len(calls)), t.index).where(t.index != t.index[0], np.inf) for t in tables]
+        whole = pd.DataFrame([{"key": "0", "predicted_ms": 1.0, "median_ms": 1.0}])
+        return RowTimes(rows, whole, 0.0, 0.0)
+
+    monkeypatch.setattr(latencies, "latency_rows", timed)
+    space, run = load_space("digits"), Run(tmp_path / "run")
+    monkeypatch.setattr(run, "latency", lambda row: None)
+    budget = Budget(space, COST, {}, run=run)
+    grouped = [table.groupby(["in_width", "out_width"]) for table in cost_rows(space, **COST)]
+    first, last = [t.head(1) for t in grouped], [t.tail(1) for t in grouped]
+    assert all(len(a) == len(b) and not a.index.equals(b.index) for a, b in zip(first, last, strict=True))
+    for number, (tables, size) in enumerate([(first, 8), (last, 8), (last, 16), (first, 8)], 1):
+        for _ in range(2):  # the second time they are read back
+            found = with_latency(tables, budget, size)
+            assert len(calls) == number
+            for table in found:
+                assert table["latency_ms"].tolist() == [np.inf] + [number] * (len(table) - 1)
