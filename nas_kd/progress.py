@@ -56,7 +56,7 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at this session's mean speed; None before the first unit."""
+        """Seconds to the end at this process's mean speed; None before the first unit."""
         here = self.done - self._first
         return (time.monotonic() - self._began) / here * (self.total - self.done) if here else None
 
