@@ -211,7 +211,7 @@ def fit(
                         module.update_parameters(modules[key])
                     for key, value in parts.items():
                         sums[key] = sums[key] + value if key in sums else value
-                if _told(stop, asked, (index + 1) % waited == 0):
+                if _told(stop, asked, _looked(index, steps, waited)):
                     check(epoch, index + 1)
                     raise stopped(Place(epoch, index + 1, skipped, sums))
             check(epoch, steps)
@@ -292,6 +292,11 @@ def _gradients(
 def _told(stop: Stop, asked: Tensor | None, look: bool) -> bool:
     """Tell whether any process was asked to stop; a GPU is waited for only where it is looked at anyway."""
     return stop.asked is not None if asked is None else look and float(asked) > 0.0
+
+
+def _looked(index: int, steps: int, waited: int) -> bool:
+    """Tell whether the device is waited for after a step: every ``waited`` steps, and after the epoch's last."""
+    return (index + 1) % waited == 0 or index + 1 == steps
 
 
 def _words(bad: Bad, at: Moment, steps: int, describe: Describe | None) -> str:

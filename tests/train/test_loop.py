@@ -16,7 +16,9 @@ from nas_kd.errors import SettingError
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime
 from nas_kd.stage import Stage
-from nas_kd.train.loop import Moment, check_epochs, fit
+from nas_kd.stopping import Stopped
+from nas_kd.train import loop
+from nas_kd.train.loop import Moment, _looked, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd
 
 EPOCHS, BATCH = 4, 16
@@ -390,3 +392,23 @@ def test_the_loop_refuses_before_a_step(data: Data) -> None:
     for changed in ({"batch_size": 18, "accumulate": 4}, {"epochs": 0}):
         with pytest.raises(SettingError, match="^supernet"):
             train(data, None, step=never, **changed)
+
+
+@pytest.mark.parametrize(
+    ("steps", "waited", "looks"), [(3, 50, [2]), (4, 1, [0, 1, 2, 3]), (5, 2, [1, 3, 4]), (6, 3, [2, 5])]
+)
+def test_a_request_is_looked_at_in_every_epoch(steps: int, waited: int, looks: list[int]) -> None:
+    """Several processes on GPUs are told here alone, also where an epoch is shorter than the wait."""
+    assert [index for index in range(steps) if _looked(index, steps, waited)] == looks
+
+
+def test_a_short_epoch_on_gpus_ends_when_another_process_is_asked(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, real = stage_in(tmp_path), loop._gradients
+    monkeypatch.setattr(loop, "_gradients", lambda *rest: (real(*rest)[0], torch.tensor(0.5)))
+    monkeypatch.setattr(loop, "_looked", lambda index, steps, waited: _looked(index, steps, loop.LOOK_EVERY))
+    with pytest.raises(Stopped):
+        train(data, stage)
+    state = stage.load()
+    assert state is not None and (state["epoch"], state["step"]) == (0, 5)
