@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
 from nas_kd.distill import Classification, Distiller, Recipe, TargetSource, pair_of
+from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
 from nas_kd.run import Stage
@@ -73,7 +74,8 @@ def train_network(
         manner: optimiser, schedule, averaging and mixing, checked; default SGD with a cosine to zero and ``ema``.
 
     Raises:
-        SettingError: the distiller needs features that this source or network does not give.
+        SettingError: the distiller needs features that this source or network does not give, or its parts do not
+            go with several processes or with skipped steps.
     """
     manner = manner or Manner(ema=ema)
     place(model, runtime)
@@ -83,6 +85,9 @@ def train_network(
     if runtime.world > 1 and any(getattr(part, "alone", False) for part in distiller.trained.values()):
         legal = "a method whose parts hold no state of one process alone"
         raise SettingError("method", sorted(distiller.trained), legal, "train on one process, or use kd_ls")
+    if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
+        legal = "stop with a method whose networks step optimisers of their own, which a skipped step has moved"
+        raise SettingError("on_nan", "skip", legal, "use on_nan=stop")
     place(distiller.trained, runtime)
     split = sampled(distiller.recipe, data, unlabelled)
     # what the method trains beside the student is in the checkpoints of a training, never in a student

@@ -17,8 +17,9 @@ _log = logging.getLogger(__name__)
 class Skips:
     """Undoes bad steps and counts them.
 
-    What a forward pass leaves in a network, such as running statistics, would stay NaN for ever: it is put
-    back to what it was before the step.
+    What a step leaves in a network beside gradients, such as running statistics or a running mean of weights,
+    would stay NaN for ever: it is put back to what it was before the step. Networks that step optimisers of
+    their own within it are not known here; `train_network` refuses them.
 
     Args:
         modules: the networks in training.
@@ -40,9 +41,11 @@ class Skips:
             self._file.cut("steps", steps)
 
     def hold(self) -> None:
-        """Remember the networks' buffers before a step."""
-        buffers = [buffer for module in self._modules.values() for buffer in module.buffers()]
-        self._held = [(buffer, buffer.clone()) for buffer in buffers]
+        """Remember the networks' buffers before a step, and weights that no gradient moves."""
+        modules = self._modules.values()
+        moved: list[Tensor] = [buffer for module in modules for buffer in module.buffers()]
+        moved += [p.detach() for module in modules for p in module.parameters() if not p.requires_grad]
+        self._held = [(tensor, tensor.clone()) for tensor in moved]
 
     @torch.no_grad()
     def find(self, step: int, values: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> Bad | None:
@@ -70,7 +73,7 @@ class Skips:
 
     @torch.no_grad()
     def undo(self, bad: Bad, words: str, epoch: int, steps: int) -> None:
-        """Put the buffers back and note the step.
+        """Put back what was held and note the step.
 
         Args:
             bad: what was not finite.
@@ -78,8 +81,8 @@ class Skips:
             epoch: the epoch, from 0.
             steps: steps an epoch.
         """
-        for buffer, held in self._held:
-            buffer.copy_(held)
+        for tensor, held in self._held:
+            tensor.copy_(held)
         if self._stage is None or self._file is None:
             _log.warning("%s: skipped", words)
             return

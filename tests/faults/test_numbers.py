@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from small_run import Made
-from torch import Tensor
+from torch import Tensor, nn
 
 import nas_kd
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Term
+from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime
 from nas_kd.stopping import Stopped
 from nas_kd.train import blockwise
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import Moment, fit
+from nas_kd.train.optim import Schedule, sgd
 from tests.faults.trainings import EPOCHS, STEPS, TERMINATE, few_images, send, stage_in, train
 
 SKIP = Runtime("cpu", on_nan="skip")
@@ -95,6 +99,58 @@ def test_statistics_of_a_skipped_step_are_put_back(data: Data) -> None:
         patch.setattr(loop, "_gradients", gradients)
         model = train(data, None, runtime=SKIP)
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+class Mean(nn.Module):
+    """A running mean of a network's weights: parameters that a step moves, and no gradient."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        for mean, now in zip(self.network.parameters(), network.parameters(), strict=True):
+            mean.lerp_(now, 0.5)
+
+
+def test_a_running_mean_of_weights_is_put_back(data: Data) -> None:
+    """By hand: the mean of the weights before the steps that were taken."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    mean = Mean(model)
+    expected = [p.detach().clone() for p in model.parameters()]
+
+    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        bad = moment[:2] in BAD
+        if not bad:
+            for wanted, now in zip(expected, model.parameters(), strict=True):
+                wanted.lerp_(now.detach(), 0.5)
+        mean.update(model)
+        if bad:  # as what a spoiled network leaves in it
+            next(mean.network.parameters()).fill_(float("nan"))
+        loss = F.cross_entropy(model(batch.x), batch.y) * (float("nan") if bad else 1.0)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    fit(
+        step, name="supernet", modules={"net": model, "mean": mean}, optimizer=sgd([model]),
+        schedule=Schedule(0.1, 1.0), split=data.train, batch_size=16, epochs=EPOCHS, seed=5, runtime=SKIP,
+    )  # fmt: skip
+    for found, wanted in zip(mean.network.parameters(), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("method", ["gan_kd", "dfq"])
+def test_methods_with_optimisers_of_their_own_are_not_skipped(method: str, made: Made) -> None:
+    digits, space = nas_kd.load_data("digits", subset=250, rate=0.1, select=0.1), nas_kd.load_space("digits")
+    checkpoint = str(made.run / "teacher/weights.safetensors")
+    teacher = nas_kd.load_teacher("cifar_resnet8", checkpoint=checkpoint, num_classes=10, in_chans=1)
+    with pytest.raises(SettingError, match="on_nan='skip'.*use on_nan=stop"):
+        nas_kd.retrain(
+            space.sample(seed=1), teacher, digits, space=space, method=method, epochs=1, batch_size=32,
+            warmup_epochs=0.0, runtime=SKIP,
+        )  # fmt: skip
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_too(data: Data, tmp_path: Path) -> None:
