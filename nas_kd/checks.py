@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from nas_kd.errors import SettingError, nearest
 
 LARGEST = 2**63  # what counters of other libraries hold
+SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's arguments; passfile is a path
 Budget = str | int | float | None
 IMAGES = (
     "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
@@ -198,7 +200,7 @@ def check_database(name: str, url: str | None) -> None:
     """
     if url is None:
         return
-    legal = "postgresql://USER@HOST/DATABASE or mysql+pymysql://USER@HOST/DATABASE, or null for the run's journal"
+    legal = "postgresql://USER@HOST/DATABASE, or null for the run's journal"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -210,11 +212,11 @@ def check_database(name: str, url: str | None) -> None:
 
 
 def without_password(url: str) -> str:
-    """Return a URL without its password, which no file and no message shall show.
+    """Return a URL without its passwords, the user's and those of the query, which no file and no message shall show.
 
     Args:
-        url: the URL.
+        url: the URL, as SQLAlchemy reads it: a password may hold ``/``, ``?`` and ``#``, and there are no fragments.
     """
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}"))
+    place, mark, query = re.sub(r"^([^:]*://[^:/]*):[^@]*@([^/?]*@)?", r"\1@", url).partition("?")
+    shown = [part for part in query.split("&") if not SECRET.search(unquote_plus(part.partition("=")[0]))]
+    return place + (mark if shown else "") + "&".join(shown)

@@ -133,6 +133,33 @@ def test_out_of_range_is_named(kind: type, name: str, value: object) -> None:
     assert caught.value.value is value and caught.value.legal
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:SECRET@h:5432/db", "postgresql://me@h:5432/db"),
+        ("postgresql://me:12/RET#SEC?RET@h/db", "postgresql://me@h/db"),
+        ("postgresql://me:SEC@RET@h/db", "postgresql://me@h/db"),
+        ("postgresql://me@h/db?password=SECRET", "postgresql://me@h/db"),
+        ("postgresql://h/db?user=me&p%61ssword=SECRET&sslmode=require", "postgresql://h/db?user=me&sslmode=require"),
+        ("postgresql://h/db?sslpassword=SECRET&sslkey=a.key#&PASSWORD=SECRET", "postgresql://h/db?sslkey=a.key#"),
+        ("mysql+pymysql://me:SECRET@h/db?passwd=SECRET", "mysql+pymysql://me@h/db"),
+        ("postgresql://h/db?passfile=%2Fa%2Fb&options=a@b", "postgresql://h/db?passfile=%2Fa%2Fb&options=a@b"),
+        ("postgresql://me@[::1]:5432/db", "postgresql://me@[::1]:5432/db"),
+    ],
+)
+def test_no_password_of_a_database_is_written(url: str, shown: str) -> None:
+    config = Config(search=SearchConfig(storage=url))
+    assert config.search.storage == url  # this process connects with it
+    text = config.to_yaml()
+    assert yaml.safe_load(text)["search"]["storage"] == shown and "SEC" not in text and "RET" not in text
+
+
+def test_a_refused_database_is_named_without_its_passwords() -> None:
+    with pytest.raises(SettingError, match="postgresql://USER@HOST/DATABASE, or null") as caught:
+        SearchConfig(storage="sqlite://me:SECRET@/a.db?mode=ro&password=SECRET")
+    assert "sqlite://me@/a.db?mode=ro" in str(caught.value) and "SECRET" not in str(caught.value)
+
+
 def test_splits_leave_something_to_train_on() -> None:
     with pytest.raises(SettingError, match="data.rate"):
         DataConfig(rate=0.5, select=0.5)
