@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from site import getsitepackages, getusersitepackages
 from typing import Any
 
 import torch
@@ -61,7 +63,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         folder: the student folder.
 
     Raises:
-        SettingError: it is a function, or a class of a file that came with the folder.
+        SettingError: it is a function, or a class of a file that came with the folder or lies beside it.
     """
     place, _, name = str(factory).partition(":")
     if place == "timm" or not name:
@@ -79,9 +81,14 @@ def check_untrusted(factory: object, folder: Path) -> None:
 
 
 def _came_along(factory: object, place: str, folder: Path) -> bool:
-    """Tell whether a module's file lies where the folder does, or in a folder that is no package of its own."""
+    """Tell whether a module's file lies in the folder, beside it, or in a folder that is no package of its own.
+
+    What pip installed is not beside it, even where the environment is. Modules are checked from the outermost on,
+    because to find one of a package runs that package.
+    """
     parts = place.split(".")
     inside = folder.resolve()
+    installed = {Path(site).resolve() for site in (*getsitepackages(), getusersitepackages(), *_pure_and_binary())}
     for end in range(1, len(parts) + 1):
         try:
             spec = find_spec(".".join(parts[:end]))
@@ -89,9 +96,16 @@ def _came_along(factory: object, place: str, folder: Path) -> bool:
             raise _absent(factory, place, error) from error
         if spec is None:
             raise _absent(factory, place, ModuleNotFoundError(f"No module named {'.'.join(parts[:end])!r}"))
-        if spec.origin is None or inside in Path(spec.origin).resolve().parents:
+        if spec.origin is None:
+            return True
+        above = Path(spec.origin).resolve().parents
+        if inside in above or (inside.parent in above and installed.isdisjoint(above)):
             return True
     return False
+
+
+def _pure_and_binary() -> tuple[str, str]:
+    return sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
 
 
 def _absent(factory: object, place: str, error: Exception) -> SettingError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,42 @@ def test_no_student_folder_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
             load_student(folder)
         assert caught.value.mend, name
         assert not evil.exists(), name
+
+
+@pytest.mark.parametrize("place", ["evilnet.py", "evilnet/__init__.py", "src/evilnet.py", "site-packages/evilnet.py"])
+def test_no_code_beside_a_student_folder_runs(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = {"factory": "torch.nn:Linear", "factory_kwargs": {"in_features": 2, "out_features": 3}}
+    folder = save_student(torch.nn.Linear(2, 3), tmp_path / "a/student", info=info)
+    about, code, evil = folder / "student.json", tmp_path / "a" / place, tmp_path / "PWNED"
+    code.parent.mkdir(exist_ok=True)
+    code.write_text(f"open({str(evil)!r}, 'w')\nfrom torch.nn import Linear\n")
+    (code.parent / "deep.py").write_text("from torch.nn import Linear\n")
+    root = code.parent.parent if code.name == "__init__.py" else code.parent
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.delitem(sys.modules, "evilnet", raising=False)
+    for factory in ("evilnet:Linear", "evilnet.deep:Linear"):
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": factory}))
+        with pytest.raises(SettingError, match="beside the folder") as caught:
+            load_student(folder)
+        assert f"factory='{factory}'" in caught.value.mend and not evil.exists()
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": "evilnet:Linear"}))
+    load_student(folder, factory="evilnet:Linear")
+    assert evil.exists()  # else nothing here could fail
+    monkeypatch.delitem(sys.modules, "evilnet")
+
+
+def test_an_installed_network_is_not_beside_a_student_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in a project whose environment lies in the project too."""
+    site = tmp_path / "project/.venv/lib/site-packages"
+    site.mkdir(parents=True)
+    (site / "goodnet.py").write_text("from torch.nn import Linear\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr("nas_kd.export.factory.getsitepackages", lambda: [str(site)])
+    info = {"factory": "goodnet:Linear", "factory_kwargs": {"in_features": 2, "out_features": 3}}
+    student = torch.nn.Linear(2, 3)
+    folder = save_student(student, tmp_path / "project/student", info=info)
+    assert torch.equal(load_student(folder).weight, student.weight)
+    monkeypatch.delitem(sys.modules, "goodnet")
 
 
 def test_what_a_reader_names_is_called(tmp_path: Path) -> None:
