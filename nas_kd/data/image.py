@@ -29,10 +29,10 @@ def header(source: Source, row: int, stream: object) -> Image.Image:
         raise _unreadable(source, row, error) from error
 
 
-def load(source: Source, row: int) -> Image.Image:
-    """Read and decode an image."""
+def load(source: Source, row: int, opened: Image.Image | None = None) -> Image.Image:
+    """Read and decode an image; where it is open already, decode that."""
     try:
-        stream = source.load(row)
+        stream = source.load(row) if opened is None else opened
         image = stream if isinstance(stream, Image.Image) else Image.open(stream)
         image.load()
     except UNREADABLE as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ from nas_kd.data.image import (
     resized,
     to_array,
 )
-from nas_kd.data.source import ArraySource, Source
+from nas_kd.data.source import LARGEST, ArraySource, Source
 from nas_kd.errors import SettingError
 
-TAIL = 32  # bytes: the checksum of a PNG's pixels, the last codes of a JPEG's
+CHUNK = 2**20  # bytes read at once
+TAIL = 16  # bytes, more than any of ENDS
 
 
 class Pixels(Protocol):
@@ -48,7 +49,7 @@ class Pixels(Protocol):
         """Return the images of ``rows``, in their order, on a device; None where they do not fit there."""
 
     def digest(self) -> bytes:
-        """Hash the pixels, or what can be known of them without decoding."""
+        """Hash the pixels, or the files that hold them."""
 
 
 class MemoryPixels:
@@ -91,7 +92,7 @@ class LazyPixels:
         rows: which images of the source, in order.
         shape: the size they get.
         resize: whether they are resized to it.
-        ends: bytes of each image file, and the last of them, which hold or follow from its pixels.
+        content: hash of all bytes of the image files, in order.
         device: where fetched batches go.
     """
 
@@ -101,11 +102,11 @@ class LazyPixels:
         rows: NDArray[np.int64],
         shape: Shape,
         resize: bool,
-        ends: list[tuple[int, bytes]],
+        content: bytes,
         device: str,
     ) -> None:
         self.shape, self._source, self._rows, self._resize = shape, source, rows, resize
-        self._ends, self._device = ends, device
+        self._content, self._device = content, device
 
     @property
     def place(self) -> torch.device:
@@ -138,7 +139,7 @@ class LazyPixels:
 
     def digest(self) -> bytes:
         """See `Pixels`."""
-        return hashlib.sha256(repr((self.shape, self._ends)).encode()).digest()
+        return hashlib.sha256(repr((self.shape, self._content)).encode()).digest()
 
 
 class Part(NamedTuple):
@@ -223,12 +224,12 @@ def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDA
 
 
 def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: str) -> LazyPixels:
-    """Read sizes and modes from the headers; decode only files that do not end as a whole file does.
+    """Read every file once for its header and its hash; decode only those that do not end as a whole file does.
 
     A truncated test image would otherwise be found when the test set is first used, after the last training.
     """
     source, rows = part
-    ends: list[tuple[int, bytes]] = []
+    content = hashlib.blake2b(digest_size=32)
     side: tuple[int, int] | None = shape[:2] if shape else None
     grey = True
     for row in rows.tolist():
@@ -240,18 +241,30 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
         side = side or expected_size(source, row, image, resolution)
         grey = grey and image.mode in GREY
         if isinstance(stream, Image.Image):
-            ends.append((0, b""))
+            load(source, row, stream)
+            content.update(repr((image.mode, image.size, image.getpalette())).encode())
+            content.update(image.tobytes())
         else:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - TAIL))
-            ends.append((size, stream.read()))
-            end = ENDS.get(image.format or "")
-            whole = end is not None and ends[-1][1].endswith(end)
-            stream.close()
+            with stream:
+                whole = _hash_file(stream, ENDS.get(image.format or ""), content)
             if not whole:
                 load(source, row)
     assert side is not None
-    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), ends, device)
+    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), content.digest(), device)
+
+
+def _hash_file(stream: IO[bytes], end: bytes | None, content: hashlib.blake2b) -> bool:
+    """Add a file's length and bytes to a hash; tell whether it surely is whole, which none too large to load is."""
+    size = stream.seek(0, os.SEEK_END)
+    content.update(size.to_bytes(8, "little"))  # else bytes could move from one file to the next unnoticed
+    if size > LARGEST:
+        return False
+    stream.seek(0)
+    last = b""
+    while chunk := stream.read(CHUNK):
+        content.update(chunk)
+        last = (last + chunk)[-TAIL:]
+    return end is not None and last.endswith(end)
 
 
 def _size(source: Source, row: int) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from PIL import Image
 from small_run import Said, changes, digests
 
 from nas_kd.data import Data, load_data
+from nas_kd.data.pixels import Part, decode
+from nas_kd.data.source import VisionSource
 from nas_kd.errors import SettingError
 from nas_kd.run import Run
 
@@ -132,6 +134,44 @@ def test_other_pixels_of_the_same_name_and_size_are_noticed(tmp_path: Path, memo
     assert load_data(root, memory_gib=memory_gib, **SETTINGS).fingerprint == before.fingerprint
     _swapped(root / f"class1/5.{kind}")
     assert load_data(root, memory_gib=memory_gib, **SETTINGS).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(("kind", "place"), [("BMP", 100), ("PPM", 100), ("JPEG", 30)])
+def test_a_byte_in_the_middle_of_a_file_is_noticed(tmp_path: Path, kind: str, place: int) -> None:
+    """A pixel, or the factor that a JPEG's pixels are multiplied with: length and last bytes stay as they were."""
+    root = images(tmp_path / "data")
+    file = root / "class1/5.png"
+    with Image.open(file) as image:
+        image.save(file, format=kind)  # the name ends as it did: files are read as what they are
+    before = load_data(root, memory_gib=0, **SETTINGS)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 16
+    with Image.open(file) as old, Image.open(io.BytesIO(content)) as new:
+        assert not np.array_equal(np.asarray(old), np.asarray(new))
+    file.write_bytes(content)
+    assert load_data(root, memory_gib=0, **SETTINGS).fingerprint != before.fingerprint
+
+
+def test_a_pixel_of_a_set_that_gives_images_is_noticed_and_each_is_opened_once() -> None:
+    opened: list[int] = []
+
+    class Given:
+        def __init__(self, changed: int) -> None:
+            self.changed = changed
+
+        def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+            opened.append(i)
+            pixels = np.full((SIZE, SIZE, 3), i, dtype=np.uint8)
+            pixels[3, 4, 1] += self.changed * (i == 5)
+            return Image.fromarray(pixels), 0
+
+    def digest(changed: int) -> bytes:
+        names, labels = [str(i) for i in range(9)], np.zeros(9, dtype=np.int64)
+        source = VisionSource(Given(changed), "data.train", "given", names, labels, ("a",))
+        return decode([Part(source, np.arange(9))], SIZE, 0, "cpu")[0].digest()
+
+    assert digest(0) == digest(0) != digest(1)
+    assert opened == 3 * list(range(9))
 
 
 def test_a_changed_list_says_what_changed(tmp_path: Path) -> None:
