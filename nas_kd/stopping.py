@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -46,16 +47,23 @@ class Stop:
 
     Use it as a context manager around steps that must not be torn apart. Within it the signals set ``asked``;
     afterwards their former handlers are back, and where nobody has asked until then `Stopped` is raised at the
-    end. Signals that are ignored stay so, and a thread that is not the main one gets none.
+    end. Signals that are ignored stay so, and a thread that is not the main one gets none. The time limit comes as
+    a SIGTERM, which wakes a main thread that waits for workers or for a lock, also where SIGTERM is ignored.
 
     Args:
         at_once: raise `Stopped` wherever the work is, as Ctrl-C does, for work that loses nothing by it.
         hours: ask when so much time has passed; None never does.
+
+    Raises:
+        RuntimeError: there is a time limit, and it is entered in a thread that is not the main one.
     """
 
     def __init__(self, *, at_once: bool = False, hours: float | None = None) -> None:
         self.asked: int | None = None
         self._at_once, self._late = at_once, False
+        self._due = False  # the next SIGTERM is the time limit's
+        self._outer: Stop | None = None
+        self._deaf = False  # to all other SIGTERM
         # such processes are told by the terminal, and once more by who started them, who ends them in time
         self._patient = multiprocessing.parent_process() is not None or launched()[1] > 1
         self._before: dict[int, Any] = {}
@@ -63,27 +71,41 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
+            if self._timer is not None:
+                raise RuntimeError("a time limit stops the main thread alone: enter it there")
             return self
+        wanted = self._at_once, self._patient
+        self._at_once, self._patient = False, True  # a signal is noted only, until the handlers are complete
         for number in SIGNALS:
             before = signal.getsignal(number)
-            if before in (signal.SIG_IGN, None):
+            ignored = before is signal.SIG_IGN
+            limited = self._timer is not None and number == signal.SIGTERM
+            if before is None or (ignored and not limited):
                 continue
             self._before[number] = before
             outer = getattr(before, "__self__", None)
-            if isinstance(outer, Stop) and outer.asked is not None:
-                self.asked = outer.asked
+            if isinstance(outer, Stop):
+                self._outer = outer
+                self.asked = outer.asked if self.asked is None else self.asked
+            if number == signal.SIGTERM:
+                self._deaf = ignored or (isinstance(outer, Stop) and outer._deaf)
             signal.signal(number, self._take)
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()
+        self._at_once, self._patient = wanted
+        if self._at_once and self.asked is not None:
+            self.__exit__(None, None, None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._at_once, self._patient = False, True  # from here on a signal is noted only
+        if self._timer is not None and self._timer.ident is not None:
+            self._timer.cancel()
+            self._timer.join()  # before the handlers go: its signal would end the process
+            time.sleep(0)  # a system call, in which a signal on its way arrives
         for number, before in self._before.items():
             signal.signal(number, before)
-        if self._timer is not None and self._timer.is_alive():
-            self._timer.cancel()
-            self._timer.join()
         if isinstance(error, Stopped):
             error.late = error.late or self._late
         elif kind is None and self.asked is not None:
@@ -105,16 +127,36 @@ class Stop:
             self._at_once = before
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        limit = number == signal.SIGTERM and self._limit_asks()
+        if limit and self.asked is not None:
+            return  # whoever has been asked by a signal ends in time, and is not to be torn apart
+        if number == signal.SIGTERM and self._deaf and not limit:
+            return
         first, self.asked = self.asked is None, number
+        if frame is not None and frame.f_code is Stop.__exit__.__code__:
+            return  # before its first line: it tells at its end, with the handlers put back
         if self._at_once or not (first or self._patient):
-            raise Stopped(number)
+            raise Stopped(number, late=limit)
         if first and not self._patient:
             # not print: this may be in the middle of one
             os.write(2, b"nas-kd: stopping after this step; once more stops at once\n")
 
+    def _limit_asks(self) -> bool:
+        """Tell, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
+        mine, self._due = self._due, False
+        return (self._outer is not None and self._outer._limit_asks()) or mine
+
     def _time_is_up(self) -> None:
-        self._late = True
-        _thread.interrupt_main(signal.SIGTERM)
+        self._late = self._due = True
+        if not callable(signal.getsignal(signal.SIGTERM)):
+            self.asked = signal.SIGTERM  # what runs inside has taken the handler away: it is told at the end
+        elif hasattr(signal, "pthread_kill"):
+            # a real signal: interrupt_main leaves a main thread asleep that waits for a lock or a file
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGTERM)
+        else:
+            _thread.interrupt_main(signal.SIGTERM)
 
 
 def time_limit(hours: float) -> Stop:
@@ -124,6 +166,7 @@ def time_limit(hours: float) -> Stop:
         hours: how long.
 
     Returns:
-        A context in which `Stopped` is raised then; its ``late`` is True.
+        A context in which `Stopped` is raised then; its ``late`` is True. Entered in a thread that is not the main
+        one it raises RuntimeError.
     """
     return Stop(at_once=True, hours=hours)

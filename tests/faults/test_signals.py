@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,112 @@ def test_workers_end_their_step_and_save_it(tmp_path: Path) -> None:
         state = stage_in(folder).load()
         assert state is not None and (state["step"] > 0 or state["epoch"] > 0)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_time_limit_ends_the_wait_for_workers(tmp_path: Path) -> None:
+    """Nothing but the signal of the limit wakes the process that waits; their training would last for minutes."""
+    folders = [tmp_path / str(number) for number in range(2)]
+    for folder in folders:
+        stage_in(folder)
+    with pytest.raises(Stopped) as caught, time_limit(8 / 3600):
+        list(run_jobs(trainings.slow_job, [{"folder": str(folder)} for folder in folders], workers=2))
+    assert caught.value.late and caught.value.code == 124 and "time limit" in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+def waits() -> None:
+    """Wait as for a worker: in a lock, without a step that could look at a request."""
+    with ThreadPoolExecutor(1) as pool:
+        end = threading.Event()
+        future = pool.submit(end.wait, 60)
+        try:
+            assert future.result() is None, "the limit has not woken it"
+        finally:
+            end.set()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_time_limit_wakes_a_main_thread_that_waits(ignored: bool, inner: bool) -> None:
+    before = signal.getsignal(TERMINATE)
+    mine = signal.signal(TERMINATE, signal.SIG_IGN) if ignored else before
+    own = signal.getsignal(TERMINATE)
+    try:
+        with pytest.raises(Stopped) as caught, time_limit(0.5 / 3600):
+            with Stop(at_once=True) if inner else nullcontext():
+                waits()
+        assert caught.value.late and signal.getsignal(TERMINATE) is own
+    finally:
+        signal.signal(TERMINATE, mine)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_an_ignored_signal_stays_so_within_a_time_limit(inner: bool) -> None:
+    before, went_on = signal.signal(TERMINATE, signal.SIG_IGN), []
+    try:
+        with time_limit(1), Stop(at_once=True) if inner else nullcontext():
+            send(TERMINATE)
+            went_on.append(True)
+        assert went_on and signal.getsignal(TERMINATE) is signal.SIG_IGN
+    finally:
+        signal.signal(TERMINATE, before)
+
+
+def test_the_end_of_the_time_does_not_tear_apart_what_is_stopping() -> None:
+    """One signal has asked; that of the limit is no second one."""
+    ended = []
+    with pytest.raises(Stopped) as caught, time_limit(0.3 / 3600) as limit, Stop():
+        send(TERMINATE)
+        while not limit._late:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        ended.append(True)
+    assert ended and caught.value.number == TERMINATE
+
+
+def test_a_time_that_ends_at_the_end_harms_nobody() -> None:
+    """SIGTERM is left to the system there: a signal after the handlers have gone would end the process."""
+    script = (
+        "import time\n"
+        "from nas_kd.stopping import Stopped, time_limit\n"
+        "for turn in range(1000):\n"
+        "    try:\n"
+        "        with time_limit(0.003 / 3600):\n"
+        "            time.sleep(0.00297 + turn % 7 * 1e-5)\n"
+        "    except Stopped as stop:\n"
+        "        assert stop.late\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
+    assert ended.returncode == 0, (ended.returncode, ended.stderr)
+
+
+def test_a_handler_taken_away_does_not_end_the_process() -> None:
+    before, went_on = signal.getsignal(TERMINATE), []
+    try:
+        with pytest.raises(Stopped) as caught, time_limit(0.05 / 3600) as limit:
+            signal.signal(TERMINATE, signal.SIG_DFL)
+            while not limit._late:
+                time.sleep(0.01)
+            went_on.append(True)
+        assert went_on and caught.value.code == 124
+    finally:
+        signal.signal(TERMINATE, before)
+
+
+def test_a_time_limit_outside_the_main_thread_is_refused() -> None:
+    errors: list[RuntimeError] = []
+
+    def limited() -> None:
+        try:
+            with time_limit(1):
+                pass
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=limited)
+    thread.start()
+    thread.join()
+    assert len(errors) == 1 and "main thread" in str(errors[0])
 
 
 STEP = "nas_kd.train.loop.seeded"  # called once a step
