@@ -26,12 +26,10 @@ then 5), found student at batch 64 and 256, ResNet-20 at 64, processor time:
   vid     21 and 17, 19 %    now 15 to 19 and 11 to 14, 15 %: errors by channel; the rest is three convolutions a stage
   review  94 and 95, 97 %    now 88 and 77, 78 %: one difference is averaged, attention at the deeper stage's size
 Above the bar: vid at batch 64; ft 15 to 16 and 14, nearly all of it convolutions, in the stage without a student step;
-byot 25 to 28 and 22, the exits' strided convolutions; review, whose fusions of 64 channels
-have 0.86 of the student's MACs (`width=16`: 47 and 35 %); bss (its search is steps of the teacher).
-library (the same): live 1.22 and 1.30 x torchdistill 1.1.5 at batch 64, 1.28 and 1.30 x at 256, at the bar: both
-sides are convolutions; cached 2.2 and 1.9 x, 2.2 and 2.3 x. Of this, channels_last and the teacher in parts that
-fit a CPU's cache are the most.
-On a GPU: not measured.
+byot 25 to 28 and 22, the exits' strided convolutions; review, whose fusions of 64 channels have 0.86 of the student's
+MACs (`width=16`: 47 and 35 %); bss (its search is steps of the teacher). library (the same): live 1.22 and 1.30 x
+torchdistill 1.1.5 at batch 64, 1.28 and 1.30 x at 256: both sides are convolutions; cached 2.2 and 1.9 x, 2.2 and
+2.3 x, most of it channels_last and the teacher in parts that fit a CPU's cache. On a GPU: not measured.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_kd.data import Batch, Data, load_data
+from nas_kd.data import Batch, Data
 from nas_kd.errors import SettingError
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime
@@ -20,25 +20,14 @@ from nas_kd.stopping import Stopped
 from nas_kd.train import loop
 from nas_kd.train.loop import Moment, _looked, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd
+from tests.faults.trainings import few_images, make_model
 
 EPOCHS, BATCH = 4, 16
 
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    generator = torch.Generator().manual_seed(1)
-    y = torch.arange(120) % 3
-    x = torch.randint(0, 128, (120, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    x[:, :, :4] += (y * 50).to(torch.uint8)[:, None, None, None]
-    return load_data((x, y), rate=6, select=6)
-
-
-def make_model() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-        nn.Dropout(0.3), nn.Linear(24, 3),
-    )  # fmt: skip
+    return few_images()
 
 
 class Killed(Exception):

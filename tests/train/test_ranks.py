@@ -41,7 +41,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     alone = two_ranks.train(Runtime("cpu"), two_ranks.stage_in(folder / "alone"))
-    return Two(folder, [torch.load(folder / f"{rank}.pt") for rank in range(2)], alone)
+    return Two(folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)], alone)
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
