@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from nas_kd.checks import manner, natural, positive, share, warmup, word
 from nas_kd.config.names import check_method
+from nas_kd.config.training import TrainingConfig
 
 
 @dataclass(frozen=True)
-class RetrainConfig:
+class RetrainConfig(TrainingConfig):
     """Distilled training of the found student, and of those it is compared with."""
 
     method: str | list[tuple[str, float]] | None = None
@@ -23,28 +24,8 @@ class RetrainConfig:
     """images a step"""
     lr: float = 0.1
     """peak learning rate"""
-    momentum: float = 0.9
-    """momentum, of optimisers that have one"""
-    weight_decay: float = 5e-4
-    """weight decay, on neither norms nor biases"""
-    warmup_epochs: float = 1.0
-    """epochs of linear warm-up"""
     clip_grad: float = 0.0
     """greatest magnitude of an entry of the gradient; 0 does not clip"""
-    optimizer: str = "sgd"
-    """sgd (Nesterov momentum), or one of timm's optimisers by name, such as momentum, adamw or lamb"""
-    schedule: str = "cosine"
-    """cosine (to zero) or step"""
-    milestones: list[float] | None = None
-    """epochs after which the step schedule lowers the rate; null is 5/8, 3/4 and 7/8 of all"""
-    factor: float = 0.1
-    """what the step schedule multiplies the rate by"""
-    ema: float = 0.0
-    """decay of an average of the weights that is used in their place at the end; 0 is off"""
-    mixup: float = 0.0
-    """parameter of mixup's beta distribution; 0 is off. Mixed images need a teacher that runs live"""
-    cutmix: float = 0.0
-    """the same of CutMix; with both, each batch is mixed by one of them"""
     seeds: int = 3
     """trainings of every student, each from its own seed"""
     init: str = "scratch"

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 from nas_kd.checks import manner, natural, positive, share, warmup
+from nas_kd.config.training import TrainingConfig
 from nas_kd.errors import SettingError
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(TrainingConfig):
     """The fixed network that teaches."""
 
     model: str | None = "cifar_resnet20"
@@ -34,28 +35,8 @@ class TeacherConfig:
     """images a step"""
     lr: float = 0.05
     """peak learning rate"""
-    momentum: float = 0.9
-    """momentum, of optimisers that have one"""
-    weight_decay: float = 5e-4
-    """weight decay, on neither norms nor biases"""
-    warmup_epochs: float = 1.0
-    """epochs of linear warm-up"""
     smoothing: float = 0.0
     """label smoothing"""
-    optimizer: str = "sgd"
-    """sgd (Nesterov momentum), or one of timm's optimisers by name, such as momentum, adamw or lamb"""
-    schedule: str = "cosine"
-    """cosine (to zero) or step"""
-    milestones: list[float] | None = None
-    """epochs after which the step schedule lowers the rate; null is 5/8, 3/4 and 7/8 of all"""
-    factor: float = 0.1
-    """what the step schedule multiplies the rate by"""
-    ema: float = 0.0
-    """decay of an average of the weights that is used in their place at the end; 0 is off"""
-    mixup: float = 0.0
-    """parameter of mixup's beta distribution; 0 is off"""
-    cutmix: float = 0.0
-    """the same of CutMix; with both, each batch is mixed by one of them"""
 
     def __post_init__(self) -> None:
         natural("teacher", self, "epochs", "weight_decay", "warmup_epochs")
