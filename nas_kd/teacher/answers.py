@@ -126,7 +126,7 @@ def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
         The folder, with cache.json and, where there are views, the file.
 
     Raises:
-        SettingError: the disk is full or read-only.
+        SettingError: the disk is full or read-only, or the folder has lost its cache.json.
     """
     folder = cache_path(root, teacher, data)
     if (folder / "cache.json").is_file():
@@ -156,8 +156,11 @@ def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
         atomic_json(part / "cache.json", facts)
         try:
             part.rename(folder)
-        except OSError:
+        except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
-            if not (folder / "cache.json").is_file():
+            if folder.is_dir() and not (folder / "cache.json").is_file():
+                mend = f"delete {folder}: it is then computed again"
+                raise SettingError("teacher cache", str(folder), "a folder with its cache.json", mend) from error
+            if not folder.is_dir():
                 raise
     return folder

@@ -100,7 +100,7 @@ HOW: dict[str, Callable[[Path], object]] = {
 }
 FIRST = {(name, "cut") for name in DAMAGED} | {
     ("stage", "garbage"), ("stage", "other"), ("best", "gone"), ("table", "empty"), ("table", "gone"),
-    ("checkpoint", "empty"), ("views", "gone"), ("answers", "empty"), ("layers", "other"),
+    ("checkpoint", "empty"), ("views", "gone"), ("cache", "gone"), ("answers", "empty"), ("layers", "other"),
     ("supernet", "flipped"), ("teacher", "flipped"), ("student", "flipped"),
 }  # fmt: skip
 CASES = [
