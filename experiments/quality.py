@@ -78,7 +78,7 @@ def main() -> None:
     print(f"{len(archs):,} subnets within {caps['macs']:,} MACs: KL {best:.4f} at best, {middle:.4f} in the middle")
     rows = []
     budget = Budget(space, cost_settings(space, data), caps)
-    for name, propose in methods(budget, tables, known).items():
+    for name, propose in methods(budget, tables, lambda arch: known[arch.key], 8, max(EVALUATIONS)).items():
         for seed in SEEDS:
             kls = propose(seed)
             for count in EVALUATIONS:
@@ -114,22 +114,29 @@ def measure(archs: Sequence[Arch], scorer: SubnetScorer) -> dict[str, float]:
 
 
 def methods(
-    budget: Budget, tables: Sequence[pd.DataFrame], known: dict[str, float]
+    budget: Budget, tables: Sequence[pd.DataFrame], kl: Callable[[Arch], float], resolution: int, most: int
 ) -> dict[str, Proposals]:
-    """Return what proposes subnets: from a seed to their KL in the order of evaluation."""
-    space, most = budget.space, max(EVALUATIONS)
-    genes = Genes(space)
+    """Return what proposes subnets: from a seed to their KL in the order of evaluation.
+
+    Args:
+        budget: only subnets that keep it are evaluated.
+        tables: the blockwise ratings.
+        kl: evaluates a whole subnet.
+        resolution: input size that the tables were rated at.
+        most: evaluations of a search.
+    """
+    space, genes = budget.space, Genes(budget.space)
     coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(tables)]
     lists = shortlists(coded)
 
     def listed(point: Point) -> Arch:
-        return arch_of(space, [names[i] for names, i in zip(lists, point, strict=True)], 8)
+        return arch_of(space, [names[i] for names, i in zip(lists, point, strict=True)], resolution)
 
     def optuna(sizes: Sequence[int], arch: Callable[[Point], Arch], sampler: str, warm: Sequence[Point]) -> Proposals:
         def run(seed: int) -> list[float]:
             rows = refine(
-                sizes, lambda point: {"kl": known[arch(point).key]},
-                constraints=lambda point: {"macs": 0.0 if arch(point).key in known else 1.0},
+                sizes, lambda point: {"kl": kl(arch(point))},
+                constraints=lambda point: budget.violations(arch(point)),
                 canonical=genes.canonical if arch == genes.decode else None, warm=warm, trials=most, seed=seed,
                 sampler=sampler,
             )  # fmt: skip
@@ -147,16 +154,19 @@ def methods(
         inside = [row for row in rows if all(c in names for c, names in zip(row, lists, strict=True))]
         return [tuple(names.index(c) for c, names in zip(row, lists, strict=True)) for row in inside]
 
-    front = warm_choices(exact_front(tables), coded, budget)
-    begun, chains = held(front), held(ranked(0.4))[: len(front)]
-    free = [genes.encode(arch_of(space, row, 8)) for row in front]
-    alone = [known[arch_of(space, chosen, 8).key] for chosen in ranked(0.0)]
+    def freed(rows: Sequence[Sequence[int]]) -> list[Point]:
+        return [genes.encode(arch_of(space, row, resolution)) for row in rows]
+
+    front, diverse = warm_choices(exact_front(tables), coded, budget), ranked(0.4)
+    begun, chains = held(front), held(diverse)[: len(front)]
     sizes = [len(names) for names in lists]
     return {
         "exact + TPE": optuna(sizes, listed, "tpe", begun), "exact + NSGA-II": optuna(sizes, listed, "nsga2", begun),
-        "diverse + TPE": optuna(sizes, listed, "tpe", chains), "k-best": lambda seed: alone,
-        "exact + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", free),
-        "exact 8 + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", free[:8]),
+        "diverse + TPE": optuna(sizes, listed, "tpe", chains),
+        "k-best": lambda seed: [kl(arch_of(space, chosen, resolution)) for chosen in ranked(0.0)],
+        "exact + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(front)),
+        "exact 8 + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(front[:8])),
+        "diverse 8 + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(diverse[:8])),
         "TPE": optuna(genes.sizes, genes.decode, "tpe", ()),
         "NSGA-II": optuna(genes.sizes, genes.decode, "nsga2", ()),
         "random": optuna(genes.sizes, genes.decode, "random", ()),
@@ -170,10 +180,11 @@ def summarise(found: pd.DataFrame) -> pd.DataFrame:
         for (count, name), mine in found.groupby(["of", "method"], sort=False):
             ours = found[(found["of"] == count) & (found["method"] == "exact + TPE")].set_index("seed")["kl"]
             minus = mine.set_index("seed")["kl"] - ours
-            yield {"evaluations": count, "method": name, "kl": mine["kl"].mean(), "gap": mine["gap"].mean(),
-                   "better_percent": mine["better_percent"].mean(), "minus_exact_tpe": minus.mean(),
-                   "standard_error": minus.sem(), "worse_than_exact_tpe": int((minus > 0).sum()),
-                   "better_than_exact_tpe": int((minus < 0).sum())}  # fmt: skip
+            known = [column for column in ("kl", "gap", "better_percent") if column in mine]
+            yield {"evaluations": count, "method": name} | mine[known].mean().to_dict() | {
+                "minus_exact_tpe": minus.mean(), "standard_error": minus.sem(),
+                "worse_than_exact_tpe": int((minus > 0).sum()), "better_than_exact_tpe": int((minus < 0).sum()),
+            }  # fmt: skip
 
     return pd.DataFrame(list(rows())).sort_values("evaluations", kind="stable")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ HALF_TIME_IMAGES = 512
 
 
 def rate_blockwise(
-    net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | None = None, epochs: int = 5,
+    net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | Path | None = None, epochs: int = 5,
     batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-4, init: str = "supernet",
     train: bool = True, sampling: str = "fair", paths: int | None = None, rate_images: int | None = None,
     calibration_images: int = 512, max_rows: int = 20_000, cache_gb: float = 0.0, stage: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 
 def train_supernet(
-    net: Supernet, data: Data, *, run: Run | str | None = None, task: Classification | None = None,
+    net: Supernet, data: Data, *, run: Run | str | Path | None = None, task: Classification | None = None,
     teacher: object = None, teacher_weight: float = 0.0, rule: str = "sandwich", epochs: int = 30,
     batch_size: int = 64, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4,
     warmup_epochs: float = 1.0, schedule: str = "cosine", final_lr: float = 0.0,

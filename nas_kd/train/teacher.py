@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from nas_kd.train.weights import load_weights, weights_hash
 
 
 def train_teacher(
-    model: str | nn.Module, data: Data, *, run: Run | str | None = None, epochs: int = 20,
+    model: str | nn.Module, data: Data, *, run: Run | str | Path | None = None, epochs: int = 20,
     batch_size: int = 64, lr: float = 0.05, momentum: float = 0.9, weight_decay: float = 5e-4,
     warmup_epochs: float = 1.0, smoothing: float = 0.0, checkpoint: str | None = None,
     pretrained: bool = False, stages: list[str] | None = None, seed: int = 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -81,7 +82,7 @@ def search(
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
     sampler: str | BaseSampler = "tpe", variables: str = "candidates", top: int = 4, epochs: int = 3,
     calibration_images: int = 1024,
-    rate_images: int | None = None, run: Run | str | None = None, folder: str = "search", seed: int = 0,
+    rate_images: int | None = None, run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
 ) -> SearchResult:  # fmt: skip

@@ -1,0 +1,76 @@
+"""Claim to test: the same as `quality.py`, on CIFAR-10 and a space too large to measure whole.
+
+The finished supernet and ratings of a run (`nas-kd blockwise experiments/rank/resnet56.yaml --run RUN ...`), 50 % of
+the largest's MACs. Every method sees the same numbers of whole subnets, all measured by the KL to the teacher on the
+rating split; a subnet that two of them ask for is measured once (RUN/quality.csv). The same command goes on:
+    python experiments/quality_cifar10.py --run RUN --data.train TRAIN.tar --data.test TEST.tar
+        --teacher.checkpoint resnet56.safetensors
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from quality import methods, summarise
+
+from nas_kd.cli import read_config
+from nas_kd.files import CsvLog
+from nas_kd.rate import SubnetScorer
+from nas_kd.space import Arch
+from nas_kd.verbs.budget import Budget, caps_of, cost_settings
+from nas_kd.verbs.pipeline import Pipeline
+
+HERE = Path(__file__).parent
+CONFIG, RESULTS = HERE / "rank" / "resnet56.yaml", HERE / "results" / "quality_cifar10"
+SEEDS, EVALUATIONS = range(5), (15, 30, 60)
+TRIED = ("exact + TPE", "k-best", "exact 8 + TPE on dimensions", "diverse 8 + TPE on dimensions", "TPE", "NSGA-II",
+         "random")  # fmt: skip
+
+
+class Measured:
+    """The KL of whole subnets, each measured once and kept.
+
+    Args:
+        scorer: measures one.
+        path: where what was measured is kept.
+    """
+
+    def __init__(self, scorer: SubnetScorer, path: Path) -> None:
+        self.scorer, self.log = scorer, CsvLog(path)
+        self.known = {str(row["key"]): float(row["kl"]) for row in self.log.rows()}
+
+    def __call__(self, arch: Arch) -> float:
+        if arch.key not in self.known:
+            self.known[arch.key] = self.scorer(arch)["kl"]
+            self.log.append({"key": arch.key, "kl": self.known[arch.key]})
+        return self.known[arch.key]
+
+
+def main() -> None:
+    config = read_config([str(CONFIG), *sys.argv[1:]], "blockwise")
+    assert config is not None
+    pipeline = Pipeline(config)
+    space, data = pipeline.space, pipeline.data
+    budget = Budget(space, cost_settings(space, data), caps_of(space, data, "50%", None))
+    kl = Measured(pipeline.scorer, pipeline.run.path / "quality.csv")
+    proposals = methods(budget, pipeline.tables, kl, data.resolution, max(EVALUATIONS))
+    rows = []
+    for seed in SEEDS:
+        for name in TRIED:
+            kls = proposals[name](seed)
+            for count in EVALUATIONS:
+                rows.append({"method": name, "seed": seed, "evaluations": min(count, len(kls)), "of": count,
+                             "kl": min(kls[:count])})  # fmt: skip
+            print(f"seed {seed}, {name}: {min(kls):.4f} after {len(kls)}", flush=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    found = pd.DataFrame(rows)
+    found.to_csv(RESULTS / "found.csv", index=False)
+    table = summarise(found)
+    table.to_csv(RESULTS / "summary.csv", index=False)
+    print(table.round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
