@@ -18,8 +18,8 @@ LOSSES = (
 )  # fmt: skip
 SCORES = (
     "relative_l1", "nmse", "nsr", "ridge", "replace_one", "rdm", "cka", "supernet_accuracy", "supernet_kl",
-    "assembled_kl", "donna", "short", "nmse_after_size", "kl_after_size", "kl_and_nmse", "with_size", "size_alone",
-    "macs", "params", "log_widths", "depth", "minus_depth", "gradient_norm", "random",
+    "assembled_kl", "donna", "short", "tuned", "nmse_after_size", "kl_after_size", "kl_and_nmse", "with_size",
+    "kl_with_size", "size_alone", "macs", "params", "log_widths", "depth", "minus_depth", "gradient_norm", "random",
 )  # fmt: skip
 SIZES = ("macs", "params", "log_widths", "depth", "minus_depth")  # scores of size alone
 

@@ -15,8 +15,10 @@ from nas_kd.nn import Recorder
 from nas_kd.rate.nmse import gather
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
 from nas_kd.rate.scores.combine import mean_rank, residual
+from nas_kd.rate.scores.donna import nested_predictions
 from nas_kd.rate.scores.replace import logits_with
-from nas_kd.runtime import Runtime
+from nas_kd.rate.scores.short import tuned_subnet
+from nas_kd.runtime import Runtime, seed_for
 from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
@@ -173,7 +175,7 @@ def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> Non
     assert exact.ridge == 1e-4 and exact.loo < 0.01
 
 
-@pytest.mark.parametrize("name", ["donna", "with_size", "size_alone"])
+@pytest.mark.parametrize("name", ["donna", "with_size", "kl_with_size", "size_alone"])
 def test_donna_predicts_no_arch_from_its_own_accuracy(name: str, bench: Bench, archs: list[Arch]) -> None:
     before = SCORES[name].measure(bench, archs)
     for index in (0, 5):
@@ -181,6 +183,36 @@ def test_donna_predicts_no_arch_from_its_own_accuracy(name: str, bench: Bench, a
         after = SCORES[name].measure(moved, archs)
         assert after[index] == pytest.approx(before[index])
         assert max(map(abs, after)) > 1e3  # the others do learn from it
+
+
+def test_an_arch_without_a_feature_or_a_truth_has_no_part_in_a_regression(bench: Bench, archs: list[Arch]) -> None:
+    features = np.random.default_rng(1).normal(size=(12, 2))
+    spoilt = features.copy()
+    spoilt[3, 1] = math.nan
+    lost = Bench(**{**vars_of(bench), "truth": {**bench.truth, archs[5].key: math.nan}})
+    found = nested_predictions(spoilt, lost, archs)[0]
+    assert math.isnan(found[3]) and np.isfinite(np.delete(found, 3)).all()
+    whole = nested_predictions(features, lost, archs)[0]
+    fold = {i for f in range(5) if 3 in (o := folds(bench, 12)[f::5]) for i in o}
+    assert [found[i] for i in fold - {3}] == pytest.approx([whole[i] for i in fold - {3}])  # it was not among theirs
+    assert found[5] == pytest.approx(nested_predictions(spoilt, bench, archs)[0][5])
+
+
+def folds(bench: Bench, count: int) -> list[int]:
+    return list(np.random.default_rng(seed_for(bench.seed, "donna")).permutation(count))
+
+
+def test_a_tuned_subnet_begins_with_the_supernets_weights(bench: Bench, archs: list[Arch]) -> None:
+    (tuned,) = tuned_subnet(1, bench, archs[:1])
+    with torch.no_grad():
+        for parameter in bench.need_net().parameters():
+            parameter.mul_(0.5)
+    (other,) = tuned_subnet(1, bench, archs[:1])
+    assert tuned != other
+    before = bench.used.student
+    tuned_subnet(2, bench, archs[:2])
+    images, rate = len(bench.data.train), len(bench.data.rate)
+    assert bench.used.student - before == 2 * (2 * (3 * images + rate) + rate)
 
 
 def test_what_size_explains_is_gone_and_ranks_are_means(bench: Bench, archs: list[Arch]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores.base import Bench, Score, keys_of
 from nas_kd.rate.scores.size import depth, log_widths, macs, params
-from nas_kd.rate.scores.stages import BLOCKWISE, noise_to_signal, stage_errors
+from nas_kd.rate.scores.stages import BLOCKWISE, NMSE, noise_to_signal, stage_errors
+from nas_kd.rate.scores.whole import SUPERNET_KL, supernet_kl
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch
 
@@ -77,7 +78,7 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
     """Predict the accuracy of each arch by a regression that has not seen it.
 
     The archs are parted in folds; the archs of a fold are predicted from at most ``FEW`` trained ones of the
-    other folds.
+    other folds. An arch with a feature that is not finite teaches nothing and has no prediction.
 
     Args:
         features: (N, D) of the archs.
@@ -91,7 +92,9 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
         SettingError: too few archs were trained.
     """
     place = {arch.key: index for index, arch in enumerate(archs)}
-    trained = [arch.key for arch in archs if math.isfinite(bench.truth.get(arch.key, math.nan))]
+    whole = np.isfinite(features).all(1)
+    known = {key for key, value in bench.truth.items() if math.isfinite(value)}
+    trained = [arch.key for arch in archs if whole[place[arch.key]] and arch.key in known]
     if len(trained) < LEAST + LEAST // (FOLDS - 1):
         legal = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
         raise SettingError("scores", "a regression", legal, "train more of the truth first, or leave it out")
@@ -100,8 +103,9 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
     predicted, loos = np.full(len(archs), math.nan), []
     for fold in range(FOLDS):
         asked = order[fold::FOLDS]
-        known = sorted({place[key] for key in trained} - set(asked.tolist()), key=turn.__getitem__)[:FEW]
-        fit = fit_ridge(features[known], np.array([bench.truth[archs[index].key] for index in known]))
+        asked = asked[whole[asked]]
+        seen = sorted({place[key] for key in trained} - set(asked.tolist()), key=turn.__getitem__)[:FEW]
+        fit = fit_ridge(features[seen], np.array([bench.truth[archs[index].key] for index in seen]))
         predicted[asked] = fit(features[asked])
         loos.append(fit.loo)
     # what a user would train: one fit's networks
@@ -134,6 +138,14 @@ def with_size(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     return predicted
 
 
+def kl_with_size(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from the KL of subnets, the stages' added errors and the size controls together."""
+    own = np.array([supernet_kl(bench, archs), NMSE.measure(bench, archs)]).T
+    predicted, loo = nested_predictions(np.hstack([own, _size_features(bench, archs)]), bench, archs)
+    bench.notes["regression on KL, MSE and size, leave-one-out error"] = loo
+    return predicted
+
+
 def size_alone(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Predict accuracies from the size controls alone: what the regression with size must beat."""
     return nested_predictions(_size_features(bench, archs), bench, archs)[0]
@@ -141,4 +153,7 @@ def size_alone(bench: Bench, archs: Sequence[Arch]) -> list[float]:
 
 DONNA = Score("DONNA regression", donna, True, needs=BLOCKWISE | {"truth"})
 WITH_SIZE = Score("regression with size", with_size, True, needs=BLOCKWISE | {"truth"})
+KL_WITH_SIZE = Score(
+    "regression on KL, MSE and size", kl_with_size, True, needs=SUPERNET_KL.needs | NMSE.needs | {"truth"}
+)
 SIZE_ALONE = Score("regression on size", size_alone, True, "control", needs=frozenset({"truth"}))

@@ -1,34 +1,64 @@
-"""The dear proxy: a short distilled training of each arch."""
+"""The dear proxies: a short distilled training of each arch, from new weights or from the supernet's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+from torch import nn
+
 from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.losses import kl_divergence
 from nas_kd.nn import resized
-from nas_kd.rate.scores.base import Bench, Score
+from nas_kd.rate.scores.base import CHUNK, Bench, Score
 from nas_kd.runtime import seeded
 from nas_kd.space import Arch
 from nas_kd.train.network import predict, train_network
 
 
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    """Train each arch from new weights for a few epochs and measure it on the rating images."""
-    teacher = bench.cache or bench.need_teacher()
+    """Train each arch from new weights for a few epochs and measure its accuracy on the rating images."""
     task, data, found = Classification(smoothing=0.0), bench.data, []
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
-        train_network(
-            network, data, distiller=Distiller("kd", task), source=target_source(teacher, features=False), stage=None,
-            name="short training", epochs=epochs, batch_size=min(64, len(data.train)), lr=0.05, momentum=0.9,
-            weight_decay=5e-4, warmup_epochs=0.25 * epochs, clip_grad=0.0, seed=bench.seed, runtime=bench.runtime,
-        )  # fmt: skip
+        _train(network, epochs, 0.05, bench)
         found.append(task.metric(predict(network, data.rate, bench.runtime), data.rate.labels))
-        bench.used.student += 3 * epochs * len(data.train) + (epochs + 1) * len(data.rate)
-        bench.used.teacher += 0 if bench.cache is not None else epochs * len(data.train)
+        bench.used.student += len(data.rate)
     return found
 
 
+def tuned_subnet(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Train each arch from the supernet's weights for a few epochs and measure its KL on the rating images.
+
+    Shared weights serve every arch a little; what an arch makes of them in a short while is its own. The rate is
+    lower than that of new weights, which have further to go.
+    """
+    teacher, net, rate, found = bench.need_teacher(), bench.need_net(), bench.data.rate, []
+    wanted = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
+    bench.used.teacher += len(rate)
+    for arch in archs:
+        seeded(bench.seed, "tuned subnet", arch.key)
+        network = resized(net.extract(arch), arch.resolution)
+        _train(network, epochs, 0.02, bench)
+        found.append(float(kl_divergence(predict(network, rate, bench.runtime), wanted)))
+        bench.used.student += len(rate)
+    return found
+
+
+def _train(network: nn.Module, epochs: int, lr: float, bench: Bench) -> None:
+    """Distil a network in place."""
+    teacher, data = bench.cache or bench.need_teacher(), bench.data
+    train_network(
+        network, data, distiller=Distiller("kd", Classification(smoothing=0.0)),
+        source=target_source(teacher, features=False), stage=None, name="short training", epochs=epochs,
+        batch_size=min(64, len(data.train)), lr=lr, momentum=0.9, weight_decay=5e-4, warmup_epochs=0.25 * epochs,
+        clip_grad=0.0, seed=bench.seed, runtime=bench.runtime,
+    )  # fmt: skip
+    bench.used.student += 3 * epochs * len(data.train) + epochs * len(data.rate)
+    bench.used.teacher += 0 if bench.cache is not None else epochs * len(data.train)
+
+
 SHORT_TRAINING = Score("short training", partial(short_training, 1), True, needs=frozenset({"teacher"}))
+TUNED_SUBNET = Score("tuned subnet", partial(tuned_subnet, 1), False, needs=frozenset({"teacher", "supernet"}))
