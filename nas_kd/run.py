@@ -212,8 +212,9 @@ class Run:
             SettingError: another command is working in the folder.
         """
         with folder_lock(self.path, part, self.say):
-            if part is None:  # else others may be writing
-                clear_parts(list(self.path.rglob(".*")))
+            if part is None:  # else others may be writing; processes of a ranking are not under this lock
+                ranking = self.path / "rank"
+                clear_parts([path for path in self.path.rglob(".*") if ranking not in path.parents])
             yield
 
 
@@ -296,7 +297,8 @@ def status(run: str | Path) -> str:
     if not (path / "env.json").is_file():
         raise SettingError("run", str(path), "a folder that nas_kd made", "give the --run of a command")
     lines = []
-    files = sorted(path.glob("**/stage.json"), key=lambda file: file.stat().st_mtime)
+    stages = (file for file in path.glob("**/stage.json") if path / "rank" not in file.parents)
+    files = sorted(stages, key=lambda file: file.stat().st_mtime)
     for file in files:
         name = str(file.parent.relative_to(path))
         rows = CsvLog(file.parent / "metrics.csv").rows()

@@ -146,9 +146,9 @@ def rank(
     bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
     with claims.taken("scores", wait=True):
         found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)
-    return _judge(
-        table, truth, found, folder, run, primary=main.name, control=base.name, sample=sample, resamples=resamples
-    )
+        return _judge(
+            table, truth, found, folder, run, primary=main.name, control=base.name, sample=sample, resamples=resamples
+        )
 
 
 def _run(run: Run | str | Path) -> Run:

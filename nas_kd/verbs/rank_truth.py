@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification, target_source
-from nas_kd.files import CsvLog, atomic_write, read_frame
+from nas_kd.files import CsvLog, atomic_write, clear_parts, read_frame
 from nas_kd.leases import FileLeases, Seat, held
 from nas_kd.nn import resized
 from nas_kd.run import Run
@@ -23,6 +23,7 @@ from nas_kd.runtime import Runtime, seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
 from nas_kd.train.network import predict, train_network
+from nas_kd.verbs.rank_training import Training, Trainings
 from nas_kd.verbs.retrain import checked_method
 
 PAUSE = 0.5  # seconds between two looks at what other workers have in hand
@@ -60,8 +61,9 @@ class Alone:
 
 
 def train_alone(
-    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, *, seed: int, runtime: Runtime
-) -> dict[str, float]:
+    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, *, seed: int, runtime: Runtime,
+    stage: Training | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Train one arch from new weights and measure it on images that nothing was chosen on.
 
     Args:
@@ -72,10 +74,11 @@ def train_alone(
         how: the training.
         seed: seed of weights and order.
         runtime: device and precision.
+        stage: keeps the training's state, so that it may go on after a kill; None keeps nothing.
 
     Returns:
         ``accuracy`` over select and test together, both apart, agreement with the teacher, the test loss
-        (nats), seconds by the clock and of the processor.
+        (nats), seconds by the clock and of the processor: of all processes that had a part in the result.
     """
     begun, used = time.perf_counter(), time.process_time()
     task = Classification(smoothing=0.0)
@@ -85,11 +88,12 @@ def train_alone(
     network = resized(space.build(arch, data.num_classes, data.in_chans), arch.resolution)
     try:
         train_network(
-            network, data, distiller=distiller, source=target_source(teacher, features=False), stage=None,
+            network, data, distiller=distiller, source=target_source(teacher, features=False), stage=stage,
             name="truth", seed=seed, runtime=runtime, **settings,
         )  # fmt: skip
     except FloatingPointError as error:
-        raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {seed}: {error}") from error
+        said = str(error).replace("truth.lr", "rank.lr")
+        raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {seed}: {said}") from error
     found: dict[str, float] = {}
     hits = 0.0
     for name in ("select", "test"):
@@ -100,7 +104,8 @@ def train_alone(
     found["accuracy"] = hits / (len(data.select) + len(data.test))
     found["test_agreement"] = task.agreement(logits, teacher.split_logits("test"))
     found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
-    return found | {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - used}
+    spent = stage.spent if stage is not None else (time.perf_counter() - begun, time.process_time() - used)
+    return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 
 
 class Claims:
@@ -171,7 +176,8 @@ def train_truth(
     """Train what no other process has trained or is training, and wait for the rest.
 
     Each row is written when its training ends, by whoever trained it. Who trains what is in the lease rows of the
-    folder: the training of a worker that is lost is done again by another.
+    folder: the training of a worker that is lost, or that was asked to stop, is taken up by another from its last
+    checkpoint.
 
     Args:
         archs: the archs.
@@ -186,31 +192,54 @@ def train_truth(
     Returns:
         How many trainings this process did.
     """
-    table, mine = TruthTable(run.path / "rank"), 0
+    folder = run.path / "rank"
+    table, mine = TruthTable(folder), 0
     wanted = {f"{archs[number].key} seed {seed}": (archs[number], seed) for number, seed in jobs}
-    with Seat(FileLeases(run.path / "rank" / "leases"), say=run.say) as seat:
+    inputs = asdict(how) | {"space": space.hash, "teacher": teacher.fingerprint, "data": data.fingerprint}
+    with Seat(FileLeases(folder / "leases"), say=run.say) as seat:
+        trainings = Trainings(run, seat.lease.worker)
+        with seat.store.lock(), table.claims.taken("table", wait=True), table.claims.taken("scores") as idle:
+            if idle and not seat.others():
+                clear_parts(list(folder.rglob(".*")))  # of whoever was killed; the run's lock leaves them to us
         while True:
             with seat.store.lock():
                 done = table.done()
                 left = [job for job, (arch, seed) in wanted.items() if (arch.key, seed) not in done]
                 busy = {row.job for row in seat.others()}
                 job = next((job for job in left if job not in busy and seat.take(job)), None)
-            if not left:
-                return mine
+                if not left:
+                    trainings.clear(done)
+                    return mine
+                if job is not None:
+                    arch, seed = wanted[job]
+                    training = trainings.take(arch.key, seed, inputs)
             if job is None:
                 time.sleep(PAUSE)
                 continue
-            arch, seed = wanted[job]
-            found = train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime)
+            found = _trained(arch, space, teacher, data, how, seed, runtime, training)
             with seat.store.lock():
                 done = table.done()
-                if ours := seat.holds(job) and (arch.key, seed) not in done:  # else it was taken for lost meanwhile
+                if ours := bool(found) and seat.holds(job) and (arch.key, seed) not in done:
                     table.append({"key": arch.key, "seed": seed} | found)
+                    training.end()
                     mine += 1
                 seat.free()
             if ours:
                 share, who = f"{len(done) + 1}/{len(jobs)}", seat.lease.worker
                 run.say(f"truth {share}: {job}, accuracy {100 * found['accuracy']:.2f} %, by {who}")
+
+
+def _trained(
+    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, seed: int, runtime: Runtime,
+    training: Training,
+) -> dict[str, float]:  # fmt: skip
+    """Train, or give up what another worker has taken over; it then has no result."""
+    try:
+        return train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime, stage=training)
+    except FileNotFoundError:
+        if not training.taken:
+            raise
+        return {}
 
 
 def worker(**job: Any) -> int:
