@@ -97,7 +97,8 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
     if len(top) and "select_accuracy" in top:
         top = top.drop_duplicates("key")
         present = tuple(name for name in late if name in top)
-        truths.append(_Truth(SHORT, "finalists", top, "select_accuracy", present))
+        trained = "first_accuracy" if "first_accuracy" in top else "select_accuracy"  # of equal length for all
+        truths.append(_Truth(SHORT, "finalists", top, trained, present))
     if len(final):
         truths.append(_Truth(FINAL, "retrained students", final, "test_accuracy", late))
     return [

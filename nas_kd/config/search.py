@@ -78,6 +78,8 @@ class SearchConfig:
     """architectures that a short training decides between, besides the controls"""
     epochs: int = 3
     """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
+    rounds: int = 2
+    """rounds of that training, each twice as long as the one before, for the better half of it; 1 trains all alike"""
     calibration_images: int = 512
     """training images that norm statistics of a subnet are measured on"""
     rate_images: int | None = None
@@ -94,7 +96,7 @@ class SearchConfig:
         check_budget(self.max_params, "search.max_params")
         check_budget(self.min_macs, "search.min_macs")
         check_budget(self.min_params, "search.min_params")
-        positive("search", self, "max_latency_ms", "trials", "top")
+        positive("search", self, "max_latency_ms", "trials", "top", "rounds")
         natural("search", self, "epochs")
         positive("search", self, "calibration_images", "rate_images")
         word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))

@@ -1,7 +1,8 @@
-"""The last word of a search: a short distilled training of the best few, size controls among them."""
+"""The last word of a search: short distilled trainings of the best few, size controls among them, halved by rounds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,12 +103,24 @@ def ranked(rows: pd.DataFrame, second: str) -> pd.DataFrame:
     return rows.sort_values(["accuracy", second, "macs"], ascending=[False, True, True], kind="stable")
 
 
+def lengths(epochs: int, rounds: int) -> list[int]:
+    """Return the epochs of each round: half of the next round's, rounded up; equal ones are one round.
+
+    Args:
+        epochs: epochs of the last round.
+        rounds: rounds at most.
+    """
+    return sorted({math.ceil(epochs / 2**before) for before in range(rounds)})
+
+
 def short_training(
     chosen: pd.DataFrame, archs: Mapping[str, Arch], teacher: Teacher | ViewCache | None, data: Data,
-    space: ElasticSpace, *, epochs: int, method: Method, seed: int, run: Run | None, folder: str, workers: int,
-    runtime: Runtime, training: dict[str, Any],
+    space: ElasticSpace, *, epochs: int, rounds: int, method: Method, seed: int, run: Run | None, folder: str,
+    workers: int, runtime: Runtime, training: dict[str, Any],
 ) -> pd.DataFrame:  # fmt: skip
-    """Train each entrant shortly and alike, and measure it on the select split.
+    """Train the entrants shortly and alike, the better half of them again for longer, and so on.
+
+    Every round begins with new weights, so that each training ends with its own cosine.
 
     Args:
         chosen: the entrants.
@@ -115,7 +128,8 @@ def short_training(
         teacher: the teacher or its cache; a live teacher keeps the trainings in this process.
         data: the data.
         space: the space.
-        epochs: epochs of each training.
+        epochs: epochs of each training of the last round.
+        rounds: rounds, see `lengths`; 1 trains all entrants for ``epochs``.
         method: distillation method.
         seed: seed of the trainings.
         run: the run, or None.
@@ -125,30 +139,59 @@ def short_training(
         training: further arguments of ``retrain``.
 
     Returns:
-        ``chosen`` with select_accuracy and select_agreement, each 0 to 1.
+        ``chosen`` with what the select split says, each 0 to 1: first_accuracy of the first round, and of the last
+        round that an arch was in select_accuracy and select_agreement; short_epochs is that round's length.
+
+    Source: successive halving (Jamieson & Talwalkar 2016).
     """
     if training.get("mixup") or training.get("cutmix"):
         teacher = teacher.teacher if isinstance(teacher, ViewCache) else teacher  # no cache knows mixed images
-    jobs = [
-        {
-            "model": archs[key], "teacher": teacher, "data": data, "space": space, "run": run and run.path,
-            "method": method, "seed": seed, "epochs": epochs, "test": False, "runtime": runtime,
-            "folder": f"{folder}/short/{key}",
-        } | training
-        for key in chosen["key"]
-    ]  # fmt: skip
     if isinstance(teacher, ViewCache):  # now, for the processes have the stored answers only
         settings = training.get("method_settings")
         needed = checked_method(method, Classification(), data.num_classes, settings).recipe.needs_teacher
         stored_answers(teacher, data, run, epochs=epochs if needed else 0)
     alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
     parallel = workers if alike and runtime.device.type == "cpu" else 1
-    with Progress("short trainings", len(jobs), unit="students", run=run) as progress:
-        metrics = list(run_jobs(trained_metrics, jobs, workers=parallel, progress=progress))
-    return chosen.assign(
-        select_accuracy=[m["select_accuracy"] for m in metrics],
-        select_agreement=[m.get("select_agreement", float("nan")) for m in metrics],
-    )
+    found, keys, plan = chosen.set_index("key", drop=False), list(dict.fromkeys(chosen["key"])), lengths(epochs, rounds)
+    left = [len(keys)]
+    for _ in plan[1:]:
+        left.append(math.ceil(left[-1] / 2))
+    with Progress("short trainings", sum(left), unit="students", run=run) as progress:
+        for number, length in enumerate(plan):
+            jobs = [
+                {
+                    "model": archs[key], "teacher": teacher, "data": data, "space": space, "run": run and run.path,
+                    "method": method, "seed": seed, "epochs": length, "test": False, "runtime": runtime,
+                    "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
+                } | _shortened(training, length / epochs)
+                for key in keys
+            ]  # fmt: skip
+            metrics = list(run_jobs(trained_metrics, jobs, workers=parallel, progress=progress))
+            for key, mine in zip(keys, metrics, strict=True):
+                found.loc[key, "select_accuracy"] = mine["select_accuracy"]
+                found.loc[key, "select_agreement"] = mine.get("select_agreement", math.nan)
+                found.loc[key, "short_epochs"] = length
+            if number == 0:
+                found["first_accuracy"] = found["select_accuracy"]
+            if number + 1 < len(plan):
+                keys = best_trained(found.loc[keys])["key"].tolist()[: left[number + 1]]
+    return found.astype({"short_epochs": int}).reset_index(drop=True)
+
+
+def best_trained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort finalists: who was trained longest first, then by accuracy, then by agreement with the teacher."""
+    names = ["short_epochs", "select_accuracy", "select_agreement"]
+    return rows.sort_values(names, ascending=False, kind="stable")
+
+
+def _shortened(training: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Scale the epochs in the arguments of a training to a shorter one."""
+    short = dict(training)
+    if share < 1:
+        short["warmup_epochs"] = share * short.get("warmup_epochs", 1.0)  # as `retrain` has it
+    if short.get("milestones"):
+        short["milestones"] = [epoch * share for epoch in short["milestones"]]
+    return short
 
 
 def trained_metrics(**job: Any) -> dict[str, float]:

@@ -120,7 +120,7 @@ class Pipeline(Opened):
             max_params=settings.max_params, min_macs=settings.min_macs, min_params=settings.min_params,
             max_latency_ms=settings.max_latency_ms, weights=self.weights if guided else None,
             trials=settings.trials, sampler=settings.sampler, variables=settings.variables, top=settings.top,
-            epochs=settings.epochs, calibration_images=settings.calibration_images,
+            epochs=settings.epochs, rounds=settings.rounds, calibration_images=settings.calibration_images,
             rate_images=settings.rate_images, run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
             training=training, storage=settings.storage, worker=worker,

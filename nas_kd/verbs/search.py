@@ -25,7 +25,7 @@ from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train import weights_hash
 from nas_kd.verbs.budget import Budget, caps_of, cost_settings, floors_of
 from nas_kd.verbs.evolve import ENGINES, evolve
-from nas_kd.verbs.finalists import controls, entrants, ranked, short_training
+from nas_kd.verbs.finalists import best_trained, controls, entrants, ranked, short_training
 from nas_kd.verbs.latencies import with_latency
 from nas_kd.verbs.ledger import EVALUATED
 from nas_kd.verbs.ratings import usable_ratings
@@ -81,7 +81,7 @@ def search(
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
     sampler: str | BaseSampler = "tpe", variables: str = "candidates", top: int = 4, epochs: int = 3,
-    calibration_images: int = 1024,
+    rounds: int = 2, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
@@ -91,9 +91,9 @@ def search(
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
     of whole subnets (KL to the teacher on the rating split, after calibration). ``nsga2``, ``coarse`` and
     ``random`` need neither teacher nor tables: they vary archs dimension by dimension and look at the
-    accuracy of whole subnets on the rating split and at MACs. After either, a short training of the best few
-    decides on the select split, the largest by MACs, the largest by params and a random arch among them;
-    without a teacher it is a training by labels.
+    accuracy of whole subnets on the rating split and at MACs. After either, short trainings of the best few
+    decide on the select split, the largest by MACs, the largest by params and a random arch among them: all are
+    trained, and the better half again for longer. Without a teacher they learn from labels.
 
     Args:
         net: the in-place distilled supernet.
@@ -113,8 +113,9 @@ def search(
         variables: what that sampler varies: ``candidates`` (an index a stage, into those that the ratings prefer)
             or ``dimensions`` (every width, depth ... by itself; the ratings only say where to begin).
         top: archs of the short training besides the three controls.
-        epochs: epochs of the short training; 0 leaves it out, and the lowest KL (``exact``) or the highest
-            accuracy, of equal ones the lowest loss, decides.
+        epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``) or
+            the highest accuracy, of equal ones the lowest loss, decides.
+        rounds: rounds of short trainings, each twice as long as the one before, for the better half of it.
         calibration_images: training images for a subnet's norms.
         rate_images: rating images a score, None for all.
         run: run folder.
@@ -148,6 +149,8 @@ def search(
     word("search.variables", variables, VARIABLES)
     if epochs < 0:
         raise SettingError("search.epochs", epochs, "0 (no short training) or more")
+    if rounds < 1:
+        raise SettingError("search.rounds", rounds, "an integer of at least 1", "use search.rounds=1: all train alike")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
     answers = None if teacher is None else stored_answers(teacher, data, run)
     caps = caps_of(space, data, max_macs, max_params)
@@ -161,11 +164,11 @@ def search(
     if run is not None:
         settings = {
             "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
-            "variables": variables,
-            "calibration_images": calibration_images, "rate_images": rate_images, "method": repr(method),
-            "training": dict(training or {}), "max_latency_ms": max_latency_ms, "floors": floors,
+            "variables": variables, "calibration_images": calibration_images, "rate_images": rate_images,
+            "method": repr(method), "training": dict(training or {}), "max_latency_ms": max_latency_ms,
+            "floors": floors,
             "weights": None if weights is None else [float(weight) for weight in weights],
-        }  # fmt: skip
+        } | ({"rounds": rounds} if rounds > 1 else {})  # fmt: skip
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
             "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
@@ -196,7 +199,7 @@ def search(
     decided = entrants(rows, top, engine)
     if epochs and not worker:
         decided = short_training(
-            decided, archs, teacher if live else answers, data, space, epochs=epochs,
+            decided, archs, teacher if live else answers, data, space, epochs=epochs, rounds=rounds,
             method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
             training=dict(training or {}),
         )  # fmt: skip
@@ -240,8 +243,7 @@ def _winner(decided: pd.DataFrame, engine: str) -> str:
     """Return the key of the best: by the short training where there was one, then by the scores."""
     decided = decided.sort_values("kl", kind="stable") if engine == "exact" else ranked(decided, "loss")
     if "select_accuracy" in decided:
-        names = ["select_accuracy", "select_agreement"]
-        decided = decided.sort_values(names, ascending=False, kind="stable")
+        decided = best_trained(decided)
     return str(decided["key"].iloc[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module
@@ -184,7 +185,7 @@ def run_search(net: Supernet, teacher: Teacher, data: Data, tables: Tables, runt
 
 def _no_training(chosen: pd.DataFrame, *rest: Any, **more: Any) -> pd.DataFrame:
     """Let the proxy's own order decide: every entrant does equally well."""
-    return chosen.assign(select_accuracy=0.5, select_agreement=0.5)
+    return chosen.assign(select_accuracy=0.5, select_agreement=0.5, short_epochs=1)
 
 
 class _RandomScorer:
@@ -304,6 +305,40 @@ def test_two_workers_give_the_numbers_of_one(run_search: Callable[..., Any], tmp
     for path, workers in product(files, (1, 2)):
         if path.name != "study.journal":  # holds times
             assert (tmp_path / str(workers) / path).read_bytes() == (tmp_path / "1" / path).read_bytes(), path
+
+
+def test_rounds_of_short_trainings_halve_the_finalists(run_search: Callable[..., Any], tmp_path: Path) -> None:
+    """Each round is the training that stands alone at that length; who is out keeps what it had."""
+    from nas_kd.verbs.finalists import lengths
+
+    assert lengths(3, 1) == [3] and lengths(3, 2) == [2, 3] and lengths(12, 3) == [3, 6, 12]
+    assert lengths(1, 5) == [1] and lengths(2, 9) == [1, 2]
+
+    def trained(epochs: int, **more: Any) -> pd.DataFrame:
+        training = SHORT | {"warmup_epochs": epochs / 4}
+        frame: pd.DataFrame = run_search(epochs=epochs, top=4, training=training, **more).top
+        return frame
+
+    found = trained(3, rounds=3, run=tmp_path / "run")
+    alone = {n: trained(n, rounds=1, run=tmp_path / str(n)).set_index("key") for n in (1, 2, 3)}
+    one = alone[1]
+    assert found["key"].tolist() == one.index.tolist()
+    assert found["first_accuracy"].tolist() == one["select_accuracy"].tolist()
+    count = len(found)
+    second = one.sort_values(["select_accuracy", "select_agreement"], ascending=False, kind="stable")
+    second = second.index[: math.ceil(count / 2)]
+    third = alone[2].loc[second].sort_values(
+        ["select_accuracy", "select_agreement"], ascending=False, kind="stable"
+    ).index[: math.ceil(len(second) / 2)]  # fmt: skip
+    assert count > len(second) > len(third) > 1
+    for _, row in found.iterrows():
+        epochs = 1 + (row["key"] in second) + (row["key"] in third)
+        assert row["short_epochs"] == epochs
+        assert row["select_accuracy"] == alone[epochs].loc[row["key"], "select_accuracy"]
+    best = json.loads((tmp_path / "run/search/best.json").read_text())["key"]
+    assert best == alone[3].loc[third].sort_values(["select_accuracy", "select_agreement"], kind="stable").index[-1]
+    folders = {path.name for path in (tmp_path / "run/search/short").iterdir()}
+    assert folders == {*one.index, *(f"{key}_2" for key in second), *(f"{key}_3" for key in third)}
 
 
 def test_seeds_change_proposals_and_short_trainings(run_search: Callable[..., Any]) -> None:
