@@ -32,6 +32,8 @@ class RankConfig:
     """only the first so many of those archs"""
     seeds: int = 2
     """trainings of each arch; more may be asked for later"""
+    train: bool = True
+    """train what is not trained yet; false judges by what there is, also while others train"""
     method: str = "kd"
     """distillation method of the trainings, on logits alone"""
     epochs: int = 10

@@ -62,7 +62,7 @@ def rank(
     net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
     training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
     blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,
-    helps: bool = False,
+    train: bool = True, helps: bool = False,
 ) -> RankResult:  # fmt: skip
     """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
 
@@ -88,6 +88,7 @@ def rank(
         workers: processes that this call starts for the trainings, on a CPU.
         seed: seed of the sample and of the scores.
         runtime: device and precision.
+        train: train what is not trained yet; False judges by what there is, also while others train.
         helps: share the trainings of a ranking that is going, and leave the rest to it.
 
     Returns:
@@ -135,12 +136,15 @@ def rank(
         "archs": archs, "jobs": jobs_of(table, seeds), "run": run, "space": space, "teacher": cache, "data": data,
         "how": training, "runtime": runtime,
     }  # fmt: skip
-    if workers > 1 and runtime.device.type == "cpu":
+    if train and workers > 1 and runtime.device.type == "cpu":
         list(run_jobs(worker, [jobs] * workers, workers=workers))
-    else:
+    elif train:
         train_truth(**jobs)
     truth = TruthTable(folder).frame()
     truth = truth[truth["seed"] < seeds]
+    if len(truth) < len(jobs["jobs"]):
+        trained = truth["key"].nunique()
+        run.say(f"judged by {len(truth)} of {len(jobs['jobs'])} trainings, of {trained} of {len(archs)} archs")
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
     bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)

@@ -48,6 +48,7 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
         seeds=settings.seeds, training=_training(settings), images=settings.images,
         calibration_images=settings.calibration_images, resamples=settings.resamples,
         blockwise=blockwise, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
+        train=settings.train or helps, helps=helps,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,22 @@ def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeyp
     assert kept == {SCORES[name].name for name in (*CHEAP, "depth", "gradient_norm")}  # nothing measured is lost
     both = first.truth.merge(more.truth, on=["key", "seed"])
     assert len(both) == 40 and (both["accuracy_x"] == both["accuracy_y"]).all()
+
+
+def test_what_is_trained_so_far_can_be_judged(
+    ask: Callable[..., RankResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingError, match="0 archs.*train more"):
+        ask(train=False, scores=("macs", "nmse", "params"))
+    whole = ask(seeds=1, scores=("macs", "nmse", "params"))
+    table = tmp_path / "run/rank/truth.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:13]))
+    monkeypatch.setattr("nas_kd.verbs.rank_truth.train_alone", None)
+    some = ask(train=False, scores=("macs", "nmse", "params"))
+    assert len(some.truth) == 12 and (some.summary["archs"] == 12).all()
+    assert "judged by 12 of 40 trainings, of 12 of 20 archs" in (tmp_path / "run/log.txt").read_text()
+    both = whole.scores.merge(some.scores, on=["score", "key"])
+    assert len(both) == 60 and (both["value_x"] == both["value_y"]).all()  # of all archs: more truth asks nothing anew
 
 
 def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
