@@ -149,7 +149,7 @@ def summarise(
     inside = pairs_within(groups, ranked.bands) if ranked.bands else everywhere
     drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], resamples=resamples, seed=seed)
     sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
-    best_size = np.nanmax(drawn[1, sizes], axis=0) if sizes else np.full(resamples, math.nan)
+    best_size = _best(drawn[1, sizes])
     base = ranked.names.index(control)
     inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
     rows: list[dict[str, Any]] = []
@@ -175,7 +175,7 @@ def summarise(
         row |= _gap("minus_control", inside_taus[index] - inside_taus[base], drawn[1, index] - drawn[1, base])
         if name == control:
             row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
-        most = max((inside_taus[i] for i in sizes), default=math.nan)
+        most = float(_best(np.array([inside_taus[i] for i in sizes])))
         row |= _gap("minus_size", inside_taus[index] - most, drawn[1, index] - best_size)
         if cost["kind"] == "size":
             row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
@@ -199,6 +199,12 @@ def _role(name: str, kind: str, primary: str, control: str) -> str:
     if name in (primary, control):
         return "primary" if name == primary else "primary control"
     return "exploratory" if kind == "score" else "control"
+
+
+def _best(taus: np.ndarray) -> np.ndarray:
+    """Return the greatest along the first axis, NaN where all are; a control that does not vary has no tau."""
+    greatest = np.where(np.isnan(taus), -math.inf, taus).max(axis=0, initial=-math.inf)
+    return np.where(np.isfinite(greatest), greatest, math.nan)
 
 
 def _ends(name: str, drawn: np.ndarray) -> dict[str, float]:

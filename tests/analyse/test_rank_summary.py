@@ -100,6 +100,15 @@ def test_the_same_tables_give_the_same_summary_and_more_exploring_costs_signific
     assert two.loc["knows", "minus_control_p_holm"] == two.loc["knows", "minus_control_p"]  # named in advance
 
 
+def test_a_size_that_does_not_vary_is_not_the_best_wherever_it_stands() -> None:
+    archs, truth, scores = tables()
+    wanted = judge(joined(archs, truth, scores)).set_index("score").loc["knows", "minus_size"]
+    depth = scores[scores["score"] == "MACs"].assign(score="depth", value=3.0)
+    for order in ([depth, scores], [scores, depth]):
+        frame = judge(joined(archs, truth, pd.concat(order))).set_index("score")
+        assert frame.loc["knows", "minus_size"] == wanted and math.isnan(frame.loc["depth", "band_tau"])
+
+
 def test_a_score_that_is_nan_is_counted_and_never_best() -> None:
     archs, truth, scores = tables()
     best = truth.groupby("key")["accuracy"].mean().idxmax()
