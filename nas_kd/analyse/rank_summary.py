@@ -121,7 +121,8 @@ def summarise(
     """Judge every score by the truth.
 
     Differences are of tau-b inside the bands, or over all archs where there is no band, on the same resamples
-    of archs with the seeds inside. ``minus_size`` is against the best of the size controls, taken anew in
+    of archs with the seeds inside, and on the archs that the score has a value for: on others a control would be
+    asked more, or less, than it. ``minus_size`` is against the best of the size controls, taken anew in
     every resample, so that the choice of the best is paid for.
 
     Args:
@@ -147,9 +148,9 @@ def summarise(
     macs = archs["macs"].to_numpy(dtype=float)
     everywhere = all_pairs(len(archs))
     inside = pairs_within(groups, ranked.bands) if ranked.bands else everywhere
-    drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], resamples=resamples, seed=seed)
+    how = {"resamples": resamples, "seed": seed}
+    drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], **how)
     sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
-    best_size = _best(drawn[1, sizes])
     base = ranked.names.index(control)
     inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
     rows: list[dict[str, Any]] = []
@@ -172,11 +173,16 @@ def summarise(
         for number, cap in enumerate(caps, 1):
             for top in TOPS:
                 row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, cap, top)
-        row |= _gap("minus_control", inside_taus[index] - inside_taus[base], drawn[1, index] - drawn[1, base])
+        taus, samples, known = inside_taus, drawn[1], np.isfinite(score)
+        if not known.all():
+            others = np.where(known, ranked.scores, math.nan)
+            taus = [tau_b(other, mean, inside) for other in others]
+            samples = resampled_taus(others, ranked.truth, groups, [inside], **how)[0]
+        row |= _gap("minus_control", taus[index] - taus[base], samples[index] - samples[base])
         if name == control:
             row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
-        most = float(_best(np.array([inside_taus[i] for i in sizes])))
-        row |= _gap("minus_size", inside_taus[index] - most, drawn[1, index] - best_size)
+        most = float(_best(np.array([taus[i] for i in sizes])))
+        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[sizes]))
         if cost["kind"] == "size":
             row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
         row |= {

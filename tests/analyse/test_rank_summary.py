@@ -121,6 +121,20 @@ def test_a_score_that_is_nan_is_counted_and_never_best() -> None:
     assert any("knows has no finite value for 1 archs" in line for line in verdict(judge(ranked), noise))
 
 
+def test_a_score_is_compared_on_the_archs_that_it_scores() -> None:
+    """A score that is MACs, but for archs that it leaves out, is as good as MACs, whichever they are."""
+    archs, truth, scores = tables()
+    ranked = joined(archs, truth, scores)
+    mean, macs = ranked.truth.mean(1), ranked.archs["macs"]
+    wrong = (mean.argsort().argsort() - macs.rank()).abs().nlargest(10).index
+    same = scores[scores["score"] == "MACs"].assign(score="same", kind="score")
+    same.loc[same["key"].isin(ranked.archs["key"][wrong]), "value"] = math.nan
+    frame = judge(joined(archs, truth, pd.concat([scores, same]))).set_index("score")
+    assert frame.loc["same", "band_tau"] != pytest.approx(frame.loc["MACs", "band_tau"], abs=0.05)
+    assert (frame.loc["same", ["minus_control", "minus_control_low", "minus_control_high"]] == 0).all()
+    assert frame.loc["same", "minus_size"] <= 0
+
+
 def test_noise_is_told_by_scope() -> None:
     archs, truth, scores = tables(seeds=4)
     noise = noise_table(joined(archs, truth, scores)).set_index("scope")
