@@ -115,6 +115,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "variables": (NOT_TEXT, NONE, WORD), "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
         "max_latency_ms": (NOT_FLOAT, POSITIVE), "trials": (NOT_INT, NONE, POSITIVE_INT),
         "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT),
+        "rounds": (NOT_INT, NONE, POSITIVE_INT),
         "epochs": (NOT_INT, NONE, NATURAL_INT),
         "calibration_images": (NOT_INT, NONE, POSITIVE_INT), "rate_images": (NOT_INT, POSITIVE_INT),
     }),
@@ -135,7 +136,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "epochs": (NOT_INT, NONE, POSITIVE_INT), "clip_grad": (NOT_FLOAT, NONE, NATURAL),
         "ema": (NOT_FLOAT, NONE, SHARE),
         "images": (NOT_INT, NONE, POSITIVE_INT), "calibration_images": (NOT_INT, NONE, AT_LEAST_2),
-        "resamples": (NOT_INT, NONE, POSITIVE_INT),
+        "resamples": (NOT_INT, NONE, POSITIVE_INT), "train": (NOT_BOOL, NONE),
     }),
 }  # fmt: skip
 # settings that are legal alone and not together; the first is what the message names
