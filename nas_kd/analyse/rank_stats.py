@@ -143,8 +143,8 @@ class Noise(NamedTuple):
     """How much of a truth is noise.
 
     Args:
-        archs: archs with two seeds or more.
-        seeds: mean number of seeds of these.
+        archs: archs with two seeds or more, which tell what seeds do.
+        seeds: mean number of seeds of all archs, whose means are judged.
         seed_sd: standard deviation between seeds of an arch.
         arch_sd: standard deviation between archs, without the seeds' part; 0 where that is all.
         reliability: share of the variance of the archs' means that is not the seeds'.
@@ -174,24 +174,24 @@ def noise_of(truth: np.ndarray, groups: Sequence[object] | None = None) -> Noise
     Source: analysis of variance with one factor; for normal values tau = 2/pi arcsin(r).
     """
     names = np.zeros(len(truth), dtype=int) if groups is None else np.asarray(groups, dtype=object)
-    enough = np.isfinite(truth).sum(1) >= 2
-    values, names = truth[enough], names[enough]
-    nan = math.nan
-    if not len(values):
+    known = np.isfinite(truth).any(1)
+    values, names = truth[known], names[known]
+    nan, counts = math.nan, np.isfinite(values).sum(1)
+    several = int((counts >= 2).sum())
+    if not several:
         return Noise(0, nan, nan, nan, nan, nan, nan)
-    counts = np.isfinite(values).sum(1)
-    means = np.nanmean(values, axis=1)
+    means = np.nanmean(values, axis=1)  # those of one seed are as noisy as they are judged
     within = float(np.nansum((values - means[:, None]) ** 2) / (counts - 1).sum())
     centred = [means[names == name] - means[names == name].mean() for name in dict.fromkeys(names.tolist())]
     freedom = sum(len(part) - 1 for part in centred)
     split = split_half(values, names)
     if freedom < 1:
-        return Noise(len(values), float(counts.mean()), math.sqrt(within), nan, nan, split, nan)
+        return Noise(several, float(counts.mean()), math.sqrt(within), nan, nan, split, nan)
     total = float(sum((part**2).sum() for part in centred) / freedom)
     between = max(0.0, total - within * float((1 / counts).mean()))
     reliability = between / total if total > 0 else nan
     ceiling = 2 / math.pi * math.asin(math.sqrt(reliability)) if reliability == reliability else nan
-    return Noise(len(values), float(counts.mean()), math.sqrt(within), math.sqrt(between), reliability, split, ceiling)
+    return Noise(several, float(counts.mean()), math.sqrt(within), math.sqrt(between), reliability, split, ceiling)
 
 
 def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None = None) -> float:

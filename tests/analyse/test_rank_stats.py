@@ -118,6 +118,19 @@ def test_noise_is_the_analysis_of_variance(rng: np.random.Generator) -> None:
     assert stats.kendalltau(means, perfect).statistic == 1.0  # the ceiling is against the unknown, not this
 
 
+def test_the_ceiling_is_that_of_the_means_that_are_judged_when_some_archs_have_one_seed(
+    rng: np.random.Generator,
+) -> None:
+    quality = rng.normal(size=(2000, 1))
+    truth = quality + rng.normal(size=(2000, 2))
+    truth[500:, 1] = np.nan
+    found = noise_of(truth)
+    assert found.archs == 500 and found.seeds == 1.25
+    assert found.seed_sd == pytest.approx(1.0, abs=0.06) and found.arch_sd == pytest.approx(1.0, abs=0.06)
+    perfect = stats.kendalltau(quality[:, 0], np.nanmean(truth, axis=1)).statistic
+    assert found.ceiling == pytest.approx(perfect, abs=0.025)
+
+
 def test_noise_within_groups_ignores_what_lies_between_them(rng: np.random.Generator) -> None:
     groups = np.repeat(["a", "b", "c"], 1000)
     shift = np.repeat([0.0, 30.0, -30.0], 1000)[:, None]
