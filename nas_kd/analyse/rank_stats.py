@@ -198,15 +198,20 @@ def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None =
     """Return the mean tau-b between the means of two halves of the seeds, over all ways to halve them.
 
     Args:
-        truth: (N, S) accuracy of each arch and seed; archs that lack a seed are left out.
+        truth: (N, S) accuracy of each arch and seed; archs that lack a seed are left out. A seed that has only
+            begun is left out instead: one that fewer than half as many archs have as the second seed.
         groups: (N,) bands, when only the order inside them counts.
 
     Returns:
-        The mean; NaN with fewer than two seeds or archs. An odd seed is left out in turn.
+        The mean; NaN with fewer than two seeds or eight archs. An odd seed is left out in turn.
     """
+    if truth.shape[1] < 2:
+        return math.nan
+    trained = np.isfinite(truth).sum(0)
+    truth = truth[:, 2 * trained >= np.sort(trained)[-2]]
     full = np.isfinite(truth).all(1)
     values, seeds = truth[full], truth.shape[1]
-    if seeds < 2 or len(values) < 2:
+    if len(values) < LEAST:
         return math.nan
     pairs = None if groups is None else pairs_within(np.asarray(groups, dtype=object)[full].tolist())
     taus = []

@@ -155,6 +155,19 @@ def test_split_half_goes_over_all_ways_to_halve(rng: np.random.Generator) -> Non
     assert split_half(holed) == pytest.approx(np.mean(wanted))
 
 
+def test_a_seed_that_has_only_begun_does_not_change_what_the_others_say(rng: np.random.Generator) -> None:
+    truth = rng.normal(size=(40, 1)) + rng.normal(size=(40, 3))
+    begun = truth.copy()
+    begun[5:, 2] = np.nan
+    wanted = stats.kendalltau(truth[:, 0], truth[:, 1]).statistic
+    assert split_half(begun) == pytest.approx(wanted) == pytest.approx(split_half(truth[:, :2]))
+    begun[:25, 2] = truth[:25, 2]  # most have it: they are compared on all three
+    assert split_half(begun) == pytest.approx(split_half(truth[:25]))
+    begun[10:, 1:] = np.nan  # a second seed that has begun is all that there is
+    assert split_half(begun) == pytest.approx(split_half(truth[:10]))
+    assert math.isnan(split_half(truth[:7]))  # too few for a rank correlation
+
+
 def test_holm_equals_the_step_down_rule(rng: np.random.Generator) -> None:
     for _ in range(50):
         p = rng.random(6) ** 3
