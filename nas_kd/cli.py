@@ -41,7 +41,7 @@ COMMANDS = {
     "retrain": ("stage_retrain", True, "retrain the found student and those it is compared with"),
     "rank": ("stage_rank", True, "train a sample of archs and say how well each score ranks them"),
     "report": ("", False, "write the HTML report of a run"),
-    "status": ("", False, "tell where a run stands"),
+    "status": ("", False, "tell where a run stands and who works in it"),
     "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
 }
 JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.verbs.join that --worker calls
@@ -118,7 +118,7 @@ def _command(arguments: list[str]) -> int:
         return 0
     function, teaches, _ = COMMANDS[name]
     if name == "status":
-        from nas_kd.run import status
+        from nas_kd.status import status
 
         print(status(str(config.run)))
         return 0

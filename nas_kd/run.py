@@ -17,13 +17,13 @@ from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
 from nas_kd.locks import folder_lock
 from nas_kd.processes import launched
-from nas_kd.progress import in_worker, spoken
+from nas_kd.progress import in_worker
 from nas_kd.stage import Stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CsvLog", "Run", "Stage", "atomic_json", "atomic_write", "status"]
+__all__ = ["CsvLog", "Run", "Stage", "atomic_json", "atomic_write"]
 
 PACKAGES = ("torch", "torchvision", "timm", "optuna", "numpy", "scipy", "pandas", "scikit-learn")
 
@@ -279,51 +279,3 @@ def versions() -> dict[str, str | int | None]:
         "cpu": cpu,
         "cores": os.cpu_count(),
     }
-
-
-def status(run: str | Path) -> str:
-    """Tell where a run stands, from its files only: it may be working in another process.
-
-    Args:
-        run: the run folder.
-
-    Returns:
-        A table of stages with their last row of metrics, then what is being done and until when.
-
-    Raises:
-        SettingError: the folder is no run.
-    """
-    path = Path(run)
-    if not (path / "env.json").is_file():
-        raise SettingError("run", str(path), "a folder that nas_kd made", "give the --run of a command")
-    lines = []
-    stages = (file for file in path.glob("**/stage.json") if path / "rank" not in file.parents)
-    files = sorted(stages, key=lambda file: file.stat().st_mtime)
-    for file in files:
-        name = str(file.parent.relative_to(path))
-        rows = CsvLog(file.parent / "metrics.csv").rows()
-        last = "  ".join(f"{key}={_short(value)}" for key, value in rows[-1].items() if value) if rows else ""
-        lines.append((name, "done" if read_json(file, ("done",))["done"] else "begun", last))
-    width = max((len(name) for name, _, _ in lines), default=0)
-    table = [f"{name:{width}}  {state:5}  {last}".rstrip() for name, state, last in lines] or [
-        "no stage has begun"
-    ]
-    now = path / "status.json"
-    if now.exists():
-        table.append(_doing(read_json(now, ("stage", "done", "total", "unit", "last"), spoils=now)))
-    return "\n".join(table)
-
-
-def _doing(state: Mapping[str, Any]) -> str:
-    last = " ".join(f"{name}={value:.4g}" for name, value in state["last"].items() if value is not None)
-    text = f"{state['stage']} {state['done']}/{state['total']} {state['unit']}"
-    if state["done"] < state["total"] and state["eta_seconds"] is not None:
-        text += f", ETA {spoken(state['eta_seconds'])}"
-    return f"{text}, {spoken(time.time() - state['updated'])} ago" + (f": {last}" if last else "")
-
-
-def _short(cell: str) -> str:
-    try:
-        return f"{float(cell):.4g}"
-    except ValueError:
-        return cell

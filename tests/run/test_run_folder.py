@@ -16,7 +16,8 @@ import torch
 
 from nas_kd.errors import SettingError
 from nas_kd.files import CsvLog, atomic_json, atomic_write, read_frame
-from nas_kd.run import Run, check_folder, status
+from nas_kd.run import Run, check_folder
+from nas_kd.status import status
 
 
 def test_stage_is_done_once_and_keeps_its_facts(tmp_path: Path) -> None:
