@@ -12,6 +12,9 @@ import importlib
 import os
 import re
 import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +50,23 @@ class Torn:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(*, what: str, nth: int = 1, path: str = "", call: str = "", times: int = 1, quota: int = 0) -> None:
+def arm(
+    *, what: str, nth: int = 1, path: str = "", call: str = "", times: int = 1, quota: int = 0, until: str = ""
+) -> None:  # fmt: skip
     """Patch what is to break.
 
     Args:
         what: ``kill``: SIGKILL right before it. ``half``: SIGKILL after half of its bytes. ``full``: a disk
             without space from it on; ``short``: one that still takes half of it. ``int`` and ``term``: that
-            signal right before it. ``denied``: the process loses root's right to write where permissions
-            forbid it. ``quota``: files grow to ``quota`` bytes.
+            signal right before it. ``late``: the end of the command's time right before it. ``wait``: wait
+            there until the file ``until`` exists. ``denied``: the process loses root's right to write where
+            permissions forbid it. ``quota``: files grow to ``quota`` bytes.
         nth: which one is hit, from 1.
-        path: regular expression that a written path contains.
+        path: regular expression that a written path contains, or a text among the arguments of ``call``.
         call: dotted name of a function, hit in the place of a write.
         times: how many signals in a row.
         quota: bytes.
+        until: a file.
     """
     if what == "denied":
         _drop_rights()
@@ -69,21 +76,43 @@ def arm(*, what: str, nth: int = 1, path: str = "", call: str = "", times: int =
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (quota, quota))
     elif call:
-        _arm_call(call, nth, SIGNALS[what], times)
+        _arm_call(call, nth, path, lambda: _strike(what, times, until))
     else:
         _arm_writes(path, nth, what)
 
 
-def _arm_call(name: str, nth: int, number: int, times: int) -> None:
+def _strike(what: str, times: int = 1, until: str = "") -> None:
+    if what == "late":
+        _end_of_time()
+    elif what == "wait":
+        while not Path(until).exists():
+            time.sleep(0.01)
+    else:
+        for _ in range(times):
+            os.kill(os.getpid(), SIGNALS[what])
+
+
+def _end_of_time() -> None:
+    """Let the time limit of this command strike now: its clock is the only timer there is."""
+    (clock,) = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
+    clock.finished.set()  # it wakes ...
+    clock.join()
+    limit = threading.Thread(target=clock.function)  # ... without a word, and this speaks in its place
+    limit.start()
+    limit.join()
+
+
+def _arm_call(name: str, nth: int, argument: str, strike: Callable[[], None]) -> None:
     place, _, last = name.rpartition(".")
     module = importlib.import_module(place)
     real, seen = getattr(module, last), 0
 
     def called(*args: Any, **kwargs: Any) -> Any:
         nonlocal seen
-        seen += 1
-        for _ in range(times if seen == nth else 0):
-            os.kill(os.getpid(), number)
+        if any(re.search(argument, text) for text in args if isinstance(text, str)) or not argument:
+            seen += 1
+            if seen == nth:
+                strike()
         return real(*args, **kwargs)
 
     setattr(module, last, called)
@@ -110,7 +139,7 @@ def _arm_writes(path: str, nth: int, what: str) -> None:
             return
         if what == "half" and half is not None:
             half()
-        os.kill(os.getpid(), SIGNALS[what])
+        _strike(what)
 
     def refuse(written: str) -> None:
         if dead:

@@ -8,53 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from beside import LIMIT, leases, started, until
 from database import postgres, programs
 from small_run import Made, Said, environment
 from sqlalchemy import text
 
 from nas_kd.solve.lease_table import connected
 
-LIMIT = 200  # seconds
 BUDGET = ("--search.max_macs", "30%", "--search.trials", "60")
-
-
-def until(reached: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-@contextmanager
-def started(folder: Path, name: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command beside others."""
-    command = [sys.executable, "-m", "nas_kd", *map(str, arguments)]
-    with open(folder / name, "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), cwd=folder)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def leases(search: Path) -> dict[int, str]:
-    """Return what each process of a search has in hand."""
-    found = {}
-    for path in (search / "leases").glob("*.json"):
-        try:
-            row = json.loads(path.read_text())
-        except (ValueError, FileNotFoundError):
-            continue
-        found[row["pid"]] = row["job"]
-    return found
 
 
 def pids(url: str) -> set[int]:
