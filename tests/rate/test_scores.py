@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +13,14 @@ from scipy import stats
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.nn import Recorder
+from nas_kd.nn import Recorder, resized
 from nas_kd.rate.nmse import gather
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
 from nas_kd.rate.scores.combine import mean_rank, residual
 from nas_kd.rate.scores.donna import nested_predictions
 from nas_kd.rate.scores.replace import logits_with
 from nas_kd.rate.scores.short import tuned_subnet
-from nas_kd.runtime import Runtime, seed_for
+from nas_kd.runtime import Runtime, seed_for, seeded
 from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
@@ -106,8 +107,6 @@ def test_sizes_are_those_of_the_space(bench: Bench, archs: list[Arch]) -> None:
 
 
 def test_the_gradient_norm_is_autograds(bench: Bench, archs: list[Arch]) -> None:
-    from nas_kd.runtime import seeded
-
     (found,) = SCORES["gradient_norm"].measure(bench, archs[:1])
     seeded(0, "gradient norm", archs[0].key)
     network = bench.space.build(archs[0], 3, 1).train()
@@ -115,6 +114,18 @@ def test_the_gradient_norm_is_autograds(bench: Bench, archs: list[Arch]) -> None
     loss = torch.nn.functional.cross_entropy(network(batch.x), batch.y)
     grads = torch.autograd.grad(loss, list(network.parameters()))
     assert found == pytest.approx(math.sqrt(sum(float(g.double().square().sum()) for g in grads)), rel=1e-4)
+
+
+def test_the_gradient_norm_is_that_at_the_archs_own_input_size(data: Data, runtime: Runtime) -> None:
+    space = ElasticSpace(name="sizes", stem=SPACE.stem, stages=SPACE.stages, resolution=8, resolutions=(8, 16))
+    small, large = (replace(space.sample(0), resolution=size) for size in (8, 16))
+    found = SCORES["gradient_norm"].measure(Bench(space, data, runtime), [small, large])
+    seeded(0, "gradient norm", large.key)
+    network = resized(space.build(large, 3, 1), 16).train()
+    batch = next(iter(data.train.clean(128, limit=128)))
+    torch.nn.functional.cross_entropy(network(batch.x), batch.y).backward()
+    wanted = math.sqrt(sum(float(p.grad.double().square().sum()) for p in network.parameters() if p.grad is not None))
+    assert found[1] == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["relative_l1", "nmse", "nsr", "ridge", "replace_one", "assembled_kl"])
