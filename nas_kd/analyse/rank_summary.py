@@ -240,12 +240,12 @@ def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
     scope = INSIDE if (noise["scope"] == INSIDE).any() else EVERYWHERE
     limits = noise[noise["scope"] == scope].iloc[0]
     if limits["archs"] == 0:
-        said.append("The truth has one seed: its noise is not known, so no score can be judged by it yet.")
+        said.append("The truth has one seed: its noise is not known, nor what a faultless score would reach.")
     else:
         said.append(
             f"Truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs, {limits['seed_sd']:.2f}"
-            f" between seeds; tau between halves of the seeds {limits['split_half']:.2f}, ceiling of a faultless"
-            f" score {limits['ceiling']:.2f}."
+            f" between seeds ({limits['archs']} archs have two or more); tau between halves of the seeds"
+            f" {limits['split_half']:.2f}, ceiling of a faultless score {limits['ceiling']:.2f}."
         )
     main = summary[summary["role"] == "primary"].iloc[0]
     base = summary[summary["role"] == "primary control"].iloc[0]
@@ -257,7 +257,7 @@ def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
         f" {len(summary)} scores on {main['archs']} archs detect {main['minus_control_detectable']:.2f} with 80 %"
         " power."
     )
-    for row in size.to_dict("records"):
+    for row in size.to_dict("records") if main["kind"] != "size" else []:
         gap = f"{main['minus_size']:.2f} [{main['minus_size_low']:.2f}, {main['minus_size_high']:.2f}]"
         wins = main["minus_size_low"] > 0
         word = "beats" if wins else "does not beat"

@@ -162,6 +162,9 @@ def test_the_verdict_admits_defeat() -> None:
     ranked = joined(archs, truth, scores)
     won = verdict(judge(ranked), noise_table(ranked))
     assert any("It beats the best size control" in line for line in won)
+    assert "(24 archs have two or more)" in won[0]
+    sizes = summarise(ranked, primary="parameters", control="MACs", resamples=50)
+    assert not any("best size control" in line for line in verdict(sizes, noise_table(ranked)))  # it is one of them
 
 
 def test_the_figure_is_whole_and_names_every_score() -> None:
