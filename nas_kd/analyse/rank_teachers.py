@@ -122,7 +122,7 @@ def crossed_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray
 
     Returns:
         The keys of the archs that every teacher taught from every common seed, in the first table's order, and
-        (N, T, S) accuracies.
+        (N, T, S) accuracies. Later seeds that leave fewer than half of the archs have only begun: they are left out.
 
     Raises:
         SettingError: no arch was taught by all from two seeds.
@@ -133,11 +133,11 @@ def crossed_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray
     ]
     seeds = sorted(set.intersection(*(set(table.columns) for table in wide)))
     keys = [key for key in wide[0].index if all(key in table.index for table in wide)]
-    while len(seeds) >= 2:
-        values = np.stack([table.reindex(keys)[seeds].to_numpy(dtype=float) for table in wide], axis=1)
-        full = np.isfinite(values).all((1, 2))
-        if full.any():
-            return [key for key, kept in zip(keys, full, strict=True) if kept], values[full]
-        seeds = seeds[:-1]  # a last seed that has only begun
+    values = np.stack([table.reindex(keys)[seeds].to_numpy(dtype=float) for table in wide], axis=1)
+    full = {count: np.isfinite(values[:, :, :count]).all((1, 2)) for count in range(2, len(seeds) + 1)}
+    enough = [count for count, kept in full.items() if kept.any() and 2 * kept.sum() >= full[2].sum()]
+    if enough:
+        kept = full[max(enough)]
+        return [key for key, ours in zip(keys, kept, strict=True) if ours], values[kept][:, :, : max(enough)]
     legal = "tables of the same archs from two or more seeds"
     raise SettingError("truth", f"{len(keys)} archs in common", legal, "train more of the archs under each teacher")

@@ -90,6 +90,11 @@ def test_truths_meet_where_all_are_known() -> None:
     assert values[1].tolist() == [[98.0, 98.1], [98.0, 98.1]]
     begun = pd.concat([two, pd.DataFrame([{"key": "z", "seed": 2, "accuracy": 0.5}])])
     assert crossed_truth([one, begun])[0] == ["a", "b", "c"]  # a third seed that has only begun is left out
+    both = [pd.concat([table("cba", 2), pd.DataFrame([{"key": "a", "seed": 2, "accuracy": 0.5}])])] * 2
+    keys, values = crossed_truth(both)  # also when every teacher has begun it with the same arch
+    assert keys == ["c", "b", "a"] and values.shape == (3, 2, 2)
+    most = [pd.concat([both[0], pd.DataFrame([{"key": "b", "seed": 2, "accuracy": 0.5}])])] * 2
+    assert crossed_truth(most)[0] == ["b", "a"] and crossed_truth(most)[1].shape == (2, 2, 3)
     with pytest.raises(SettingError, match="train more of the archs"):
         crossed_truth([one, table("xyz", 2)])
     with pytest.raises(SettingError, match="none missing"):
