@@ -195,7 +195,7 @@ class Seat:
         store: where the leases lie.
         beat: seconds between two renewals.
         patience: seconds without a renewal after which another worker counts as lost.
-        say: told of workers that are lost.
+        say: told of workers that are lost, and when this one cannot renew its lease and will be taken for lost.
     """
 
     def __init__(
@@ -220,9 +220,17 @@ class Seat:
             self.store.drop(self.lease.worker)
 
     def _renew(self) -> None:
+        renewed, told = time.monotonic(), False
         while not self._stop.wait(self.beat):
-            with suppress(Exception):  # a database may be away for a moment; who needs it meanwhile says so
+            try:
                 self.store.renew(self.lease.worker)
+                renewed, told = time.monotonic(), False
+            except Exception as error:  # a database may be away for a moment; who needs it meanwhile ends by it
+                silent = time.monotonic() - renewed
+                if silent > self.patience and not told and self.say is not None:
+                    told = True
+                    with suppress(Exception):  # the disk may be full as well
+                        self.say(f"warning: {self.lease} has not renewed its lease for {silent:.0f} s: {error}")
 
     def others(self) -> list[Lease]:
         """Return the rows of the other workers that are not lost."""

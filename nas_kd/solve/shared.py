@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd.errors import SettingError
 from nas_kd.files import on_disk
 from nas_kd.leases import BEAT, PATIENCE, FileLeases, LeaseStore, Seat
-from nas_kd.solve.lease_table import TableLeases, driven, unreachable
+from nas_kd.solve.lease_table import TableLeases, answered, driven, engine_settings
 from nas_kd.solve.proposals import ROW, Row, kept
 
 if TYPE_CHECKING:
@@ -75,15 +76,16 @@ class Team:
             mine: the study in memory.
 
         Raises:
-            SettingError: the database cannot be reached.
+            SettingError: the database cannot be reached, or does not let us write.
         """
         if self.url is None:
             journal = self.folder / "study.journal"
             return SharedStudy(persist(mine, journal, self.study), journal)
-        study = _in_database(self.url, self.study, mine, self.facts, make=not self.joins)
-        for trial in mine.get_trials(deepcopy=False)[len(study.get_trials(deepcopy=False)) :]:
-            study.add_trial(trial)
-        return SharedStudy(study)
+        with answered(self.url):
+            study = _in_database(self.url, self.study, mine, self.facts, make=not self.joins)
+            for trial in mine.get_trials(deepcopy=False)[len(study.get_trials(deepcopy=False)) :]:
+                study.add_trial(trial)
+        return SharedStudy(study, url=self.url)
 
 
 class SharedStudy:
@@ -92,16 +94,24 @@ class SharedStudy:
     Args:
         study: a study in a storage that all reach.
         journal: its file, when it is in one.
+        url: the URL of its database, when it is in one.
+
+    Raises:
+        SettingError: in all methods, when the disk is full or the database has gone away.
     """
 
-    def __init__(self, study: optuna.Study, journal: Path | None = None) -> None:
-        self.study, self.journal = study, journal
+    def __init__(self, study: optuna.Study, journal: Path | None = None, url: str = "") -> None:
+        self.study, self.journal, self.url = study, journal, url
+
+    def _asked(self) -> AbstractContextManager[None]:
+        return answered(self.url) if self.journal is None else on_disk(self.journal)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials by number."""
         if self.journal is not None:
             _mend(self.journal)
-        return self.study.get_trials(deepcopy=False)
+        with self._asked():
+            return self.study.get_trials(deepcopy=False)
 
     def add(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
         """Add a trial as it stands, being evaluated or finished.
@@ -111,7 +121,8 @@ class SharedStudy:
             row: its row.
         """
         trial.set_user_attr(ROW, kept(row))
-        self.study.add_trial(trial)
+        with self._asked():
+            self.study.add_trial(trial)
 
     def finish(self, number: int, values: list[float] | None, row: Mapping[str, Any]) -> None:
         """Close a trial.
@@ -125,9 +136,10 @@ class SharedStudy:
 
         storage = self.study._storage
         trial = self.trials()[number]
-        storage.set_trial_user_attr(trial._trial_id, ROW, kept(row))  # first, for the state ends all changes
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        storage.set_trial_state_values(trial._trial_id, state, values)
+        with self._asked():
+            storage.set_trial_user_attr(trial._trial_id, ROW, kept(row))  # first, for the state ends all changes
+            storage.set_trial_state_values(trial._trial_id, state, values)
 
 
 def row_of(number: int, trial: FrozenTrial) -> Row:
@@ -229,18 +241,14 @@ def _in_database(
 ) -> optuna.Study:
     """Open the study in a database, or make it; who joins must find it."""
     import optuna
-    from sqlalchemy.exc import ArgumentError, OperationalError
 
-    try:
-        storage = optuna.storages.RDBStorage(driven(url), engine_kwargs={"pool_pre_ping": True})
-        names = optuna.get_all_study_names(storage)
-        if name not in names and not make:
-            raise _no_study(storage, name, facts)
-        study = optuna.create_study(study_name=name, storage=storage, directions=mine.directions, load_if_exists=True)
-        if FACTS not in study.user_attrs:
-            study.set_user_attr(FACTS, dict(facts))
-    except (OperationalError, ArgumentError, ImportError, optuna.exceptions.StorageInternalError) as error:
-        raise unreachable(url, error) from error
+    storage = optuna.storages.RDBStorage(driven(url), engine_kwargs=engine_settings(url))
+    names = optuna.get_all_study_names(storage)
+    if name not in names and not make:
+        raise _no_study(storage, name, facts)
+    study = optuna.create_study(study_name=name, storage=storage, directions=mine.directions, load_if_exists=True)
+    if FACTS not in study.user_attrs:
+        study.set_user_attr(FACTS, dict(facts))
     return study
 
 
