@@ -58,7 +58,7 @@ class Run:
         self.record_env({})
         self.timing = CsvLog(self.path / "timing.csv")
         if not self.timing.columns:  # here and not with the first row: workers may write that one together
-            atomic_write(self.timing.path, "stage,what,seconds\n")
+            atomic_write(self.timing.path, "stage,what,seconds,cpu_seconds\n")
 
     @staticmethod
     def of(run: str | Path | Run | None) -> Run | None:

@@ -207,11 +207,13 @@ class Stage:
         for name in (LAST, PREVIOUS):
             (self.folder / name).unlink(missing_ok=True)
 
-    def seconds(self, what: str, seconds: float) -> None:
+    def seconds(self, what: str, seconds: float, cpu_seconds: float) -> None:
         """Add a row to the run's timing.csv.
 
         Args:
             what: what took the time, such as ``"epoch"``.
-            seconds: how long, wall clock.
+            seconds: how long, by the clock.
+            cpu_seconds: how long by the processor, of this process and all its threads.
         """
-        self.run.timing.append({"stage": self.name, "what": what, "seconds": float(seconds)})
+        row = {"stage": self.name, "what": what, "seconds": float(seconds), "cpu_seconds": float(cpu_seconds)}
+        self.run.timing.append({name: row[name] for name in self.run.timing.columns})  # as the run began

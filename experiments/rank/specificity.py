@@ -3,7 +3,8 @@
     python experiments/rank/specificity.py RUN_1 RUN_2 [--score "supernet KL"] [--out FOLDER]
 reads rank/truth.csv, rank/scores.csv and rank/archs.csv of both runs and writes anova.csv (variance of archs,
 teachers, their interaction and seeds) and own_and_other.csv (tau of a teacher's own score with its own students,
-against the other teacher's score, inside the bands).
+against the other teacher's score, inside the bands). The archs are the same under both teachers: a score that is
+chosen on one of them is confirmed on another teacher, not on other archs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def main() -> None:
     rows = []
     for folder in folders:
         table = pd.read_csv(folder / "scores.csv", dtype={"key": str})
+        if options.score not in set(table["score"]):
+            parser.error(f"--score {options.score!r}: {folder} has {', '.join(sorted(set(table['score'])))}")
         table = table[table["score"] == options.score].set_index("key")
         sign = 1.0 if (table["better"] == "higher").all() else -1.0
         rows.append(sign * table["value"].reindex(keys).to_numpy(dtype=float))

@@ -123,7 +123,8 @@ def summarise(
     Differences are of tau-b inside the bands, or over all archs where there is no band, on the same resamples
     of archs with the seeds inside, and on the archs that the score has a value for: on others a control would be
     asked more, or less, than it. ``minus_size`` is against the best of the size controls, taken anew in
-    every resample, so that the choice of the best is paid for.
+    every resample, so that the choice of the best is paid for. A score that learns from trained archs is set
+    against what is learned from sizes alone too, which beats each single size.
 
     Args:
         ranked: truth and scores.
@@ -132,7 +133,7 @@ def summarise(
         caps: budgets in MACs that the regret is given for.
         resamples: bootstrap resamples.
         seed: seed of the resamples.
-        preparation: minutes that ``supernet`` and ``blockwise`` took, for scores that need them.
+        preparation: CPU minutes of what scores need: ``supernet``, ``blockwise``, ``truth``.
 
     Returns:
         One row a score, best tau inside the bands first.
@@ -151,12 +152,14 @@ def summarise(
     how = {"resamples": resamples, "seed": seed}
     drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], **how)
     sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
+    learns = ["truth" in str(needs).split() for needs in ranked.costs.loc[ranked.names, "needs"]]
+    taught = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "control" and learns[i]]
     base = ranked.names.index(control)
     inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
     rows: list[dict[str, Any]] = []
     for index, (name, score) in enumerate(zip(ranked.names, ranked.scores, strict=True)):
         cost = ranked.costs.loc[name]
-        ready = sum((preparation or {}).get(need, 0.0) for need in str(cost["needs"]).split())
+        ready = sum((preparation or {}).get(need, 0.0) for need in set(str(cost["needs"]).split()))
         row: dict[str, Any] = {
             "score": name, "kind": cost["kind"], "role": _role(name, str(cost["kind"]), primary, control),
             "archs": int(np.isfinite(score).sum()), "without_score": int((~np.isfinite(score)).sum()),
@@ -181,8 +184,9 @@ def summarise(
         row |= _gap("minus_control", taus[index] - taus[base], samples[index] - samples[base])
         if name == control:
             row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
-        most = float(_best(np.array([taus[i] for i in sizes])))
-        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[sizes]))
+        rivals = sizes + taught if learns[index] and cost["kind"] == "score" else sizes
+        most = float(_best(np.array([taus[i] for i in rivals])))
+        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[rivals]))
         if cost["kind"] == "size":
             row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
         row |= {

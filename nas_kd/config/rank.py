@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nas_kd.checks import check_budget, natural, number, positive, share, warmup, word
 from nas_kd.config.names import SCORES, SIZES, check_method
+from nas_kd.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,11 @@ class RankConfig:
             word("rank.scores", score, SCORES)
         word("rank.primary", self.primary, SCORES)
         word("rank.control", self.control, SIZES)
+        if self.primary == self.control:
+            legal = "another score than rank.control"
+            raise SettingError("rank.primary", self.primary, legal, "name a score to be judged")
+        if self.limit is not None and self.archs is None:
+            legal = "null without rank.archs: a new sample has the size of its groups"
+            raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")

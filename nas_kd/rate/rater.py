@@ -62,14 +62,15 @@ class Rater:
                     tables.append(self.stage.read_frame(file))
                     progress.advance(layers[index])
                     continue
-                begun = time.perf_counter()
+                begun, worked = time.perf_counter(), time.process_time()
                 table = rate_stage(
                     self.model, index, rows, self.calibration[index], self.rating[index].head(images),
                     max_rows=self.max_rows, announce=announce, advance=progress.advance,
                 )  # fmt: skip
                 if self.stage is not None:
                     self.stage.write_frame(file, table)
-                    self.stage.seconds(f"{name}_{index + 1} rating", time.perf_counter() - begun)
+                    took = time.perf_counter() - begun, time.process_time() - worked
+                    self.stage.seconds(f"{name}_{index + 1} rating", *took)
                 tables.append(table)
         return tables
 

@@ -178,7 +178,7 @@ def fit(
 
     with Progress(title, epochs, done=begun.epoch, unit="epochs", run=run) as progress, Stop() as stop:
         for epoch in range(begun.epoch, epochs):
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             for module in modules.values():
                 module.train()
             here = begun if epoch == begun.epoch else Place(epoch)
@@ -235,7 +235,7 @@ def fit(
                     modules[key].load_state_dict(module.module.state_dict())
             if stage is not None:
                 stage.metrics.append(row)
-                stage.seconds("epoch", time.perf_counter() - start)
+                stage.seconds("epoch", time.perf_counter() - start, time.process_time() - worked)
                 if checkpoint:
                     state.save(Place(epoch + 1))
             shown = {key: value for key, value in row.items() if key not in ("epoch", "lr")}

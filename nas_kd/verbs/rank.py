@@ -19,6 +19,7 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.files import atomic_write, read_frame
 from nas_kd.rate import rate_blockwise
 from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
+from nas_kd.rate.scores.donna import FEW
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, run_jobs
 from nas_kd.space import Arch, ElasticSpace
@@ -104,6 +105,8 @@ def rank(
     training = training or Alone()
     chosen = _scores(scores)
     main, base = _named("primary", primary, chosen), _named("control", control, chosen)
+    if main == base:
+        raise SettingError("rank.primary", primary, "another score than rank.control", "name a score to be judged")
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", control, sizes, "name a size control")
@@ -150,9 +153,9 @@ def rank(
     bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
     with claims.taken("scores", wait=True):
         found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)
-        return _judge(
-            table, truth, found, folder, run, primary=main.name, control=base.name, sample=sample, resamples=resamples
-        )
+        if (blockwise or {}).get("init") != "scratch":  # then the stages begin with the supernet's weights
+            found["needs"] = [needs.replace("blockwise", "blockwise supernet") for needs in found["needs"].fillna("")]
+        return _judge(table, truth, found, folder, run, primary=main.name, control=base.name, resamples=resamples)
 
 
 def _run(run: Run | str | Path) -> Run:
@@ -252,7 +255,7 @@ def _score(
     bench = prepared.bench(
         needs, cache=cache, images=images, calibration_images=calibration_images,
         truth=dict(zip(mean.index, mean, strict=True)),
-        training_images=3.0 * training.epochs * len(prepared.data.train),
+        training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
     )  # fmt: skip
     for score in missing:
         if "truth" in score.needs and len(mean) < 2 * LEAST:
@@ -269,17 +272,29 @@ def _score(
     return kept[kept["score"].isin([score.name for score in scores])]
 
 
+def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
+    """Return the CPU minutes of what scores need: supernet, stages, and the archs that a regression learns from.
+
+    Args:
+        run: the run, whose timing.csv is read; one that was begun before it counted CPU seconds has the clock's.
+        truth: one row a training.
+    """
+    ready, timing = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}, run.timing.frame()
+    if len(timing):
+        counted = "cpu_seconds" if "cpu_seconds" in timing else "seconds"
+        ready |= {str(name): float(value) / 60 for name, value in timing.groupby("stage")[counted].sum().items()}
+    return ready
+
+
 def _judge(
     archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame, folder: Path, run: Run, *, primary: str,
-    control: str, sample: Sample, resamples: int,
+    control: str, resamples: int,
 ) -> RankResult:  # fmt: skip
     ranked = joined(archs, truth, scores)
     tops = archs[archs["group"].str.startswith("band ")].groupby("group")["macs"].max()
-    timing = run.timing.frame()
-    minutes = timing.groupby("stage")["seconds"].sum() / 60 if len(timing) else pd.Series(dtype=float)
     summary = summarise(
         ranked, primary=primary, control=control, caps=[float(cap) for cap in np.sort(tops)],
-        resamples=resamples, preparation={str(name): float(value) for name, value in minutes.items()},
+        resamples=resamples, preparation=preparation_minutes(run, truth),
     )  # fmt: skip
     noise = noise_table(ranked)
     said = verdict(summary, noise)
@@ -289,3 +304,4 @@ def _judge(
     for line in said:
         run.say(line)
     return RankResult(summary, noise, truth, scores, archs, said)
+

@@ -53,6 +53,9 @@ class Sample:
             raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
         if not 0 < self.band < 1:
             raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
+        if self.limit is not None and self.archs is None:
+            legal = "None without archs: a new sample has the size of its groups"
+            raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
         if self.overall < 0:
             raise SettingError("rank.overall", self.overall, "0 or more")
         if self.archs is not None and not Path(self.archs).is_file():

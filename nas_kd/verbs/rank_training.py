@@ -60,7 +60,7 @@ class Training(Stage):
             self.earlier = clock, cpu
         return state
 
-    def seconds(self, what: str, seconds: float) -> None:
+    def seconds(self, what: str, seconds: float, cpu_seconds: float) -> None:
         """Keep nothing: the time of the whole training is in its row."""
 
     def end(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -69,7 +69,7 @@ def stage_weights(
         if kept["origin"] == origin:
             return [float(weight) for weight in kept["weights"]]
     if how == "learned":
-        found = learned_weights(tables, net.space, *_trained(run))
+        found = learned_weights(tables, net.space, *_trained(run, origin))
         error = 100 * found.table["leave_one_out_error"].iloc[0]
         said = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
     else:
@@ -87,12 +87,17 @@ def stage_weights(
     return found.values
 
 
-def _trained(run: Run) -> tuple[list[Arch], list[float]]:
-    """Return the archs that a ranking in the run has trained, and their mean accuracies."""
+def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[float]]:
+    """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies."""
     archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
     if not len(archs) or not len(truth):
         legal = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
         raise SettingError("search.weights", "learned", legal, "run `nas-kd rank` with the same settings first")
+    plan = read_json(run.path / "rank" / "plan.json", ("space", "data", "teacher"))
+    other = [name for name in ("space", "data", "teacher") if plan[name] != origin[name]]
+    if other:
+        legal = f"learned from a ranking with the {' and '.join(other)} of this search"
+        raise SettingError("search.weights", "learned", legal, "rank with them in this run, or use sensitivity")
     mean = truth.groupby("key")["accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
     return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

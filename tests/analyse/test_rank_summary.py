@@ -100,6 +100,21 @@ def test_the_same_tables_give_the_same_summary_and_more_exploring_costs_signific
     assert two.loc["knows", "minus_control_p_holm"] == two.loc["knows", "minus_control_p"]  # named in advance
 
 
+def test_what_learns_from_trained_archs_must_beat_what_is_learned_from_sizes() -> None:
+    archs, truth, scores = tables()
+    mean = truth.groupby("key")["accuracy"].mean()
+    own = scores[scores["score"] == "MACs"]
+    sized = own.assign(score="on size", kind="control", needs="truth", value=mean[own["key"]].to_numpy())
+    learner = own.assign(score="learner", kind="score", needs="blockwise truth", value=mean[own["key"]].to_numpy())
+    frame = judge(joined(archs, truth, pd.concat([scores, sized, learner]))).set_index("score")
+    alone = judge(joined(archs, truth, pd.concat([scores, learner]))).set_index("score")
+    assert frame.loc["learner", "minus_size"] == 0 < alone.loc["learner", "minus_size"]
+    assert frame.loc["learner", "minus_size_low"] == 0 < alone.loc["learner", "minus_size_low"]
+    assert frame.loc["knows", "minus_size"] == alone.loc["knows", "minus_size"]  # it learns nothing
+    paid = judge(joined(archs, truth, pd.concat([scores, learner])), preparation={"truth": 7.0, "blockwise": 1.0})
+    assert paid.set_index("score").loc["learner", "preparation_minutes"] == 8.0
+
+
 def test_a_size_that_does_not_vary_is_not_the_best_wherever_it_stands() -> None:
     archs, truth, scores = tables()
     wanted = judge(joined(archs, truth, scores)).set_index("score").loc["knows", "minus_size"]

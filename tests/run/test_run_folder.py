@@ -204,14 +204,15 @@ def test_changed_versions_or_threads_warn_by_one_line(
 
 def test_times_are_apart_from_results(tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
-    run.stage("supernet", {}).seconds("epoch", 1.5)
-    run.stage("retrain/k/seed_0", {}).seconds("epoch", 2)
+    run.stage("supernet", {}).seconds("epoch", 1.5, 3.0)
+    run.stage("retrain/k/seed_0", {}).seconds("epoch", 2, 1)
     run.latency({"arch": "k", "batch": 1, "latency_ms": 0.7})
     times = read_frame(run.path / "timing.csv")
     assert times.to_dict("list") == {
         "stage": ["supernet", "retrain/k/seed_0"],
         "what": ["epoch", "epoch"],
         "seconds": [1.5, 2.0],
+        "cpu_seconds": [3.0, 1.0],
     }
     assert read_frame(run.path / "latency.csv")["latency_ms"].tolist() == [0.7]
 

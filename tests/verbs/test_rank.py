@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import nas_kd.verbs.rank as verb
+from nas_kd import rate_blockwise, stage_weights
 from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
@@ -130,6 +132,27 @@ def test_what_is_trained_so_far_can_be_judged(
     assert len(both) == 60 and (both["value_x"] == both["value_y"]).all()  # of all archs: more truth asks nothing anew
 
 
+def test_weights_of_stages_are_learned_from_what_a_ranking_has_trained(
+    ask: Callable[..., RankResult], net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    given = {"epochs": 1, "batch_size": 16, "calibration_images": 48}
+    tables = rate_blockwise(net, teacher, data, run=run, runtime=runtime, **given)  # type: ignore[arg-type]
+    call = partial(stage_weights, "learned", tables, net, teacher, data, run=run, runtime=runtime)
+    with pytest.raises(SettingError, match="none are"):
+        call()
+    found = ask(seeds=1, scores=("nmse", "macs", "params"))
+    errors = found.scores[found.scores["score"] == "normalised MSE"].set_index("key")["value"]
+    told = found.truth.assign(accuracy=0.9 - 0.1 * errors.loc[found.truth["key"]].to_numpy())  # as the scores foretell
+    told.to_csv(run.path / "rank/truth.csv", index=False)
+    assert call() == pytest.approx([1.0] * len(tables), abs=0.05)
+    (run.path / "blockwise/weights_learned.json").unlink()
+    plan = json.loads((run.path / "rank/plan.json").read_text())
+    (run.path / "rank/plan.json").write_text(json.dumps(plan | {"teacher": "another"}))
+    with pytest.raises(SettingError, match="with the teacher of this search"):
+        call()
+
+
 def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     ask()  # type: ignore[operator]
     for change in (
@@ -149,7 +172,8 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     [
         ({"scores": ("nmes", "macs")}, "did you mean 'nmse'"),
         ({"primary": "ridge"}, "rank.primary"),
-        ({"control": "nmse"}, "name a size control"),
+        ({"control": "nmse", "primary": "macs"}, "name a size control"),
+        ({"control": "macs", "primary": "macs"}, "another score than rank.control"),
         ({"net": None}, "a supernet, for normalised MSE, supernet KL"),
         ({"seeds": 0}, "rank.seeds"),
         ({"training": Alone(method="fitnet")}, "a method on logits alone"),
@@ -217,6 +241,8 @@ def test_the_truth_is_that_of_retrain(
 def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Path) -> None:
     first = ask(scores=("macs", "params"), primary="macs", seeds=1)  # type: ignore[operator]
     given = tmp_path / "run" / "rank" / "archs.csv"
+    with pytest.raises(SettingError, match=r"rank\.limit=12"):
+        Sample(limit=12)
     again = Sample(archs=str(given), limit=12)
     longer = ask(  # type: ignore[operator]
         scores=("macs", "params"), primary="macs", seeds=1, run=tmp_path / "longer", sample=again,

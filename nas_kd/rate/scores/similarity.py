@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nas_kd.nn import at_resolution
 from nas_kd.rate.scores.base import Bench, Score
+from nas_kd.runtime import place
 from nas_kd.space import Arch
 from nas_kd.supernet import calibrate
 from nas_kd.teacher import pool_to
@@ -73,7 +74,7 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 @torch.no_grad()
 def similarity_sum(similarity: Similarity, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Add up, over the stages, the similarity of a calibrated subnet's feature and the teacher's."""
-    net, teacher = bench.need_net(), bench.need_teacher()
+    net, teacher = place(bench.need_net(), bench.runtime), bench.need_teacher()
     x = bench.rating_images[:IMAGES]
     out = teacher.forward_stages(x)
     bench.used.teacher += len(x)
