@@ -208,6 +208,7 @@ def train_truth(
                 busy = {row.job for row in seat.others()}
                 job = next((job for job in left if job not in busy and seat.take(job)), None)
                 if not left:
+                    seat.sweep()
                     trainings.clear(done)
                     return mine
                 if job is not None:

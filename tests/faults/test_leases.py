@@ -1,4 +1,4 @@
-"""The lock of a folder: what goes wrong under it is not taken for a fault of the lock."""
+"""Leases and the lock of their folder: a fault of the work is not the lock's, and one of a renewal is told."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 from pathlib import Path
 
 import pytest
+from beside import until
 
 from nas_kd.errors import SettingError
-from nas_kd.leases import held
+from nas_kd.leases import FileLeases, Seat, held
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EAGAIN])
@@ -36,3 +37,27 @@ def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
 def test_a_second_holder_waits_or_is_told(tmp_path: Path) -> None:
     with held(tmp_path / "lock", wait=False) as first, held(tmp_path / "lock", wait=False) as second:
         assert first and not second
+
+
+def test_a_lease_that_cannot_be_renewed_is_told_once_and_tried_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    tries: list[str] = []
+
+    class Away(FileLeases):
+        """Away at first, as a folder on another machine may be."""
+
+        def renew(self, worker: str) -> None:
+            tries.append(worker)
+            if len(told) < 1 or len(tries) < 60:
+                raise OSError(errno.EIO, "input/output error")
+            super().renew(worker)
+
+    def say(line: str) -> None:
+        told.append(line)
+        raise OSError(errno.ENOSPC, "and the log is full")
+
+    with Seat(Away(tmp_path), beat=0.005, patience=0.1, say=say) as seat:
+        (first,) = seat.store.rows()
+        until(lambda: seat.store.rows()[0].beat != first.beat)
+    (line,) = told
+    assert line.startswith(f"warning: {seat.lease} has not renewed its lease for ") and "input/output" in line

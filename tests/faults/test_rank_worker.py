@@ -11,18 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from beside import LIMIT, leases, started, until
+from beside import LIMIT, RANK, leases, started, until
 from small_run import Made
 
 from nas_kd.status import status
 
 Fork = Callable[..., tuple[int, str]]
 STEP = "nas_kd.train.loop.seeded"  # called once a step
-RANK = (
-    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
-    "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[macs,params]", "--rank.primary", "macs",
-    "--rank.resamples", "100",
-)  # fmt: skip
 
 
 def at_step(what: str, nth: int, **more: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +18,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from beside import RANK
 from small_run import Made, changes, environment, numbers
 
 from nas_kd.data import Data
@@ -291,45 +295,71 @@ def test_a_time_limit_outside_the_main_thread_is_refused() -> None:
 
 
 STEP = "nas_kd.train.loop.seeded"  # called once a step
-# a signal at the nth call of a function or write of a file
-ASKED: list[dict[str, Any]] = [
-    {"what": "term", "call": STEP, "nth": 13},  # teacher
-    {"what": "int", "call": STEP, "nth": 25},  # supernet
-    {"what": "term", "call": STEP, "nth": 14},  # blockwise
-    {"what": "int", "path": r"search/front\.csv$"},  # between two parts of the search
-    {"what": "term", "call": STEP, "nth": 20},  # short trainings
-    {"what": "int", "call": STEP, "nth": 60},  # retraining
+
+
+def step(name: str, nth: int) -> dict[str, Any]:
+    """Be hit at the nth step that this command takes of such a training."""
+    return {"call": STEP, "path": f"^{name}$", "nth": nth}
+
+
+def write(path: str, nth: int = 1) -> dict[str, Any]:
+    """Be hit at the nth write of this file."""
+    return {"path": f"{path}$", "nth": nth}
+
+
+# a command, what comes in its way and where, and what is then saved; or what is there by then, and what is not
+SHORT, STUDENT = r"search/short/\w+", r"retrain/\w+/seed_0"
+CUT: list[tuple[str, str, dict[str, Any], str | tuple[str, str]]] = [
+    ("run", "term", step("teacher", 4), "teacher saved in epoch 1 after step 4"),
+    ("teacher", "late", step("teacher", 7), "teacher saved in epoch 2 after step 1"),
+    ("run", "int", step("supernet", 9), "supernet saved in epoch 1 after step 9"),
+    ("supernet", "late", step("supernet", 5), "supernet saved in epoch 2 after step 4"),
+    ("run", "term", step("blockwise", 4), "blockwise saved in epoch 1 after step 4"),
+    ("blockwise", "late", write(r"blockwise/stage_2\.csv"), ("blockwise/stage_1.csv", "blockwise/stage_2.csv")),
+    ("run", "int", write(r"search/front\.csv"), ("search/stage.json", "search/front.csv")),
+    ("search", "late", write(r"search/trials\.csv", 6), ("search/trials.csv", "search/short")),
+    ("run", "term", step("retrain", 4), f"{SHORT} saved in epoch 1 after step 4"),
+    ("search", "late", step("retrain", 3), f"{SHORT} saved in epoch 1 after step 7"),
+    ("run", "int", write(rf"{STUDENT}/metrics\.csv"), f"{STUDENT} saved in epoch 2 after step 1"),
+    ("retrain", "late", step("retrain", 5), f"{STUDENT} saved in epoch 2 after step 6"),
+    ("run", "late", write(r"report/report\.html"), ("retrain/results.csv", "report/report.html")),
+    ("rank", "term", step("truth", 8), r"rank \w+_seed_0 saved in epoch 2 after step 3"),
+    ("rank", "late", step("truth", 5), r"rank \w+_seed_0 saved in epoch 1 after step 3"),
 ]
+CODES = {"int": (130, "SIGINT"), "term": (143, "SIGTERM"), "late": (124, "the time limit")}
 
 
 @pytest.mark.timeout(900)  # seconds of work, but minutes on a machine that does other things
 def test_every_stage_stops_and_goes_on(made: Made, tmp_path: Path, fork: Fork) -> None:
+    """The time is up when its clock is told so, in the stage that is meant, on machines of any speed."""
     run = tmp_path / "run"
-    code, text = fork("run", made.config, "--run", run, "--max_hours", "0.0002")
-    assert code == 124 and "nas-kd: stopped by the time limit" in text, text
-    for fault in ASKED:
-        code, text = fork("run", made.config, "--run", run, fault=fault)
-        number = {"term": TERMINATE, "int": INTERRUPT}[fault["what"]]
-        assert code == 128 + number, text
-        lines = [line for line in text.splitlines() if line.startswith("nas-kd: stopped ")]
-        assert len(lines) == 1 and "Traceback" not in text
-        assert lines[0].startswith(f"nas-kd: stopped by {signal.Signals(number).name}")
-        assert lines[0].endswith("; the same command goes on from here")
-        assert ("saved in epoch" in lines[0]) == ("call" in fault)
-        assert "path" in fault or json.loads((run / "status.json").read_text())["state"] == "stopped"
+    for command, what, place, proof in CUT:
+        options = RANK if command == "rank" else ()
+        fault = place | {"what": what}
+        code, text = fork(command, made.config, "--run", run, "--max_hours", "9", *options, fault=fault)
+        (line,) = [line for line in text.splitlines() if line.startswith("nas-kd: stopped ")]
+        saved = f", {proof} of [0-9]+" if isinstance(proof, str) else ""
+        told = f"nas-kd: stopped by {CODES[what][1]}{saved}; the same command goes on from here"
+        assert code == CODES[what][0] and re.fullmatch(told, line) and "Traceback" not in text, (line, told)
+        if isinstance(proof, str):
+            assert json.loads((run / "status.json").read_text())["state"] == "stopped"
+        else:
+            assert [(run / name).exists() for name in proof] == [True, False], proof
+    code, text = fork("rank", made.config, "--run", run, *RANK)
+    assert code == 0 and len(pd.read_csv(run / "rank/truth.csv")) == 8, text
+    shutil.rmtree(run / "rank")
     code, text = fork("run", made.config, "--run", run)
     assert code == 0, text
     assert changes(numbers(made.run), numbers(run)) == []
     assert not list(run.rglob("*.tmp")) and not list(run.rglob("previous.pt"))
 
 
-@pytest.mark.parametrize("command", ["teacher", "supernet", "blockwise", "search", "retrain", "rank"])
-def test_every_long_command_keeps_its_time(command: str, made: Made, tmp_path: Path, fork: Fork) -> None:
-    """Where the time is too short for anything the command says so, and the next one does it all."""
-    code, text = fork(command, made.config, "--run", tmp_path / "run", "--max_hours", "0.00008")
+def test_a_time_too_short_for_anything(made: Made, tmp_path: Path, fork: Fork) -> None:
+    """Wherever it ends, the command says so."""
+    code, text = fork("run", made.config, "--run", tmp_path / "run", "--max_hours", "0.0001")
     assert code == 124, text
-    lines = [line for line in text.splitlines() if line.startswith("nas-kd: ")]
-    assert lines[-1].startswith("nas-kd: stopped by the time limit") and "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("nas-kd: stopped ")]
+    assert line.startswith("nas-kd: stopped by the time limit") and "Traceback" not in text
 
 
 def test_a_real_command_is_terminated(made: Made, tmp_path: Path) -> None:
