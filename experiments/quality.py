@@ -157,7 +157,7 @@ def methods(
     def freed(rows: Sequence[Sequence[int]]) -> list[Point]:
         return [genes.encode(arch_of(space, row, resolution)) for row in rows]
 
-    front, diverse = warm_choices(exact_front(tables), coded, budget), ranked(0.4)
+    front, diverse = warm_choices(exact_front(tables), coded, budget, 24), ranked(0.4)
     begun, chains = held(front), held(diverse)[: len(front)]
     sizes = [len(names) for names in lists]
     return {

@@ -71,9 +71,9 @@ class SearchConfig:
     """whole subnets to score"""
     sampler: str = "tpe"
     """Optuna's sampler after exact: tpe, nsga2 or random"""
-    variables: str = "candidates"
-    """what it varies: candidates (an index a stage, into those that the ratings prefer) or dimensions (every width,
-    depth, kernel ... by itself; the ratings only say where to begin)"""
+    variables: str = "dimensions"
+    """what it varies: dimensions (every width, depth, kernel ... by itself; the ratings say where to begin) or
+    candidates (an index a stage, into those that the ratings prefer)"""
     top: int = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: int = 3

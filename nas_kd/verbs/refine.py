@@ -22,13 +22,14 @@ from nas_kd.verbs.ledger import Ledger
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-WARM = 24  # points of the exact front that are evaluated first
+# points of the exact front that are evaluated first: where the ratings only say where to begin, they take fewer turns
+WARM = {"candidates": 24, "dimensions": 8}
 
 
 def score_subnets(
     tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str | BaseSampler, variables: str = "candidates", seed: int, stage: Stage | None,
+    sampler: str | BaseSampler, variables: str = "dimensions", seed: int, stage: Stage | None,
     team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
@@ -42,8 +43,8 @@ def score_subnets(
         resolution: input size that the tables were rated at.
         trials: distinct subnets to score besides ``extra``.
         sampler: Optuna's sampler by name, or any of its objects.
-        variables: what it varies: ``candidates`` (one index a stage, into those that the ratings prefer) or
-            ``dimensions`` (every width, depth, kernel ... by itself; the ratings only say where to begin).
+        variables: what it varies: ``dimensions`` (every width, depth, kernel ... by itself; the ratings say where
+            to begin) or ``candidates`` (one index a stage, into those that the ratings prefer).
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
         team: where other processes may join.
@@ -58,7 +59,8 @@ def score_subnets(
     else:
         lists = shortlists(coded, ("macs", "params") if "params" in caps else ("macs",))
         sizes, arch, canonical, point_of = _candidates(space, lists, resolution)
-    warm = [point for row in warm_choices(exact, coded, budget) if (point := point_of(row)) is not None]
+    begun = warm_choices(exact, coded, budget, WARM[variables])
+    warm = [point for row in begun if (point := point_of(row)) is not None]
     ledger = Ledger(
         budget, arch, len(sizes), scorer, additive=additive_score(space, tables), stage=stage, trials=trials
     )
@@ -128,8 +130,10 @@ def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Calla
     return additive
 
 
-def warm_choices(exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget) -> list[list[int]]:
-    """Return the best-scored chains within the budget, best first, a choice a stage: those of the exact front.
+def warm_choices(
+    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget, count: int
+) -> list[list[int]]:
+    """Return the ``count`` best-scored chains within the budget, best first, a choice a stage: the exact front's.
 
     Where the budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
     that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
@@ -139,7 +143,7 @@ def warm_choices(exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Bud
         limits = limits | {"latency_ms": (None, budget.max_latency_ms)}
     if budget.floors or timed:
         try:
-            within = k_best(coded, WARM, caps=limits, different=0.2)
+            within = k_best(coded, count, caps=limits, different=0.2)
         except SettingError:  # by the estimates nobody keeps the latency; measurements decide
             return []
     elif "params" in caps:  # a front in macs alone misses chains that the cap on params makes best
@@ -148,5 +152,5 @@ def warm_choices(exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Bud
         within = exact[exact["macs"] <= caps.get("macs", math.inf)]
     return [
         [int(table.loc[row[f"row_{stage}"], "choice"]) for stage, table in enumerate(coded, 1)]
-        for _, row in within.sort_values("score").head(WARM).iterrows()
+        for _, row in within.sort_values("score").head(count).iterrows()
     ]

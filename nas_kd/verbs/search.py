@@ -80,7 +80,7 @@ def search(
     max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
-    sampler: str | BaseSampler = "tpe", variables: str = "candidates", top: int = 4, epochs: int = 3,
+    sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
     rounds: int = 2, calibration_images: int = 1024,
     rate_images: int | None = None, run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
@@ -110,8 +110,8 @@ def search(
         weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
         trials: distinct whole subnets to score.
         sampler: after ``exact``: ``tpe``, ``nsga2``, ``random``, or any sampler object of Optuna's.
-        variables: what that sampler varies: ``candidates`` (an index a stage, into those that the ratings prefer)
-            or ``dimensions`` (every width, depth ... by itself; the ratings only say where to begin).
+        variables: what that sampler varies: ``dimensions`` (every width, depth ... by itself; the ratings say where
+            to begin) or ``candidates`` (an index a stage, into those that the ratings prefer).
         top: archs of the short training besides the three controls.
         epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``) or
             the highest accuracy, of equal ones the lowest loss, decides.
