@@ -21,7 +21,7 @@ ROOMS = (
 )  # fmt: skip
 LEAVES = (
     "errors", "checks", "config", "files", "leases", "locks", "processes", "progress", "runtime", "run", "stage",
-    "stopping",
+    "status", "stopping",
 )  # fmt: skip  # everybody may
 TOP = ("verbs", "cli", "__main__", "__init__")  # may import everything
 NO_TORCH = ("torch", "torchvision", "timm", "lightning_fabric")

@@ -30,7 +30,7 @@ KILLS = 11  # of a chain
 DONE = ("teacher", "supernet", "blockwise", "search")
 INJECT = Path(__file__).parent / "inject"
 RANK = (
-    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "1",
+    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
     "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[supernet_accuracy,macs,params]",
     "--rank.resamples", "100", "--rank.primary", "supernet_accuracy",
 )  # fmt: skip
