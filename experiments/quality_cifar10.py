@@ -5,6 +5,23 @@ the largest's MACs. Every method sees the same numbers of whole subnets, all mea
 rating split; a subnet that two of them ask for is measured once (RUN/quality.csv). The same command goes on:
     python experiments/quality_cifar10.py --run RUN --data.train TRAIN.tar --data.test TEST.tar
         --teacher.checkpoint resnet56.safetensors
+It writes experiments/results/quality_cifar10; half an hour on one busy core (AMD EPYC). Supernet of 15 epochs on 15,084
+images, stages of 4, budget 5.3 MMACs. Mean KL over five seeds (in brackets the seeds in which a method was better and
+worse than exact + TPE):
+
+| method | 15 evaluations | 30 | 60 |
+|---|---|---|---|
+| exact + TPE | 0.9386 | 0.9386 | 0.9386 |
+| k-best | 0.9329 (5, 0) | 0.9329 (5, 0) | 0.9329 (5, 0) |
+| exact 8 + TPE on dimensions | 0.9386 (0, 0) | 0.9360 (3, 0) | 0.9335 (3, 0) |
+| diverse 8 + TPE on dimensions | 0.9329 (5, 0) | 0.9322 (5, 0) | 0.9314 (5, 0) |
+| TPE | 0.9668 (0, 5) | 0.9532 (0, 5) | 0.9427 (0, 5) |
+| NSGA-II | 0.9708 (0, 5) | 0.9600 (0, 5) | 0.9546 (0, 5) |
+| random | 0.9708 (0, 5) | 0.9610 (0, 5) | 0.9582 (0, 5) |
+
+Here the claim is kept: whatever begins with the ratings is better than Optuna alone at every number of evaluations and
+in every seed. Refinement among the shortlisted candidates adds nothing to the front's best; varying every dimension
+does. One supernet and one budget; the seeds are those of the proposals.
 """
 
 from __future__ import annotations
