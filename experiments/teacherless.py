@@ -57,7 +57,7 @@ def main() -> None:
             guided = engine == "exact"
             result = nas_kd.search(
                 net, teacher if guided else None, data, tables if guided else None, engine=engine, seed=seed,
-                max_macs="50%", trials=TRIALS, epochs=0, runtime=runtime,
+                max_macs="50%", trials=TRIALS, epochs=0, variables="candidates", runtime=runtime,
             )  # fmt: skip
             seconds = perf_counter() - begun
             frame = result.frame()
