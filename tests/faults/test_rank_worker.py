@@ -49,6 +49,7 @@ def checked(rank: Path, ranked: Path) -> None:
     assert not [path for path in rank.rglob(".*")]
 
 
+@pytest.mark.timeout(900)  # three starts of a command, on a machine that may do other things
 def test_a_helper_is_killed_in_a_training(made: Made, copied: Path, ranked: Path, tmp_path: Path) -> None:
     rank, go = copied / "rank", tmp_path / "go"
     wait = at_step("wait", 3, until=str(go))  # so that the ranking is still going when the helper has come
