@@ -41,7 +41,7 @@ class _Fields(NamedTuple):
 
 @dataclass(frozen=True)
 class Genes:
-    """The dimensions of a space, each with several values, and archs as points in them.
+    """The dimensions of a space that have several values, and archs as points in them.
 
     A layer beyond an arch's depth has genes too, which do nothing: many points can be one arch. `canonical`
     gives the one point that stands for all of them.
@@ -67,7 +67,9 @@ class Genes:
             for layer in range(stage.depths[-1]):
                 found += [Gene(part, stage.fields[f], fields.values[f], layer) for f in fields.free]
         found += self._ends("head")
-        return tuple(gene for gene in found if len(gene.values) > 1)
+        varied = tuple(gene for gene in found if len(gene.values) > 1)
+        # a space of one arch keeps a gene of one value: engines want a dimension
+        return varied or (next(gene for gene in found if gene.kind == "depth"),)
 
     @property
     def sizes(self) -> list[int]:

@@ -62,6 +62,14 @@ def test_absent_layers_are_no_other_arch() -> None:
     assert genes.canonical(other) == tuple(shallow)
 
 
+def test_a_space_of_one_arch_has_one_dimension_of_one_value() -> None:
+    stage = BasicStage(widths=(4,), depths=(2,), mids=(3,), stride=2)
+    space = ElasticSpace("one", ConvStem(width=4), (stage,), resolution=8)
+    genes = Genes(space)
+    assert space.size == 1 and genes.sizes == [1]
+    assert genes.decode((0,)) == space.largest() and genes.encode(space.largest()) == genes.canonical((0,)) == (0,)
+
+
 def test_choices_that_are_no_product_are_refused() -> None:
     class Odd(BasicStage):
         fields = ("mid", "more")
