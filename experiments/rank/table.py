@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def main() -> None:
         minutes = row["cpu_minutes"] + row["preparation_minutes"]
         print(
             f"| {row['score']} | {ROLES[row['role']]} | {_span(row, 'band_tau')} | {_span(row, 'tau')} |"
-            f" {row['partial_tau']:.2f} | {gap} | {p} | {minutes:.1f} |"
+            f" {'' if math.isnan(row['partial_tau']) else format(row['partial_tau'], '.2f')} | {gap} | {p} | {minutes:.1f} |"
         )
 
 
