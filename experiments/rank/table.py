@@ -24,10 +24,11 @@ def main() -> None:
         if row["minus_size"] == row["minus_size"] and row["kind"] == "score":
             gap = _span(row, "minus_size", "+.2f")
             p = f"{row['minus_size_p_holm']:.3f}"
+        partial = "" if math.isnan(row["partial_tau"]) else f"{row['partial_tau']:.2f}"
         minutes = row["cpu_minutes"] + row["preparation_minutes"]
         print(
             f"| {row['score']} | {ROLES[row['role']]} | {_span(row, 'band_tau')} | {_span(row, 'tau')} |"
-            f" {'' if math.isnan(row['partial_tau']) else format(row['partial_tau'], '.2f')} | {gap} | {p} | {minutes:.1f} |"
+            f" {partial} | {gap} | {p} | {minutes:.1f} |"
         )
 
 
