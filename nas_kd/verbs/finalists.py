@@ -110,7 +110,8 @@ def lengths(epochs: int, rounds: int) -> list[int]:
         epochs: epochs of the last round.
         rounds: rounds at most.
     """
-    return sorted({math.ceil(epochs / 2**before) for before in range(rounds)})
+    halvings = min(rounds, epochs.bit_length() + 1)  # then it is one epoch
+    return sorted({math.ceil(epochs / 2**before) for before in range(halvings)})
 
 
 def short_training(

@@ -312,7 +312,7 @@ def test_rounds_of_short_trainings_halve_the_finalists(run_search: Callable[...,
     from nas_kd.verbs.finalists import lengths
 
     assert lengths(3, 1) == [3] and lengths(3, 2) == [2, 3] and lengths(12, 3) == [3, 6, 12]
-    assert lengths(1, 5) == [1] and lengths(2, 9) == [1, 2]
+    assert lengths(1, 5) == [1] and lengths(2, 9) == [1, 2] and lengths(5, 10**12) == [1, 2, 3, 5]
 
     def trained(epochs: int, **more: Any) -> pd.DataFrame:
         training = SHORT | {"warmup_epochs": epochs / 4}
