@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
         """Map (B, I, H, W) to the sum that the block's last ReLU gets, (B, O, H', W')."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.avg_pool2d(x, 1, self.stride)  # a slice's gradient would be laid out channels first
         if self.added:
             x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
         return out + x
