@@ -80,6 +80,9 @@ class SearchConfig:
     """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
     rounds: int = 2
     """rounds of that training, each twice as long as the one before, for the better half of it; 1 trains all alike"""
+    tuned: int = 16
+    """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
+    the best of them enter the short trainings; 0 leaves it out"""
     calibration_images: int = 512
     """training images that norm statistics of a subnet are measured on"""
     rate_images: int | None = None
@@ -97,7 +100,7 @@ class SearchConfig:
         check_budget(self.min_macs, "search.min_macs")
         check_budget(self.min_params, "search.min_params")
         positive("search", self, "max_latency_ms", "trials", "top", "rounds")
-        natural("search", self, "epochs")
+        natural("search", self, "epochs", "tuned")
         positive("search", self, "calibration_images", "rate_images")
         word("search.sampler", self.sampler, ("tpe", "nsga2", "random"))
         word("search.variables", self.variables, ("candidates", "dimensions"))

@@ -62,27 +62,33 @@ def _largest(budget: Budget, name: str) -> Arch:
     return most
 
 
-def entrants(rows: pd.DataFrame, top: int, engine: str = "exact") -> pd.DataFrame:
+def entrants(
+    rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Choose who enters the short training.
 
     Args:
         rows: the trials, with the columns kind, key, kl, accuracy, loss, macs and score.
-        top: archs besides the controls. After ``exact`` the lowest KL, then alternately the best of the
-            stage score and of the accuracy, because no proxy alone has earned the last word; after the other
-            engines the highest accuracy.
+        top: archs besides the controls. After ``exact`` the lowest KL, of the tuned ones where there are some, then
+            the best of the stage score and of the accuracy, because no proxy alone has earned the last word;
+            after the other engines the highest accuracy.
         engine: what searched.
+        better: ``key`` and ``tuned_kl`` of those that were tuned.
 
     Returns:
-        One row an arch, with its ``role``: kl, score, accuracy or a control's.
+        One row an arch, with its ``role``: tuned, kl, score, accuracy or a control's.
     """
+    first = "kl" if better is None else "tuned"
+    if better is not None:
+        rows = rows.merge(better, on="key", how="left")
     scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key")
     orders = {
         "score": scored.sort_values("score", kind="stable"),
         "accuracy": ranked(scored, "kl" if engine == "exact" else "loss"),
-        "kl": scored.sort_values("kl", kind="stable"),
+        first: scored.sort_values([name for name in ("tuned_kl", "kl") if name in scored], kind="stable"),
     }
     chosen: list[pd.Series] = []
-    wanted = ["kl"] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else ["kl", "score"]
+    wanted = [first] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else [first, "score"]
     for role in wanted[:top] if engine == "exact" else ["accuracy"] * top:
         taken = {str(row["key"]) for row in chosen}
         rest = orders[role][~orders[role]["key"].isin(taken)]
@@ -94,7 +100,7 @@ def entrants(rows: pd.DataFrame, top: int, engine: str = "exact") -> pd.DataFram
         if row["key"] not in taken:
             chosen.append(row)
             taken.add(str(row["key"]))
-    wanted_columns = ["role", "key", "label", "macs", "params", *SCORES]
+    wanted_columns = ["role", "key", "label", "macs", "params", *SCORES, *(["tuned_kl"] if better is not None else [])]
     return pd.DataFrame(chosen)[wanted_columns].reset_index(drop=True)
 
 

@@ -32,6 +32,7 @@ from nas_kd.verbs.ratings import usable_ratings
 from nas_kd.verbs.refine import score_subnets
 from nas_kd.verbs.retrain import checked_method, fingerprint, stored_answers, teacher_logits
 from nas_kd.verbs.team import meet
+from nas_kd.verbs.tuned import tuned as tuned_subnets
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -81,17 +82,18 @@ def search(
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
     sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
-    rounds: int = 2, calibration_images: int = 1024,
-    rate_images: int | None = None, run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
+    rounds: int = 2, tuned: int = 16, calibration_images: int = 1024, rate_images: int | None = None,
+    run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
 ) -> SearchResult:  # fmt: skip
     """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
 
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
-    of whole subnets (KL to the teacher on the rating split, after calibration). ``nsga2``, ``coarse`` and
-    ``random`` need neither teacher nor tables: they vary archs dimension by dimension and look at the
-    accuracy of whole subnets on the rating split and at MACs. After either, short trainings of the best few
+    of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
+    for an epoch from the supernet's weights and measured again. ``nsga2``, ``coarse`` and ``random`` need
+    neither teacher nor tables: they vary archs dimension by dimension and look at the accuracy of whole
+    subnets on the rating split and at MACs. After either, short trainings of the best few
     decide on the select split, the largest by MACs, the largest by params and a random arch among them: all are
     trained, and the better half again for longer. Without a teacher they learn from labels.
 
@@ -113,9 +115,10 @@ def search(
         variables: what that sampler varies: ``dimensions`` (every width, depth ... by itself; the ratings say where
             to begin) or ``candidates`` (an index a stage, into those that the ratings prefer).
         top: archs of the short training besides the three controls.
-        epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``) or
-            the highest accuracy, of equal ones the lowest loss, decides.
+        epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``; of the
+            tuned ones where there are some) or the highest accuracy, of equal ones the lowest loss, decides.
         rounds: rounds of short trainings, each twice as long as the one before, for the better half of it.
+        tuned: after ``exact``, subnets of lowest KL that are tuned; the best of them enter the short trainings.
         calibration_images: training images for a subnet's norms.
         rate_images: rating images a score, None for all.
         run: run folder.
@@ -149,6 +152,8 @@ def search(
     word("search.variables", variables, VARIABLES)
     if epochs < 0:
         raise SettingError("search.epochs", epochs, "0 (no short training) or more")
+    if tuned < 0:
+        raise SettingError("search.tuned", tuned, "0 (no tuning) or more")
     if rounds < 1:
         raise SettingError("search.rounds", rounds, "an integer of at least 1", "use search.rounds=1: all train alike")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
@@ -168,7 +173,7 @@ def search(
             "method": repr(method), "training": dict(training or {}), "max_latency_ms": max_latency_ms,
             "floors": floors,
             "weights": None if weights is None else [float(weight) for weight in weights],
-        } | ({"rounds": rounds} if rounds > 1 else {})  # fmt: skip
+        } | ({"rounds": rounds} if rounds > 1 else {}) | ({"tuned": tuned} if tuned and guided else {})  # fmt: skip
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
             "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
@@ -196,7 +201,15 @@ def search(
         )  # fmt: skip
     else:
         rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage, team=team)
-    decided = entrants(rows, top, engine)
+    better = None
+    if tuned and answers is not None and guided and not worker:
+        better = tuned_subnets(
+            rows, archs, net, answers, data, count=tuned, seed=seed, run=run, folder=folder, workers=workers,
+            runtime=runtime,
+        )  # fmt: skip
+        if stage is not None:
+            stage.write_frame("tuned.csv", better)
+    decided = entrants(rows, top, engine, better)
     if epochs and not worker:
         decided = short_training(
             decided, archs, teacher if live else answers, data, space, epochs=epochs, rounds=rounds,
@@ -241,7 +254,8 @@ def _named(sampler: str | BaseSampler) -> str:
 
 def _winner(decided: pd.DataFrame, engine: str) -> str:
     """Return the key of the best: by the short training where there was one, then by the scores."""
-    decided = decided.sort_values("kl", kind="stable") if engine == "exact" else ranked(decided, "loss")
+    lowest = [name for name in ("tuned_kl", "kl") if name in decided]
+    decided = decided.sort_values(lowest, kind="stable") if engine == "exact" else ranked(decided, "loss")
     if "select_accuracy" in decided:
         decided = best_trained(decided)
     return str(decided["key"].iloc[0])

@@ -115,7 +115,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "variables": (NOT_TEXT, NONE, WORD), "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
         "max_latency_ms": (NOT_FLOAT, POSITIVE), "trials": (NOT_INT, NONE, POSITIVE_INT),
         "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT),
-        "rounds": (NOT_INT, NONE, POSITIVE_INT),
+        "rounds": (NOT_INT, NONE, POSITIVE_INT), "tuned": (NOT_INT, NONE, NATURAL_INT),
         "epochs": (NOT_INT, NONE, NATURAL_INT),
         "calibration_images": (NOT_INT, NONE, POSITIVE_INT), "rate_images": (NOT_INT, POSITIVE_INT),
     }),

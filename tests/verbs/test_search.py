@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 
-from nas_kd import search
+from nas_kd import load_student, search
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime, seed_for
@@ -23,6 +25,7 @@ from nas_kd.solve.genes import Genes
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
+from nas_kd.train.network import predict
 from nas_kd.verbs.budget import Budget, caps_of, floors_of
 from nas_kd.verbs.finalists import controls, entrants
 
@@ -175,7 +178,7 @@ def run_search(net: Supernet, teacher: Teacher, data: Data, tables: Tables, runt
     def call(**changes: Any) -> Any:
         settings: dict[str, Any] = {
             "max_macs": "60%", "trials": 24, "top": 2, "epochs": 1, "calibration_images": 32, "training": SHORT,
-            "tables": tables, "runtime": runtime,
+            "tuned": 0, "tables": tables, "runtime": runtime,
         }  # fmt: skip
         settings |= changes
         return search(net, teacher, data, settings.pop("tables"), **settings)
@@ -349,3 +352,40 @@ def test_seeds_change_proposals_and_short_trainings(run_search: Callable[..., An
     assert one.trials["kl"].dropna().gt(0).all()
     both = one.top.merge(other.top, on="key")
     assert (both["select_accuracy_x"] != both["select_accuracy_y"]).any()
+
+
+def test_the_best_subnets_are_tuned_from_the_supernet(
+    run_search: Callable[..., Any], net: Supernet, teacher: Teacher, data: Data, tmp_path: Path
+) -> None:
+    """Each is an epoch of distillation from the shared weights, and the lowest softened KL enters first."""
+    found = run_search(tuned=5, epochs=0, top=4, run=tmp_path)
+    better = pd.read_csv(tmp_path / "search/tuned.csv", dtype={"key": str})
+    scored = found.trials[found.trials["kind"].isin(["warm", "trial"])].drop_duplicates("key")
+    assert set(better["key"]) == set(scored.nsmallest(5, "kl")["key"])
+    assert better["tuned_kl"].is_monotonic_increasing and better["tuned_kl"].nunique() == 5
+    assert found.top["role"].tolist()[:2] == ["tuned", "tuned"]
+    assert found.top["key"].tolist()[:2] == better["key"].tolist()[:2]
+    assert found.best.key == better["key"].iloc[0]
+    best = tmp_path / "search/tuned" / found.best.key / "student"
+    logits = predict(load_student(best), data.rate, Runtime("cpu"))
+    wanted = torch.cat([teacher(batch.x) for batch in data.rate.clean(64)])
+    by_hand = F.kl_div((logits / 4).log_softmax(1), (wanted / 4).softmax(1), reduction="batchmean")
+    assert better["tuned_kl"].iloc[0] == pytest.approx(float(by_hand), rel=1e-5)
+    shared, own = net.extract(found.best).state_dict(), load_student(best).state_dict()
+    moved = [float((own[name] - shared[name]).norm() / shared[name].norm()) for name in shared if "conv" in name]
+    assert 0 < max(moved) < 1.0  # new weights would be at a distance of about the root of 2
+    assert run_search(tuned=0, epochs=0, top=4).top["role"].tolist()[:2] == ["kl", "kl"]
+
+
+def test_tuning_takes_up_where_it_was_killed(run_search: Callable[..., Any], tmp_path: Path) -> None:
+    whole = run_search(tuned=3, epochs=0, run=tmp_path / "a")
+    run_search(tuned=3, epochs=0, run=tmp_path / "b")
+    folder = tmp_path / "b/search"
+    for name in ("tuned.csv", "top.csv", "best.json"):
+        (folder / name).unlink()
+    record = json.loads((folder / "stage.json").read_text())
+    (folder / "stage.json").write_text(json.dumps(record | {"done": False}))
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "tuned").rglob("weights.safetensors")}
+    again = run_search(tuned=3, epochs=0, run=tmp_path / "b")
+    assert len(kept) == 3 and all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    pd.testing.assert_frame_equal(again.top, whole.top)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas_kd.distill import Classification, Distiller, target_source
 from nas_kd.losses import kl_divergence
@@ -16,6 +17,23 @@ from nas_kd.runtime import seeded
 from nas_kd.space import Arch
 from nas_kd.train.network import predict, train_network
 
+TEMPERATURE = 4.0  # of "kd", which trains them
+# from the supernet's weights, at a lower rate than from new ones, which have further to go
+TUNING: dict[str, Any] = {"epochs": 1, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "warmup_epochs": 0.25}
+
+
+def softened_kl(student: Tensor, teacher: Tensor) -> float:
+    """Return the KL from the teacher to a student at the temperature that it was distilled at.
+
+    Args:
+        student: (N, C) logits.
+        teacher: likewise.
+
+    Returns:
+        Nats. At 1 it would say more of how sure a network is after a training that did not teach it that.
+    """
+    return float(kl_divergence(student / TEMPERATURE, teacher / TEMPERATURE))
+
 
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Train each arch from new weights for a few epochs and measure its accuracy on the rating images."""
@@ -23,17 +41,17 @@ def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[flo
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
-        _train(network, epochs, 0.05, bench)
+        _train(network, bench, epochs=epochs, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=0.25 * epochs)
         found.append(task.metric(predict(network, data.rate, bench.runtime), data.rate.labels))
         bench.used.student += len(data.rate)
     return found
 
 
-def tuned_subnet(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    """Train each arch from the supernet's weights for a few epochs and measure its KL on the rating images.
+def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Train each arch from the supernet's weights for an epoch and measure its KL on the rating images.
 
-    Shared weights serve every arch a little; what an arch makes of them in a short while is its own. The rate is
-    lower than that of new weights, which have further to go.
+    Shared weights serve every arch a little; what an arch makes of them in a short while is its own. `search`
+    tunes its best subnets alike.
     """
     teacher, net, rate, found = bench.need_teacher(), bench.need_net(), bench.data.rate, []
     wanted = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
@@ -41,24 +59,24 @@ def tuned_subnet(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float
     for arch in archs:
         seeded(bench.seed, "tuned subnet", arch.key)
         network = resized(net.extract(arch), arch.resolution)
-        _train(network, epochs, 0.02, bench)
-        found.append(float(kl_divergence(predict(network, rate, bench.runtime), wanted)))
+        _train(network, bench, **TUNING)
+        found.append(softened_kl(predict(network, rate, bench.runtime), wanted))
         bench.used.student += len(rate)
     return found
 
 
-def _train(network: nn.Module, epochs: int, lr: float, bench: Bench) -> None:
+def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **settings: Any) -> None:
     """Distil a network in place."""
     teacher, data = bench.cache or bench.need_teacher(), bench.data
     train_network(
-        network, data, distiller=Distiller("kd", Classification(smoothing=0.0)),
+        network, data, distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
         source=target_source(teacher, features=False), stage=None, name="short training", epochs=epochs,
-        batch_size=min(64, len(data.train)), lr=lr, momentum=0.9, weight_decay=5e-4, warmup_epochs=0.25 * epochs,
-        clip_grad=0.0, seed=bench.seed, runtime=bench.runtime,
+        batch_size=min(batch_size, len(data.train)), momentum=0.9, clip_grad=0.0, seed=bench.seed,
+        runtime=bench.runtime, **settings,
     )  # fmt: skip
     bench.used.student += 3 * epochs * len(data.train) + epochs * len(data.rate)
     bench.used.teacher += 0 if bench.cache is not None else epochs * len(data.train)
 
 
 SHORT_TRAINING = Score("short training", partial(short_training, 1), True, needs=frozenset({"teacher"}))
-TUNED_SUBNET = Score("tuned subnet", partial(tuned_subnet, 1), False, needs=frozenset({"teacher", "supernet"}))
+TUNED_SUBNET = Score("tuned subnet", tuned_subnet, False, needs=frozenset({"teacher", "supernet"}))
