@@ -212,16 +212,16 @@ def test_an_arch_without_a_feature_or_a_truth_has_no_part_in_a_regression(bench:
 
 
 def test_a_tuned_subnet_begins_with_the_supernets_weights(bench: Bench, archs: list[Arch]) -> None:
-    (tuned,) = tuned_subnet(1, bench, archs[:1])
+    (tuned,) = tuned_subnet(bench, archs[:1])
     with torch.no_grad():
         for parameter in bench.need_net().parameters():
             parameter.mul_(0.5)
-    (other,) = tuned_subnet(1, bench, archs[:1])
+    (other,) = tuned_subnet(bench, archs[:1])
     assert tuned != other
     before = bench.used.student
-    tuned_subnet(2, bench, archs[:2])
+    tuned_subnet(bench, archs[:2])
     images, rate = len(bench.data.train), len(bench.data.rate)
-    assert bench.used.student - before == 2 * (2 * (3 * images + rate) + rate)
+    assert bench.used.student - before == 2 * (3 * images + rate + rate)  # watched once, and measured
 
 
 def test_features_that_tell_nothing_predict_nothing_and_one_that_tells_all_everything() -> None:
