@@ -1,0 +1,114 @@
+"""Should short trainings that decide a search begin with new weights, or with the supernet's?
+
+    python experiments/rank/last_word.py experiments/rank/resnet56.yaml RUN [--archs 48] [--epochs 3] ...
+takes archs inside the bands of a ranking whose truth is trained (RUN/rank), trains each shortly from both, and prints
+the tau of each training's results with the truth inside the bands. Rows are kept in last_word.csv; the same command
+goes on. Arguments after the run are settings of nas-kd rank (the data and the teacher's checkpoint).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from nas_kd.analyse.rank_stats import pairs_within, tau_b
+from nas_kd.cli import read_config
+from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.rate.scores.short import TUNING, softened_kl
+from nas_kd.runtime import seeded
+from nas_kd.space import Arch
+from nas_kd.teacher import ViewCache
+from nas_kd.train.network import predict, train_network
+from nas_kd.verbs.pipeline import Pipeline
+from nas_kd.verbs.rank_sample import archs_of
+from nas_kd.verbs.retrain import stored_answers, teacher_logits
+
+RATES = {"new": 0.05, "supernet": TUNING["lr"]}  # peak learning rate by what a training begins with
+MEASURES = {"kl_at_4": -1.0, "accuracy": 1.0, "agreement": 1.0}
+
+
+def main() -> None:
+    """Train what is not trained yet, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--archs", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("last_word.csv"))
+    options, settings = parser.parse_known_args()
+    config = read_config([options.config, "--run", str(options.run), *settings], "rank")
+    assert config is not None
+    table = pd.read_csv(options.run / "rank" / "archs.csv", dtype={"key": str})
+    banded = table[table["group"].str.startswith("band ")].head(options.archs)
+    rows: list[Any] = []
+    if options.out.exists():
+        rows = pd.read_csv(options.out, dtype={"key": str}).to_dict("records")
+    done = {(row["key"], row["start"], row["epochs"]) for row in rows}
+    bench = _Bench(Pipeline(config))
+    for arch in archs_of(banded):
+        for start in RATES:
+            if (arch.key, start, options.epochs) not in done:
+                rows.append(bench.trained(arch, start, options.epochs))
+                pd.DataFrame(rows).to_csv(options.out, index=False)
+    truth = pd.read_csv(options.run / "rank" / "truth.csv", dtype={"key": str})
+    print(compared(pd.DataFrame(rows), banded, truth).to_string(index=False, float_format="%.3f"))
+
+
+class _Bench:
+    """What all trainings share."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.space, self.data, self.runtime = pipeline.space, pipeline.data, pipeline.runtime
+        self.net, teacher, task = pipeline.supernet, pipeline.unmatched, Classification(smoothing=0.0)
+        self.distiller, self.task = Distiller("kd", task), task
+        self.answers = stored_answers(teacher, self.data, pipeline.run)
+        assert isinstance(self.answers, ViewCache)
+        wanted = teacher_logits(self.answers, "rate", self.data, self.runtime)
+        assert wanted is not None
+        self.wanted = wanted
+        self.labels = torch.cat([batch.y for batch in self.data.rate.clean(512)])
+
+    def trained(self, arch: Arch, start: str, epochs: int) -> dict[str, object]:
+        """Train one arch and measure it on the rating split."""
+        seeded(0, "last word", arch.key)
+        data, began = self.data, time.process_time()
+        fresh = start == "new"
+        network = self.space.build(arch, data.num_classes, data.in_chans) if fresh else self.net.extract(arch)
+        how = TUNING | {"epochs": epochs, "lr": RATES[start], "warmup_epochs": TUNING["warmup_epochs"] * epochs}
+        train_network(
+            network, data, distiller=self.distiller, source=target_source(self.answers, features=False), stage=None,
+            name=f"{start} {arch.key}", momentum=0.9, clip_grad=0.0, seed=0, runtime=self.runtime, **how,
+        )  # fmt: skip
+        logits = predict(network, data.rate, self.runtime)
+        return {
+            "key": arch.key, "start": start, "epochs": epochs, "kl_at_4": softened_kl(logits, self.wanted),
+            "accuracy": self.task.metric(logits, self.labels),
+            "agreement": self.task.agreement(logits, self.wanted), "cpu_seconds": time.process_time() - began,
+        }  # fmt: skip
+
+
+def compared(rows: pd.DataFrame, archs: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return tau-b inside the bands of each start, length and measure with the mean accuracy of the truth."""
+    known = archs.set_index("key").join(truth.groupby("key")["accuracy"].mean().rename("truth"), how="inner")
+    found = []
+    for (start, epochs), group in rows.groupby(["start", "epochs"]):
+        both = known.join(group.set_index("key"), how="inner")
+        pairs = pairs_within(both["group"].tolist())
+        taus = {
+            name: tau_b(sign * both[name].to_numpy(), both["truth"].to_numpy(), pairs)
+            for name, sign in MEASURES.items()
+        }
+        depth = tau_b(-both["depth"].to_numpy(float), both["truth"].to_numpy(), pairs)
+        seconds = both["cpu_seconds"].median()
+        row = {"start": start, "epochs": epochs, "archs": len(both)} | taus
+        found.append(row | {"minus_depth": depth, "cpu_seconds": seconds})
+    return pd.DataFrame(found)
+
+
+if __name__ == "__main__":
+    main()
