@@ -13,7 +13,7 @@ from small_run import Made, Said, changes, digests
 from nas_kd.rate.weights import Weights, sensitivity_weights
 from nas_kd.verbs import weighting
 
-MORE = ("--search.weights", "sensitivity", "--search.trials", "20", "--search.epochs", "0")
+MORE = ("--search.weights", "sensitivity", "--search.trials", "20", "--search.epochs", "0", "--search.tuned", "0")
 
 
 def test_a_search_with_found_weights_goes_on(

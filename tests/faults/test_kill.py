@@ -89,7 +89,7 @@ def _same(whole: Path, killed: Path) -> bool:
     assert changes(ours, theirs) == []
     for name in ("best.json", "trials.csv", "top.csv", "front.csv"):
         assert f"search/{name}" in ours
-    assert sum(name.endswith("metrics.csv") for name in ours) == 3 + 5 + 8
+    assert sum(name.endswith("metrics.csv") for name in ours) == 3 + 2 + 5 + 8
     left = {str(path.relative_to(killed)) for path in killed.rglob(".*") if not path.name.startswith(".lock")}
     assert left == set()
     drawn = [json.loads((run / "search/best.json").read_text())["arch"] for run in (whole, killed)]

@@ -308,7 +308,7 @@ def write(path: str, nth: int = 1) -> dict[str, Any]:
 
 
 # a command, what comes in its way and where, and what is then saved; or what is there by then, and what is not
-SHORT, STUDENT = r"search/short/\w+", r"retrain/\w+/seed_0"
+TUNED, SHORT, STUDENT = r"search/tuned/\w+", r"search/short/\w+", r"retrain/\w+/seed_0"
 CUT: list[tuple[str, str, dict[str, Any], str | tuple[str, str]]] = [
     ("run", "term", step("teacher", 4), "teacher saved in epoch 1 after step 4"),
     ("teacher", "late", step("teacher", 7), "teacher saved in epoch 2 after step 1"),
@@ -317,8 +317,10 @@ CUT: list[tuple[str, str, dict[str, Any], str | tuple[str, str]]] = [
     ("run", "term", step("blockwise", 4), "blockwise saved in epoch 1 after step 4"),
     ("blockwise", "late", write(r"blockwise/stage_2\.csv"), ("blockwise/stage_1.csv", "blockwise/stage_2.csv")),
     ("run", "int", write(r"search/front\.csv"), ("search/stage.json", "search/front.csv")),
-    ("search", "late", write(r"search/trials\.csv", 6), ("search/trials.csv", "search/short")),
-    ("run", "term", step("retrain", 4), f"{SHORT} saved in epoch 1 after step 4"),
+    ("search", "late", write(r"search/trials\.csv", 6), ("search/trials.csv", "search/tuned")),
+    ("run", "term", step("retrain", 4), f"{TUNED} saved in epoch 1 after step 4"),
+    ("search", "late", step("retrain", 3), f"{TUNED} saved in epoch 1 after step 2"),
+    ("run", "term", step("retrain", 7), f"{SHORT} saved in epoch 1 after step 4"),
     ("search", "late", step("retrain", 3), f"{SHORT} saved in epoch 1 after step 7"),
     ("run", "int", write(rf"{STUDENT}/metrics\.csv"), f"{STUDENT} saved in epoch 2 after step 1"),
     ("retrain", "late", step("retrain", 5), f"{STUDENT} saved in epoch 2 after step 6"),
