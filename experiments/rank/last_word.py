@@ -95,8 +95,9 @@ class _Bench:
 def compared(rows: pd.DataFrame, archs: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Return tau-b inside the bands of each start, length and measure with the mean accuracy of the truth."""
     known = archs.set_index("key").join(truth.groupby("key")["accuracy"].mean().rename("truth"), how="inner")
+    shared = rows.groupby(["key", "epochs"])["start"].transform("nunique") == len(RATES)  # the same archs for both
     found = []
-    for (start, epochs), group in rows.groupby(["start", "epochs"]):
+    for (start, epochs), group in rows[shared].groupby(["start", "epochs"]):
         both = known.join(group.set_index("key"), how="inner")
         pairs = pairs_within(both["group"].tolist())
         taus = {

@@ -15,7 +15,7 @@ def subsample(x: Tensor, stride: int) -> Tensor:
     """Keep every ``stride``-th pixel: what a 1x1 convolution of that stride sees.
 
     It pools over one pixel, as the gradient of a strided slice is laid out channels first, and mixed layouts make
-    the ReLU before it ten times slower in a channels_last network. A strided 1x1 convolution is avoided: on CPUs
+    the ReLU before it much slower in a channels_last network. A strided 1x1 convolution is avoided: on CPUs
     without AVX-512, oneDNN 3.13 (torch 2.15) overwrites foreign memory in its backward pass for channels_last
     inputs of fewer than eight channels.
 

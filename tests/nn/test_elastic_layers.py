@@ -110,3 +110,15 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
     assert not out[dropped].any()
     torch.testing.assert_close(out[~dropped], x[~dropped] * 4 / 3)
     assert abs(dropped.float().mean() - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_subsampling_is_slicing_and_keeps_the_layout_of_its_gradient(size: int) -> None:
+    x = torch.randn(2, 6, size, size).to(memory_format=torch.channels_last).requires_grad_()
+    out = subsample(x, 2)
+    assert torch.equal(out, x[:, :, ::2, ::2])
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    (sliced,) = torch.autograd.grad(x[:, :, ::2, ::2].square().sum(), x)
+    assert torch.equal(gradient, sliced)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    assert subsample(x, 1) is x
