@@ -16,12 +16,14 @@ from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for
 from nas_kd.solve import best
 from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.budget import Budget
 from nas_kd.verbs.ledger import EVALUATED, SCORES
 from nas_kd.verbs.retrain import checked_method, retrain, stored_answers
 
 DRAWS = 20_000
+WARM_RATE = 0.4  # of the peak learning rate that suits new weights: the supernet's have less far to go
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
 
 
@@ -122,19 +124,21 @@ def lengths(epochs: int, rounds: int) -> list[int]:
 
 def short_training(
     chosen: pd.DataFrame, archs: Mapping[str, Arch], teacher: Teacher | ViewCache | None, data: Data,
-    space: ElasticSpace, *, epochs: int, rounds: int, method: Method, seed: int, run: Run | None, folder: str,
+    net: Supernet, *, epochs: int, rounds: int, method: Method, seed: int, run: Run | None, folder: str,
     workers: int, runtime: Runtime, training: dict[str, Any],
 ) -> pd.DataFrame:  # fmt: skip
     """Train the entrants shortly and alike, the better half of them again for longer, and so on.
 
-    Every round begins with new weights, so that each training ends with its own cosine.
+    Every training begins with the supernet's weights: what an arch makes of them foretells its accuracy when it is
+    trained alone and long better than a training of this length from new weights (experiments/rank/last_word.py).
+    Every round begins there again, so that each training ends with its own cosine.
 
     Args:
         chosen: the entrants.
         archs: every arch by key.
         teacher: the teacher or its cache; a live teacher keeps the trainings in this process.
         data: the data.
-        space: the space.
+        net: the supernet.
         epochs: epochs of each training of the last round.
         rounds: rounds, see `lengths`; 1 trains all entrants for ``epochs``.
         method: distillation method.
@@ -143,7 +147,7 @@ def short_training(
         folder: the search's folder in the run.
         workers: processes.
         runtime: device and precision.
-        training: further arguments of ``retrain``.
+        training: further arguments of ``retrain``; the learning rate is that of new weights, and lowered here.
 
     Returns:
         ``chosen`` with what the select split says, each 0 to 1: first_accuracy of the first round, and of the last
@@ -167,9 +171,9 @@ def short_training(
         for number, length in enumerate(plan):
             jobs = [
                 {
-                    "model": archs[key], "teacher": teacher, "data": data, "space": space, "run": run and run.path,
-                    "method": method, "seed": seed, "epochs": length, "test": False, "runtime": runtime,
-                    "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
+                    "model": archs[key], "teacher": teacher, "data": data, "space": net.space, "supernet": net,
+                    "run": run and run.path, "method": method, "seed": seed, "epochs": length, "test": False,
+                    "runtime": runtime, "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
                 } | _shortened(training, length / epochs)
                 for key in keys
             ]  # fmt: skip
@@ -192,8 +196,9 @@ def best_trained(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shortened(training: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Scale the epochs in the arguments of a training to a shorter one."""
+    """Scale the epochs in the arguments of a training to a shorter one, and its rate to weights that are trained."""
     short = dict(training)
+    short["lr"] = WARM_RATE * short.get("lr", 0.1)  # as `retrain` has it
     if share < 1:
         short["warmup_epochs"] = share * short.get("warmup_epochs", 1.0)  # as `retrain` has it
     if short.get("milestones"):

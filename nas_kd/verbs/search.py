@@ -93,9 +93,9 @@ def search(
     of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
     for an epoch from the supernet's weights and measured again. ``nsga2``, ``coarse`` and ``random`` need
     neither teacher nor tables: they vary archs dimension by dimension and look at the accuracy of whole
-    subnets on the rating split and at MACs. After either, short trainings of the best few
-    decide on the select split, the largest by MACs, the largest by params and a random arch among them: all are
-    trained, and the better half again for longer. Without a teacher they learn from labels.
+    subnets on the rating split and at MACs. After either, short trainings of the best few from
+    the supernet's weights decide on the select split, the largest by MACs, the largest by params and a random arch
+    among them: all are trained, and the better half again for longer. Without a teacher they learn from labels.
 
     Args:
         net: the in-place distilled supernet.
@@ -125,7 +125,7 @@ def search(
         folder: stage folder in the run.
         seed: seed of proposals and of the short training.
         method: distillation method of the short training; None is ``kd_ls``, and ``ce`` without a teacher.
-        training: further arguments of the short training, as for ``retrain``.
+        training: further arguments of the short training, as for ``retrain`` from new weights, whose rate is lowered.
         runtime: device and precision.
         workers: processes for the short trainings.
         inputs: more facts that determine the result, for the run's record.
@@ -212,7 +212,7 @@ def search(
     decided = entrants(rows, top, engine, better)
     if epochs and not worker:
         decided = short_training(
-            decided, archs, teacher if live else answers, data, space, epochs=epochs, rounds=rounds,
+            decided, archs, teacher if live else answers, data, net, epochs=epochs, rounds=rounds,
             method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
             training=dict(training or {}),
         )  # fmt: skip

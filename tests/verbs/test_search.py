@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_kd import load_student, search
+from nas_kd import load_student, retrain, search
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime, seed_for
@@ -339,9 +339,28 @@ def test_rounds_of_short_trainings_halve_the_finalists(run_search: Callable[...,
         assert row["short_epochs"] == epochs
         assert row["select_accuracy"] == alone[epochs].loc[row["key"], "select_accuracy"]
     best = json.loads((tmp_path / "run/search/best.json").read_text())["key"]
-    assert best == alone[3].loc[third].sort_values(["select_accuracy", "select_agreement"], kind="stable").index[-1]
+    last = alone[3].loc[third].sort_values("kl", kind="stable")  # which of two equals wins
+    assert best == last.sort_values(["select_accuracy", "select_agreement"], ascending=False, kind="stable").index[0]
     folders = {path.name for path in (tmp_path / "run/search/short").iterdir()}
     assert folders == {*one.index, *(f"{key}_2" for key in second), *(f"{key}_3" for key in third)}
+
+
+def test_short_trainings_begin_with_the_supernet(
+    run_search: Callable[..., Any], net: Supernet, teacher: Teacher, data: Data, tmp_path: Path
+) -> None:
+    """Each round is what `retrain` makes of the shared weights, at 0.4 of the rate given for new ones."""
+    found = run_search(epochs=2, rounds=2, training=SHORT | {"lr": 0.05}, run=tmp_path / "run")
+    archs = {arch.key: arch for arch in net.space}
+    for key, epochs in zip(found.top["key"], found.top["short_epochs"], strict=True):
+        short = tmp_path / "run/search/short" / (key if epochs == 1 else f"{key}_2") / "student"
+        how = SHORT | {"lr": 0.02, "warmup_epochs": SHORT["warmup_epochs"] * epochs / 2}
+        again = retrain(
+            archs[key], teacher, data, space=net.space, supernet=net, epochs=epochs, test=False,
+            run=tmp_path / key, runtime=Runtime("cpu"), **how,
+        )  # fmt: skip
+        for (name, mine), other in zip(load_student(short).state_dict().items(), again.state_dict().values()):
+            assert torch.equal(mine, other), name
+    assert set(found.top["short_epochs"]) == {1, 2}
 
 
 def test_seeds_change_proposals_and_short_trainings(run_search: Callable[..., Any]) -> None:
