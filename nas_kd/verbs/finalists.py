@@ -15,7 +15,7 @@ from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for
 from nas_kd.solve import best
-from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.budget import Budget
