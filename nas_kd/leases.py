@@ -262,18 +262,19 @@ class Seat:
         Returns:
             Whether it is ours.
         """
-        self.sweep()
-        if any(row.job == job for row in self.others()):
+        if any(row.job == job for row in self.sweep()):
             return False
         self._put(job)
         return True
 
-    def sweep(self) -> None:
-        """Delete the rows of workers that are lost; call it under the store's lock."""
-        for row in self._looked()[1]:
+    def sweep(self) -> list[Lease]:
+        """Delete the rows of workers that are lost, and return the others'; call it under the store's lock."""
+        rows, lost = self._looked()  # one look: who is lost a moment later still has a row, and his job
+        for row in lost:
             self.store.drop(row.worker)
             if row.job and self.say is not None:
                 self.say(f"worker {row} is lost: {row.job} is free again")
+        return rows
 
     def holds(self, job: str) -> bool:
         """Tell whether a job is still ours; call it under the store's lock.
