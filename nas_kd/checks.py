@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from nas_kd.errors import SettingError, nearest
 LARGEST = 2**63  # what counters of other libraries hold
 SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's arguments; passfile is a path
 Budget = str | int | float | None
+QUALITIES, COSTS = ("kl", "accuracy"), ("macs", "params", "latency_ms")  # objectives of a search
 IMAGES = (
     "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
     "'hfds/NAME', or a pair (x, y) of tensors"
@@ -220,3 +221,33 @@ def without_password(url: str) -> str:
     place, mark, query = re.sub(r"^([^:]*://[^:/]*):[^@]*@([^/?]*@)?", r"\1@", url).partition("?")
     shown = [part for part in query.split("&") if not SECRET.search(unquote_plus(part.partition("=")[0]))]
     return place + (mark if shown else "") + "&".join(shown)
+
+
+def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, ...]:
+    """Check what a search is to be good in.
+
+    Args:
+        given: names out of kl, accuracy, macs, params and latency_ms, or None for the engine's own.
+        engine: what searches.
+
+    Returns:
+        The names, of which kl or accuracy is one.
+
+    Raises:
+        SettingError: a name is unknown, given twice, or not for this engine, or no score is among them.
+    """
+    own = ("kl",) if engine == "exact" else ("accuracy", "macs")
+    if given is None or tuple(given) == own:
+        return own
+    field, names = "search.objectives", tuple(given)
+    if engine == "coarse":
+        raise SettingError(field, list(names), "null with coarse: its grid goes by accuracy and MACs", "leave it out")
+    for name in names:
+        word(field, name, (*QUALITIES, *COSTS))
+    if "kl" in names and engine != "exact":
+        legal = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
+        raise SettingError(field, list(names), legal, "use accuracy")
+    if len(set(names)) < len(names) or not set(names) & set(QUALITIES):
+        legal = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
+        raise SettingError(field, list(names), legal, f"use [{', '.join(own)}]")
+    return names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 
@@ -17,8 +19,25 @@ def pareto(frame: pd.DataFrame, cost: str, value: str, *, lower: bool = True) ->
     Returns:
         The front, cheapest first, values strictly improving; of equal rows the first.
     """
-    rows = frame.dropna(subset=[cost, value])
-    rows = rows.sort_values([cost, value], ascending=[True, lower], kind="stable")
-    signed = rows[value] if lower else -rows[value]
-    before = signed.cummin().shift(fill_value=float("inf"))
-    return rows[signed < before].reset_index(drop=True)
+    return unbeaten(frame, (cost, value), () if lower else (value,))
+
+
+def unbeaten(frame: pd.DataFrame, columns: Sequence[str], high: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the rows that no other row beats in all of some columns.
+
+    Args:
+        frame: any table; rows where one of them is missing are left out.
+        columns: what to be good in.
+        high: those of them of which more is better; of the others less is.
+
+    Returns:
+        The front, sorted by the columns in their order, best first; of equal rows the first.
+    """
+    rows = frame.dropna(subset=list(columns))
+    rows = rows.sort_values(list(columns), ascending=[name not in high for name in columns], kind="stable")
+    lost = rows[list(columns)].assign(**{name: -rows[name] for name in high}).to_numpy(dtype=float)
+    kept: list[int] = []
+    for place, row in enumerate(lost):  # who beats a row comes before it
+        if not (lost[kept] <= row).all(axis=1).any():
+            kept.append(place)
+    return rows.iloc[kept].reset_index(drop=True)

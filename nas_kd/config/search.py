@@ -71,6 +71,9 @@ class SearchConfig:
     """whole subnets to score"""
     sampler: str = "tpe"
     """Optuna's sampler after exact: tpe, nsga2 or random"""
+    objectives: list[str] | None = None
+    """what proposals are to be good in: kl or accuracy, and any of macs, params and latency_ms (measured here); several
+    give a front. null is kl with engine exact, else accuracy and macs"""
     variables: str = "dimensions"
     """what it varies: dimensions (every width, depth, kernel ... by itself; the ratings say where to begin) or
     candidates (an index a stage, into those that the ratings prefer)"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from nas_kd.checks import without_password
+from nas_kd.checks import checked_objectives, without_password
 from nas_kd.config.data import DataConfig
 from nas_kd.config.rank import RankConfig
 from nas_kd.config.retrain import RetrainConfig
@@ -64,6 +64,7 @@ class Config:
         if self.teacher.model is None and self.search.engine == "exact":
             legal = "nsga2, coarse or random without a teacher"
             raise SettingError("search.engine", "exact", legal, "give teacher.model, or search.engine=nsga2")
+        checked_objectives(self.search.objectives, self.engine)
         if self.teacher.model is None and self.supernet.teacher_weight > 0:
             legal, mend = "0 without a teacher", "give teacher.model, or leave supernet.teacher_weight out"
             raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, legal, mend)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import pandas as pd
 import torch
 
 from nas_kd.checks import parse_budget
@@ -130,13 +131,12 @@ class Budget:
     _counted: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
+        if len(known):
+            known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
+            self._measured.update(zip(known["key"], known["median_ms"].astype(float), strict=True))
         if self.max_latency_ms is None:
             return
-        if self.run is not None:
-            known = read_frame(self.run.path / "latency.csv")
-            if len(known):
-                known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
-                self._measured.update(zip(known["key"], known["median_ms"].astype(float), strict=True))
         least = self.latency(self.space.smallest())
         if least > self.max_latency_ms:
             legal = f"{least:.3g} (the smallest arch on this machine) or more"
@@ -167,6 +167,12 @@ class Budget:
         if arch not in self._counted:
             self._counted[arch] = self.space.cost(arch, **self.cost)
         return self._counted[arch]
+
+    def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
+        """Return those of macs, params and latency_ms that are named; other names are left out."""
+        counted, wanted = self.cost_of(arch), set(names)
+        found = {name: getattr(counted, name) for name in ("macs", "params") if name in wanted}
+        return found | ({"latency_ms": self.latency(arch)} if "latency_ms" in wanted else {})
 
     def affordable(self, arch: Arch) -> bool:
         """Say whether an arch keeps what is counted of the budget; nothing is measured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -35,9 +35,9 @@ class _Known:
 
 def evolve(
     engine: str, budget: Budget, scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *,
-    trials: int, seed: int, stage: Stage | None, team: Team | None = None,
+    objectives: Sequence[str], trials: int, seed: int, stage: Stage | None, team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
-    """Search for archs of high accuracy and few MACs within a budget, from scores of whole subnets alone.
+    """Search for archs of high accuracy and low cost within a budget, from scores of whole subnets alone.
 
     Args:
         engine: ``nsga2`` (Optuna's NSGA-II; its first generation holds network-wise settings within the
@@ -46,6 +46,7 @@ def evolve(
         budget: the budget; only archs that keep it are scored.
         scorer: scores of an arch, ``accuracy`` among them.
         extra: archs by role to score as well, the size controls.
+        objectives: what to be good in, ``accuracy`` and costs.
         trials: distinct archs to score besides ``extra``.
         seed: seed of the proposals.
         stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
@@ -63,12 +64,15 @@ def evolve(
         return budget.cost_of(arch(point)).macs
 
     def evaluate(point: Point) -> dict[str, float]:
-        return {"macs": macs(point)} | scorer(arch(point))
+        return budget.costs(arch(point), objectives) | scorer(arch(point))
 
     def affordable(point: Point) -> bool:
         return budget.affordable(arch(point))
 
-    ledger = Ledger(budget, lambda point: arch(tuple(point)), len(genes.genes), scorer, stage=stage, trials=trials)
+    ledger = Ledger(
+        budget, lambda point: arch(tuple(point)), len(genes.genes), scorer, stage=stage, trials=trials,
+        timed="latency_ms" in objectives,
+    )  # fmt: skip
     with ledger.progress:
         if engine == "coarse":
             coarse_to_fine(
@@ -80,7 +84,7 @@ def evolve(
             warm = coarse_grid(genes, affordable, macs, FIRST) if engine == "nsga2" else ()
             refine(
                 genes.sizes, evaluate, constraints=lambda point: budget.violations(arch(point)),
-                objective=("accuracy", "macs"), maximise=("accuracy",), canonical=genes.canonical, warm=warm,
+                objective=objectives, maximise=("accuracy",), canonical=genes.canonical, warm=warm,
                 trials=trials, seed=seed, sampler=engine, done=ledger.proposals, record=ledger.record,
                 journal=None if stage is None else stage.folder / "study.journal",
                 study_name=f"{space.name}-{space.hash}-{engine}-{seed}", team=team,

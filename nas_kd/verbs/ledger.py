@@ -28,14 +28,16 @@ class Ledger:
         additive: sum of the stage scores of an arch; NaN where there are none.
         stage: where trials.csv goes; the rows in it are taken up again.
         trials: evaluations that are wanted.
+        timed: latencies are an objective, and a column.
     """
 
     def __init__(
         self, budget: Budget, arch_of: Callable[[Sequence[int]], Arch], dimensions: int,
         scorer: Callable[[Arch], dict[str, float]], *, additive: Callable[[Arch], float] = lambda arch: math.nan,
-        stage: Stage | None, trials: int,
+        stage: Stage | None, trials: int, timed: bool = False,
     ) -> None:  # fmt: skip
         self.budget, self.arch_of, self.scorer, self.additive = budget, arch_of, scorer, additive
+        self.costs = ("macs", "params", "latency_ms") if timed else ("macs", "params")
         self.log = None if stage is None else stage.log("trials.csv")
         self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]
         self.rows: list[dict[str, Any]] = [] if self.log is None else self.log.frame().to_dict("records")  # type: ignore[assignment]
@@ -66,15 +68,15 @@ class Ledger:
             self.archs.setdefault(arch.key, arch)
             if role not in scored:
                 row = {"number": len(self.rows), "kind": "control", "role": role, "feasible": self.budget.fits(arch)}
-                self._append(row | self._facts(arch) | self.scorer(arch))
+                self._append(row | self._facts(arch) | self.budget.costs(arch, self.costs) | self.scorer(arch))
 
     def frame(self) -> pd.DataFrame:
-        """Return all rows: number, kind, role, key, label, the scores, macs, params, feasible, i_1 ... i_D."""
+        """Return all rows: number, kind, role, key, label, scores, costs, feasible, i_1 ... i_D."""
         return pd.DataFrame(self.rows, columns=self._columns)
 
     @property
     def _columns(self) -> list[str]:
-        named = ["number", "kind", "role", "key", "label", *SCORES, "macs", "params", "feasible"]
+        named = ["number", "kind", "role", "key", "label", *SCORES, *self.costs, "feasible"]
         return named + self.indices
 
     def _arch(self, row: Mapping[str, Any]) -> Arch:

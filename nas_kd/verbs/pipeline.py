@@ -124,7 +124,7 @@ class Pipeline(Opened):
             calibration_images=settings.calibration_images, rate_images=settings.rate_images,
             run=self.run, folder=self.search_folder, seed=self.config.seed,
             method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
-            training=training, storage=settings.storage, worker=worker,
+            training=training, objectives=settings.objectives, storage=settings.storage, worker=worker,
             inputs={"search.weights": settings.weights} if guided and isinstance(settings.weights, str) else None,
         )  # fmt: skip
 

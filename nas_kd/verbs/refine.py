@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
@@ -29,8 +30,8 @@ WARM = {"candidates": 24, "dimensions": 8}
 def score_subnets(
     tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
     scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str | BaseSampler, variables: str = "dimensions", seed: int, stage: Stage | None,
-    team: Team | None = None,
+    sampler: str | BaseSampler, variables: str = "dimensions", objectives: Sequence[str] = ("kl",), seed: int,
+    stage: Stage | None, team: Team | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
     """Refine the exact front with scores of whole subnets.
 
@@ -45,6 +46,7 @@ def score_subnets(
         sampler: Optuna's sampler by name, or any of its objects.
         variables: what it varies: ``dimensions`` (every width, depth, kernel ... by itself; the ratings say where
             to begin) or ``candidates`` (one index a stage, into those that the ratings prefer).
+        objectives: what to be good in: ``kl`` or ``accuracy``, and costs.
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
         team: where other processes may join.
@@ -59,16 +61,18 @@ def score_subnets(
     else:
         lists = shortlists(coded, ("macs", "params") if "params" in caps else ("macs",))
         sizes, arch, canonical, point_of = _candidates(space, lists, resolution)
-    begun = warm_choices(exact, coded, budget, WARM[variables])
+    begun = warm_choices(exact, coded, budget, WARM[variables], spread=len(objectives) > 1)
     warm = [point for row in begun if (point := point_of(row)) is not None]
     ledger = Ledger(
-        budget, arch, len(sizes), scorer, additive=additive_score(space, tables), stage=stage, trials=trials
-    )
+        budget, arch, len(sizes), scorer, additive=additive_score(space, tables), stage=stage, trials=trials,
+        timed="latency_ms" in objectives,
+    )  # fmt: skip
     with ledger.progress:
         refine(
-            sizes, lambda point: scorer(arch(point)), constraints=lambda point: budget.violations(arch(point)),
-            objective="kl", canonical=canonical, warm=warm, trials=trials, seed=seed, sampler=sampler,
-            done=ledger.proposals, record=ledger.record,
+            sizes, lambda point: budget.costs(arch(point), objectives) | scorer(arch(point)),
+            constraints=lambda point: budget.violations(arch(point)), objective=objectives,
+            maximise=[name for name in objectives if name == "accuracy"], canonical=canonical, warm=warm,
+            trials=trials, seed=seed, sampler=sampler, done=ledger.proposals, record=ledger.record,
             journal=None if stage is None else stage.folder / "study.journal",
             study_name=f"{space.name}-{space.hash}-{seed}", team=team,
         )  # fmt: skip
@@ -131,11 +135,12 @@ def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Calla
 
 
 def warm_choices(
-    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget, count: int
+    exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget, count: int, spread: bool = False
 ) -> list[list[int]]:
     """Return the ``count`` best-scored chains within the budget, best first, a choice a stage: the exact front's.
 
-    Where the budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
+    ``spread`` takes them from all over that front, the smallest and the best-scored among them. Where the
+    budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
     that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
     """
     caps, limits = budget.caps, budget.limits
@@ -150,7 +155,11 @@ def warm_choices(
         within = exact_front(coded, caps=caps)
     else:
         within = exact[exact["macs"] <= caps.get("macs", math.inf)]
+    within = within.sort_values("score")
+    if spread and len(within) > count:
+        within = within.iloc[np.linspace(0, len(within) - 1, count).round().astype(int)]
+    within = within.head(count)
     return [
         [int(table.loc[row[f"row_{stage}"], "choice"]) for stage, table in enumerate(coded, 1)]
-        for _, row in within.sort_values("score").head(count).iterrows()
+        for _, row in within.iterrows()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas_kd.checks import word
+from nas_kd.analyse.pareto import unbeaten
+from nas_kd.checks import COSTS, QUALITIES, checked_objectives, word
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
@@ -52,6 +52,7 @@ class SearchResult:
         top: one row an arch of the short training.
         exact: the exact front of the stage scores; empty when there are none.
         engine: what searched.
+        objectives: what it was to be good in.
     """
 
     best: Arch
@@ -61,18 +62,17 @@ class SearchResult:
     top: pd.DataFrame
     exact: pd.DataFrame
     engine: str = "exact"
+    objectives: tuple[str, ...] = ("kl",)
 
     def frame(self) -> pd.DataFrame:
         """Return all trials."""
         return self.trials.copy()
 
     def front(self) -> pd.DataFrame:
-        """Return the trials that no other beats in both MACs and KL (accuracy without a teacher), cheapest first."""
-        lost = self.trials["kl"] if self.engine == "exact" else -self.trials["accuracy"].astype(float)
-        scored = self.trials.assign(lost=lost)
-        scored = scored[scored["lost"].notna()].sort_values(["macs", "lost"], kind="stable")
-        front = scored[scored["lost"] < scored["lost"].cummin().shift(fill_value=math.inf)]
-        return front.drop(columns="lost").reset_index(drop=True)
+        """Return the trials that no other beats in all objectives, or in the one and MACs, cheapest first."""
+        costs = [name for name in COSTS if name in self.objectives] or ["macs"]
+        scores = [name for name in QUALITIES if name in self.objectives]
+        return unbeaten(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
 
 
 def search(
@@ -84,7 +84,8 @@ def search(
     sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
     rounds: int = 2, tuned: int = 16, calibration_images: int = 1024, rate_images: int | None = None,
     run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
-    method: Method | None = None, training: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
+    method: Method | None = None, training: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
+    runtime: Runtime | None = None,
     workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
 ) -> SearchResult:  # fmt: skip
     """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
@@ -126,6 +127,9 @@ def search(
         seed: seed of proposals and of the short training.
         method: distillation method of the short training; None is ``kd_ls``, and ``ce`` without a teacher.
         training: further arguments of the short training, as for ``retrain`` from new weights, whose rate is lowered.
+        objectives: what proposals are to be good in: ``kl`` or ``accuracy``, and any of ``macs``, ``params`` and
+            ``latency_ms`` (measured on this machine). None is ``kl`` for ``exact``, else ``accuracy`` and ``macs``.
+            Several give a front; the best-scored within the budget are still what is trained.
         runtime: device and precision.
         workers: processes for the short trainings.
         inputs: more facts that determine the result, for the run's record.
@@ -144,6 +148,7 @@ def search(
     if data is None:
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     engine = _checked_engine(engine, teacher, tables)
+    wanted = checked_objectives(objectives, engine)
     method = method or ("ce" if teacher is None else "kd_ls")
     recipe = checked_method(method, Classification(), data.num_classes).recipe
     live = recipe.needs_target_features or recipe.live
@@ -174,6 +179,7 @@ def search(
             "floors": floors,
             "weights": None if weights is None else [float(weight) for weight in weights],
         } | ({"rounds": rounds} if rounds > 1 else {}) | ({"tuned": tuned} if tuned and guided else {})  # fmt: skip
+        settings |= {} if wanted == checked_objectives(None, engine) else {"objectives": list(wanted)}
         facts: dict[str, Any] = {
             "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
             "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
@@ -197,10 +203,12 @@ def search(
             tables = with_latency(tables, budget, data.resolution, seed)
         rows, archs = score_subnets(
             tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
-            variables=variables, seed=seed, stage=stage, team=team,
+            variables=variables, objectives=wanted, seed=seed, stage=stage, team=team,
         )  # fmt: skip
     else:
-        rows, archs = evolve(engine, budget, scorer, extra, trials=trials, seed=seed, stage=stage, team=team)
+        rows, archs = evolve(
+            engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, team=team
+        )
     better = None
     if tuned and answers is not None and guided and not worker:
         better = tuned_subnets(
@@ -223,11 +231,12 @@ def search(
         found = {
             "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps, "at_least": floors,
             "max_latency_ms": max_latency_ms, "engine": engine, "teacher": teacher is not None,
+            "objectives": list(wanted),
         }  # fmt: skip
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
         return load_search(stage, space)
-    return SearchResult(winner, space, caps, rows, decided, exact, engine)
+    return SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
 
 
 def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
@@ -263,10 +272,11 @@ def _winner(decided: pd.DataFrame, engine: str) -> str:
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine", "objectives"))
     exact = stage.read_frame("front.csv") if found["engine"] == "exact" else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, found["engine"])
+    said = found["engine"], tuple(found["objectives"])
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, *said)
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

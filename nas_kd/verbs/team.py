@@ -40,7 +40,7 @@ def meet(
     given = json.loads(json.dumps(plain(facts)))
     if worker:
         check_begun(folder, storage)
-        _check_same(folder, given, engine)
+        check_same(folder, given, engine)
     if engine == "coarse" or (storage is None and not file_locks()):
         return None
     name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -65,12 +65,14 @@ def check_begun(folder: Path, storage: str | None) -> None:
         raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
 
 
-def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
+def check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
     """Refuse to help another search, or one that nobody can help."""
     if engine == "coarse":
         raise SettingError("search.engine", engine, "exact, nsga2 or random: coarse goes step by step in one process")
+    legal = "null with workers: one machine measures, with nothing beside it"
+    if "latency_ms" in (timed := facts.get("search.objectives") or ()):
+        raise SettingError("search.objectives", timed, f"no latency_ms, or {legal}", "search in one process")
     if facts["search.max_latency_ms"] is not None:
-        legal = "null with workers: one machine measures, with nothing beside it"
         raise SettingError("search.max_latency_ms", facts["search.max_latency_ms"], legal, "search in one process")
     file = folder / "stage.json"
     if not file.exists():

@@ -112,6 +112,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     **_section("search", {
         "engine": (NOT_TEXT, WORD), "max_macs": (NOT_BUDGET,), "max_params": (NOT_BUDGET,),
         "min_macs": (NOT_BUDGET,), "min_params": (NOT_BUDGET,), "storage": (NOT_TEXT, DATABASE),
+        "objectives": (NOT_WORDS, ([], ["macs"], ["kl", "kl"], ["flops", "kl"])),
         "variables": (NOT_TEXT, NONE, WORD), "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
         "max_latency_ms": (NOT_FLOAT, POSITIVE), "trials": (NOT_INT, NONE, POSITIVE_INT),
         "sampler": (NOT_TEXT, NONE, WORD), "top": (NOT_INT, NONE, POSITIVE_INT),
