@@ -239,9 +239,10 @@ def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, .
     own = ("kl",) if engine == "exact" else ("accuracy", "macs")
     if given is None or tuple(given) == own:
         return own
-    field, names = "search.objectives", tuple(given)
+    field, names = "search.objectives", () if isinstance(given, str) else tuple(given)
     if engine == "coarse":
-        raise SettingError(field, list(names), "null with coarse: its grid goes by accuracy and MACs", "leave it out")
+        legal = "null with coarse: its grid goes by accuracy and MACs"
+        raise SettingError(field, list(names), legal, f"give {field}=null")
     for name in names:
         word(field, name, (*QUALITIES, *COSTS))
     if "kl" in names and engine != "exact":
@@ -249,5 +250,5 @@ def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, .
         raise SettingError(field, list(names), legal, "use accuracy")
     if len(set(names)) < len(names) or not set(names) & set(QUALITIES):
         legal = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
-        raise SettingError(field, list(names), legal, f"use [{', '.join(own)}]")
+        raise SettingError(field, given, legal, f"use [{', '.join(own)}]")
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -127,14 +128,9 @@ class Budget:
     device: torch.device = torch.device("cpu")
     run: Run | None = None
     floors: Mapping[str, int] = field(default_factory=dict)
-    _measured: dict[str, float] = field(default_factory=dict)
     _counted: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
-        if len(known):
-            known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
-            self._measured.update(zip(known["key"], known["median_ms"].astype(float), strict=True))
         if self.max_latency_ms is None:
             return
         least = self.latency(self.space.smallest())
@@ -145,14 +141,23 @@ class Budget:
 
     def latency(self, arch: Arch) -> float:
         """Return an arch's median latency in milliseconds, measured once."""
-        if arch.key not in self._measured:
+        if arch.key not in self._known:
             model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
             size = arch.resolution or self.cost["resolution"]
             found = measure_latency(model, size, self.cost["in_chans"], device=self.device)
-            self._measured[arch.key] = found.median_ms
+            self._known[arch.key] = found.median_ms
             if self.run is not None:
                 self.run.latency({"key": arch.key, "predicted_ms": None} | found._asdict())
-        return self._measured[arch.key]
+        return self._known[arch.key]
+
+    @cached_property
+    def _known(self) -> dict[str, float]:
+        """The latencies that the run has of this device and as many threads, by key."""
+        known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
+        if not len(known):
+            return {}
+        known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
+        return dict(zip(known["key"], known["median_ms"].astype(float), strict=True))
 
     def violations(self, arch: Arch) -> dict[str, float]:
         """Return by how much each part of the budget is missed, as a share of it; 0 or less is kept."""

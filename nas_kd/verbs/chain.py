@@ -13,6 +13,7 @@ from nas_kd.distill.peers import fresh
 from nas_kd.errors import SettingError
 from nas_kd.runtime import seeded
 from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 
 
@@ -35,7 +36,8 @@ def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
 
 def taught_in_between(
     retrain: Callable[..., nn.Module], model: nn.Module | Arch, teacher: Any, data: Data, *,
-    assistants: Sequence[nn.Module | Arch], generations: int, folder: str, seed: int, settings: dict[str, Any],
+    assistants: Sequence[nn.Module | Arch], generations: int, folder: str, seed: int, supernet: Supernet | None,
+    settings: dict[str, Any],
 ) -> Any:  # fmt: skip
     """Train what stands between a teacher and its student, one after the other, each by the one before.
 
@@ -48,6 +50,7 @@ def taught_in_between(
         generations: how often the student is born; 1 is no earlier generation.
         folder: stage folder of the student; theirs are below it.
         seed: the student's seed; a generation's is drawn from it and its number.
+        supernet: where a student that is an arch begins, and its earlier generations with it.
         settings: further arguments of ``retrain``, the same for all.
 
     Returns:
@@ -70,6 +73,10 @@ def taught_in_between(
             copy = fresh(model)
         chain.append((f"generation_{number}", copy))
     for number, (name, network) in enumerate(chain, 1):
-        own = settings | {"folder": f"{folder}/{name}", "key": name, "seed": seed + 1000 * number, "test": False}
+        born = name.startswith("generation") and isinstance(network, Arch)
+        own = settings | {
+            "supernet": supernet if born else None, "folder": f"{folder}/{name}", "key": name,
+            "seed": seed + 1000 * number, "test": False,
+        }  # fmt: skip
         teacher = as_teacher(retrain(network, teacher, data, **own), name, data)
     return teacher

@@ -129,8 +129,8 @@ def short_training(
 ) -> pd.DataFrame:  # fmt: skip
     """Train the entrants shortly and alike, the better half of them again for longer, and so on.
 
-    Every training begins with the supernet's weights: what an arch makes of them foretells its accuracy when it is
-    trained alone and long better than a training of this length from new weights (experiments/rank/last_word.py).
+    Every training begins with the supernet's weights: what an arch made of them in three epochs of ``kd`` foretold
+    its accuracy when it is trained alone and long better than three from new ones (experiments/rank/last_word.py).
     Every round begins there again, so that each training ends with its own cosine.
 
     Args:

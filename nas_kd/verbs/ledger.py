@@ -37,7 +37,7 @@ class Ledger:
         stage: Stage | None, trials: int, timed: bool = False,
     ) -> None:  # fmt: skip
         self.budget, self.arch_of, self.scorer, self.additive = budget, arch_of, scorer, additive
-        self.costs = ("macs", "params", "latency_ms") if timed else ("macs", "params")
+        self.timed = ("latency_ms",) if timed else ()
         self.log = None if stage is None else stage.log("trials.csv")
         self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]
         self.rows: list[dict[str, Any]] = [] if self.log is None else self.log.frame().to_dict("records")  # type: ignore[assignment]
@@ -68,7 +68,7 @@ class Ledger:
             self.archs.setdefault(arch.key, arch)
             if role not in scored:
                 row = {"number": len(self.rows), "kind": "control", "role": role, "feasible": self.budget.fits(arch)}
-                self._append(row | self._facts(arch) | self.budget.costs(arch, self.costs) | self.scorer(arch))
+                self._append(row | self._facts(arch) | self.budget.costs(arch, self.timed) | self.scorer(arch))
 
     def frame(self) -> pd.DataFrame:
         """Return all rows: number, kind, role, key, label, scores, costs, feasible, i_1 ... i_D."""
@@ -76,7 +76,7 @@ class Ledger:
 
     @property
     def _columns(self) -> list[str]:
-        named = ["number", "kind", "role", "key", "label", *SCORES, *self.costs, "feasible"]
+        named = ["number", "kind", "role", "key", "label", *SCORES, "macs", "params", *self.timed, "feasible"]
         return named + self.indices
 
     def _arch(self, row: Mapping[str, Any]) -> Arch:

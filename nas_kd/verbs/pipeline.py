@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from nas_kd.checks import checked_objectives
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.files import read_json
@@ -89,7 +90,11 @@ class Pipeline(Opened):
         # a word stays one: what it stands for is part of the weighted tables, which the search's record has
         engine, weights = self.config.engine, self.config.search.weights if self._guided else None
         given = engine, self.caps, latency, self.floors, weights
-        if not first or (tuple(first.get(name) for name in names) == given and not method):
+        objectives, before = (checked_objectives(o, engine) for o in (self.config.search.objectives, None))
+        if engine == first.get("search.engine"):
+            before = tuple(first.get("search.objectives", before))  # no record has the engine's own
+        same = objectives == before
+        if not first or (tuple(first.get(name) for name in names) == given and same and not method):
             return "search"
         limits: dict[str, float] = self.caps | ({} if latency is None else {"latency_ms": latency})
         limits |= {f"min_{name}": floor for name, floor in self.floors.items()}
@@ -98,6 +103,7 @@ class Pipeline(Opened):
         if weights != first.get("search.weights"):
             numbers = [weights] if isinstance(weights, str) else [f"{weight:.3g}" for weight in weights or ()]
             parts.append("_".join(["weights", *numbers]))
+        parts.append("" if same else "_".join(objectives))
         return "search/" + _legal("_".join(part for part in parts if part))
 
     @cached_property

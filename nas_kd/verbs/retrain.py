@@ -126,7 +126,7 @@ def retrain(
         name = key or (arch.key if arch is not None else type(network).__name__)
         teacher = taught_in_between(
             retrain, model, teacher, data, assistants=assistants, generations=generations, seed=seed,
-            folder=folder or f"retrain/{name}/seed_{seed}", settings={
+            folder=folder or f"retrain/{name}/seed_{seed}", supernet=supernet, settings={
                 "space": space, "run": run, "method": replace(distiller.recipe, generations=1), "epochs": epochs,
                 "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
                 "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "factory": factory,

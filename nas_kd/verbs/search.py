@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from nas_kd.analyse.pareto import unbeaten
 from nas_kd.checks import COSTS, QUALITIES, checked_objectives, word
@@ -69,9 +70,10 @@ class SearchResult:
         return self.trials.copy()
 
     def front(self) -> pd.DataFrame:
-        """Return the trials that no other beats in all objectives, or in the one and MACs, cheapest first."""
-        costs = [name for name in COSTS if name in self.objectives] or ["macs"]
+        """Return the trials that no other beats in all objectives, cheapest first; MACs are added to a single one."""
+        costs = [name for name in COSTS if name in self.objectives]
         scores = [name for name in QUALITIES if name in self.objectives]
+        costs += ["macs"] if len(self.objectives) == 1 else []
         return unbeaten(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
 
 
@@ -185,6 +187,8 @@ def search(
             "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
         }  # fmt: skip
+        if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
+            facts |= {"latency.device": runtime.device.type, "latency.threads": torch.get_num_threads()}
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
         team = meet(run, run.path / folder, facts, engine, storage, worker)
         stage = None if worker else run.stage(folder, facts)
@@ -225,8 +229,10 @@ def search(
             training=dict(training or {}),
         )  # fmt: skip
     winner = archs[_winner(decided, engine)]
+    result = SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
     if stage is not None:
         stage.write_frame("top.csv", decided)
+        stage.write_frame("pareto.csv", result.front())
         cost = space.cost(winner, **budget.cost)
         found = {
             "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps, "at_least": floors,
@@ -236,7 +242,7 @@ def search(
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
         return load_search(stage, space)
-    return SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
+    return result
 
 
 def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
@@ -272,11 +278,11 @@ def _winner(decided: pd.DataFrame, engine: str) -> str:
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine", "objectives"))
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
     exact = stage.read_frame("front.csv") if found["engine"] == "exact" else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
-    said = found["engine"], tuple(found["objectives"])
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, *said)
+    wanted = checked_objectives(found.get("objectives"), found["engine"])
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, found["engine"], wanted)
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

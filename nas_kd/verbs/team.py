@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nas_kd.checks import COSTS
 from nas_kd.errors import SettingError
 from nas_kd.files import plain, read_json
 from nas_kd.leases import file_locks
@@ -40,9 +41,11 @@ def meet(
     given = json.loads(json.dumps(plain(facts)))
     if worker:
         check_begun(folder, storage)
-        check_same(folder, given, engine)
+        _check_same(folder, given, engine)
     if engine == "coarse" or (storage is None and not file_locks()):
         return None
+    if storage is not None:
+        _check_untimed(given)
     name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
     return Team(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
 
@@ -65,15 +68,11 @@ def check_begun(folder: Path, storage: str | None) -> None:
         raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
 
 
-def check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
+def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
     """Refuse to help another search, or one that nobody can help."""
     if engine == "coarse":
         raise SettingError("search.engine", engine, "exact, nsga2 or random: coarse goes step by step in one process")
-    legal = "null with workers: one machine measures, with nothing beside it"
-    if "latency_ms" in (timed := facts.get("search.objectives") or ()):
-        raise SettingError("search.objectives", timed, f"no latency_ms, or {legal}", "search in one process")
-    if facts["search.max_latency_ms"] is not None:
-        raise SettingError("search.max_latency_ms", facts["search.max_latency_ms"], legal, "search in one process")
+    _check_untimed(facts)
     file = folder / "stage.json"
     if not file.exists():
         return  # another machine's folder: the study in the database knows the facts
@@ -85,6 +84,16 @@ def check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
         raise SettingError("search", now, f"what {folder} was begun with: {was}", mend)
 
 
+def _check_untimed(facts: Mapping[str, Any]) -> None:
+    """Refuse to measure latencies by several processes."""
+    why, mend = "one machine measures, with nothing beside it", "search in one process, without search.storage"
+    limit, names = facts["search.max_latency_ms"], facts.get("search.objectives", ())
+    if limit is not None:
+        raise SettingError("search.max_latency_ms", limit, f"null with workers: {why}", mend)
+    if "latency_ms" in names:
+        raise SettingError("search.objectives", names, f"macs and params as costs, with workers: {why}", mend)
+
+
 def _kept_rows(path: Path) -> list[dict[str, Any]]:
     """Read the proposals in trials.csv while another process may be adding a row, whose half is left out."""
     text = path.read_text() if path.exists() else ""
@@ -94,5 +103,5 @@ def _kept_rows(path: Path) -> list[dict[str, Any]]:
 
 def _proposal(row: Mapping[str, str]) -> dict[str, Any]:
     point = {name: int(cell) for name, cell in row.items() if name.startswith("i_")}
-    scores = {name: float(row[name]) for name in SCORES if row[name]}
+    scores = {name: float(row[name] or "nan") for name in (*SCORES, *COSTS) if name in row}  # any may be an objective
     return {"number": int(row["number"]), "kind": row["kind"], "feasible": row["feasible"] == "True"} | point | scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -26,8 +27,8 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.verbs.budget import Budget
+from nas_kd.verbs.ledger import EVALUATED
 from nas_kd.verbs.refine import warm_choices
-from nas_kd.verbs.team import check_same
 
 VERB = import_module("nas_kd.verbs.search")  # as an attribute of the package it is the function
 Search = Callable[..., Any]
@@ -80,10 +81,11 @@ def wanted(
 
 
 @pytest.mark.parametrize("engine", ["exact", "nsga2"])
-@pytest.mark.parametrize("costs", [("macs",), ("params",), ("latency_ms", "macs")])
+@pytest.mark.parametrize("costs", [(), ("macs",), ("params",), ("latency_ms", "macs")])
 def test_the_front_is_of_the_objectives(wanted: Search, engine: str, costs: tuple[str, ...], tmp_path: Path) -> None:
     score = "kl" if engine == "exact" else "accuracy"
     found = wanted(score, *costs, engine=engine, run=tmp_path)
+    costs, given = costs or ("macs",), (score, *costs)
     rows = found.frame().dropna(subset=[score])
     assert len(rows[rows["kind"] != "control"]["key"].unique()) == 60
     values = np.column_stack([rows[score] * (1 if score == "kl" else -1), *(rows[name] for name in costs)])
@@ -95,9 +97,28 @@ def test_the_front_is_of_the_objectives(wanted: Search, engine: str, costs: tupl
     if "latency_ms" in costs:
         known = pd.read_csv(tmp_path / "latency.csv", dtype={"key": str}).set_index("key")["median_ms"]
         assert rows["latency_ms"].tolist() == pytest.approx(known[rows["key"]].tolist())
-    again = wanted(score, *costs, engine=engine, run=tmp_path)
-    assert again.objectives == found.objectives == (score, *costs)
+    again = wanted(*given, engine=engine, run=tmp_path)
+    assert again.objectives == found.objectives == given
     pd.testing.assert_frame_equal(again.front(), front, check_dtype=False)
+    kept = pd.read_csv(tmp_path / "search/pareto.csv", dtype={"key": str})
+    assert kept["key"].tolist() == front["key"].tolist()
+
+
+def test_two_scores_need_no_cost(wanted: Search) -> None:
+    found = wanted("accuracy", "kl")
+    rows = found.frame().dropna(subset=["kl"])
+    values = np.column_stack([rows["kl"], -rows["accuracy"]])
+    free = [not ((values <= row).all(1) & (values < row).any(1)).any() for row in values]
+    assert set(found.front()["key"]) == set(rows[free]["key"]) and 0 < sum(free) < len(rows) / 2
+
+
+def test_a_result_that_does_not_know_its_objectives_has_the_usual(wanted: Search, tmp_path: Path) -> None:
+    for engine, usual in (("exact", ("kl",)), ("nsga2", ("accuracy", "macs"))):
+        found = wanted(engine=engine, run=tmp_path / engine)
+        best = tmp_path / engine / "search/best.json"
+        best.write_text(json.dumps({k: v for k, v in json.loads(best.read_text()).items() if k != "objectives"}))
+        again = wanted(engine=engine, run=tmp_path / engine)
+        assert again.objectives == found.objectives == usual and again.best == found.best
 
 
 def test_a_second_objective_finds_more_of_the_front(
@@ -120,24 +141,62 @@ def test_it_goes_on_with_the_same_proposals(
     wanted: Search, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = wanted("kl", "macs", sampler=sampler, run=tmp_path / "whole")
-    calls, real = 0, _Planted.__call__
-
-    def fails(self: Any, arch: Arch) -> dict[str, float]:
-        nonlocal calls
-        calls += 1
-        if calls in (7, 40):
-            raise KeyboardInterrupt
-        return real(self, arch)
-
-    monkeypatch.setattr(_Planted, "__call__", fails)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            wanted("kl", "macs", sampler=sampler, run=tmp_path / "cut")
+    for at in (7, 33):
+        _interrupted(at, monkeypatch, lambda: wanted("kl", "macs", sampler=sampler, run=tmp_path / "cut"))
     assert wanted("kl", "macs", sampler=sampler, run=tmp_path / "cut").best == whole.best
     one, other = (tmp_path / name / "search/trials.csv" for name in ("whole", "cut"))
     assert one.read_bytes() == other.read_bytes()
     with pytest.raises(SettingError, match=r"search\.objectives"):
         wanted("kl", "params", sampler=sampler, run=tmp_path / "cut")
+
+
+def _interrupted(at: int, monkeypatch: pytest.MonkeyPatch, begin: Callable[[], Any]) -> None:
+    calls, real = 0, _Planted.__call__
+
+    def fails(self: Any, arch: Arch) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return real(self, arch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Planted, "__call__", fails)
+        begin()
+
+
+@pytest.mark.parametrize(
+    ("engine", "objectives"),
+    [("exact", ()), ("exact", ("kl", "macs")), ("nsga2", ()), ("random", ("accuracy", "params"))],
+)
+def test_a_helper_takes_up_what_was_begun(
+    wanted: Search, engine: str, objectives: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the rows of the first process, with whatever is an objective, and does the rest."""
+    how: dict[str, Any] = {"engine": engine, "run": tmp_path}
+    _interrupted(15, monkeypatch, lambda: wanted(*objectives, **how))
+    begun = len(pd.read_csv(tmp_path / "search/trials.csv"))
+    helped = wanted(*objectives, **how, worker=True).trials
+    assert len(helped[helped["kind"].isin(EVALUATED)]) == 60
+    found = wanted(*objectives, **how)
+    rows = found.trials[found.trials["kind"].isin(EVALUATED)]
+    assert 14 <= begun < len(rows) == rows["key"].nunique() == 60
+
+
+def test_latencies_are_of_one_machine_and_setting(
+    wanted: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupted(20, monkeypatch, lambda: wanted("kl", "latency_ms", run=tmp_path))
+    kept = (tmp_path / "search/trials.csv").read_text()
+    with pytest.raises(SettingError, match=r"search\.objectives=.*one machine measures"):
+        wanted("kl", "latency_ms", run=tmp_path, worker=True)
+    with pytest.raises(SettingError, match=r"search\.objectives=.*one machine measures"):
+        wanted("kl", "latency_ms", run=tmp_path, storage="postgresql://me@nowhere/none")
+    with monkeypatch.context() as patch, pytest.raises(SettingError, match=r"latency\.threads=7"):
+        patch.setattr("torch.get_num_threads", lambda: 7)
+        wanted("kl", "latency_ms", run=tmp_path)
+    assert wanted("kl", "latency_ms", run=tmp_path).trials["latency_ms"].gt(0).sum() >= 60
+    assert (tmp_path / "search/trials.csv").read_text().startswith(kept)
 
 
 def test_warm_points_come_from_all_over_the_front(
@@ -171,7 +230,6 @@ def test_what_is_no_objective_is_refused_with_the_settings(names: list[str], eng
         Config(teacher=TeacherConfig(model="cifar_resnet8"), search=SearchConfig(engine=engine, objectives=names))
 
 
-def test_several_processes_cannot_time(tmp_path: Path) -> None:
-    facts = {"search.max_latency_ms": None, "search.objectives": ["kl", "latency_ms"]}
-    with pytest.raises(SettingError, match=r"search\.objectives=.*one machine measures"):
-        check_same(tmp_path, facts, "exact")
+def test_a_word_is_no_list(wanted: Search) -> None:
+    with pytest.raises(SettingError, match=r"search\.objectives='kl'.*different names"):
+        wanted(objectives="kl")

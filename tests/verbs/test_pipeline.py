@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,21 @@ def test_any_number_makes_a_legal_folder(
     assert made.search_folder == folder
     assert Run(tmp_path).stage(folder, {}).name == folder  # a name that is not legal raises
     assert after(tmp_path, "exact").search_folder == "search"
+
+
+@pytest.mark.parametrize(("begun", "now", "folder"), [
+    (None, None, "search"), (None, ["kl"], "search"), (["kl", "macs"], ["kl", "macs"], "search"),
+    (None, ["kl", "macs"], "search/macs_100_kl_macs"), (["kl", "macs"], None, "search/macs_100_kl"),
+])  # fmt: skip
+def test_other_objectives_have_their_own_folder(
+    begun: list[str] | None, now: list[str] | None, folder: str, tmp_path: Path
+) -> None:
+    made = after(tmp_path, "exact", SearchConfig(max_macs=100, objectives=now))
+    stage = tmp_path / "search" / "stage.json"
+    record = json.loads(stage.read_text())
+    if begun is not None:
+        stage.write_text(json.dumps(record | {"inputs": record["inputs"] | {"search.objectives": begun}}))
+    assert made.search_folder == folder
 
 
 def test_two_methods_after_a_search_without_any_do_not_share_a_folder(tmp_path: Path) -> None:

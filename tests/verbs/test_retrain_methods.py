@@ -19,6 +19,7 @@ from nas_kd.distill import METHODS, Classification, Decay, Distiller, Recipe, So
 from nas_kd.errors import SettingError
 from nas_kd.runtime import Runtime
 from nas_kd.space import ElasticSpace
+from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.verbs.chain import as_teacher
 
@@ -178,6 +179,14 @@ def test_assistants_and_generations_teach_in_turn(
     once = retrain(arch, teacher, data, method="born_again", method_settings=again, **common)
     plain = retrain(arch, teacher, data, method="kd", method_settings={"temperature": 1.0}, **common)
     assert equal(state(once), state(plain))
+    torch.manual_seed(0)
+    net = Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
+    twice = {"method_settings": {"generations": 2}, "supernet": net, "run": tmp_path / "born"} | common
+    retrain(arch, teacher, data, method="born_again", **twice | {"lr": 1e-9})
+    born = load_student(tmp_path / "born/retrain" / arch.key / "seed_0/generation_1/student")
+    for name, tensor in net.extract(arch).state_dict().items():  # an earlier generation begins there too
+        if name.endswith("weight"):
+            torch.testing.assert_close(born.state_dict()[name], tensor)
 
 
 def test_images_without_labels(teacher: Teacher, data: Data, runtime: Runtime) -> None:
