@@ -1,10 +1,11 @@
 """Are archs matched to their teacher? Two rankings of the same archs under teachers of different families.
 
     python experiments/rank/specificity.py RUN_1 RUN_2 [--score "supernet KL"] [--out FOLDER]
-reads rank/truth.csv, rank/scores.csv and rank/archs.csv of both runs and writes anova.csv (variance of archs,
-teachers, their interaction and seeds) and own_and_other.csv (tau of a teacher's own score with its own students,
-against the other teacher's score, inside the bands). The archs are the same under both teachers: a score that is
-chosen on one of them is confirmed on another teacher, not on other archs.
+reads truth.csv and scores.csv of both (in RUN/rank, or in RUN itself: experiments/rank experiments/rank/vgg) and
+archs.csv of the first, and writes anova.csv (variance of archs, teachers, their interaction and seeds; of the archs
+that both taught from two seeds) and own_and_other.csv (tau of a teacher's own score with its own students, against the
+other teacher's score, inside the bands; of all archs that both taught, with the seeds that there are). The archs are
+the same under both teachers: a score that is chosen on one of them is confirmed on another teacher, not on other archs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nas_kd.analyse.rank_teachers import crossed_truth, own_and_other, two_way
+from nas_kd.analyse.rank_teachers import common_truth, crossed_truth, own_and_other, two_way
 
 
 def main() -> None:
@@ -25,11 +26,12 @@ def main() -> None:
     parser.add_argument("--score", default="supernet KL")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
-    folders = [run / "rank" for run in options.runs]
+    folders = [run / "rank" if (run / "rank").is_dir() else run for run in options.runs]
     truths = [pd.read_csv(folder / "truth.csv", dtype={"key": str}) for folder in folders]
     keys, values = crossed_truth(truths)
     anova = two_way(100 * values)
-    print(f"{len(keys)} archs, {values.shape[2]} seeds, accuracy in points\n{anova.to_string(index=False)}")
+    print(f"{len(keys)} archs of {values.shape[2]} seeds, accuracy in points\n{anova.to_string(index=False)}")
+    keys, values = common_truth(truths)
     rows = []
     for folder in folders:
         table = pd.read_csv(folder / "scores.csv", dtype={"key": str})

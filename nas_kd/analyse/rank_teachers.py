@@ -114,8 +114,33 @@ def _gap(difference: float, drawn: np.ndarray) -> dict[str, float]:
     return {"difference": difference, "low": found.low, "high": found.high, "p": found.p}
 
 
+def common_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray]:
+    """Bring the truths of several teachers together: the archs that every teacher taught.
+
+    Args:
+        tables: for each teacher its rows: key, seed, accuracy.
+
+    Returns:
+        The keys of the archs that every teacher taught from one seed or more, in the first table's order, and
+        (N, T, S) accuracies of all seeds, NaN where there is none.
+
+    Raises:
+        SettingError: there is no such arch.
+    """
+    wide = [
+        table.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first", sort=False)
+        for table in tables
+    ]
+    seeds = sorted(set().union(*(set(table.columns) for table in wide)))
+    keys = [key for key in wide[0].index if all(key in table.index for table in wide)]
+    if not keys:
+        raise SettingError("truth", "no arch in common", "tables of the same archs", "train them under each teacher")
+    values = [table.reindex(index=keys, columns=seeds).to_numpy(dtype=float) for table in wide]
+    return keys, np.stack(values, axis=1)
+
+
 def crossed_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray]:
-    """Bring the truths of several teachers together.
+    """Bring the truths of several teachers together: the archs that every teacher taught from the same seeds.
 
     Args:
         tables: for each teacher its rows: key, seed, accuracy.
@@ -127,14 +152,9 @@ def crossed_truth(tables: Sequence[pd.DataFrame]) -> tuple[list[str], np.ndarray
     Raises:
         SettingError: no arch was taught by all from two seeds.
     """
-    wide = [
-        table.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first", sort=False)
-        for table in tables
-    ]
-    seeds = sorted(set.intersection(*(set(table.columns) for table in wide)))
-    keys = [key for key in wide[0].index if all(key in table.index for table in wide)]
-    values = np.stack([table.reindex(keys)[seeds].to_numpy(dtype=float) for table in wide], axis=1)
-    full = {count: np.isfinite(values[:, :, :count]).all((1, 2)) for count in range(2, len(seeds) + 1)}
+    keys, values = common_truth(tables)
+    values = values[:, :, np.isfinite(values).any(0).all(0)]  # a seed that one teacher never had is not common
+    full = {count: np.isfinite(values[:, :, :count]).all((1, 2)) for count in range(2, values.shape[2] + 1)}
     enough = [count for count, kept in full.items() if kept.any() and 2 * kept.sum() >= full[2].sum()]
     if enough:
         kept = full[max(enough)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nas_kd.analyse.rank_teachers import crossed_truth, own_and_other, two_way
+from nas_kd.analyse.rank_teachers import common_truth, crossed_truth, own_and_other, two_way
 from nas_kd.errors import SettingError
 
 
@@ -95,7 +95,12 @@ def test_truths_meet_where_all_are_known() -> None:
     assert keys == ["c", "b", "a"] and values.shape == (3, 2, 2)
     most = [pd.concat([both[0], pd.DataFrame([{"key": "b", "seed": 2, "accuracy": 0.5}])])] * 2
     assert crossed_truth(most)[0] == ["b", "a"] and crossed_truth(most)[1].shape == (2, 2, 3)
+    keys, values = common_truth([one, table("ca", 1), table("abc", 2)])  # one seed of every teacher is enough here
+    assert keys == ["a", "c"] and values.shape == (2, 3, 3)
+    assert np.isfinite(values).sum((0, 2)).tolist() == [6, 2, 4] and values[1, 2, 1] == 99.1
     with pytest.raises(SettingError, match="train more of the archs"):
+        crossed_truth([one, table("cb", 1)])
+    with pytest.raises(SettingError, match="no arch in common"):
         crossed_truth([one, table("xyz", 2)])
     with pytest.raises(SettingError, match="none missing"):
         two_way(np.full((3, 2, 2), np.nan))

@@ -1,0 +1,86 @@
+"""Does the order of archs hold at a longer schedule? One ranking's archs, trained longer.
+
+    python experiments/rank/longer.py RUN LONG [--scores "tuned subnet" "supernet KL"] [--out longer.csv]
+reads archs.csv, truth.csv and scores.csv of a ranking and truth.csv of another, whose trainings of some of the same
+archs were longer (in RUN/rank, or in RUN itself), and writes for each seed of the short trainings, their mean and each
+score its tau with the short trainings (the mean of their seeds) and with the long ones, inside groups of one size,
+with 95 % intervals over archs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.rank_stats import pairs_within, tau_b
+
+SCORES = (
+    "tuned subnet", "supernet KL", "regression on KL, MSE and size", "assembled KL", "short training", "minus depth",
+    "sum of log widths", "MACs", "parameters",
+)  # fmt: skip
+
+
+def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare short trainings and scores with long trainings of the same archs.
+
+    Args:
+        archs: key and group of the archs that were trained long.
+        short: key, seed and accuracy.
+        long: key, seed and accuracy.
+        scores: key, score, value and better.
+
+    Returns:
+        One row a seed, their mean and a score: what, archs, tau with the short trainings, tau with the long ones,
+        each with low and high; a seed is not compared with a mean that it is part of.
+    """
+    wide = {name: rows.pivot_table(index="key", columns="seed", values="accuracy").reindex(archs["key"])
+            for name, rows in (("short", short), ("long", long))}  # fmt: skip
+    seeds = wide["short"].columns
+    found = {f"short training's accuracy, seed {seed}": wide["short"][seed].to_numpy() for seed in seeds}
+    found["short training's accuracy, all seeds"] = wide["short"].mean(axis=1).to_numpy()
+    own = len(found)
+    for name in dict.fromkeys(scores["score"]):
+        rows = scores[scores["score"] == name].set_index("key").reindex(archs["key"])
+        sign = 1.0 if (rows["better"] == "higher").all() else -1.0
+        found[name] = sign * rows["value"].to_numpy(dtype=float)
+    pairs = pairs_within(archs["group"].tolist())
+    table = pd.DataFrame({"what": list(found), "archs": len(archs)})
+    for name, truth in wide.items():
+        values = truth.to_numpy(dtype=float)
+        drawn = resampled_taus(np.stack(list(found.values())), values, archs["group"].tolist(), [pairs])[0]
+        intervals = [interval_of(row) for row in drawn]
+        table[f"tau_{name}"] = [tau_b(score, values.mean(1), pairs) for score in found.values()]
+        table[f"tau_{name}_low"] = [interval.low for interval in intervals]
+        table[f"tau_{name}_high"] = [interval.high for interval in intervals]
+    table.loc[: own - 1, [column for column in table if column.startswith("tau_short")]] = np.nan
+    return table
+
+
+def main() -> None:
+    """Read both, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN")
+    parser.add_argument("--scores", nargs="+", default=SCORES)
+    parser.add_argument("--out", type=Path, default=Path("longer.csv"))
+    options = parser.parse_args()
+    short, long = (run / "rank" if (run / "rank").is_dir() else run for run in options.runs)
+    truth = pd.read_csv(long / "truth.csv", dtype={"key": str})
+    archs = pd.read_csv(short / "archs.csv", dtype={"key": str})
+    scores = pd.read_csv(short / "scores.csv", dtype={"key": str})
+    unknown = set(options.scores) - set(scores["score"])
+    if unknown:
+        parser.error(f"--scores {', '.join(sorted(unknown))}: {short} has {', '.join(sorted(set(scores['score'])))}")
+    table = compared(
+        archs[archs["key"].isin(truth["key"])], pd.read_csv(short / "truth.csv", dtype={"key": str}), truth,
+        scores[scores["score"].isin(options.scores)],
+    )  # fmt: skip
+    print(table.to_string(index=False, float_format="%.2f"))
+    table.to_csv(options.out, index=False)
+
+
+if __name__ == "__main__":
+    main()
