@@ -32,7 +32,8 @@ def resampled_taus(
 
     Source: Efron 1979; an arch that is drawn twice is a tie with itself.
     """
-    rng = np.random.default_rng(seed)
+    # archs and seeds from generators of their own: other seeds of the same archs are resampled with the same archs
+    rng, seeds_rng = (np.random.default_rng([seed, stream]) for stream in range(2))
     names = np.asarray(groups, dtype=object)
     strata = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
     known = np.isfinite(truth)
@@ -49,7 +50,7 @@ def resampled_taus(
         times = np.zeros((count, len(names)))  # how often each arch is drawn
         for rows in strata:
             times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=count)
-        means = _seed_means(filled, known, count, rng)
+        means = _seed_means(filled, known, count, seeds_rng)
         for place, (chosen, signs, decided, valid) in enumerate(prepared):
             order = chosen.signs(means)
             weight = times[:, chosen.first] * times[:, chosen.second]

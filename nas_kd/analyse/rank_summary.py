@@ -27,6 +27,7 @@ from nas_kd.errors import SettingError
 
 TOPS = (1, 5, 10)
 BAND = "band "  # beginning of the names of groups of equal size
+NAMED = 5  # archs without a score that a message names
 EVERYWHERE = "all archs"
 INSIDE = "inside bands"
 
@@ -51,8 +52,17 @@ class Ranked(NamedTuple):
     @property
     def bands(self) -> list[str]:
         """The bands with enough archs to rank."""
+        return [band for band, size in self._sizes.items() if size >= LEAST]
+
+    @property
+    def few(self) -> dict[str, int]:
+        """The bands with too few archs to rank, and how many archs they have."""
+        return {band: size for band, size in self._sizes.items() if size < LEAST}
+
+    @property
+    def _sizes(self) -> dict[str, int]:
         sizes = self.archs["group"].value_counts()
-        return sorted(str(name) for name, size in sizes.items() if str(name).startswith(BAND) and size >= LEAST)
+        return {str(name): int(sizes[name]) for name in sorted(sizes.index) if str(name).startswith(BAND)}
 
 
 def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
@@ -120,11 +130,11 @@ def summarise(
 ) -> pd.DataFrame:  # fmt: skip
     """Judge every score by the truth.
 
-    Differences are of tau-b inside the bands, or over all archs where there is no band, on the same resamples
-    of archs with the seeds inside, and on the archs that the score has a value for: on others a control would be
-    asked more, or less, than it. ``minus_size`` is against the best of the size controls, taken anew in
-    every resample, so that the choice of the best is paid for. A score that learns from trained archs is set
-    against what is learned from sizes alone too, which beats each single size.
+    Differences are of tau-b inside the bands, or over all archs where no band has enough of them (then the columns
+    of the bands are NaN), on the same resamples of archs with the seeds inside, and on the archs that the score has a
+    value for: on others a control would be asked more, or less, than it. ``minus_size`` is against the best of the size
+    controls, taken anew in every resample, so that the choice of the best is paid for. A score that learns from trained
+    archs is set against what is learned from sizes alone too, which beats each single size.
 
     Args:
         ranked: truth and scores.
@@ -165,7 +175,10 @@ def summarise(
             "archs": int(np.isfinite(score).sum()), "without_score": int((~np.isfinite(score)).sum()),
         }  # fmt: skip
         row |= {"tau": tau_b(score, mean)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
-        row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
+        if ranked.bands:
+            row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
+        else:
+            row |= dict.fromkeys(("band_tau", "band_tau_low", "band_tau_high"), math.nan)
         for band in ranked.bands:
             own = (archs["group"] == band).to_numpy()
             row[f"tau {band}"] = tau_b(score[own], mean[own])
@@ -202,7 +215,8 @@ def summarise(
         adjusted[(frame["role"] == "primary").to_numpy()] = frame.loc[frame["role"] == "primary", f"{gap}_p"]
         place = list(frame.columns).index(f"{gap}_p") + 1
         frame.insert(place, f"{gap}_p_holm", adjusted)
-    return frame.sort_values("band_tau", ascending=False, kind="stable", ignore_index=True)
+    first = "band_tau" if ranked.bands else "tau"
+    return frame.sort_values(first, ascending=False, kind="stable", ignore_index=True)
 
 
 def _role(name: str, kind: str, primary: str, control: str) -> str:
@@ -230,18 +244,25 @@ def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
+def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
     """Word what the table says, limits first.
 
     Args:
+        ranked: truth and scores.
         summary: what `summarise` returned.
         noise: what `noise_table` returned.
 
     Returns:
         Sentences.
     """
-    said = []
-    scope = INSIDE if (noise["scope"] == INSIDE).any() else EVERYWHERE
+    scope, tau = (INSIDE, "band_tau") if ranked.bands else (EVERYWHERE, "tau")
+    said = [
+        f"{band.capitalize()} has {count} trained archs, a rank correlation needs {LEAST}: it is left out. Train more"
+        " of them: give the command again, or begin with a larger sample."
+        for band, count in ranked.few.items()
+    ]
+    if ranked.few and not ranked.bands:
+        said.append("Nothing is known inside a band: the differences are over all archs, where size decides.")
     limits = noise[noise["scope"] == scope].iloc[0]
     if limits["archs"] == 0:
         said.append("The truth has one seed: its noise is not known, nor what a faultless score would reach.")
@@ -253,10 +274,10 @@ def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
         )
     main = summary[summary["role"] == "primary"].iloc[0]
     base = summary[summary["role"] == "primary control"].iloc[0]
-    size = summary[summary["kind"] == "size"].sort_values("band_tau", ascending=False).iloc[:1]
+    size = summary[summary["kind"] == "size"].sort_values(tau, ascending=False).iloc[:1]
     said.append(
-        f"Primary score {main['score']}: tau {main['band_tau']:.2f} [{main['band_tau_low']:.2f},"
-        f" {main['band_tau_high']:.2f}] {scope}; {base['score']} {base['band_tau']:.2f}; difference"
+        f"Primary score {main['score']}: tau {main[tau]:.2f} [{main[f'{tau}_low']:.2f},"
+        f" {main[f'{tau}_high']:.2f}] {scope}; {base['score']} {base[tau]:.2f}; difference"
         f" {main['minus_control']:.2f} [{main['minus_control_low']:.2f}, {main['minus_control_high']:.2f}];"
         f" {len(summary)} scores on {main['archs']} archs detect {main['minus_control_detectable']:.2f} with 80 %"
         " power."
@@ -265,8 +286,10 @@ def verdict(summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
         gap = f"{main['minus_size']:.2f} [{main['minus_size_low']:.2f}, {main['minus_size_high']:.2f}]"
         wins = main["minus_size_low"] > 0
         word = "beats" if wins else "does not beat"
-        said.append(f"It {word} the best size control ({row['score']}, {row['band_tau']:.2f}): difference {gap}.")
+        said.append(f"It {word} the best size control ({row['score']}, {row[tau]:.2f}): difference {gap}.")
     lacking = summary[summary["without_score"] > 0]
     for row in lacking.to_dict("records"):
-        said.append(f"{row['score']} has no finite value for {row['without_score']} archs, which it cannot choose.")
+        unknown = ranked.archs["key"][~np.isfinite(ranked.scores[ranked.names.index(row["score"])])]
+        named = ", ".join(unknown.head(NAMED)) + (f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else "")
+        said.append(f"{row['score']} has no finite value for {len(unknown)} archs, which it cannot choose: {named}.")
     return said

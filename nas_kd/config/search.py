@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, word
+from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, share, word
 from nas_kd.errors import SettingError
 
 
@@ -27,6 +27,8 @@ class BlockwiseConfig:
     """fair (every choice of every layer equally often) or uniform"""
     paths: int = 4
     """paths a stage and step"""
+    mix: float = 0.0
+    """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
     rate_images: int | None = None
     """images of the rate split that candidates are scored on; null takes all"""
     calibration_images: int = 512
@@ -42,6 +44,7 @@ class BlockwiseConfig:
     def __post_init__(self) -> None:
         positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows", "stage")
         natural("blockwise", self, "cache_gb")
+        share("blockwise", self, "mix")
         number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
         word("blockwise.init", self.init, ("supernet", "scratch"))
         word("blockwise.sampling", self.sampling, ("fair", "uniform"))

@@ -32,7 +32,7 @@ def rate_blockwise(
     batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-4, init: str = "supernet",
     train: bool = True, sampling: str = "fair", paths: int | None = None, rate_images: int | None = None,
     calibration_images: int = 512, max_rows: int = 20_000, cache_gb: float = 0.0, stage: int | None = None,
-    seed: int = 0, runtime: Runtime | None = None, inputs: Mapping[str, Any] | None = None,
+    mix: float = 0.0, seed: int = 0, runtime: Runtime | None = None, inputs: Mapping[str, Any] | None = None,
 ) -> list[pd.DataFrame]:  # fmt: skip
     """Score every candidate of every stage by how well it reproduces the teacher's next feature.
 
@@ -56,6 +56,8 @@ def rate_blockwise(
             need at most so many GB; later epochs and other processes then run no teacher.
         stage: only this stage, from 1, as a job of its own: jobs of several stages may run at once, end with
             the tables of a whole rating, and are taken over by it.
+        mix: share of the training steps in which a stage gets not the teacher's feature but what the student's
+            stages before it give; then no stage can be a job of its own.
         seed: seed of order, augmentation, adapters and paths.
         runtime: device and precision; default: what the machine has.
         inputs: more facts that determine the result, for the run's record.
@@ -76,6 +78,11 @@ def rate_blockwise(
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
     _check(data, epochs, batch_size, init, sampling, paths, rate_images, calibration_images, max_rows)
+    if not 0 <= mix < 1:
+        raise SettingError("blockwise.mix", mix, "0 or more and below 1", "use blockwise.mix=0.3, or 0 for none")
+    if mix and stage is not None:
+        legal = "null with blockwise.mix, which feeds a stage by those before it"
+        raise SettingError("blockwise.stage", stage, legal, "rate all stages in one call, or use blockwise.mix=0")
     count = len(net.space.stages)
     if stage is not None and not 1 <= stage <= count:
         raise SettingError("blockwise.stage", stage, f"1 to {count}, a stage of {net.space.name}", "count from 1")
@@ -87,7 +94,7 @@ def rate_blockwise(
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "init": init,
         "train": train, "sampling": sampling, "paths": paths, "rate_images": rate_images,
         "calibration_images": calibration_images, "max_rows": max_rows, "stored_features": bool(stored),
-    }  # fmt: skip
+    } | ({"mix": mix} if mix else {})  # fmt: skip
     only, job = list(range(count)) if stage is None else [stage - 1], None
     done: dict[int, Stage] = {}
     if run is not None:
@@ -133,8 +140,8 @@ def rate_blockwise(
     if rest := [index for index in only if index not in done]:
         train_blockwise(
             model, teacher, data, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-            train=train, sampling=sampling, paths=paths, seed=seed, only=rest, stored=features, runtime=runtime,
-            stage=job, after_epoch=half_time,
+            train=train, sampling=sampling, paths=paths, mix=mix, seed=seed, only=rest, stored=features,
+            runtime=runtime, stage=job, after_epoch=half_time,
         )  # fmt: skip
     if job is not None:
         if stage is None:

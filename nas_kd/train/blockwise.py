@@ -17,6 +17,7 @@ from nas_kd.runtime import Runtime, place, seed_for, seeded
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, Teacher, pool_to
 from nas_kd.train.loop import Moment, fit
+from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
 from nas_kd.train.paths import SAMPLINGS, Entry, Path, entries, fitting, path_count
 
@@ -138,25 +139,28 @@ class Blockwise(nn.Module):
         """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels."""
         return self.outputs[index][str(pre.shape[1])](pre)  # type: ignore[index]
 
-    def loss(self, index: int, pair: StageFeatures, paths: Sequence[Path]) -> Tensor:
+    def loss(
+        self, index: int, pair: StageFeatures, paths: Sequence[Path], entered: Mapping[Entry, Tensor] | None = None
+    ) -> Tensor:
         """Compute the mean normalised squared error of some paths of one stage.
 
         Args:
             index: which stage.
             pair: its inputs and targets.
             paths: the paths.
+            entered: (B, width, H, W) what enters the stage by each entry; None makes it of the inputs.
 
         Returns:
             A scalar; its gradient reaches the parameters of this stage only.
         """
-        each = sorted({path.entry for path in paths})
-        entered = {entry: self.enter(index, pair.inputs, entry) for entry in each}
+        if not entered:
+            each = sorted({path.entry for path in paths})
+            entered = {entry: self.enter(index, pair.inputs, entry) for entry in each}
         losses = []
         for path in paths:
             _, pre = self.stages[index](entered[path.entry], path.candidate)
             losses.append(normalised_mse(self.leave(index, pre), pair.targets))
         return torch.stack(losses).mean()
-
 
     def part(self, index: int) -> nn.ModuleDict:
         """Return what a stage alone is made of: its blocks and adapters, and the stem for the first."""
@@ -171,13 +175,13 @@ def _power_of_two(x: Tensor) -> Tensor:
 
 def train_blockwise(
     model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float,
-    weight_decay: float, train: bool = True, sampling: str = "fair", paths: int | None = None, seed: int = 0,
-    only: Sequence[int] | None = None, stored: Callable[[Batch], Output] | None = None, runtime: Runtime,
-    stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
+    weight_decay: float, train: bool = True, sampling: str = "fair", paths: int | None = None, mix: float = 0.0,
+    seed: int = 0, only: Sequence[int] | None = None, stored: Callable[[Batch], Output] | None = None,
+    runtime: Runtime, stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
     """Train stages and adapters in place, from one teacher forward a batch.
 
-    A stage's training depends on no other: alone or together it ends with the same weights.
+    Without ``mix`` a stage's training depends on no other: alone or together it ends with the same weights.
 
     Args:
         model: the stages and adapters.
@@ -190,6 +194,7 @@ def train_blockwise(
         train: False keeps the stages' weights and trains the adapters only.
         sampling: ``fair`` or ``uniform``.
         paths: paths a stage and step; None is one a choice of a layer, at most 4.
+        mix: share of the steps in which a stage gets the student's own features, see ``MixedInputs``.
         seed: seed of order, augmentation and paths.
         only: which stages; None is all.
         stored: gives the teacher's features of a batch in its place.
@@ -211,6 +216,8 @@ def train_blockwise(
         found = draw(described, entries(space, index), count, number, seed, "blockwise", index)
         return [fitting(space, index, path) for path in found]
 
+    mixed = MixedInputs(model, mix, drawn, seed)
+
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
         with runtime.autocast():
@@ -218,7 +225,9 @@ def train_blockwise(
         losses = {}
         for index in chosen_stages:
             with runtime.autocast():
-                loss = model.loss(index, pairs[index], drawn(moment, index))
+                chosen = drawn(moment, index)
+                entered = mixed.entered(pairs, moment, index, [path.entry for path in chosen])
+                loss = model.loss(index, pairs[index], chosen, entered)
             loss.backward()  # at once: the memory of one stage's graph at a time
             losses[f"loss_stage_{index + 1}"] = loss.detach()
         # the stages first: who looks for a NaN finds its stage

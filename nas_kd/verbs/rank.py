@@ -9,28 +9,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from nas_kd.analyse.rank_figure import rank_figure
-from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.analyse.rank_summary import joined, noise_table, summarise, verdict
 from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
-from nas_kd.files import atomic_write, read_frame
-from nas_kd.rate import rate_blockwise
-from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
+from nas_kd.files import atomic_write
+from nas_kd.rate.scores import SCORES, Score
 from nas_kd.rate.scores.donna import FEW
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime, run_jobs
-from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.train.blockwise import Blockwise
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.weights import load_weights
 from nas_kd.verbs.budget import cost_settings
 from nas_kd.verbs.rank_plan import keep_plan
 from nas_kd.verbs.rank_sample import Sample, archs_of
+from nas_kd.verbs.rank_scores import Prepared, kept_scores
 from nas_kd.verbs.rank_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
 from nas_kd.verbs.retrain import checked_method, stored_answers
 
@@ -97,7 +95,8 @@ def rank(
         scores.csv, noise.csv, summary.csv and summary.svg, and what was named in advance as plan.json.
 
     Raises:
-        SettingError: a setting is out of range, the folder was begun with others, or there is nothing to help.
+        SettingError: a setting is out of range, the folder was begun with others, its scores are of another
+            supernet or other stages, or there is nothing to help.
 
     Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
     """
@@ -113,6 +112,10 @@ def rank(
     _check(data, training, seeds, chosen, net)
     drawn = sample.draw(space, seed, cost_settings(space, data))
     if not isinstance(teacher, Teacher):
+        if isinstance(teacher, nn.Module) or not callable(teacher):
+            legal = "one nas_kd Teacher, or a function that makes it"
+            mend = "nas_kd.load_teacher makes one; several teachers can retrain, not rank"
+            raise SettingError("teacher", type(teacher).__name__, legal, mend)
         teacher = teacher()
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
@@ -150,11 +153,15 @@ def rank(
         run.say(f"judged by {len(truth)} of {len(jobs['jobs'])} trainings, of {trained} of {len(archs)} archs")
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
-    bench = _Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
+    prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
     with claims.taken("scores", wait=True):
-        found = _score(chosen, archs, truth, folder, bench, cache, training, images, calibration_images)
+        found = kept_scores(
+            chosen, archs, truth, folder, prepared, cache, training, images=images,
+            calibration_images=calibration_images,
+        )  # fmt: skip
         if (blockwise or {}).get("init") != "scratch":  # then the stages begin with the supernet's weights
-            found["needs"] = [needs.replace("blockwise", "blockwise supernet") for needs in found["needs"].fillna("")]
+            needs = found["needs"].astype(object).fillna("")
+            found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
         return _judge(table, truth, found, folder, run, primary=main.name, control=base.name, resamples=resamples)
 
 
@@ -204,74 +211,6 @@ def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net
         raise SettingError("net", None, legal, "pass net=, or name other scores")
 
 
-class _Prepared:
-    """Supernet and stages, made when the first score needs them."""
-
-    def __init__(
-        self, space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet | Callable[[], Supernet] | None,
-        blockwise: Mapping[str, Any], run: Run, runtime: Runtime, seed: int,
-    ) -> None:  # fmt: skip
-        self.space, self.teacher, self.data, self._net = space, teacher, data, net
-        self.blockwise, self.run, self.runtime, self.seed = blockwise, run, runtime, seed
-
-    def net(self) -> Supernet | None:
-        """Return the supernet."""
-        if self._net is not None and not isinstance(self._net, Supernet):
-            self._net = self._net()
-        return self._net
-
-    def model(self) -> Blockwise:
-        """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
-        net = self.net()
-        assert net is not None  # `_check` has looked
-        settings = dict(self.blockwise)
-        rate_blockwise(net, self.teacher, self.data, run=self.run, seed=self.seed, runtime=self.runtime, **settings)
-        taps = self.teacher.match(self.space, self.data.resolution)
-        model = Blockwise(net, taps, init=str(settings.get("init", "supernet")), seed=self.seed)
-        load_weights(model, self.run.path / "blockwise" / "adapters.safetensors")
-        return model.to(self.runtime.device)
-
-    def bench(self, needs: frozenset[str], **more: Any) -> Bench:
-        """Return what scores with these needs measure on."""
-        self.teacher.to(self.runtime.device)
-        model = self.model() if "blockwise" in needs else None
-        net = self.net() if needs & {"supernet"} else None
-        return Bench(self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, **more)
-
-
-def _score(
-    scores: Sequence[Score], archs: Sequence[Arch], truth: pd.DataFrame, folder: Path, prepared: _Prepared,
-    cache: ViewCache, training: Alone, images: int, calibration_images: int,
-) -> pd.DataFrame:  # fmt: skip
-    """Compute the scores that are not in scores.csv yet; those that learn from the truth always."""
-    path = folder / "scores.csv"
-    kept = read_frame(path)
-    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the truth has grown
-    kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
-    have = set(kept["score"]) if len(kept) else set()
-    missing = [score for score in scores if score.name not in have]
-    needs = frozenset().union(*(score.needs for score in missing))
-    mean = truth.groupby("key")["accuracy"].mean()
-    bench = prepared.bench(
-        needs, cache=cache, images=images, calibration_images=calibration_images,
-        truth=dict(zip(mean.index, mean, strict=True)),
-        training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
-    )  # fmt: skip
-    for score in missing:
-        if "truth" in score.needs and len(mean) < 2 * LEAST:
-            prepared.run.say(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
-            continue
-        rows = measure_scores([score], archs, bench)
-        unknown = int(rows["value"].isna().sum())
-        lost = f", {unknown} archs without a finite value" if unknown else ""
-        prepared.run.say(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
-        kept = pd.concat([kept, rows], ignore_index=True)
-        atomic_write(path, kept.to_csv(index=False))
-    for name, value in bench.notes.items():
-        prepared.run.say(f"{name}: {100 * value:.2f} points")
-    return kept[kept["score"].isin([score.name for score in scores])]
-
-
 def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
     """Return the CPU minutes of what scores need: supernet, stages, and the archs that a regression learns from.
 
@@ -297,7 +236,7 @@ def _judge(
         resamples=resamples, preparation=preparation_minutes(run, truth),
     )  # fmt: skip
     noise = noise_table(ranked)
-    said = verdict(summary, noise)
+    said = verdict(ranked, summary, noise)
     atomic_write(folder / "noise.csv", noise.to_csv(index=False))
     atomic_write(folder / "summary.csv", summary.to_csv(index=False))
     atomic_write(folder / "summary.svg", rank_figure(summary, noise))

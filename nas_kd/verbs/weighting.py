@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ HOW = ("sensitivity", "learned")
 
 
 def stage_weights(
-    how: str, tables: Sequence[pd.DataFrame], net: Supernet, teacher: Teacher, data: Data, *, run: Run | str,
+    how: str, tables: Sequence[pd.DataFrame], net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | Path,
     init: str = "supernet", images: int = 1024, calibration_images: int = 512, seed: int = 0,
     runtime: Runtime | None = None,
 ) -> list[float]:  # fmt: skip
@@ -57,7 +58,7 @@ def stage_weights(
         SettingError: the run lacks what they come from.
     """
     word("search.weights", how, HOW)
-    run, runtime = Run(run) if isinstance(run, str) else run, runtime or Runtime()
+    run, runtime = run if isinstance(run, Run) else Run(run), runtime or Runtime()
     settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
     origin = {
         "tables": tables_hash(tables), "space": net.space.hash, "data": data.fingerprint,
@@ -88,7 +89,10 @@ def stage_weights(
 
 
 def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[float]]:
-    """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies."""
+    """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies.
+
+    Those of the select images: who searches does not look at the test images.
+    """
     archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
     if not len(archs) or not len(truth):
         legal = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
@@ -98,6 +102,6 @@ def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[f
     if other:
         legal = f"learned from a ranking with the {' and '.join(other)} of this search"
         raise SettingError("search.weights", "learned", legal, "rank with them in this run, or use sensitivity")
-    mean = truth.groupby("key")["accuracy"].mean()
+    mean = truth.groupby("key")["select_accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
     return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

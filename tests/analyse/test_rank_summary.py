@@ -133,7 +133,7 @@ def test_a_score_that_is_nan_is_counted_and_never_best() -> None:
     assert frame.loc["knows", "archs"] == 31 and frame.loc["knows", "without_score"] == 1
     assert frame.loc["knows", "regret budget 3 top 10"] > 0
     noise = noise_table(ranked)
-    assert any("knows has no finite value for 1 archs" in line for line in verdict(judge(ranked), noise))
+    assert any("knows has no finite value for 1 archs" in line for line in verdict(ranked, judge(ranked), noise))
 
 
 def test_a_score_is_compared_on_the_archs_that_it_scores() -> None:
@@ -166,20 +166,21 @@ def test_a_truth_in_the_making_is_judged_by_what_is_there() -> None:
     assert len(ranked.archs) == 9 and ranked.bands == ["band 1"]
     frame, noise = judge(ranked), noise_table(ranked)
     assert frame["archs"].eq(9).all() and "tau band 2" not in frame
-    assert verdict(frame, noise)[0].startswith("The truth has one seed")
+    assert verdict(ranked, frame, noise)[0].startswith("The truth has one seed")
 
 
 def test_the_verdict_admits_defeat() -> None:
     archs, truth, scores = tables()
-    frame = summarise(joined(archs, truth, scores), primary="noise", control="MACs", resamples=300)
-    said = verdict(frame, noise_table(joined(archs, truth, scores)))
-    assert any("It does not beat the best size control" in line for line in said)
     ranked = joined(archs, truth, scores)
-    won = verdict(judge(ranked), noise_table(ranked))
+    frame = summarise(ranked, primary="noise", control="MACs", resamples=300)
+    said = verdict(ranked, frame, noise_table(ranked))
+    assert any("It does not beat the best size control" in line for line in said)
+    won = verdict(ranked, judge(ranked), noise_table(ranked))
     assert any("It beats the best size control" in line for line in won)
     assert "(24 archs have two or more)" in won[0]
     sizes = summarise(ranked, primary="parameters", control="MACs", resamples=50)
-    assert not any("best size control" in line for line in verdict(sizes, noise_table(ranked)))  # it is one of them
+    said = verdict(ranked, sizes, noise_table(ranked))
+    assert not any("best size control" in line for line in said)  # it is one of them
 
 
 def test_the_figure_is_whole_and_names_every_score() -> None:

@@ -72,6 +72,15 @@ def test_own_scores_win_when_archs_are_matched_to_teachers() -> None:
     mean = truth[:, 0].mean(1)
     halves = [stats.kendalltau(quality[cut, 0], mean[cut]).statistic for cut in (slice(0, 20), slice(20, 40))]
     assert matched.loc["one", "own"] == pytest.approx(np.mean(halves))
+    half = truth.copy()
+    half[::2, 1, 1] = np.nan  # a second seed that has begun under one teacher
+    scores = np.stack([quality.sum(1), quality[:, 1]])
+    both, some = (own_and_other(rows, scores, ["one", "two"], groups).set_index("teacher") for rows in (truth, half))
+    alike = own_and_other(truth[:, [0, 0]], scores, ["one", "again"], groups).set_index("teacher")
+    assert alike.loc["mean", "difference"] == pytest.approx(0) and alike.loc["mean", "high"] == pytest.approx(0)
+    # the archs drawn are the same for both teachers, whatever seeds they have: the interval of the mean stays
+    width = [table.loc["mean", "high"] - table.loc["mean", "low"] for table in (both, some)]
+    assert width[1] == pytest.approx(width[0], rel=0.15)
     common = own_and_other(truth, np.stack([quality.sum(1)] * 2), ["one", "two"], groups, resamples=200)
     assert (common["difference"] == 0).all()  # one score for all teachers cannot be its teacher's own
     with pytest.raises(SettingError, match="at least 8 archs"):

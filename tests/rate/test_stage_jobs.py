@@ -156,3 +156,21 @@ def test_features_that_do_not_fit_are_not_stored(
     assert not (tmp_path / "teacher" / "features").exists()
     with pytest.raises(SettingError, match=r"blockwise\.cache_gb"):
         rate_blockwise(net, counting, data, cache_gb=-1.0, **settings)
+
+
+def test_with_mixed_inputs_later_stages_learn_otherwise_and_none_learns_alone(
+    net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    settings = SETTINGS | {"runtime": runtime}
+    plain = rate_blockwise(net, teacher, data, run=tmp_path / "plain", **settings)
+    mixed = rate_blockwise(net, teacher, data, run=tmp_path / "mixed", mix=0.9, **settings)
+    pd.testing.assert_frame_equal(plain[0], mixed[0], check_exact=True)  # images enter the first stage always
+    assert (plain[1]["score"] != mixed[1]["score"]).all()
+    again = rate_blockwise(net, teacher, data, mix=0.9, **settings)
+    pd.testing.assert_frame_equal(mixed[1], again[1], check_exact=True)
+    with pytest.raises(SettingError, match="blockwise.mix"):
+        rate_blockwise(net, teacher, data, run=tmp_path / "plain", mix=0.9, **settings)
+    with pytest.raises(SettingError, match="rate all stages in one call"):
+        rate_blockwise(net, teacher, data, run=tmp_path / "alone", mix=0.9, stage=2, **settings)
+    with pytest.raises(SettingError, match="below 1"):
+        rate_blockwise(net, teacher, data, mix=1.0, **settings)

@@ -88,7 +88,8 @@ def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict
 def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ask()  # type: ignore[operator]
     folder = tmp_path / "run" / "rank"
-    names = {"archs.csv", "truth.csv", "scores.csv", "noise.csv", "summary.csv", "summary.svg", "plan.json"}
+    tables = {"archs.csv", "truth.csv", "scores.csv", "noise.csv", "summary.csv"}
+    names = tables | {"summary.svg", "plan.json", "scores.json"}
     assert {path.name for path in folder.iterdir() if path.is_file()} == names
     assert len(first.truth) == 20 * 2 and not first.truth.duplicated(["key", "seed"]).any()
     assert set(first.truth["key"]) == set(first.archs["key"])
@@ -101,7 +102,7 @@ def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeyp
         raise AssertionError("this was done before")
 
     monkeypatch.setattr("nas_kd.verbs.rank_truth.train_alone", never)
-    monkeypatch.setattr(verb, "measure_scores", never)
+    monkeypatch.setattr("nas_kd.verbs.rank_scores.measure_scores", never)
     again = ask()  # type: ignore[operator]
     pd.testing.assert_frame_equal(first.summary, again.summary)
     fewer = ask(scores=CHEAP[:4])  # type: ignore[operator]
@@ -138,12 +139,13 @@ def test_weights_of_stages_are_learned_from_what_a_ranking_has_trained(
     run = Run(tmp_path / "run")
     given = {"epochs": 1, "batch_size": 16, "calibration_images": 48}
     tables = rate_blockwise(net, teacher, data, run=run, runtime=runtime, **given)  # type: ignore[arg-type]
-    call = partial(stage_weights, "learned", tables, net, teacher, data, run=run, runtime=runtime)
+    call = partial(stage_weights, "learned", tables, net, teacher, data, run=tmp_path / "run", runtime=runtime)
     with pytest.raises(SettingError, match="none are"):
         call()
     found = ask(seeds=1, scores=("nmse", "macs", "params"))
     errors = found.scores[found.scores["score"] == "normalised MSE"].set_index("key")["value"]
-    told = found.truth.assign(accuracy=0.9 - 0.1 * errors.loc[found.truth["key"]].to_numpy())  # as the scores foretell
+    foretold = 0.9 - 0.1 * errors.loc[found.truth["key"]].to_numpy()
+    told = found.truth.assign(select_accuracy=foretold, accuracy=1 - foretold, test_accuracy=1 - foretold)
     told.to_csv(run.path / "rank/truth.csv", index=False)
     assert call() == pytest.approx([1.0] * len(tables), abs=0.05)
     (run.path / "blockwise/weights_learned.json").unlink()
@@ -179,6 +181,8 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         ({"training": Alone(method="fitnet")}, "a method on logits alone"),
         ({"training": Alone(epochs=0)}, "rank.epochs"),
         ({"run": None}, "a folder"),
+        ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain, not rank"),
+        ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher makes one"),
         ({"sample": Sample(bands=(400,), in_band=8)}, "rank.bands"),
     ],
 )
@@ -187,7 +191,8 @@ def test_mistakes_are_found_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(verb, "train_truth", None)
     with pytest.raises(SettingError, match=message):
-        ask(teacher=lambda: pytest.fail("the teacher is made before this is found"), **more)  # type: ignore[operator]
+        given = {"teacher": lambda: pytest.fail("the teacher is made before this is found")} | more
+        ask(**given)  # type: ignore[operator]
 
 
 def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
@@ -204,19 +209,60 @@ def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
 
 
 def test_a_score_of_your_own_and_one_that_fails_for_some(ask: object) -> None:
-    mine = Score("mine", lambda bench, archs: [float("nan"), *(float(len(a.key)) for a in archs[1:])], True)
+    mine = Score("mine", lambda bench, archs: [float("nan"), *(float(int(a.key, 16)) for a in archs[1:])], True)
     found = ask(scores=(mine, "macs", "params"), primary="mine")  # type: ignore[operator]
     row = found.summary.set_index("score").loc["mine"]
-    assert row["without_score"] == 1 and np.isnan(row["band_tau"])
-    assert any("mine has no finite value for 1 archs" in line for line in found.verdict)
+    assert row["without_score"] == 1 and np.isfinite(row["band_tau"])  # of the others
+    lost = f"mine has no finite value for 1 archs, which it cannot choose: {found.archs['key'].iloc[0]}."
+    assert lost in found.verdict
 
 
-def test_the_regression_waits_for_enough_truth_and_learns_anew(ask: object) -> None:
+def test_the_regression_waits_for_enough_truth_and_learns_anew(ask: object, tmp_path: Path) -> None:
     found = ask(scores=("donna", "macs", "params"), primary="macs", control="params")  # type: ignore[operator]
     assert "DONNA regression" in set(found.summary["score"])
     other = ask(scores=("donna", "macs", "params"), primary="macs", control="params", seeds=3)  # type: ignore[operator]
     values = [table.scores[table.scores["score"] == "DONNA regression"]["value"].to_numpy() for table in (found, other)]
     assert not np.array_equal(*values)
+    table = tmp_path / "run/rank/truth.csv"
+    rows = other.truth[other.truth["key"].isin(other.archs["key"].head(15))]
+    rows.to_csv(table, index=False)
+    few = ask(scores=("donna", "macs", "params"), primary="macs", control="params", train=False)  # type: ignore[operator]
+    assert "DONNA regression" not in set(few.summary["score"]) and len(few.summary) == 2
+    said = (tmp_path / "run/log.txt").read_text()
+    assert "DONNA regression is left out: it learns from at least 16 trained archs" in said
+
+
+def test_a_band_with_too_few_trained_archs_is_said_and_not_judged(
+    ask: Callable[..., RankResult], tmp_path: Path
+) -> None:
+    found = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs")
+    assert not any("left out" in line for line in found.verdict) and found.summary["band_tau"].notna().any()
+    first, second = (found.archs[found.archs["group"] == f"band {number}"]["key"] for number in (1, 2))
+    for lost, left in (([second.iloc[0]], "Band 2"), ([first.iloc[0], second.iloc[0]], "Band 1")):
+        rows = found.truth[~found.truth["key"].isin(lost)]
+        rows.to_csv(tmp_path / "run/rank/truth.csv", index=False)
+        again = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs", train=False)
+        assert f"{left} has 7 trained archs, a rank correlation needs 8: it is left out" in again.verdict[0]
+        assert "tau band 2" not in again.summary
+    assert again.summary["band_tau"].isna().all() and any("inside a band" in line for line in again.verdict)
+    assert again.summary["tau"].is_monotonic_decreasing
+
+
+def test_scores_of_another_supernet_are_not_mixed(
+    ask: Callable[..., RankResult], space: ElasticSpace, data: Data, tmp_path: Path
+) -> None:
+    scores = ("supernet_kl", "nmse", "macs", "params")
+    first = ask(seeds=1, scores=scores)
+    other = Supernet(space, data.num_classes, data.in_chans, seed=9)
+    with pytest.raises(SettingError, match=r"blockwise was made with: supernet"):
+        ask(seeds=1, scores=scores, net=other)
+    given = {"seeds": 1, "scores": ("supernet_kl", "macs", "params"), "primary": "supernet_kl", "run": tmp_path / "kl"}
+    ask(**given)
+    with pytest.raises(SettingError, match=r"rank\.supernet.*scores\.csv.*are measured anew"):
+        ask(**given, net=other)
+    with pytest.raises(SettingError, match=r"blockwise\.lr"):
+        ask(seeds=1, scores=scores, blockwise={"epochs": 1, "batch_size": 16, "calibration_images": 48, "lr": 0.5})
+    pd.testing.assert_frame_equal(ask(seeds=1, scores=scores).scores, first.scores)
 
 
 def test_the_truth_is_that_of_retrain(
