@@ -66,7 +66,8 @@ def rate_blockwise(
         One table a stage (of ``stage`` alone, where it is given), one row an (input width, candidate):
         ``score`` (normalised squared error, lower is better, additive over stages), ``macs``, ``params``,
         ``in_width``, ``out_width``, ``candidate`` (index in the stage's ``candidates()``), ``label`` and
-        ``images`` (rating images behind the score). Where the stem or the head is elastic, the first table has
+        ``images`` (rating images behind the score), and ``space`` and ``teacher``, whose names and hashes tell
+        a search whether the table is its own. Where the stem or the head is elastic, the first table has
         a column ``stem``, the last one ``head`` (see `rows_of`); a head's choices share the score, because it
         comes after what is compared.
 
@@ -130,7 +131,8 @@ def rate_blockwise(
         for index, other in done.items():
             for name in ("half", "stage") if epochs > 1 else ("stage",):
                 job.write_frame(f"{name}_{index + 1}.csv", other.read_frame(f"{name}_{index + 1}.csv"))
-    rater = Rater(model, data, calibration, rating, max_rows, only, job)
+    marks = {"space": mark(net.space.name, net.space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
+    rater = Rater(model, data, calibration, rating, max_rows, only, job, marks)
     half: list[pd.DataFrame] = []
 
     def half_time(epoch: int) -> None:
@@ -153,7 +155,7 @@ def rate_blockwise(
     tables = rater.rate("stage", images)
     summary = rater.summarise(tables, half)
     if job is None:
-        return [_marked(table, net.space.hash, teacher.fingerprint) for table in tables]
+        return tables
     job.write_frame("summary.csv", summary)
     rows = {str(index + 1): len(table) for index, table in zip(only, tables, strict=True)}
     job.finish({"rows": rows, "fingerprint": weights_hash(model if stage is None else model.part(stage - 1))})
@@ -191,7 +193,7 @@ def read_ratings(stage: Stage) -> list[pd.DataFrame]:
         stage: the folder ``blockwise`` of a run, or that of one stage's job.
 
     Returns:
-        One table a stage, each with the hashes of its space and teacher in ``attrs``.
+        One table a stage.
 
     Raises:
         SettingError: a table is damaged.
@@ -203,14 +205,13 @@ def read_ratings(stage: Stage) -> list[pd.DataFrame]:
             legal = f"the table of {rows} rows that nas_kd wrote"
             mend = f"delete {stage.folder} and give the same command again"
             raise SettingError("run", str(stage.folder / f"stage_{number}.csv"), legal, mend)
-        tables.append(_marked(table, stage.inputs["space"], stage.inputs["teacher"]))
+        tables.append(table)
     return tables
 
 
-def _marked(table: pd.DataFrame, space: str, teacher: str) -> pd.DataFrame:
-    """Say of a table which space and teacher it is about."""
-    table.attrs |= {"space": space, "teacher": teacher}
-    return table
+def mark(name: str, hash_: str) -> str:
+    """Return what a table says of a space or a teacher: its name, and the hash that counts."""
+    return f"{name} {hash_[:12]}"  # digits alone would be read back from a CSV as a number
 
 
 def _check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,14 +30,16 @@ class Rater:
         max_rows: as for ``rate_blockwise``.
         only: which stages.
         stage: where tables go, or None.
+        marks: columns of one value each, which say what the tables are about.
     """
 
     def __init__(
         self, model: Blockwise, data: Data, calibration: Sequence[StageFeatures],
         rating: Sequence[StageFeatures], max_rows: int, only: Sequence[int], stage: Stage | None,
+        marks: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.model, self.calibration, self.rating, self.max_rows = model, calibration, rating, max_rows
-        self.only, self.stage = only, stage
+        self.only, self.stage, self.marks = only, stage, marks
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         self.rows = {index: rows_of(model.space, index, **shape) for index in only}
 
@@ -67,6 +69,7 @@ class Rater:
                     self.model, index, rows, self.calibration[index], self.rating[index].head(images),
                     max_rows=self.max_rows, announce=announce, advance=progress.advance,
                 )  # fmt: skip
+                table = table.assign(**self.marks)
                 if self.stage is not None:
                     self.stage.write_frame(file, table)
                     took = time.perf_counter() - begun, time.process_time() - worked

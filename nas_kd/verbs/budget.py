@@ -173,6 +173,18 @@ class Budget:
             self._counted[arch] = self.space.cost(arch, **self.cost)
         return self._counted[arch]
 
+    def none_kept(self) -> SettingError:
+        """Return the error of a search in which no arch kept the latency, naming the fastest that kept the rest."""
+        pairs = ((arch.key, arch) for arch in self._counted if arch.key in self._known)
+        measured = [self._known[key] for key, arch in pairs if self.affordable(arch)]
+        if self.max_latency_ms is None or not measured:
+            legal = "a budget that an arch keeps which the search proposes"
+            return SettingError("search.max_macs", dict(self.caps), legal, "widen the budget, or raise search.trials")
+        least = min(measured)
+        legal = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
+        mend = f"give search.max_latency_ms at least {least:.3g}, lower the smallest costs, or raise search.trials"
+        return SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+
     def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
         """Return those of macs, params and latency_ms that are named; other names are left out."""
         counted, wanted = self.cost_of(arch), set(names)

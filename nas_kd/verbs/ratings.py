@@ -75,9 +75,10 @@ def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Da
     """Refuse a table that is not about this space and this teacher."""
     where, rate = f"tables[{number - 1}]", "rate the stages with this space, teacher and data"
     for name, hash_ in (("space", space.hash), ("teacher", teacher)):
-        if table.attrs.get(name, hash_) != hash_:
+        others = set(table[name].astype(str)) if name in table else set()
+        if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
             legal = f"ratings of the {name} of this search, {hash_[:12]}"
-            raise SettingError(f"{where}.{name}", str(table.attrs[name])[:12], legal, rate)
+            raise SettingError(f"{where}.{name}", foreign[0], legal, rate)
     known = rows_of(
         space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes
     )

@@ -213,6 +213,8 @@ def search(
         rows, archs = evolve(
             engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, team=team
         )
+    if not rows["kind"].isin(EVALUATED).any():
+        raise budget.none_kept()
     better = None
     if tuned and answers is not None and guided and not worker:
         better = tuned_subnets(

@@ -20,7 +20,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.train.weights import weights_hash
 
-COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images"]
+COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images", "space", "teacher"]
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 30, "calibration_images": 32, "seed": 4}
 
 
@@ -37,6 +37,9 @@ def test_tables_are_whole_and_costs_add_up(
     assert weights_hash(net) == before
     for index, (table, stage) in enumerate(zip(tables, net.space.stages, strict=True)):
         assert list(table) == COLUMNS
+        read = pd.read_csv(tmp_path / f"run/blockwise/stage_{index + 1}.csv")  # as anybody reads it
+        assert set(read["space"]) == {f"{net.space.name} {net.space.hash}"[: len(net.space.name) + 13]}
+        assert set(read["teacher"]) == {f"{teacher.name} {teacher.fingerprint[:12]}"}
         assert table.index.equals(pd.RangeIndex(len(net.space.in_widths(index)) * stage.size))
         assert not table.duplicated(["in_width", "candidate"]).any()
         assert table["score"].between(0, 5).all() and (table["images"] == 24).all()

@@ -199,6 +199,26 @@ def test_latencies_are_of_one_machine_and_setting(
     assert (tmp_path / "search/trials.csv").read_text().startswith(kept)
 
 
+@pytest.mark.parametrize("engine", ["exact", "nsga2", "coarse", "random"])
+def test_a_latency_that_no_large_arch_keeps_is_refused_with_the_fastest(
+    wanted: Search, space: ElasticSpace, data: Data, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    cost = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+
+    def timed(budget: Budget, arch: Arch) -> float:
+        return float(budget._known.setdefault(arch.key, float(space.cost(arch, **cost).macs)))
+
+    monkeypatch.setattr(Budget, "latency", timed)  # as many milliseconds as MACs
+    least, most = (float(space.cost(arch, **cost).macs) for arch in (space.smallest(), space.largest()))
+    given = {"max_macs": None, "min_macs": "80%", "engine": engine, "trials": 20}
+    with pytest.raises(SettingError, match=r"search\.max_latency_ms=.*the fastest of \d+ archs") as refused:
+        wanted(**given, max_latency_ms=2 * least)
+    named = float(str(refused.value.legal).split(" ")[0])
+    assert 0.8 * most * 0.999 <= named <= most
+    found = wanted(**given, max_latency_ms=1.1 * named)
+    assert 0.8 * most <= space.cost(found.best, **cost).macs <= 1.1 * named
+
+
 def test_warm_points_come_from_all_over_the_front(
     space: ElasticSpace, cost: dict[str, int], tables: list[pd.DataFrame]
 ) -> None:

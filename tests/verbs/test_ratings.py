@@ -12,6 +12,7 @@ import pytest
 from nas_kd import exact_front, rate_blockwise, search
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.rate.blockwise import mark
 from nas_kd.rate.rows import rows_of
 from nas_kd.runtime import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
@@ -25,7 +26,7 @@ Tables = list[pd.DataFrame]
 @pytest.fixture
 def usable(space: ElasticSpace, data: Data) -> Callable[..., Tables]:
     def call(tables: Tables, **more: Any) -> Tables:
-        return usable_ratings(tables, space, data, "teacher's hash", **more)
+        return usable_ratings(tables, space, data, "teacher-hash", **more)
 
     return call
 
@@ -50,14 +51,11 @@ def test_tables_of_another_space_or_teacher_are_refused(
     usable: Callable[..., Tables], tables: Tables, space: ElasticSpace, cost: dict[str, int]
 ) -> None:
     for name in ("space", "teacher"):
-        marked = [table.copy() for table in tables]
-        marked[1].attrs[name] = "another hash"
-        with pytest.raises(SettingError, match=rf"tables\[1\]\.{name}='another hash'"):
+        marked = [tables[0], tables[1].assign(**{name: "another e0b7"})]
+        with pytest.raises(SettingError, match=rf"tables\[1\]\.{name}='another e0b7'"):
             usable(marked)
-    right = [table.copy() for table in tables]
-    for table in right:
-        table.attrs |= {"space": space.hash, "teacher": "teacher's hash"}
-    assert len(usable(right)) == 2
+    marks = {"space": mark(space.name, space.hash), "teacher": mark("its name", "teacher-hash")}
+    assert len(usable([table.assign(**marks) for table in tables])) == 2
     # without a mark the costs tell: the same widths and candidates with other strides
     other = ElasticSpace(
         "other", ConvStem(width=4),
