@@ -11,6 +11,7 @@ from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, kendall
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
 from nas_kd.analyse.pareto import pareto
+from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.analyse.svg import (
     GRID,
     INK,
@@ -26,7 +27,7 @@ from nas_kd.analyse.svg import (
     ticks,
 )
 from nas_kd.analyse.table import runs_of, student_table, students
-from nas_kd.analyse.trust import FEW, SIGN
+from nas_kd.analyse.trust import SIGN
 
 if TYPE_CHECKING:
     from nas_kd.run import Run
@@ -153,7 +154,7 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
 
 
 def _headed(title: str, rows: pd.DataFrame, score: str, truth: str) -> str:
-    if len(rows) < FEW:
+    if len(rows) < LEAST:
         return f"{title}: too few for a tau-b ({len(rows)})"
     tau = kendall(SIGN[score] * rows[score], rows[truth])
     return f"{title}: tau-b {tau}"

@@ -11,12 +11,12 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
+from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.analyse.table import runs_of, student_table
 
 if TYPE_CHECKING:
     from nas_kd.run import Run
 
-FEW = 5  # fewer archs than this give no tau: its interval would span nearly everything
 NAMES = {
     "score": "blockwise score", "kl": "KL to the teacher", "accuracy": "supernet accuracy",
     "macs": "MACs", "params": "parameters",
@@ -48,7 +48,7 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
         One row a truth, set of archs and score: truth, among, archs (their number), score, tau, low and high
         (Kendall's tau-b with its 95 % interval; positive ranks well, whichever way the score runs), and
         minus_macs, minus_macs_low, minus_macs_high, minus_params ... (the paired difference to the tau of
-        the size alone). NaN where fewer than five archs are known.
+        the size alone). NaN where fewer than eight archs are known.
     """
     rows: list[dict[str, Any]] = []
     for truth in _truths(run, search):
@@ -57,7 +57,7 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
             row: dict[str, Any] = {
                 "truth": truth.name, "among": truth.among, "archs": len(known), "score": NAMES[predictor]
             }  # fmt: skip
-            few = len(known) < FEW
+            few = len(known) < LEAST
             signed, target = SIGN[predictor] * known[predictor], known[truth.column]
             nothing = (math.nan, math.nan, math.nan)
             tau = nothing if few else kendall(signed, target, resamples, seed)
@@ -92,7 +92,7 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
             named = f"subnets within {100 * band:g} % of the found MACs"
             truths.append(_Truth(SUPERNET, named, near, "accuracy", cheap))
         random = scored[scored["kind"] == "random"]
-        if len(random) >= FEW:
+        if len(random) >= LEAST:
             truths.append(_Truth(SUPERNET, "random subnets", random, "accuracy", cheap))
     if len(top) and "select_accuracy" in top:
         top = top.drop_duplicates("key")
@@ -117,7 +117,7 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
     if not len(measured):
         return math.nan
     table = measured.pivot(index="key", columns="seed", values="test_accuracy").astype(float).dropna()
-    if len(table) < FEW or table.shape[1] < 2:
+    if len(table) < LEAST or table.shape[1] < 2:
         return math.nan
     taus = [kendall(table[a], table[b], resamples=1).tau for a, b in combinations(table.columns, 2)]
     return float(pd.Series(taus).mean())
@@ -142,8 +142,8 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             continue
         mine: Any = taus.loc[judged]
         if math.isnan(mine["tau"]):
-            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {FEW}"
-            if mine["archs"] >= FEW:
+            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {LEAST}"
+            if mine["archs"] >= LEAST:
                 why = "one of the two is the same for all, so there is nothing to rank"
             said.append(f"Caveat: {judged} against the {truth} of {among}: {why}.")
             continue
