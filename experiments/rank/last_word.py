@@ -49,12 +49,14 @@ def main() -> None:
     if options.out.exists():
         rows = pd.read_csv(options.out, dtype={"key": str}).to_dict("records")
     done = {(row["key"], row["start"], row["epochs"]) for row in rows}
-    bench = _Bench(Pipeline(config))
-    for arch in archs_of(banded):
-        for start in RATES:
-            if (arch.key, start, options.epochs) not in done:
-                rows.append(bench.trained(arch, start, options.epochs))
-                pd.DataFrame(rows).to_csv(options.out, index=False)
+    missing = [
+        (arch, start) for arch in archs_of(banded) for start in RATES if (arch.key, start, options.epochs) not in done
+    ]
+    bench = _Bench(Pipeline(config)) if missing else None
+    for arch, start in missing:
+        assert bench is not None
+        rows.append(bench.trained(arch, start, options.epochs))
+        pd.DataFrame(rows).to_csv(options.out, index=False)
     truth = pd.read_csv(options.run / "rank" / "truth.csv", dtype={"key": str})
     print(compared(pd.DataFrame(rows), banded, truth).to_string(index=False, float_format="%.3f"))
 

@@ -3,7 +3,7 @@
     python experiments/rank/longer.py RUN LONG [--scores "tuned subnet" "supernet KL"] [--out longer.csv]
 reads archs.csv, truth.csv and scores.csv of a ranking and truth.csv of another, whose trainings of some of the same
 archs were longer (in RUN/rank, or in RUN itself), and writes for each seed of the short trainings, their mean and each
-score its tau with the short trainings (the mean of their seeds) and with the long ones, inside groups of one size,
+score its tau with the short trainings (the mean of their seeds) and with the long ones, inside the bands of one size,
 with 95 % intervals over archs.
 """
 
@@ -28,7 +28,7 @@ def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, score
     """Compare short trainings and scores with long trainings of the same archs.
 
     Args:
-        archs: key and group of the archs that were trained long.
+        archs: key and group of the archs that were trained long; the bands count, and in them archs with all seeds.
         short: key, seed and accuracy.
         long: key, seed and accuracy.
         scores: key, score, value and better.
@@ -37,8 +37,11 @@ def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, score
         One row a seed, their mean and a score: what, archs, tau with the short trainings, tau with the long ones,
         each with low and high; a seed is not compared with a mean that it is part of.
     """
-    wide = {name: rows.pivot_table(index="key", columns="seed", values="accuracy").reindex(archs["key"])
-            for name, rows in (("short", short), ("long", long))}  # fmt: skip
+    tables = {name: rows.pivot_table(index="key", columns="seed", values="accuracy")
+              for name, rows in (("short", short), ("long", long))}  # fmt: skip
+    known = [set(table.dropna().index) for table in tables.values()]
+    archs = archs[archs["group"].str.startswith("band ") & archs["key"].isin(set.intersection(*known))]
+    wide = {name: table.reindex(archs["key"]) for name, table in tables.items()}
     seeds = wide["short"].columns
     found = {f"short training's accuracy, seed {seed}": wide["short"][seed].to_numpy() for seed in seeds}
     found["short training's accuracy, all seeds"] = wide["short"].mean(axis=1).to_numpy()

@@ -1,6 +1,6 @@
 """Are archs matched to their teacher? Two rankings of the same archs under teachers of different families.
 
-    python experiments/rank/specificity.py RUN_1 RUN_2 [--score "supernet KL"] [--out FOLDER]
+    python experiments/rank/specificity.py RUN_1 RUN_2 [--scores "supernet KL" "tuned subnet"] [--out FOLDER]
 reads truth.csv and scores.csv of both (in RUN/rank, or in RUN itself: experiments/rank experiments/rank/vgg) and
 archs.csv of the first, and writes anova.csv (variance of archs, teachers, their interaction and seeds; of the archs
 that both taught from two seeds) and own_and_other.csv (tau of a teacher's own score with its own students, against the
@@ -22,32 +22,42 @@ from nas_kd.analyse.rank_teachers import common_truth, crossed_truth, own_and_ot
 def main() -> None:
     """Read both rankings, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs=2)
-    parser.add_argument("--score", default="supernet KL")
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN")
+    parser.add_argument("--scores", nargs="+", default=["supernet KL", "tuned subnet"])
+    parser.add_argument("--names", nargs=2, help="of the teachers; those of the runs otherwise")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
     folders = [run / "rank" if (run / "rank").is_dir() else run for run in options.runs]
     truths = [pd.read_csv(folder / "truth.csv", dtype={"key": str}) for folder in folders]
-    keys, values = crossed_truth(truths)
-    anova = two_way(100 * values)
-    print(f"{len(keys)} archs of {values.shape[2]} seeds, accuracy in points\n{anova.to_string(index=False)}")
+    archs = pd.read_csv(folders[0] / "archs.csv", dtype={"key": str})
     keys, values = common_truth(truths)
-    rows = []
-    for folder in folders:
-        table = pd.read_csv(folder / "scores.csv", dtype={"key": str})
-        if options.score not in set(table["score"]):
-            parser.error(f"--score {options.score!r}: {folder} has {', '.join(sorted(set(table['score'])))}")
-        table = table[table["score"] == options.score].set_index("key")
-        sign = 1.0 if (table["better"] == "higher").all() else -1.0
-        rows.append(sign * table["value"].reindex(keys).to_numpy(dtype=float))
-    archs = pd.read_csv(folders[0] / "archs.csv", dtype={"key": str}).set_index("key").reindex(keys)
-    banded = archs["group"].str.startswith("band ").to_numpy()
-    names = [run.name for run in options.runs]
-    both = own_and_other(values[banded], np.stack(rows)[:, banded], names, archs["group"][banded].tolist())
-    print(f"{options.score}\n{both.to_string(index=False)}")
+    groups = archs.set_index("key")["group"].reindex(keys)
+    banded = groups.str.startswith("band ").to_numpy()
+    tables = []
+    for name in options.scores:
+        scores = np.stack([signed(folder, name, keys) for folder in folders])
+        names = options.names or [run.name for run in options.runs]
+        found = own_and_other(values[banded], scores[:, banded], names, groups[banded].tolist())
+        tables.append(found.assign(score=name))
+    both = pd.concat(tables, ignore_index=True)
+    print(both.to_string(index=False, float_format="%.3f"))
     options.out.mkdir(parents=True, exist_ok=True)
+    both.to_csv(options.out / "own_and_other.csv", index=False)
+    keys, values = crossed_truth(truths)  # the last, as it needs two seeds under both teachers
+    anova = two_way(100 * values).assign(archs=len(keys), seeds=values.shape[2])
+    print(f"accuracy in points\n{anova.to_string(index=False, float_format='%.3f')}")
     anova.to_csv(options.out / "anova.csv", index=False)
-    both.assign(score=options.score).to_csv(options.out / "own_and_other.csv", index=False)
+
+
+def signed(folder: Path, score: str, keys: list[str]) -> np.ndarray:
+    """Read a score of some archs, higher is better: (N,)."""
+    table = pd.read_csv(folder / "scores.csv", dtype={"key": str})
+    if score not in set(table["score"]):
+        raise SystemExit(f"--scores {score!r}: {folder} has {', '.join(sorted(set(table['score'])))}")
+    table = table[table["score"] == score].set_index("key")
+    sign = 1.0 if (table["better"] == "higher").all() else -1.0
+    values: np.ndarray = sign * table["value"].reindex(keys).to_numpy(dtype=float)
+    return values
 
 
 if __name__ == "__main__":

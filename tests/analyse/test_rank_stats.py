@@ -255,9 +255,10 @@ def test_the_interval_of_a_difference(rng: np.random.Generator) -> None:
 
 
 def test_intervals_cover_the_true_difference_about_as_often_as_they_say() -> None:
-    """Two scores of equal worth: the interval of their difference holds 0 in about 95 of 100 samples."""
+    """Two scores of equal worth: the interval of their difference holds 0 in about 95 of 100 samples, and is not wider
+    than it must be for that."""
     rng = np.random.default_rng(5)
-    held = 0
+    held, gaps, widths = 0, [], []
     for trial in range(120):
         quality = rng.normal(size=40)
         truth = quality[:, None] + rng.normal(scale=0.3, size=(40, 2))
@@ -265,4 +266,7 @@ def test_intervals_cover_the_true_difference_about_as_often_as_they_say() -> Non
         taus = resampled_taus(scores, truth, [0] * 40, [all_pairs(40)], resamples=400, seed=trial)[0]
         found = interval_of(taus[0] - taus[1])
         held += found.low <= 0 <= found.high
-    assert 105 <= held <= 120
+        gaps.append(tau_b(scores[0], truth.mean(1)) - tau_b(scores[1], truth.mean(1)))
+        widths.append(found.high - found.low)
+    assert held >= 105
+    assert 0.9 < np.mean(widths) / (2 * 1.96 * np.std(gaps)) < 1.3

@@ -15,8 +15,9 @@ from nas_kd.data import Data
 from nas_kd.nn import Recorder, StaticNet
 from nas_kd.rate.halving import rate_stage
 from nas_kd.rate.nmse import gather
-from nas_kd.rate.rows import rows_of
+from nas_kd.rate.rows import arch_of_rows, rows_of
 from nas_kd.runtime import Runtime
+from nas_kd.solve import exact_front
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
@@ -61,6 +62,7 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
     model = Blockwise(net, taps)
     features = model.rescale(gather(model, teacher, [calibration], runtime))
     rating = gather(model, teacher, data.rate.clean(24), runtime)
+    tables = []
     for index, candidate in enumerate(arch.stages):
         if index:
             # what the adapter gets is divided by the scale; the student wants the feature itself
@@ -74,6 +76,12 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
         row = table[(table["in_width"] == width) & (table["candidate"] == number)].iloc[0]
         assert row["score"] == 0.0
         assert (table["score"] == 0.0).sum() == 1
+        tables.append(table)
+    front = exact_front(tables)
+    best = front.loc[front["score"].idxmin()]
+    found = arch_of_rows(net.space, tables, [best["row_1"], best["row_2"]])
+    assert best["score"] == 0.0 and found == arch
+    assert (front.drop(index=best.name)["score"] > 0).all()
 
 
 @pytest.mark.slow
