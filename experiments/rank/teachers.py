@@ -2,7 +2,7 @@
 
 ``teacher.model: experiments.rank.teachers:vgg`` builds it untrained. Two 3 x 3 convolutions a resolution, as
 Simonyan and Zisserman (2015) with batch norm; narrow, and with global average pooling in the place of the wide
-linear layers, so that a CPU trains it in an hour.
+linear layers, so that a CPU can train it.
 """
 
 from __future__ import annotations

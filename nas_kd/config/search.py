@@ -85,7 +85,7 @@ class SearchConfig:
     epochs: int = 3
     """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
     rounds: int = 2
-    """rounds of that training, each twice as long as the one before, for the better half of it; 1 trains all alike"""
+    """rounds of that training for the better half each, up to twice as long as the one before; 1 trains all alike"""
     tuned: int = 16
     """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
     the best of them enter the short trainings; 0 leaves it out"""

@@ -120,7 +120,8 @@ def search(
         top: archs of the short training besides the three controls.
         epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``; of the
             tuned ones where there are some) or the highest accuracy, of equal ones the lowest loss, decides.
-        rounds: rounds of short trainings, each twice as long as the one before, for the better half of it.
+        rounds: rounds of short trainings for the better half each, up to twice as long as the one before: 2 and 3
+            epochs with ``epochs=3``.
         tuned: after ``exact``, subnets of lowest KL that are tuned; the best of them enter the short trainings.
         calibration_images: training images for a subnet's norms.
         rate_images: rating images a score, None for all.
