@@ -45,6 +45,9 @@ class BlockwiseConfig:
         positive("blockwise", self, "epochs", "batch_size", "lr", "paths", "max_rows", "stage")
         natural("blockwise", self, "cache_gb")
         share("blockwise", self, "mix")
+        if self.mix and self.stage is not None:
+            legal = "null with blockwise.mix, which feeds a stage by those before it"
+            raise SettingError("blockwise.stage", self.stage, legal, "rate all stages at once, or use blockwise.mix=0")
         number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
         word("blockwise.init", self.init, ("supernet", "scratch"))
         word("blockwise.sampling", self.sampling, ("fair", "uniform"))
