@@ -157,7 +157,7 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"search.engine": "exact", "teacher.model": None, "teacher.epochs": 0},
     {"supernet.teacher_weight": 0.5, "teacher.model": None, "teacher.epochs": 0},
     {"teacher.mean": [0.5], "teacher.epochs": 3}, {"teacher.std": [0.5], "teacher.epochs": 3},
-    {"teacher.checkpoint": None, "teacher.epochs": 0},
+    {"teacher.checkpoint": None, "teacher.epochs": 0}, {"blockwise.mix": 0.3, "blockwise.stage": 2},
     {"teacher.checkpoint": None, "teacher.model": "resnet18", "teacher.epochs": 0},
 )  # fmt: skip
 # whole files -> what the message must hold
