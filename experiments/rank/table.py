@@ -35,6 +35,9 @@ def main() -> None:
             f"{minutes:.1f}",
         ]  # fmt: skip
         for second in seconds:
+            if row["score"] not in second.index:
+                cells += ["", "", ""]
+                continue
             other = second.loc[row["score"]].to_dict()
             named = f" ({ROLES[other['role']]})" if other["role"] != row["role"] and ROLES[other["role"]] else ""
             cells += [_span(other, "band_tau") + named, *_gap(other)]
