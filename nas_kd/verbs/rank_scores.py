@@ -63,6 +63,11 @@ class Prepared:
             load_weights(self._model, self.run.path / "blockwise" / "adapters.safetensors")
         return self._model.to(self.runtime.device)
 
+    def made(self) -> frozenset[str]:
+        """Return which of supernet and stages there are already: to look at them trains nothing."""
+        there = {name for name in ("supernet", "blockwise") if (self.run.path / name).is_dir()}
+        return frozenset(there | ({"supernet"} if isinstance(self._net, Supernet) else set()))
+
     def hashes(self, needs: frozenset[str]) -> dict[str, str]:
         """Return hashes of the weights that scores with these needs measure on."""
         made = {"supernet": weights_hash(self.net())} if "supernet" in needs else {}
@@ -105,11 +110,14 @@ def kept_scores(
     kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
     have = set(kept["score"]) if len(kept) else set()
     missing = [score for score in scores if score.name not in have]
-    _check_weights(folder, prepared.hashes(frozenset().union(*(score.needs for score in scores))))
+    needs = frozenset().union(*(score.needs for score in missing))
+    wanted = frozenset().union(*(score.needs for score in scores))
+    # tables that were copied without the weights are judged without them
+    _check_weights(folder, prepared.hashes(needs | (wanted & prepared.made())))
     mean = truth.groupby("key")["accuracy"].mean()
     bench = prepared.bench(
-        frozenset().union(*(score.needs for score in missing)), cache=cache, images=images,
-        calibration_images=calibration_images, truth=dict(zip(mean.index, mean, strict=True)),
+        needs, cache=cache, images=images, calibration_images=calibration_images,
+        truth=dict(zip(mean.index, mean, strict=True)),
         training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
     )  # fmt: skip
     for score in missing:

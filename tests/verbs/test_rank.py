@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,6 +264,13 @@ def test_scores_of_another_supernet_are_not_mixed(
     with pytest.raises(SettingError, match=r"blockwise\.lr"):
         ask(seeds=1, scores=scores, blockwise={"epochs": 1, "batch_size": 16, "calibration_images": 48, "lr": 0.5})
     pd.testing.assert_frame_equal(ask(seeds=1, scores=scores).scores, first.scores)
+    for name in ("archs.csv", "truth.csv", "scores.csv", "scores.json", "plan.json"):  # copied, without the weights
+        Run(tmp_path / "copy")
+        (tmp_path / "copy/rank").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "run/rank" / name, tmp_path / "copy/rank" / name)
+    judged = ask(seeds=1, scores=scores, run=tmp_path / "copy", net=lambda: pytest.fail("nothing is left to measure"))
+    pd.testing.assert_frame_equal(judged.summary.drop(columns="preparation_minutes"),
+                                  first.summary.drop(columns="preparation_minutes"))  # fmt: skip
 
 
 def test_the_truth_is_that_of_retrain(
