@@ -41,6 +41,7 @@ class Ranked(NamedTuple):
         scores: (M, N) higher is better, NaN where a score has none.
         names: (M,) names of the scores.
         costs: one row a score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
+        planned: the bands of the sample, also those of which nothing is trained yet.
     """
 
     archs: pd.DataFrame
@@ -48,6 +49,7 @@ class Ranked(NamedTuple):
     scores: np.ndarray
     names: list[str]
     costs: pd.DataFrame
+    planned: tuple[str, ...] = ()
 
     @property
     def bands(self) -> list[str]:
@@ -61,8 +63,9 @@ class Ranked(NamedTuple):
 
     @property
     def _sizes(self) -> dict[str, int]:
-        sizes = self.archs["group"].value_counts()
-        return {str(name): int(sizes[name]) for name in sorted(sizes.index) if str(name).startswith(BAND)}
+        sizes = self.archs["group"].value_counts().to_dict()
+        bands = sorted({*self.planned, *(str(name) for name in sizes if str(name).startswith(BAND))})
+        return {band: int(sizes.get(band, 0)) for band in bands}
 
 
 def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
@@ -98,7 +101,8 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
     grouped = scores.groupby("score", sort=False)
     sums = grouped[["teacher_forwards", "student_forwards", "seconds", "cpu_seconds"]].sum()
     costs = sums.join(grouped[["kind", "needs"]].first()).reindex(names)
-    return Ranked(known.reset_index(drop=True), values, matrix, names, costs)
+    planned = tuple(sorted({str(name) for name in archs["group"] if str(name).startswith(BAND)}))
+    return Ranked(known.reset_index(drop=True), values, matrix, names, costs, planned)
 
 
 def noise_table(ranked: Ranked) -> pd.DataFrame:
