@@ -1,28 +1,36 @@
 """Claim to test: a planted architecture is found back by what its features teach, not by its size.
 
-Five archs of the digits space, drawn between the 20th and the 80th percentile of MACs, are trained alone by labels
-from seeds of their own. Each becomes a teacher, tapped at the ends of its stages; a new supernet with other random
-weights is trained blockwise on its features (from scratch, in no way distilled before), and all 46,656 archs are
-rated. Where does the planted arch stand among those within 5 % of its MACs? 0 % is first, 50 % is chance. Beside the
-summed score: the number of parameters (largest first), and MACs inside the band, likewise.
+Twice five archs of the digits space, drawn between the 20th and the 80th percentile of MACs, are trained alone by
+labels from seeds of their own. Each becomes a teacher, tapped at the ends of its stages; a new supernet with other
+random weights is trained blockwise on its features (from scratch, in no way distilled before), and all 46,656 archs
+are rated. Where does the planted arch stand among those within 5 % of its MACs? 0 % is first, 50 % is chance. Beside
+the summed score: the number of parameters (largest first), and MACs inside the band, likewise.
 
-The bar: the planted arch is, on the median, in the best 5 % by the summed score.
+The bar: the planted arch is, on the median of five, in the best 5 % by the summed score. The 60 epochs were chosen
+after shorter trainings on the first two archs of the first draw, whose places were worse (not kept here); nothing was
+chosen on the second draw, which was run once.
 
-Command: OMP_NUM_THREADS=1 nice python experiments/planted.py; writes experiments/results/planted; 5 minutes on one
-idle core (AMD EPYC). Percentages of the band that are placed better:
+Command: OMP_NUM_THREADS=1 nice python experiments/planted.py; writes experiments/results/planted; 9 minutes on a core
+of two that other work shared (AMD EPYC). Percentages of the band that are placed better:
 
-| planted | MACs | band | score | log score | params | MACs |
-|---|---|---|---|---|---|---|
-| w6:8,2 w16:16,4 w24:8 | 169,968 | 5,812 | 0.2 | 1.1 | 95.0 | 48.5 |
-| w6:4,2 w8:4,4 w24:32,16 | 137,328 | 4,716 | 10.3 | 18.8 | 14.7 | 48.9 |
-| w4:8,2 w16:4,8 w32:32 | 178,240 | 5,899 | 0.9 | 0.2 | 39.3 | 48.7 |
-| w4:8,4 w16:8,16 w24:8,8 | 205,296 | 4,939 | 0.7 | 2.4 | 84.0 | 45.7 |
-| w8:2,8 w16:8 w32:16 | 156,480 | 5,712 | 0.2 | 0.2 | 80.6 | 49.4 |
-| median | | | **0.7** | 1.1 | 80.6 | 48.7 |
+| draw | planted | MACs | band | score | log score | params | MACs |
+|---|---|---|---|---|---|---|---|
+| 1 | w6:8,2 w16:16,4 w24:8 | 169,968 | 5,812 | 0.2 | 1.1 | 95.0 | 48.5 |
+| 1 | w6:4,2 w8:4,4 w24:32,16 | 137,328 | 4,716 | 10.3 | 18.8 | 14.7 | 48.9 |
+| 1 | w4:8,2 w16:4,8 w32:32 | 178,240 | 5,899 | 0.9 | 0.2 | 39.3 | 48.7 |
+| 1 | w4:8,4 w16:8,16 w24:8,8 | 205,296 | 4,939 | 0.7 | 2.4 | 84.0 | 45.7 |
+| 1 | w8:2,8 w16:8 w32:16 | 156,480 | 5,712 | 0.2 | 0.2 | 80.6 | 49.4 |
+| 1 | median | | | **0.7** | 1.1 | 80.6 | 48.7 |
+| 2 | w6:4,2 w8:4,8 w32:8,16 | 130,752 | 4,223 | 1.3 | 0.5 | 29.4 | 53.2 |
+| 2 | w4:4 w16:4,16 w32:16 | 150,592 | 5,379 | 0.1 | 0.1 | 58.4 | 51.5 |
+| 2 | w8:8 w12:16,4 w16:32,16 | 191,392 | 5,559 | 5.7 | 2.9 | 53.8 | 47.0 |
+| 2 | w8:8,2 w8:8,4 w24:32 | 163,312 | 5,835 | 10.2 | 5.4 | 72.4 | 49.1 |
+| 2 | w6:2,4 w16:8,16 w32:16,8 | 200,512 | 5,250 | 0.8 | 0.7 | 51.3 | 46.1 |
+| 2 | median | | | **1.3** | 0.7 | 53.8 | 49.1 |
 
-So the bar is kept, by a score that sees features alone. One of five is missed: its middle stage is the smallest there
-is, and larger ones imitate it better (place by that stage alone 68 %). The 60 epochs were chosen after shorter
-trainings on the first two of these archs, whose places were worse (not kept here).
+So the bar is kept in both draws, by a score that sees features alone. Three of ten miss it by themselves (5.7 to 10.3):
+the two worst have a middle stage as narrow as they come (8 channels), which larger ones imitate better (places by that
+stage alone 61 % and 68 %).
 """
 
 from __future__ import annotations
@@ -40,8 +48,8 @@ from nas_kd.teacher import Teacher
 from nas_kd.verbs.budget import cost_settings
 
 RUN, RESULTS = Path("runs/planted"), Path(__file__).parent / "results" / "planted"
-PLANTED, BAND = 5, 0.05
-TRAINING, BLOCKWISE = 20, (60,)  # epochs
+DRAWS, PLANTED, BAND = 2, 5, 0.05  # draws of archs, archs a draw, half the band's width
+TRAINING, BLOCKWISE = 20, 60  # epochs
 
 
 def main() -> None:
@@ -52,34 +60,34 @@ def main() -> None:
     widths = np.array([[space.stem.width_of(a.stem), *(c.width for c in a.stages[:-1])] for a in archs])
     low, high = costs["macs"].quantile([0.2, 0.8])
     inside = np.flatnonzero(costs["macs"].between(low, high))
+    drawn = [np.random.default_rng(draw).choice(inside, PLANTED, replace=False) for draw in range(DRAWS)]
     rows = []
-    for number, at in enumerate(np.random.default_rng(0).choice(inside, PLANTED, replace=False)):
+    for number, at in enumerate(np.concatenate(drawn)):
         teacher = planted(archs[at], number, data, space)
-        for epochs in BLOCKWISE:
-            scores = rated(teacher, number, epochs, data, space, codes, widths)
-            near = (costs["macs"] / costs["macs"][at] - 1).abs() <= BAND
+        scores = rated(teacher, number, data, space, codes, widths)
+        near = (costs["macs"] / costs["macs"][at] - 1).abs() <= BAND
 
-            def place(values: np.ndarray, at: int = at, near: pd.Series = near) -> float:
-                """Return the percentage of the band that is better; ties count half."""
-                others = values[near]
-                ties = (others == values[at]).mean() - 1 / len(others)
-                return 100 * float((others < values[at]).mean() + 0.5 * ties)
+        def place(values: np.ndarray, at: int = at, near: pd.Series = near) -> float:
+            """Return the percentage of the band that is better; ties count half."""
+            others = values[near]
+            ties = (others == values[at]).mean() - 1 / len(others)
+            return 100 * float((others < values[at]).mean() + 0.5 * ties)
 
-            row = {
-                "planted": number, "label": archs[at].label, "macs": costs["macs"][at],
-                "params": costs["params"][at], "blockwise_epochs": epochs, "band": int(near.sum()),
-                "score": scores[:, at].sum(), "place_score": place(scores.sum(axis=0)),
-                "place_log_score": place(np.log(scores).sum(axis=0)),
-                "place_params": place(-costs["params"].to_numpy()), "place_macs": place(-costs["macs"].to_numpy()),
-            }  # fmt: skip
-            row |= {f"place_stage_{stage}": place(score) for stage, score in enumerate(scores, 1)}
-            rows.append(row)
-            print(pd.Series(row).to_string(), flush=True)
+        row = {
+            "draw": number // PLANTED, "planted": number, "label": archs[at].label, "macs": costs["macs"][at],
+            "params": costs["params"][at], "band": int(near.sum()),
+            "score": scores[:, at].sum(), "place_score": place(scores.sum(axis=0)),
+            "place_log_score": place(np.log(scores).sum(axis=0)),
+            "place_params": place(-costs["params"].to_numpy()), "place_macs": place(-costs["macs"].to_numpy()),
+        }  # fmt: skip
+        row |= {f"place_stage_{stage}": place(score) for stage, score in enumerate(scores, 1)}
+        rows.append(row)
+        print(pd.Series(row).to_string(), flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = pd.DataFrame(rows)
     found.to_csv(RESULTS / "planted.csv", index=False)
     places = [name for name in found if name.startswith("place_")]
-    summary = found.groupby("blockwise_epochs")[places].median().reset_index()
+    summary = found.groupby("draw")[places].median().reset_index()
     summary.to_csv(RESULTS / "summary.csv", index=False)
     print(summary.round(2).to_string(index=False))
 
@@ -98,12 +106,12 @@ def planted(arch: Arch, number: int, data: Data, space: ElasticSpace) -> Teacher
 
 
 def rated(
-    teacher: Teacher, number: int, epochs: int, data: Data, space: ElasticSpace, codes: np.ndarray, widths: np.ndarray
+    teacher: Teacher, number: int, data: Data, space: ElasticSpace, codes: np.ndarray, widths: np.ndarray
 ) -> np.ndarray:
     """Rate all archs against a teacher: the score of each of their stages, (S, N)."""
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans, seed=1000 + number)
     tables = nas_kd.rate_blockwise(
-        net, teacher, data, run=RUN / f"planted_{number}_{epochs}", epochs=epochs, init="scratch", lr=0.01,
+        net, teacher, data, run=RUN / f"planted_{number}", epochs=BLOCKWISE, init="scratch", lr=0.01,
         batch_size=64, seed=number, runtime=Runtime("cpu", threads=1),
     )  # fmt: skip
     scores = []

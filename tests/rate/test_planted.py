@@ -87,7 +87,7 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over five planted archs of digits the place among those of equal MACs is, on the median, in the best 5 %."""
+    """Over two draws of five planted archs the place among those of equal MACs is, on the median, in the best 5 %."""
     path = Path(__file__).parents[2] / "experiments" / "planted.py"
     spec = spec_from_file_location("planted_experiment", path)
     assert spec is not None and spec.loader is not None
@@ -97,5 +97,7 @@ def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, mon
     monkeypatch.setattr(experiment, "RESULTS", tmp_path / "results")
     experiment.main()
     found = pd.read_csv(tmp_path / "results" / "planted.csv")
-    assert len(found) == 5 and found["place_score"].median() <= 5.0
-    assert found["place_score"].median() < min(found["place_params"].median(), found["place_macs"].median())
+    assert len(found) == 10
+    for _, draw in found.groupby("draw"):
+        assert draw["place_score"].median() <= 5.0
+        assert draw["place_score"].median() < min(draw["place_params"].median(), draw["place_macs"].median())
