@@ -1,7 +1,7 @@
 """How much does successive halving lose against rating every candidate on all images, and what does it save?
 
 8 x 8 digits, a space of 252, 756 and 756 rows, stages trained blockwise for ten epochs on a ResNet-14 teacher. Each
-stage is rated on all 300 rating images, and again by halving down to about a half, a quarter, an eighth and a
+stage is rated (`blockwise.error=nmse`) on all 300 rating images, and again by halving down to about a half, a quarter, an eighth and a
 sixteenth of its rows on growing numbers of images. Saved: layer evaluations times images. Lost: how much worse, by
 the full scores, the exact front of the halved tables is than that of the full ones, over 50 budgets evenly spaced in
 MACs; how often it is not worse at all; and how many of the full front's rows were dropped.
@@ -30,8 +30,9 @@ import numpy as np
 import pandas as pd
 
 import nas_kd
+from nas_kd.rate.errors import NMSE
+from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.halving import by_entry, rate_stage
-from nas_kd.rate.nmse import BATCH, gather
 from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
 from nas_kd.runtime import Runtime
@@ -68,7 +69,7 @@ def main() -> None:
         every = [rows_of(SPACE, index, **shape) for index in range(3)]
         rated = {
             part: [
-                rate_stage(model, i, table, calibration[i], rating[i], max_rows=-(-len(table) // part))
+                rate_stage(model, i, table, calibration[i], rating[i], max_rows=-(-len(table) // part), error=NMSE)
                 for i, table in enumerate(every)
             ]
             for part in PARTS

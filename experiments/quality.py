@@ -66,7 +66,7 @@ def main() -> None:
     teacher = nas_kd.train_teacher("cifar_resnet14", data, run=RUN, epochs=EPOCHS, lr=0.1, runtime=runtime)
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
     nas_kd.train_supernet(net, data, run=RUN, epochs=EPOCHS, lr=0.05, runtime=runtime)
-    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, runtime=runtime)
+    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
     caps = caps_of(space, data, "35%", None)
     answers = stored_answers(teacher, data, nas_kd.Run(RUN))
     scorer = SubnetScorer(

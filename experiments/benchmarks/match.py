@@ -23,9 +23,9 @@ from exact_front import make_tables, seconds
 import nas_kd
 import nas_kd.solve as solve
 from nas_kd.data import load_data
-from nas_kd.losses import normalised_mse
+from nas_kd.rate.errors import NSR
+from nas_kd.rate.features import gather
 from nas_kd.rate.halving import count_evaluations, rate_stage
-from nas_kd.rate.nmse import gather
 from nas_kd.rate.rows import rows_of
 from nas_kd.runtime import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
@@ -91,7 +91,7 @@ def as_static(net: nas_kd.Supernet, model: Blockwise, pick: int, calibration: ob
     nas_kd.calibrate(stage, [model.enter(1, calibration.inputs, 16)])
     stage.eval()
     _, pre = stage(model.enter(1, rated.inputs, 16))
-    return float(normalised_mse(model.leave(1, pre), rated.targets))
+    return float(NSR(model.leave(1, pre), rated.targets))
 
 
 def teacher_forwards(data: nas_kd.data.Data, teacher: Teacher) -> None:

@@ -21,6 +21,7 @@ SCORES = (
     "assembled_kl", "donna", "short", "tuned", "nmse_after_size", "kl_after_size", "kl_and_nmse", "with_size",
     "kl_with_size", "size_alone", "macs", "params", "log_widths", "depth", "minus_depth", "gradient_norm", "random",
 )  # fmt: skip
+ERRORS = ("nsr", "nmse", "relative_l1")  # of a stage's answer
 SIZES = ("macs", "params", "log_widths", "depth", "minus_depth")  # scores of size alone
 
 

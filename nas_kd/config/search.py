@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, share, word
+from nas_kd.config.names import ERRORS
 from nas_kd.errors import SettingError
 
 
@@ -29,6 +30,9 @@ class BlockwiseConfig:
     """paths a stage and step"""
     mix: float = 0.0
     """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
+    error: str = "nsr"
+    """what scores measure: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
+    energy) or relative_l1 (absolute error over the standard deviation)"""
     rate_images: int | None = None
     """images of the rate split that candidates are scored on; null takes all"""
     calibration_images: int = 512
@@ -51,6 +55,7 @@ class BlockwiseConfig:
         number("blockwise", self, "2 or more", lambda value: value >= 2, "rate_images", "calibration_images")
         word("blockwise.init", self.init, ("supernet", "scratch"))
         word("blockwise.sampling", self.sampling, ("fair", "uniform"))
+        word("blockwise.error", self.error, ERRORS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError, nearest
-from nas_kd.rate.nmse import BATCH, gather
+from nas_kd.rate.errors import ERRORS
+from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.rater import Rater
 from nas_kd.rate.rows import check_size
 from nas_kd.run import Run, Stage
@@ -32,7 +33,8 @@ def rate_blockwise(
     batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-4, init: str = "supernet",
     train: bool = True, sampling: str = "fair", paths: int | None = None, rate_images: int | None = None,
     calibration_images: int = 512, max_rows: int = 20_000, cache_gb: float = 0.0, stage: int | None = None,
-    mix: float = 0.0, seed: int = 0, runtime: Runtime | None = None, inputs: Mapping[str, Any] | None = None,
+    mix: float = 0.0, error: str = "nsr", seed: int = 0, runtime: Runtime | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> list[pd.DataFrame]:  # fmt: skip
     """Score every candidate of every stage by how well it reproduces the teacher's next feature.
 
@@ -58,13 +60,16 @@ def rate_blockwise(
             the tables of a whole rating, and are taken over by it.
         mix: share of the training steps in which a stage gets not the teacher's feature but what the student's
             stages before it give; then no stage can be a job of its own.
+        error: what scores measure: ``nsr`` (squared error over the variance of the teacher's channel, in the mean over
+            channels; DONNA), ``nmse`` (over the teacher's energy; Puzzle) or ``relative_l1`` (absolute error over the
+            standard deviation; DNA). Which one ranks best is measured in experiments/rank.
         seed: seed of order, augmentation, adapters and paths.
         runtime: device and precision; default: what the machine has.
         inputs: more facts that determine the result, for the run's record.
 
     Returns:
         One table a stage (of ``stage`` alone, where it is given), one row an (input width, candidate):
-        ``score`` (normalised squared error, lower is better, additive over stages), ``macs``, ``params``,
+        ``score`` (``error`` of the stage, lower is better, additive over stages), ``macs``, ``params``,
         ``in_width``, ``out_width``, ``candidate`` (index in the stage's ``candidates()``), ``label`` and
         ``images`` (rating images behind the score), and ``space`` and ``teacher``, whose names and hashes tell
         a search whether the table is its own. Where the stem or the head is elastic, the first table has
@@ -74,11 +79,11 @@ def rate_blockwise(
     Raises:
         SettingError: a setting is out of range, the teacher does not fit, or the run was made with others.
 
-    Source: DNA (Li et al. 2020); normalised error: Puzzle (Bercovich et al. 2024).
+    Source: DNA (Li et al. 2020); the scores: DONNA (Moons et al. 2021), Puzzle (Bercovich et al. 2024).
     """
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
-    _check(data, epochs, batch_size, init, sampling, paths, rate_images, calibration_images, max_rows)
+    _check(data, epochs, batch_size, init, sampling, error, paths, rate_images, calibration_images, max_rows)
     if not 0 <= mix < 1:
         raise SettingError("blockwise.mix", mix, "0 or more and below 1", "use blockwise.mix=0.3, or 0 for none")
     if mix and stage is not None:
@@ -95,7 +100,7 @@ def rate_blockwise(
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "init": init,
         "train": train, "sampling": sampling, "paths": paths, "rate_images": rate_images,
         "calibration_images": calibration_images, "max_rows": max_rows, "stored_features": bool(stored),
-    } | ({"mix": mix} if mix else {})  # fmt: skip
+    } | ({"mix": mix} if mix else {}) | ({"error": error} if error != "nmse" else {})  # fmt: skip
     only, job = list(range(count)) if stage is None else [stage - 1], None
     done: dict[int, Stage] = {}
     if run is not None:
@@ -132,7 +137,7 @@ def rate_blockwise(
             for name in ("half", "stage") if epochs > 1 else ("stage",):
                 job.write_frame(f"{name}_{index + 1}.csv", other.read_frame(f"{name}_{index + 1}.csv"))
     marks = {"space": mark(net.space.name, net.space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
-    rater = Rater(model, data, calibration, rating, max_rows, only, job, marks)
+    rater = Rater(model, data, calibration, rating, max_rows, ERRORS[error], only, job, marks)
     half: list[pd.DataFrame] = []
 
     def half_time(epoch: int) -> None:
@@ -215,11 +220,12 @@ def mark(name: str, hash_: str) -> str:
 
 
 def _check(
-    data: Data, epochs: int, batch_size: int, init: str, sampling: str, paths: int | None,
-    rate_images: int | None, calibration_images: int, max_rows: int,
+    data: Data, epochs: int, batch_size: int, init: str, sampling: str, error: str,
+    paths: int | None, rate_images: int | None, calibration_images: int, max_rows: int,
 ) -> None:  # fmt: skip
     check_epochs("blockwise", epochs, batch_size, data.train)
     words = {"init": (init, ("supernet", "scratch")), "sampling": (sampling, tuple(SAMPLINGS))}
+    words["error"] = error, tuple(ERRORS)
     for name, (word, valid) in words.items():
         if word not in valid:
             raise SettingError(f"blockwise.{name}", word, " or ".join(valid), nearest(word, valid))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nas_kd.rate.errors import NSR, StageError
 from nas_kd.rate.tree import evaluations, rate_tree, tree_size
 from nas_kd.space import ElasticSpace
 from nas_kd.train.blockwise import Blockwise, StageFeatures
@@ -83,7 +84,8 @@ def better_half(table: pd.DataFrame) -> pd.Index:
 
 def rate_stage(
     model: Blockwise, index: int, table: pd.DataFrame, calibration: StageFeatures, rating: StageFeatures, *,
-    max_rows: int, announce: Callable[[int], None] | None = None, advance: Callable[[], None] | None = None,
+    max_rows: int, error: StageError = NSR, announce: Callable[[int], None] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Score the rows of a stage.
 
@@ -96,6 +98,7 @@ def rate_stage(
         calibration: features of the calibration images.
         rating: features of the rating images.
         max_rows: rate all rows up to this many; above, halve on growing numbers of images.
+        error: how answers are set against the teacher's.
         announce: called before each round but the first with the layers that it will evaluate.
         advance: called after each layer.
 
@@ -115,7 +118,7 @@ def rate_stage(
         for entry, rows in groups:
             scores = rate_tree(
                 model, index, entry, calibration.head(statistics), rating.head(images),
-                only=rows["candidate"].tolist(), advance=advance,
+                error=error, only=rows["candidate"].tolist(), advance=advance,
             )  # fmt: skip
             table.loc[rows.index, "score"] = rows["candidate"].map(scores)
             table.loc[rows.index, "images"] = images

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from nas_kd.data import Data
+from nas_kd.rate.errors import StageError
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
 from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
@@ -28,6 +29,7 @@ class Rater:
         calibration: the teacher's features of the calibration images, a pair a stage.
         rating: those of the rating images.
         max_rows: as for ``rate_blockwise``.
+        error: how answers are set against the teacher's.
         only: which stages.
         stage: where tables go, or None.
         marks: columns of one value each, which say what the tables are about.
@@ -35,11 +37,11 @@ class Rater:
 
     def __init__(
         self, model: Blockwise, data: Data, calibration: Sequence[StageFeatures],
-        rating: Sequence[StageFeatures], max_rows: int, only: Sequence[int], stage: Stage | None,
+        rating: Sequence[StageFeatures], max_rows: int, error: StageError, only: Sequence[int], stage: Stage | None,
         marks: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.model, self.calibration, self.rating, self.max_rows = model, calibration, rating, max_rows
-        self.only, self.stage, self.marks = only, stage, marks
+        self.error, self.only, self.stage, self.marks = error, only, stage, marks
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         self.rows = {index: rows_of(model.space, index, **shape) for index in only}
 
@@ -67,7 +69,7 @@ class Rater:
                 begun, worked = time.perf_counter(), time.process_time()
                 table = rate_stage(
                     self.model, index, rows, self.calibration[index], self.rating[index].head(images),
-                    max_rows=self.max_rows, announce=announce, advance=progress.advance,
+                    max_rows=self.max_rows, error=self.error, announce=announce, advance=progress.advance,
                 )  # fmt: skip
                 table = table.assign(**self.marks)
                 if self.stage is not None:

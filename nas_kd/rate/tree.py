@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.rate.errors import NSR, StageError, channel_sums
 from nas_kd.space import Candidate
 from nas_kd.space.arch import Layer
 from nas_kd.train.blockwise import Blockwise, StageFeatures
@@ -62,7 +63,7 @@ def tree_size(candidates: Sequence[Candidate], only: Collection[int] | None = No
 @torch.no_grad()
 def rate_tree(
     model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures, *,
-    only: Collection[int] | None = None, advance: Callable[[], None] | None = None,
+    error: StageError = NSR, only: Collection[int] | None = None, advance: Callable[[], None] | None = None,
 ) -> dict[int, float]:  # fmt: skip
     """Score the candidates of a stage behind one setting of the stem, or at one input width.
 
@@ -76,13 +77,13 @@ def rate_tree(
         entry: setting of the stem for the first stage, channels of the input for the others.
         calibration: features of training images, one batch.
         rating: features of images that were not trained on.
+        error: how answers are set against the teacher's.
         only: indices of the candidates to score; None is all. In a stage that keeps its input's width they
             are those of that width.
         advance: called after each layer.
 
     Returns:
-        Candidate index -> squared error over squared target, summed over all rating images: 0 for a perfect
-        stage, 1 for one that says nothing.
+        Candidate index -> error over all rating images: 0 for a perfect stage.
     """
     stage = model.stages[index]
     assert isinstance(stage, ElasticStage)
@@ -91,7 +92,7 @@ def rate_tree(
     values = recorder.values()
     chunks = [model.enter(index, chunk, entry, values) for chunk in rating.inputs.split(CHUNK)]
     targets = rating.targets.split(CHUNK)
-    total = _sum([target.square() for target in targets])
+    weights = error.of(targets)
     found: dict[int, Tensor] = {}
 
     def walk(node: Node, width: int, depth: int, seen: Tensor, features: list[Tensor]) -> None:
@@ -106,9 +107,9 @@ def rate_tree(
                 if child.children:
                     posts.append(post)
                 if child.candidate is not None:
-                    errors.append((model.leave(index, pre) - target).square())
+                    errors.append(error.size(model.leave(index, pre) - target))
             if child.candidate is not None:
-                found[child.candidate] = _sum(errors)
+                found[child.candidate] = (channel_sums(errors) * weights).sum()
             if advance is not None:
                 advance()
             if child.children:
@@ -117,13 +118,8 @@ def rate_tree(
     for width, root in prefix_tree(model.space.stages[index].candidates(), only).items():
         walk(root, width, 0, begun, chunks)
     order = sorted(found)
-    scores = torch.stack([found[candidate] for candidate in order]).cpu().double() / total.cpu().double()
-    return dict(zip(order, scores.tolist(), strict=True))  # one transfer from the device, not one a candidate
-
-
-def _sum(parts: Sequence[Tensor]) -> Tensor:
-    wide = torch.float32 if parts[0].device.type == "mps" else torch.float64
-    return torch.stack([part.sum(dtype=wide) for part in parts]).sum()
+    scores = torch.stack([found[candidate] for candidate in order]).tolist()  # one transfer, not one a candidate
+    return dict(zip(order, scores, strict=True))
 
 
 def evaluations(

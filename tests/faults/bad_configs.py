@@ -108,6 +108,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "rate_images": (NOT_INT, AT_LEAST_2), "calibration_images": (NOT_INT, NONE, AT_LEAST_2),
         "max_rows": (NOT_INT, NONE, POSITIVE_INT), "cache_gb": (NOT_FLOAT, NONE, NATURAL),
         "stage": (NOT_INT, POSITIVE_INT), "mix": (NOT_FLOAT, NONE, SHARE),
+        "error": (NOT_TEXT, NONE, WORD),
     }),
     **_section("search", {
         "engine": (NOT_TEXT, WORD), "max_macs": (NOT_BUDGET,), "max_params": (NOT_BUDGET,),

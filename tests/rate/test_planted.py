@@ -13,8 +13,8 @@ from torch import nn
 
 from nas_kd.data import Data
 from nas_kd.nn import Recorder, StaticNet
+from nas_kd.rate.features import gather
 from nas_kd.rate.halving import rate_stage
-from nas_kd.rate.nmse import gather
 from nas_kd.rate.rows import arch_of_rows, rows_of
 from nas_kd.runtime import Runtime
 from nas_kd.solve import exact_front

@@ -14,7 +14,7 @@ from scipy import stats
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import Recorder, resized
-from nas_kd.rate.nmse import gather
+from nas_kd.rate.features import gather
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
 from nas_kd.rate.scores.combine import mean_rank, residual
 from nas_kd.rate.scores.donna import nested_predictions

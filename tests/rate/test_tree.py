@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nas_kd.nn import Recorder
+from nas_kd.rate.errors import ERRORS, NMSE, NSR, StageError
 from nas_kd.rate.tree import prefix_tree, rate_tree, tree_size
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, Stage
 from nas_kd.supernet import Supernet
@@ -37,7 +38,7 @@ def features(index: int, stage: Stage, images: int, seed: int) -> StageFeatures:
 
 @torch.no_grad()
 def naive(
-    model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures
+    model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures, name: str
 ) -> dict[int, float]:
     """Calibrate and run every candidate from the stage's input to its end."""
     found = {}
@@ -46,19 +47,62 @@ def naive(
         model.stages[index](model.enter(index, calibration.inputs, entry, recorder), candidate, recorder)
         values = recorder.values()
         _, pre = model.stages[index](model.enter(index, rating.inputs, entry, values), candidate, values)
-        error = (model.leave(index, pre) - rating.targets).double().square().sum()
-        found[number] = float(error / rating.targets.double().square().sum())
+        found[number] = written_out(name, model.leave(index, pre).double(), rating.targets.double())
     return found
+
+
+def written_out(name: str, student: torch.Tensor, teacher: torch.Tensor) -> float:
+    """The published formulas, channel by channel."""
+    if name == "nmse":
+        return float((student - teacher).square().sum() / teacher.square().sum())
+    if name == "relative_l1":
+        return float((student - teacher).abs().mean() / teacher.std())
+    pairs = [(student[:, c], teacher[:, c]) for c in range(teacher.shape[1]) if teacher[:, c].std() > 1e-5]
+    return sum(float((s - t).square().mean() / t.var(unbiased=False)) for s, t in pairs) / len(pairs)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["basic", "mbconv"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_tree_equals_path_by_path(stage: Stage, index: int) -> None:
+@pytest.mark.parametrize("error", ERRORS)
+def test_tree_equals_path_by_path(error: str, stage: Stage, index: int) -> None:
     model = model_of(stage)
     calibration, rating = features(index, stage, 40, 1), features(index, stage, 300, 2)  # 300: two chunks
     for entry in entries(model.space, index):
-        expected = naive(model, index, entry, calibration, rating)
-        assert rate_tree(model, index, entry, calibration, rating) == pytest.approx(expected, rel=1e-6)
+        expected = naive(model, index, entry, calibration, rating, error)
+        found = rate_tree(model, index, entry, calibration, rating, error=ERRORS[error])
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_errors_are_the_published_ones(error: str) -> None:
+    teacher = 3 + torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [0.1, 1.0, 10.0, 0.0]
+    ).view(1, 4, 1, 1)  # the last channel never changes
+    student = teacher + torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(2))
+    found, asked = ERRORS[error], written_out(error, student.double(), teacher.double())
+    assert float(found(student, teacher)) == pytest.approx(asked, rel=1e-6)
+    assert float(found(teacher, teacher)) == 0.0
+    assert torch.allclose(found.of(teacher.split(2)), found.of([teacher]), rtol=1e-9)  # in any portions
+    assert torch.isnan(found(torch.full_like(student, torch.nan), teacher))
+
+
+def test_what_a_stage_that_says_nothing_scores() -> None:
+    teacher = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(1)) + 2
+    mean = teacher.mean((0, 2, 3), keepdim=True).expand_as(teacher)
+    assert float(NMSE(torch.zeros_like(teacher), teacher)) == pytest.approx(1.0, rel=1e-6)
+    assert float(NSR(mean, teacher)) == pytest.approx(1.0, rel=1e-5)  # the mean alone carries no signal
+    assert float(NMSE(mean, teacher)) < 0.3
+
+
+def one_channel(channel: int) -> StageError:
+    """Count the squared errors of one channel alone."""
+    return StageError(torch.square, lambda centre, spread, count: torch.eye(len(centre), dtype=centre.dtype)[channel])
+
+
+def test_channels_are_kept_apart() -> None:
+    teacher, student = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    student[:, 1] = 2.0
+    assert [float(one_channel(channel)(student, teacher)) for channel in range(3)] == [0.0, 32.0, 0.0]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=["basic", "mbconv"])

@@ -22,6 +22,7 @@ from nas_kd.config import (
     parse_budget,
 )
 from nas_kd.errors import SettingError
+from nas_kd.rate.errors import ERRORS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -253,4 +254,4 @@ def test_names_that_are_checked_without_torch_are_those_there_are() -> None:
     assert set(names.METHODS) == set(METHODS), "nas_kd/config/names.py"
     assert set(names.LOSSES) == {"ce", *TERMS}, "nas_kd/config/names.py"
     assert set(names.SCORES) == set(SCORES), "nas_kd/config/names.py"
-    assert set(names.SIZES) <= set(SCORES)
+    assert set(names.SIZES) <= set(SCORES) and names.ERRORS == tuple(ERRORS)

@@ -9,7 +9,7 @@ from nas_kd.rate.scores.ridge import RIDGE_RESIDUAL, apply_map, ridge_map
 from nas_kd.rate.scores.short import SHORT_TRAINING, TUNED_SUBNET
 from nas_kd.rate.scores.similarity import CKA, RDM, linear_cka, rdm_correlation
 from nas_kd.rate.scores.size import DEPTH, LOG_WIDTHS, MACS, MINUS_DEPTH, PARAMS, RANDOM
-from nas_kd.rate.scores.stages import NMSE, NOISE_TO_SIGNAL, RELATIVE_L1, noise_to_signal, relative_l1
+from nas_kd.rate.scores.stages import NMSE, NOISE_TO_SIGNAL, RELATIVE_L1
 from nas_kd.rate.scores.whole import ASSEMBLED_KL, SUPERNET_ACCURACY, SUPERNET_KL
 
 CONTROLS = (MACS, PARAMS, LOG_WIDTHS, DEPTH, MINUS_DEPTH, GRADIENT_NORM, RANDOM)
@@ -31,6 +31,6 @@ __all__ = [
     "KL_WITH_SIZE", "LOG_WIDTHS", "MACS", "MINUS_DEPTH", "NMSE", "NMSE_AFTER_SIZE", "NOISE_TO_SIGNAL",
     "PARAMS", "RANDOM", "RDM", "RELATIVE_L1", "REPLACE_ONE", "RIDGE_RESIDUAL", "SCORES", "SHORT_TRAINING",
     "SIZE_ALONE", "SUPERNET_ACCURACY", "SUPERNET_KL", "TUNED_SUBNET", "WITH_SIZE", "Bench", "Fit", "Score",
-    "Usage", "apply_map", "fit_ridge", "keys_of", "linear_cka", "measure_scores", "noise_to_signal",
-    "rdm_correlation", "relative_l1", "ridge_map",
+    "Usage", "apply_map", "fit_ridge", "keys_of", "linear_cka", "measure_scores", "rdm_correlation",
+    "ridge_map",
 ]  # fmt: skip

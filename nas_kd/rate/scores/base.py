@@ -16,7 +16,7 @@ from torch import Tensor
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import ElasticStage, NormValues, Recorder
-from nas_kd.rate.nmse import gather
+from nas_kd.rate.features import gather
 from nas_kd.runtime import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.supernet import Supernet

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nas_kd.errors import SettingError
+from nas_kd.rate.errors import NSR
 from nas_kd.rate.scores.base import Bench, Score, keys_of
 from nas_kd.rate.scores.size import depth, log_widths, macs, params
-from nas_kd.rate.scores.stages import BLOCKWISE, NMSE, noise_to_signal, stage_errors
+from nas_kd.rate.scores.stages import BLOCKWISE, NMSE, stage_errors
 from nas_kd.rate.scores.whole import SUPERNET_KL, supernet_kl
 from nas_kd.runtime import seed_for
 from nas_kd.space import Arch
@@ -117,7 +118,7 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
 
 
 def _stage_features(bench: Bench, archs: Sequence[Arch]) -> np.ndarray:
-    errors = stage_errors(bench, archs, noise_to_signal)
+    errors = stage_errors(bench, archs, NSR)
     return np.array([[errors[key] for key in keys_of(bench.space, arch)] for arch in archs])
 
 

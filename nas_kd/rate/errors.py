@@ -1,0 +1,82 @@
+"""How a stage's answer is set against the teacher's feature: errors that add up over images and weigh channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+DEAD = 1e-12  # a channel whose variance is a smaller share of the largest one's never changes
+
+
+class StageError(NamedTuple):
+    """A weighted sum of the errors of all values of a feature, so that images come in any portions.
+
+    Args:
+        size: from differences to their sizes, value by value.
+        weights: from the sums of a feature's values and of their squares to what a channel's errors count: (C,) each,
+            and the number of values a channel.
+    """
+
+    size: Callable[[Tensor], Tensor]
+    weights: Callable[[Tensor, Tensor, int], Tensor]
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the error of an answer.
+
+        Args:
+            student: (N, C, H, W).
+            teacher: likewise.
+
+        Returns:
+            A scalar without units, float64; 0 for a perfect answer.
+        """
+        return (channel_sums([self.size(student - teacher)]) * self.of([teacher])).sum()
+
+    def of(self, targets: Sequence[Tensor]) -> Tensor:
+        """Return what each channel's errors count.
+
+        Args:
+            targets: the teacher's feature in portions, (N_i, C, H, W) each.
+
+        Returns:
+            (C,) weights.
+        """
+        count = sum(target.numel() for target in targets) // targets[0].shape[1]
+        centre = channel_sums(targets) / count  # first, for squares of large values lose the small variances
+        shape = (1, -1, 1, 1)
+        spread = channel_sums([(target - centre.view(shape).to(target.dtype)).square() for target in targets])
+        return self.weights(centre, spread, count)
+
+
+def channel_sums(parts: Sequence[Tensor]) -> Tensor:
+    """Add up the values of each channel over portions of images: (N_i, C, H, W) to (C,), in float64 where there is."""
+    wide = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    return torch.stack([part.sum((0, 2, 3), dtype=wide) for part in parts]).sum(0)
+
+
+def _energy(centre: Tensor, spread: Tensor, count: int) -> Tensor:
+    return (1 / (spread + count * centre.square()).sum()).expand_as(centre)
+
+
+def _signal(centre: Tensor, spread: Tensor, count: int) -> Tensor:
+    alive = spread > DEAD * spread.max()
+    return torch.where(alive, 1 / spread, 0.0) / alive.sum()
+
+
+def _deviation(centre: Tensor, spread: Tensor, count: int) -> Tensor:
+    total = count * len(centre)
+    variance = (spread.sum() + count * (centre - centre.mean()).square().sum()) / (total - 1)
+    return (1 / (total * variance.sqrt())).expand_as(centre)
+
+
+NMSE = StageError(torch.square, _energy)
+"""Squared error over squared target: 1 for a stage that says nothing. Puzzle (Bercovich et al. 2024)."""
+NSR = StageError(torch.square, _signal)
+"""Mean over channels of squared error over the variance of the teacher's channel. DONNA (Moons et al. 2021), eq. 1."""
+RELATIVE_L1 = StageError(torch.abs, _deviation)
+"""Mean absolute error over the standard deviation of the teacher's feature. DNA (Li et al. 2020), equation 6."""
+
+ERRORS = {"nsr": NSR, "nmse": NMSE, "relative_l1": RELATIVE_L1}
