@@ -1,10 +1,10 @@
 """How much does successive halving lose against rating every candidate on all images, and what does it save?
 
 8 x 8 digits, a space of 252, 756 and 756 rows, stages trained blockwise for ten epochs on a ResNet-14 teacher. Each
-stage is rated (`blockwise.error=nmse`) on all 300 rating images, and again by halving down to about a half, a quarter, an eighth and a
-sixteenth of its rows on growing numbers of images. Saved: layer evaluations times images. Lost: how much worse, by
-the full scores, the exact front of the halved tables is than that of the full ones, over 50 budgets evenly spaced in
-MACs; how often it is not worse at all; and how many of the full front's rows were dropped.
+stage is rated (`blockwise.error=nmse`) on all 300 rating images, and again by halving down to about a half, a quarter,
+an eighth and a sixteenth of its rows on growing numbers of images. Saved: layer evaluations times images. Lost: how
+much worse, by the full scores, the exact front of the halved tables is than that of the full ones, over 50 budgets
+evenly spaced in MACs; how often it is not worse at all; and how many of the full front's rows were dropped.
 
 Command: OMP_NUM_THREADS=1 nice python experiments/halving.py; writes experiments/results/halving; half an hour on a
 busy core. Means of two seeds:

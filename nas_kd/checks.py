@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from nas_kd.errors import SettingError, nearest
 
+LEAST = 8  # archs below which a rank correlation says nothing
 LARGEST = 2**63  # what counters of other libraries hold
 SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's arguments; passfile is a path
 Budget = str | int | float | None

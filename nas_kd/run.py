@@ -28,6 +28,14 @@ __all__ = ["CsvLog", "Run", "Stage", "atomic_json", "atomic_write"]
 PACKAGES = ("torch", "torchvision", "timm", "optuna", "numpy", "scipy", "pandas", "scikit-learn")
 
 
+def tell(run: Run | None, line: str) -> None:
+    """Show a line, and keep it in the run's log where there is a run."""
+    if run is not None:
+        run.say(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
 class Run:
     """A run folder, made when absent.
 

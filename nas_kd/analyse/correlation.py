@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-LEAST = 3  # with two archs tau is -1 or 1 by chance
+from nas_kd.checks import LEAST
+
 MATRIX = 2000  # above this many archs the matrix of signs no longer fits comfortably
 
 
@@ -17,7 +18,7 @@ class Tau(NamedTuple):
     """A rank correlation and its interval.
 
     Args:
-        tau: Kendall's tau-b, -1 to 1; NaN with fewer than three pairs or a constant side.
+        tau: Kendall's tau-b, -1 to 1; NaN with fewer than eight pairs or a constant side.
         low: lower end of the 95 % bootstrap interval.
         high: upper end.
     """

@@ -11,7 +11,6 @@ from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, kendall
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
 from nas_kd.analyse.pareto import pareto
-from nas_kd.analyse.rank_stats import LEAST
 from nas_kd.analyse.svg import (
     GRID,
     INK,
@@ -28,6 +27,7 @@ from nas_kd.analyse.svg import (
 )
 from nas_kd.analyse.table import runs_of, student_table, students
 from nas_kd.analyse.trust import SIGN
+from nas_kd.checks import LEAST
 
 if TYPE_CHECKING:
     from nas_kd.run import Run

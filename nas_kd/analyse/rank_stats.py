@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-LEAST = 8  # archs below which a rank correlation says nothing
+from nas_kd.checks import LEAST
 
 
 class Pairs(NamedTuple):

@@ -11,7 +11,6 @@ import pandas as pd
 
 from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
 from nas_kd.analyse.rank_stats import (
-    LEAST,
     all_pairs,
     detectable,
     holm,
@@ -23,6 +22,7 @@ from nas_kd.analyse.rank_stats import (
     spearman,
     tau_b,
 )
+from nas_kd.checks import LEAST
 from nas_kd.errors import SettingError
 
 TOPS = (1, 5, 10)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
-from nas_kd.analyse.rank_stats import LEAST, all_pairs, pairs_within, tau_b
+from nas_kd.analyse.rank_stats import all_pairs, pairs_within, tau_b
+from nas_kd.checks import LEAST
 from nas_kd.errors import SettingError
 
 

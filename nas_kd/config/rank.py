@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import check_budget, natural, number, positive, share, warmup, word
+from nas_kd.checks import LEAST, check_budget, natural, number, positive, share, warmup, word
 from nas_kd.config.names import SCORES, SIZES, check_method
 from nas_kd.errors import SettingError
 
@@ -15,9 +15,9 @@ class RankConfig:
 
     scores: list[str] | None = None
     """scores to judge, by name; null is all that there are: `nas_kd.rate.scores.SCORES`"""
-    primary: str = "nmse"
+    primary: str = "tuned"
     """the one score that is tested without correction, named before the truth is known"""
-    control: str = "params"
+    control: str = "minus_depth"
     """the one size control that it is tested against: macs, params, log_widths, depth or minus_depth"""
     bands: list[str | int | float] | None = None
     """MACs in the middle of each band: shares of the largest (40%) or numbers (4M); null takes percentiles"""
@@ -65,7 +65,7 @@ class RankConfig:
         natural("rank", self, "overall", "weight_decay", "warmup_epochs", "clip_grad")
         share("rank", self, "band", "momentum", "ema")
         number("rank", self, "2 or more", lambda value: value >= 2, "calibration_images")
-        number("rank", self, "8 or more", lambda value: value >= 8, "in_band", "limit")
+        number("rank", self, f"{LEAST} or more", lambda value: value >= LEAST, "in_band", "limit")
         warmup("rank", self.warmup_epochs, self.epochs)
         check_method("rank.method", self.method)
         for score in self.scores or ():
@@ -78,5 +78,12 @@ class RankConfig:
         if self.limit is not None and self.archs is None:
             legal = "null without rank.archs: a new sample has the size of its groups"
             raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
+        for field in ("primary", "control"):
+            if self.scores and getattr(self, field) not in self.scores:
+                legal = f"one of rank.scores: {', '.join(self.scores)}"
+                raise SettingError(f"rank.{field}", getattr(self, field), legal, f"set rank.{field} too")
+        if self.archs is None and self.bands == [] and self.overall < LEAST:
+            legal = f"{LEAST} or more without rank.bands: fewer archs give no rank correlation"
+            raise SettingError("rank.overall", self.overall, legal, f"use rank.overall={LEAST}, or give rank.bands")
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")

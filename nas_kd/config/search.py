@@ -26,8 +26,8 @@ class BlockwiseConfig:
     """supernet or scratch: the weights that the stages start from"""
     sampling: str = "fair"
     """fair (every choice of every layer equally often) or uniform"""
-    paths: int = 4
-    """paths a stage and step"""
+    paths: int | None = None
+    """paths a stage and step; null is one a choice of a layer, at most 4"""
     mix: float = 0.0
     """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
     error: str = "nsr"

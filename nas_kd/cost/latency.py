@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import time
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +21,7 @@ class Latency(NamedTuple):
         iqr_ms: distance of the quartiles in milliseconds: how far the median can be trusted.
         batch_size: images a pass.
         threads: CPU threads.
-        device: name of the device.
+        device: what `device_name` says.
         repeats: passes that were timed.
     """
 
@@ -27,6 +31,25 @@ class Latency(NamedTuple):
     threads: int
     device: str
     repeats: int
+
+
+@lru_cache
+def device_name(device: torch.device) -> str:
+    """Return the make of a device, which tells times of one machine from those of another.
+
+    Args:
+        device: any of torch's.
+
+    Returns:
+        A GPU's or the processor's name where the machine tells it, else the device's type.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    facts = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine() or device.type
 
 
 @torch.no_grad()
@@ -65,4 +88,4 @@ def measure_latency(
     module.train(training)
     ms = torch.tensor(times, dtype=torch.float64) * 1e3
     low, median, high = torch.quantile(ms, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    return Latency(median, high - low, batch_size, torch.get_num_threads(), device.type, repeats)
+    return Latency(median, high - low, batch_size, torch.get_num_threads(), device_name(device), repeats)

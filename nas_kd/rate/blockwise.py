@@ -171,10 +171,10 @@ def _stored_bytes(taps: Sequence[Tap], data: Data, cache_gb: float, run: Run | N
     """Return the size of the teacher's stored features, 0 where they are not to be stored."""
     if not 0 <= cache_gb < float("inf"):
         raise SettingError("blockwise.cache_gb", cache_gb, "0 (never) or more", "use blockwise.cache_gb=2")
-    if not cache_gb or run is None or data.train.views is None:
+    if run is None or data.train.views is None:
         return 0
     size = feature_bytes(taps, len(data.train), len(data.train.views))
-    if size <= 1e9 * cache_gb:
+    if cache_gb and size <= 1e9 * cache_gb:
         return size
     run.say(f"the teacher answers live: its features need {size / 1e9:.2f} GB, blockwise.cache_gb is {cache_gb:g}")
     return 0

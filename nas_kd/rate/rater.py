@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import pandas as pd
 from scipy.stats import kendalltau
 
+from nas_kd.checks import LEAST
 from nas_kd.data import Data
 from nas_kd.rate.errors import StageError
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
 from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
-from nas_kd.run import Stage
+from nas_kd.run import Stage, tell
 from nas_kd.runtime import Progress
 from nas_kd.train.blockwise import Blockwise, StageFeatures
 
@@ -100,24 +100,18 @@ class Rater:
                 "score_max": full["score"].max(), "score_spread": full["score"].std(),
             }  # fmt: skip
             rows.append(row)
-            self._say(f"stage {index + 1}: {self._told(row, bool(half))}")
+            tell(self.stage.run if self.stage else None, f"stage {index + 1}: {self._told(row, bool(half))}")
         return pd.DataFrame(rows)
 
     def _told(self, row: dict[str, Any], half: bool) -> str:
         how = "all rated" if row["rated"] == "all" else f"rated by halving, {row['rows_full']} to the end"
         agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "no half time in one epoch"
-        if row["rows"] == 1:
-            agree = "nothing to choose"
+        if row["rows_full"] < LEAST:
+            agree = "nothing to choose" if row["rows"] == 1 else f"fewer than {LEAST} rows have no tau"
         work = f"{row['layer_evaluations']} layers run, path by path {row['layer_evaluations_path_by_path']}"
         return f"{row['rows']} rows {how}, {agree}; {work}"
 
-    def _say(self, line: str) -> None:
-        if self.stage is not None:
-            self.stage.run.say(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
 
 def tau(a: pd.Series[Any], b: pd.Series[Any]) -> float:
-    """Return Kendall's tau-b; NaN for fewer than two values."""
-    return float(kendalltau(a, b).statistic) if len(a) > 1 else float("nan")
+    """Return Kendall's tau-b; NaN for fewer than eight values."""
+    return float(kendalltau(a, b).statistic) if len(a) >= LEAST else float("nan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -96,6 +96,34 @@ def full_rows(table: pd.DataFrame) -> pd.DataFrame:
         must not be compared with the others.
     """
     return table[table["images"] == table["images"].max()] if "images" in table else table
+
+
+def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], list[float]]:
+    """Return a function that looks up the scores of an arch's stages.
+
+    Args:
+        space: the space.
+        tables: one rating table a stage.
+
+    Returns:
+        From an arch to one score a stage, lower is better, NaN where it was not rated on all images. The head has
+        none: its choices are alike.
+    """
+    scores = []
+    for table in tables:
+        rows = full_rows(table)
+        stem = rows["stem"] if "stem" in rows else pd.Series(0, rows.index)
+        keys = zip(rows["in_width"].astype(int), stem.astype(int), rows["candidate"].astype(int), strict=True)
+        scores.append(dict(zip(keys, rows["score"].astype(float), strict=True)))
+
+    def of_arch(arch: Arch) -> list[float]:
+        widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages[:-1])]
+        stems = [space.stem.choices().index(arch.stem), *(0 for _ in widths[1:])]
+        codes = space.encode([arch])[0]
+        keys = zip(widths, stems, codes[: len(widths)].tolist(), strict=True)
+        return [known.get(key, np.nan) for known, key in zip(scores, keys, strict=True)]
+
+    return of_arch
 
 
 def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import full_rows
+from nas_kd.rate.rows import full_rows, stage_scores
 from nas_kd.rate.scores.base import Bench, Key
 from nas_kd.rate.scores.donna import LEAST, fit_ridge
 from nas_kd.rate.scores.replace import replacement_kl
@@ -51,7 +51,8 @@ def learned_weights(
 
     Source: DONNA (Moons et al. 2021), section 3.3.
     """
-    features, targets = stage_scores(tables, space, archs), np.array(accuracy, dtype=float)
+    of_arch = stage_scores(space, tables)
+    features, targets = np.array([of_arch(arch) for arch in archs]), np.array(accuracy, dtype=float)
     known = np.isfinite(features).all(axis=1) & np.isfinite(targets)
     if known.sum() < LEAST:
         legal = f"learned from at least {LEAST} trained archs ({int(known.sum())} are here)"
@@ -59,31 +60,6 @@ def learned_weights(
     fit = fit_ridge(features[known], targets[known])
     columns = {"coefficient": fit.weights, "ridge": fit.ridge, "leave_one_out_error": fit.loo, "archs": known.sum()}
     return _weights(np.clip(-fit.weights, 0.0, None), "learned", columns)
-
-
-def stage_scores(tables: Sequence[pd.DataFrame], space: ElasticSpace, archs: Sequence[Arch]) -> np.ndarray:
-    """Look up the stages' scores of archs.
-
-    Args:
-        tables: one rating table a stage.
-        space: their space.
-        archs: the archs.
-
-    Returns:
-        (N, S) scores, NaN where a stage of an arch was not rated.
-    """
-    found = np.full((len(archs), len(tables)), np.nan)
-    codes = space.encode(archs)
-    for stage, table in enumerate(tables):
-        rows = full_rows(table)
-        stem = rows["stem"] if "stem" in rows else pd.Series(0, rows.index)
-        keys = zip(rows["in_width"].astype(int), stem.astype(int), rows["candidate"].astype(int), strict=True)
-        known = dict(zip(keys, rows["score"].astype(float), strict=True))
-        for number, arch in enumerate(archs):
-            entry = space.stem.width_of(arch.stem) if stage == 0 else arch.stages[stage - 1].width
-            choice = space.stem.choices().index(arch.stem) if stage == 0 else 0
-            found[number, stage] = known.get((entry, choice, int(codes[number, stage])), np.nan)
-    return found
 
 
 def sensitivity_weights(bench: Bench, tables: Sequence[pd.DataFrame]) -> Weights:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
-from nas_kd.solve.limits import infeasible
+from nas_kd.solve.limits import infeasible, limits_of
 from nas_kd.solve.tables import Rows, groups, no_chain, read_tables, remaining
 
 
@@ -41,7 +41,11 @@ def exact_front(
         SettingError: a table is not usable, no chain exists, or no chain is within the caps.
     """
     others = [name for name in ("params", "macs") if name != budget]
-    limits = dict(caps or {})
+    between = limits_of(caps or {})
+    if ranged := [name for name, (low, _) in between.items() if low > -np.inf]:
+        legal = "the largest sum of a column: a front begins at the smallest"
+        raise SettingError(f"caps.{ranged[0]}", (caps or {})[ranged[0]], legal, "use nas_kd.solve.best for ranges")
+    limits = {name: high for name, (_, high) in between.items()}
     carried = [name for name in limits if name != budget]
     if len(carried) > 1:
         legal = f"{budget} and one other column"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from math import ceil
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def k_best(
         The first is the best; each further one is the best that keeps away from those before it, as the
         solutions of Puzzle (Bercovich et al. 2024), section 4.3.
     """
-    if k < 1:
+    if not isinstance(k, Integral) or k < 1:
         raise SettingError("k", k, "an integer of at least 1")
     if not 0 <= different <= 1:
         raise SettingError("different", different, "a share of the stages, 0 to 1", "use different=0.2")

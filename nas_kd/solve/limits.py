@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -28,9 +29,14 @@ def limits_of(caps: Caps) -> dict[str, tuple[float, float]]:
     """
     limits = {}
     for name, cap in caps.items():
-        low, high = cap if isinstance(cap, tuple) else (None, cap)
+        ends = tuple(cap) if isinstance(cap, tuple | list) else (None, cap)
+        numbers = [end for end in ends if end is not None]
+        if len(ends) != 2 or not all(isinstance(end, Real) and not np.isnan(end) for end in numbers):
+            legal = "a number, the largest sum, or a pair of the smallest and the largest, either of them None"
+            raise SettingError(f"caps.{name}", cap, legal, f"write {{{name!r}: 5e6}}, with no share and no unit")
+        low, high = ends
         pair = -np.inf if low is None else float(low), np.inf if high is None else float(high)
-        if not pair[0] <= pair[1]:  # also NaN
+        if not pair[0] <= pair[1]:
             raise SettingError(f"caps.{name}", cap, "a smallest that is at most the largest", "swap them")
         limits[name] = pair
     return limits

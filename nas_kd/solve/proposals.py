@@ -51,6 +51,9 @@ class Proposals:
             raise SettingError("sizes", list(sizes), "one integer of at least 1 a stage")
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
+        if not isinstance(sampler, str) and not callable(sampler) and not hasattr(sampler, "sample_relative"):
+            legal = f"{', '.join(SAMPLERS)}, a sampler of Optuna's, or a function from a seed to one"
+            raise SettingError("sampler", type(sampler).__name__, legal, "use sampler='tpe'")
         self.names = [objective] if isinstance(objective, str) else list(objective)
         if unknown := [name for name in maximise if name not in self.names]:
             raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")

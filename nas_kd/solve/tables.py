@@ -56,6 +56,8 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
     Raises:
         SettingError: there is no table, a column is missing, labels repeat, or no row of a stage is usable.
     """
+    if isinstance(tables, pd.DataFrame):
+        raise SettingError("tables", "one DataFrame", "a list of tables, one a stage", "use tables=[table]")
     if not len(tables):
         raise SettingError("tables", tables, "at least one table, one a stage")
     stages, dropped = [], 0

@@ -93,6 +93,11 @@ class Arch:
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def depth(self) -> int:
+        """Number of layers of all stages."""
+        return sum(stage.depth for stage in self.stages)
+
+    @property
     def label(self) -> str:
         """All stages in a readable line, with what is chosen besides them, such as ``192px``."""
         parts = [stage.label for stage in self.stages]

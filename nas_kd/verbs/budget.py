@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 
 import pandas as pd
 import torch
 
 from nas_kd.checks import parse_budget
-from nas_kd.cost import measure_latency
+from nas_kd.cost.latency import device_name, measure_latency
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.files import read_frame
@@ -133,6 +135,9 @@ class Budget:
     def __post_init__(self) -> None:
         if self.max_latency_ms is None:
             return
+        if not (isinstance(self.max_latency_ms, Real) and 0 < self.max_latency_ms < math.inf):
+            legal = "a number of milliseconds above 0, or None"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, "leave it out for no limit")
         least = self.latency(self.space.smallest())
         if least > self.max_latency_ms:
             legal = f"{least:.3g} (the smallest arch on this machine) or more"
@@ -156,7 +161,7 @@ class Budget:
         known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
         if not len(known):
             return {}
-        known = known[(known["device"] == self.device.type) & (known["threads"] == torch.get_num_threads())]
+        known = known[(known["device"] == device_name(self.device)) & (known["threads"] == torch.get_num_threads())]
         return dict(zip(known["key"], known["median_ms"].astype(float), strict=True))
 
     def violations(self, arch: Arch) -> dict[str, float]:

@@ -15,6 +15,7 @@ from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.run import Run
 from nas_kd.runtime import Progress, Runtime, run_jobs, seed_for
 from nas_kd.solve import best
+from nas_kd.solve.limits import Caps
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
@@ -24,6 +25,7 @@ from nas_kd.verbs.retrain import checked_method, retrain, stored_answers
 
 DRAWS = 20_000
 WARM_RATE = 0.4  # of the peak learning rate that suits new weights: the supernet's have less far to go
+HALVINGS = 10  # of the MACs between which the largest arch of a latency is sought: to a thousandth
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
 
 
@@ -31,7 +33,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """Return the archs that a search must beat: the largest within the budget, and a random one.
 
     Args:
-        budget: the budget. The largest archs keep its counted caps, and may miss a cap on latency.
+        budget: the budget. Under a cap on latency the largest archs are those of the most MACs that keep it, found by
+            halving, since latency grows with MACs by and large; where none is found, they keep the counted caps.
         seed: seed of the random arch.
 
     Returns:
@@ -39,7 +42,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """
     found, space = {}, budget.space
     for name in ("macs", "params"):
-        found[f"largest_{name}"] = _largest(budget, name) if budget.limits else space.largest()
+        free = not budget.limits and budget.max_latency_ms is None
+        found[f"largest_{name}"] = space.largest() if free else _largest(budget, name)
     drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
     rare = found["largest_macs"] if budget.floors else space.smallest()  # where hardly an arch keeps the budget
     found["random"] = next((arch for arch in drawn if budget.fits(arch)), rare)
@@ -47,20 +51,37 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
 
 
 def _largest(budget: Budget, name: str) -> Arch:
-    """Return the arch with most of a cost within the caps; at equal most, the one of the smallest input."""
+    """Return the arch with most of a cost within the budget."""
+    most = _counted(budget, name, budget.limits)
+    assert most is not None  # the smallest arch keeps the caps, or the budget would have been refused
+    if budget.max_latency_ms is None or budget.fits(most):
+        return most
+    kept, floor = None, budget.floors.get("macs")
+    low, high = float(floor or 0.0), float(budget.cost_of(most).macs)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        arch = _counted(budget, name, budget.limits | {"macs": (floor, middle)})
+        if arch is not None and not budget.fits(arch):
+            high = middle
+        else:
+            low, kept = middle, arch or kept
+    return kept or most
+
+
+def _counted(budget: Budget, name: str, limits: Caps) -> Arch | None:
+    """Return the arch with most of a cost within limits; at equal most, the one of the smallest input."""
     space, most = budget.space, None
     for size in space.resolutions or (None,):
         shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
         tables = cost_rows(space, **shape)
         try:
-            chain = best(tables, caps=budget.limits, objective=name, maximise=True, gap=GAP)
+            chain = best(tables, caps=limits, objective=name, maximise=True, gap=GAP)
         except SettingError:  # nothing of this input size is within the caps
             continue
         labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]
         arch = arch_of_rows(space, tables, labels, size)
         if most is None or getattr(budget.cost_of(arch), name) > getattr(budget.cost_of(most), name):
             most = arch
-    assert most is not None  # the smallest arch keeps the caps, or the budget would have been refused
     return most
 
 

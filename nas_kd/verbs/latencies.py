@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from nas_kd.cost.latency import device_name
 from nas_kd.files import atomic_write, read_frame
 from nas_kd.rate.timed import latency_rows
+from nas_kd.run import tell
 from nas_kd.verbs.budget import Budget
 
 
@@ -32,7 +34,7 @@ def with_latency(
     """
     run = budget.run
     shape = {"in_chans": budget.cost["in_chans"], "num_classes": budget.cost["num_classes"]}
-    facts = {"space": budget.space.hash, "device": budget.device.type, "threads": torch.get_num_threads()}
+    facts = {"space": budget.space.hash, "device": device_name(budget.device), "threads": torch.get_num_threads()}
     facts |= {"resolution": resolution, **shape}
     rows = pd.concat([table.index.to_frame(name="row").assign(stage=at) for at, table in enumerate(tables, 1)])
     rows = rows[["stage", "row"]].reset_index(drop=True).assign(**facts)
@@ -48,8 +50,8 @@ def with_latency(
             run.latency({str(name): value for name, value in row.items()})
         timed = rows.assign(latency_ms=np.concatenate([times.to_numpy() for times in found.rows]))
         atomic_write(run.path / "latency_rows.csv", timed.to_csv(index=False))
-        run.say(
-            f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
-            f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})"
-        )
+    tell(
+        run, f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
+        f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})",
+    )  # fmt: skip
     return [table.assign(latency_ms=times) for table, times in zip(tables, found.rows, strict=True)]

@@ -57,7 +57,7 @@ class RankResult(NamedTuple):
 
 def rank(
     space: ElasticSpace, teacher: Teacher | Callable[[], Teacher], data: Data, *, run: Run | str | Path,
-    scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "nmse", control: str = "params",
+    scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "tuned", control: str = "minus_depth",
     net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
     training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
     blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,

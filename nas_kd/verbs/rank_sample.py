@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas_kd.analyse.rank_stats import LEAST
+from nas_kd.checks import LEAST
 from nas_kd.errors import SettingError
 from nas_kd.files import read_frame
 from nas_kd.runtime import seed_for
@@ -20,11 +20,6 @@ from nas_kd.space import Arch, ElasticSpace
 POOL = 20_000  # random archs that the sample is chosen from
 OVERALL = "all sizes"
 COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
-
-
-def depth_of(arch: Arch) -> int:
-    """Count the layers of all stages."""
-    return sum(stage.depth for stage in arch.stages)
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,9 @@ class Sample:
             raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
         if self.overall < 0:
             raise SettingError("rank.overall", self.overall, "0 or more")
+        if self.archs is None and self.bands is not None and not len(self.bands) and self.overall < LEAST:
+            legal = f"at least {LEAST} without bands: fewer archs give no rank correlation"
+            raise SettingError("rank.overall", self.overall, legal, f"use rank.overall={LEAST}, or give rank.bands")
         if self.archs is not None and not Path(self.archs).is_file():
             raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
 
@@ -168,7 +166,7 @@ def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFra
 
 def _row(arch: Arch, space: ElasticSpace, cost: Mapping[str, int]) -> dict[str, Any]:
     total = space.cost(arch, **cost)
-    return {"key": arch.key, "macs": total.macs, "params": total.params, "depth": depth_of(arch)}
+    return {"key": arch.key, "macs": total.macs, "params": total.params, "depth": arch.depth}
 
 
 def _by_depth(inside: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_kd.analyse.rank_stats import LEAST
+from nas_kd.checks import LEAST
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.files import atomic_json, atomic_write, read_frame, read_json

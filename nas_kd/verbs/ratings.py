@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.rows import full_rows, rows_of
-from nas_kd.run import Run
+from nas_kd.run import Run, tell
 from nas_kd.space import ElasticSpace
 
 NAMED = 5  # rows without a score that a message names
@@ -54,21 +54,22 @@ def usable_ratings(
             names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
             more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
             lacking = f"{len(lost)} of {len(full)} rows have no score and are left out"
-            _say(run, f"warning: stage {number}: {lacking}: {names}{more}")
+            tell(run, f"warning: stage {number}: {lacking}: {names}{more}")
         if len(full) == 1:
-            _say(run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it")
+            tell(run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it")
         rest = full.drop(index=lost.index)
         found.append(rest if weight == 1.0 else rest.assign(score=weight * rest["score"]))
     return found
 
 
 def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    usable = len(given) == count and all(np.isfinite(weight) and weight >= 0 for weight in given)
+    given = [1.0] * count if weights is None else list(weights)
+    usable = len(given) == count and all(isinstance(w, Real) and np.isfinite(w) and w >= 0 for w in given)
     if not usable or not any(given):
         legal = f"{count} numbers of at least 0, one a stage and not all of them 0"
-        raise SettingError("search.weights", list(given), legal, "leave it out: all stages count alike")
-    return given
+        mend = "leave it out: all stages count alike; nas_kd.stage_weights finds some"
+        raise SettingError("search.weights", weights, legal, mend)
+    return [float(weight) for weight in given]
 
 
 def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Data, teacher: str) -> None:
@@ -93,10 +94,3 @@ def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Da
             row = other.iloc[0]
             legal = f"what the rows of stage {number} of {space.name} have on these data: another space's table?"
             raise SettingError(f"{where}.{name}", f"{row[name]} in row {row.name}", legal, rate)
-
-
-def _say(run: Run | None, line: str) -> None:
-    if run is not None:
-        run.say(line)
-    else:
-        print(line, file=sys.stderr, flush=True)

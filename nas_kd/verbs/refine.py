@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import arch_of, choices_of
+from nas_kd.rate.rows import arch_of, choices_of, stage_scores
 from nas_kd.run import Stage
 from nas_kd.solve import exact_front, k_best, refine
 from nas_kd.solve.genes import Genes, Point
@@ -63,8 +63,9 @@ def score_subnets(
         sizes, arch, canonical, point_of = _candidates(space, lists, resolution)
     begun = warm_choices(exact, coded, budget, WARM[variables], spread=len(objectives) > 1)
     warm = [point for row in begun if (point := point_of(row)) is not None]
+    stages = stage_scores(space, tables)
     ledger = Ledger(
-        budget, arch, len(sizes), scorer, additive=additive_score(space, tables), stage=stage, trials=trials,
+        budget, arch, len(sizes), scorer, additive=lambda arch: sum(stages(arch)), stage=stage, trials=trials,
         timed="latency_ms" in objectives,
     )  # fmt: skip
     with ledger.progress:
@@ -106,32 +107,6 @@ def _dimensions(space: ElasticSpace, resolution: int) -> _Variables:
         genes.sizes, genes.decode, genes.canonical,
         lambda choices: genes.encode(arch_of(space, choices, resolution)),
     )  # fmt: skip
-
-
-def additive_score(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], float]:
-    """Return a function that adds up the stage scores of an arch; NaN where a stage was not rated.
-
-    Args:
-        space: the space.
-        tables: one rating table a stage.
-
-    Returns:
-        From an arch to its score, lower is better. The head has none: its choices are alike.
-    """
-    scores = []
-    for table in tables:
-        stem = table["stem"] if "stem" in table else pd.Series(0, table.index)
-        keys = zip(table["in_width"].astype(int), stem.astype(int), table["candidate"].astype(int), strict=True)
-        scores.append(dict(zip(keys, table["score"].astype(float), strict=True)))
-
-    def additive(arch: Arch) -> float:
-        widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages[:-1])]
-        stems = [space.stem.choices().index(arch.stem), *(0 for _ in widths[1:])]
-        codes = space.encode([arch])[0]
-        keys = zip(widths, stems, codes[: len(widths)].tolist(), strict=True)
-        return sum(known.get(key, math.nan) for known, key in zip(scores, keys, strict=True))
-
-    return additive
 
 
 def warm_choices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 
 from nas_kd.analyse.pareto import unbeaten
 from nas_kd.checks import COSTS, QUALITIES, checked_objectives, word
+from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
@@ -84,7 +86,7 @@ def search(
     min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
     max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
     sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
-    rounds: int = 2, tuned: int = 16, calibration_images: int = 1024, rate_images: int | None = None,
+    rounds: int = 2, tuned: int = 16, calibration_images: int = 512, rate_images: int | None = None,
     run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
     method: Method | None = None, training: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
     runtime: Runtime | None = None,
@@ -158,12 +160,14 @@ def search(
     if teacher is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
     word("search.variables", variables, VARIABLES)
-    if epochs < 0:
-        raise SettingError("search.epochs", epochs, "0 (no short training) or more")
-    if tuned < 0:
-        raise SettingError("search.tuned", tuned, "0 (no tuning) or more")
-    if rounds < 1:
-        raise SettingError("search.rounds", rounds, "an integer of at least 1", "use search.rounds=1: all train alike")
+    counts = {
+        "epochs": (epochs, 0, "no short training"), "tuned": (tuned, 0, "no tuning"), "trials": (trials, 1, "one"),
+        "rounds": (rounds, 1, "all train alike"), "top": (top, 1, "one arch and the controls"),
+        "calibration_images": (calibration_images, 1, "one"), "rate_images": (rate_images, 1, "one"),
+    }  # fmt: skip
+    for name, (count, least, meaning) in counts.items():
+        if count is not None and not (isinstance(count, Integral) and count >= least):
+            raise SettingError(f"search.{name}", count, f"an integer of at least {least} ({meaning})")
     space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
     answers = None if teacher is None else stored_answers(teacher, data, run)
     caps = caps_of(space, data, max_macs, max_params)
@@ -189,7 +193,7 @@ def search(
             "tables": tables_hash(tables) if tables else None,
         }  # fmt: skip
         if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
-            facts |= {"latency.device": runtime.device.type, "latency.threads": torch.get_num_threads()}
+            facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
         team = meet(run, run.path / folder, facts, engine, storage, worker)
         stage = None if worker else run.stage(folder, facts)

@@ -8,11 +8,11 @@ import pandas as pd
 
 from nas_kd.distill import Classification
 from nas_kd.files import atomic_json, atomic_write, read_frame
+from nas_kd.rate.rows import stage_scores
 from nas_kd.runtime import Progress, run_jobs, seed_for
 from nas_kd.space import Arch
 from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.verbs.finalists import controls, trained_metrics
-from nas_kd.verbs.refine import additive_score
 from nas_kd.verbs.retrain import stored_answers, teacher_logits
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
     largest = controls(pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
     guided = pipeline.config.engine == "exact"
-    additive = additive_score(space, pipeline.tables) if guided else lambda arch: float("nan")
+    stages = stage_scores(space, pipeline.tables) if guided else lambda arch: [float("nan")]
     scorer, rows = pipeline.scorer, []
     for role, arch in archs.items():
         total = space.cost(arch, **pipeline.cost)
-        scores = {"score": additive(arch)} | scorer(arch)  # for the report: did they foretell the accuracy?
+        scores = {"score": sum(stages(arch))} | scorer(arch)  # for the report: did they foretell the accuracy?
         rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict() | scores)
     return pd.DataFrame(rows), {arch.key: arch for arch in archs.values()}
 

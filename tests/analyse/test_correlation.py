@@ -57,9 +57,11 @@ def test_interval_is_seeded_and_holds_the_truth_about_as_often_as_it_says() -> N
 
 
 def test_too_few_constant_and_missing_values() -> None:
-    assert all(np.isnan(kendall([1, 2], [1, 2])))
-    assert np.isnan(kendall([1, 1, 1, 1], [1, 2, 3, 4]).tau)
-    assert kendall([1, 2, np.nan, 3, 4], [1, 2, 0, 3, 4]).tau == pytest.approx(1.0)
+    assert all(np.isnan(kendall(range(7), range(7))))
+    assert np.isnan(kendall([1] * 8, range(8)).tau)
+    gap = [*range(4), np.nan, *range(4, 8)]
+    assert kendall(gap, [*range(4), 0, *range(4, 8)]).tau == pytest.approx(1.0)
+    assert np.isnan(kendall(gap[1:], range(8)).tau)  # seven are left
 
 
 def test_the_difference_is_paired() -> None:

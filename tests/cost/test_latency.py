@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.cost import measure_latency
+from nas_kd.cost.latency import device_name
 from nas_kd.errors import SettingError
 from nas_kd.rate.rows import cost_rows
 from nas_kd.rate.timed import RowTimes
@@ -41,7 +42,7 @@ def test_every_pass_is_made_in_evaluation_mode_and_the_mode_comes_back() -> None
     found = measure_latency(net, 6, 2, batch_size=3, warmup=2, repeats=7)
     assert net.shapes == [(3, 2, 6, 6)] * 9 and net.modes == {False} and net.training
     assert found.median_ms > 0 and found.iqr_ms >= 0 and found.repeats == 7 and found.batch_size == 3
-    assert found.threads == torch.get_num_threads() and found.device == "cpu"
+    assert found.threads == torch.get_num_threads() and found.device == device_name(torch.device("cpu"))
 
 
 def test_a_budget_in_milliseconds(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     **_section("blockwise", {
         "train": (NOT_BOOL, NONE), "epochs": (NOT_INT, NONE, POSITIVE_INT), "lr": (NOT_FLOAT, NONE, POSITIVE),
         "batch_size": (NOT_INT, NONE, POSITIVE_INT), "init": (NOT_TEXT, NONE, WORD),
-        "sampling": (NOT_TEXT, NONE, WORD), "paths": (NOT_INT, NONE, POSITIVE_INT),
+        "sampling": (NOT_TEXT, NONE, WORD), "paths": (NOT_INT, POSITIVE_INT),
         "rate_images": (NOT_INT, AT_LEAST_2), "calibration_images": (NOT_INT, NONE, AT_LEAST_2),
         "max_rows": (NOT_INT, NONE, POSITIVE_INT), "cache_gb": (NOT_FLOAT, NONE, NATURAL),
         "stage": (NOT_INT, POSITIVE_INT), "mix": (NOT_FLOAT, NONE, SHARE),

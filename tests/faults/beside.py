@@ -18,7 +18,7 @@ INJECT = Path(__file__).parent / "inject"
 RANK = (  # eight trainings of two epochs of five steps
     "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
     "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[macs,params]", "--rank.primary", "macs",
-    "--rank.resamples", "100",
+    "--rank.control", "params", "--rank.resamples", "100",
 )  # fmt: skip
 
 

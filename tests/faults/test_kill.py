@@ -32,7 +32,7 @@ INJECT = Path(__file__).parent / "inject"
 RANK = (
     "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
     "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[supernet_accuracy,macs,params]",
-    "--rank.resamples", "100", "--rank.primary", "supernet_accuracy",
+    "--rank.resamples", "100", "--rank.primary", "supernet_accuracy", "--rank.control", "params",
 )  # fmt: skip
 
 

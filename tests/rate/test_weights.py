@@ -12,10 +12,10 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
 from nas_kd.rate import rate_blockwise
-from nas_kd.rate.rows import arch_of_rows
+from nas_kd.rate.rows import arch_of_rows, stage_scores
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.scores.replace import logits_with
-from nas_kd.rate.weights import learned_weights, sensitivity_weights, stage_scores
+from nas_kd.rate.weights import learned_weights, sensitivity_weights
 from nas_kd.run import Run
 from nas_kd.runtime import Runtime
 from nas_kd.supernet import Supernet
@@ -42,13 +42,14 @@ def test_stage_scores_are_the_rows_of_the_arch(rated: tuple[list, Bench]) -> Non
         labels = [first, rng.choice(fits)]
         arch = arch_of_rows(bench.space, tables, labels)
         wanted = [table.loc[label, "score"] for table, label in zip(tables, labels, strict=True)]
-        assert stage_scores(tables, bench.space, [arch])[0].tolist() == wanted
+        assert stage_scores(bench.space, tables)(arch) == wanted
 
 
 def test_known_weights_are_learned(rated: tuple[list, Bench]) -> None:
     tables, bench = rated
     archs = [bench.space.sample(seed) for seed in range(40)]
-    scores = stage_scores(tables, bench.space, archs)
+    of_arch = stage_scores(bench.space, tables)
+    scores = np.array([of_arch(arch) for arch in archs])
     found = learned_weights(tables, bench.space, archs, 0.9 - scores @ [0.3, 0.1])
     assert found.values == pytest.approx([1.5, 0.5], rel=1e-2)
     assert found.table["leave_one_out_error"].iloc[0] < 1e-3

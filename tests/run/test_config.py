@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from pathlib import Path
 
@@ -255,3 +256,30 @@ def test_names_that_are_checked_without_torch_are_those_there_are() -> None:
     assert set(names.LOSSES) == {"ce", *TERMS}, "nas_kd/config/names.py"
     assert set(names.SCORES) == set(SCORES), "nas_kd/config/names.py"
     assert set(names.SIZES) <= set(SCORES) and names.ERRORS == tuple(ERRORS)
+
+
+def test_python_and_settings_have_the_same_defaults() -> None:
+    """But for names that a function makes of None."""
+    from nas_kd import config, rate_blockwise, retrain, search, train_supernet
+    from nas_kd.rate.scores import SCORES
+    from nas_kd.verbs.rank import rank
+    from nas_kd.verbs.rank_sample import Sample
+    from nas_kd.verbs.rank_truth import Alone
+
+    of = {
+        config.BlockwiseConfig: [rate_blockwise], config.SearchConfig: [search], config.RetrainConfig: [retrain],
+        config.SupernetConfig: [train_supernet], config.RankConfig: [rank, Sample, Alone],
+    }  # fmt: skip
+    meant = {("scores", None): tuple(SCORES), ("method", None): "kd_ls", ("method_settings", ()): None}
+    compared = 0
+    for settings, functions in of.items():
+        for field in dataclasses.fields(settings):
+            own = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            own = tuple(own) if isinstance(own, list | dict) else own
+            for function in functions:
+                other = inspect.signature(function).parameters.get(field.name)
+                if other is not None:
+                    wanted = meant.get((field.name, own), own)
+                    assert other.default == wanted, f"{settings.__name__}.{field.name}"
+                    compared += 1
+    assert compared > 60

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,10 +104,14 @@ SMALL = ElasticSpace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["digits", "small"])
-def test_whole_spaces_of_up_to_1e5_archs(name: str) -> None:
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+SHIPPED = [load_space(path.stem) for path in sorted(FOLDER.glob("[a-z]*.py"))]
+ENUMERABLE = [SMALL, *(space for space in SHIPPED if space.size <= 10**5)]
+
+
+@pytest.mark.parametrize("space", ENUMERABLE, ids=lambda space: space.name)
+def test_whole_spaces_of_up_to_1e5_archs(space: ElasticSpace) -> None:
     """46,656 and 20,736 archs: the front, fifty budgets of one and of three kinds, ranges, and the best chains."""
-    space = load_space(name) if name == "digits" else SMALL
     tables = rated(space, 1)
     every = whole_space(tables)
     assert len(every) == space.size <= 10**5
@@ -157,9 +163,22 @@ def test_all_there_are_and_bad_settings(draw: Any, chains: Any) -> None:
         k_best(tables, 3, caps={"macs": (most + 1, None)})
     with pytest.raises(SettingError, match=r"caps\.macs"):
         k_best(tables, 3, caps={"macs": (5, 4)})
-    for bad in ({"k": 0}, {"different": 1.5}, {"engine": "ilp"}):
+    for bad in ({"k": 0}, {"k": 2.5}, {"k": "2"}, {"different": 1.5}, {"engine": "ilp"}):
         with pytest.raises(SettingError, match=next(iter(bad))):
             k_best(tables, **({"k": 2} | bad))
+
+
+@pytest.mark.parametrize("cap", ["60%", "4", float("nan"), (1, 2, 3), [1], {"most": 3}, (float("nan"), 3)])
+def test_caps_that_are_no_numbers_are_refused(draw: Any, cap: Any) -> None:
+    tables = draw(1, stages=2, rows=3, coupled=False, ties=False)
+    for solver in (best, exact_front, partial(k_best, k=2)):
+        with pytest.raises(SettingError, match=r"caps\.macs=.*a number, the largest sum, or a pair"):
+            solver(tables, caps={"macs": cap})
+    with pytest.raises(SettingError, match=r"caps\.macs=.*use nas_kd\.solve\.best for ranges"):
+        exact_front(tables, caps={"macs": (1, 10**9)})
+    assert exact_front(tables, caps={"macs": (None, 10**9)}).equals(exact_front(tables))
+    with pytest.raises(SettingError, match="a list of tables"):
+        exact_front(tables[0])
 
 
 def test_a_range_between_two_chains_names_its_neighbours() -> None:

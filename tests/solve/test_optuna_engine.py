@@ -221,6 +221,8 @@ def test_optuna_stays_quiet_and_keeps_its_verbosity(capfd, recwarn):
         ({"sizes": []}, "sizes"),
         ({"trials": 0}, "trials"),
         ({"sampler": "nsga3"}, "sampler"),
+        ({"sampler": None}, "sampler"),
+        ({"sampler": object()}, "sampler"),
         ({"warm": [(1, 1, 1)]}, "warm"),
         ({"warm": [(1, 9)]}, "warm"),
         ({"objective": "loss"}, "objective"),

@@ -42,8 +42,8 @@ CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtime: Runtime, tmp_path: Path) -> object:
     def call(**more: object) -> RankResult:
         given: dict[str, object] = {
-            "run": tmp_path / "run", "scores": CHEAP, "net": net, "sample": SAMPLE, "training": HOW, "images": 48,
-            "calibration_images": 48, "resamples": 200, "runtime": runtime,
+            "run": tmp_path / "run", "scores": CHEAP, "primary": "nmse", "control": "params", "net": net,
+            "sample": SAMPLE, "training": HOW, "images": 48, "calibration_images": 48, "resamples": 200, "runtime": runtime,
             "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
         }  # fmt: skip
         return rank(space, more.pop("teacher", teacher), data, **(given | more))  # type: ignore[arg-type]
@@ -82,6 +82,8 @@ def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict
         sample_archs(space, bands=(10_000, 10_500), cost=cost)
     with pytest.raises(SettingError, match="at least 8"):
         Sample(in_band=7)
+    with pytest.raises(SettingError, match=r"rank\.overall=4.*at least 8 without bands"):
+        Sample(bands=(), overall=4)
     with pytest.raises(SettingError, match="lower rank.overall"):
         sample_archs(space, bands=(10_000,), band=0.3, in_band=8, overall=10**6, cost=cost)
 
@@ -203,8 +205,8 @@ def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
     monkeypatch.setattr(verb, "train_truth", None)
     with pytest.raises(SettingError, match="2 px.*at least 4 px"):
         rank(
-            space, coarse, data, run=tmp_path / "run", scores=("nmse", "params"), sample=SAMPLE, training=HOW,
-            net=Supernet(space, 3, 1),
+            space, coarse, data, run=tmp_path / "run", scores=("nmse", "params"), primary="nmse", control="params",
+            sample=SAMPLE, training=HOW, net=Supernet(space, 3, 1),
         )  # fmt: skip
     assert not list(tmp_path.rglob("truth.csv"))
 
@@ -392,7 +394,7 @@ def options(folder: Path, **more: object) -> list[str]:
         "teacher.warmup_epochs": 0.5, "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "retrain.batch_size": 64,
         "rank.bands": "[25%]", "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1,
         "rank.warmup_epochs": 0.5, "rank.scores": "[supernet_accuracy,macs,params]", "rank.resamples": 100,
-        "rank.primary": "supernet_accuracy",
+        "rank.primary": "supernet_accuracy", "rank.control": "params",
     }  # fmt: skip
     return [text for name, value in (given | more).items() for text in (f"--{name}", str(value))]
 

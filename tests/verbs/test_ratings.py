@@ -78,7 +78,7 @@ def test_weights_multiply_the_scores_of_their_stage(usable: Callable[..., Tables
     for _, row in front.iterrows():
         wanted = 0.5 * tables[0].loc[row["row_1"], "score"] + 4.0 * tables[1].loc[row["row_2"], "score"]
         assert row["score"] == pytest.approx(wanted)
-    for bad in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+    for bad in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], "sensitivity", {"a": 1, "b": 2}, ["1", "2"]):
         with pytest.raises(SettingError, match=r"search\.weights"):
             usable(tables, weights=bad)
 
@@ -89,6 +89,14 @@ def test_rated_tables_say_whose_they_are(net: Supernet, teacher: Teacher, data: 
     other = load_teacher("cifar_resnet8", num_classes=data.num_classes, in_chans=data.in_chans)
     more: dict[str, Any] = {"trials": 2, "epochs": 0, "runtime": runtime, "calibration_images": 32}
     assert search(net, teacher, data, tables, **more).best
+    wrong: dict[str, list[Any]] = {
+        "trials": [0, 2.5], "top": [0, -1, 1.5], "rounds": [0, 2.5], "epochs": [-1, 0.5], "tuned": [-1],
+        "calibration_images": [0], "rate_images": [0], "max_latency_ms": [float("nan"), -1.0, 0.0, "5", float("inf")],
+    }  # fmt: skip
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(SettingError, match=rf"search\.{name}"):
+                search(net, teacher, data, tables, **more | {name: value})
     with pytest.raises(SettingError, match=r"tables\[0\]\.teacher"):
         search(net, other, data, tables, **more)
     elsewhere = ElasticSpace("elsewhere", net.space.stem, net.space.stages[:1] * 2, resolution=8)
