@@ -48,7 +48,7 @@ def main() -> None:
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
     nas_kd.train_supernet(net, data, run=RUN, epochs=EPOCHS, lr=0.05, runtime=runtime)
     begun = perf_counter()
-    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, runtime=runtime)
+    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
     rating = perf_counter() - begun
     rows, archs = [], {}
     for engine in ENGINES:

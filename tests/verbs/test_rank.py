@@ -43,7 +43,8 @@ def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtim
     def call(**more: object) -> RankResult:
         given: dict[str, object] = {
             "run": tmp_path / "run", "scores": CHEAP, "primary": "nmse", "control": "params", "net": net,
-            "sample": SAMPLE, "training": HOW, "images": 48, "calibration_images": 48, "resamples": 200, "runtime": runtime,
+            "sample": SAMPLE, "training": HOW, "images": 48, "calibration_images": 48, "resamples": 200,
+            "runtime": runtime,
             "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
         }  # fmt: skip
         return rank(space, more.pop("teacher", teacher), data, **(given | more))  # type: ignore[arg-type]
