@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from nas_kd.analyse.rank_stats import pairs_within, tau_b
 from nas_kd.errors import SettingError
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "rank"
@@ -134,3 +135,26 @@ def test_the_last_word_compares_starts_on_the_same_archs() -> None:
     assert (found["archs"] == 7).all() and (found["minus_depth"] == 1).all()
     assert found.loc["supernet", "kl_at_4"] == 1 and found.loc["new", "kl_at_4"] == -1
     assert found.loc["supernet", "accuracy"] == 1 and np.isnan(found.loc["new", "agreement"])
+
+
+def test_a_score_that_copies_one_seed_is_judged_by_each_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, table = np.random.default_rng(1), folder / "rank" / "truth.csv"
+    noisy = pd.read_csv(table)
+    noisy["accuracy"] += rng.normal(size=len(noisy)) * (noisy["accuracy"] < 50)
+    noisy.to_csv(table, index=False)
+    archs = pd.read_csv(folder / "rank/archs.csv").assign(macs=1.0)
+    archs.to_csv(folder / "rank/archs.csv", index=False)
+    copied = noisy[noisy["seed"] == 0][["key", "accuracy"]].rename(columns={"accuracy": "value"})
+    parts = [copied.assign(score="copies", kind="score")]
+    sizes = ("MACs", "parameters", "sum of log widths", "depth", "minus depth")
+    parts += [copied.assign(score=name, kind="size", value=rng.normal(size=28)) for name in sizes]
+    costs = dict.fromkeys(("teacher_forwards", "student_forwards", "seconds", "cpu_seconds"), 0.0)
+    pd.concat(parts).assign(better="higher", needs="", **costs).to_csv(folder / "rank/scores.csv", index=False)
+    run("by_seed", monkeypatch, folder, "--scores", "copies", "--names", "one", "--out", folder / "by_seed.csv")
+    found = pd.read_csv(folder / "by_seed.csv").set_index("seed")
+    assert found["archs"].tolist() == [24, 24] and set(found["teacher"]) == {"one"}
+    assert found.loc[0, "band_tau"] == 1.0 and found.loc[0, "minus_size_low"] > 0
+    other = noisy.pivot(index="key", columns="seed", values="accuracy").reindex(archs["key"])
+    pairs = pairs_within(archs["group"].tolist(), ["band 1", "band 2"])
+    tau = tau_b(other[0].to_numpy(), other[1].to_numpy(), pairs)
+    assert found.loc[1, "band_tau"] == pytest.approx(tau) and tau < 0.9
