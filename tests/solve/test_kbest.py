@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from nas_kd.errors import SettingError
 from nas_kd.rate.rows import rows_of
 from nas_kd.solve import best, exact_front, k_best
 from nas_kd.solve import kbest as module
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, load_space
+from nas_kd.space import BasicStage, ConvStem, ElasticSpace, load_space, space_names
 
 
 def greedy(every: list[tuple], k: int, apart: int) -> list[tuple]:
@@ -104,8 +103,7 @@ SMALL = ElasticSpace(
 )  # fmt: skip
 
 
-FOLDER = Path(__file__).parents[2] / "search_spaces"
-SHIPPED = [load_space(path.stem) for path in sorted(FOLDER.glob("[a-z]*.py"))]
+SHIPPED = [load_space(name) for name in space_names()]
 ENUMERABLE = [SMALL, *(space for space in SHIPPED if space.size <= 10**5)]
 
 
