@@ -27,6 +27,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.verbs.budget import Budget
+from nas_kd.verbs.finalists import controls
 from nas_kd.verbs.ledger import EVALUATED
 from nas_kd.verbs.refine import warm_choices
 
@@ -253,3 +254,20 @@ def test_what_is_no_objective_is_refused_with_the_settings(names: list[str], eng
 def test_a_word_is_no_list(wanted: Search) -> None:
     with pytest.raises(SettingError, match=r"search\.objectives='kl'.*different names"):
         wanted(objectives="kl")
+
+
+@pytest.mark.parametrize(("share", "floor"), [(0.3, None), (0.6, 0.55), (1.0, None)])
+def test_size_controls_keep_a_latency(
+    space: ElasticSpace, data: Data, monkeypatch: pytest.MonkeyPatch, share: float, floor: float | None
+) -> None:
+    cost = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    every = sorted(space.cost(arch, **cost).macs for arch in space)
+    monkeypatch.setattr(Budget, "latency", lambda budget, arch: float(space.cost(arch, **cost).macs))
+    cap = every[0] + share * (every[-1] - every[0])
+    floors = {} if floor is None else {"macs": every[-1] * floor}
+    budget = Budget(space, cost, {}, max_latency_ms=cap, floors=floors)
+    found = controls(budget, seed=0)
+    assert all(budget.fits(arch) for arch in found.values())
+    most = max(macs for macs in every if macs <= cap)
+    assert space.cost(found["largest_macs"], **cost).macs >= 0.995 * most
+    assert space.cost(found["largest_params"], **cost).params >= space.cost(found["random"], **cost).params
