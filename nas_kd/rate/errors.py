@@ -16,8 +16,8 @@ class StageError(NamedTuple):
 
     Args:
         size: from differences to their sizes, value by value.
-        weights: from the sums of a feature's values and of their squares to what a channel's errors count: (C,) each,
-            and the number of values a channel.
+        weights: from the mean of each channel of the teacher's feature (C,), its summed squared deviations from it (C,)
+            and the number of values a channel to what its errors count (C,).
     """
 
     size: Callable[[Tensor], Tensor]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -63,7 +63,7 @@ def usable_ratings(
 
 
 def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else list(weights)
+    given = [1.0] * count if weights is None else list(weights) if isinstance(weights, Iterable) else []
     usable = len(given) == count and all(isinstance(w, Real) and np.isfinite(w) and w >= 0 for w in given)
     if not usable or not any(given):
         legal = f"{count} numbers of at least 0, one a stage and not all of them 0"

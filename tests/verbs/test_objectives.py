@@ -21,6 +21,7 @@ from nas_kd.config.teacher import TeacherConfig
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.rows import choices_of
+from nas_kd.run import Run
 from nas_kd.runtime import Runtime, seed_for
 from nas_kd.solve import exact_front
 from nas_kd.space import Arch, ElasticSpace
@@ -271,3 +272,13 @@ def test_size_controls_keep_a_latency(
     most = max(macs for macs in every if macs <= cap)
     assert space.cost(found["largest_macs"], **cost).macs >= 0.995 * most
     assert space.cost(found["largest_params"], **cost).params >= space.cost(found["random"], **cost).params
+
+
+def test_latencies_of_another_make_of_device_are_measured_anew(space: ElasticSpace, data: Data, tmp_path: Path) -> None:
+    cost = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    arch, run = space.smallest(), Run(tmp_path)
+    first = Budget(space, cost, {}, run=run).latency(arch)
+    assert Budget(space, cost, {}, run=run).latency(arch) == first
+    kept = pd.read_csv(tmp_path / "latency.csv", dtype={"key": str})
+    kept.assign(device="another make", median_ms=1e9).to_csv(tmp_path / "latency.csv", index=False)
+    assert Budget(space, cost, {}, run=run).latency(arch) < 1e9

@@ -78,7 +78,7 @@ def test_weights_multiply_the_scores_of_their_stage(usable: Callable[..., Tables
     for _, row in front.iterrows():
         wanted = 0.5 * tables[0].loc[row["row_1"], "score"] + 4.0 * tables[1].loc[row["row_2"], "score"]
         assert row["score"] == pytest.approx(wanted)
-    for bad in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], "sensitivity", {"a": 1, "b": 2}, ["1", "2"]):
+    for bad in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], "sensitivity", {"a": 1, "b": 2}, ["1", "2"], 5):
         with pytest.raises(SettingError, match=r"search\.weights"):
             usable(tables, weights=bad)
 
