@@ -33,11 +33,12 @@ import nas_kd
 from nas_kd.rate.errors import NMSE
 from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.halving import by_entry, rate_stage
-from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
-from nas_kd.train.blockwise import Blockwise, train_blockwise
+from nas_kd.space.rows import full_rows, rows_of
+from nas_kd.train.blockwise import train_blockwise
+from nas_kd.train.stages import Blockwise
 
 RUN, RESULTS = Path("runs/halving"), Path(__file__).parent / "results" / "halving"
 SEEDS, PARTS, BUDGETS, EPOCHS = range(2), (1, 2, 4, 8, 16), 50, 10

@@ -42,10 +42,10 @@ import pandas as pd
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher
-from nas_kd.verbs.budget import cost_settings
 
 RUN, RESULTS = Path("runs/planted"), Path(__file__).parent / "results" / "planted"
 DRAWS, PLANTED, BAND = 2, 5, 0.05  # draws of archs, archs a draw, half the band's width

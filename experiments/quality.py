@@ -41,17 +41,19 @@ import numpy as np
 import pandas as pd
 
 import nas_kd
-from nas_kd.files import CsvLog
 from nas_kd.rate import SubnetScorer
-from nas_kd.rate.rows import arch_of, choices_of
-from nas_kd.runtime import Progress, Runtime
-from nas_kd.solve import exact_front, k_best, refine
-from nas_kd.solve.genes import Genes
+from nas_kd.runs.files import CsvLog
+from nas_kd.runs.progress import Progress
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.budget import Budget, caps_of, cost_settings
+from nas_kd.searcher.optuna import refine
+from nas_kd.searcher.refine import warm_choices
+from nas_kd.searcher.variables import Genes
+from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch
-from nas_kd.verbs.budget import Budget, caps_of, cost_settings
-from nas_kd.verbs.refine import warm_choices
-from nas_kd.verbs.retrain import stored_answers, teacher_logits
+from nas_kd.space.rows import arch_of, choices_of
+from nas_kd.train.retrain import stored_answers, teacher_logits
 
 RUN, RESULTS = Path("runs/quality"), Path(__file__).parent / "results" / "quality"
 SEEDS, EVALUATIONS = range(10), (25, 50, 100)

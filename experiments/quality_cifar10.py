@@ -33,11 +33,11 @@ import pandas as pd
 from quality import methods, summarise
 
 from nas_kd.cli import read_config
-from nas_kd.files import CsvLog
+from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.rate import SubnetScorer
+from nas_kd.runs.files import CsvLog
+from nas_kd.searcher.budget import Budget, caps_of, cost_settings
 from nas_kd.space import Arch
-from nas_kd.verbs.budget import Budget, caps_of, cost_settings
-from nas_kd.verbs.pipeline import Pipeline
 
 HERE = Path(__file__).parent
 CONFIG, RESULTS = HERE / "rank" / "resnet56.yaml", HERE / "results" / "quality_cifar10"

@@ -17,14 +17,15 @@ import torch
 
 import nas_kd
 from nas_kd.data import Data, load_data
-from nas_kd.leases import Lease
 from nas_kd.rate.subnet import SubnetScorer
-from nas_kd.runtime import Runtime
-from nas_kd.solve import exact_front, refine
-from nas_kd.solve.shared import Team
+from nas_kd.runs.workers import Lease
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.budget import cost_settings
+from nas_kd.searcher.optuna import refine
+from nas_kd.searcher.shared import Team
+from nas_kd.solve import exact_front
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
-from nas_kd.verbs.budget import cost_settings
 
 # what nobody measured here
 GPUS = 8

@@ -31,9 +31,9 @@ from time import perf_counter
 import pandas as pd
 
 import nas_kd
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.finalists import ranked
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.verbs.finalists import ranked
 
 RUN, RESULTS = "runs/teacherless", Path(__file__).parent / "results" / "teacherless"
 ENGINES, SEEDS, RETRAININGS = ("exact", "nsga2", "coarse", "random"), range(5), range(2)

@@ -22,8 +22,8 @@ from time import perf_counter
 import pandas as pd
 
 import nas_kd
-from nas_kd.files import CsvLog
-from nas_kd.runtime import Runtime
+from nas_kd.runs.files import CsvLog
+from nas_kd.runtime.device import Runtime
 
 VIEWS: tuple[int | str, ...] = (1, 8, "all")
 

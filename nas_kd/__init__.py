@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nas_kd.version import __version__
+
 if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
@@ -12,32 +14,30 @@ if TYPE_CHECKING:
     from nas_kd.errors import SettingError as SettingError
     from nas_kd.export import load_student as load_student
     from nas_kd.export import save_student as save_student
+    from nas_kd.ranking.rank import rank as rank
     from nas_kd.rate import rate_blockwise as rate_blockwise
-    from nas_kd.run import Run as Run
+    from nas_kd.runs.run import Run as Run
+    from nas_kd.runtime.stop import Stopped as Stopped
+    from nas_kd.runtime.stop import time_limit as time_limit
+    from nas_kd.searcher.search import search as search
+    from nas_kd.searcher.weighting import stage_weights as stage_weights
     from nas_kd.solve import exact_front as exact_front
     from nas_kd.space import Arch as Arch
     from nas_kd.space import load_space as load_space
-    from nas_kd.stopping import Stopped as Stopped
-    from nas_kd.stopping import time_limit as time_limit
     from nas_kd.supernet import Supernet as Supernet
     from nas_kd.supernet import calibrate as calibrate
     from nas_kd.teacher import load_teacher as load_teacher
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
-    from nas_kd.verbs.rank import rank as rank
-    from nas_kd.verbs.retrain import retrain as retrain
-    from nas_kd.verbs.search import search as search
-    from nas_kd.verbs.weighting import stage_weights as stage_weights
-
-__version__ = "0.1.0"
+    from nas_kd.train.retrain import retrain as retrain
 
 # public name -> module; torch and timm load with the first name that needs them, not with `import nas_kd`
 _HOME = {
     "Arch": "space",
     "Classification": "distill",
-    "Run": "run",
+    "Run": "runs.run",
     "SettingError": "errors",
-    "Stopped": "stopping",
+    "Stopped": "runtime.stop",
     "Supernet": "supernet",
     "calibrate": "supernet",
     "exact_front": "solve",
@@ -45,14 +45,14 @@ _HOME = {
     "load_space": "space",
     "load_student": "export",
     "load_teacher": "teacher",
-    "rank": "verbs.rank",
+    "rank": "ranking.rank",
     "rate_blockwise": "rate",
     "report": "analyse.report",
-    "retrain": "verbs.retrain",
+    "retrain": "train.retrain",
     "save_student": "export",
-    "search": "verbs.search",
-    "stage_weights": "verbs.weighting",
-    "time_limit": "stopping",
+    "search": "searcher.search",
+    "stage_weights": "searcher.weighting",
+    "time_limit": "runtime.stop",
     "train_supernet": "train",
     "train_teacher": "train",
 }

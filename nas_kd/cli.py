@@ -13,20 +13,20 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_kd import __version__
 from nas_kd.config import Config
 from nas_kd.config.file import read_file
 from nas_kd.config.places import check_places
 from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
-from nas_kd.processes import launched, peer_lost, work_alone
-from nas_kd.runtime import CALM_THREADS
-from nas_kd.stopping import Stop, Stopped
+from nas_kd.runtime.device import CALM_THREADS
+from nas_kd.runtime.ranks import launched, peer_lost, work_alone
+from nas_kd.runtime.stop import Stop, Stopped
+from nas_kd.version import __version__
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-# command -> (function of nas_kd.verbs.commands, whether it needs a teacher with weights, help)
+# command -> (function of nas_kd.pipeline.commands, whether it needs a teacher with weights, help)
 COMMANDS = {
     "run": ("run_pipeline", True, "do everything in order, skipping what is done"),
     "describe": (
@@ -44,7 +44,7 @@ COMMANDS = {
     "status": ("", False, "tell where a run stands and who works in it"),
     "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
 }
-JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.verbs.join that --worker calls
+JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.pipeline.join that --worker calls
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
 FLAGS = ("--help", "-h", "--print_config")
 # commands that end in students take --method and --method.SETTING for the long names
@@ -118,7 +118,7 @@ def _command(arguments: list[str]) -> int:
         return 0
     function, teaches, _ = COMMANDS[name]
     if name == "status":
-        from nas_kd.status import status
+        from nas_kd.runs.status import status
 
         print(status(str(config.run)))
         return 0
@@ -131,12 +131,12 @@ def _command(arguments: list[str]) -> int:
         config.teacher.need_weights()
     check_places(config)
     if name != "describe":
-        from nas_kd.run import check_folder
+        from nas_kd.runs.run import check_folder
 
         check_folder(Path(str(config.run)))
     # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
     with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
-        from nas_kd.verbs import commands, join  # torch and timm come with them
+        from nas_kd.pipeline import commands, join  # torch and timm come with them
 
         if worker:
             getattr(join, JOINS[name])(config)

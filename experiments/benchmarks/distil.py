@@ -52,7 +52,7 @@ from nas_kd.data import Batch, Data, Split
 from nas_kd.distill import METHODS, CachedTeacher, Distiller, LiveTeacher, TargetSource, pair_of, target_source
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
-from nas_kd.runtime import Runtime, place
+from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet20, cifar_resnet56
 from nas_kd.train.optim import sgd
 

@@ -25,11 +25,11 @@ from nas_kd.data import load_data
 from nas_kd.rate.errors import NSR
 from nas_kd.rate.features import gather
 from nas_kd.rate.halving import count_evaluations, rate_stage
-from nas_kd.rate.rows import rows_of
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space.rows import rows_of
 from nas_kd.teacher import Teacher, load_teacher
-from nas_kd.train.blockwise import Blockwise
+from nas_kd.train.stages import Blockwise
 
 # the second stage has 4 layers of 6 choices: 1,296 candidates, 1,554 nodes of their tree, 5,184 layers path by path
 SPACE = ElasticSpace(

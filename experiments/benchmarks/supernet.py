@@ -54,7 +54,7 @@ from torch import Tensor
 import nas_kd
 from nas_kd.distill import Classification
 from nas_kd.losses import adaptive_alpha_divergence
-from nas_kd.runtime import keep_memory
+from nas_kd.runtime.device import keep_memory
 from nas_kd.space import ElasticSpace
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.rules import sandwich_lessons

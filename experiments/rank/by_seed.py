@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_kd.analyse.rank_summary import joined, summarise
+from nas_kd.ranking.summary import joined, summarise
 
 SIZES = ("MACs", "parameters", "sum of log widths", "depth", "minus depth")
 COLUMNS = [f"{name}{end}" for name in ("band_tau", "minus_size") for end in ("", "_low", "_high")] + ["minus_size_p"]

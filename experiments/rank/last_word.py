@@ -16,17 +16,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from nas_kd.analyse.rank_stats import pairs_within, tau_b
 from nas_kd.cli import read_config
 from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.ranking.sample import archs_of
+from nas_kd.ranking.statistics import pairs_within, tau_b
 from nas_kd.rate.scores.short import TUNING, softened_kl
-from nas_kd.runtime import seeded
+from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.teacher import ViewCache
 from nas_kd.train.network import predict, train_network
-from nas_kd.verbs.pipeline import Pipeline
-from nas_kd.verbs.rank_sample import archs_of
-from nas_kd.verbs.retrain import stored_answers, teacher_logits
+from nas_kd.train.retrain import stored_answers, teacher_logits
 
 RATES = {"new": 0.05, "supernet": TUNING["lr"]}  # peak learning rate by what a training begins with
 MEASURES = {"kl_at_4": -1.0, "accuracy": 1.0, "agreement": 1.0}

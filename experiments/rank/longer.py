@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nas_kd.analyse.rank_bootstrap import interval_of, resampled_taus
-from nas_kd.analyse.rank_stats import pairs_within, tau_b
+from nas_kd.ranking.bootstrap import interval_of, resampled_taus
+from nas_kd.ranking.statistics import pairs_within, tau_b
 
 SCORES = (
     "tuned subnet", "supernet KL", "regression on KL, MSE and size", "assembled KL", "short training", "minus depth",

@@ -25,18 +25,19 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd import load_data, load_space, load_teacher
-from nas_kd.analyse.rank_stats import noise_of
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Distiller, pair_of, target_source
-from nas_kd.files import CsvLog
-from nas_kd.runtime import Runtime, place, seeded
+from nas_kd.ranking.ground_truth import Alone, Claims
+from nas_kd.ranking.sample import archs_of, sample_archs
+from nas_kd.ranking.statistics import noise_of
+from nas_kd.runs.files import CsvLog
+from nas_kd.runtime.device import Runtime, place
+from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.network import predict
 from nas_kd.train.optim import Schedule, sgd
-from nas_kd.verbs.rank_sample import archs_of, sample_archs
-from nas_kd.verbs.rank_truth import Alone, Claims
 
 BANDS = (2.5e6, 4.0e6, 6.0e6)
 DATA = {"subset": 25_000, "rate": 0.1, "select": 0.3, "views": 8}

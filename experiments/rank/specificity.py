@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from nas_kd.analyse.rank_teachers import common_truth, crossed_truth, own_and_other, two_way
+from two_teachers import common_truth, crossed_truth, own_and_other, two_way
 
 
 def main() -> None:

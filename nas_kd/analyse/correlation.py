@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from nas_kd.checks import LEAST
+from nas_kd.config.checks import LEAST
 
 MATRIX = 2000  # above this many archs the matrix of signs no longer fits comfortably
 

@@ -14,7 +14,7 @@ from nas_kd.analyse.svg import SOFT, Plot, Style, sheet
 from nas_kd.analyse.table import students
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 
 CURVES = (

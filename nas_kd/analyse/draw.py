@@ -11,7 +11,7 @@ from nas_kd.analyse.palette import FOUND
 from nas_kd.analyse.svg import GRID, INK, SOFT, document, line, text, text_width
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 WIDTH, MARGIN, ENDS, LAYER = 940, 14, 92, 34
 FIELDS = {"BasicStage": ("mid",), "MBStage": ("kernel", "expand", "se")}

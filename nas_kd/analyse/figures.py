@@ -10,7 +10,6 @@ import pandas as pd
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, kendall
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
-from nas_kd.analyse.pareto import pareto
 from nas_kd.analyse.svg import (
     GRID,
     INK,
@@ -27,10 +26,11 @@ from nas_kd.analyse.svg import (
 )
 from nas_kd.analyse.table import runs_of, student_table, students
 from nas_kd.analyse.trust import SIGN
-from nas_kd.checks import LEAST
+from nas_kd.config.checks import LEAST
+from nas_kd.solve.pareto import pareto
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 SCORE_TITLE = "blockwise score (summed NMSE; lower is better)"
 SHARED_TITLE = "accuracy with supernet weights (%, rate split)"

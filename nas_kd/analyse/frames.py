@@ -11,7 +11,7 @@ import pandas as pd
 from nas_kd.errors import SettingError
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 TEXT = {"key": str, "label": str, "role": str}  # a key of hexadecimal digits may look like a number
 MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "search", "retrain", "teacher")

@@ -17,10 +17,10 @@ from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure
 from nas_kd.analyse.story import headline, missing
 from nas_kd.analyse.table import budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
-from nas_kd.files import atomic_write, on_disk
+from nas_kd.runs.files import atomic_write, on_disk
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 RESULT_HEADS = {
     "role": "role", "arch": "arch", "macs": "MACs", "params": "parameters", "accuracy": "test accuracy (%)",

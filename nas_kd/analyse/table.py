@@ -10,7 +10,7 @@ import pandas as pd
 from nas_kd.analyse import frames
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 COLUMNS = [
     "role", "arch", "macs", "params", "accuracy_mean_percent", "accuracy_sd_percent", "accuracy_min_percent",

@@ -12,10 +12,10 @@ import pandas as pd
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
 from nas_kd.analyse.table import runs_of, student_table
-from nas_kd.checks import LEAST
+from nas_kd.config.checks import LEAST
 
 if TYPE_CHECKING:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
 NAMES = {
     "score": "blockwise score", "kl": "KL to the teacher", "accuracy": "supernet accuracy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas_kd.checks import parse_budget
+from nas_kd.config.checks import parse_budget
 from nas_kd.config.data import DataConfig
 from nas_kd.config.rank import RankConfig
 from nas_kd.config.retrain import RetrainConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import check_views, natural, positive, share, word
+from nas_kd.config.checks import check_views, natural, positive, share, word
 from nas_kd.errors import SettingError
 
 

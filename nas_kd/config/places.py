@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas_kd.checks import IMAGES, existing
+from nas_kd.config.checks import IMAGES, existing
 from nas_kd.config.whole import Config
 from nas_kd.errors import SettingError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nas_kd.checks import LEAST, check_budget, natural, number, positive, share, warmup, word
+from nas_kd.config.checks import LEAST, check_budget, natural, number, positive, share, warmup, word
 from nas_kd.config.names import SCORES, SIZES, check_method
 from nas_kd.errors import SettingError
 

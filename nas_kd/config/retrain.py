@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nas_kd.checks import manner, natural, positive, share, warmup, word
+from nas_kd.config.checks import manner, natural, positive, share, warmup, word
 from nas_kd.config.names import check_method
 from nas_kd.config.training import TrainingConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nas_kd.checks import Budget, check_budget, check_database, natural, number, positive, share, word
+from nas_kd.config.checks import Budget, check_budget, check_database, natural, number, positive, share, word
 from nas_kd.config.names import ERRORS
 from nas_kd.errors import SettingError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nas_kd.checks import natural, number, positive, share, warmup, word
+from nas_kd.config.checks import natural, number, positive, share, warmup, word
 from nas_kd.errors import SettingError
 
 RULES = ("sandwich", "bestup", "worstup", "shrinking", "uniform", "fair")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nas_kd.checks import manner, natural, positive, share, warmup
+from nas_kd.config.checks import manner, natural, positive, share, warmup
 from nas_kd.config.training import TrainingConfig
 from nas_kd.errors import SettingError
 

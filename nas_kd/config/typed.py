@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from nas_kd.checks import LARGEST
+from nas_kd.config.checks import LARGEST
 
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 MANY = {int: "integers", float: "numbers", str: "texts"}

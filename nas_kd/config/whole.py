@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from nas_kd.checks import checked_objectives, without_password
+from nas_kd.config.checks import checked_objectives, without_password
 from nas_kd.config.data import DataConfig
 from nas_kd.config.rank import RankConfig
 from nas_kd.config.retrain import RetrainConfig
@@ -12,7 +12,7 @@ from nas_kd.config.search import BlockwiseConfig, SearchConfig
 from nas_kd.config.supernet import SupernetConfig
 from nas_kd.config.teacher import TeacherConfig
 from nas_kd.errors import SettingError
-from nas_kd.runtime import check_runtime
+from nas_kd.runtime.device import check_runtime
 
 MOST_HOURS = 100_000  # eleven years; timers count seconds in 64 bits of nanoseconds
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 
 def crop_flip(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:

@@ -16,7 +16,7 @@ from nas_kd.data.pixels import Pixels
 from nas_kd.data.split import draw, stratified_order
 from nas_kd.data.views import Views, count_views, decode_view
 from nas_kd.errors import SettingError
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_kd.checks import check_views
+from nas_kd.config.checks import check_views
 from nas_kd.data.augment import Affine, AutoAugment
 from nas_kd.data.dataset import Augment, Data, Split
 from nas_kd.data.open_source import open_source

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas_kd.checks import IMAGES, existing
+from nas_kd.config.checks import IMAGES, existing
 from nas_kd.data.archive import check_tar
 from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
 from nas_kd.errors import SettingError
@@ -133,7 +133,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     else:
         labels = np.array([target for _, target in reader.samples], dtype=np.int64)
     return ReaderSource(
-        reader, field, str(root), names, labels, classes, (field, path, test, "train", "", False)
+        reader, field, str(root), names, labels, classes, reopen=(open_source, (field, path, test, "train", "", False)),
     )
 
 
@@ -225,7 +225,7 @@ def _torchvision(field: str, name: str, split: str, root: str, download: bool) -
         _names(labels, classes),
         labels,
         classes,
-        (field, name, False, split, root, False),
+        reopen=(open_source, (field, name, False, split, root, False)),
     )
 
 
@@ -249,5 +249,5 @@ def _hfds(field: str, name: str, split: str, root: str, download: bool) -> Reade
         _names(labels, classes),
         labels,
         classes,
-        (field, name, False, split, root, False),
+        reopen=(open_source, (field, name, False, split, root, False)),
     )

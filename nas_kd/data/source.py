@@ -25,7 +25,6 @@ class Source:
         names: one name an image, the same however the set is packed.
         labels: (N,) class numbers.
         classes: class names.
-        reopen: arguments of `open_source`, by which another process opens the same source.
     """
 
     def __init__(
@@ -35,19 +34,15 @@ class Source:
         names: list[str],
         labels: NDArray[np.int64],
         classes: tuple[str, ...],
-        reopen: tuple[Any, ...] = (),
     ) -> None:
-        self.field, self.origin, self.names = field, origin, names
-        self.labels, self.classes, self._reopen = labels, classes, reopen
+        self.field = field
+        self.origin = origin
+        self.names = names
+        self.labels = labels
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        # readers hold open files and locks, which do not travel to another process
-        from nas_kd.data.open_source import open_source
-
-        return open_source, self._reopen
 
     def where(self, i: int) -> str:
         """Name image i so that a user can find it."""
@@ -98,7 +93,23 @@ class Chosen(Source):
         return self._source.load(int(self._rows[i]))
 
 
-class ReaderSource(Source):
+class FileSource(Source):
+    """Images behind open files and locks, which do not travel to another process: it opens the same source anew.
+
+    Args:
+        *args: see `Source`.
+        reopen: a function that opens the source, and its arguments.
+    """
+
+    def __init__(self, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
+        super().__init__(*args)
+        self._reopen = reopen
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
+        return self._reopen
+
+
+class ReaderSource(FileSource):
     """Images behind a timm reader.
 
     timm's own data set skips an image it cannot read and gives the next one in its place, so the reader
@@ -121,7 +132,7 @@ class ReaderSource(Source):
             return io.BytesIO(stream.read())
 
 
-class VisionSource(Source):
+class VisionSource(FileSource):
     """Images behind a torchvision data set."""
 
     def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 
 class Views(Protocol):

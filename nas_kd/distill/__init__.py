@@ -5,7 +5,8 @@ from nas_kd.distill.ensemble import LearnedEnsemble
 from nas_kd.distill.injection import inject
 from nas_kd.distill.methods import METHODS, Entry, describe_methods
 from nas_kd.distill.own import Privileged
-from nas_kd.distill.pair import Pair, Shapes, pair_of
+from nas_kd.distill.pair import Pair, Shapes
+from nas_kd.distill.pairing import pair_of
 from nas_kd.distill.source import (
     CachedTeacher,
     LiveTeacher,

@@ -19,7 +19,7 @@ from nas_kd.distill.term import MIDDLE, Recipe, Term
 from nas_kd.distill.terms import TERMS, term
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch

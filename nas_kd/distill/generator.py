@@ -15,7 +15,7 @@ from nas_kd.distill.pair import Pair, Shape
 from nas_kd.distill.sampling import Resampled
 from nas_kd.errors import SettingError
 from nas_kd.losses._common import word
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 WIDTH = 64  # of the noise that an image is made from
 

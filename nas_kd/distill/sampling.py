@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 
 
 class PairedBatch(NamedTuple):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.export.factory import build_by, check_untrusted
-from nas_kd.files import on_disk, plain
 from nas_kd.nn import StaticNet
+from nas_kd.runs.files import on_disk, plain
 
 FORMAT = 1  # raised when an older load_student could no longer read the folder
 ARCH, ABOUT, WEIGHTS = "arch.json", "student.json", "weights.safetensors"

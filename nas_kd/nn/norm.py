@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.nn.elastic import prefix
-from nas_kd.processes import world
+from nas_kd.runtime.ranks import world
 
 NormValues = Mapping[str, tuple[Tensor, Tensor]]  # path of a norm -> (mean, variance), each (C,)
 

@@ -13,16 +13,18 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.rate.errors import ERRORS
 from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.rater import Rater
-from nas_kd.rate.rows import check_size
-from nas_kd.run import Run, Stage
-from nas_kd.runtime import Runtime
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.space.paths import SAMPLINGS
+from nas_kd.space.rows import check_size
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, Teacher
 from nas_kd.teacher.stored import StoredTaps, feature_bytes
-from nas_kd.train.blockwise import Blockwise, train_blockwise
+from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.optim import Schedule
-from nas_kd.train.paths import SAMPLINGS
+from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 HALF_TIME_IMAGES = 512

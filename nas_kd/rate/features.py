@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 
 from nas_kd.data import Batch
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.teacher import Teacher
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 BATCH = 256  # images a teacher forward
 

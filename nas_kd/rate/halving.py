@@ -12,8 +12,8 @@ import pandas as pd
 from nas_kd.rate.errors import NSR, StageError
 from nas_kd.rate.tree import evaluations, rate_tree, tree_size
 from nas_kd.space import ElasticSpace
-from nas_kd.train.blockwise import Blockwise, StageFeatures
-from nas_kd.train.paths import Entry, entries
+from nas_kd.space.paths import Entry, entries
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 BINS, LEAST_IN_BIN = 16, 8
 LEAST_RATING, LEAST_CALIBRATION = 16, 64  # images of a first round

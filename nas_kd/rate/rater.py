@@ -9,15 +9,16 @@ from typing import Any
 import pandas as pd
 from scipy.stats import kendalltau
 
-from nas_kd.checks import LEAST
+from nas_kd.config.checks import LEAST
 from nas_kd.data import Data
 from nas_kd.rate.errors import StageError
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
-from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.rate.tree import tree_size
-from nas_kd.run import Stage, tell
-from nas_kd.runtime import Progress
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.runs.log import tell
+from nas_kd.runs.progress import Progress
+from nas_kd.runs.stage import Stage
+from nas_kd.space.rows import full_rows, rows_of
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 
 class Rater:

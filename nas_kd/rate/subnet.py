@@ -10,7 +10,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
-from nas_kd.runtime import Runtime, place
+from nas_kd.runtime.device import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 

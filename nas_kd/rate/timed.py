@@ -12,9 +12,9 @@ import torch
 from nas_kd.cost.latency import measure_latency
 from nas_kd.cost.layers import LayerKey, layer_key, layer_times
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import arch_of_rows
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space.rows import arch_of_rows
 
 WHOLE = 20  # whole networks that sums are compared with
 

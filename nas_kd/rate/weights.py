@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import full_rows, stage_scores
 from nas_kd.rate.scores.base import Bench, Key
 from nas_kd.rate.scores.donna import LEAST, fit_ridge
 from nas_kd.rate.scores.replace import replacement_kl
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.train.paths import entries
+from nas_kd.space.paths import entries
+from nas_kd.space.rows import full_rows, stage_scores
 
 SAMPLE = 16  # candidates a stage that are put into the teacher
 

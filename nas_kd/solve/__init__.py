@@ -1,8 +1,7 @@
-"""Search engines: exact fronts of additive scores, integer programming, and Optuna for whole subnets."""
+"""Exact answers from tables alone: fronts of additive scores, the k best, integer programming; no torch."""
 
 from nas_kd.solve.front import exact_front, pruned
 from nas_kd.solve.kbest import k_best
 from nas_kd.solve.milp import best, feasible_range
-from nas_kd.solve.optuna_engine import refine
 
-__all__ = ["best", "exact_front", "feasible_range", "k_best", "pruned", "refine"]
+__all__ = ["best", "exact_front", "feasible_range", "k_best", "pruned"]

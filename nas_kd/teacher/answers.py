@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json, on_disk
+from nas_kd.runs.files import atomic_json, on_disk
 
 if TYPE_CHECKING:
     from nas_kd.data import Data

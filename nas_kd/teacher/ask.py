@@ -16,7 +16,7 @@ from nas_kd.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from nas_kd.data import Data, Split
-    from nas_kd.progress import Progress
+    from nas_kd.runs.progress import Progress
 
 Kind = type[np.floating[Any]]
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json, atomic_write, read_json
+from nas_kd.runs.files import atomic_json, atomic_write, read_json
 from nas_kd.teacher.answers import AnswerFile, cache_path, data_key, prepare, undamaged
 from nas_kd.teacher.ask import ask, ask_split, ask_views, compare
 from nas_kd.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data, Views
-    from nas_kd.progress import Progress
+    from nas_kd.runs.progress import Progress
 
 HELD_OUT = ("rate", "select", "test")
 FACTS = ("key", "images", "views", "classes", "complete")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_json, on_disk
 from nas_kd.nn.output import Output
+from nas_kd.runs.files import atomic_json, on_disk
 from nas_kd.teacher.answers import data_key
 from nas_kd.teacher.ask import CHUNK, CHUNK_CPU
 from nas_kd.teacher.taps import Tap, pool_to

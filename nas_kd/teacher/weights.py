@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
-from nas_kd.files import atomic_write
+from nas_kd.runs.files import atomic_write
 
 # where training scripts keep the weights; averaged ones first, as timm does
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.train.loop import Moment
 from nas_kd.train.rules import Sandwich, Score

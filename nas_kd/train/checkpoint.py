@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Split
-from nas_kd.processes import from_first
-from nas_kd.run import Stage
-from nas_kd.runtime import Runtime
-from nas_kd.train.ranks import check_same
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.ranks import from_first
+from nas_kd.runtime.reduce import check_same
 from nas_kd.train.weights import weights_hash
 
 

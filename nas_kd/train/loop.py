@@ -13,12 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
-from nas_kd.run import Stage
-from nas_kd.runtime import Progress, Runtime, seeded
-from nas_kd.stopping import Stop, Stopped
+from nas_kd.runs.progress import Progress
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.reduce import reduce_gradients
+from nas_kd.runtime.seeds import seeded
+from nas_kd.runtime.stop import Stop, Stopped
 from nas_kd.train.checkpoint import Checkpoint, Place, batches_from
 from nas_kd.train.optim import Rates
-from nas_kd.train.ranks import reduce_gradients
 from nas_kd.train.skips import Skips
 from nas_kd.train.watch import Bad, Watch
 

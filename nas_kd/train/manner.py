@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_kd import checks
+from nas_kd.config import checks
 from nas_kd.data import Batch
 from nas_kd.distill import Recipe
 from nas_kd.errors import SettingError

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import ElasticSpace
+from nas_kd.space.paths import Entry, Path, entries, entry_width
 from nas_kd.train.loop import Moment
-from nas_kd.train.paths import Entry, Path, entries, entry_width
-
-if TYPE_CHECKING:
-    from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 
 class MixedInputs:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from nas_kd.checks import word
 from nas_kd.config import DIVERGENCES
+from nas_kd.config.checks import word
 from nas_kd.losses import adaptive_alpha_divergence, alpha_divergence, js_divergence, kl_divergence, reverse_kl
 from nas_kd.supernet import Supernet
 from nas_kd.train.attentive import Attentive, MacsTable

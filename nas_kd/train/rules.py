@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.train.loop import Moment
 from nas_kd.train.optim import Rates, Schedule

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas_kd.data.split import apportion
 from nas_kd.errors import SettingError
 from nas_kd.nn import NormValues, at_resolution
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace, Head, Stage, Stem
 from nas_kd.supernet import Supernet
 from nas_kd.train.loop import Moment

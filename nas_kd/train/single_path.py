@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space.paths import MOST_PATHS, fair_paths, nth
 from nas_kd.train.loop import Moment
-from nas_kd.train.paths import MOST_PATHS, fair_paths, nth
 from nas_kd.train.rules import Lesson, Rule, Score
 
 

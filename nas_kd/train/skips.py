@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nas_kd.run import Stage
+from nas_kd.runs.stage import Stage
 from nas_kd.train.watch import Bad
 
 _log = logging.getLogger(__name__)

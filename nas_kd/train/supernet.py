@@ -15,8 +15,10 @@ from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, target_source
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime, place
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime, place
+from nas_kd.runtime.ranks import from_first
+from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.bind import bind_all
@@ -25,7 +27,6 @@ from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
-from nas_kd.train.ranks import check_same, from_first, mean_over_ranks
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.weights import load_weights, save_weights, weights_hash

@@ -9,8 +9,9 @@ from torch import nn
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Distiller
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime, seeded
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import seeded
 from nas_kd.teacher import Teacher, build_model, save_weights
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.manner import Manner

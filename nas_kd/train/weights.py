@@ -12,7 +12,7 @@ from safetensors.torch import save as safetensors_save
 from torch import nn
 
 from nas_kd.errors import SettingError
-from nas_kd.run import atomic_write
+from nas_kd.runs.files import atomic_write
 
 
 def save_weights(module: nn.Module, path: Path) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 import nas_kd
-from nas_kd.rate.rows import rows_of
 from nas_kd.solve import exact_front
+from nas_kd.space.rows import rows_of
 
 ROLES = ("found", "random_1", "random_2", "random_3", "largest_macs", "largest_params")
 

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from nas_kd.analyse import correlation as module
-from nas_kd.analyse import in_band, kendall, kendall_difference, pareto
+from nas_kd.analyse import in_band, kendall, kendall_difference
+from nas_kd.solve.pareto import pareto
 
 
 def test_tau_equals_scipy_with_ties() -> None:

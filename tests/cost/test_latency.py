@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from nas_kd.cost import measure_latency
 from nas_kd.cost.latency import device_name
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import cost_rows
 from nas_kd.rate.timed import RowTimes
-from nas_kd.run import Run
+from nas_kd.runs.run import Run
+from nas_kd.searcher import latencies
+from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.latencies import with_latency
 from nas_kd.solve import best
 from nas_kd.space import load_space
-from nas_kd.verbs import latencies
-from nas_kd.verbs.budget import Budget
-from nas_kd.verbs.latencies import with_latency
+from nas_kd.space.rows import cost_rows
 
 COST = {"resolution": 8, "in_chans": 1, "num_classes": 10}
 

@@ -189,7 +189,7 @@ def test_a_run_folder_that_is_none(made: Made, files: Path, nas_kd_main: Main) -
 
 
 def test_two_commands_do_not_work_in_one_folder(made: Made, copied: Path, nas_kd_main: Main) -> None:
-    from nas_kd.run import Run
+    from nas_kd.runs.run import Run
 
     before = digests(copied)
     with Run(copied).locked():

@@ -15,7 +15,7 @@ import yaml
 from small_run import CONFIG, Made, Said, changes, digests, environment, numbers
 
 import nas_kd
-from nas_kd.files import read_frame
+from nas_kd.runs.files import read_frame
 from nas_kd.space import Arch
 
 COST = {"resolution": 8, "in_chans": 1, "num_classes": 10}

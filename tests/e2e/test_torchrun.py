@@ -13,8 +13,8 @@ import pytest
 from small_run import CONFIG, digests, environment
 
 from nas_kd.cli import main
-from nas_kd.runtime import Runtime
-from nas_kd.verbs.pipeline import Pipeline
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.runtime.device import Runtime
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 COMMAND = ["-m", "--", "nas_kd"]  # without the dashes torchrun takes --run for the beginning of its own --run-path

@@ -11,7 +11,7 @@ import pytest
 from small_run import Made, Said, changes, digests
 
 from nas_kd.rate.weights import Weights, sensitivity_weights
-from nas_kd.verbs import weighting
+from nas_kd.searcher import weighting
 
 MORE = ("--search.weights", "sensitivity", "--search.trials", "20", "--search.epochs", "0", "--search.tuned", "0")
 

@@ -64,7 +64,7 @@ if __name__ == "__main__":
     if "--torch" in sys.argv:
         import timm.data  # noqa: F401
 
-        import nas_kd.verbs.commands  # noqa: F401
+        import nas_kd.pipeline.commands  # noqa: F401
     else:
         sys.meta_path.insert(0, NoTorch())  # type: ignore[arg-type]
     from nas_kd.cli import main

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from nas_kd.solve.lease_table import connected
+from nas_kd.searcher.lease_table import connected
 
 
 def programs() -> Path | None:

@@ -38,8 +38,7 @@ def serve() -> None:
     import torch
 
     import nas_kd.analyse
-    import nas_kd.rate
-    import nas_kd.verbs.pipeline  # noqa: F401
+    import nas_kd.pipeline.pipeline  # noqa: F401
 
     torch.set_num_threads(1)  # threads do not live on in a fork
     for line in sys.stdin:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nas_kd.solve import refine
-from nas_kd.solve.shared import Team
+from nas_kd.searcher.optuna import refine
+from nas_kd.searcher.shared import Team
 
 SIZES = [9, 12, 15]
 TRIALS = 24

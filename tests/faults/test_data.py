@@ -19,7 +19,7 @@ from nas_kd.data import Data, load_data
 from nas_kd.data.pixels import Part, decode
 from nas_kd.data.source import VisionSource
 from nas_kd.errors import SettingError
-from nas_kd.run import Run
+from nas_kd.runs.run import Run
 
 Main = Callable[..., Said]
 SIZE, CLASSES, EACH = 16, 3, 12

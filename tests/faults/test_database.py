@@ -21,9 +21,9 @@ from database import Server, programs, server
 from small_run import Made, environment
 
 from nas_kd.errors import SettingError
-from nas_kd.leases import Seat
-from nas_kd.solve.lease_table import TableLeases, engine_settings
-from nas_kd.solve.shared import SharedStudy, Team
+from nas_kd.runs.workers import Seat
+from nas_kd.searcher.lease_table import TableLeases, engine_settings
+from nas_kd.searcher.shared import SharedStudy, Team
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
 Fork = Callable[..., tuple[int, str]]

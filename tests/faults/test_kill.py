@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from small_run import Made, changes, digests, environment, numbers
 
-from nas_kd.files import CsvLog
+from nas_kd.runs.files import CsvLog
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import cpu_seconds  # noqa: E402

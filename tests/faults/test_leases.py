@@ -11,7 +11,7 @@ import pytest
 from beside import until
 
 from nas_kd.errors import SettingError
-from nas_kd.leases import FileLeases, Lease, Seat, held
+from nas_kd.runs.workers import FileLeases, Lease, Seat, held
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EAGAIN])
@@ -68,7 +68,7 @@ def test_a_lease_that_cannot_be_renewed_is_told_once_and_tried_again(tmp_path: P
 def test_a_worker_lost_between_two_looks_keeps_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever its patience runs out, a job is taken only together with the row that had it."""
     now = itertools.count(0.0, 0.3)  # every look at the clock is 0.3 s later
-    monkeypatch.setattr("nas_kd.leases.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("nas_kd.runs.workers.time.monotonic", lambda: next(now))
     store = FileLeases(tmp_path)
     store.put(replace(Lease.own(), worker="other", place="another boot", job="trial 4"))
     seat, taken = Seat(store, patience=0.8), []

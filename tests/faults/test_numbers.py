@@ -17,8 +17,8 @@ import nas_kd
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Term
 from nas_kd.errors import SettingError
-from nas_kd.runtime import Runtime
-from nas_kd.stopping import Stopped
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.stop import Stopped
 from nas_kd.train import blockwise
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd

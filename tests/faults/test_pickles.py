@@ -20,7 +20,7 @@ from nas_kd.analyse import report
 from nas_kd.data import load_data
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
-from nas_kd.run import Run
+from nas_kd.runs.run import Run
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.teacher import load_teacher
 from nas_kd.teacher.weights import read_weights

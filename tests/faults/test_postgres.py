@@ -14,8 +14,8 @@ import refine_worker
 from database import free_port, postgres, programs
 
 from nas_kd.errors import SettingError
-from nas_kd.leases import Lease, Seat
-from nas_kd.solve.lease_table import TableLeases, driven
+from nas_kd.runs.workers import Lease, Seat
+from nas_kd.searcher.lease_table import TableLeases, driven
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
 

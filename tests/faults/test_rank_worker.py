@@ -14,7 +14,7 @@ import pytest
 from beside import LIMIT, RANK, leases, started, until
 from small_run import Made
 
-from nas_kd.status import status
+from nas_kd.runs.status import status
 
 Fork = Callable[..., tuple[int, str]]
 STEP = "nas_kd.train.loop.seeded"  # called once a step

@@ -25,8 +25,8 @@ from beside import RANK
 from small_run import Made, changes, environment, numbers
 
 from nas_kd.data import Data
-from nas_kd.runtime import run_jobs
-from nas_kd.stopping import Stop, Stopped, time_limit
+from nas_kd.runtime.jobs import run_jobs
+from nas_kd.runtime.stop import Stop, Stopped, time_limit
 from nas_kd.train.loop import Moment
 from tests.faults import trainings
 from tests.faults.trainings import EPOCHS, INTERRUPT, STEPS, TERMINATE, few_images, send, stage_in, train
@@ -253,7 +253,7 @@ def test_a_time_that_ends_at_the_end_harms_nobody() -> None:
     """SIGTERM is left to the system there: a signal after the handlers have gone would end the process."""
     script = (
         "import time\n"
-        "from nas_kd.stopping import Stopped, time_limit\n"
+        "from nas_kd.runtime.stop import Stopped, time_limit\n"
         "for turn in range(1000):\n"
         "    try:\n"
         "        with time_limit(0.003 / 3600):\n"

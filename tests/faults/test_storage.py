@@ -20,10 +20,10 @@ import torch
 from small_run import Made, Said, changes, environment, numbers
 
 from nas_kd.errors import SettingError
-from nas_kd.files import CsvLog
-from nas_kd.leases import Lease
-from nas_kd.locks import folder_lock
-from nas_kd.stage import Stage
+from nas_kd.runs.files import CsvLog
+from nas_kd.runs.lock import folder_lock
+from nas_kd.runs.stage import Stage
+from nas_kd.runs.workers import Lease
 from nas_kd.train.loop import Moment
 from tests.faults.trainings import few_images, stage_in, train
 
@@ -309,7 +309,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
                 pass
     assert (tmp_path / ".lock.all").read_bytes() == b"" and said == []
     code = (
-        "import os, signal; from pathlib import Path; from nas_kd.locks import folder_lock\n"
+        "import os, signal; from pathlib import Path; from nas_kd.runs.lock import folder_lock\n"
         f"with folder_lock(Path({str(tmp_path)!r}), None, print): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == -9

@@ -19,8 +19,8 @@ from small_run import environment
 
 from nas_kd.cli import main
 from nas_kd.errors import SettingError
-from nas_kd.processes import launched, work_alone
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.ranks import launched, work_alone
 
 CONFIG = """\
 space: digits

@@ -18,7 +18,7 @@ from database import postgres, programs
 from small_run import Made, Said, environment
 from sqlalchemy import text
 
-from nas_kd.solve.lease_table import connected
+from nas_kd.searcher.lease_table import connected
 
 BUDGET = ("--search.max_macs", "30%", "--search.trials", "60")
 

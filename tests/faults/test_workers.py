@@ -15,8 +15,8 @@ import pytest
 import refine_worker
 
 from nas_kd.errors import SettingError
-from nas_kd.leases import FileLeases, Lease, Seat
-from nas_kd.solve.shared import journal_trials, persist
+from nas_kd.runs.workers import FileLeases, Lease, Seat
+from nas_kd.searcher.shared import journal_trials, persist
 
 
 @pytest.mark.parametrize("killed", ["c", "first"])

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, load_data
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime
-from nas_kd.stage import Stage
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
 

@@ -8,7 +8,8 @@ import sys
 import time
 from datetime import timedelta
 
-from nas_kd import processes, runtime
+from nas_kd import runtime
+from nas_kd.runtime import ranks as processes
 
 processes.PATIENCE = runtime.PATIENCE = timedelta(seconds=4)
 processes.BEAT = 0.5

@@ -12,7 +12,7 @@ from drawn import tables
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_kd.checks import parse_budget
+from nas_kd.config.checks import parse_budget
 from nas_kd.errors import SettingError
 from nas_kd.solve import best, exact_front
 

@@ -9,7 +9,7 @@ from drawn import SMALL, archs_of, spaces
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nas_kd.solve.genes import Genes
+from nas_kd.searcher.variables import Genes
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.space.nni_codec import from_sample, to_sample
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from nas_kd.rate.halving import better_half, count_evaluations, rate_stage, schedule
-from nas_kd.rate.rows import full_rows, rows_of
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 SHAPE = {"resolution": 8, "in_chans": 1, "num_classes": 3}
 

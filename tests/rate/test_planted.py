@@ -15,13 +15,13 @@ from nas_kd.data import Data
 from nas_kd.nn import Recorder, StaticNet
 from nas_kd.rate.features import gather
 from nas_kd.rate.halving import rate_stage
-from nas_kd.rate.rows import arch_of_rows, rows_of
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.solve import exact_front
 from nas_kd.space import Arch
+from nas_kd.space.rows import arch_of_rows, rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise
+from nas_kd.train.stages import Blockwise
 
 
 def planted(net: Supernet, arch: Arch, images: torch.Tensor) -> StaticNet:

@@ -13,9 +13,10 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.rate import blockwise as module
-from nas_kd.rate import full_rows, rate_blockwise
-from nas_kd.runtime import Runtime
-from nas_kd.stage import Stage
+from nas_kd.rate import rate_blockwise
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.space.rows import full_rows
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.train.weights import weights_hash

@@ -12,15 +12,15 @@ from elastic_spaces import ELASTIC, ENDS, MOBILE, VIT
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
 from nas_kd.nn import Recorder
-from nas_kd.rate import arch_of_rows, rate_blockwise
+from nas_kd.rate import rate_blockwise
 from nas_kd.rate.halving import rate_stage
-from nas_kd.rate.rows import entries, rows_of
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.solve import exact_front
 from nas_kd.space import ElasticSpace
+from nas_kd.space.rows import arch_of_rows, entries, rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, load_teacher
-from nas_kd.train.blockwise import Blockwise, StageFeatures
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 24, "calibration_images": 32, "rate_images": 16}
 

@@ -20,11 +20,12 @@ from nas_kd.rate.scores.combine import mean_rank, residual
 from nas_kd.rate.scores.donna import nested_predictions
 from nas_kd.rate.scores.replace import logits_with
 from nas_kd.rate.scores.short import tuned_subnet
-from nas_kd.runtime import Runtime, seed_for, seeded
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import seed_for, seeded
 from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
-from nas_kd.train.blockwise import Blockwise
+from nas_kd.train.stages import Blockwise
 
 SPACE = ElasticSpace(
     name="tiny",

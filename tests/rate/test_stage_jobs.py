@@ -15,9 +15,9 @@ from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.rate import blockwise as module
 from nas_kd.rate import rate_blockwise
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime
-from nas_kd.stage import Stage
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.stored import StoredTaps, feature_bytes

@@ -12,9 +12,9 @@ from nas_kd.cost.latency import device_name
 from nas_kd.cost.layers import layer_key, layer_times
 from nas_kd.errors import SettingError
 from nas_kd.rate import timed
-from nas_kd.rate.rows import arch_of_rows, cost_rows
 from nas_kd.rate.timed import latency_rows
 from nas_kd.space import ElasticSpace, load_space
+from nas_kd.space.rows import arch_of_rows, cost_rows
 
 SHAPE = {"in_chans": 3, "num_classes": 10}
 

@@ -9,10 +9,10 @@ from nas_kd.nn import Recorder
 from nas_kd.rate.errors import ERRORS, NMSE, NSR, StageError
 from nas_kd.rate.tree import prefix_tree, rate_tree, tree_size
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, Stage
+from nas_kd.space.paths import Entry, entries
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise, StageFeatures
-from nas_kd.train.paths import Entry, entries
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 STAGES = [
     BasicStage(widths=(4, 8), depths=(1, 3), mids=(2, 4), stride=2),

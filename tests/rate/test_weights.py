@@ -12,16 +12,16 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
 from nas_kd.rate import rate_blockwise
-from nas_kd.rate.rows import arch_of_rows, stage_scores
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.scores.replace import logits_with
 from nas_kd.rate.weights import learned_weights, sensitivity_weights
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.space.rows import arch_of_rows, stage_scores
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.train import load_weights
-from nas_kd.train.blockwise import Blockwise
+from nas_kd.train.stages import Blockwise
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from nas_kd.errors import SettingError
-from nas_kd.rate.rows import rows_of
 from nas_kd.solve import best, exact_front, k_best
 from nas_kd.solve import kbest as module
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, load_space, space_names
+from nas_kd.space.rows import rows_of
 
 
 def greedy(every: list[tuple], k: int, apart: int) -> list[tuple]:

@@ -11,10 +11,11 @@ import torch
 import nas_kd
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime, run_jobs
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.jobs import run_jobs
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
-from nas_kd.verbs.retrain import stored_answers
+from nas_kd.train.retrain import stored_answers
 
 EPOCHS = 4
 

@@ -9,10 +9,10 @@ import torch
 
 from nas_kd.nn import Output
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage
+from nas_kd.space.paths import Path, entries, fair_paths, path_count, uniform_paths
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise
-from nas_kd.train.paths import Path, entries, fair_paths, path_count, uniform_paths
+from nas_kd.train.stages import Blockwise
 
 BASIC = BasicStage(widths=(4, 6, 8), depths=(1, 2, 3), mids=(2, 4, 6, 8), stride=2)
 MB = MBStage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expands=(2, 3), ses=(False, True))

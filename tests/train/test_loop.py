@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data
 from nas_kd.errors import SettingError
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime
-from nas_kd.stage import Stage
-from nas_kd.stopping import Stopped
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
 from nas_kd.train.loop import Moment, _looked, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd

@@ -8,12 +8,12 @@ import torch
 
 from nas_kd.nn import Output
 from nas_kd.space import BasicStage, Candidate, ConvStem, ElasticSpace, load_space
+from nas_kd.space.paths import Path, entries, entry_width, fair_paths, fitting
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.blockwise import Blockwise
 from nas_kd.train.loop import Moment
 from nas_kd.train.mixed import MixedInputs, ending
-from nas_kd.train.paths import Path, entries, entry_width, fair_paths, fitting
+from nas_kd.train.stages import Blockwise
 
 SPACE = ElasticSpace(
     "three",

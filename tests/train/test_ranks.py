@@ -17,8 +17,8 @@ from torch import Tensor
 
 import nas_kd
 from nas_kd.errors import SettingError
-from nas_kd.runtime import Runtime
-from nas_kd.train.ranks import check_same, mean_over_ranks, reduce_gradients
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
 
 ROOT = Path(nas_kd.__file__).parents[1]
 

@@ -17,7 +17,7 @@ from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.losses import adaptive_alpha_divergence, alpha_divergence, js_divergence, kl_divergence, reverse_kl
 from nas_kd.nn import at_resolution
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train import sandwich

@@ -20,7 +20,7 @@ from nas_kd.data import Batch, Data, load_data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.nn import at_resolution
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train import supernet as training

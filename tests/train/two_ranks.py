@@ -19,16 +19,16 @@ from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification
 from nas_kd.losses import adaptive_alpha_divergence
 from nas_kd.nn.norm import NormValues, Recorder
-from nas_kd.processes import part
-from nas_kd.run import Run
-from nas_kd.runtime import Runtime
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.ranks import part
+from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
+from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch
-from nas_kd.stage import Stage
-from nas_kd.stopping import Stopped
 from nas_kd.supernet import Supernet
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.optim import Schedule, sgd
-from nas_kd.train.ranks import check_same, mean_over_ranks, reduce_gradients
 from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import Images, sandwich_lessons, summary, teach
 

@@ -17,12 +17,12 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import ElasticStage, NormValues, Recorder
 from nas_kd.rate.features import gather
-from nas_kd.runtime import Runtime
+from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
+from nas_kd.space.paths import Entry
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.train.blockwise import Blockwise, StageFeatures
-from nas_kd.train.paths import Entry
+from nas_kd.train.stages import Blockwise, StageFeatures
 
 CHUNK = 256  # images a forward pass
 

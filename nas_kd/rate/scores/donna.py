@@ -14,7 +14,7 @@ from nas_kd.rate.scores.base import Bench, Score, keys_of
 from nas_kd.rate.scores.size import depth, log_widths, macs, params
 from nas_kd.rate.scores.stages import BLOCKWISE, NMSE, stage_errors
 from nas_kd.rate.scores.whole import SUPERNET_KL, supernet_kl
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch
 
 FEW = 30  # networks that one fit learns from

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from nas_kd.nn import at_resolution
 from nas_kd.rate.scores.base import Bench, Score
-from nas_kd.runtime import place, seeded
+from nas_kd.runtime.device import place
+from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 
 BATCH = 128

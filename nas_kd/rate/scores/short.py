@@ -13,7 +13,7 @@ from nas_kd.distill import Classification, Distiller, target_source
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
-from nas_kd.runtime import seeded
+from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.train.network import predict, train_network
 

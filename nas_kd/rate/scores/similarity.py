@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas_kd.nn import at_resolution
 from nas_kd.rate.scores.base import Bench, Score
-from nas_kd.runtime import place
+from nas_kd.runtime.device import place
 from nas_kd.space import Arch
 from nas_kd.supernet import calibrate
 from nas_kd.teacher import pool_to

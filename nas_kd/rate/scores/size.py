@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas_kd.rate.scores.base import Bench, Score
-from nas_kd.runtime import seed_for
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch
 
 WIDTHS = ("mid", "out", "hidden", "features")  # settings of a resolved layer that are widths of a convolution

@@ -1,0 +1,1 @@
+"""From a configuration to its stages: what joins the rooms for the command line."""

@@ -1,0 +1,202 @@
+"""One function a command: open what the settings name, do the work that is not done yet, say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from nas_kd.analyse import report
+from nas_kd.config import Config
+from nas_kd.data import Data, load_data
+from nas_kd.errors import SettingError
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.rank_command import stage_rank as stage_rank
+from nas_kd.pipeline.students import print_table, retrain_students
+from nas_kd.runs.files import atomic_json, read_json
+from nas_kd.runtime.ranks import peer_lost
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.searcher.budget import caps_of, cost_settings, floors_of
+from nas_kd.space import ElasticSpace, load_space
+from nas_kd.teacher import describe_taps
+from nas_kd.teacher.answers import answers_bytes
+
+
+def stage_describe(config: Config) -> None:
+    """Print the size and the costs of the space, and whether the budget is feasible."""
+    space = load_space(config.space)
+    settings = asdict(config.data)
+    data = load_data(settings.pop("train"), **settings)
+    for line in describe(space, data, config):
+        print(line)
+
+
+def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
+    """Word what is known of a space and a budget before anything is trained."""
+    cost = cost_settings(space, data)
+    drawn = [space.cost(space.sample(seed_for("describe", index)), **cost) for index in range(1000)]
+    ends = {"smallest": space.cost(space.smallest(), **cost), "largest": space.cost(space.largest(), **cost)}
+    median = [int(np.median([c[i] for c in drawn])) for i in range(2)]
+    stages = ", ".join(str(stage.size) for stage in space.stages)
+    lines = [
+        f"space: {space.name}, {space.size:,} archs, {len(space.stages)} stages ({stages} candidates)",
+        *(f"  {name}: {c.macs:,} MACs, {c.params:,} params" for name, c in ends.items()),
+        f"  median of 1,000 random archs: {median[0]:,} MACs, {median[1]:,} params",
+    ]
+    if config.teacher.model is not None and data.train.views is not None:
+        views, size = len(data.train.views), answers_bytes(data) / 1e6
+        lines.append(f"teacher's answers: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
+    caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
+    floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)
+    for index, name in enumerate(("macs", "params")):
+        low, high = ends["smallest"][index], ends["largest"][index]
+        least, most = floors.get(name, low), caps.get(name, high)
+        given = [(word, bounds[name]) for word, bounds in (("at least", floors), ("at most", caps)) if name in bounds]
+        if given:
+            share = np.mean([least <= c[index] <= most for c in drawn])
+            told = " and ".join(f"{word} {bound:,} {name} ({100 * bound / high:.0f}%" for word, bound in given)
+            lines.append(
+                f"budget: {told.replace('%', '%)', len(given) - 1)} of the largest); feasible"
+                f" from {low:,} ({100 * low / high:.0f}%); {100 * share:.0f}% of random archs keep it"
+            )
+    return lines
+
+
+@contextmanager
+def _opened(config: Config, part: str | None = None) -> Iterator[Pipeline]:
+    """Open a run for one command, alone or beside other parts, with every mistake found that can be found now."""
+    pipeline = Pipeline(config)
+    with pipeline.run.locked(part):
+        kept = pipeline.run.config_text()
+        pipeline.check()
+        try:
+            yield pipeline
+        except SettingError:
+            if kept is not None and kept != pipeline.run.config_text():
+                pipeline.run.record_config(kept)  # refused settings are not those of the run
+            raise
+
+
+def _need_teacher(config: Config, command: str) -> None:
+    if config.teacher.model is None:
+        legal = f"a network: `nas-kd {command}` has nothing to do without a teacher"
+        raise SettingError("teacher.model", None, legal, "give teacher.model, or go on with `nas-kd supernet`")
+
+
+def stage_teacher(config: Config) -> None:
+    """Train or fine-tune the teacher."""
+    _need_teacher(config, "teacher")
+    if not config.teacher.epochs:
+        legal = "an integer of at least 1 for this command"
+        raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
+    with _opened(config) as pipeline:
+        pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}")
+
+
+def stage_supernet(config: Config) -> None:
+    """Train the supernet."""
+    with _opened(config) as pipeline:
+        pipeline.run.say(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
+
+
+def follow(config: Config) -> None:
+    """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
+    try:
+        assert Pipeline(config).supernet
+    except RuntimeError as error:
+        if peer_lost(error):
+            raise ConnectionAbortedError("the first process has stopped; see its message") from error
+        raise
+
+
+def stage_blockwise(config: Config) -> None:
+    """Rate every candidate of every stage against the teacher."""
+    _need_teacher(config, "blockwise")
+    if config.blockwise.stage is not None:
+        return _one_stage(config, config.blockwise.stage)
+    with _opened(config) as pipeline:
+        _say_taps(pipeline)
+        _rate(pipeline)
+        rows = ", ".join(str(len(table)) for table in pipeline.tables)
+        pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
+
+
+def _one_stage(config: Config, number: int) -> None:
+    """Rate one stage as a job of its own; other stages may be rated in the same run at the same time."""
+    with _opened(config, f"stage_{number}") as pipeline:
+        for name in ("teacher", "supernet") if config.teacher.epochs else ("supernet",):
+            file = pipeline.run.path / name / "stage.json"
+            if not file.exists() or not read_json(file, ("done",))["done"]:
+                mend = f"run `nas-kd {name}` with the same settings first"
+                raise SettingError("blockwise.stage", number, f"a run whose {name} is trained, for one stage", mend)
+        table = pipeline.rated(number)[0]
+        folder = pipeline.run.path / "blockwise" / f"stage_{number}"
+        pipeline.run.say(f"blockwise: {len(table)} rows of stage {number} in {folder / f'stage_{number}.csv'}")
+
+
+def _say_taps(pipeline: Pipeline) -> None:
+    for line in describe_taps(pipeline.teacher.taps or ()):
+        pipeline.run.say(line)
+
+
+def _rate(pipeline: Pipeline) -> None:
+    """Rate the stages, and keep which layers of the teacher they were rated against."""
+    assert pipeline.tables  # raises when they were rated against others
+    taps = [
+        {
+            "stage": number, "teacher_path": tap.path, "teacher_channels": tap.channels,
+            "teacher_size": tap.size, "student_size": tap.student_size,
+        }
+        for number, tap in enumerate(pipeline.teacher.taps or (), 1)
+    ]  # fmt: skip
+    atomic_json(pipeline.run.path / "teacher" / "stages.json", taps)
+
+
+def stage_search(config: Config) -> None:
+    """Find the best architecture within the budget."""
+    with _opened(config) as pipeline:
+        best = pipeline.result.best
+        total = pipeline.space.cost(best, **pipeline.cost)
+        pipeline.run.say(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
+
+
+def stage_retrain(config: Config) -> None:
+    """Retrain the found student and those it is compared with."""
+    with _opened(config) as pipeline:
+        retrain_students(pipeline)
+        print_table(pipeline)
+
+
+def stage_report(config: Config) -> None:
+    """Write the report of a run and print its table."""
+    assert config.run is not None
+    path = report(config.run)
+    print(f"report: {path}")
+
+
+def run_pipeline(config: Config) -> None:
+    """Do everything in order, skipping what is done, and end with the table of results."""
+    with _opened(config) as pipeline:
+        for line in describe(pipeline.space, pipeline.data, config):
+            pipeline.run.say(line)
+        steps: list[tuple[str, Callable[[], Any]]] = [
+            ("supernet", lambda: pipeline.supernet),
+            ("search", lambda: pipeline.result),
+            ("retrain", lambda: retrain_students(pipeline)),
+        ]
+        if config.engine == "exact":
+            steps.insert(1, ("blockwise", lambda: _rate(pipeline)))
+        if pipeline.taught:
+            learn = ("teacher's answers", lambda: pipeline.cache)
+            steps = [("teacher", lambda: _say_taps(pipeline)), learn, *steps]
+        else:
+            how = f"{config.engine} searches by the supernet's accuracy, students learn from labels"
+            pipeline.run.say(f"no teacher: {how}")
+        for number, (name, step) in enumerate(steps, 1):
+            pipeline.run.say(f"[{number}/{len(steps)}] {name}")
+            step()
+        stage_report(config)
+        print_table(pipeline)

@@ -1,0 +1,183 @@
+"""What a configuration stands for: data, space, budget, teacher and supernet, each made when first needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+
+from nas_kd.config import Config
+from nas_kd.data import Data, load_data
+from nas_kd.distill import Classification, Recipe
+from nas_kd.errors import SettingError
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.ranks import in_turn, part
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.space import ElasticSpace, load_space
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.train import train_supernet, train_teacher
+from nas_kd.train.manner import Manner
+from nas_kd.train.retrain import checked_method, stored_answers
+
+
+class Opened:
+    """The objects of one configuration, each made when it is first needed.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        SettingError: the run folder cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        assert config.run is not None  # the command line fills it in
+        self.run = Run(config.run)
+
+    @cached_property
+    def together(self) -> Runtime:
+        """Device, precision and threads, and the other processes of torchrun."""
+        config = self.config
+        runtime = Runtime(config.device, config.precision, config.threads, config.on_nan)
+        self.run.record_env(runtime.env())
+        return runtime
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The same for one process by itself: the first does all but the training of the supernet alone."""
+        return self.together.alone()
+
+    @cached_property
+    def space(self) -> ElasticSpace:
+        """The search space."""
+        return load_space(self.config.space)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set."""
+        settings = asdict(self.config.data)
+        data = load_data(settings.pop("train"), device=str(self.runtime.device), **settings)
+        sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
+        shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
+        self.run.say(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
+        if data.unreadable:
+            names = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
+            self.run.say(f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {names}")
+        return data
+
+    @cached_property
+    def cost(self) -> dict[str, int]:
+        """What ``space.cost`` needs besides an arch."""
+        return cost_settings(self.space, self.data)
+
+    @cached_property
+    def caps(self) -> dict[str, int]:
+        """The budget as numbers; raises when it is infeasible."""
+        return caps_of(self.space, self.data, self.config.search.max_macs, self.config.search.max_params)
+
+    @cached_property
+    def floors(self) -> dict[str, int]:
+        """The smallest costs of a budget that is a range, as numbers; raises when the ranges are infeasible."""
+        settings = self.config.search
+        return floors_of(self.space, self.data, self.caps, settings.min_macs, settings.min_params)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget, with the caps and the latency that was measured."""
+        latency = self.config.search.max_latency_ms
+        return Budget(self.space, self.cost, self.caps, latency, self.runtime.device, self.run, self.floors)
+
+    @cached_property
+    def unmatched(self) -> Teacher:
+        """The teacher, trained first when the settings say so, bound to the data, perhaps without taps."""
+        settings = self.config.teacher
+        if settings.model is None:
+            raise SettingError("teacher.model", None, "a network that teaches", "give teacher.model")
+        if settings.epochs:
+            assert self._untrained  # raises now when a name in teacher.stages is wrong
+            teacher = train_teacher(
+                settings.model, self.data, run=self.run, epochs=settings.epochs, batch_size=settings.batch_size,
+                lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
+                warmup_epochs=settings.warmup_epochs, smoothing=settings.smoothing, checkpoint=settings.checkpoint,
+                pretrained=settings.pretrained, stages=settings.stages, seed=self.config.seed, runtime=self.runtime,
+                **Manner.of(settings).chosen,
+            )  # fmt: skip
+        else:
+            teacher = load_teacher(
+                settings.model, checkpoint=settings.checkpoint, num_classes=self.data.num_classes,
+                in_chans=self.data.in_chans, stages=settings.stages, pretrained=settings.pretrained,
+                mean=settings.mean, std=settings.std, resolution=self.data.resolution,
+            )  # fmt: skip
+        teacher = teacher.to(self.runtime.device).bind(self.data)
+        self.run.record_teacher({"name": teacher.name, "fingerprint": teacher.fingerprint})
+        return teacher
+
+    @cached_property
+    def _untrained(self) -> Teacher:
+        """The network that will be trained to be the teacher, to find mistakes before that."""
+        settings = self.config.teacher
+        assert settings.model is not None  # whoever asks has looked
+        return load_teacher(
+            settings.model, num_classes=self.data.num_classes, in_chans=self.data.in_chans,
+            stages=settings.stages, resolution=self.data.resolution,
+        ).bind(self.data)  # fmt: skip
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, with a tap for each stage of the space where its features are wanted."""
+        if self.config.engine != "exact" and not self._runs_teacher():
+            return self.unmatched
+        if self.config.teacher.epochs:
+            self._untrained.match(self.space, self.data.resolution)  # before hours of training
+        self.unmatched.match(self.space, self.data.resolution)
+        return self.unmatched
+
+    @cached_property
+    def cache(self) -> ViewCache | Teacher:
+        """The teacher's answers on every cached view; the live teacher where views cannot be cached."""
+        return stored_answers(self.teacher, self.data, self.run, folder=self.config.teacher.cache)
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.config.teacher.model is not None
+
+    @property
+    def teaching(self) -> ViewCache | Teacher | None:
+        """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
+        if not self.taught:
+            return None
+        mixed = Manner.of(self.config.retrain).mixes and self.recipe.needs_teacher
+        return self.teacher if self._runs_teacher() or mixed else self.cache
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the students' method is made of."""
+        settings = self.config.retrain.method_settings
+        return checked_method(self.config.method, Classification(), self.data.num_classes, settings).recipe
+
+    def _runs_teacher(self) -> bool:
+        """Tell whether the students' method needs a teacher that is run, for its features or other images."""
+        return self.recipe.needs_teacher and (self.recipe.needs_target_features or self.recipe.live)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """The in-place distilled supernet, trained when it is not yet, by all processes; then they part."""
+        settings = asdict(self.config.supernet)
+        start = seed_for(self.config.seed, "init", "supernet")
+        transform = settings.pop("kernel_transform")
+        runtime = self.together
+        with in_turn():  # the first finds mistakes, may download data and has the teacher answer
+            net = Supernet(
+                self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
+            )
+            teacher = self.cache if settings["teacher_weight"] > 0.0 else None
+        train_supernet(
+            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")), teacher=teacher,
+            seed=self.config.seed, runtime=runtime, **settings,
+        )  # fmt: skip
+        part()
+        return net

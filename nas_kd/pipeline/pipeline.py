@@ -1,0 +1,221 @@
+"""From a configuration to its stages: each opens what it needs, does its work once and says what it did."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from nas_kd.config.checks import checked_objectives
+from nas_kd.distill import Classification
+from nas_kd.errors import SettingError
+from nas_kd.pipeline.context import Opened
+from nas_kd.rate import SubnetScorer, rate_blockwise
+from nas_kd.runs.files import read_json
+from nas_kd.searcher.search import SearchResult, search
+from nas_kd.searcher.weighting import stage_weights
+from nas_kd.space.rows import check_size
+from nas_kd.train.loop import check_epochs
+from nas_kd.train.manner import Manner
+from nas_kd.train.retrain import checked_method, teacher_logits
+
+NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
+
+
+def _legal(name: str) -> str:
+    """Make a name fit for a folder: 1e+03 becomes 1e03, and what is no letter, digit, dot or dash a _."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name.replace("+", "")).strip("_")
+
+
+class Pipeline(Opened):
+    """The stages of one configuration, each done when its result is first needed."""
+
+    @cached_property
+    def tables(self) -> list[pd.DataFrame]:
+        """The blockwise ratings, made when they are not yet."""
+        return self.rated(None)
+
+    def rated(self, stage: int | None) -> list[pd.DataFrame]:
+        """Rate one stage, from 1, or all."""
+        settings = asdict(self.config.blockwise) | {"stage": stage}
+        return rate_blockwise(
+            self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
+            **settings,
+        )  # fmt: skip
+
+    @cached_property
+    def weights(self) -> list[float] | None:
+        """What the stages' scores are multiplied by, found when the settings only say how."""
+        how, settings = self.config.search.weights, self.config.blockwise
+        if not isinstance(how, str):
+            return how
+        return stage_weights(
+            how, self.tables, self.supernet, self.teacher, self.data, run=self.run, init=settings.init,
+            calibration_images=settings.calibration_images, seed=self.config.seed, runtime=self.runtime,
+        )  # fmt: skip
+
+    @property
+    def _guided(self) -> bool:
+        """Whether the teacher's ratings guide the search."""
+        return self.config.engine == "exact"
+
+    @property
+    def _first_search(self) -> dict[str, Any]:
+        path = self.run.path / "search" / "stage.json"
+        return read_json(path, ("inputs",))["inputs"] if path.exists() else {}
+
+    @property
+    def other_method(self) -> str:
+        """A name for the students' method where it is not that of the run's first search, else nothing.
+
+        An exact search after a first one of another engine, which knows no method, is always named.
+        """
+        first, method, settings = self._first_search, self.config.method, self.config.retrain.method_settings
+        kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
+        same = kept == (repr(method), settings) if first.get("search.engine") == "exact" else not self._guided
+        if not first or same:
+            return ""
+        terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
+        return _legal("_".join([*terms, *(f"{name}_{value}" for name, value in settings.items())]))
+
+    @property
+    def search_folder(self) -> str:
+        """``search`` for the run's first engine, method and budget, a folder below it for every other three."""
+        latency = self.config.search.max_latency_ms
+        first, method = self._first_search, self.other_method
+        names = ("search.engine", "search.caps", "search.max_latency_ms", "search.floors", "search.weights")
+        # a word stays one: what it stands for is part of the weighted tables, which the search's record has
+        engine, weights = self.config.engine, self.config.search.weights if self._guided else None
+        given = engine, self.caps, latency, self.floors, weights
+        objectives, before = (checked_objectives(o, engine) for o in (self.config.search.objectives, None))
+        if engine == first.get("search.engine"):
+            before = tuple(first.get("search.objectives", before))  # no record has the engine's own
+        same = objectives == before
+        if not first or (tuple(first.get(name) for name in names) == given and same and not method):
+            return "search"
+        limits: dict[str, float] = self.caps | ({} if latency is None else {"latency_ms": latency})
+        limits |= {f"min_{name}": floor for name, floor in self.floors.items()}
+        named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
+        parts = ["" if engine == first.get("search.engine") else engine, method, named]
+        if weights != first.get("search.weights"):
+            numbers = [weights] if isinstance(weights, str) else [f"{weight:.3g}" for weight in weights or ()]
+            parts.append("_".join(["weights", *numbers]))
+        parts.append("" if same else "_".join(objectives))
+        return "search/" + _legal("_".join(part for part in parts if part))
+
+    @cached_property
+    def result(self) -> SearchResult:
+        """The search's result, made when it is not yet."""
+        return self.searched()
+
+    def searched(self, worker: bool = False) -> SearchResult:
+        """Search, or help a search that is going; only the exact engine searches with the teacher."""
+        settings, engine, guided = self.config.search, self.config.engine, self._guided
+        training = self.training
+        training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
+        if milestones := training.pop("milestones", ()):  # at the same shares of the shorter training
+            training["milestones"] = [epoch * settings.epochs / self.config.retrain.epochs for epoch in milestones]
+        if guided and self.config.retrain.method_settings:
+            training["method_settings"] = self.config.retrain.method_settings
+        return search(
+            self.supernet, self.teaching if guided else None, self.data, self.tables if guided else None,
+            engine=engine, max_macs=settings.max_macs,
+            max_params=settings.max_params, min_macs=settings.min_macs, min_params=settings.min_params,
+            max_latency_ms=settings.max_latency_ms, weights=self.weights if guided else None,
+            trials=settings.trials, sampler=settings.sampler, variables=settings.variables, top=settings.top,
+            epochs=settings.epochs, rounds=settings.rounds, tuned=settings.tuned,
+            calibration_images=settings.calibration_images, rate_images=settings.rate_images,
+            run=self.run, folder=self.search_folder, seed=self.config.seed,
+            method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
+            training=training, objectives=settings.objectives, storage=settings.storage, worker=worker,
+            inputs={"search.weights": settings.weights} if guided and isinstance(settings.weights, str) else None,
+        )  # fmt: skip
+
+    @property
+    def scorer(self) -> SubnetScorer:
+        """Scores whole subnets as the search does, with a teacher against it too."""
+        settings = self.config.search
+        targets = teacher_logits(self.cache, "rate", self.data, self.runtime) if self.taught else None
+        return SubnetScorer(
+            self.supernet, self.data, targets, task=Classification(), runtime=self.runtime,
+            calibration_images=settings.calibration_images, rate_images=settings.rate_images,
+        )  # fmt: skip
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Arguments of ``retrain`` that short and full trainings share."""
+        names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "clip_grad")
+        settings = self.config.retrain
+        return {name: getattr(settings, name) for name in names} | Manner.of(settings).chosen
+
+    def _check_method(self) -> None:
+        method = self.config.method
+        assert self.data.num_classes  # opened here, so that a mistake of the data is not taken for one of the method
+        try:
+            recipe = self.recipe
+        except SettingError as error:
+            setting = error.field.removeprefix(f"{method}.")
+            own = setting in self.config.retrain.method_settings
+            field = f"retrain.method_settings.{setting}" if own else "retrain.method"
+            raise SettingError(field, error.value if own else method, error.legal, error.mend) from error
+        if not self.taught and recipe.needs_teacher:
+            mend = "give teacher.model, or retrain.method=ce"
+            raise SettingError("retrain.method", method, "ce or a method without a teacher", mend)
+        if isinstance(method, str) and method in NOT_HERE:
+            raise SettingError("retrain.method", method, f"a method without {NOT_HERE[method]}", "use nas_kd.retrain")
+
+    def check(self, keep: bool = True) -> None:
+        """Find every mistake that can be found before the first epoch.
+
+        Args:
+            keep: write into the run what it is made of; who helps another process leaves that to it.
+
+        Raises:
+            SettingError: naming the first one.
+        """
+        self._check_method()
+        own, theirs = self.config.retrain, self.config.teacher
+        Manner.of(own).check("retrain", self.recipe, epochs=own.epochs, batch_size=own.batch_size)
+        if theirs.epochs:
+            labels = checked_method("ce", Classification(), self.data.num_classes).recipe
+            Manner.of(theirs).check("teacher", labels, epochs=theirs.epochs, batch_size=theirs.batch_size)
+        for name, least in (("rate", 2), ("select", 1)):
+            if len(getattr(self.data, name)) < least:
+                legal = f"a share that holds at least {least} images of train"
+                given = getattr(self.config.data, name)
+                raise SettingError(f"data.{name}", given, legal, f"use data.{name}=0.05")
+        for name in ("supernet", "blockwise", "retrain") if self.taught else ("supernet", "retrain"):
+            batch = getattr(self.config, name).batch_size
+            if batch > len(self.data.train):
+                legal = f"at most {len(self.data.train)}, the number of training images"
+                raise SettingError(f"{name}.batch_size", batch, legal)
+        supernet = self.config.supernet
+        check_epochs(
+            "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
+        )
+        if self._guided:
+            check_size(self.space, self.data.resolution)
+        assert self.budget is not None  # made here, so that an infeasible budget is refused now
+        if not keep:
+            return
+        self.run.record_space(self.space.describe())
+        self._record_data()
+        whole = replace(self.config, blockwise=replace(self.config.blockwise, stage=None))
+        self.run.record_config(whole.to_yaml())  # last, so that another experiment's stays as it was
+
+    def _record_data(self) -> None:
+        try:
+            self.run.record_data(self.data.frame())
+        except SettingError as error:  # say which setting it was, where a setting it was
+            import yaml
+
+            kept, now = yaml.safe_load(self.run.config_text() or "{}").get("data", {}), asdict(self.config.data)
+            changed = [name for name in now if name in kept and kept[name] != now[name]]
+            if not changed:
+                raise
+            names = ", ".join(f"data.{name}" for name in changed)
+            legal = ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
+            raise SettingError(names, ", ".join(str(now[name]) for name in changed), legal, error.mend) from error

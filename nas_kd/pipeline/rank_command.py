@@ -1,0 +1,82 @@
+"""The command rank: a ranking of what the settings name, by any number of processes at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+from nas_kd.config import Config, RankConfig
+from nas_kd.config.checks import parse_budget
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.ranking.ground_truth import Alone, Claims
+from nas_kd.ranking.rank import DEFAULT_SCORES, RankResult, rank
+from nas_kd.ranking.sample import Sample
+from nas_kd.space import ElasticSpace
+from nas_kd.teacher import Teacher
+
+
+def stage_rank(config: Config) -> None:
+    """Train a sample of archs, score the same archs, and print how well each score ranks them."""
+    pipeline = Pipeline(config)
+    print_ranking(ranking(pipeline))
+    pipeline.run.say(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
+
+
+def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
+    """Do what the settings name, or share the trainings of a ranking that is going.
+
+    Args:
+        pipeline: the settings' run.
+        helps: see ``rank``.
+
+    Returns:
+        See ``rank``.
+    """
+    config, settings = pipeline.config, pipeline.config.rank
+    claims = Claims(pipeline.run.path / "rank" / "claims")
+    with claims.taken("begin", wait=True):
+        pipeline.check(keep=not helps)
+
+    def teacher() -> Teacher:
+        with claims.taken("begin", wait=True):  # where it is trained first, one process does so
+            return pipeline.unmatched
+
+    blockwise = asdict(config.blockwise) | {"stage": None}
+    return rank(
+        pipeline.space, teacher, pipeline.data, run=pipeline.run,
+        scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,
+        net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
+        seeds=settings.seeds, training=_training(settings), images=settings.images,
+        calibration_images=settings.calibration_images, resamples=settings.resamples,
+        blockwise=blockwise, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
+        train=settings.train or helps, helps=helps,
+    )  # fmt: skip
+
+
+def _sample(settings: RankConfig, space: ElasticSpace, cost: dict[str, int]) -> Sample:
+    bands = None
+    if settings.bands is not None:
+        most = space.cost(space.largest(), **cost).macs
+        bands = tuple(float(parse_budget(middle, most, "rank.bands")) for middle in settings.bands)
+    return Sample(bands, settings.band, settings.in_band, settings.overall, settings.archs, settings.limit)
+
+
+def _training(settings: RankConfig) -> Alone:
+    return Alone(**{entry.name: getattr(settings, entry.name) for entry in fields(Alone)})
+
+
+def print_ranking(found: RankResult) -> None:
+    """Print the summary, best first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"tau-b with the accuracy of {int(found.summary['archs'].max())} trained archs")
+    for column in ("score", "role", "inside bands", "over all sizes", "minus best size", "CPU min"):
+        table.add_column(column, justify="left" if column in ("score", "role") else "right", no_wrap=True)
+    for row in found.summary.to_dict("records"):
+        spans = [
+            f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if row[name] == row[name] else "-"
+            for name in ("band_tau", "tau", "minus_size")
+        ]
+        minutes = f"{row['cpu_minutes'] + row['preparation_minutes']:.1f}"
+        table.add_row(row["score"], row["role"], *spans, minutes)
+    Console(width=None if Console().is_terminal else 140).print(table)

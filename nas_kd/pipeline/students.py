@@ -1,0 +1,156 @@
+"""The final comparison: the found student, random ones of its size and the largest ones, each over seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas_kd.distill import Classification
+from nas_kd.runs.files import atomic_json, atomic_write, read_frame
+from nas_kd.runs.progress import Progress
+from nas_kd.runtime.jobs import run_jobs
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.searcher.finalists import controls, trained_metrics
+from nas_kd.space import Arch
+from nas_kd.space.rows import stage_scores
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.retrain import stored_answers, teacher_logits
+
+if TYPE_CHECKING:
+    from nas_kd.pipeline.pipeline import Pipeline
+
+DRAWS = 20_000
+
+
+def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
+    """Choose whom the found student is compared with, from costs and seeds alone.
+
+    Args:
+        pipeline: the run, searched.
+
+    Returns:
+        One row a role (role, key, label, macs, params and the scores from before retraining), and the archs by
+        key. The random students have the found one's MACs up to ``retrain.band``, keep the budget and differ
+        from each other and from the found one; there are fewer where hardly any arch is that size.
+    """
+    settings, space, found = pipeline.config.retrain, pipeline.space, pipeline.result.best
+    macs = space.cost(found, **pipeline.cost).macs
+    archs: dict[str, Arch] = {"found": found}
+    for draw in range(DRAWS):
+        if len(archs) == settings.random_students + 1:
+            break
+        arch = space.sample(seed_for(pipeline.config.seed, "random student", draw))
+        close = abs(space.cost(arch, **pipeline.cost).macs - macs) <= settings.band * macs
+        if close and arch not in archs.values() and pipeline.budget.fits(arch):
+            archs[f"random_{len(archs)}"] = arch
+    else:
+        near = f"within {100 * settings.band:g} % of the found student's {macs:,} MACs"
+        pipeline.run.say(f"only {len(archs) - 1} of {settings.random_students} random students: few archs are {near}")
+    largest = controls(pipeline.budget, pipeline.config.seed)
+    archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
+    guided = pipeline.config.engine == "exact"
+    stages = stage_scores(space, pipeline.tables) if guided else lambda arch: [float("nan")]
+    scorer, rows = pipeline.scorer, []
+    for role, arch in archs.items():
+        total = space.cost(arch, **pipeline.cost)
+        scores = {"score": sum(stages(arch))} | scorer(arch)  # for the report: did they foretell the accuracy?
+        rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict() | scores)
+    return pd.DataFrame(rows), {arch.key: arch for arch in archs.values()}
+
+
+def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
+    """Retrain every student from every seed and measure each once on the test images.
+
+    Args:
+        pipeline: the run, searched.
+
+    Returns:
+        ``retrain/results.csv``: one row a role and seed.
+    """
+    settings, run, folder = pipeline.config.retrain, pipeline.run, pipeline.search_folder
+    students, archs = choose_students(pipeline)
+    below = f"/{pipeline.other_method}" if pipeline.other_method else ""
+    students["trained_in"] = "retrain/" + students["key"] + below
+    atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
+    teacher = pipeline.teaching
+    if isinstance(teacher, ViewCache):
+        teacher.split_logits("test")  # while the teacher is at hand: the processes have the stored answers only
+        needed = settings.epochs if pipeline.recipe.needs_teacher else 0
+        stored_answers(teacher, pipeline.data, run, epochs=needed)
+    supernet = pipeline.supernet if settings.init == "supernet" else None
+    kept = dict(zip(students["key"], students["trained_in"], strict=True))
+    folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
+    pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
+    jobs: list[dict[str, Any]] = [
+        {
+            "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
+            "supernet": supernet, "run": run.path, "method": pipeline.config.method,
+            "method_settings": settings.method_settings, "epochs": settings.epochs, "seed": seed,
+            "folder": folders[key, seed], "runtime": pipeline.runtime,
+        } | pipeline.training
+        for key, seed in pairs
+    ]  # fmt: skip
+    # a live teacher would be copied into every process, and one GPU serves one training at a time
+    parallel = not isinstance(teacher, Teacher) and pipeline.runtime.device.type == "cpu"
+    workers = pipeline.config.workers if parallel else 1
+    with Progress("retrain", len(jobs), unit="students", run=run) as progress:
+        found = run_jobs(trained_metrics, jobs, workers=workers, advance=progress.advance)
+        metrics = dict(zip(pairs, found, strict=True))
+    rows = [
+        {"search": folder, "role": role, "key": key, "seed": seed, "macs": macs, "params": params}
+        | metrics[key, seed]
+        | {"folder": f"{folders[key, seed]}/student"}
+        for role, key, macs, params in zip(*(students[c] for c in ("role", "key", "macs", "params")), strict=True)
+        for seed in range(settings.seeds)
+    ]
+    results = pd.DataFrame(rows)
+    earlier = read_frame(run.path / "retrain" / "results.csv")
+    if len(earlier):  # of other budgets, engines and methods
+        parts = [earlier[earlier["search"] == name] for name in dict.fromkeys(earlier["search"]) if name != folder]
+        place = list(dict.fromkeys([*earlier["search"], folder])).index(folder)
+        results = pd.concat([*parts[:place], results, *parts[place:]], ignore_index=True)
+    atomic_write(run.path / "retrain" / "results.csv", results.to_csv(index=False))
+    _measure_teacher(pipeline)
+    return results
+
+
+def _measure_teacher(pipeline: Pipeline) -> None:
+    path = pipeline.run.path / "retrain" / "teacher.json"
+    if path.exists() or not pipeline.taught:
+        return
+    logits = teacher_logits(pipeline.cache, "test", pipeline.data, pipeline.runtime)
+    assert logits is not None  # a Teacher and a ViewCache always give them
+    accuracy = Classification().metric(logits, pipeline.data.test.labels)
+    teacher = pipeline.teacher
+    row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params, "test_accuracy": accuracy}
+    atomic_json(path, row)
+
+
+def print_table(pipeline: Pipeline) -> None:
+    """Print the table of results, and where the student and the report lie."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nas_kd.analyse import final_table
+
+    frame = final_table(pipeline.run.path, pipeline.search_folder)
+    table = Table(title=f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
+    for column in ("", "arch", "MACs", "params", "accuracy %", "agreement %", "seeds", "folder"):
+        right = column in ("MACs", "params", "accuracy %", "agreement %", "seeds")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for row in frame.to_dict("records"):
+        spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
+        agreement = row["agreement_mean_percent"]
+        table.add_row(
+            str(row["role"]), str(row["arch"]), f"{row['macs']:,}", f"{row['params']:,}",
+            f"{row['accuracy_mean_percent']:.2f}{spread}", "-" if agreement != agreement else f"{agreement:.2f}",
+            str(row["seeds"]), str(row["folder"]) if isinstance(row["folder"], str) else "",
+        )  # fmt: skip
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    student = frame.loc[frame["role"] == "found", "folder"].iloc[0]
+    console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
+    console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
+    page = pipeline.run.path / "report" / "report.html"
+    console.print(f"report:  {page if page.exists() else f'nas-kd report {pipeline.run.path}'}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""How well scores rank architectures: trained ground truth against scores, with statistics."""

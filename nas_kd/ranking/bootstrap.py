@@ -1,0 +1,109 @@
+"""A paired bootstrap over archs with their seeds inside: every score is judged on the same resamples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nas_kd.ranking.statistics import Pairs
+
+CHUNK = 64  # resamples at once: bounds memory
+
+
+def resampled_taus(
+    scores: np.ndarray, truth: np.ndarray, groups: Sequence[object], pairs: Sequence[Pairs], *,
+    resamples: int = 10_000, seed: int = 0,
+) -> np.ndarray:  # fmt: skip
+    """Draw archs with replacement inside each group, and for each of them its seeds with replacement.
+
+    Args:
+        scores: (M, N) scores, higher is better; NaN where a score has none.
+        truth: (N, S) accuracy of each arch and seed, NaN where it is not trained; each arch has a seed.
+        groups: (N,) the stratum of each arch.
+        pairs: sets of pairs that tau-b is taken over.
+        resamples: number of resamples R.
+        seed: seed of the draws.
+
+    Returns:
+        (len(pairs), M, R) tau-b; NaN where a resample leaves nothing to compare.
+
+    Source: Efron 1979; an arch that is drawn twice is a tie with itself.
+    """
+    # archs and seeds from generators of their own: other seeds of the same archs are resampled with the same archs
+    rng, seeds_rng = (np.random.default_rng([seed, stream]) for stream in range(2))
+    names = np.asarray(groups, dtype=object)
+    strata = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+    known = np.isfinite(truth)
+    filled = np.where(known, truth, 0.0)
+    prepared = []
+    for chosen in pairs:
+        signs = chosen.signs(scores)
+        valid = np.isfinite(signs)
+        signs = np.where(valid, signs, 0.0)
+        prepared.append((chosen, signs.T, np.abs(signs).T, valid.T.astype(float)))
+    out = np.full((len(pairs), len(scores), resamples), math.nan)
+    for start in range(0, resamples, CHUNK):
+        count = min(CHUNK, resamples - start)
+        times = np.zeros((count, len(names)))  # how often each arch is drawn
+        for rows in strata:
+            times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=count)
+        means = _seed_means(filled, known, count, seeds_rng)
+        for place, (chosen, signs, decided, valid) in enumerate(prepared):
+            order = chosen.signs(means)
+            weight = times[:, chosen.first] * times[:, chosen.second]
+            both = (weight * order) @ signs
+            mine = weight @ decided
+            theirs = (weight * np.abs(order)) @ valid
+            with np.errstate(invalid="ignore", divide="ignore"):
+                out[place, :, start : start + count] = (both / np.sqrt(mine * theirs)).T
+    return out
+
+
+def _seed_means(filled: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return means over seeds drawn with replacement from those that each arch has: (count, N)."""
+    trained = known.sum(1)
+    means = np.empty((count, len(filled)))
+    for number in np.unique(trained):
+        rows = np.flatnonzero(trained == number)
+        # the seeds that are there, moved to the front
+        values = np.take_along_axis(filled[rows], np.argsort(~known[rows], axis=1, kind="stable"), axis=1)
+        times = rng.multinomial(number, np.full(number, 1 / number), size=(count, len(rows)))
+        means[:, rows] = (times * values[None, :, :number]).sum(2) / number
+    return means
+
+
+class Interval(NamedTuple):
+    """A difference of two taus.
+
+    Args:
+        low: lower end of its 95 % interval.
+        high: upper end.
+        error: its standard error.
+        p: two-sided p-value against no difference.
+    """
+
+    low: float
+    high: float
+    error: float
+    p: float
+
+
+def interval_of(drawn: np.ndarray) -> Interval:
+    """Summarise the resamples of a difference.
+
+    Args:
+        drawn: (R,) differences; NaN ones do not count.
+
+    Returns:
+        Percentile interval, standard error, and twice the smaller share of resamples on one side of 0 (at
+        least 2 / (R + 1): more resamples would be needed to say less).
+    """
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) < 2:
+        return Interval(*[math.nan] * 4)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    side = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Interval(float(low), float(high), float(drawn.std(ddof=1)), min(1.0, 2 * (side + 1) / (len(drawn) + 1)))

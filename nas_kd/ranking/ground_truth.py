@@ -1,0 +1,250 @@
+"""The truth that scores are judged by: every arch trained alone, alike, from several seeds, by many processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from nas_kd.data import Data
+from nas_kd.distill import Classification, target_source
+from nas_kd.nn import resized
+from nas_kd.ranking.training import Training, Trainings
+from nas_kd.runs.files import CsvLog, atomic_write, clear_parts, read_frame
+from nas_kd.runs.run import Run
+from nas_kd.runs.workers import FileLeases, Seat, held
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import seeded
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.teacher import ViewCache
+from nas_kd.train.network import predict, train_network
+from nas_kd.train.retrain import checked_method
+
+PAUSE = 0.5  # seconds between two looks at what other workers have in hand
+COLUMNS = (
+    "key", "seed", "accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds",
+    "cpu_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Alone:
+    """How each arch is trained for the truth.
+
+    Args:
+        method: distillation method that needs labels and logits alone.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        lr: peak learning rate of SGD with a cosine to zero.
+        momentum: Nesterov momentum.
+        weight_decay: decay of weights.
+        warmup_epochs: epochs of linear warm-up.
+        clip_grad: greatest magnitude of an entry of the gradient, 0 for no clipping.
+        ema: decay of an average of the weights that is measured in their place, 0 for none.
+    """
+
+    method: str = "kd"
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    clip_grad: float = 0.0
+    ema: float = 0.0
+
+
+def train_alone(
+    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, *, seed: int, runtime: Runtime,
+    stage: Training | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Train one arch from new weights and measure it on images that nothing was chosen on.
+
+    Args:
+        arch: the arch.
+        space: its space.
+        teacher: the teacher's stored answers.
+        data: the data; ``train`` is trained on, ``select`` and ``test`` measure. Scores use ``rate``.
+        how: the training.
+        seed: seed of weights and order.
+        runtime: device and precision.
+        stage: keeps the training's state, so that it may go on after a kill; None keeps nothing.
+
+    Returns:
+        ``accuracy`` over select and test together, both apart, agreement with the teacher, the test loss
+        (nats), seconds by the clock and of the processor: of all processes that had a part in the result.
+    """
+    begun, used = time.perf_counter(), time.process_time()
+    task = Classification(smoothing=0.0)
+    settings = asdict(how)
+    distiller = checked_method(settings.pop("method"), task, data.num_classes)
+    seeded(seed, "init", arch.key)
+    network = resized(space.build(arch, data.num_classes, data.in_chans), arch.resolution)
+    try:
+        train_network(
+            network, data, distiller=distiller, source=target_source(teacher, features=False), stage=stage,
+            name="truth", seed=seed, runtime=runtime, **settings,
+        )  # fmt: skip
+    except FloatingPointError as error:
+        said = str(error).replace("truth.lr", "rank.lr")
+        raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {seed}: {said}") from error
+    found: dict[str, float] = {}
+    hits = 0.0
+    for name in ("select", "test"):
+        split = getattr(data, name)
+        logits = predict(network, split, runtime)
+        found[f"{name}_accuracy"] = task.metric(logits, split.labels)
+        hits += found[f"{name}_accuracy"] * len(split)
+    found["accuracy"] = hits / (len(data.select) + len(data.test))
+    found["test_agreement"] = task.agreement(logits, teacher.split_logits("test"))
+    found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
+    spent = stage.spent if stage is not None else (time.perf_counter() - begun, time.process_time() - used)
+    return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
+
+
+class Claims:
+    """What one of several processes does at a time: a claim ends with the process that holds it.
+
+    Args:
+        folder: where the claims lie; every process names the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def taken(self, name: str, wait: bool = False) -> Iterator[bool]:
+        """Take a job unless another process has it.
+
+        Args:
+            name: the job.
+            wait: wait for the other process to end the job, or to die.
+
+        Returns:
+            A context that says whether the job is ours while it lasts.
+        """
+        with held(self.folder / f"{name}.lock", wait) as ours:
+            yield ours
+
+
+def jobs_of(archs: pd.DataFrame, seeds: int) -> list[tuple[int, int]]:
+    """List what is to be trained: (row of the archs, seed), all archs of a seed before the next seed."""
+    return [(row, seed) for seed in range(seeds) for row in range(len(archs))]
+
+
+class TruthTable:
+    """The rows of the truth, which several processes add to.
+
+    Args:
+        folder: holds truth.csv; every process names the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.claims = folder / "truth.csv", Claims(folder / "claims")
+        with self.claims.taken("table", wait=True):
+            if not self.path.exists():
+                atomic_write(self.path, ",".join(COLUMNS) + "\n")
+            CsvLog(self.path)  # drops the half of a line that a killed process left
+
+    def frame(self) -> pd.DataFrame:
+        """Read all rows."""
+        with self.claims.taken("table", wait=True):
+            return read_frame(self.path)
+
+    def done(self) -> set[tuple[str, int]]:
+        """Return (key, seed) of the rows that are there."""
+        table = self.frame()
+        return set(zip(table["key"], table["seed"].astype(int), strict=True))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        with self.claims.taken("table", wait=True):
+            CsvLog(self.path).append({name: row[name] for name in COLUMNS})
+
+
+def train_truth(
+    archs: Sequence[Arch], jobs: Sequence[tuple[int, int]], run: Run, *, space: ElasticSpace,
+    teacher: ViewCache, data: Data, how: Alone, runtime: Runtime,
+) -> int:  # fmt: skip
+    """Train what no other process has trained or is training, and wait for the rest.
+
+    Each row is written when its training ends, by whoever trained it. Who trains what is in the lease rows of the
+    folder: the training of a worker that is lost, or that was asked to stop, is taken up by another from its last
+    checkpoint.
+
+    Args:
+        archs: the archs.
+        jobs: (number of the arch, seed), in the order of their turns.
+        run: the run; every process names the same.
+        space: the archs' space.
+        teacher: the teacher's stored answers.
+        data: the data.
+        how: the training.
+        runtime: device and precision.
+
+    Returns:
+        How many trainings this process did.
+    """
+    folder = run.path / "rank"
+    table, mine = TruthTable(folder), 0
+    wanted = {f"{archs[number].key} seed {seed}": (archs[number], seed) for number, seed in jobs}
+    inputs = asdict(how) | {"space": space.hash, "teacher": teacher.fingerprint, "data": data.fingerprint}
+    with Seat(FileLeases(folder / "leases"), say=run.say) as seat:
+        trainings = Trainings(run, seat.lease.worker)
+        with seat.store.lock(), table.claims.taken("table", wait=True), table.claims.taken("scores") as idle:
+            if idle and not seat.others():
+                clear_parts(list(folder.rglob(".*")))  # of whoever was killed; the run's lock leaves them to us
+        while True:
+            with seat.store.lock():
+                done = table.done()
+                left = [job for job, (arch, seed) in wanted.items() if (arch.key, seed) not in done]
+                busy = {row.job for row in seat.others()}
+                job = next((job for job in left if job not in busy and seat.take(job)), None)
+                if not left:
+                    seat.sweep()
+                    trainings.clear(done)
+                    return mine
+                if job is not None:
+                    arch, seed = wanted[job]
+                    training = trainings.take(arch.key, seed, inputs)
+            if job is None:
+                time.sleep(PAUSE)
+                continue
+            found = _trained(arch, space, teacher, data, how, seed, runtime, training)
+            with seat.store.lock():
+                done = table.done()
+                if ours := bool(found) and seat.holds(job) and (arch.key, seed) not in done:
+                    table.append({"key": arch.key, "seed": seed} | found)
+                    training.end()
+                    mine += 1
+                seat.free()
+            if ours:
+                share, who = f"{len(done) + 1}/{len(jobs)}", seat.lease.worker
+                run.say(f"truth {share}: {job}, accuracy {100 * found['accuracy']:.2f} %, by {who}")
+
+
+def _trained(
+    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, seed: int, runtime: Runtime,
+    training: Training,
+) -> dict[str, float]:  # fmt: skip
+    """Train, or give up what another worker has taken over; it then has no result."""
+    try:
+        return train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime, stage=training)
+    except FileNotFoundError:
+        if not training.taken:
+            raise
+        return {}
+
+
+def worker(**job: Any) -> int:
+    """Train in a process of its own until nothing is left."""
+    torch.set_num_threads(1)
+    return train_truth(**job)

@@ -1,0 +1,247 @@
+"""The verb rank: train a sample of archs, score the same archs, and say how well each score ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from nas_kd.data import Data
+from nas_kd.distill import Classification
+from nas_kd.errors import SettingError, nearest
+from nas_kd.ranking.figure import rank_figure
+from nas_kd.ranking.ground_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
+from nas_kd.ranking.plan import keep_plan
+from nas_kd.ranking.sample import Sample, archs_of
+from nas_kd.ranking.scoring import Prepared, kept_scores
+from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
+from nas_kd.rate.scores import SCORES, Score
+from nas_kd.rate.scores.donna import FEW
+from nas_kd.runs.files import atomic_write
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.jobs import run_jobs
+from nas_kd.searcher.budget import cost_settings
+from nas_kd.space import ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.loop import check_epochs
+from nas_kd.train.retrain import checked_method, stored_answers
+
+DEFAULT_SCORES = tuple(SCORES)
+
+
+class RankResult(NamedTuple):
+    """What a ranking found.
+
+    Args:
+        summary: one row a score, see ``nas_kd.ranking.summary.summarise``.
+        noise: one row a scope, see ``noise_table``.
+        truth: one row an arch and seed.
+        scores: one row a score and arch.
+        archs: the sample.
+        verdict: sentences.
+    """
+
+    summary: pd.DataFrame
+    noise: pd.DataFrame
+    truth: pd.DataFrame
+    scores: pd.DataFrame
+    archs: pd.DataFrame
+    verdict: list[str]
+
+
+def rank(
+    space: ElasticSpace, teacher: Teacher | Callable[[], Teacher], data: Data, *, run: Run | str | Path,
+    scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "tuned", control: str = "minus_depth",
+    net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
+    training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
+    blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,
+    train: bool = True, helps: bool = False,
+) -> RankResult:  # fmt: skip
+    """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
+
+    The same call again goes on; any number of processes may give it for one folder at once, and share the
+    trainings. More seeds and more scores may be asked for later; everything else is fixed by the first call.
+
+    Args:
+        space: the space.
+        teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
+        data: the data; ``train`` is trained on, ``select`` and ``test`` measure the truth, scores use ``rate``.
+        run: run folder; the tables go to ``rank`` in it.
+        scores: names out of ``nas_kd.rate.scores.SCORES``, or scores.
+        primary: the one score that is tested without correction, named before the truth is known.
+        control: the one size control it is tested against, likewise.
+        net: the in-place distilled supernet, or what makes it when it is needed.
+        sample: which archs are trained.
+        seeds: trainings of each arch.
+        training: how each arch is trained.
+        images: rating images that scores measure on.
+        calibration_images: training images that norms are measured on.
+        resamples: bootstrap resamples of the summary.
+        blockwise: arguments of ``rate_blockwise``.
+        workers: processes that this call starts for the trainings, on a CPU.
+        seed: seed of the sample and of the scores.
+        runtime: device and precision.
+        train: train what is not trained yet; False judges by what there is, also while others train.
+        helps: share the trainings of a ranking that is going, and leave the rest to it.
+
+    Returns:
+        All tables; who helps gets the truth and the archs alone. The folder holds them as archs.csv, truth.csv,
+        scores.csv, noise.csv, summary.csv and summary.svg, and what was named in advance as plan.json.
+
+    Raises:
+        SettingError: a setting is out of range, the folder was begun with others, its scores are of another
+            supernet or other stages, or there is nothing to help.
+
+    Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
+    """
+    runtime, run, sample = runtime or Runtime(), _run(run), sample or Sample()
+    training = training or Alone()
+    chosen = _scores(scores)
+    main, base = _named("primary", primary, chosen), _named("control", control, chosen)
+    if main == base:
+        raise SettingError("rank.primary", primary, "another score than rank.control", "name a score to be judged")
+    if base.kind != "size":
+        sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
+        raise SettingError("rank.control", control, sizes, "name a size control")
+    _check(data, training, seeds, chosen, net)
+    drawn = sample.draw(space, seed, cost_settings(space, data))
+    if not isinstance(teacher, Teacher):
+        if isinstance(teacher, nn.Module) or not callable(teacher):
+            legal = "one nas_kd Teacher, or a function that makes it"
+            mend = "nas_kd.load_teacher makes one; several teachers can retrain, not rank"
+            raise SettingError("teacher", type(teacher).__name__, legal, mend)
+        teacher = teacher()
+    teacher.bind(data)
+    if any("features" in score.needs for score in chosen):
+        teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
+    facts: dict[str, Any] = {
+        "space": space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint, "seed": seed,
+        "precision": runtime.precision, "primary": main.name, "control": base.name, "rank.images": images,
+        "rank.calibration_images": calibration_images,
+    }  # fmt: skip
+    facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
+    facts |= data.augmentation
+    del facts["rank.archs"]  # a path: the list itself is kept and compared
+    folder = run.path / "rank"
+    table = keep_plan(folder, facts, drawn, begins=not helps)
+    archs = archs_of(table)
+    claims = Claims(folder / "claims")
+    with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
+        cache = stored_answers(teacher, data, run, epochs=training.epochs)
+    if not isinstance(cache, ViewCache):
+        legal = "an augmentation whose views can be cached: every arch is then taught the same"
+        raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
+    cache.split_logits("test")  # while the teacher is at hand: worker processes have the stored answers only
+    jobs: dict[str, Any] = {
+        "archs": archs, "jobs": jobs_of(table, seeds), "run": run, "space": space, "teacher": cache, "data": data,
+        "how": training, "runtime": runtime,
+    }  # fmt: skip
+    if train and workers > 1 and runtime.device.type == "cpu":
+        list(run_jobs(worker, [jobs] * workers, workers=workers))
+    elif train:
+        train_truth(**jobs)
+    truth = TruthTable(folder).frame()
+    truth = truth[truth["seed"] < seeds]
+    if len(truth) < len(jobs["jobs"]):
+        trained = truth["key"].nunique()
+        run.say(f"judged by {len(truth)} of {len(jobs['jobs'])} trainings, of {trained} of {len(archs)} archs")
+    if helps:
+        return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
+    prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
+    with claims.taken("scores", wait=True):
+        found = kept_scores(
+            chosen, archs, truth, folder, prepared, cache, training, images=images,
+            calibration_images=calibration_images,
+        )  # fmt: skip
+        if (blockwise or {}).get("init") != "scratch":  # then the stages begin with the supernet's weights
+            needs = found["needs"].astype(object).fillna("")
+            found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
+        return _judge(table, truth, found, folder, run, primary=main.name, control=base.name, resamples=resamples)
+
+
+def _run(run: Run | str | Path) -> Run:
+    made = Run.of(run)
+    if made is None:
+        raise SettingError("run", None, "a folder, where trainings are kept and shared", "pass run=")
+    return made
+
+
+def _scores(scores: Sequence[str | Score]) -> list[Score]:
+    found: list[Score] = []
+    for item in scores:
+        if isinstance(item, str) and item not in SCORES:
+            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "name some of them"))
+        score = SCORES[item] if isinstance(item, str) else item
+        if score not in found:
+            found.append(score)
+    return found
+
+
+def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
+    """Return a score by its short or its full name."""
+    short = {key: score for key, score in SCORES.items() if score in scores}
+    known = short | {score.name: score for score in scores}
+    if name not in known:
+        legal = f"one of the scores that are asked for: {', '.join(short or known)}"
+        mend = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
+        raise SettingError(f"rank.{field}", name, legal, mend)
+    return known[name]
+
+
+def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net: object) -> None:
+    check_epochs("rank", training.epochs, training.batch_size, data.train)
+    recipe = checked_method(training.method, Classification(), data.num_classes).recipe
+    if recipe.needs_target_features or recipe.live:
+        legal = "a method on logits alone, which the stored answers serve"
+        raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
+    if seeds < 1:
+        raise SettingError("rank.seeds", seeds, "an integer of at least 1", "use rank.seeds=2: one has no noise")
+    for name in ("select", "rate"):
+        if len(getattr(data, name)) < 2:
+            raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
+    lacking = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
+    if net is None and lacking:
+        legal = f"a supernet, for {', '.join(lacking)}"
+        raise SettingError("net", None, legal, "pass net=, or name other scores")
+
+
+def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
+    """Return the CPU minutes of what scores need: supernet, stages, and the archs that a regression learns from.
+
+    Args:
+        run: the run, whose timing.csv is read; one that was begun before it counted CPU seconds has the clock's.
+        truth: one row a training.
+    """
+    ready, timing = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}, run.timing.frame()
+    if len(timing):
+        counted = "cpu_seconds" if "cpu_seconds" in timing else "seconds"
+        ready |= {str(name): float(value) / 60 for name, value in timing.groupby("stage")[counted].sum().items()}
+    return ready
+
+
+def _judge(
+    archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame, folder: Path, run: Run, *, primary: str,
+    control: str, resamples: int,
+) -> RankResult:  # fmt: skip
+    ranked = joined(archs, truth, scores)
+    tops = archs[archs["group"].str.startswith("band ")].groupby("group")["macs"].max()
+    summary = summarise(
+        ranked, primary=primary, control=control, caps=[float(cap) for cap in np.sort(tops)],
+        resamples=resamples, preparation=preparation_minutes(run, truth),
+    )  # fmt: skip
+    noise = noise_table(ranked)
+    said = verdict(ranked, summary, noise)
+    atomic_write(folder / "noise.csv", noise.to_csv(index=False))
+    atomic_write(folder / "summary.csv", summary.to_csv(index=False))
+    atomic_write(folder / "summary.svg", rank_figure(summary, noise))
+    for line in said:
+        run.say(line)
+    return RankResult(summary, noise, truth, scores, archs, said)
+

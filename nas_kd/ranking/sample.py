@@ -1,0 +1,212 @@
+"""The archs that scores are judged on: part over all sizes, part inside narrow bands of MACs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.config.checks import LEAST
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import read_frame
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.space import Arch, ElasticSpace
+
+POOL = 20_000  # random archs that the sample is chosen from
+OVERALL = "all sizes"
+COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which archs are trained.
+
+    Args:
+        bands: MACs in the middle of each band; None takes percentiles of random archs.
+        band: half the width of a band, as a share of its middle.
+        in_band: archs a band.
+        overall: archs over all sizes.
+        archs: the archs.csv of another ranking, whose archs are taken in the place of new ones.
+        limit: only the first so many of those.
+    """
+
+    bands: Sequence[float] | None = None
+    band: float = 0.05
+    in_band: int = 32
+    overall: int = 16
+    archs: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_band < LEAST:
+            legal = f"at least {LEAST}: fewer archs give no rank correlation"
+            raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
+        if not 0 < self.band < 1:
+            raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
+        if self.limit is not None and self.archs is None:
+            legal = "None without archs: a new sample has the size of its groups"
+            raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
+        if self.overall < 0:
+            raise SettingError("rank.overall", self.overall, "0 or more")
+        if self.archs is None and self.bands is not None and not len(self.bands) and self.overall < LEAST:
+            legal = f"at least {LEAST} without bands: fewer archs give no rank correlation"
+            raise SettingError("rank.overall", self.overall, legal, f"use rank.overall={LEAST}, or give rank.bands")
+        if self.archs is not None and not Path(self.archs).is_file():
+            raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
+
+    def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+        """Return the archs, see ``sample_archs`` and ``listed_archs``."""
+        if self.archs is not None:
+            return listed_archs(read_frame(self.archs), space, limit=self.limit, cost=cost)
+        drawn = {"bands": self.bands, "band": self.band, "in_band": self.in_band, "overall": self.overall}
+        return sample_archs(space, **drawn, seed=seed, cost=cost)  # type: ignore[arg-type]
+
+
+def sample_archs(
+    space: ElasticSpace, *, bands: Sequence[float] | None = None, band: float = 0.05, in_band: int = 32,
+    overall: int = 16, seed: int = 0, cost: Mapping[str, int],
+) -> pd.DataFrame:  # fmt: skip
+    """Draw a stratified sample, every beginning of which is a fair small sample.
+
+    A band's archs are spread evenly over its depths, and within a depth over its parameters: uniform draws
+    would hold hardly any of the extremes, between which a score is to decide. The archs over all sizes lie at
+    even steps of log MACs. The rows of the groups alternate, each group in random order.
+
+    Args:
+        space: the space.
+        bands: MACs in the middle of each band; None takes the 25th, 50th and 80th percentile of random archs.
+        band: half the width of a band, as a share of its middle.
+        in_band: archs a band.
+        overall: archs over all sizes.
+        seed: seed of the draws.
+        cost: what ``space.cost`` needs besides an arch.
+
+    Returns:
+        One row an arch: group, key, label, macs, params, depth and arch (JSON), in the order of their turns.
+
+    Raises:
+        SettingError: a band holds too few archs, or two bands overlap.
+    """
+    pool = _pool(space, seed, cost)
+    if bands is None:
+        bands = [float(value) for value in np.percentile(pool["macs"], [25, 50, 80])]
+    centres = sorted(bands)
+    for low, high in zip(centres, centres[1:], strict=False):
+        if low * (1 + band) >= high * (1 - band):
+            legal = "bands that do not overlap"
+            raise SettingError("rank.bands", list(bands), legal, "move them apart, or lower rank.band")
+    groups: dict[str, pd.DataFrame] = {}
+    for number, centre in enumerate(centres, 1):
+        inside = pool[(pool["macs"] - centre).abs() <= band * centre]
+        if len(inside) < in_band:
+            low, high = pool["macs"].quantile([0.05, 0.95])
+            legal = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones lie in it"
+            mend = f"choose bands between {low:,.0f} and {high:,.0f} MACs, a wider rank.band or a smaller rank.in_band"
+            raise SettingError("rank.bands", centre, legal, mend)
+        chosen = _by_depth(inside, in_band, np.random.default_rng(seed_for(seed, "rank band", number)))
+        groups[f"band {number}"] = chosen
+    taken = {key for rows in groups.values() for key in rows["key"]}
+    free = pool[~pool["key"].isin(taken)]
+    rng = np.random.default_rng(seed_for(seed, "rank all sizes"))
+    if overall:
+        groups[OVERALL] = _by_size(free, overall, rng)
+    return _alternate(groups)
+
+
+def listed_archs(
+    table: pd.DataFrame, space: ElasticSpace, *, limit: int | None = None, cost: Mapping[str, int]
+) -> pd.DataFrame:
+    """Take the archs of another ranking, for another teacher or another training.
+
+    Args:
+        table: its archs.csv.
+        space: the space that they must be of.
+        limit: only the first so many, which hold the groups in proportion; None takes all.
+        cost: what ``space.cost`` needs besides an arch.
+
+    Returns:
+        The same columns as `sample_archs`, counted anew.
+
+    Raises:
+        SettingError: the table is no list of archs, an arch is of another space, or they are too few.
+    """
+    lacking = [name for name in ("group", "arch") if name not in table]
+    if lacking:
+        legal = f"the archs.csv of a ranking; it lacks {', '.join(lacking)}"
+        raise SettingError("rank.archs", list(table.columns), legal, "give runs/NAME/rank/archs.csv")
+    table = table.head(limit) if limit is not None else table
+    archs = archs_of(table)
+    if len(archs) < LEAST:
+        raise SettingError("rank.limit", len(archs), f"at least {LEAST} archs for a rank correlation")
+    rows = []
+    for arch, group in zip(archs, table["group"], strict=True):
+        space.validate(arch)
+        rows.append(_row(arch, space, cost) | {"group": group, "label": arch.label, "arch": json.dumps(arch.to_dict())})
+    return pd.DataFrame(rows)[COLUMNS]
+
+
+def archs_of(table: pd.DataFrame) -> list[Arch]:
+    """Read the archs of a sample."""
+    return [Arch.from_dict(json.loads(text)) for text in table["arch"]]
+
+
+def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+    """Draw random archs, each once, with their costs."""
+    count = min(POOL, 4 * space.size)
+    archs = list(dict.fromkeys(space.sample(seed_for(seed, "rank", number)) for number in range(count)))
+    frame = pd.DataFrame([_row(arch, space, cost) for arch in archs])
+    frame["value"] = archs
+    return frame
+
+
+def _row(arch: Arch, space: ElasticSpace, cost: Mapping[str, int]) -> dict[str, Any]:
+    total = space.cost(arch, **cost)
+    return {"key": arch.key, "macs": total.macs, "params": total.params, "depth": arch.depth}
+
+
+def _by_depth(inside: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Choose archs evenly over depths, and over parameters within each."""
+    sizes = inside["depth"].value_counts().sort_index()
+    quota = dict.fromkeys(sizes.index, 0)
+    while sum(quota.values()) < count:
+        open_ = [depth for depth in quota if quota[depth] < sizes[depth]]
+        for depth in sorted(open_, key=lambda depth: quota[depth])[: count - sum(quota.values())]:
+            quota[depth] += 1
+    parts = []
+    for depth, wanted in quota.items():
+        rows = inside[inside["depth"] == depth].sort_values(["params", "key"])
+        # one of each of `wanted` equal parts
+        edges = np.linspace(0, len(rows), wanted + 1).astype(int)
+        picks = [int(rng.integers(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+        parts.append(rows.iloc[picks])
+    return pd.concat(parts).sample(frac=1.0, random_state=int(rng.integers(2**31)))
+
+
+def _by_size(pool: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Choose archs at even steps of log MACs, from the smallest to the largest."""
+    if len(pool) < count:
+        legal = f"at most {len(pool)}, the archs that are left of the space"
+        raise SettingError("rank.overall", count, legal, "lower rank.overall or rank.in_band")
+    logs = np.log(pool["macs"].to_numpy(dtype=float))
+    picks: list[int] = []
+    for target in np.linspace(logs.min(), logs.max(), count):
+        order = np.argsort(np.abs(logs - target), kind="stable")
+        picks.append(next(int(i) for i in order if int(i) not in picks))
+    return pool.iloc[picks].sample(frac=1.0, random_state=int(rng.integers(2**31)))
+
+
+def _alternate(groups: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Merge groups so that every beginning holds them in proportion."""
+    rows = []
+    for name, table in groups.items():
+        share = (np.arange(len(table)) + 0.5) / len(table)
+        rows.append(table.assign(group=name, share=share))
+    merged = pd.concat(rows).sort_values(["share", "group"], kind="stable")
+    merged["label"] = [arch.label for arch in merged["value"]]
+    merged["arch"] = [json.dumps(arch.to_dict()) for arch in merged["value"]]
+    return merged[COLUMNS].reset_index(drop=True)

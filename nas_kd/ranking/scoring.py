@@ -1,0 +1,148 @@
+"""The scores of a ranking: measured once, of one supernet and its stages, and kept in scores.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nas_kd.config.checks import LEAST
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.ranking.ground_truth import Alone
+from nas_kd.rate import rate_blockwise
+from nas_kd.rate.scores import Bench, Score, measure_scores
+from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.stages import Blockwise
+from nas_kd.train.weights import load_weights, weights_hash
+
+
+class Prepared:
+    """Supernet and stages, made when the first score needs them.
+
+    Args:
+        space: the space.
+        teacher: the teacher.
+        data: the data.
+        net: the supernet, or what makes it.
+        blockwise: arguments of ``rate_blockwise``.
+        run: the run.
+        runtime: device and precision.
+        seed: seed of the stages and of the scores.
+    """
+
+    def __init__(
+        self, space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet | Callable[[], Supernet] | None,
+        blockwise: Mapping[str, Any], run: Run, runtime: Runtime, seed: int,
+    ) -> None:  # fmt: skip
+        self.space, self.teacher, self.data, self._net = space, teacher, data, net
+        self.blockwise, self.run, self.runtime, self.seed = blockwise, run, runtime, seed
+        self._model: Blockwise | None = None
+
+    def net(self) -> Supernet:
+        """Return the supernet."""
+        if self._net is not None and not isinstance(self._net, Supernet):
+            self._net = self._net()
+        assert self._net is not None  # `rank` has looked
+        return self._net
+
+    def model(self) -> Blockwise:
+        """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
+        if self._model is None:
+            net, settings = self.net(), dict(self.blockwise)
+            rate_blockwise(net, self.teacher, self.data, run=self.run, seed=self.seed, runtime=self.runtime, **settings)
+            taps = self.teacher.match(self.space, self.data.resolution)
+            self._model = Blockwise(net, taps, init=str(settings.get("init", "supernet")), seed=self.seed)
+            load_weights(self._model, self.run.path / "blockwise" / "adapters.safetensors")
+        return self._model.to(self.runtime.device)
+
+    def made(self) -> frozenset[str]:
+        """Return which of supernet and stages there are already: to look at them trains nothing."""
+        there = {name for name in ("supernet", "blockwise") if (self.run.path / name).is_dir()}
+        return frozenset(there | ({"supernet"} if isinstance(self._net, Supernet) else set()))
+
+    def hashes(self, needs: frozenset[str]) -> dict[str, str]:
+        """Return hashes of the weights that scores with these needs measure on."""
+        made = {"supernet": weights_hash(self.net())} if "supernet" in needs else {}
+        return made | ({"blockwise": weights_hash(self.model())} if "blockwise" in needs else {})
+
+    def bench(self, needs: frozenset[str], **more: Any) -> Bench:
+        """Return what scores with these needs measure on."""
+        self.teacher.to(self.runtime.device)
+        model = self.model() if "blockwise" in needs else None
+        net = self.net() if "supernet" in needs else None
+        return Bench(self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, **more)
+
+
+def kept_scores(
+    scores: Sequence[Score], archs: Sequence[Arch], truth: pd.DataFrame, folder: Path, prepared: Prepared,
+    cache: ViewCache, training: Alone, *, images: int, calibration_images: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Measure the scores that are not in scores.csv yet; those that learn from the truth always.
+
+    Args:
+        scores: the scores.
+        archs: the archs.
+        truth: one row an arch and seed.
+        folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
+        prepared: makes supernet and stages.
+        cache: the teacher's stored answers.
+        training: how the truth was trained.
+        images: rating images.
+        calibration_images: training images that norms are measured on.
+
+    Returns:
+        One row a score and arch.
+
+    Raises:
+        SettingError: rows that are there were measured on other weights.
+    """
+    path = folder / "scores.csv"
+    kept = read_frame(path)
+    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the truth has grown
+    kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
+    have = set(kept["score"]) if len(kept) else set()
+    missing = [score for score in scores if score.name not in have]
+    needs = frozenset().union(*(score.needs for score in missing))
+    wanted = frozenset().union(*(score.needs for score in scores))
+    # tables that were copied without the weights are judged without them
+    _check_weights(folder, prepared.hashes(needs | (wanted & prepared.made())))
+    mean = truth.groupby("key")["accuracy"].mean()
+    bench = prepared.bench(
+        needs, cache=cache, images=images, calibration_images=calibration_images,
+        truth=dict(zip(mean.index, mean, strict=True)),
+        training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
+    )  # fmt: skip
+    for score in missing:
+        if "truth" in score.needs and len(mean) < 2 * LEAST:
+            prepared.run.say(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
+            continue
+        rows = measure_scores([score], archs, bench)
+        unknown = int(rows["value"].isna().sum())
+        lost = f", {unknown} archs without a finite value" if unknown else ""
+        prepared.run.say(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
+        kept = pd.concat([kept, rows], ignore_index=True)
+        atomic_write(path, kept.to_csv(index=False))
+    for name, value in bench.notes.items():
+        prepared.run.say(f"{name}: {100 * value:.2f} points")
+    return kept[kept["score"].isin([score.name for score in scores])]
+
+
+def _check_weights(folder: Path, made: Mapping[str, str]) -> None:
+    """Refuse to put scores of other weights beside those that are kept."""
+    path = folder / "scores.json"
+    old: dict[str, str] = read_json(path) if path.exists() else {}
+    for name, hash_ in made.items():
+        if old.get(name, hash_) != hash_:
+            legal = f"scores of the {name} that {folder / 'scores.csv'} holds those of, {old[name]}"
+            mend = f"give the settings of then, or delete {folder / 'scores.csv'} and {path}: all are measured anew"
+            raise SettingError(f"rank.{name}", hash_, legal, mend)
+    if made.items() - old.items():
+        atomic_json(path, {**old, **made})

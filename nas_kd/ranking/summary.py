@@ -1,0 +1,299 @@
+"""The table that says how well each score ranks: beside the trivial ones, inside bands, with intervals and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.config.checks import LEAST
+from nas_kd.errors import SettingError
+from nas_kd.ranking.bootstrap import interval_of, resampled_taus
+from nas_kd.ranking.statistics import (
+    all_pairs,
+    detectable,
+    holm,
+    noise_of,
+    pairs_within,
+    partial_tau,
+    regret,
+    residual_tau,
+    spearman,
+    tau_b,
+)
+
+TOPS = (1, 5, 10)
+BAND = "band "  # beginning of the names of groups of equal size
+NAMED = 5  # archs without a score that a message names
+EVERYWHERE = "all archs"
+INSIDE = "inside bands"
+
+
+class Ranked(NamedTuple):
+    """Truth and scores of the same archs.
+
+    Args:
+        archs: one row an arch: key, group, macs, ...; those without truth are left out.
+        truth: (N, S) accuracy of each arch and seed, NaN where it is not trained.
+        scores: (M, N) higher is better, NaN where a score has none.
+        names: (M,) names of the scores.
+        costs: one row a score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
+        planned: the bands of the sample, also those of which nothing is trained yet.
+    """
+
+    archs: pd.DataFrame
+    truth: np.ndarray
+    scores: np.ndarray
+    names: list[str]
+    costs: pd.DataFrame
+    planned: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> list[str]:
+        """The bands with enough archs to rank."""
+        return [band for band, size in self._sizes.items() if size >= LEAST]
+
+    @property
+    def few(self) -> dict[str, int]:
+        """The bands with too few archs to rank, and how many archs they have."""
+        return {band: size for band, size in self._sizes.items() if size < LEAST}
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        sizes = self.archs["group"].value_counts().to_dict()
+        bands = sorted({*self.planned, *(str(name) for name in sizes if str(name).startswith(BAND))})
+        return {band: int(sizes.get(band, 0)) for band in bands}
+
+
+def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
+    """Bring truth and scores of the same archs together.
+
+    Args:
+        archs: the sample.
+        truth: one row an arch and seed: key, seed, accuracy.
+        scores: one row a score and arch, as ``measure_scores`` gives.
+
+    Returns:
+        What is known of both.
+
+    Raises:
+        SettingError: a table is of other archs, or fewer than eight are trained.
+    """
+    for name, table in (("truth", truth), ("scores", scores)):
+        foreign = set(table["key"]) - set(archs["key"]) if len(table) else set()
+        if foreign:
+            legal = "a table of the archs in archs.csv"
+            mend = "use another folder: these come from another space, seed or sample"
+            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", legal, mend)
+    known = archs[archs["key"].isin(truth["key"])] if len(truth) else archs.head(0)
+    if len(known) < LEAST:
+        legal = f"at least {LEAST} trained archs for a rank correlation"
+        raise SettingError("rank.truth", f"{len(known)} archs", legal, "train more of them: give the command again")
+    table = truth.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first")
+    values = table.reindex(known["key"]).to_numpy(dtype=float)
+    names = list(dict.fromkeys(scores["score"]))
+    signs = np.where(scores["better"] == "higher", 1.0, -1.0)
+    wide = scores.assign(signed=signs * scores["value"]).pivot(index="score", columns="key", values="signed")
+    matrix = wide.reindex(index=names, columns=known["key"]).to_numpy(dtype=float)
+    grouped = scores.groupby("score", sort=False)
+    sums = grouped[["teacher_forwards", "student_forwards", "seconds", "cpu_seconds"]].sum()
+    costs = sums.join(grouped[["kind", "needs"]].first()).reindex(names)
+    planned = tuple(sorted({str(name) for name in archs["group"] if str(name).startswith(BAND)}))
+    return Ranked(known.reset_index(drop=True), values, matrix, names, costs, planned)
+
+
+def noise_table(ranked: Ranked) -> pd.DataFrame:
+    """Say how much of the truth is noise, overall, inside the bands and in each.
+
+    Args:
+        ranked: truth and scores.
+
+    Returns:
+        One row a scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
+        (tau between the means of two halves of the seeds), ceiling (tau of a faultless score).
+    """
+    groups = ranked.archs["group"]
+    scopes: list[tuple[str, np.ndarray, Sequence[object] | None]] = [(EVERYWHERE, np.ones(len(groups), bool), None)]
+    if ranked.bands:
+        inside = groups.isin(ranked.bands).to_numpy()
+        scopes.append((INSIDE, inside, groups[inside].tolist()))
+        scopes += [(band, (groups == band).to_numpy(), None) for band in ranked.bands]
+    rows = []
+    for scope, kept, names in scopes:
+        found = noise_of(100 * ranked.truth[kept], names)
+        rows.append({"scope": scope} | found._asdict())
+    return pd.DataFrame(rows)
+
+
+def summarise(
+    ranked: Ranked, *, primary: str, control: str, caps: Sequence[float] = (), resamples: int = 10_000, seed: int = 0,
+    preparation: Mapping[str, float] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Judge every score by the truth.
+
+    Differences are of tau-b inside the bands, or over all archs where no band has enough of them (then the columns
+    of the bands are NaN), on the same resamples of archs with the seeds inside, and on the archs that the score has a
+    value for: on others a control would be asked more, or less, than it. ``minus_size`` is against the best of the size
+    controls, taken anew in every resample, so that the choice of the best is paid for. A score that learns from trained
+    archs is set against what is learned from sizes alone too, which beats each single size.
+
+    Args:
+        ranked: truth and scores.
+        primary: name of the one score that is tested without correction.
+        control: name of the one control that it is tested against.
+        caps: budgets in MACs that the regret is given for.
+        resamples: bootstrap resamples.
+        seed: seed of the resamples.
+        preparation: CPU minutes of what scores need: ``supernet``, ``blockwise``, ``truth``.
+
+    Returns:
+        One row a score, best tau inside the bands first.
+
+    Raises:
+        SettingError: primary or control is not among the scores.
+    """
+    for field, name in (("rank.primary", primary), ("rank.control", control)):
+        if name not in ranked.names:
+            raise SettingError(field, name, ", ".join(ranked.names), "name one of the scores")
+    archs, mean = ranked.archs, np.nanmean(ranked.truth, axis=1)
+    groups = archs["group"].tolist()
+    macs = archs["macs"].to_numpy(dtype=float)
+    everywhere = all_pairs(len(archs))
+    inside = pairs_within(groups, ranked.bands) if ranked.bands else everywhere
+    how = {"resamples": resamples, "seed": seed}
+    drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], **how)
+    sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
+    learns = ["truth" in str(needs).split() for needs in ranked.costs.loc[ranked.names, "needs"]]
+    taught = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "control" and learns[i]]
+    base = ranked.names.index(control)
+    inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
+    rows: list[dict[str, Any]] = []
+    for index, (name, score) in enumerate(zip(ranked.names, ranked.scores, strict=True)):
+        cost = ranked.costs.loc[name]
+        ready = sum((preparation or {}).get(need, 0.0) for need in set(str(cost["needs"]).split()))
+        row: dict[str, Any] = {
+            "score": name, "kind": cost["kind"], "role": _role(name, str(cost["kind"]), primary, control),
+            "archs": int(np.isfinite(score).sum()), "without_score": int((~np.isfinite(score)).sum()),
+        }  # fmt: skip
+        row |= {"tau": tau_b(score, mean)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
+        if ranked.bands:
+            row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
+        else:
+            row |= dict.fromkeys(("band_tau", "band_tau_low", "band_tau_high"), math.nan)
+        for band in ranked.bands:
+            own = (archs["group"] == band).to_numpy()
+            row[f"tau {band}"] = tau_b(score[own], mean[own])
+        row |= {
+            "partial_tau": partial_tau(score, mean, np.log(macs)),
+            "residual_tau": residual_tau(score, mean, np.log(macs)),
+        }
+        for number, cap in enumerate(caps, 1):
+            for top in TOPS:
+                row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, cap, top)
+        taus, samples, known = inside_taus, drawn[1], np.isfinite(score)
+        if not known.all():
+            others = np.where(known, ranked.scores, math.nan)
+            taus = [tau_b(other, mean, inside) for other in others]
+            samples = resampled_taus(others, ranked.truth, groups, [inside], **how)[0]
+        row |= _gap("minus_control", taus[index] - taus[base], samples[index] - samples[base])
+        if name == control:
+            row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
+        rivals = sizes + taught if learns[index] and cost["kind"] == "score" else sizes
+        most = float(_best(np.array([taus[i] for i in rivals])))
+        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[rivals]))
+        if cost["kind"] == "size":
+            row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
+        row |= {
+            "teacher_forwards": cost["teacher_forwards"], "student_forwards": cost["student_forwards"],
+            "minutes": cost["seconds"] / 60, "cpu_minutes": cost["cpu_seconds"] / 60, "preparation_minutes": ready,
+        }  # fmt: skip
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    explored = (frame["role"] == "exploratory").to_numpy()
+    for gap in ("minus_control", "minus_size"):
+        adjusted = np.full(len(frame), math.nan)
+        adjusted[explored] = holm(frame.loc[explored, f"{gap}_p"].tolist())
+        adjusted[(frame["role"] == "primary").to_numpy()] = frame.loc[frame["role"] == "primary", f"{gap}_p"]
+        place = list(frame.columns).index(f"{gap}_p") + 1
+        frame.insert(place, f"{gap}_p_holm", adjusted)
+    first = "band_tau" if ranked.bands else "tau"
+    return frame.sort_values(first, ascending=False, kind="stable", ignore_index=True)
+
+
+def _role(name: str, kind: str, primary: str, control: str) -> str:
+    if name in (primary, control):
+        return "primary" if name == primary else "primary control"
+    return "exploratory" if kind == "score" else "control"
+
+
+def _best(taus: np.ndarray) -> np.ndarray:
+    """Return the greatest along the first axis, NaN where all are; a control that does not vary has no tau."""
+    greatest = np.where(np.isnan(taus), -math.inf, taus).max(axis=0, initial=-math.inf)
+    return np.where(np.isfinite(greatest), greatest, math.nan)
+
+
+def _ends(name: str, drawn: np.ndarray) -> dict[str, float]:
+    found = interval_of(drawn)
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
+    found = interval_of(drawn)
+    return {
+        name: difference, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p,
+        f"{name}_detectable": detectable(found.error),
+    }  # fmt: skip
+
+
+def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
+    """Word what the table says, limits first.
+
+    Args:
+        ranked: truth and scores.
+        summary: what `summarise` returned.
+        noise: what `noise_table` returned.
+
+    Returns:
+        Sentences.
+    """
+    scope, tau = (INSIDE, "band_tau") if ranked.bands else (EVERYWHERE, "tau")
+    said = [
+        f"{band.capitalize()} has {count} trained archs, a rank correlation needs {LEAST}: it is left out. Train more"
+        " of them: give the command again, or begin with a larger sample."
+        for band, count in ranked.few.items()
+    ]
+    if ranked.few and not ranked.bands:
+        said.append("Nothing is known inside a band: the differences are over all archs, where size decides.")
+    limits = noise[noise["scope"] == scope].iloc[0]
+    if limits["archs"] == 0:
+        said.append("The truth has one seed: its noise is not known, nor what a faultless score would reach.")
+    else:
+        said.append(
+            f"Truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs, {limits['seed_sd']:.2f}"
+            f" between seeds ({limits['archs']} archs have two or more); tau between halves of the seeds"
+            f" {limits['split_half']:.2f}, ceiling of a faultless score {limits['ceiling']:.2f}."
+        )
+    main = summary[summary["role"] == "primary"].iloc[0]
+    base = summary[summary["role"] == "primary control"].iloc[0]
+    size = summary[summary["kind"] == "size"].sort_values(tau, ascending=False).iloc[:1]
+    said.append(
+        f"Primary score {main['score']}: tau {main[tau]:.2f} [{main[f'{tau}_low']:.2f},"
+        f" {main[f'{tau}_high']:.2f}] {scope}; {base['score']} {base[tau]:.2f}; difference"
+        f" {main['minus_control']:.2f} [{main['minus_control_low']:.2f}, {main['minus_control_high']:.2f}];"
+        f" {len(summary)} scores on {main['archs']} archs detect {main['minus_control_detectable']:.2f} with 80 %"
+        " power."
+    )
+    for row in size.to_dict("records") if main["kind"] != "size" else []:
+        gap = f"{main['minus_size']:.2f} [{main['minus_size_low']:.2f}, {main['minus_size_high']:.2f}]"
+        wins = main["minus_size_low"] > 0
+        word = "beats" if wins else "does not beat"
+        said.append(f"It {word} the best size control ({row['score']}, {row[tau]:.2f}): difference {gap}.")
+    lacking = summary[summary["without_score"] > 0]
+    for row in lacking.to_dict("records"):
+        unknown = ranked.archs["key"][~np.isfinite(ranked.scores[ranked.names.index(row["score"])])]
+        named = ", ".join(unknown.head(NAMED)) + (f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else "")
+        said.append(f"{row['score']} has no finite value for {len(unknown)} archs, which it cannot choose: {named}.")
+    return said

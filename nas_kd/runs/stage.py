@@ -1,0 +1,209 @@
+"""One stage's folder in a run: its inputs, its state while it runs, its facts when it is done."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
+from nas_kd.runs.log import RunLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "report")
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
+    OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, pickle.UnpicklingError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read what `Stage.save` wrote; torch writes checksums, but does not look at them."""
+    import torch
+
+    with zipfile.ZipFile(path) as file:
+        if (bad := file.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {bad} is another")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+class Stage:
+    """One stage's folder: its inputs, its state while it runs, its facts when it is done.
+
+    Get it from `Run.stage`.
+
+    Args:
+        run: the run it belongs to.
+        name: the folder below the run, such as ``"supernet"`` or ``"retrain/1a2b3c/seed_0"``.
+        inputs: everything that determines the result, as plain values; refused when it changed.
+
+    Raises:
+        SettingError: the folder holds results of other inputs.
+    """
+
+    def __init__(self, run: RunLog, name: str, inputs: Mapping[str, object]) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
+            raise ValueError(f"stage name {name!r}: letters, digits, '_', '-', '.', parted by '/'")
+        self.run, self.name, self.folder = run, name, run.path / name
+        self._file = self.folder / "stage.json"
+        given = json.loads(json.dumps(plain(inputs)))
+        if self._file.exists():
+            self._state: dict[str, Any] = read_json(self._file, ("inputs", "done", "facts"))
+            self._refuse_changes(self._state["inputs"], given)
+        else:
+            self._state = {"inputs": given, "done": False, "facts": {}}
+            with on_disk(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_json(self._file, self._state)
+        clear_parts(self.folder.iterdir())
+        self.metrics = CsvLog(self.folder / "metrics.csv")
+
+    def _refuse_changes(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        nothing = object()
+        changed = [key for key in {**old, **new} if old.get(key, nothing) != new.get(key, nothing)]
+        if not changed:
+            return
+        was = ", ".join(f"{key}={old[key]!r}" if key in old else f"no {key}" for key in changed)
+        now = ", ".join(f"{key}={new[key]!r}" if key in new else f"no {key}" for key in changed)
+        first = self.name.split("/")[0]
+        # what comes after a search is filed by arch and stays valid whatever is searched for
+        later = ORDER[ORDER.index(first) + 1 :] if first in ORDER[: ORDER.index("search")] else ()
+        after = [self.run.path / name for name in later]
+        stale = [str(folder) for folder in (self.folder, *after) if folder.exists()]
+        raise SettingError(
+            ", ".join(changed),
+            now,
+            f"what {self.folder} was made with: {was}{' (other pixels, names or splits)' if 'data' in changed else ''}",
+            f"use another --run, or delete {' and '.join(stale)}",
+        )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What determines the result, as it was recorded."""
+        return dict(self._state["inputs"])
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage has ended, by `finish`."""
+        return bool(self._state["done"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `finish` was given; empty before."""
+        return dict(self._state["facts"])
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Mark the stage done.
+
+        Args:
+            facts: its result in plain values, for the stages after it.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+        """
+        self._state = {"inputs": self._state["inputs"], "done": True, "facts": plain(facts)}
+        atomic_json(self._file, self._state)
+        (self.folder / PREVIOUS).unlink(missing_ok=True)
+
+    def log(self, name: str) -> CsvLog:
+        """Open another append-only CSV file of this stage.
+
+        Args:
+            name: file name, such as ``"trials.csv"``.
+        """
+        return CsvLog(self.folder / name)
+
+    def write_frame(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a whole table as CSV, atomically and without its index.
+
+        Args:
+            name: file name, such as ``"stage_1.csv"``.
+            frame: the table; a float is written by repr.
+        """
+        atomic_write(self.folder / name, frame.to_csv(index=False))
+
+    def read_frame(self, name: str) -> pd.DataFrame:
+        """Read a table of this stage exactly as it was written; an absent one is empty before the stage ends.
+
+        Args:
+            name: file name.
+
+        Raises:
+            SettingError: the file is damaged, or missing in a finished stage.
+        """
+        path = self.folder / name
+        if self.done and not path.exists():
+            mend = f"delete {self.folder} and give the same command again"
+            raise SettingError("run", str(path), "the table of a finished stage", mend)
+        return read_frame(path)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the trainer's state to last.pt, and keep the one before it as previous.pt.
+
+        Args:
+            state: tensors, plain values and containers of them: it is read back by weights_only.
+
+        Raises:
+            SettingError: the disk is full or read-only; what was there is untouched.
+        """
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        atomic_write(self.folder / LAST, buffer.getbuffer(), keep=self.folder / PREVIOUS)
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the last state that is undamaged onto the CPU.
+
+        Returns:
+            The state, or None when nothing was saved.
+
+        Raises:
+            SettingError: there are states, and all are damaged.
+        """
+        damaged: list[tuple[Path, Exception]] = []
+        for path in (self.folder / LAST, self.folder / PREVIOUS):
+            if not path.exists():
+                continue
+            try:
+                state = _read_state(path)
+            except DAMAGE as error:
+                damaged.append((path, error))
+                continue
+            for bad, _ in damaged:
+                self.run.say(f"warning: {bad} is damaged: {self.name} goes on from {path}")
+                bad.unlink()
+            return state
+        if damaged:
+            mend = f"delete {self.folder}: the stage then begins anew"
+            legal = "the state that nas_kd saved, undamaged"
+            raise SettingError("run", str(damaged[0][0]), legal, mend) from damaged[0][1]
+        return None
+
+    def forget(self) -> None:
+        """Delete the trainer's state, which a finished stage does not need."""
+        for name in (LAST, PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def seconds(self, what: str, seconds: float, cpu_seconds: float) -> None:
+        """Add a row to the run's timing.csv.
+
+        Args:
+            what: what took the time, such as ``"epoch"``.
+            seconds: how long, by the clock.
+            cpu_seconds: how long by the processor, of this process and all its threads.
+        """
+        row = {"stage": self.name, "what": what, "seconds": float(seconds), "cpu_seconds": float(cpu_seconds)}
+        self.run.timing.append({name: row[name] for name in self.run.timing.columns})  # as the run began

@@ -1,0 +1,117 @@
+"""Independent jobs in worker processes of one thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from nas_kd.errors import SettingError
+from nas_kd.runtime.device import CALM_THREADS
+from nas_kd.runtime.ranks import work_alone
+from nas_kd.runtime.stop import Stop
+
+
+def run_jobs(
+    function: Callable[..., Any],
+    jobs: Sequence[Mapping[str, Any]],
+    workers: int = 2,
+    advance: Callable[[], None] | None = None,
+) -> Iterator[Any]:
+    """Call a function once a job in one-thread processes and yield the results in the order of the jobs.
+
+    Args:
+        function: a module-level function; a worker imports it by name.
+        jobs: keyword arguments, one mapping a call; they travel by pickle.
+        workers: number of processes; 1 stays in this process and keeps its threads.
+        advance: called once for every finished job.
+
+    Returns:
+        An iterator over the results.
+
+    Raises:
+        SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are
+            dropped.
+        Stopped: a signal asked to stop; trainings in the workers have ended their step and saved it.
+    """
+    if workers < 1:
+        raise SettingError("workers", workers, "an integer of at least 1", "use workers=1")
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            result = function(**job)
+            if advance is not None:
+                advance()
+            yield result
+        return
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
+    try:
+        with _environ({"OMP_NUM_THREADS": "1", **CALM_THREADS}):  # processes start while jobs are submitted
+            futures = [pool.submit(function, **job) for job in jobs]
+        if advance is not None:
+            for future in futures:
+                future.add_done_callback(lambda done: None if done.cancelled() else advance())
+        for future in futures:
+            with Stop(at_once=True):  # also where the caller has left SIGTERM to the system
+                result = future.result()
+            yield result
+    except BrokenProcessPool as error:
+        legal = (
+            "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
+        )
+        raise SettingError("workers", workers, legal, "use workers=1") from error
+    except BaseException:
+        # an error or Ctrl-C need not wait for the jobs that run: they end their step, save it, and go on next time
+        mine = set(multiprocessing.active_children()) - others
+        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            while any([process.is_alive() for process in mine]):
+                for process in mine:  # again and again: a job that has stopped may be followed by one that waited
+                    process.terminate()
+                    process.join(0.2)
+        except BaseException:  # asked once more
+            for process in mine:
+                process.kill()
+            raise
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone says what follows from it
+    work_alone()  # a job is none of torchrun's processes
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,164 @@
+"""The processes that torchrun or srun started: how many, which one this is, and small messages between them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+ValueT = TypeVar("ValueT")
+
+_LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun, and what torch and Fabric know it by
+_SLURM = "SLURM_NTASKS"  # set by srun, and what Fabric knows it by
+NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric looks away from SLURM
+PATIENCE = timedelta(minutes=30)  # a process that lets the others wait longer is lost; torch's own default
+BEAT = 60.0  # seconds between two signs of life of the first process, while the others wait for its work
+
+
+def launched() -> tuple[int, int]:
+    """Tell what torchrun or srun started, without importing torch.
+
+    Returns:
+        The number of this process, from 0, and the number of processes; (0, 1) without them.
+    """
+    if _LAUNCHER in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if _SLURM in os.environ and os.environ.get("SLURM_JOB_NAME") not in NO_SLURM_JOBS:
+        return int(os.environ.get("SLURM_PROCID", 0)), int(os.environ[_SLURM])
+    return 0, 1
+
+
+def launched_here() -> int | None:
+    """Return how many of them run on this machine; None where srun was not told."""
+    name = "LOCAL_WORLD_SIZE" if _LAUNCHER in os.environ else "SLURM_NTASKS_PER_NODE"
+    return int(os.environ[name]) if os.environ.get(name, "").isdecimal() else None
+
+
+def in_worker() -> bool:
+    """Tell whether this process helps another, which alone prints and writes status.json.
+
+    Such are `run_jobs`' workers, and all processes of torchrun but the first.
+    """
+    return multiprocessing.parent_process() is not None or launched()[0] > 0
+
+
+def world() -> int:
+    """Return the number of processes that work together; 1 before they have joined and after they have parted."""
+    dist = _group()
+    return dist.get_world_size() if dist else 1
+
+
+def rank() -> int:
+    """Return the number of this process among those that work together, from 0."""
+    dist = _group()
+    return dist.get_rank() if dist else 0
+
+
+def everyone(value: ValueT) -> list[ValueT]:
+    """Exchange values; every process of the group must call it.
+
+    Args:
+        value: anything that can be pickled; tensors on the CPU.
+
+    Returns:
+        The value of every process, in their order.
+    """
+    dist = _group()
+    if not dist:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)  # through the CPU's backend, also beside GPUs
+    return values
+
+
+def from_first(value: ValueT) -> ValueT:
+    """Hand the first process's value to all; every process of the group must call it.
+
+    Args:
+        value: what the first process gives; that of the others does not count.
+
+    Returns:
+        The first process's value.
+    """
+    dist = _group()
+    if not dist:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wait() -> None:
+    """Wait until every process of the group is here."""
+    everyone(None)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Let the first process do what is inside, and then the others, who find its files; all must enter.
+
+    What it does may take hours, a lost process shall be noticed in minutes: it gives signs of life meanwhile.
+    """
+    dist = _group()
+    if not dist or world() == 1:
+        yield
+        return
+    import torch
+
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    over = torch.zeros(1)
+    if rank() > 0:
+        while not over:
+            dist.broadcast(over, src=0, group=group)
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            dist.broadcast(torch.zeros(1), src=0, group=group)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    dist.broadcast(torch.ones(1), src=0, group=group)
+
+
+def part() -> None:
+    """End the work together: from here on this process, and those it starts, work alone."""
+    dist = _group()
+    if dist:
+        dist.destroy_process_group()
+    work_alone()
+
+
+def work_alone() -> None:
+    """Let this process, and those it starts, forget that torchrun or srun started it beside others."""
+    os.environ.pop(_LAUNCHER, None)
+    os.environ.pop(_SLURM, None)
+
+
+def peer_lost(error: RuntimeError) -> bool:
+    """Tell whether an error says that another process of the group has gone; gloo has no class of its own for it.
+
+    Args:
+        error: what a message between processes raised.
+    """
+    said = str(error)
+    signs = ("onnection closed", "onnection reset", "onnection was likely closed", "Timed out waiting", "roken pipe")
+    return any(sign in said for sign in signs)
+
+
+def _group() -> Any:
+    """Return torch.distributed where this process is in a group, else None."""
+    import torch.distributed as dist
+
+    return dist if dist.is_available() and dist.is_initialized() else None

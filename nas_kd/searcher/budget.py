@@ -1,0 +1,215 @@
+"""The budget of a search: caps on counted costs, which are exact, and on latency, which is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from numbers import Real
+
+import pandas as pd
+import torch
+
+from nas_kd.config.checks import parse_budget
+from nas_kd.cost.latency import device_name, measure_latency
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import read_frame
+from nas_kd.runs.run import Run
+from nas_kd.solve import best
+from nas_kd.space import Arch, Cost, ElasticSpace
+from nas_kd.space.rows import cost_rows
+
+
+def caps_of(
+    space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
+) -> dict[str, int]:
+    """Turn a budget into numbers and check that the space can keep it.
+
+    Args:
+        space: the space.
+        data: gives resolution, channels and classes.
+        max_macs: share of the largest (``"60%"``), number, or None.
+        max_params: likewise.
+
+    Returns:
+        Largest allowed ``macs`` and ``params``, where given.
+
+    Raises:
+        SettingError: unreadable, or below the smallest arch, whose cost is named.
+    """
+    settings = cost_settings(space, data)
+    largest, smallest = (space.cost(arch, **settings) for arch in (space.largest(), space.smallest()))
+    caps = {}
+    for name, value in (("macs", max_macs), ("params", max_params)):
+        if value is None:
+            continue
+        most, least = getattr(largest, name), getattr(smallest, name)
+        caps[name] = parse_budget(value, most, f"search.max_{name}")
+        if caps[name] < least:
+            legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
+            raise SettingError(f"search.max_{name}", value, legal, f"give search.max_{name} at least {least}")
+    return caps
+
+
+def floors_of(
+    space: ElasticSpace, data: Data, caps: Mapping[str, int], min_macs: str | int | float | None,
+    min_params: str | int | float | None,
+) -> dict[str, int]:  # fmt: skip
+    """Turn the smallest wanted costs into numbers, and check that the space has archs in all ranges together.
+
+    Args:
+        space: the space.
+        data: gives resolution, channels and classes.
+        caps: what `caps_of` returned.
+        min_macs: share of the largest (``"40%"``), number, or None.
+        min_params: likewise.
+
+    Returns:
+        Smallest allowed ``macs`` and ``params``, where given.
+
+    Raises:
+        SettingError: unreadable, above the largest arch or the cap, or no arch is in all ranges.
+    """
+    largest, floors = space.cost(space.largest(), **cost_settings(space, data)), {}
+    for name, value in (("macs", min_macs), ("params", min_params)):
+        if value is None:
+            continue
+        most = getattr(largest, name)
+        floors[name] = parse_budget(value, most, f"search.min_{name}", up=True)
+        if floors[name] > caps.get(name, most):
+            legal = f"at most {caps.get(name, most)}, the largest that is allowed"
+            raise SettingError(f"search.min_{name}", value, legal, f"lower it, or raise search.max_{name}")
+    if floors:  # caps alone are kept by the smallest arch
+        refused = None
+        for size in space.resolutions or (data.resolution,):
+            tables = cost_rows(space, resolution=size, in_chans=data.in_chans, num_classes=data.num_classes)
+            try:
+                best(tables, caps=limits_between(floors, caps))
+                return floors
+            except SettingError as error:
+                refused = refused or error
+        assert refused is not None
+        names = ", ".join([f"search.min_{name}" for name in floors] + [f"search.max_{name}" for name in caps])
+        raise SettingError(names, refused.value, refused.legal, refused.mend) from refused
+    return floors
+
+
+def limits_between(
+    floors: Mapping[str, int], caps: Mapping[str, int]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Return smallest and largest allowed sums by column, as `nas_kd.solve.best` reads them."""
+    return {name: (floors.get(name), caps.get(name)) for name in dict.fromkeys([*caps, *floors])}
+
+
+def cost_settings(space: ElasticSpace, data: Data) -> dict[str, int]:
+    """Return what ``space.cost`` needs besides an arch; no resolution where the archs have their own."""
+    size = {} if space.resolutions else {"resolution": data.resolution}
+    return size | {"in_chans": data.in_chans, "num_classes": data.num_classes}
+
+
+@dataclass
+class Budget:
+    """Says whether an arch keeps a budget.
+
+    Args:
+        space: the space.
+        cost: what `cost_settings` gives.
+        caps: largest allowed ``macs`` and ``params``.
+        max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
+        device: where latency is measured.
+        run: keeps what was measured in latency.csv, so that a resumed search decides as before.
+        floors: smallest allowed ``macs`` and ``params``.
+    """
+
+    space: ElasticSpace
+    cost: Mapping[str, int]
+    caps: Mapping[str, int]
+    max_latency_ms: float | None = None
+    device: torch.device = torch.device("cpu")
+    run: Run | None = None
+    floors: Mapping[str, int] = field(default_factory=dict)
+    _counted: dict[Arch, Cost] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_latency_ms is None:
+            return
+        if not (isinstance(self.max_latency_ms, Real) and 0 < self.max_latency_ms < math.inf):
+            legal = "a number of milliseconds above 0, or None"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, "leave it out for no limit")
+        least = self.latency(self.space.smallest())
+        if least > self.max_latency_ms:
+            legal = f"{least:.3g} (the smallest arch on this machine) or more"
+            mend = f"give search.max_latency_ms at least {least:.3g}"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+
+    def latency(self, arch: Arch) -> float:
+        """Return an arch's median latency in milliseconds, measured once."""
+        if arch.key not in self._known:
+            model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
+            size = arch.resolution or self.cost["resolution"]
+            found = measure_latency(model, size, self.cost["in_chans"], device=self.device)
+            self._known[arch.key] = found.median_ms
+            if self.run is not None:
+                self.run.latency({"key": arch.key, "predicted_ms": None} | found._asdict())
+        return self._known[arch.key]
+
+    @cached_property
+    def _known(self) -> dict[str, float]:
+        """The latencies that the run has of this device and as many threads, by key."""
+        known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
+        if not len(known):
+            return {}
+        known = known[(known["device"] == device_name(self.device)) & (known["threads"] == torch.get_num_threads())]
+        return dict(zip(known["key"], known["median_ms"].astype(float), strict=True))
+
+    def violations(self, arch: Arch) -> dict[str, float]:
+        """Return by how much each part of the budget is missed, as a share of it; 0 or less is kept."""
+        missed = self._missed(arch)
+        if self.max_latency_ms is not None:
+            counted_out = any(value > 0.0 for value in missed.values())  # then a measurement decides nothing
+            missed["latency"] = 0.0 if counted_out else self.latency(arch) / self.max_latency_ms - 1.0
+        return missed
+
+    def cost_of(self, arch: Arch) -> Cost:
+        """Return an arch's MACs and parameters, counted once."""
+        if arch not in self._counted:
+            self._counted[arch] = self.space.cost(arch, **self.cost)
+        return self._counted[arch]
+
+    def none_kept(self) -> SettingError:
+        """Return the error of a search in which no arch kept the latency, naming the fastest that kept the rest."""
+        pairs = ((arch.key, arch) for arch in self._counted if arch.key in self._known)
+        measured = [self._known[key] for key, arch in pairs if self.affordable(arch)]
+        if self.max_latency_ms is None or not measured:
+            legal = "a budget that an arch keeps which the search proposes"
+            return SettingError("search.max_macs", dict(self.caps), legal, "widen the budget, or raise search.trials")
+        least = min(measured)
+        legal = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
+        mend = f"give search.max_latency_ms at least {least:.3g}, lower the smallest costs, or raise search.trials"
+        return SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+
+    def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
+        """Return those of macs, params and latency_ms that are named; other names are left out."""
+        counted, wanted = self.cost_of(arch), set(names)
+        found = {name: getattr(counted, name) for name in ("macs", "params") if name in wanted}
+        return found | ({"latency_ms": self.latency(arch)} if "latency_ms" in wanted else {})
+
+    def affordable(self, arch: Arch) -> bool:
+        """Say whether an arch keeps what is counted of the budget; nothing is measured."""
+        return all(value <= 0.0 for value in self._missed(arch).values())
+
+    def _missed(self, arch: Arch) -> dict[str, float]:
+        total = self.cost_of(arch)
+        missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
+        return missed | {f"min_{name}": 1.0 - getattr(total, name) / low for name, low in self.floors.items()}
+
+    @property
+    def limits(self) -> dict[str, tuple[float | None, float | None]]:
+        """Smallest and largest allowed sums by column."""
+        return limits_between(self.floors, self.caps)
+
+    def fits(self, arch: Arch) -> bool:
+        """Say whether an arch keeps the whole budget."""
+        return all(value <= 0.0 for value in self.violations(arch).values())

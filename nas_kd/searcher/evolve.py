@@ -1,0 +1,93 @@
+"""Searches that vary archs dimension by dimension, led by the accuracy of whole subnets and by MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from nas_kd.runs.stage import Stage
+from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.coarse import coarse_grid, coarse_to_fine
+from nas_kd.searcher.optuna import refine
+from nas_kd.searcher.shared import Team
+from nas_kd.searcher.trials import Ledger
+from nas_kd.searcher.variables import Genes, Point
+from nas_kd.space import Arch
+
+ENGINES = ("nsga2", "coarse", "random")
+FIRST = 10  # network-wise settings in the first generation of 20; the others are drawn
+
+
+@dataclass
+class _Known:
+    """Archs of points, decoded once."""
+
+    genes: Genes
+    archs: dict[Point, Arch] = field(default_factory=dict)
+
+    def __call__(self, point: Point) -> Arch:
+        if point not in self.archs:
+            self.archs[point] = self.genes.decode(point)
+        return self.archs[point]
+
+
+def evolve(
+    engine: str, budget: Budget, scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *,
+    objectives: Sequence[str], trials: int, seed: int, stage: Stage | None, team: Team | None = None,
+) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
+    """Search for archs of high accuracy and low cost within a budget, from scores of whole subnets alone.
+
+    Args:
+        engine: ``nsga2`` (Optuna's NSGA-II; its first generation holds network-wise settings within the
+            budget and random ones), ``coarse`` (see `coarse_to_fine`) or ``random`` (uniform draws of every
+            dimension, the baseline).
+        budget: the budget; only archs that keep it are scored.
+        scorer: scores of an arch, ``accuracy`` among them.
+        extra: archs by role to score as well, the size controls.
+        objectives: what to be good in, ``accuracy`` and costs.
+        trials: distinct archs to score besides ``extra``.
+        seed: seed of the proposals.
+        stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
+        team: where other processes may join Optuna's engines.
+
+    Returns:
+        One row a proposal and control, and every scored arch by its key.
+
+    Source: NSGA-II (Deb et al. 2002); for supernets as in NSGANetV2 (Lu et al. 2020); BigNAS (Yu et al. 2020).
+    """
+    space, genes = budget.space, Genes(budget.space)
+    arch = _Known(genes)
+
+    def macs(point: Point) -> int:
+        return budget.cost_of(arch(point)).macs
+
+    def evaluate(point: Point) -> dict[str, float]:
+        return budget.costs(arch(point), objectives) | scorer(arch(point))
+
+    def affordable(point: Point) -> bool:
+        return budget.affordable(arch(point))
+
+    ledger = Ledger(
+        budget, lambda point: arch(tuple(point)), len(genes.genes), scorer, stage=stage, trials=trials,
+        timed="latency_ms" in objectives,
+    )  # fmt: skip
+    with ledger.progress:
+        if engine == "coarse":
+            coarse_to_fine(
+                genes, evaluate, cost=macs, affordable=affordable, feasible=lambda point: budget.fits(arch(point)),
+                trials=trials, seed=seed, done=ledger.proposals, record=ledger.record,
+            )  # fmt: skip
+        else:
+            # the smallest arch is always among the first: from its neighbours a tight budget can be explored
+            warm = coarse_grid(genes, affordable, macs, FIRST) if engine == "nsga2" else ()
+            refine(
+                genes.sizes, evaluate, constraints=lambda point: budget.violations(arch(point)),
+                objective=objectives, maximise=("accuracy",), canonical=genes.canonical, warm=warm,
+                trials=trials, seed=seed, sampler=engine, done=ledger.proposals, record=ledger.record,
+                journal=None if stage is None else stage.folder / "study.journal",
+                study_name=f"{space.name}-{space.hash}-{engine}-{seed}", team=team,
+            )  # fmt: skip
+        ledger.controls(extra)
+    return ledger.frame(), ledger.archs

@@ -1,0 +1,107 @@
+"""Where the processes of one search meet, and what a process must have to help one that is going."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas_kd.config.checks import COSTS
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import plain, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runs.workers import file_locks
+from nas_kd.searcher.shared import Team
+from nas_kd.searcher.trials import SCORES
+
+
+def meet(
+    run: Run, folder: Path, facts: Mapping[str, Any], engine: str, storage: str | None, worker: bool
+) -> Team | None:
+    """Say where the processes of a search meet.
+
+    Args:
+        run: the run, whose log is told of workers.
+        folder: the search's folder in it.
+        facts: everything that determines the search; who would help must have the same.
+        engine: what searches.
+        storage: URL of a database, or None for the journal in the folder.
+        worker: this process helps a search that is going.
+
+    Returns:
+        The meeting place; None where nobody can help.
+
+    Raises:
+        SettingError: there is no such search to help, or it is another one.
+    """
+    given = json.loads(json.dumps(plain(facts)))
+    if worker:
+        check_begun(folder, storage)
+        _check_same(folder, given, engine)
+    if engine == "coarse" or (storage is None and not file_locks()):
+        return None
+    if storage is not None:
+        _check_untimed(given)
+    name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
+    return Team(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
+
+
+def check_begun(folder: Path, storage: str | None) -> None:
+    """Refuse to help a search that has not begun, or has ended.
+
+    Args:
+        folder: the search's folder in the run.
+        storage: URL of a database, which may know a search that another machine's folder has.
+
+    Raises:
+        SettingError: nothing is going.
+    """
+    file = folder / "stage.json"
+    if not file.exists() and storage is None:
+        mend = "start the same command without --worker first, and wait until it searches"
+        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", mend)
+    if file.exists() and read_json(file, ("done",))["done"]:
+        raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
+
+
+def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
+    """Refuse to help another search, or one that nobody can help."""
+    if engine == "coarse":
+        raise SettingError("search.engine", engine, "exact, nsga2 or random: coarse goes step by step in one process")
+    _check_untimed(facts)
+    file = folder / "stage.json"
+    if not file.exists():
+        return  # another machine's folder: the study in the database knows the facts
+    old = read_json(file, ("inputs",))["inputs"]
+    changed = [name for name in {**old, **facts} if old.get(name) != facts.get(name)]
+    if changed:
+        was, now = (", ".join(f"{name}={made.get(name)!r}" for name in changed) for made in (old, facts))
+        mend = "give the settings of the search that is going"
+        raise SettingError("search", now, f"what {folder} was begun with: {was}", mend)
+
+
+def _check_untimed(facts: Mapping[str, Any]) -> None:
+    """Refuse to measure latencies by several processes."""
+    why, mend = "one machine measures, with nothing beside it", "search in one process, without search.storage"
+    limit, names = facts["search.max_latency_ms"], facts.get("search.objectives", ())
+    if limit is not None:
+        raise SettingError("search.max_latency_ms", limit, f"null with workers: {why}", mend)
+    if "latency_ms" in names:
+        raise SettingError("search.objectives", names, f"macs and params as costs, with workers: {why}", mend)
+
+
+def _kept_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the proposals in trials.csv while another process may be adding a row, whose half is left out."""
+    text = path.read_text() if path.exists() else ""
+    whole = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    return [_proposal(row) for row in whole if row["kind"] != "control"]
+
+
+def _proposal(row: Mapping[str, str]) -> dict[str, Any]:
+    point = {name: int(cell) for name, cell in row.items() if name.startswith("i_")}
+    scores = {name: float(row[name] or "nan") for name in (*SCORES, *COSTS) if name in row}  # any may be an objective
+    return {"number": int(row["number"]), "kind": row["kind"], "feasible": row["feasible"] == "True"} | point | scores

@@ -1,0 +1,214 @@
+"""Lease rows in a database, beside Optuna's tables, for workers on many machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.config.checks import without_password
+from nas_kd.errors import SettingError
+from nas_kd.runs.workers import Lease
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, MetaData
+
+# how long a machine that went away is waited for; in seconds but for the last, in milliseconds
+WAITS = {
+    "connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}  # fmt: skip
+TRIES = 5  # two workers that make the tables at once are in each other's way
+IDLE = "120s"  # after that the database takes the lock from a machine that went away in the middle of a decision
+
+
+class TableLeases:
+    """Lease rows of one study in a database.
+
+    Args:
+        url: SQLAlchemy's URL of the database.
+        study: the study's name.
+
+    Raises:
+        SettingError: the database cannot be reached, does not let us write, or its driver is not installed; so do
+            all methods when it goes away later.
+    """
+
+    def __init__(self, url: str, study: str) -> None:
+        from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+        self.url, self.study = url, study
+        with answered(url):
+            self.engine = connected(url)
+            self.tables = _tables()
+            for attempt in range(TRIES):
+                try:
+                    self._prepare()
+                    break
+                except (IntegrityError, ProgrammingError):
+                    if attempt == TRIES - 1:
+                        raise
+                    time.sleep(0.2 * (attempt + 1))
+
+    def _prepare(self) -> None:
+        from sqlalchemy import insert, select
+
+        self.tables.create_all(self.engine)
+        studies = self.tables.tables["nas_kd_study"]
+        with self.engine.begin() as connection:
+            if connection.execute(select(studies).where(studies.c.name == self.study)).first() is None:
+                connection.execute(insert(studies).values(name=self.study))
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        """Enter a transaction."""
+        with answered(self.url), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Wait for the study's row; the database frees it when a worker's connection ends."""
+        from sqlalchemy import select, text
+
+        studies = self.tables.tables["nas_kd_study"]
+        with self._begun() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'"))
+            connection.execute(select(studies).where(studies.c.name == self.study).with_for_update()).one()
+            yield
+
+    def rows(self) -> list[Lease]:
+        """Return all rows of the study."""
+        from sqlalchemy import select
+
+        leases = self.tables.tables["nas_kd_lease"]
+        with self._begun() as connection:
+            found = connection.execute(select(leases).where(leases.c.study == self.study)).mappings().all()
+        return [Lease(**{name: row[name] for name in Lease.__dataclass_fields__}) for row in found]
+
+    def put(self, lease: Lease) -> None:
+        """Write a row."""
+        from sqlalchemy import delete, func, insert
+
+        leases = self.tables.tables["nas_kd_lease"]
+        with self._begun() as connection:  # one transaction: nobody sees the worker without a row
+            connection.execute(delete(leases).where(leases.c.study == self.study, leases.c.worker == lease.worker))
+            connection.execute(insert(leases).values(study=self.study, renewed=func.now(), **asdict(lease)))
+
+    def renew(self, worker: str) -> None:
+        """Count a row's beat up."""
+        from sqlalchemy import func, update
+
+        leases = self.tables.tables["nas_kd_lease"]
+        own = (leases.c.study == self.study, leases.c.worker == worker)
+        with self._begun() as connection:
+            connection.execute(update(leases).where(*own).values(beat=leases.c.beat + 1, renewed=func.now()))
+
+    def drop(self, worker: str) -> None:
+        """Delete a row."""
+        from sqlalchemy import delete
+
+        leases = self.tables.tables["nas_kd_lease"]
+        with self._begun() as connection:
+            connection.execute(delete(leases).where(leases.c.study == self.study, leases.c.worker == worker))
+
+
+def _tables() -> MetaData:
+    from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table
+
+    tables = MetaData()
+    Table("nas_kd_study", tables, Column("name", String(512), primary_key=True))
+    Table(
+        "nas_kd_lease", tables, Column("study", String(512), primary_key=True),
+        Column("worker", String(200), primary_key=True), Column("pid", Integer), Column("host", String(200)),
+        Column("place", String(200)), Column("started", String(32)), Column("job", String(64)),
+        Column("beat", Integer), Column("renewed", DateTime),
+    )  # fmt: skip
+    return tables
+
+
+def connected(url: str) -> Engine:
+    """Return an engine for a database.
+
+    Args:
+        url: its URL; ``postgresql://`` means psycopg 3 where psycopg 2 is not installed.
+    """
+    import sqlalchemy
+
+    return sqlalchemy.create_engine(driven(url), **engine_settings(url))
+
+
+def engine_settings(url: str) -> dict[str, Any]:
+    """Return arguments of ``create_engine`` with which a database that went away is noticed in a minute.
+
+    Args:
+        url: its URL; what it says of waiting counts.
+    """
+    from sqlalchemy import make_url
+
+    parts = make_url(driven(url))
+    waits = WAITS if parts.get_backend_name() == "postgresql" else {}
+    return {
+        "pool_pre_ping": True,
+        "connect_args": {name: value for name, value in waits.items() if name not in parts.query},
+    }
+
+
+def driven(url: str) -> str:
+    """Name the driver of a PostgreSQL URL that names none.
+
+    Args:
+        url: the database's URL.
+
+    Returns:
+        The URL with psycopg 3, unless psycopg 2 is what is installed.
+    """
+    from importlib.util import find_spec
+
+    scheme, mark, rest = url.partition("://")
+    plain = scheme in ("postgresql", "postgres")
+    if plain and (find_spec("psycopg") is not None or find_spec("psycopg2") is None):
+        return f"postgresql+psycopg{mark}{rest}"
+    return url
+
+
+@contextmanager
+def answered(url: str) -> Iterator[None]:
+    """Turn an error of a database, its driver or Optuna's tables in it into one that says what to do.
+
+    Args:
+        url: the database's URL.
+
+    Raises:
+        SettingError: in the place of the error.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except StorageInternalError as error:  # which says no more than that there was one
+        raise _unanswered(url, error.__cause__ or error) from error
+    except (SQLAlchemyError, ImportError) as error:
+        raise _unanswered(url, error) from error
+
+
+def _unanswered(url: str, error: BaseException) -> SettingError:
+    shown, again = without_password(url), "give the same command again: what is finished is kept"
+    if isinstance(error, ImportError):
+        legal = "a database whose driver is installed"
+        mend = "pip install 'nas_kd[postgres]', or the driver that the URL names"
+        return SettingError("search.storage", shown, legal, mend)
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause).replace(driven(url), shown).replace(url, shown).strip().splitlines()
+    said = lines[0] if lines else type(error).__name__
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    if state in ("42501", "25006"):  # insufficient_privilege, read_only_sql_transaction
+        legal, mend = "a database whose tables this user may make, read and write", "grant that, or name another"
+    elif state[:2] in ("42", "3F"):  # tables, columns or schemas that are not there
+        legal, mend = "a database whose tables nobody else changes", f"give another database, or {again}"
+    else:
+        legal, mend = "a database that answers", f"start it, or mend the URL, the user or PGPASSWORD; then {again}"
+    return SettingError("search.storage", shown, f"{legal} ({said})", mend)

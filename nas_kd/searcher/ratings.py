@@ -1,0 +1,97 @@
+"""Rating tables as a search takes them: of this space and this teacher, without holes, weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.runs.log import tell
+from nas_kd.runs.run import Run
+from nas_kd.space import ElasticSpace
+from nas_kd.space.rows import full_rows, rows_of
+
+NAMED = 5  # rows without a score that a message names
+
+
+def usable_ratings(
+    tables: Sequence[pd.DataFrame], space: ElasticSpace, data: Data, teacher: str,
+    weights: Sequence[float] | None = None, run: Run | None = None,
+) -> list[pd.DataFrame]:  # fmt: skip
+    """Check rating tables, leave out rows without a score, and weight the stages.
+
+    Args:
+        tables: one table a stage, of ``rate_blockwise`` or with the same columns.
+        space: the space that is searched.
+        data: gives resolution, channels and classes, for what rows cost.
+        teacher: fingerprint of the teacher of the search.
+        weights: what each stage's scores are multiplied by; None is 1 for all.
+        run: whose log is told what was left out.
+
+    Returns:
+        The rows that were scored on all images, with finite scores.
+
+    Raises:
+        SettingError: tables of another space or teacher, a stage without a score, or weights that are not one
+            number of at least 0 a stage.
+    """
+    if len(tables) != len(space.stages):
+        legal = f"{len(space.stages)} tables, one a stage of {space.name}"
+        raise SettingError("tables", len(tables), legal, "rate the stages of this space")
+    chosen = _checked_weights(weights, len(tables))
+    found = []
+    for number, (table, weight) in enumerate(zip(tables, chosen, strict=True), 1):
+        _check_table(table, number, space, data, teacher)
+        full = full_rows(table)
+        lost = full[~np.isfinite(full["score"].astype(float))]
+        if len(lost) == len(full):
+            field, legal = f"tables[{number - 1}].score", "a table with at least one finite score"
+            raise SettingError(field, f"{len(full)} rows without", legal, "rate the stage again")
+        if len(lost):
+            names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
+            more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+            lacking = f"{len(lost)} of {len(full)} rows have no score and are left out"
+            tell(run, f"warning: stage {number}: {lacking}: {names}{more}")
+        if len(full) == 1:
+            tell(run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it")
+        rest = full.drop(index=lost.index)
+        found.append(rest if weight == 1.0 else rest.assign(score=weight * rest["score"]))
+    return found
+
+
+def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else list(weights) if isinstance(weights, Iterable) else []
+    usable = len(given) == count and all(isinstance(w, Real) and np.isfinite(w) and w >= 0 for w in given)
+    if not usable or not any(given):
+        legal = f"{count} numbers of at least 0, one a stage and not all of them 0"
+        mend = "leave it out: all stages count alike; nas_kd.stage_weights finds some"
+        raise SettingError("search.weights", weights, legal, mend)
+    return [float(weight) for weight in given]
+
+
+def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Data, teacher: str) -> None:
+    """Refuse a table that is not about this space and this teacher."""
+    where, rate = f"tables[{number - 1}]", "rate the stages with this space, teacher and data"
+    for name, hash_ in (("space", space.hash), ("teacher", teacher)):
+        others = set(table[name].astype(str)) if name in table else set()
+        if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
+            legal = f"ratings of the {name} of this search, {hash_[:12]}"
+            raise SettingError(f"{where}.{name}", foreign[0], legal, rate)
+    known = rows_of(
+        space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes
+    )
+    keys = [name for name in ("in_width", "candidate", "stem", "head") if name in known]
+    lacking = [name for name in [*keys, "score", "macs", "params", "out_width"] if name not in table]
+    if lacking:
+        raise SettingError(f"{where}.{lacking[0]}", "missing", f"a table with {', '.join(map(str, known))}", rate)
+    joined = table.reset_index(drop=True).merge(known, on=keys, how="left", suffixes=("", "_known"))
+    for name in ("macs", "params", "out_width"):
+        other = joined[joined[name] != joined[f"{name}_known"]]
+        if len(other):
+            row = other.iloc[0]
+            legal = f"what the rows of stage {number} of {space.name} have on these data: another space's table?"
+            raise SettingError(f"{where}.{name}", f"{row[name]} in row {row.name}", legal, rate)

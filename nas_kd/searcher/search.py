@@ -1,0 +1,303 @@
+"""The verb search: from a supernet, and a teacher's ratings or none, to one architecture within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from nas_kd.config.checks import COSTS, QUALITIES, checked_objectives, word
+from nas_kd.cost.latency import device_name
+from nas_kd.data import Data
+from nas_kd.distill import Classification, Method
+from nas_kd.errors import SettingError
+from nas_kd.rate.subnet import SubnetScorer
+from nas_kd.runs.files import atomic_json, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.searcher.evolve import ENGINES, evolve
+from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
+from nas_kd.searcher.group import meet
+from nas_kd.searcher.latencies import with_latency
+from nas_kd.searcher.ratings import usable_ratings
+from nas_kd.searcher.refine import score_subnets
+from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.tuned import tuned as tuned_subnets
+from nas_kd.solve import best, exact_front
+from nas_kd.solve.pareto import unbeaten
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train import weights_hash
+from nas_kd.train.retrain import checked_method, fingerprint, stored_answers, teacher_logits
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+VARIABLES = ("candidates", "dimensions")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        best: the architecture that the short training chose; without one the best-scored.
+        space: its space.
+        caps: the budget by column, ``macs`` and ``params``.
+        trials: one row a proposal of the engine and a control.
+        top: one row an arch of the short training.
+        exact: the exact front of the stage scores; empty when there are none.
+        engine: what searched.
+        objectives: what it was to be good in.
+    """
+
+    best: Arch
+    space: ElasticSpace
+    caps: Mapping[str, int]
+    trials: pd.DataFrame
+    top: pd.DataFrame
+    exact: pd.DataFrame
+    engine: str = "exact"
+    objectives: tuple[str, ...] = ("kl",)
+
+    def frame(self) -> pd.DataFrame:
+        """Return all trials."""
+        return self.trials.copy()
+
+    def front(self) -> pd.DataFrame:
+        """Return the trials that no other beats in all objectives, cheapest first; MACs are added to a single one."""
+        costs = [name for name in COSTS if name in self.objectives]
+        scores = [name for name in QUALITIES if name in self.objectives]
+        costs += ["macs"] if len(self.objectives) == 1 else []
+        return unbeaten(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
+
+
+def search(
+    net: Supernet, teacher: Teacher | ViewCache | None = None, data: Data | None = None,
+    tables: Sequence[pd.DataFrame] | None = None, *, engine: str | None = None,
+    max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
+    min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
+    max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
+    sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
+    rounds: int = 2, tuned: int = 16, calibration_images: int = 512, rate_images: int | None = None,
+    run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
+    method: Method | None = None, training: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
+    runtime: Runtime | None = None,
+    workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
+) -> SearchResult:  # fmt: skip
+    """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
+
+    ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
+    of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
+    for an epoch from the supernet's weights and measured again. ``nsga2``, ``coarse`` and ``random`` need
+    neither teacher nor tables: they vary archs dimension by dimension and look at the accuracy of whole
+    subnets on the rating split and at MACs. After either, short trainings of the best few from
+    the supernet's weights decide on the select split, the largest by MACs, the largest by params and a random arch
+    among them: all are trained, and the better half again for longer. Without a teacher they learn from labels.
+
+    Args:
+        net: the in-place distilled supernet.
+        teacher: the teacher, the cache of its views, or None.
+        data: the data; ``test`` is not read.
+        tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
+        engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine) or ``random`` (the baseline); None
+            is ``exact`` with tables and ``nsga2`` without.
+        max_macs: budget: share of the largest (``"60%"``), number, or None.
+        max_params: likewise.
+        min_macs: the budget as a range: the smallest wanted, likewise, or None.
+        min_params: likewise.
+        max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
+        weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
+        trials: distinct whole subnets to score.
+        sampler: after ``exact``: ``tpe``, ``nsga2``, ``random``, or any sampler object of Optuna's.
+        variables: what that sampler varies: ``dimensions`` (every width, depth ... by itself; the ratings say where
+            to begin) or ``candidates`` (an index a stage, into those that the ratings prefer).
+        top: archs of the short training besides the three controls.
+        epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``; of the
+            tuned ones where there are some) or the highest accuracy, of equal ones the lowest loss, decides.
+        rounds: rounds of short trainings for the better half each, up to twice as long as the one before: 2 and 3
+            epochs with ``epochs=3``.
+        tuned: after ``exact``, subnets of lowest KL that are tuned; the best of them enter the short trainings.
+        calibration_images: training images for a subnet's norms.
+        rate_images: rating images a score, None for all.
+        run: run folder.
+        folder: stage folder in the run.
+        seed: seed of proposals and of the short training.
+        method: distillation method of the short training; None is ``kd_ls``, and ``ce`` without a teacher.
+        training: further arguments of the short training, as for ``retrain`` from new weights, whose rate is lowered.
+        objectives: what proposals are to be good in: ``kl`` or ``accuracy``, and any of ``macs``, ``params`` and
+            ``latency_ms`` (measured on this machine). None is ``kl`` for ``exact``, else ``accuracy`` and ``macs``.
+            Several give a front; the best-scored within the budget are still what is trained.
+        runtime: device and precision.
+        workers: processes for the short trainings.
+        inputs: more facts that determine the result, for the run's record.
+        storage: URL of a database where workers on many machines share the trials; None is a journal file in
+            the run, for those of this machine.
+        worker: help a search that is going in this run, or in the database, with its trials. The best-scored
+            is returned when these are done; the process that is helped trains and decides.
+
+    Returns:
+        The found arch, its space and all evidence as frames.
+
+    Raises:
+        SettingError: the budget is unreadable or infeasible, the engine lacks its teacher or tables, or the
+            run was made with other settings.
+    """
+    if data is None:
+        raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
+    engine = _checked_engine(engine, teacher, tables)
+    wanted = checked_objectives(objectives, engine)
+    method = method or ("ce" if teacher is None else "kd_ls")
+    recipe = checked_method(method, Classification(), data.num_classes).recipe
+    live = recipe.needs_target_features or recipe.live
+    if teacher is None and recipe.needs_teacher:
+        raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
+    word("search.variables", variables, VARIABLES)
+    counts = {
+        "epochs": (epochs, 0, "no short training"), "tuned": (tuned, 0, "no tuning"), "trials": (trials, 1, "one"),
+        "rounds": (rounds, 1, "all train alike"), "top": (top, 1, "one arch and the controls"),
+        "calibration_images": (calibration_images, 1, "one"), "rate_images": (rate_images, 1, "one"),
+    }  # fmt: skip
+    for name, (count, least, meaning) in counts.items():
+        if count is not None and not (isinstance(count, Integral) and count >= least):
+            raise SettingError(f"search.{name}", count, f"an integer of at least {least} ({meaning})")
+    space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
+    answers = None if teacher is None else stored_answers(teacher, data, run)
+    caps = caps_of(space, data, max_macs, max_params)
+    floors = floors_of(space, data, caps, min_macs, min_params)
+    budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run, floors)
+    guided = engine == "exact"
+    tables = usable_ratings(tables or (), space, data, fingerprint(teacher), weights, run) if guided else []
+    if budget.limits and guided:
+        best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
+    stage, team = None, None
+    if run is not None:
+        settings = {
+            "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
+            "variables": variables, "calibration_images": calibration_images, "rate_images": rate_images,
+            "method": repr(method), "training": dict(training or {}), "max_latency_ms": max_latency_ms,
+            "floors": floors,
+            "weights": None if weights is None else [float(weight) for weight in weights],
+        } | ({"rounds": rounds} if rounds > 1 else {}) | ({"tuned": tuned} if tuned and guided else {})  # fmt: skip
+        settings |= {} if wanted == checked_objectives(None, engine) else {"objectives": list(wanted)}
+        facts: dict[str, Any] = {
+            "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
+            "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
+            "tables": tables_hash(tables) if tables else None,
+        }  # fmt: skip
+        if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
+            facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
+        facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
+        team = meet(run, run.path / folder, facts, engine, storage, worker)
+        stage = None if worker else run.stage(folder, facts)
+        if stage is not None and stage.done:
+            return load_search(stage, space)
+    scorer = SubnetScorer(
+        net, data, None if answers is None else teacher_logits(answers, "rate", data, runtime),
+        task=Classification(), calibration_images=calibration_images, rate_images=rate_images, runtime=runtime,
+    )  # fmt: skip
+    exact, extra = pd.DataFrame(), {} if worker else controls(budget, seed)
+    if engine == "exact":
+        exact = exact_front(tables, budget="macs")
+        if stage is not None:
+            stage.write_frame("front.csv", exact)
+        if max_latency_ms is not None:
+            tables = with_latency(tables, budget, data.resolution, seed)
+        rows, archs = score_subnets(
+            tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
+            variables=variables, objectives=wanted, seed=seed, stage=stage, team=team,
+        )  # fmt: skip
+    else:
+        rows, archs = evolve(
+            engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, team=team
+        )
+    if not rows["kind"].isin(EVALUATED).any():
+        raise budget.none_kept()
+    better = None
+    if tuned and answers is not None and guided and not worker:
+        better = tuned_subnets(
+            rows, archs, net, answers, data, count=tuned, seed=seed, run=run, folder=folder, workers=workers,
+            runtime=runtime,
+        )  # fmt: skip
+        if stage is not None:
+            stage.write_frame("tuned.csv", better)
+    decided = entrants(rows, top, engine, better)
+    if epochs and not worker:
+        decided = short_training(
+            decided, archs, teacher if live else answers, data, net, epochs=epochs, rounds=rounds,
+            method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
+            training=dict(training or {}),
+        )  # fmt: skip
+    winner = archs[_winner(decided, engine)]
+    result = SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
+    if stage is not None:
+        stage.write_frame("top.csv", decided)
+        stage.write_frame("pareto.csv", result.front())
+        cost = space.cost(winner, **budget.cost)
+        found = {
+            "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps, "at_least": floors,
+            "max_latency_ms": max_latency_ms, "engine": engine, "teacher": teacher is not None,
+            "objectives": list(wanted),
+        }  # fmt: skip
+        atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
+        stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
+        return load_search(stage, space)
+    return result
+
+
+def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
+    """Return the engine's name, and refuse what it cannot work with."""
+    engine = engine or ("nsga2" if tables is None else "exact")
+    word("search.engine", engine, ("exact", *ENGINES))
+    if engine == "exact" and (teacher is None or tables is None):
+        legal = f"{', '.join(ENGINES)} without a teacher and its rating tables"
+        mend = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
+        raise SettingError("search.engine", engine, legal, mend)
+    if not isinstance(teacher, Teacher | ViewCache | None):
+        legal = "one nas_kd Teacher, the ViewCache of its answers, or None"
+        raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
+    return engine
+
+
+def _named(sampler: str | BaseSampler) -> str:
+    """Return what tells samplers apart: a name, or the class of an object and its plain settings."""
+    if isinstance(sampler, str):
+        return sampler
+    plain = {name: value for name, value in vars(sampler).items() if isinstance(value, str | int | float | bool)}
+    return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
+
+
+def _winner(decided: pd.DataFrame, engine: str) -> str:
+    """Return the key of the best: by the short training where there was one, then by the scores."""
+    lowest = [name for name in ("tuned_kl", "kl") if name in decided]
+    decided = decided.sort_values(lowest, kind="stable") if engine == "exact" else ranked(decided, "loss")
+    if "select_accuracy" in decided:
+        decided = best_trained(decided)
+    return str(decided["key"].iloc[0])
+
+
+def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
+    """Read a finished search back from its folder."""
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
+    exact = stage.read_frame("front.csv") if found["engine"] == "exact" else pd.DataFrame()
+    frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
+    wanted = checked_objectives(found.get("objectives"), found["engine"])
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, found["engine"], wanted)
+
+
+def tables_hash(tables: Sequence[pd.DataFrame]) -> str:
+    """Return a short hash of the rating tables."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(table.to_csv(index=False).encode())
+    return digest.hexdigest()[:12]

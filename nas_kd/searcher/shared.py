@@ -1,0 +1,266 @@
+"""The study that the workers of one search share: a journal file on one machine, a database for many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import on_disk
+from nas_kd.runs.workers import BEAT, PATIENCE, FileLeases, LeaseStore, Seat
+from nas_kd.searcher.lease_table import TableLeases, answered, driven, engine_settings
+from nas_kd.searcher.proposals import ROW, Row, kept
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+FACTS = "nas_kd"  # user attribute of a study: what decides the search
+
+
+@dataclass(frozen=True)
+class Team:
+    """Where the workers of one search meet.
+
+    Args:
+        folder: holds study.journal, and leases for the workers of this machine.
+        url: SQLAlchemy's URL of a database for workers on many machines; None is the journal.
+        study: name of the study; in a database also what tells searches apart.
+        facts: what decides the search; kept with the study, and told to who would join it with others.
+        joins: this process joins a search that another began.
+        rows: for one that joins, reads the rows that the other process keeps.
+        say: told of workers that join or are lost.
+        beat: seconds between two renewals of a lease.
+        patience: seconds without one after which a worker is lost.
+    """
+
+    folder: Path
+    url: str | None = None
+    study: str = "nas_kd"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: bool = False
+    rows: Callable[[], Sequence[Mapping[str, Any]]] = list
+    say: Callable[[str], None] | None = None
+    beat: float = BEAT
+    patience: float = PATIENCE
+
+    @cached_property
+    def leases(self) -> LeaseStore:
+        """The lease rows beside the study."""
+        return TableLeases(self.url, self.study) if self.url else FileLeases(self.folder / "leases")
+
+    @cached_property
+    def seat(self) -> Seat:
+        """This process's place."""
+        return Seat(self.leases, self.beat, self.patience, self.say)
+
+    def joined(self, journal: Path, trials: int) -> bool:
+        """Tell whether others work on the study, or left in it what the rows lack; the journal's lock is held.
+
+        Args:
+            journal: the journal's path.
+            trials: rows that are known.
+        """
+        return bool(self.seat.others()) or len(journal_trials(journal, self.study)) > trials
+
+    def open(self, mine: optuna.Study) -> SharedStudy:
+        """Open the study under the lock, and add the trials of the rows that it lacks.
+
+        Args:
+            mine: the study in memory.
+
+        Raises:
+            SettingError: the database cannot be reached, or does not let us write.
+        """
+        if self.url is None:
+            journal = self.folder / "study.journal"
+            return SharedStudy(persist(mine, journal, self.study), journal)
+        with answered(self.url):
+            study = _in_database(self.url, self.study, mine, self.facts, make=not self.joins)
+            for trial in mine.get_trials(deepcopy=False)[len(study.get_trials(deepcopy=False)) :]:
+                study.add_trial(trial)
+        return SharedStudy(study, url=self.url)
+
+
+class SharedStudy:
+    """Trials that several workers add and finish; every call is made under the lock of their leases.
+
+    Args:
+        study: a study in a storage that all reach.
+        journal: its file, when it is in one.
+        url: the URL of its database, when it is in one.
+
+    Raises:
+        SettingError: in all methods, when the disk is full or the database has gone away.
+    """
+
+    def __init__(self, study: optuna.Study, journal: Path | None = None, url: str = "") -> None:
+        self.study, self.journal, self.url = study, journal, url
+
+    def _asked(self) -> AbstractContextManager[None]:
+        return answered(self.url) if self.journal is None else on_disk(self.journal)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials by number."""
+        if self.journal is not None:
+            _mend(self.journal)
+        with self._asked():
+            return self.study.get_trials(deepcopy=False)
+
+    def add(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
+        """Add a trial as it stands, being evaluated or finished.
+
+        Args:
+            trial: the trial of the study in memory.
+            row: its row.
+        """
+        trial.set_user_attr(ROW, kept(row))
+        with self._asked():
+            self.study.add_trial(trial)
+
+    def finish(self, number: int, values: list[float] | None, row: Mapping[str, Any]) -> None:
+        """Close a trial.
+
+        Args:
+            number: its number.
+            values: its objectives; None where one is not a number.
+            row: its row.
+        """
+        from optuna.trial import TrialState
+
+        storage = self.study._storage
+        trial = self.trials()[number]
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        with self._asked():
+            storage.set_trial_user_attr(trial._trial_id, ROW, kept(row))  # first, for the state ends all changes
+            storage.set_trial_state_values(trial._trial_id, state, values)
+
+
+def row_of(number: int, trial: FrozenTrial) -> Row:
+    """Return a stored trial's row.
+
+    Args:
+        number: its number.
+        trial: the trial.
+
+    Raises:
+        SettingError: another program made it.
+    """
+    if ROW not in trial.user_attrs:
+        legal = "a study that nas_kd alone adds trials to"
+        raise SettingError("search.storage", f"trial {number}", legal, "delete the study, or give another storage")
+    return {"number": number, **trial.params, **trial.user_attrs[ROW]}
+
+
+def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> optuna.Study:
+    """Write the finished trials that a journal file lacks.
+
+    Args:
+        study: the study in memory.
+        journal: path of the file.
+        name: name of the study in it.
+
+    Returns:
+        The study in the file.
+
+    Raises:
+        SettingError: the disk is full or read-only.
+    """
+    import optuna
+
+    def opened() -> optuna.Study:
+        storage = _journal(path)
+        return optuna.create_study(study_name=name, storage=storage, directions=study.directions, load_if_exists=True)
+
+    path = Path(journal)
+    with on_disk(path):
+        _mend(path)
+        try:
+            found = opened()
+        except (ValueError, KeyError):  # not a journal; the rows have everything, so write it anew
+            path.replace(path.with_name(path.name + ".damaged"))
+            found = opened()
+        found.add_trials(study.get_trials(deepcopy=False)[len(found.get_trials(deepcopy=False)) :])
+    return found
+
+
+def journal_trials(journal: Path, name: str) -> list[FrozenTrial]:
+    """Return the trials in a journal file; none where there is no such study, or it cannot be read.
+
+    Args:
+        journal: path of the file.
+        name: name of the study in it.
+    """
+    import optuna
+
+    if not journal.is_file():
+        return []
+    _mend(journal)
+    try:
+        return optuna.load_study(study_name=name, storage=_journal(journal)).get_trials(deepcopy=False)
+    except (ValueError, KeyError):
+        return []
+
+
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+
+    class Held(JournalFileOpenLock):
+        """Ours stands around every call; Optuna's own would outlive a killed process by half a minute."""
+
+        def acquire(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            pass
+
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=Held(str(path))))
+
+
+def _mend(path: Path) -> None:
+    """Cut the half line that a kill while writing leaves."""
+    if not path.is_file() or not (size := path.stat().st_size):
+        return
+    with on_disk(path), open(path, "rb+") as file:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _in_database(
+    url: str, name: str, mine: optuna.Study, facts: Mapping[str, Any], make: bool
+) -> optuna.Study:
+    """Open the study in a database, or make it; who joins must find it."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(driven(url), engine_kwargs=engine_settings(url))
+    names = optuna.get_all_study_names(storage)
+    if name not in names and not make:
+        raise _no_study(storage, name, facts)
+    study = optuna.create_study(study_name=name, storage=storage, directions=mine.directions, load_if_exists=True)
+    if FACTS not in study.user_attrs:
+        study.set_user_attr(FACTS, dict(facts))
+    return study
+
+
+def _no_study(storage: optuna.storages.RDBStorage, name: str, facts: Mapping[str, Any]) -> SettingError:
+    """Say in what the nearest search of a database differs from the one that was to be joined."""
+    others: list[list[str]] = []
+    for study in storage.get_all_studies():
+        if (found := study.user_attrs.get(FACTS)) is not None:
+            others.append([key for key in {**found, **facts} if found.get(key) != facts.get(key)])
+    legal = "a search that is going, with the same supernet, tables and settings"
+    if not others:
+        return SettingError("search.storage", name, legal, "start `nas-kd search` without --worker first")
+    differs = ", ".join(sorted(others, key=len)[0])
+    mend = f"copy the other host's run folder and give its settings: the nearest search there differs in {differs}"
+    return SettingError("search.storage", name, legal, mend)

@@ -1,0 +1,93 @@
+"""The rows of a search: every proposal and control as it is known, in memory and in trials.csv."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from nas_kd.runs.progress import Progress
+from nas_kd.runs.stage import Stage
+from nas_kd.searcher.budget import Budget
+from nas_kd.space import Arch
+
+EVALUATED = ("warm", "trial", "random", "coarse", "fine")  # kinds of rows that count as a distinct evaluation
+SCORES = ("score", "kl", "accuracy", "agreement", "loss")
+
+
+class Ledger:
+    """Keeps the rows of one search and the archs behind them.
+
+    Args:
+        budget: gives the space and the costs.
+        arch_of: the arch of a point.
+        dimensions: numbers a point has.
+        scorer: scores of whole subnets.
+        additive: sum of the stage scores of an arch; NaN where there are none.
+        stage: where trials.csv goes; the rows in it are taken up again.
+        trials: evaluations that are wanted.
+        timed: latencies are an objective, and a column.
+    """
+
+    def __init__(
+        self, budget: Budget, arch_of: Callable[[Sequence[int]], Arch], dimensions: int,
+        scorer: Callable[[Arch], dict[str, float]], *, additive: Callable[[Arch], float] = lambda arch: math.nan,
+        stage: Stage | None, trials: int, timed: bool = False,
+    ) -> None:  # fmt: skip
+        self.budget, self.arch_of, self.scorer, self.additive = budget, arch_of, scorer, additive
+        self.timed = ("latency_ms",) if timed else ()
+        self.log = None if stage is None else stage.log("trials.csv")
+        self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]
+        self.rows: list[dict[str, Any]] = [] if self.log is None else self.log.frame().to_dict("records")  # type: ignore[assignment]
+        self.archs: dict[str, Arch] = {}
+        for row in self.proposals:
+            if row["kind"] in EVALUATED:
+                self.archs[row["key"]] = self._arch(row)
+        run = None if stage is None else stage.run
+        self.progress = Progress("search", trials, done=len(self.archs), unit="subnets", run=run)
+
+    @property
+    def proposals(self) -> list[dict[str, Any]]:
+        """Rows of the engine, without the controls."""
+        return [row for row in self.rows if row["kind"] != "control"]
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Keep a row of the engine."""
+        arch = self._arch(row)
+        if row["kind"] in EVALUATED:
+            self.archs[arch.key] = arch
+            self.progress.advance(**{name: row[name] for name in ("kl", "accuracy") if name in row})
+        self._append(dict(row) | self._facts(arch))
+
+    def controls(self, extra: Mapping[str, Arch]) -> None:
+        """Score archs by role that are not there yet."""
+        scored = {row["role"] for row in self.rows if row["kind"] == "control"}
+        for role, arch in extra.items():
+            self.archs.setdefault(arch.key, arch)
+            if role not in scored:
+                row = {"number": len(self.rows), "kind": "control", "role": role, "feasible": self.budget.fits(arch)}
+                self._append(row | self._facts(arch) | self.budget.costs(arch, self.timed) | self.scorer(arch))
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows: number, kind, role, key, label, scores, costs, feasible, i_1 ... i_D."""
+        return pd.DataFrame(self.rows, columns=self._columns)
+
+    @property
+    def _columns(self) -> list[str]:
+        named = ["number", "kind", "role", "key", "label", *SCORES, "macs", "params", *self.timed, "feasible"]
+        return named + self.indices
+
+    def _arch(self, row: Mapping[str, Any]) -> Arch:
+        return self.arch_of([int(row[i]) for i in self.indices])
+
+    def _facts(self, arch: Arch) -> dict[str, Any]:
+        total = self.budget.cost_of(arch)
+        named = {"key": arch.key, "label": arch.label, "macs": total.macs, "params": total.params}
+        return named | {"score": self.additive(arch)}
+
+    def _append(self, known: Mapping[str, Any]) -> None:
+        self.rows.append({column: known.get(column) for column in self._columns})
+        if self.log is not None:
+            self.log.append(self.rows[-1])

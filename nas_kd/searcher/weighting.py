@@ -1,0 +1,107 @@
+"""Weights of the stages' scores, from what a run holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from nas_kd.config.checks import word
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.rate.scores import Bench
+from nas_kd.rate.weights import learned_weights, sensitivity_weights
+from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.search import tables_hash
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher
+from nas_kd.train import load_weights, weights_hash
+from nas_kd.train.stages import Blockwise
+
+HOW = ("sensitivity", "learned")
+
+
+def stage_weights(
+    how: str, tables: Sequence[pd.DataFrame], net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | Path,
+    init: str = "supernet", images: int = 1024, calibration_images: int = 512, seed: int = 0,
+    runtime: Runtime | None = None,
+) -> list[float]:  # fmt: skip
+    """Find what the stages' scores are worth beside each other, for ``search(weights=...)``.
+
+    Args:
+        how: ``sensitivity`` (what the teacher's answers lose when it answers with a candidate in the place of a
+            stage, per unit of score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
+            trained in this run).
+        tables: the ratings of ``rate_blockwise`` in this run.
+        net: the supernet.
+        teacher: the teacher.
+        data: the data.
+        run: the run folder.
+        init: what the stages started from, as for ``rate_blockwise``.
+        images: rating images.
+        calibration_images: training images that norms are measured on.
+        seed: the seed of the rating.
+        runtime: device and precision.
+
+    Returns:
+        One weight a stage, 1 on average; ``blockwise/weights_HOW.csv`` says what they come from. They are found
+        once and kept in ``weights_HOW.json``: another number of threads changes last digits, and further trained
+        archs change what is learned, but a search goes on with the weights that it began with. Delete the file to
+        find them again.
+
+    Raises:
+        SettingError: the run lacks what they come from.
+    """
+    word("search.weights", how, HOW)
+    run, runtime = run if isinstance(run, Run) else Run(run), runtime or Runtime()
+    settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
+    origin = {
+        "tables": tables_hash(tables), "space": net.space.hash, "data": data.fingerprint,
+        "teacher": teacher.fingerprint, "supernet": weights_hash(net),
+    } | (settings if how == "sensitivity" else {})  # fmt: skip
+    path = run.path / "blockwise" / f"weights_{how}.json"
+    if path.exists():
+        kept = read_json(path, ("origin", "weights"), spoils=path)
+        if kept["origin"] == origin:
+            return [float(weight) for weight in kept["weights"]]
+    if how == "learned":
+        found = learned_weights(tables, net.space, *_trained(run, origin))
+        error = 100 * found.table["leave_one_out_error"].iloc[0]
+        said = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
+    else:
+        model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=init, seed=seed)
+        load_weights(model, run.path / "blockwise" / "adapters.safetensors")
+        bench = Bench(
+            net.space, data, runtime, teacher.to(runtime.device), net, model.to(runtime.device), images=images,
+            calibration_images=calibration_images, seed=seed,
+        )  # fmt: skip
+        found = sensitivity_weights(bench, tables)
+        said = f"from {found.table['candidates'].sum()} replaced stages"
+    atomic_write(path.with_suffix(".csv"), found.table.to_csv(index=False))
+    atomic_json(path, {"origin": origin, "weights": found.values})
+    run.say(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
+    return found.values
+
+
+def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[float]]:
+    """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies.
+
+    Those of the select images: who searches does not look at the test images.
+    """
+    archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
+    if not len(archs) or not len(truth):
+        legal = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
+        raise SettingError("search.weights", "learned", legal, "run `nas-kd rank` with the same settings first")
+    plan = read_json(run.path / "rank" / "plan.json", ("space", "data", "teacher"))
+    other = [name for name in ("space", "data", "teacher") if plan[name] != origin[name]]
+    if other:
+        legal = f"learned from a ranking with the {' and '.join(other)} of this search"
+        raise SettingError("search.weights", "learned", legal, "rank with them in this run, or use sensitivity")
+    mean = truth.groupby("key")["select_accuracy"].mean()
+    known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
+    return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

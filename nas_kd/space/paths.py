@@ -1,0 +1,104 @@
+"""Paths through the stages of a space: which entry, and which layers, a step of blockwise training uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.space import Candidate, ElasticSpace, Stage
+from nas_kd.space.arch import Layer
+
+MOST_PATHS = 4
+
+Entry = int | Layer  # how a stage is entered: a setting of the stem for the first one, else an input width
+
+
+def entries(space: ElasticSpace, index: int) -> tuple[Entry, ...]:
+    """Return how a stage can be entered: settings of the stem for the first one, input widths for the others."""
+    return space.stem.choices() if index == 0 else space.in_widths(index)
+
+
+def entry_width(space: ElasticSpace, entry: Entry) -> int:
+    """Return the channels that an entry gives to its stage."""
+    return entry if isinstance(entry, int) else space.stem.width_of(entry)
+
+
+class Path(NamedTuple):
+    """One way through a stage: how it is entered, and the choice for the stage."""
+
+    entry: Entry
+    candidate: Candidate
+
+
+@lru_cache(maxsize=1024)
+def _order(count: int, *parts: int | str) -> tuple[int, ...]:
+    return tuple(np.random.default_rng(seed_for(*parts)).permutation(count).tolist())
+
+
+def nth(count: int, n: int, *parts: int | str) -> int:
+    """Return the n-th number of an endless row of permutations of ``range(count)``."""
+    return _order(count, *parts, n // count)[n % count]
+
+
+def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
+    """Draw the paths of a step so that every choice of everything is used equally often.
+
+    Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
+    choices, each step uses each choice of the first layer once, and over the steps the counts of two choices
+    of any layer differ by at most one. A layer's own row goes on only where the depth lets it exist.
+
+    Args:
+        stage: the stage's description.
+        ways: how it can be entered.
+        count: number of paths.
+        step: number of the step in the whole training.
+        seed: what the draw is for.
+
+    Returns:
+        ``count`` paths.
+
+    Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
+    """
+    groups, depths = stage.groups(), stage.depths
+    kinds = [(group, depth) for group in range(len(groups)) for depth in depths]
+    paths = []
+    for n in range(step * count, (step + 1) * count):
+        cycle, position = divmod(n, len(kinds))
+        order = _order(len(kinds), *seed, "kind", cycle)
+        group, depth = kinds[order[position]]
+        layers = []
+        for layer in range(depth):
+            here = [g == group and d > layer for g, d in kinds]
+            before = cycle * sum(here) + sum(here[kind] for kind in order[:position])
+            choices = groups[group]
+            layers.append(choices[nth(len(choices), before, *seed, "layer", group, layer)])
+        width = stage.widths[nth(len(stage.widths), n, *seed, "width")]
+        entry = ways[nth(len(ways), n, *seed, "in_width")]
+        paths.append(Path(entry, Candidate(width, tuple(layers))))
+    return paths
+
+
+def uniform_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
+    """Draw every dimension of every path uniformly and independently; arguments as ``fair_paths``."""
+    rng = np.random.default_rng(seed_for(*seed, step))
+    return [Path(ways[int(rng.integers(len(ways)))], stage.sample(rng)) for _ in range(count)]
+
+
+def fitting(space: ElasticSpace, index: int, path: Path) -> Path:
+    """Return a path with its candidate at the entry's width, in a stage that keeps it; else the path itself."""
+    if not space.stages[index].keeps_width:
+        return path
+    return path._replace(candidate=replace(path.candidate, width=entry_width(space, path.entry)))
+
+
+SAMPLINGS: dict[str, Callable[..., list[Path]]] = {"fair": fair_paths, "uniform": uniform_paths}
+
+
+def path_count(stage: Stage, paths: int | None) -> int:
+    """Return the paths a step: what was asked for, else one a choice of a layer, at most ``MOST_PATHS``."""
+    return paths or min(MOST_PATHS, max(len(group) for group in stage.groups()))

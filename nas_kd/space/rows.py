@@ -1,0 +1,204 @@
+"""The rows of rating tables: what each stands for, what it costs, and the arch that one row a stage makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nas_kd.errors import SettingError
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space.paths import entries, entry_width
+
+COLUMNS = ["score", "macs", "params", "in_width", "out_width", "candidate", "label", "images"]
+
+
+def rows_of(
+    space: ElasticSpace, index: int, *, in_chans: int, num_classes: int, resolution: int | None = None
+) -> pd.DataFrame:
+    """List every (entry, candidate) of a stage with its cost.
+
+    The first stage is charged with the stem, the last one with the head. Where these are elastic, each of
+    their settings makes rows of its own, told apart by the columns ``stem`` and ``head``, indices in their
+    ``choices()``. A stage that keeps its input's width has rows of equal widths only.
+
+    Args:
+        space: the space.
+        index: which stage.
+        in_chans: channels of the image.
+        num_classes: classes of the head.
+        resolution: height of the network's input in pixels; None is the space's usual one.
+
+    Returns:
+        A rating table whose scores are NaN and whose images are 0, by entry, candidate and head.
+    """
+    tables = space.cost_tables(resolution or space.resolution, in_chans, num_classes)
+    stage, last = space.stages[index], index == len(space.stages) - 1
+    costs, code_of_width = tables.stages[index]
+    candidates = stage.candidates()
+    out = np.array([candidate.width for candidate in candidates])
+    heads = len(space.head.choices()) if last else 1
+    parts = []
+    for number, entry in enumerate(entries(space, index)):
+        width = entry_width(space, entry)
+        fits = np.flatnonzero(out == width) if stage.keeps_width else np.arange(len(out))
+        total = costs[space.in_widths(index).index(width), fits]  # (rows, 2)
+        if index == 0:
+            total = total + tables.stem[number]
+        total = np.repeat(total, heads, axis=0)
+        fits = np.repeat(fits, heads)
+        head = np.tile(np.arange(heads), len(fits) // heads)
+        if last:
+            total = total + tables.head[code_of_width[fits], head]
+        part = {"macs": total[:, 0], "params": total[:, 1], "in_width": width, "out_width": out[fits]}
+        part |= {"candidate": fits, "label": [candidates[i].label for i in fits]}
+        part |= {"stem": number} if index == 0 and len(tables.stem) > 1 else {}
+        part |= {"head": head} if heads > 1 else {}
+        parts.append(pd.DataFrame(part))
+    rows = pd.concat(parts, ignore_index=True).assign(score=np.nan, images=0)
+    return rows[[*COLUMNS, *(name for name in ("stem", "head") if name in rows)]]
+
+
+def cost_rows(
+    space: ElasticSpace, *, in_chans: int, num_classes: int, resolution: int | None = None
+) -> list[pd.DataFrame]:
+    """Return `rows_of` all stages with scores of 0, for solvers that are to look at costs only."""
+    return [
+        rows_of(space, index, in_chans=in_chans, num_classes=num_classes, resolution=resolution).assign(score=0.0)
+        for index in range(len(space.stages))
+    ]
+
+
+def check_size(space: ElasticSpace, resolution: int | None) -> None:
+    """Check that archs of the space can have the images' size: rows are rated at one size, and archs carry it.
+
+    Args:
+        space: the space.
+        resolution: height and width of the images in pixels.
+
+    Raises:
+        SettingError: the space chooses resolutions, and this is not one of them.
+    """
+    if space.resolutions and resolution not in space.resolutions:
+        legal = f"one of {space.resolutions}, which {space.name} chooses from, to be rated by a teacher"
+        raise SettingError("data.resolution", resolution, legal, f"use data.resolution={space.resolution}")
+
+
+def full_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that were scored on all rating images.
+
+    Args:
+        table: a rating table; one without a column ``images`` has full rows only.
+
+    Returns:
+        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and
+        must not be compared with the others.
+    """
+    return table[table["images"] == table["images"].max()] if "images" in table else table
+
+
+def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], list[float]]:
+    """Return a function that looks up the scores of an arch's stages.
+
+    Args:
+        space: the space.
+        tables: one rating table a stage.
+
+    Returns:
+        From an arch to one score a stage, lower is better, NaN where it was not rated on all images. The head has
+        none: its choices are alike.
+    """
+    scores = []
+    for table in tables:
+        rows = full_rows(table)
+        stem = rows["stem"] if "stem" in rows else pd.Series(0, rows.index)
+        keys = zip(rows["in_width"].astype(int), stem.astype(int), rows["candidate"].astype(int), strict=True)
+        scores.append(dict(zip(keys, rows["score"].astype(float), strict=True)))
+
+    def of_arch(arch: Arch) -> list[float]:
+        widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages[:-1])]
+        stems = [space.stem.choices().index(arch.stem), *(0 for _ in widths[1:])]
+        codes = space.encode([arch])[0]
+        keys = zip(widths, stems, codes[: len(widths)].tolist(), strict=True)
+        return [known.get(key, np.nan) for known, key in zip(scores, keys, strict=True)]
+
+    return of_arch
+
+
+def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarray:
+    """Return what each row of a stage chooses, as a number that `arch_of` reads.
+
+    Args:
+        space: the space.
+        index: which stage.
+        table: some or all of its rows.
+
+    Returns:
+        (N,) numbers: candidate (its layers alone in a stage that keeps the width), stem and head together.
+        Any choices of all stages make an arch.
+    """
+    choice = table["candidate"].to_numpy(dtype=np.int64)
+    if space.stages[index].keeps_width:
+        choice = choice % _each(space, index)
+    for name in ("stem", "head"):
+        if name in table:
+            choice = choice * len(getattr(space, name).choices()) + table[name].to_numpy(dtype=np.int64)
+    return choice
+
+
+def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None = None) -> Arch:
+    """Return the arch of one choice a stage.
+
+    Args:
+        space: the space.
+        choices: numbers of `choices_of`, one a stage.
+        resolution: what the rows were counted for; kept by the arch where the space chooses resolutions.
+
+    Returns:
+        An arch of the space.
+
+    Raises:
+        SettingError: the space chooses resolutions, and this is not one of them.
+    """
+    check_size(space, resolution)
+    stem, head, stages = space.stem.choices()[0], space.head.choices()[0], []
+    width = space.stem.width_of(stem)
+    for index, (stage, given) in enumerate(zip(space.stages, choices, strict=True)):
+        choice = int(given)
+        if index == len(space.stages) - 1:
+            choice, at = divmod(choice, len(space.head.choices()))
+            head = space.head.choices()[at]
+        if index == 0:
+            choice, at = divmod(choice, len(space.stem.choices()))
+            stem = space.stem.choices()[at]
+            width = space.stem.width_of(stem)
+        if stage.keeps_width:  # candidates come by width, and every width offers the same
+            choice += stage.widths.index(width) * _each(space, index)
+        stages.append(stage.candidates()[choice])
+        width = stages[-1].width
+    return Arch(space.hash, tuple(stages), resolution if space.resolutions else None, stem, head)
+
+
+def arch_of_rows(
+    space: ElasticSpace, tables: Sequence[pd.DataFrame], labels: Sequence[object], resolution: int | None = None
+) -> Arch:
+    """Return the arch of one row a stage.
+
+    Args:
+        space: the space.
+        tables: one rating table a stage.
+        labels: the index label of a row of each.
+        resolution: as for `arch_of`.
+
+    Returns:
+        An arch of the space.
+    """
+    chosen = zip(tables, labels, strict=True)
+    choices = [int(choices_of(space, i, table.loc[[label]])[0]) for i, (table, label) in enumerate(chosen)]
+    return arch_of(space, choices, resolution)
+
+
+def _each(space: ElasticSpace, index: int) -> int:
+    """Count the candidates of one width."""
+    return space.stages[index].size // len(space.stages[index].widths)

@@ -1,0 +1,82 @@
+"""Teachers that come between: assistants of other sizes, and earlier generations of the student itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from nas_kd.data import Data
+from nas_kd.distill.peers import fresh
+from nas_kd.errors import SettingError
+from nas_kd.runtime.seeds import seeded
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher
+
+
+def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
+    """Seal a copy of a trained student as a teacher on the same data.
+
+    Args:
+        student: trained on the data.
+        name: what it is called in messages.
+        data: the data.
+
+    Returns:
+        The teacher; the student itself stays trainable.
+    """
+    sealed = Teacher(
+        deepcopy(student), name, num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean, std=data.std
+    )
+    return sealed.bind(data)
+
+
+def taught_in_between(
+    retrain: Callable[..., nn.Module], model: nn.Module | Arch, teacher: Any, data: Data, *,
+    assistants: Sequence[nn.Module | Arch], generations: int, folder: str, seed: int, supernet: Supernet | None,
+    settings: dict[str, Any],
+) -> Any:  # fmt: skip
+    """Train what stands between a teacher and its student, one after the other, each by the one before.
+
+    Args:
+        retrain: trains one network, as ``nas_kd.retrain``.
+        model: the student, of which earlier generations are new copies.
+        teacher: the first teacher.
+        data: the data.
+        assistants: networks between, the largest first; none is a chain of length 0.
+        generations: how often the student is born; 1 is no earlier generation.
+        folder: stage folder of the student; theirs are below it.
+        seed: the student's seed; a generation's is drawn from it and its number.
+        supernet: where a student that is an arch begins, and its earlier generations with it.
+        settings: further arguments of ``retrain``, the same for all.
+
+    Returns:
+        What teaches the student.
+
+    Raises:
+        SettingError: generations is below 1.
+
+    Source:
+        Mirzadeh et al., Improved knowledge distillation via teacher assistant, arXiv 1902.03393; Furlanello
+        et al., Born-again neural networks, arXiv 1805.04770.
+    """
+    if generations < 1:
+        raise SettingError("generations", generations, "an integer of at least 1")
+    chain: list[tuple[str, nn.Module | Arch]] = [(f"assistant_{n}", net) for n, net in enumerate(assistants, 1)]
+    for number in range(1, generations):
+        copy: nn.Module | Arch = model
+        if isinstance(model, nn.Module):
+            seeded(seed, "generation", number)
+            copy = fresh(model)
+        chain.append((f"generation_{number}", copy))
+    for number, (name, network) in enumerate(chain, 1):
+        born = name.startswith("generation") and isinstance(network, Arch)
+        own = settings | {
+            "supernet": supernet if born else None, "folder": f"{folder}/{name}", "key": name,
+            "seed": seed + 1000 * number, "test": False,
+        }  # fmt: skip
+        teacher = as_teacher(retrain(network, teacher, data, **own), name, data)
+    return teacher

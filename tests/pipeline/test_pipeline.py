@@ -1,0 +1,128 @@
+"""What a configuration asks for is refused before the first epoch, by the name of the setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas_kd.config import Config, DataConfig, RetrainConfig, SearchConfig, TeacherConfig
+from nas_kd.errors import SettingError
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.runs.run import Run
+
+
+def pipeline(run: Path, **retrain: Any) -> Pipeline:
+    teacher = TeacherConfig(model="cifar_resnet8", epochs=2)
+    data = DataConfig(subset=300, rate=0.2, select=0.2)
+    return Pipeline(Config(run=str(run), data=data, teacher=teacher, retrain=RetrainConfig(**retrain)))
+
+
+@pytest.mark.parametrize(
+    ("retrain", "field", "part"),
+    [
+        ({"method": "dkdd"}, "retrain.method", "dkd"),
+        ({"method": "dkd", "method_settings": {"heat": 4}}, "retrain.method_settings.heat", "alpha, beta, temperature"),
+        ({"method": "dkd", "method_settings": {"beta": "x"}}, "retrain.method_settings.beta", "finite number"),
+        ({"method": "kd", "method_settings": {"temperature": 0}}, "retrain.method_settings.temperature", "above 0"),
+        ({"method": "ce", "method_settings": {"temperature": 4}}, "retrain.method_settings.temperature", "no settings"),
+        ({"method": [("kd", 1.0)], "method_settings": {"temperature": 4}}, "retrain.method", "no settings"),
+        ({"method": [("kdd", 1.0)]}, "retrain.method", "did you mean 'kd'"),
+        ({"method": "takd"}, "retrain.method", "assistants"),
+    ],
+)
+def test_methods(retrain: dict[str, Any], field: str, part: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=part) as caught:
+        pipeline(tmp_path, **retrain).check()
+    assert caught.value.field == field
+    assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("retrain", "live"),
+    [({"method": "kd"}, False), ({"method": "sp"}, True), ({"method": "bss"}, True), ({"method": "ddgsd"}, False),
+     ({"method": "kd", "mixup": 0.2}, True), ({"method": "ce", "cutmix": 1.0}, False)],
+)  # fmt: skip
+def test_what_no_cache_serves_is_taught_live(
+    retrain: dict[str, Any], live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "teacher", "the teacher")
+    monkeypatch.setattr(Pipeline, "cache", "its answers")
+    assert pipeline(tmp_path, **retrain).teaching == ("the teacher" if live else "its answers")
+
+
+def test_the_manner_reaches_students_and_short_trainings(tmp_path: Path) -> None:
+    made = pipeline(tmp_path, optimizer="adamw", schedule="step", milestones=[10, 20], ema=0.9)
+    assert made.training | {"optimizer": "adamw", "ema": 0.9, "milestones": (10, 20)} == made.training
+    assert "mixup" not in made.training
+    with pytest.raises(SettingError, match=r"retrain\.optimizer='adamm'.*did you mean 'adam'"):
+        pipeline(tmp_path, optimizer="adamm").check()
+    with pytest.raises(SettingError, match=r"retrain\.mixup=0\.2"):
+        pipeline(tmp_path, method="dkd", mixup=0.2).check()
+
+
+def test_settings_and_weights_reach_the_recipe(tmp_path: Path) -> None:
+    made = pipeline(tmp_path, method="born_again", method_settings={"generations": 2})
+    assert made.recipe.generations == 2
+    both = pipeline(tmp_path, method=[("ce", 0.5), ("kd", 2.0)]).recipe.terms
+    assert [(term.name, term.weight) for term in both] == [("ce", 0.5), ("kd", 2.0)]
+
+
+def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain: Any) -> Pipeline:
+    """A pipeline in a run whose first search was by an engine and, where that is exact, kd_ls, within 100 MACs."""
+    method = repr("kd_ls" if engine == "exact" else "ce")
+    inputs = {"search.engine": engine, "search.method": method, "search.training": {}, "search.caps": {"macs": 100}}
+    inputs |= {"search.max_latency_ms": None, "search.floors": {}, "search.weights": None}
+    kept = Run(run)
+    kept.record_env({})
+    kept.stage("search", inputs)
+    teacher = TeacherConfig(model="cifar_resnet8", epochs=2)
+    search = search or SearchConfig(max_macs=100)
+    made = Pipeline(Config(run=str(run), teacher=teacher, search=search, retrain=RetrainConfig(**retrain)))
+    vars(made).update(caps={"macs": 100}, floors={})  # what data and space would say
+    return made
+
+
+@pytest.mark.parametrize(
+    ("weights", "retrain", "folder"),
+    [
+        ([1000.0, 1.0, 1.0], {}, "search/macs_100_weights_1e03_1_1"),
+        ("learned", {}, "search/macs_100_weights_learned"),
+        (None, {"method": [("ce", 1.0), ("sp", 3e6)]}, "search/ce_1_sp_3e06_macs_100"),
+        (None, {"method": "dkd", "method_settings": {"beta": 1e16}}, "search/dkd_beta_1e16_macs_100"),
+        (None, {"method": "dkd", "method_settings": {"layers": [1, 2]}}, "search/dkd_layers_1_2_macs_100"),
+    ],
+)
+def test_any_number_makes_a_legal_folder(
+    weights: list[float] | str | None, retrain: dict[str, Any], folder: str, tmp_path: Path
+) -> None:
+    made = after(tmp_path, "exact", SearchConfig(max_macs=100, weights=weights), **retrain)
+    assert made.search_folder == folder
+    assert Run(tmp_path).stage(folder, {}).name == folder  # a name that is not legal raises
+    assert after(tmp_path, "exact").search_folder == "search"
+
+
+@pytest.mark.parametrize(("begun", "now", "folder"), [
+    (None, None, "search"), (None, ["kl"], "search"), (["kl", "macs"], ["kl", "macs"], "search"),
+    (None, ["kl", "macs"], "search/macs_100_kl_macs"), (["kl", "macs"], None, "search/macs_100_kl"),
+])  # fmt: skip
+def test_other_objectives_have_their_own_folder(
+    begun: list[str] | None, now: list[str] | None, folder: str, tmp_path: Path
+) -> None:
+    made = after(tmp_path, "exact", SearchConfig(max_macs=100, objectives=now))
+    stage = tmp_path / "search" / "stage.json"
+    record = json.loads(stage.read_text())
+    if begun is not None:
+        stage.write_text(json.dumps(record | {"inputs": record["inputs"] | {"search.objectives": begun}}))
+    assert made.search_folder == folder
+
+
+def test_two_methods_after_a_search_without_any_do_not_share_a_folder(tmp_path: Path) -> None:
+    exact = SearchConfig(max_macs=100, engine="exact")
+    made = [after(tmp_path, "nsga2", exact, method=method) for method in ("kd_ls", "dkd")]
+    assert [one.search_folder for one in made] == ["search/exact_kd_ls_macs_100", "search/exact_dkd_macs_100"]
+    assert [one.other_method for one in made] == ["kd_ls", "dkd"]  # nor do their students
+    first = after(tmp_path, "nsga2", SearchConfig(max_macs=100, engine="nsga2"), method="dkd")
+    assert (first.search_folder, first.other_method) == ("search", "")

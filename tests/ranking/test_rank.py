@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import nas_kd.ranking.rank as verb
+from nas_kd import rate_blockwise, stage_weights
+from nas_kd.cli import main
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.ranking.ground_truth import Alone, Claims, TruthTable, jobs_of, train_alone, train_truth
+from nas_kd.ranking.rank import RankResult, rank
+from nas_kd.ranking.sample import OVERALL, Sample, archs_of, sample_archs
+from nas_kd.rate.scores import SCORES, Score
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.space import ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.train.retrain import retrain
+
+SAMPLE = Sample(bands=(9_500, 15_000), band=0.2, in_band=8, overall=4)
+HOW = Alone(epochs=1, batch_size=16, warmup_epochs=0.25)
+CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
+
+
+@pytest.fixture
+def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtime: Runtime, tmp_path: Path) -> object:
+    def call(**more: object) -> RankResult:
+        given: dict[str, object] = {
+            "run": tmp_path / "run", "scores": CHEAP, "primary": "nmse", "control": "params", "net": net,
+            "sample": SAMPLE, "training": HOW, "images": 48, "calibration_images": 48, "resamples": 200,
+            "runtime": runtime,
+            "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
+        }  # fmt: skip
+        return rank(space, more.pop("teacher", teacher), data, **(given | more))  # type: ignore[arg-type]
+
+    return call
+
+
+def test_a_sample_is_spread_over_depths_and_sizes_and_is_the_same_again(cost: dict[str, int]) -> None:
+    from nas_kd import load_space
+
+    space, cost = load_space("resnet_cifar"), {"resolution": 32, "in_chans": 3, "num_classes": 10}
+    table = sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost)
+    pd.testing.assert_frame_equal(table, sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost))
+    assert table["group"].value_counts().to_dict() == {"band 1": 32, "band 2": 32, "band 3": 32, OVERALL: 16}
+    assert table["key"].is_unique
+    for number, centre in enumerate((2.5e6, 4e6, 6e6), 1):
+        rows = table[table["group"] == f"band {number}"]
+        assert (abs(rows["macs"] - centre) <= 0.05 * centre).all()
+        counts = rows["depth"].value_counts()
+        assert counts.max() - counts.min() <= 1
+    for arch, row in zip(archs_of(table), table.to_dict("records"), strict=True):
+        assert arch.key == row["key"] and space.cost(arch, **cost) == (row["macs"], row["params"])
+    logs = np.sort(np.log(table.loc[table["group"] == OVERALL, "macs"]))
+    assert np.diff(logs).max() < 3 * np.diff(logs).mean()
+    for count in (14, 28, 56):  # every beginning holds the groups in proportion
+        head = table["group"].head(count).value_counts()
+        assert abs(head["band 1"] - count * 32 / 112) <= 1 and abs(head[OVERALL] - count * 16 / 112) <= 1
+    other = sample_archs(space, bands=(2.5e6, 4e6, 6e6), seed=1, cost=cost)
+    assert not set(other["key"]) >= set(table["key"])
+
+
+def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict[str, int]) -> None:
+    with pytest.raises(SettingError, match=r"at least 32 archs; \d+ of .* random ones lie in it"):
+        sample_archs(space, bands=(40_000,), cost=cost)
+    with pytest.raises(SettingError, match="do not overlap"):
+        sample_archs(space, bands=(10_000, 10_500), cost=cost)
+    with pytest.raises(SettingError, match="at least 8"):
+        Sample(in_band=7)
+    with pytest.raises(SettingError, match=r"rank\.overall=4.*at least 8 without bands"):
+        Sample(bands=(), overall=4)
+    with pytest.raises(SettingError, match="lower rank.overall"):
+        sample_archs(space, bands=(10_000,), band=0.3, in_band=8, overall=10**6, cost=cost)
+
+
+def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ask()  # type: ignore[operator]
+    folder = tmp_path / "run" / "rank"
+    tables = {"archs.csv", "truth.csv", "scores.csv", "noise.csv", "summary.csv"}
+    names = tables | {"summary.svg", "plan.json", "scores.json"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == names
+    assert len(first.truth) == 20 * 2 and not first.truth.duplicated(["key", "seed"]).any()
+    assert set(first.truth["key"]) == set(first.archs["key"])
+    assert set(first.summary["score"]) == {SCORES[name].name for name in CHEAP}
+    assert (first.summary["archs"] == 20).all()
+    assert json.loads((folder / "plan.json").read_text())["primary"] == "normalised MSE"
+    assert first.summary.set_index("score").loc["normalised MSE", "preparation_minutes"] > 0
+
+    def never(*args: object, **more: object) -> None:
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr("nas_kd.ranking.ground_truth.train_alone", never)
+    monkeypatch.setattr("nas_kd.ranking.scoring.measure_scores", never)
+    again = ask()  # type: ignore[operator]
+    pd.testing.assert_frame_equal(first.summary, again.summary)
+    fewer = ask(scores=CHEAP[:4])  # type: ignore[operator]
+    assert len(fewer.summary) == 4
+    monkeypatch.undo()
+    more = ask(seeds=3, scores=(*CHEAP, "depth"))  # type: ignore[operator]
+    assert len(more.truth) == 60 and len(more.summary) == len(CHEAP) + 1
+    ask(seeds=3, scores=("macs", "params", "gradient_norm", "nmse"))  # type: ignore[operator]
+    kept = set(pd.read_csv(folder / "scores.csv")["score"])
+    assert kept == {SCORES[name].name for name in (*CHEAP, "depth", "gradient_norm")}  # nothing measured is lost
+    both = first.truth.merge(more.truth, on=["key", "seed"])
+    assert len(both) == 40 and (both["accuracy_x"] == both["accuracy_y"]).all()
+
+
+def test_what_is_trained_so_far_can_be_judged(
+    ask: Callable[..., RankResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingError, match="0 archs.*train more"):
+        ask(train=False, scores=("macs", "nmse", "params"))
+    whole = ask(seeds=1, scores=("macs", "nmse", "params"))
+    table = tmp_path / "run/rank/truth.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:13]))
+    monkeypatch.setattr("nas_kd.ranking.ground_truth.train_alone", None)
+    some = ask(train=False, scores=("macs", "nmse", "params"))
+    assert len(some.truth) == 12 and (some.summary["archs"] == 12).all()
+    assert "judged by 12 of 40 trainings, of 12 of 20 archs" in (tmp_path / "run/log.txt").read_text()
+    both = whole.scores.merge(some.scores, on=["score", "key"])
+    assert len(both) == 60 and (both["value_x"] == both["value_y"]).all()  # of all archs: more truth asks nothing anew
+
+
+def test_weights_of_stages_are_learned_from_what_a_ranking_has_trained(
+    ask: Callable[..., RankResult], net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    given = {"epochs": 1, "batch_size": 16, "calibration_images": 48}
+    tables = rate_blockwise(net, teacher, data, run=run, runtime=runtime, **given)  # type: ignore[arg-type]
+    call = partial(stage_weights, "learned", tables, net, teacher, data, run=tmp_path / "run", runtime=runtime)
+    with pytest.raises(SettingError, match="none are"):
+        call()
+    found = ask(seeds=1, scores=("nmse", "macs", "params"))
+    errors = found.scores[found.scores["score"] == "normalised MSE"].set_index("key")["value"]
+    foretold = 0.9 - 0.1 * errors.loc[found.truth["key"]].to_numpy()
+    told = found.truth.assign(select_accuracy=foretold, accuracy=1 - foretold, test_accuracy=1 - foretold)
+    told.to_csv(run.path / "rank/truth.csv", index=False)
+    assert call() == pytest.approx([1.0] * len(tables), abs=0.05)
+    (run.path / "blockwise/weights_learned.json").unlink()
+    plan = json.loads((run.path / "rank/plan.json").read_text())
+    (run.path / "rank/plan.json").write_text(json.dumps(plan | {"teacher": "another"}))
+    with pytest.raises(SettingError, match="with the teacher of this search"):
+        call()
+
+
+def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
+    ask()  # type: ignore[operator]
+    for change in (
+        {"primary": "supernet_kl"}, {"control": "macs"}, {"training": Alone(epochs=2, batch_size=16)}, {"seed": 1},
+        {"sample": Sample(bands=(9_500, 15_000), band=0.2, in_band=9, overall=4)}, {"images": 24},
+    ):  # fmt: skip
+        with pytest.raises(SettingError, match="was begun with"):
+            ask(**change)  # type: ignore[operator]
+    table = tmp_path / "run" / "rank" / "truth.csv"
+    table.write_text(table.read_text() + "f00,0" + ",0.5" * 7 + "\n")
+    with pytest.raises(SettingError, match="another space, seed or sample"):
+        ask()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"scores": ("nmes", "macs")}, "did you mean 'nmse'"),
+        ({"primary": "ridge"}, "rank.primary"),
+        ({"control": "nmse", "primary": "macs"}, "name a size control"),
+        ({"control": "macs", "primary": "macs"}, "another score than rank.control"),
+        ({"net": None}, "a supernet, for normalised MSE, supernet KL"),
+        ({"seeds": 0}, "rank.seeds"),
+        ({"training": Alone(method="fitnet")}, "a method on logits alone"),
+        ({"training": Alone(epochs=0)}, "rank.epochs"),
+        ({"run": None}, "a folder"),
+        ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain, not rank"),
+        ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher makes one"),
+        ({"sample": Sample(bands=(400,), in_band=8)}, "rank.bands"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    ask: object, more: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "train_truth", None)
+    with pytest.raises(SettingError, match=message):
+        given = {"teacher": lambda: pytest.fail("the teacher is made before this is found")} | more
+        ask(**given)  # type: ignore[operator]
+
+
+def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, teacher: Teacher, space: ElasticSpace, data: Data, tmp_path: Path
+) -> None:
+    coarse = load_teacher(teacher.network, num_classes=3, in_chans=1, stages=["layer3.0", "layer3.0"], name="coarse")
+    monkeypatch.setattr(verb, "train_truth", None)
+    with pytest.raises(SettingError, match="2 px.*at least 4 px"):
+        rank(
+            space, coarse, data, run=tmp_path / "run", scores=("nmse", "params"), primary="nmse", control="params",
+            sample=SAMPLE, training=HOW, net=Supernet(space, 3, 1),
+        )  # fmt: skip
+    assert not list(tmp_path.rglob("truth.csv"))
+
+
+def test_a_score_of_your_own_and_one_that_fails_for_some(ask: object) -> None:
+    mine = Score("mine", lambda bench, archs: [float("nan"), *(float(int(a.key, 16)) for a in archs[1:])], True)
+    found = ask(scores=(mine, "macs", "params"), primary="mine")  # type: ignore[operator]
+    row = found.summary.set_index("score").loc["mine"]
+    assert row["without_score"] == 1 and np.isfinite(row["band_tau"])  # of the others
+    lost = f"mine has no finite value for 1 archs, which it cannot choose: {found.archs['key'].iloc[0]}."
+    assert lost in found.verdict
+
+
+def test_the_regression_waits_for_enough_truth_and_learns_anew(ask: object, tmp_path: Path) -> None:
+    found = ask(scores=("donna", "macs", "params"), primary="macs", control="params")  # type: ignore[operator]
+    assert "DONNA regression" in set(found.summary["score"])
+    other = ask(scores=("donna", "macs", "params"), primary="macs", control="params", seeds=3)  # type: ignore[operator]
+    values = [table.scores[table.scores["score"] == "DONNA regression"]["value"].to_numpy() for table in (found, other)]
+    assert not np.array_equal(*values)
+    table = tmp_path / "run/rank/truth.csv"
+    rows = other.truth[other.truth["key"].isin(other.archs["key"].head(15))]
+    rows.to_csv(table, index=False)
+    few = ask(scores=("donna", "macs", "params"), primary="macs", control="params", train=False)  # type: ignore[operator]
+    assert "DONNA regression" not in set(few.summary["score"]) and len(few.summary) == 2
+    said = (tmp_path / "run/log.txt").read_text()
+    assert "DONNA regression is left out: it learns from at least 16 trained archs" in said
+
+
+def test_a_band_with_too_few_trained_archs_is_said_and_not_judged(
+    ask: Callable[..., RankResult], tmp_path: Path
+) -> None:
+    found = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs")
+    assert not any("left out" in line for line in found.verdict) and found.summary["band_tau"].notna().any()
+    first, second = (found.archs[found.archs["group"] == f"band {number}"]["key"] for number in (1, 2))
+    for lost, left in (([second.iloc[0]], "Band 2"), ([first.iloc[0], second.iloc[0]], "Band 1")):
+        rows = found.truth[~found.truth["key"].isin(lost)]
+        rows.to_csv(tmp_path / "run/rank/truth.csv", index=False)
+        again = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs", train=False)
+        assert f"{left} has 7 trained archs, a rank correlation needs 8: it is left out" in again.verdict[0]
+        assert "tau band 2" not in again.summary
+    assert again.summary["band_tau"].isna().all() and any("inside a band" in line for line in again.verdict)
+    assert again.summary["tau"].is_monotonic_decreasing
+
+
+def test_scores_of_another_supernet_are_not_mixed(
+    ask: Callable[..., RankResult], space: ElasticSpace, data: Data, tmp_path: Path
+) -> None:
+    scores = ("supernet_kl", "nmse", "macs", "params")
+    first = ask(seeds=1, scores=scores)
+    other = Supernet(space, data.num_classes, data.in_chans, seed=9)
+    with pytest.raises(SettingError, match=r"blockwise was made with: supernet"):
+        ask(seeds=1, scores=scores, net=other)
+    given = {"seeds": 1, "scores": ("supernet_kl", "macs", "params"), "primary": "supernet_kl", "run": tmp_path / "kl"}
+    ask(**given)
+    with pytest.raises(SettingError, match=r"rank\.supernet.*scores\.csv.*are measured anew"):
+        ask(**given, net=other)
+    with pytest.raises(SettingError, match=r"blockwise\.lr"):
+        ask(seeds=1, scores=scores, blockwise={"epochs": 1, "batch_size": 16, "calibration_images": 48, "lr": 0.5})
+    pd.testing.assert_frame_equal(ask(seeds=1, scores=scores).scores, first.scores)
+    for name in ("archs.csv", "truth.csv", "scores.csv", "scores.json", "plan.json"):  # copied, without the weights
+        Run(tmp_path / "copy")
+        (tmp_path / "copy/rank").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "run/rank" / name, tmp_path / "copy/rank" / name)
+    judged = ask(seeds=1, scores=scores, run=tmp_path / "copy", net=lambda: pytest.fail("nothing is left to measure"))
+    pd.testing.assert_frame_equal(judged.summary.drop(columns="preparation_minutes"),
+                                  first.summary.drop(columns="preparation_minutes"))  # fmt: skip
+
+
+def test_the_truth_is_that_of_retrain(
+    space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
+) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data, epochs=1)
+    arch = space.sample(3)
+    found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime)
+    student = retrain(
+        arch, cache, data, space=space, method="kd", seed=1, epochs=1, batch_size=16, lr=0.05, warmup_epochs=0.25,
+        runtime=runtime,
+    )  # fmt: skip
+    metrics = student.info["metrics"]  # type: ignore[index]
+    assert found["test_accuracy"] == metrics["test_accuracy"]  # type: ignore[index,call-overload]
+    total = len(data.select) + len(data.test)
+    shares = found["select_accuracy"] * len(data.select) + found["test_accuracy"] * len(data.test)
+    assert found["accuracy"] == pytest.approx(shares / total)
+    averaged = train_alone(arch, space, cache, data, Alone(**(vars(HOW) | {"ema": 0.9})), seed=1, runtime=runtime)
+    assert averaged["test_loss"] != found["test_loss"]
+
+
+def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Path) -> None:
+    first = ask(scores=("macs", "params"), primary="macs", seeds=1)  # type: ignore[operator]
+    given = tmp_path / "run" / "rank" / "archs.csv"
+    with pytest.raises(SettingError, match=r"rank\.limit=12"):
+        Sample(limit=12)
+    again = Sample(archs=str(given), limit=12)
+    longer = ask(  # type: ignore[operator]
+        scores=("macs", "params"), primary="macs", seeds=1, run=tmp_path / "longer", sample=again,
+        training=Alone(epochs=2, batch_size=16, warmup_epochs=0.25),
+    )  # fmt: skip
+    assert list(longer.archs["key"]) == list(first.archs["key"].head(12)) and len(longer.truth) == 12
+    pd.testing.assert_frame_equal(longer.archs, first.archs.head(12))
+    with pytest.raises(SettingError, match="check the path"):
+        Sample(archs=str(tmp_path / "nothing.csv"))
+    with pytest.raises(SettingError, match="at least 8 archs"):
+        ask(run=tmp_path / "few", sample=Sample(archs=str(given), limit=7))  # type: ignore[operator]
+    with pytest.raises(SettingError, match="it lacks group, arch"):
+        ask(run=tmp_path / "no", sample=Sample(archs=str(tmp_path / "run" / "rank" / "truth.csv")))  # type: ignore[operator]
+    foreign = given.read_text().replace(first.archs["arch"].iloc[0][12:22], "0" * 10)
+    given.write_text(foreign)
+    with pytest.raises(SettingError, match="space"):
+        ask(run=tmp_path / "foreign", sample=Sample(archs=str(given)))  # type: ignore[operator]
+
+
+def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[int], queue: object) -> None:
+    torch.set_num_threads(1)
+    archs = [space.sample(key) for key in keys]
+    jobs = jobs_of(pd.DataFrame({"key": keys}), 2)
+    done = train_truth(
+        archs, jobs, Run(run), space=space, teacher=ViewCache.load(folder), data=data, how=HOW, runtime=Runtime("cpu")
+    )
+    queue.put(done)  # type: ignore[attr-defined]
+
+
+def test_two_processes_share_the_trainings_and_do_none_twice(
+    space: ElasticSpace, teacher: Teacher, data: Data, tmp_path: Path
+) -> None:
+    cache = ViewCache.open(tmp_path / "cache", teacher, data, epochs=1)
+    cache.split_logits("test")
+    distinct = {space.sample(seed).key: seed for seed in range(20)}
+    run, keys = tmp_path / "run", list(distinct.values())[:8]
+    Run(run)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    started = [context.Process(target=_work, args=(run, cache.folder, space, data, keys, queue)) for _ in range(2)]
+    for process in started:
+        process.start()
+    counts = [queue.get(timeout=120) for _ in started]
+    for process in started:
+        process.join()
+    table = TruthTable(run / "rank").frame()
+    assert len(table) == 16 == sum(counts) and not table.duplicated(["key", "seed"]).any()
+    # what each did is what it would have done alone
+    row = table[(table["key"] == space.sample(keys[5]).key) & (table["seed"] == 1)].iloc[0]
+    alone = train_alone(space.sample(keys[5]), space, cache, data, HOW, seed=1, runtime=Runtime("cpu"))
+    assert row["accuracy"] == alone["accuracy"] and row["test_loss"] == alone["test_loss"]
+
+
+def _hold(folder: Path, held: object) -> None:
+    with Claims(folder).taken("job") as ours:
+        assert ours
+        held.set()  # type: ignore[attr-defined]
+        time.sleep(600)
+
+
+def test_the_claim_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(60)
+    with Claims(tmp_path).taken("job") as ours:
+        assert not ours
+    with Claims(tmp_path).taken("other") as ours:
+        assert ours
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with Claims(tmp_path).taken("job", wait=True) as ours:
+        assert ours
+    process.join()
+
+
+def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
+    table = TruthTable(tmp_path)
+    row = {"key": "a", "seed": 0} | dict.fromkeys(
+        ("accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds", "cpu_seconds"), 0.5
+    )
+    table.append(row)
+    with open(tmp_path / "truth.csv", "a") as file:
+        file.write("b,0,0.5,0.")
+    assert TruthTable(tmp_path).done() == {("a", 0)}
+
+
+def options(folder: Path, **more: object) -> list[str]:
+    given = {
+        "run": folder, "space": "digits", "threads": 1, "workers": 1, "data.subset": 200, "data.rate": 0.2,
+        "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1,
+        "teacher.warmup_epochs": 0.5, "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "retrain.batch_size": 64,
+        "rank.bands": "[25%]", "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1,
+        "rank.warmup_epochs": 0.5, "rank.scores": "[supernet_accuracy,macs,params]", "rank.resamples": 100,
+        "rank.primary": "supernet_accuracy", "rank.control": "params",
+    }  # fmt: skip
+    return [text for name, value in (given | more).items() for text in (f"--{name}", str(value))]
+
+
+def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["rank", *options(folder)]) == 0
+    assert "supernet accuracy" in capsys.readouterr().out
+    assert len(pd.read_csv(folder / "rank" / "truth.csv")) == 24
+    assert main(["rank", str(folder), "--rank.primary", "macs"]) == 2
+    assert "was begun with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_commands_started_at_once_share_a_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nas_kd", "rank", *options(tmp_path / "run")]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate(timeout=280) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ends
+    truth = pd.read_csv(tmp_path / "run" / "rank" / "truth.csv")
+    assert len(truth) == 24 and not truth.duplicated(["key", "seed"]).any()
+    scores = pd.read_csv(tmp_path / "run" / "rank" / "scores.csv")
+    assert len(scores) == 36 and not scores.duplicated(["key", "score"]).any()
+    epochs = pd.read_csv(tmp_path / "run" / "teacher" / "metrics.csv")
+    assert epochs["epoch"].tolist() == [1]  # one of them trained the teacher
