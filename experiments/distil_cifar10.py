@@ -82,7 +82,8 @@ class Setting:
 
 def opened(arguments: argparse.Namespace) -> Setting:
     """Open data, teacher, cache and student."""
-    folder, run = Path(arguments.data), Path(arguments.run)
+    folder = Path(arguments.data)
+    run = Path(arguments.run)
     data = nas_kd.load_data(
         folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views=arguments.views, rate=WATCHED,
         select=100,
@@ -98,7 +99,8 @@ def opened(arguments: argparse.Namespace) -> Setting:
 
 def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
     """Train the student by one method and measure it on all test images; a training that diverges has no numbers."""
-    recipe, began = Distiller(method, TASK).recipe, perf_counter()
+    recipe = Distiller(method, TASK).recipe
+    began = perf_counter()
     stored = at.features if recipe.needs_teacher and recipe.needs_target_features else at.cache
     row: dict[str, Any] = {"method": method, "seed": seed} | at.size
     empty = dict.fromkeys(("test_accuracy", "test_agreement", "watched_last", "watched_best", "best_epoch"))
@@ -142,7 +144,8 @@ def table(rows: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method in percent.mean().sort_values(ascending=False, na_position="last").index:
-        values, gain = percent[method].dropna(), (percent[method] - percent["ce"]).dropna()
+        values = percent[method].dropna()
+        gain = (percent[method] - percent["ce"]).dropna()
         spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
         worth = ("", "") if method in ("ce", "teacher") else gained(gain)
         lines.append(
@@ -154,7 +157,8 @@ def table(rows: pd.DataFrame) -> str:
 
 def gained(gain: pd.Series) -> tuple[str, str]:
     """Word the mean of the paired differences with its interval, and whether it is real."""
-    mean, count = float(gain.mean()), len(gain)
+    mean = float(gain.mean())
+    count = len(gain)
     if count < 3:
         return f"{mean:+.2f}", "too few seeds"
     half = float(stats.t.ppf(0.975, count - 1)) * gain.std() / count**0.5
@@ -185,7 +189,8 @@ def main() -> None:
     if not arguments.data:
         parser.error("--data is needed: a folder with train.tar, test.tar and resnet56.safetensors")
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    log, at = CsvLog(arguments.out), opened(arguments)
+    log = CsvLog(arguments.out)
+    at = opened(arguments)
     size = tuple(map(str, at.size.values()))
     done = {(row["method"], int(row["seed"])) for row in log.rows() if tuple(row[name] for name in at.size) == size}
     if ("teacher", 0) not in done:

@@ -40,8 +40,12 @@ from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.stages import Blockwise
 
-RUN, RESULTS = Path("runs/halving"), Path(__file__).parent / "results" / "halving"
-SEEDS, PARTS, BUDGETS, EPOCHS = range(2), (1, 2, 4, 8, 16), 50, 10
+RUN = Path("runs/halving")
+RESULTS = Path(__file__).parent / "results" / "halving"
+SEEDS = range(2)
+PARTS = (1, 2, 4, 8, 16)
+BUDGETS = 50
+EPOCHS = 10
 SPACE = ElasticSpace(
     "halving", ConvStem(width=8),
     (

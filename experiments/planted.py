@@ -47,13 +47,20 @@ from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher
 
-RUN, RESULTS = Path("runs/planted"), Path(__file__).parent / "results" / "planted"
-DRAWS, PLANTED, BAND = 2, 5, 0.05  # draws of archs, archs a draw, half the band's width
-TRAINING, BLOCKWISE = 20, 60  # epochs
+RUN = Path("runs/planted")
+RESULTS = Path(__file__).parent / "results" / "planted"
+# draws of archs, archs a draw, half the band's width
+DRAWS = 2
+PLANTED = 5
+BAND = 0.05
+# epochs
+TRAINING = 20
+BLOCKWISE = 60
 
 
 def main() -> None:
-    data, space = nas_kd.load_data("digits", rate=0.15, select=0.15), nas_kd.load_space("digits")
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15)
+    space = nas_kd.load_space("digits")
     archs = list(space)
     codes = space.encode(archs)
     costs = space.costs(codes, **cost_settings(space, data))

@@ -55,10 +55,13 @@ from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of, choices_of
 from nas_kd.train.retrain import stored_answers, teacher_logits
 
-RUN, RESULTS = Path("runs/quality"), Path(__file__).parent / "results" / "quality"
-SEEDS, EVALUATIONS = range(10), (25, 50, 100)
+RUN = Path("runs/quality")
+RESULTS = Path(__file__).parent / "results" / "quality"
+SEEDS = range(10)
+EVALUATIONS = (25, 50, 100)
 DEFAULT = "exact 8 + TPE on dimensions"
-EPOCHS, IMAGES = 12, 256
+EPOCHS = 12
+IMAGES = 256
 
 Point = tuple[int, ...]
 Proposals = Callable[[int], list[float]]  # from a seed to the KL of each evaluation in turn
@@ -80,7 +83,8 @@ def main() -> None:
     )  # fmt: skip
     archs = [arch for arch in space if space.cost(arch, **cost_settings(space, data)).macs <= caps["macs"]]
     known = measure(archs, scorer)
-    best, middle = min(known.values()), float(np.median(list(known.values())))
+    best = min(known.values())
+    middle = float(np.median(list(known.values())))
     print(f"{len(archs):,} subnets within {caps['macs']:,} MACs: KL {best:.4f} at best, {middle:.4f} in the middle")
     rows = []
     budget = Budget(space, cost_settings(space, data), caps)
@@ -131,7 +135,8 @@ def methods(
         resolution: input size that the tables were rated at.
         most: evaluations of a search.
     """
-    space, genes = budget.space, Genes(budget.space)
+    space = budget.space
+    genes = Genes(budget.space)
     coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(tables)]
     lists = shortlists(coded)
 
@@ -163,8 +168,10 @@ def methods(
     def freed(rows: Sequence[Sequence[int]]) -> list[Point]:
         return [genes.encode(arch_of(space, row, resolution)) for row in rows]
 
-    front, diverse = warm_choices(exact_front(tables), coded, budget, 24), ranked(0.4)
-    begun, chains = held(front), held(diverse)[: len(front)]
+    front = warm_choices(exact_front(tables), coded, budget, 24)
+    diverse = ranked(0.4)
+    begun = held(front)
+    chains = held(diverse)[: len(front)]
     sizes = [len(names) for names in lists]
     return {
         "exact + TPE": optuna(sizes, listed, "tpe", begun), "exact + NSGA-II": optuna(sizes, listed, "nsga2", begun),

@@ -40,8 +40,10 @@ from nas_kd.searcher.budget import Budget, caps_of, cost_settings
 from nas_kd.space import Arch
 
 HERE = Path(__file__).parent
-CONFIG, RESULTS = HERE / "rank" / "resnet56.yaml", HERE / "results" / "quality_cifar10"
-SEEDS, EVALUATIONS = range(5), (15, 30, 60)
+CONFIG = HERE / "rank" / "resnet56.yaml"
+RESULTS = HERE / "results" / "quality_cifar10"
+SEEDS = range(5)
+EVALUATIONS = (15, 30, 60)
 TRIED = ("exact + TPE", "k-best", "exact 8 + TPE on dimensions", "diverse 8 + TPE on dimensions", "TPE", "NSGA-II",
          "random")  # fmt: skip
 
@@ -69,7 +71,8 @@ def main() -> None:
     config = read_config([str(CONFIG), *sys.argv[1:]], "blockwise")
     assert config is not None
     pipeline = Pipeline(config)
-    space, data = pipeline.space, pipeline.data
+    space = pipeline.space
+    data = pipeline.data
     budget = Budget(space, cost_settings(space, data), caps_of(space, data, "50%", None))
     kl = Measured(pipeline.scorer, pipeline.run.path / "quality.csv")
     proposals = methods(budget, pipeline.tables, kl, data.resolution, max(EVALUATIONS))

@@ -31,9 +31,14 @@ from nas_kd.teacher import Teacher, ViewCache, load_teacher
 GPUS = 8
 DENSE = 10e12  # multiply-adds a second that one GPU sustains in bf16 on ResNets: 2,400 ResNet-50 forwards a second
 NARROW = 2.5e12  # the same on inverted residuals, whose depthwise convolutions wait for memory
-IMAGES, HELD_OUT, CLASSES, VIEWS = 1_281_167, 10_000, 1000, 8
-SUPERNET_EPOCHS, BLOCKWISE_EPOCHS = 120, 5
-CALIBRATION, TRIALS = 1024, 300
+IMAGES = 1_281_167
+HELD_OUT = 10_000
+CLASSES = 1000
+VIEWS = 8
+SUPERNET_EPOCHS = 120
+BLOCKWISE_EPOCHS = 5
+CALIBRATION = 1024
+TRIALS = 300
 DECODED = 20_000  # images of 224 px a second that the machine's CPUs decode: 64 cores of 300
 
 
@@ -89,7 +94,8 @@ def by_images(teacher: Teacher) -> tuple[list[str], float, float]:
     sandwich = 3 * (macs[0] + macs[1] + 2 * sum(drawn) / len(drawn))  # forward and backward of four subnets
     names = ("training images", "teacher's answers, 2 views", "a supernet epoch, sandwich of 4", "a blockwise epoch")
     lines = [f"| {' | '.join(names)} |", "|---|---|---|---|"]
-    counts, totals = (128, 256, 512), []
+    counts = (128, 256, 512)
+    totals = []
     for count in counts:
         data = images_of(count)
         net = nas_kd.Supernet(space, num_classes=10, seed=0)
@@ -117,7 +123,8 @@ RESNET20 = 40.8e6  # multiply-adds of the teacher at 32 px
 
 def by_archs(teacher: Teacher) -> list[str]:
     """Measure rating, exact search and scoring against the number of candidates."""
-    data, lines = images_of(128), ["| candidates a stage | rating 3 stages, 64 images | exact front |", "|---|---|---|"]
+    data = images_of(128)
+    lines = ["| candidates a stage | rating 3 stages, 64 images | exact front |", "|---|---|---|"]
     for mids, layers in (((8, 16), 2), ((8, 16), 4), ((8, 12, 16), 4)):
         space = staged(3, mids, layers)
         count = len(space.stages[0].candidates())
@@ -224,7 +231,9 @@ def imagenet(unit: float, step: float, share: float) -> list[str]:
     largest, smallest = (space.cost(arch, **shape).macs for arch in (space.largest(), space.smallest()))
     mean = sum(space.cost(space.sample(seed), **shape).macs for seed in range(300)) / 300
     overhead = max(1.0, step / unit)
-    resnet50, narrow, hours = 4.1e9, GPUS * NARROW, 3600
+    resnet50 = 4.1e9
+    narrow = GPUS * NARROW
+    hours = 3600
 
     asked = IMAGES * VIEWS
     forwards = max(asked * resnet50 / DENSE, asked / DECODED) / hours

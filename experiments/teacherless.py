@@ -35,9 +35,13 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.finalists import ranked
 from nas_kd.space import Arch, ElasticSpace
 
-RUN, RESULTS = "runs/teacherless", Path(__file__).parent / "results" / "teacherless"
-ENGINES, SEEDS, RETRAININGS = ("exact", "nsga2", "coarse", "random"), range(5), range(2)
-TRIALS, EPOCHS = 60, 12
+RUN = "runs/teacherless"
+RESULTS = Path(__file__).parent / "results" / "teacherless"
+ENGINES = ("exact", "nsga2", "coarse", "random")
+SEEDS = range(5)
+RETRAININGS = range(2)
+TRIALS = 60
+EPOCHS = 12
 
 
 def main() -> None:
@@ -50,7 +54,8 @@ def main() -> None:
     begun = perf_counter()
     tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
     rating = perf_counter() - begun
-    rows, archs = [], {}
+    rows = []
+    archs = {}
     for engine in ENGINES:
         for seed in SEEDS:
             begun = perf_counter()

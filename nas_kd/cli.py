@@ -181,7 +181,8 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
         if command not in READERS and not own.is_file():
             legal = "a config file, or a run folder, which holds config.yaml"
             raise SettingError("config", source, legal, "give a YAML file, or name the folder by --run")
-        folder, source = source, str(own) if own.exists() else None
+        folder = source
+        source = str(own) if own.exists() else None
     given = [] if source is None else ["--config", source]
     if source is not None:
         read_file(Path(source))
@@ -208,7 +209,9 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
 def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """Part the config file from the options, so that options win wherever the file stands; write short names out."""
     known = ["config", *hints_of(Config)]
-    source, options, rest = None, [], list(arguments)
+    source = None
+    options = []
+    rest = list(arguments)
     while rest:
         token = rest.pop(0)
         option, equals, value = token.partition("=")

@@ -21,7 +21,9 @@ class SettingError(ValueError):
     """
 
     def __init__(self, field: str, value: object, legal: str, mend: str = "") -> None:
-        self.field, self.value, self.legal = field, value, legal
+        self.field = field
+        self.value = value
+        self.legal = legal
         self.mend = mend or f"give {field} such a value"
         text = f"{field}={_shown(value)} is not usable; legal: {legal}; mend: {self.mend}"
         super().__init__(_ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
@@ -36,7 +38,10 @@ class SettingError(ValueError):
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # a config of ten lines may stand for a value of gigabytes, by YAML's aliases
 _SHORT = Repr()
-_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 3, 12, 12, 12
+_SHORT.maxlevel = 3
+_SHORT.maxdict = 12
+_SHORT.maxlist = 12
+_SHORT.maxtuple = 12
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = LONGEST
 
 

@@ -41,7 +41,11 @@ ROOMS = (
     "__main__",
 )
 QUICK = ("version", "errors", "runtime", "runs", "space", "config", "cli", "__main__", "__init__")  # no torch at import
-KNOWN = {("nas_kd.space.elastic", "nas_kd.nn.static")}  # a space builds its networks
+KNOWN = {  # a space builds its networks; what is known of a space is computed beside it
+    ("nas_kd.space.elastic", "nas_kd.nn.static"),
+    ("nas_kd.space.codes", "nas_kd.space.elastic"),
+    ("nas_kd.space.members", "nas_kd.space.elastic"),
+}
 TORCHLESS = ("solve", "analyse")  # no torch at all
 NO_TORCH = ("torch", "torchvision", "timm", "lightning_fabric")
 

@@ -198,7 +198,8 @@ def loss_share(
     with torch.no_grad():
         found = forward(batch.x) if forward else model(batch.x)
         target = leaves(distiller.source(batch)) if distiller.source is not None else None
-    student, shares = leaves(found), []
+    student = leaves(found)
+    shares = []
     plain = bound("ce", model, None, data)
     for progress in (0.0, 0.5, 1.0):
 
@@ -239,7 +240,8 @@ def library(data: Data, repeats: int, runtime: Runtime) -> None:
             sides: dict[str, Callable[[], None]] = {"torchdistill": theirs(data, size, runtime)}
             for name, source in (("live", LiveTeacher(teacher)), ("cached", CachedTeacher(cache))):
                 model = place(cifar_resnet20(num_classes=10), runtime).train()
-                distiller, optimizer = bound("kd", model, source, data), sgd([model])
+                distiller = bound("kd", model, source, data)
+                optimizer = sgd([model])
                 sides[name] = step_of(distiller, model, endless(data.train, size), runtime, optimizer)
             times = interleaved(sides, repeats, runtime)
             rates = ", ".join(f"{name} {size / median(times[name]):,.0f}" for name in sides)
@@ -316,7 +318,8 @@ def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
 
     def step() -> None:
         images, labels, supp = next(batches)
-        images, labels = images.to(device), labels.to(device)
+        images = images.to(device)
+        labels = labels.to(device)
         box.post_forward_process(loss=box.forward_process(images, labels, supp))
 
     return step

@@ -47,7 +47,8 @@ def seconds(function, *args, repeats: int = 5, **keywords) -> tuple[float, objec
 def unpruned(tables: list[pd.DataFrame], cap: int) -> float:
     """Solve one budget over all rows, as a user of scipy would write it at first."""
     stages, _ = read_tables(tables, ["score", "macs"])
-    keep_all, milp._useful = milp._useful, lambda rows, *rest: np.arange(len(rows.index))
+    keep_all = milp._useful
+    milp._useful = lambda rows, *rest: np.arange(len(rows.index))
     try:
         picks = milp._solve(stages, {"macs": cap}, "score", False)
     finally:
@@ -57,7 +58,10 @@ def unpruned(tables: list[pd.DataFrame], cap: int) -> float:
 
 def main() -> None:
     for widths in (1, 3):
-        fronts, solved, ratios, size = [], [], [], 0
+        fronts = []
+        solved = []
+        ratios = []
+        size = 0
         for seed in range(5):
             tables = make_tables(6, 10_000, widths, seed)
             front_s, front = seconds(solve.exact_front, tables)

@@ -42,7 +42,10 @@ SPACE = ElasticSpace(
     ),
     resolution=32,
 )
-CALIBRATION, RATING, STATIC = 128, 256, 24  # images, images, candidates that are rated as static networks
+# images, images, candidates that are rated as static networks
+CALIBRATION = 128
+RATING = 256
+STATIC = 24
 
 
 def main() -> None:
@@ -59,12 +62,14 @@ def main() -> None:
 
 def rating(data: nas_kd.data.Data, teacher: Teacher) -> None:
     """Layer evaluations, and time against the same candidates as static networks."""
-    net, runtime = nas_kd.Supernet(SPACE, num_classes=10), Runtime("cpu")
+    net = nas_kd.Supernet(SPACE, num_classes=10)
+    runtime = Runtime("cpu")
     model = Blockwise(net, teacher.match(SPACE, 32))
     calibration = gather(model, teacher, data.train.clean(CALIBRATION, limit=CALIBRATION), runtime)
     rated = gather(model, teacher, data.rate.clean(RATING, limit=RATING), runtime)
     rows = rows_of(SPACE, 1, in_chans=3, num_classes=10, resolution=32)
-    shares, table = [], rows
+    shares = []
+    table = rows
     for _ in range(3):
         began = perf_counter()
         table = rate_stage(model, 1, rows, calibration[1], rated[1], max_rows=10**6)

@@ -181,7 +181,8 @@ def cost(space: ElasticSpace, resolution: int, repeats: int) -> None:
     codes = codes[np.random.default_rng(0).integers(0, len(codes), 100_000)]
     began = perf_counter()
     space.costs(codes[:1], resolution=resolution, num_classes=10)
-    tables, times = perf_counter() - began, []
+    tables = perf_counter() - began
+    times = []
     for _ in range(repeats):
         began = clock()
         space.costs(codes, resolution=resolution, num_classes=10)
@@ -200,7 +201,8 @@ def gpu(space: ElasticSpace, x: Tensor, y: Tensor, repeats: int) -> None:
     for name, fast in (("eager float32", False), ("bfloat16, compiled ends", True)):
         memory_format = torch.channels_last if fast else torch.contiguous_format
         net = nas_kd.Supernet(space, num_classes=10).cuda().to(memory_format=memory_format)
-        images, labels = x.cuda().to(memory_format=memory_format), y.cuda()
+        images = x.cuda().to(memory_format=memory_format)
+        labels = y.cuda()
         run = compiled_forward(net) if fast else None
         torch.cuda.reset_peak_memory_stats()
         times = []

@@ -65,9 +65,12 @@ class _Bench:
     """What all trainings share."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.space, self.data, self.runtime = pipeline.space, pipeline.data, pipeline.runtime
+        self.space = pipeline.space
+        self.data = pipeline.data
+        self.runtime = pipeline.runtime
         self.net, teacher, task = pipeline.supernet, pipeline.unmatched, Classification(smoothing=0.0)
-        self.distiller, self.task = Distiller("kd", task), task
+        self.distiller = Distiller("kd", task)
+        self.task = task
         self.answers = stored_answers(teacher, self.data, pipeline.run)
         assert isinstance(self.answers, ViewCache)
         wanted = teacher_logits(self.answers, "rate", self.data, self.runtime)
@@ -78,7 +81,8 @@ class _Bench:
     def trained(self, arch: Arch, start: str, epochs: int) -> dict[str, object]:
         """Train one arch and measure it on the rating split."""
         seeded(0, "last word", arch.key)
-        data, began = self.data, time.process_time()
+        data = self.data
+        began = time.process_time()
         fresh = start == "new"
         network = self.space.build(arch, data.num_classes, data.in_chans) if fresh else self.net.extract(arch)
         how = TUNING | {"epochs": epochs, "lr": RATES[start], "warmup_epochs": TUNING["warmup_epochs"] * epochs}

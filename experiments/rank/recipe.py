@@ -66,7 +66,8 @@ def main() -> None:
         summarise(options.run)
         return
     torch.set_num_threads(1)
-    runtime, space = Runtime(options.device), load_space("resnet_cifar")
+    runtime = Runtime(options.device)
+    space = load_space("resnet_cifar")
     folder = options.cifar10
     data = load_data(str(folder / "train.tar"), test=str(folder / "test.tar"), **DATA)
     teacher = load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
@@ -75,7 +76,8 @@ def main() -> None:
     table = sample_archs(space, bands=BANDS, seed=0, cost=cost)
     nets = archs_of(table[table["group"] == "band 2"].head(options.nets))
     cache = ViewCache.open(options.run / "cache", teacher.to(runtime.device).bind(data), data, epochs=0)
-    log, claims = CsvLog(options.run / "recipes.csv"), Claims(options.run / "claims")
+    log = CsvLog(options.run / "recipes.csv")
+    claims = Claims(options.run / "claims")
     for seed in range(options.seeds):
         for arch in nets:
             for name in options.recipes:
@@ -96,7 +98,9 @@ def train(
     arch: Arch, space: ElasticSpace, how: Alone, data: Data, cache: ViewCache, runtime: Runtime, seed: int
 ) -> dict[str, float]:
     """Train one net and measure its last weights and their averages."""
-    begun, used, task = time.perf_counter(), time.process_time(), Classification(smoothing=0.0)
+    begun = time.perf_counter()
+    used = time.process_time()
+    task = Classification(smoothing=0.0)
     seeded(seed, "init", arch.key)
     model = place(space.build(arch, 10, 3), runtime)
     averages = {

@@ -40,7 +40,9 @@ def two_way(values: np.ndarray) -> pd.DataFrame:
         legal = "accuracies of two or more archs, teachers and seeds, none missing"
         raise SettingError("truth", f"shape {values.shape}", legal, "train the missing ones, or leave their archs out")
     archs, teachers, seeds = values.shape
-    grand, by_arch, by_teacher = values.mean(), values.mean((1, 2)), values.mean((0, 2))
+    grand = values.mean()
+    by_arch = values.mean((1, 2))
+    by_teacher = values.mean((0, 2))
     crossed = values.mean(2) - by_arch[:, None] - by_teacher[None, :] + grand
     blocks = values.mean(1) - by_arch[:, None]
     rest = values - values.mean(2)[:, :, None] - blocks[:, None, :]
@@ -94,7 +96,8 @@ def own_and_other(
     if len(truth) < LEAST:
         raise SettingError("truth", f"{len(truth)} archs", f"at least {LEAST} archs taught by every teacher")
     pairs = all_pairs(len(truth)) if len(set(groups)) < 2 else pairs_within(groups)
-    rows, drawn = [], []
+    rows = []
+    drawn = []
     for index, name in enumerate(teachers):
         values = truth[:, index]
         order = [index, *(other for other in range(len(teachers)) if other != index)]

@@ -61,7 +61,8 @@ def _label(name: str, names: list[str]) -> str:
 
 def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the retrainings: a line a role, the mean of its seeds."""
-    every, listed = frames.metrics(run), students(run, search)
+    every = frames.metrics(run)
+    listed = students(run, search)
     if not len(every) or not len(listed):
         return None
     plots = []

@@ -13,7 +13,10 @@ from nas_kd.analyse.svg import GRID, INK, SOFT, document, line, text, text_width
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-WIDTH, MARGIN, ENDS, LAYER = 940, 14, 92, 34
+WIDTH = 940
+MARGIN = 14
+ENDS = 92
+LAYER = 34
 FIELDS = {"BasicStage": ("mid",), "MBStage": ("kernel", "expand", "se")}
 LEGENDS = {
     "BasicStage": "3x3 convolution, inner channels (bar: share of the largest choice), 3x3 convolution",
@@ -46,7 +49,8 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
         An SVG document, or None before the search ended.
     """
     root = frames.folder_of(run)
-    found, space = frames.best(run, search), frames.document(root / "space.json") or {}
+    found = frames.best(run, search)
+    space = frames.document(root / "space.json") or {}
     stages = (found.get("arch") or {}).get("stages")
     if not stages:
         return None
@@ -58,7 +62,8 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     deepest = max(max(d.get("depths") or [0]) for d in described)
     deepest = max([deepest, *(len(stage["layers"]) for stage in stages)])
     sizes = _sizes(space, found["arch"], taps)
-    top, box = 42.0, 64.0
+    top = 42.0
+    box = 64.0
     below = top + box + 62  # where the student's boxes begin
     tall = 52 + deepest * (LAYER + 6)
     out = [
@@ -88,7 +93,8 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
 
 def _stem(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
     """Word the stem: its channels, or the settings that were chosen."""
-    width, chosen = space.get("stem", {}).get("width"), arch.get("stem")
+    width = space.get("stem", {}).get("width")
+    chosen = arch.get("stem")
     if chosen:
         return " / ".join(f"{value:g}" for value in chosen)
     return "" if width is None else f"{width} channels"
@@ -106,7 +112,8 @@ def _end(x: float, y: float, height: float, name: str, more: str = "") -> list[s
 
 
 def _teacher_box(x: float, y: float, column: float, height: float, tap: Mapping[str, Any]) -> list[str]:
-    middle, size = x + (column - 12) / 2, tap.get("teacher_size")
+    middle = x + (column - 12) / 2
+    size = tap.get("teacher_size")
     shape = f"{tap.get('teacher_channels')} channels" + (f", {size} x {size}" if size else "")
     return [
         _box(x, y, column - 12, height, "#eef1f4", SOFT),
@@ -123,7 +130,8 @@ def _teacher_box(x: float, y: float, column: float, height: float, tap: Mapping[
 
 def _match(x: float, y0: float, y1: float, tap: Mapping[str, Any], column: float) -> list[str]:
     """Draw the comparison of a teacher's feature with a student stage's output."""
-    x, size = x - 6, tap.get("student_size")
+    x = x - 6
+    size = tap.get("student_size")
     words = f"compared at {size} x {size}" if column > 110 else f"{size} x {size}"
     wide = text_width(words, 10.5) + 8
     middle = (y0 + y1) / 2
@@ -182,7 +190,8 @@ def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Map
         return [None] * count
     stem = space.get("stem", {})
     stride = 4 if stem.get("type") == "ResNetDStem" else stem.get("patch") or stem.get("stride", 1)
-    size, sizes = -(-size // stride), []
+    size = -(-size // stride)
+    sizes = []
     for stage in space["stages"]:
         size = -(-size // stage.get("stride", 1))
         sizes.append(size)

@@ -48,7 +48,8 @@ def unit_of(values: pd.Series, what: str) -> tuple[float, str]:
 
 def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the exact front and all scored subnets, MACs against score and against supernet accuracy."""
-    exact, scored = frames.front(run, search), frames.scored(run, search)
+    exact = frames.front(run, search)
+    scored = frames.scored(run, search)
     if not len(exact) and not len(scored):
         return None
     every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
@@ -87,7 +88,8 @@ def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tu
     """Part scored subnets into trials, random, controls and the found one; the last is drawn on top."""
     if not len(scored):
         return []
-    key, listed = frames.best(run, search).get("key"), students(run, search)
+    key = frames.best(run, search).get("key")
+    listed = students(run, search)
     roles = dict(zip(listed["key"], listed["role"], strict=True))
     named = scored["role"].fillna("") if "role" in scored else pd.Series("", scored.index)
     group = scored["key"].map(roles).astype(object).fillna(named.where(scored["kind"] == "control", ""))
@@ -136,7 +138,8 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
 
 def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the score against accuracies, with Kendall's tau-b of each panel."""
-    scored, final = frames.scored(run, search), student_table(run, search)
+    scored = frames.scored(run, search)
+    final = student_table(run, search)
     plots = []
     if len(scored) and "score" in scored and scored["score"].notna().any():
         plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), SCORE_TITLE, SHARED_TITLE)
@@ -165,7 +168,9 @@ def trust_figure(table: pd.DataFrame) -> str | None:
     rows = table[table["tau"].notna()] if len(table) else table
     if not len(rows):
         return None
-    width, left, right = 940, 330, 920
+    width = 940
+    left = 330
+    right = 920
     groups = list(rows.groupby(["truth", "among"], sort=False))
     height = 46 + 24 * len(groups) + 20 * len(rows)
     marks, (x0, x1) = ticks([-0.2, 1.0, *rows["low"], *rows["high"]], 8)

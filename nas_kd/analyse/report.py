@@ -104,7 +104,8 @@ class _Writer:
 
 
 def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[str]:
-    results, trust = final_table(root, search), trust_table(root, search)
+    results = final_table(root, search)
+    trust = trust_table(root, search)
     guided = frames.engine(root, search) == "exact"
     body = html.paragraphs(headline(root, search))
     if len(results):
@@ -174,11 +175,14 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
 def _spread(results: pd.DataFrame) -> pd.DataFrame:
     """Word mean and standard deviation, and the range, in one column each."""
     dash = "–"
-    accuracy, ranges = [], []
+    accuracy = []
+    ranges = []
     for row in results.to_dict("records"):
-        mean, sd = row["accuracy_mean_percent"], row["accuracy_sd_percent"]
+        mean = row["accuracy_mean_percent"]
+        sd = row["accuracy_sd_percent"]
         accuracy.append(dash if pd.isna(mean) else f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}")
-        low, high = row["accuracy_min_percent"], row["accuracy_max_percent"]
+        low = row["accuracy_min_percent"]
+        high = row["accuracy_max_percent"]
         ranges.append(dash if pd.isna(low) else f"{low:.2f} {dash} {high:.2f}")
     return results.assign(accuracy=accuracy, range=ranges)
 

@@ -10,7 +10,10 @@ from xml.sax.saxutils import escape
 
 INK, SOFT, GRID = "#1f2328", "#59636e", "#e4e7eb"
 FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 34, 50
+LEFT = 66
+RIGHT = 14
+TOP = 34
+BOTTOM = 50
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Plot:
         ys = [v for s in self.series for v in [*s.y, *s.low, *s.high]] + [y for _, y, _ in self.levels]
         x_ticks, (x0, x1) = ticks(xs, 5, whole=self.integer_x)
         y_ticks, (y0, y1) = ticks(ys, 5)
-        right, bottom = self.width - RIGHT, self.height - BOTTOM
+        right = self.width - RIGHT
+        bottom = self.height - BOTTOM
 
         def px(x: float) -> float:
             return LEFT + (x - x0) / (x1 - x0) * (right - LEFT)
@@ -146,7 +150,8 @@ def _draw(series: Series, px: Callable[[float], float], py: Callable[[float], fl
             f'stroke-linejoin="round" opacity="{style.opacity}"{dash}/>'
         )
     for i in known:
-        x, y = px(series.x[i]), py(series.y[i])
+        x = px(series.x[i])
+        y = py(series.y[i])
         if i < len(series.low) and math.isfinite(series.low[i]):
             out.append(line(x, py(series.low[i]), x, py(series.high[i]), style.colour, 1.2))
         if series.marks or len(known) == 1:
@@ -168,21 +173,27 @@ def sheet(title: str, plots: Sequence[Plot], columns: int = 2) -> str:
     width = max(plot.width for plot in plots) * min(columns, len(plots))
     entries = list({entry[0]: entry for plot in plots for entry in plot.legend()}.values())
     legend, top = _legend(entries, width)
-    out, height, row_height = [legend], top, 0
+    out = [legend]
+    height = top
+    row_height = 0
     for index, plot in enumerate(plots):
         column = index % columns
         if column == 0:
-            height, row_height = height + row_height, plot.height
+            height = height + row_height
+            row_height = plot.height
         out.append(f'<g transform="translate({column * plot.width} {height})">{plot.body()}</g>')
     return document(title, width, height + row_height, "\n".join(out))
 
 
 def _legend(entries: Sequence[tuple[str, Style, bool, bool]], width: float) -> tuple[str, int]:
-    x, y, out = 10.0, 16, []
+    x = 10.0
+    y = 16
+    out = []
     for label, style, marks, lined in entries:
         need = 34 + text_width(label, 12)
         if x + need > width and x > 10:
-            x, y = 10.0, y + 20
+            x = 10.0
+            y = y + 20
         if lined:
             out.append(line(x, y, x + 22, y, style.colour, style.width, style.dash))
         if marks:
@@ -258,12 +269,15 @@ def ticks(
         (value, label) of each tick, and the limits, which leave a small margin around the values.
     """
     known = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    low, high = min(known), max(known)
+    low = min(known)
+    high = max(known)
     if high - low < 1e-9 * max(1.0, abs(high)):
         pad = max(abs(high) * 0.05, 0.5 if whole else 1e-3)
-        low, high = low - pad, high + pad
+        low = low - pad
+        high = high + pad
     margin = 0.05 * (high - low)
-    low, high = low - margin, high + margin
+    low = low - margin
+    high = high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)

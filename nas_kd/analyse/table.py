@@ -47,7 +47,8 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         measured = _records(mine.drop_duplicates("seed")) if "seed" in mine else []
         seen = {int(row["seed"]) for row in measured}
         for path in sorted((root / own).glob("seed_*/stage.json")):
-            seed, stage = path.parent.name.removeprefix("seed_"), frames.document(path) or {}
+            seed = path.parent.name.removeprefix("seed_")
+            stage = frames.document(path) or {}
             if stage.get("done") and seed.isdigit() and int(seed) not in seen:
                 folder = (path.parent / "student").relative_to(root).as_posix()
                 measured.append({"seed": int(seed), "folder": folder} | stage.get("facts", {}))
@@ -137,7 +138,8 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
 def _added_score(root: Path, label: str) -> float:
     """Add up the stage scores of an arch by its label, for an arch that the search did not evaluate."""
     space = frames.document(root / "space.json") or {}
-    width, total = space.get("stem", {}).get("width"), 0.0
+    width = space.get("stem", {}).get("width")
+    total = 0.0
     if not isinstance(width, int) or label.count(" | ") + 1 != len(space.get("stages", ())):
         return float("nan")  # a space that chooses more than its stages: the search keeps the score itself
     for number, part in enumerate(label.split(" | "), 1):
@@ -147,7 +149,8 @@ def _added_score(root: Path, label: str) -> float:
         mine = rows[(rows["label"] == part) & (rows["in_width"] == width)]
         if len(mine) != 1:
             return float("nan")
-        total, width = total + float(mine["score"].iloc[0]), int(mine["out_width"].iloc[0])
+        total = total + float(mine["score"].iloc[0])
+        width = int(mine["out_width"].iloc[0])
     return total
 
 

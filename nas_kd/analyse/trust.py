@@ -22,7 +22,9 @@ NAMES = {
     "macs": "MACs", "params": "parameters",
 }  # fmt: skip
 SIGN = {"score": -1.0, "kl": -1.0, "accuracy": 1.0, "macs": 1.0, "params": 1.0}
-SUPERNET, SHORT, FINAL = "supernet accuracy", "short-training accuracy", "retrained accuracy"
+SUPERNET = "supernet accuracy"
+SHORT = "short-training accuracy"
+FINAL = "retrained accuracy"
 
 
 class _Truth(NamedTuple):
@@ -58,7 +60,8 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
                 "truth": truth.name, "among": truth.among, "archs": len(known), "score": NAMES[predictor]
             }  # fmt: skip
             few = len(known) < LEAST
-            signed, target = SIGN[predictor] * known[predictor], known[truth.column]
+            signed = SIGN[predictor] * known[predictor]
+            target = known[truth.column]
             nothing = (math.nan, math.nan, math.nan)
             tau = nothing if few else kendall(signed, target, resamples, seed)
             row |= dict(zip(("tau", "low", "high"), tau, strict=True))
@@ -82,7 +85,8 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
     top = frames.table(frames.folder_of(run) / search / "top.csv")
     final = student_table(run, search)
     found = frames.best(run, search)
-    cheap, late = ("score", "macs", "params"), ("score", "kl", "accuracy", "macs", "params")
+    cheap = ("score", "macs", "params")
+    late = ("score", "kl", "accuracy", "macs", "params")
     truths = []
     if len(scored):
         truths.append(_Truth(SUPERNET, "all scored subnets", scored, "accuracy", cheap))

@@ -17,7 +17,9 @@ LEAST = 8  # archs below which a rank correlation says nothing
 LARGEST = 2**63  # what counters of other libraries hold
 SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's arguments; passfile is a path
 Budget = str | int | float | None
-QUALITIES, COSTS = ("kl", "accuracy"), ("macs", "params", "latency_ms")  # objectives of a search
+# objectives of a search
+QUALITIES = ("kl", "accuracy")
+COSTS = ("macs", "params", "latency_ms")
 IMAGES = (
     "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
     "'hfds/NAME', or a pair (x, y) of tensors"
@@ -240,7 +242,8 @@ def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, .
     own = ("kl",) if engine == "exact" else ("accuracy", "macs")
     if given is None or tuple(given) == own:
         return own
-    field, names = "search.objectives", () if isinstance(given, str) else tuple(given)
+    field = "search.objectives"
+    names = () if isinstance(given, str) else tuple(given)
     if engine == "coarse":
         legal = "null with coarse: its grid goes by accuracy and MACs"
         raise SettingError(field, list(names), legal, f"give {field}=null")

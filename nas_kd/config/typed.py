@@ -24,7 +24,8 @@ def fits(value: object, hint: Any, read: bool = True) -> bool:
     Returns:
         Whether it is.
     """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    inner = typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, one, read) for one in inner)
     if isinstance(value, str) and not read:
@@ -54,7 +55,8 @@ def worded(hint: Any) -> str:
     Returns:
         Such as ``an integer or null``.
     """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    inner = typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(worded(one) for one in inner)
     if origin is list:

@@ -66,7 +66,8 @@ class Config:
             raise SettingError("search.engine", "exact", legal, "give teacher.model, or search.engine=nsga2")
         checked_objectives(self.search.objectives, self.engine)
         if self.teacher.model is None and self.supernet.teacher_weight > 0:
-            legal, mend = "0 without a teacher", "give teacher.model, or leave supernet.teacher_weight out"
+            legal = "0 without a teacher"
+            mend = "give teacher.model, or leave supernet.teacher_weight out"
             raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, legal, mend)
 
     @property

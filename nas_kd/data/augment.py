@@ -33,7 +33,8 @@ def crop_flip(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int)
     b, h, w, c = pixels.shape
     device = pixels.device
     top, left, flip = (part.to(device, non_blocking=True) for part in (top, left, flip))
-    high, wide = h + 2 * pad, w + 2 * pad
+    high = h + 2 * pad
+    wide = w + 2 * pad
     padded = pixels.new_zeros(b, high, wide, c)
     padded[:, pad : pad + h, pad : pad + w] = pixels
     rows = top[:, None] + torch.arange(h, device=device)  # (B, H)
@@ -54,7 +55,8 @@ class Affine:
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        m = torch.tensor(mean, dtype=torch.float64)
+        s = torch.tensor(std, dtype=torch.float64)
         self._scale, self._shift = (1 / (255 * s)).float(), (-m / s).float()
 
     def to(self, device: torch.device | str) -> Affine:
@@ -124,7 +126,8 @@ class AutoAugment:
         """
         arrays = pixels.cpu().numpy()
         # timm draws from the global generators; they are left as they were found
-        kept, kept_numpy = random.getstate(), np.random.get_state()
+        kept = random.getstate()
+        kept_numpy = np.random.get_state()
         out = np.empty_like(arrays)
         try:
             for i, (array, number) in enumerate(zip(arrays, index.tolist(), strict=True)):

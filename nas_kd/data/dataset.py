@@ -72,7 +72,10 @@ class Split:
         device: str = "cpu",
         augment: Augment | None = None,
     ) -> None:
-        self.name, self.names, self.labels, self.augment = name, names, labels, augment
+        self.name = name
+        self.names = names
+        self.labels = labels
+        self.augment = augment
         self._pixels, self._rows = pixels, rows.to(pixels.place)
         self._affine, self._labels = affine.to(device), labels.to(device)
 
@@ -200,7 +203,8 @@ class Split:
 
     def _plan(self, order: Tensor, epoch: int, seed: int) -> _Plan:
         """Draw what an epoch does to its images, in the order of their turns."""
-        view, crops = torch.full_like(order, -1), None
+        view = torch.full_like(order, -1)
+        crops = None
         if self.views is not None:
             view = self.views.at(order, epoch)
             crops = self.views.params(order, view)

@@ -64,7 +64,8 @@ def expected_size(source: Source, row: int, image: Image.Image, resolution: int 
 def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
     """Refuse an image whose pixels would be changed beyond recognition."""
     if image.mode in DEEP or image.mode.startswith("I;"):
-        legal, mend = f"8-bit images; this one has mode {image.mode}", "convert it to 8 bits"
+        legal = f"8-bit images; this one has mode {image.mode}"
+        mend = "convert it to 8 bits"
         raise SettingError(source.field, source.where(row), legal, mend)
     if shape and shape[2] == 1 and image.mode not in GREY:
         legal = "grey images, as the training images are"
@@ -83,7 +84,8 @@ def to_array(
     if resolution and image.size != (resolution, resolution):
         h, w = resized(image.size[::-1], resolution)
         image = image.resize((w, h), Image.Resampling.BICUBIC)
-        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+        top = round((h - resolution) / 2)
+        left = round((w - resolution) / 2)
         image = image.crop((left, top, left + resolution, top + resolution))
     array = np.asarray(image)
     if array.shape[:2] != shape[:2]:

@@ -117,7 +117,8 @@ def load_data(
     table = _views(views, len(rows["train"]), pad, flip, seed) if auto is None else None
 
     def split(name: str, source: Source, at: NDArray[np.int64], place: Tensor, store: Pixels) -> Split:
-        labels, names = torch.from_numpy(source.labels[at]), [source.names[i] for i in at]
+        labels = torch.from_numpy(source.labels[at])
+        names = [source.names[i] for i in at]
         change = Augment(pad, flip, table, auto) if name == "train" else None
         return Split(name, store, place, labels, names, affine, device, change)
 
@@ -216,7 +217,8 @@ def _membership(
                 pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least
             )
             left = left[codes == LOW]
-    labels, names = pool.labels[left], [pool.names[i] for i in left]
+    labels = pool.labels[left]
+    names = [pool.names[i] for i in left]
     for name, amount in (("data.rate", rate), ("data.select", select)):
         most = len(left) - classes * (least - 1)
         if isinstance(amount, int) and amount and not classes <= amount <= most:
@@ -239,7 +241,8 @@ def _mean_std(store: Pixels, rows: Tensor) -> tuple[tuple[float, ...], tuple[flo
         pixels = store.fetch(some)
         for c in range(channels):
             counts[c] += torch.bincount(pixels[..., c].flatten(), minlength=256).cpu()
-    mean, std = [], []
+    mean = []
+    std = []
     for row in counts.tolist():
         total = sum(row)
         first = sum(value * count for value, count in enumerate(row))

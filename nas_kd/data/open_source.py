@@ -65,7 +65,8 @@ def _digits(field: str) -> ArraySource:
 
     bunch = load_digits()
     pixels = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]  # (1797, 1, 8, 8)
-    labels, classes = bunch.target.astype(np.int64), tuple(map(str, bunch.target_names))
+    labels = bunch.target.astype(np.int64)
+    classes = tuple(map(str, bunch.target_names))
     return ArraySource(pixels, field, "digits", _names(labels, classes), labels, classes)
 
 
@@ -95,7 +96,8 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     from timm.data.dataset_factory import create_dataset
 
     path = existing(field, path, IMAGES)
-    root, tar = path, path.is_file()
+    root = path
+    tar = path.is_file()
     if tar and path.suffix.lower() != ".tar":
         raise SettingError(field, str(path), IMAGES, "unpack it, or make an uncompressed .tar of class folders")
     if not tar:
@@ -195,7 +197,8 @@ def _check_folder(field: str, root: Path) -> None:
 def _strip_common(names: list[str]) -> list[str]:
     """Strip the folders that all members share."""
     parts = [name.split("/") for name in names]
-    first, depth = parts[0], 0
+    first = parts[0]
+    depth = 0
     shortest = min(len(part) for part in parts) - 2  # the class folder and the file stay
     while depth < shortest and all(part[depth] == first[depth] for part in parts):
         depth += 1

@@ -105,8 +105,12 @@ class LazyPixels:
         content: bytes,
         device: str,
     ) -> None:
-        self.shape, self._source, self._rows, self._resize = shape, source, rows, resize
-        self._content, self._device = content, device
+        self.shape = shape
+        self._source = source
+        self._rows = rows
+        self._resize = resize
+        self._content = content
+        self._device = device
 
     @property
     def place(self) -> torch.device:
@@ -192,11 +196,13 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
         h, w = resized((x.shape[2], x.shape[3]), resolution)
         # torch resizes uint8 in integers, as PIL does
         x = torch.nn.functional.interpolate(x, (h, w), mode="bicubic", antialias=True)
-        top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+        top = round((h - resolution) / 2)
+        left = round((w - resolution) / 2)
         x = x[:, :, top : top + resolution, left : left + resolution]
     found: Shape = (x.shape[2], x.shape[3], x.shape[1])
     if shape and found[2] == 1 and shape[2] == 3:
-        x, found = x.expand(-1, 3, -1, -1), (*found[:2], 3)
+        x = x.expand(-1, 3, -1, -1)
+        found = (*found[:2], 3)
     if found[0] != found[1]:
         raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", MEND)
     if shape and found != shape:

@@ -81,7 +81,8 @@ class Chosen(Source):
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
         names = [source.names[row] for row in rows.tolist()]
         super().__init__(source.field, source.origin, names, source.labels[rows], source.classes)
-        self._source, self._rows = source, rows
+        self._source = source
+        self._rows = rows
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
         return Chosen, (self._source, self._rows)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from nas_kd.errors import SettingError
 
 Codes = NDArray[np.int64]
-TRAIN, LOW, HIGH = 0, 1, 2
+TRAIN = 0
+LOW = 1
+HIGH = 2
 
 
 def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
@@ -66,7 +68,8 @@ def cut(
         SettingError: the counts leave a class without its ``keep`` images.
     """
     sizes = np.bincount(labels)
-    least_low, least_high = least * (low > 0), least * (high > 0)
+    least_low = least * (low > 0)
+    least_high = least * (high > 0)
     lows = _counts(labels, u, low, least_low, sizes - keep - least_high)
     highs = _counts(labels, 1 - u, high, least_high, sizes - keep - lows)
     codes = np.full(len(labels), TRAIN, dtype=np.int64)

@@ -33,7 +33,8 @@ def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: boo
     if len(student) != len(teacher) or (len(student) > 1 and places(student) != places(teacher)):
         legal = f"maps of equal height and width; student {student}, teacher {teacher}"
         raise SettingError("method", name, legal, "choose other layers with load_teacher(stages=[...])")
-    inputs, outputs = channels(student), channels(teacher)
+    inputs = channels(student)
+    outputs = channels(teacher)
     if len(student) < 3:
         return nn.Linear(inputs, outputs)
     conv = nn.Conv2d(inputs, outputs, 1, bias=not norm)
@@ -77,7 +78,8 @@ class Variational(nn.Module):
         authors'.
     """
 
-    START, FLOOR = 5.0, 1e-5
+    START = 5.0
+    FLOOR = 1e-5
 
     def __init__(self, pair: Pair, variant: str = "paper") -> None:
         super().__init__()
@@ -163,7 +165,8 @@ class Factors(nn.Module):
             raise SettingError("method", "ft", legal, "choose other layers with load_teacher(stages=[...])")
         if not 0 < rate <= 1:
             raise SettingError("ft.rate", rate, "above 0 and at most 1, a share of the teacher's channels")
-        factor, self.variant = max(1, round(rate * t[0])), variant
+        factor = max(1, round(rate * t[0]))
+        self.variant = variant
         self.encoder = _leaky([t[0], t[0], factor, factor])
         self.decoder = _leaky([factor, factor, t[0], t[0]], transposed=True)
         self.translator = _leaky([s[0], s[0], factor, factor])

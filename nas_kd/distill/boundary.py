@@ -73,7 +73,9 @@ class Boundary(nn.Module):
         inside, normalise = opened(pair.network, "bss")
         self._teacher: Callable[[Tensor], Tensor] = lambda x: inside(normalise(x))
         self._student = (pair.model,)  # in a tuple it is no part of this module
-        self.attacked, self.steps, self.rate = attacked, steps, rate
+        self.attacked = attacked
+        self.steps = steps
+        self.rate = rate
         self.temperature = positive("temperature", temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor, batch: Batch) -> Tensor:
@@ -102,5 +104,6 @@ class Boundary(nn.Module):
         s = self._student[0](x)
         # images that were not moved weigh nothing; both sides equal there, the KL is 0
         keep = hit[:, None]
-        s, t = torch.where(keep, s.float(), 0.0), torch.where(keep, target.float(), 0.0)
+        s = torch.where(keep, s.float(), 0.0)
+        t = torch.where(keep, target.float(), 0.0)
         return losses.kl_divergence(s / self.temperature, t / self.temperature) * (len(y[chosen]) / count.clamp_min(1))

@@ -40,7 +40,8 @@ class Contrast(nn.Module):
         super().__init__()
         ((s, t),) = pair.taught("crd", "pooled")
         self.images, self.negatives = pair.images, min(negatives, pair.images)
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature = temperature
+        self.momentum = momentum
         self.embed_student, self.embed_teacher = nn.Linear(s[0], width), nn.Linear(t[0], width)
         bound = 1 / math.sqrt(width / 3)
         for side in ("student", "teacher"):

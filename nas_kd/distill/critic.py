@@ -36,7 +36,8 @@ class Critic(Player):
 
     def learn(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
         """Take the critic's turn; the student gets no gradient."""
-        s, t = wide(student).detach(), wide(teacher).detach()
+        s = wide(student).detach()
+        t = wide(teacher).detach()
 
         def loss() -> Tensor:
             (real, real_class), (fake, fake_class) = self.judge(t), self.judge(s)

@@ -74,7 +74,8 @@ class Distiller:
         Raises:
             SettingError: the method cannot compare these networks; names the shapes.
         """
-        self.source, self._pair = pair.source, pair
+        self.source = pair.source
+        self._pair = pair
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(pair.seed, "method"))
             for item in self.recipe.terms:

@@ -41,7 +41,10 @@ class Exits(nn.Module):
             raise SettingError("method", "byot", f"two stages of maps or more; the student has {shapes}")
         if not 0 <= alpha <= 1:
             raise SettingError("byot.alpha", alpha, "0 to 1")
-        self.alpha, self.hint, self.temperature, self.variant = alpha, hint, temperature, variant
+        self.alpha = alpha
+        self.hint = hint
+        self.temperature = temperature
+        self.variant = variant
         last = shapes[-1]
         self.bottlenecks = nn.ModuleList(_bottleneck(shape, last) for shape in shapes[:-1])
         self.classifiers = nn.ModuleList(nn.Linear(last[0], pair.student.logits) for _ in shapes[:-1])
@@ -53,7 +56,8 @@ class Exits(nn.Module):
 
     def forward(self, student: Output, y: Tensor) -> Tensor:
         """Return the sum of the exits' losses; the deepest classifier gets no gradient of them."""
-        target, deepest = student.logits.detach(), student.stages[-1].detach()
+        target = student.logits.detach()
+        deepest = student.stages[-1].detach()
         parts = []
         for bottleneck, classifier, x in zip(self.bottlenecks, self.classifiers, student.stages, strict=False):
             feature = bottleneck(x)
@@ -67,9 +71,11 @@ class Exits(nn.Module):
 def _bottleneck(shape: tuple[int, ...], last: tuple[int, ...]) -> nn.Module:
     """Return convolutions of stride 2 down to the last stage's size, with its channels."""
     layers: list[nn.Module] = []
-    inputs, size = shape[0], shape[1]
+    inputs = shape[0]
+    size = shape[1]
     while size > last[1]:
         layers += [nn.Conv2d(inputs, last[0], 3, 2, 1, bias=False), nn.BatchNorm2d(last[0]), nn.ReLU()]
-        inputs, size = last[0], -(-size // 2)
+        inputs = last[0]
+        size = -(-size // 2)
     layers += [nn.AdaptiveAvgPool2d(last[1:])] if size != last[1] else []
     return nn.Sequential(*layers, nn.Conv2d(inputs, last[0], 1, bias=False), nn.BatchNorm2d(last[0]), nn.ReLU())

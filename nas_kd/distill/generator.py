@@ -88,7 +88,8 @@ class Painter(nn.Module):
 
     def __init__(self, image: Shape, base: int = 64) -> None:
         super().__init__()
-        self.image, self.first = image, (base, -(-image[1] // 4), -(-image[2] // 4))
+        self.image = image
+        self.first = (base, -(-image[1] // 4), -(-image[2] // 4))
         self.start = nn.Linear(WIDTH, self.first[0] * self.first[1] * self.first[2])
         self.body = nn.Sequential(
             nn.BatchNorm2d(base), nn.Upsample(scale_factor=2), nn.Conv2d(base, base, 3, 1, 1),
@@ -120,7 +121,8 @@ class Generator(Player):
         inside, self._normalise = opened(pair.network, "a method without data")
         # in a tuple they are no parts of this module
         self._networks = (inside, pair.model)
-        self.switches, self.calls = switches, 0
+        self.switches = switches
+        self.calls = 0
         if switches.norm and not norms(inside):
             legal = "a teacher with batch norms that keep statistics"
             raise SettingError("generator.norm", switches.norm, legal, "use dafl or zskt")

@@ -82,7 +82,8 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
     errors = {}
     with _evaluated(student), _evaluated(teacher), torch.no_grad():
         for name, other in layers.items():
-            own, wanted = _output(student, name, images), _output(teacher, other, images)
+            own = _output(student, name, images)
+            wanted = _output(teacher, other, images)
             if own.shape != wanted.shape:
                 legal = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(wanted.shape[1:])}"
                 raise SettingError("layers", f"{name}: {other}", legal, "inject needs equal channels and maps")

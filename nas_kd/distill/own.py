@@ -47,7 +47,8 @@ class MeanTeacher(nn.Module):
         super().__init__()
         if not 0 <= decay < 1:
             raise SettingError("mean_teacher.decay", decay, "0 or more and below 1")
-        self.decay, self.ramp = decay, ramp
+        self.decay = decay
+        self.ramp = ramp
         self.network = deepcopy(pair.model).requires_grad_(False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._student = (pair.model,)  # in a tuple it is no part of this module
@@ -83,7 +84,8 @@ class Itself:
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor | Output], learns: bool = False) -> None:
-        self.forward, self.learns = forward, learns
+        self.forward = forward
+        self.learns = learns
 
     @staticmethod
     def fixed(pair: Pair) -> Itself:
@@ -118,7 +120,8 @@ class Privileged:
     def __init__(self, source: TargetSource | None, view: Callable[[Batch], Tensor] | None = None) -> None:
         if source is None:
             raise SettingError("teacher", None, "a teacher for privileged inputs", "pass teacher=")
-        self.source, self.view = source, view
+        self.source = source
+        self.view = view
 
     @staticmethod
     def of(pair: Pair) -> Privileged:

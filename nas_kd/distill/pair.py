@@ -92,7 +92,8 @@ class Pair:
         if self.teacher is None:
             legal = "a method on labels alone, or a live teacher"
             raise SettingError("method", name, legal, "pass teacher=, or use method='ce'")
-        s, t = self.student.named(kind), self.teacher.named(kind)
+        s = self.student.named(kind)
+        t = self.teacher.named(kind)
         if len(s) != len(t):
             legal = f"as many teacher stages as the student's {len(s)}; the teacher gives {len(t)}"
             raise SettingError("method", name, legal, "name one layer a stage in load_teacher(stages=[...])")

@@ -68,7 +68,8 @@ class Grafted(Peers):
 
     def __init__(self, pair: Pair, count: int = 2, width: float = 0.4, slope: float = 500.0) -> None:
         super().__init__(pair, count)
-        self.width, self.slope = width, slope
+        self.width = width
+        self.slope = slope
         self._student = (pair.model,)  # in a tuple it is no part of this module
 
     @torch.no_grad()
@@ -95,7 +96,8 @@ def graft(
         w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows
         a convolution (norm, classifier) takes its weight, as in the authors' code; whole numbers stay.
     """
-    mixed, w = {}, 0.5
+    mixed = {}
+    w = 0.5
     for name, tensor in own.items():
         if not tensor.is_floating_point():
             mixed[name] = tensor
@@ -114,7 +116,8 @@ def grafting_weight(difference: float, width: float = 0.4, slope: float = 500.0)
 def entropy(weights: Tensor, bins: int = 10) -> Tensor:
     """Return the entropy in nats of a tensor's values in equal bins from the least to the greatest."""
     flat = weights.detach().flatten().double()
-    low, high = flat.min(), flat.max()
+    low = flat.min()
+    high = flat.max()
     place = ((flat - low) / (high - low).clamp_min(1e-300) * bins).long().clamp_max(bins - 1)
     p = torch.bincount(place, minlength=bins).double() / len(flat)
     return -(p * torch.where(p > 0, p, 1.0).log()).sum()

@@ -76,7 +76,8 @@ class Review(nn.Module):
 
     def forward(self, student: Output, teacher: Output) -> Tensor:
         """Return the sum of the stages' hierarchical context losses."""
-        own, targets = _levels(student), _levels(teacher)
+        own = _levels(student)
+        targets = _levels(teacher)
         deeper: Tensor | None = None
         parts = []
         for fusion, s, t in zip(reversed(self.fusions), reversed(own), reversed(targets), strict=True):

@@ -119,7 +119,8 @@ class ClassBalanced(Resampled):
         if groups is not None and len(groups) != len(self._members):
             legal = f"one super-class for each of the {len(self._members)} classes"
             raise SettingError("cc.groups", list(groups), legal)
-        self.classes, self.groups = min(classes, len(self._members)), groups
+        self.classes = min(classes, len(self._members))
+        self.groups = groups
         if self.classes < 2:
             raise SettingError("cc.classes", classes, "2 or more classes a batch, and as many in the data")
 
@@ -138,7 +139,8 @@ class ClassBalanced(Resampled):
         each, more = divmod(batch_size, len(chosen))
         parts = []
         for place, c in enumerate(chosen):
-            members, count = self._members[c], each + (place < more)
+            members = self._members[c]
+            count = each + (place < more)
             rounds = [torch.randperm(len(members), generator=generator) for _ in range(-(-count // len(members)))]
             parts.append(members[torch.cat(rounds)[:count]])  # an image comes twice only where a class is small
         return torch.cat(parts)
@@ -173,7 +175,8 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
     chosen = [0]
     while len(chosen) < count:
         chosen.append(int(torch.cdist(means, means[chosen]).amin(1).argmax()))
-    centres, group = means[chosen], torch.full((classes,), -1)
+    centres = means[chosen]
+    group = torch.full((classes,), -1)
     while True:
         nearest = torch.cdist(means, centres).argmin(1)
         if torch.equal(nearest, group):
@@ -212,7 +215,8 @@ class ClassPairs(Resampled):
     def partners(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Draw another image of the same class for each of (B,) image numbers."""
         labels = self.split.labels[index]
-        count, start = self._counts[labels], self._starts[labels]
+        count = self._counts[labels]
+        start = self._starts[labels]
         step = 1 + (torch.rand(len(index), generator=generator, dtype=torch.float64) * (count - 1)).long()
         return self._order[start + (self._place[index] - start + step) % count]
 
@@ -306,6 +310,7 @@ class WithUnlabelled(Resampled):
         order = torch.cat([torch.randperm(len(self.images), generator=generator) for _ in range(rounds)])[:wanted]
         go = partial(Split.batches, batch_size=batch_size, epoch=epoch, seed=seed, rank=rank, world=world)
         for own, other in zip(go(self.split), go(self.images, order=order), strict=True):
-            x, index = torch.cat([own.x, other.x]), torch.cat([own.index, other.index])
+            x = torch.cat([own.x, other.x])
+            index = torch.cat([own.index, other.index])
             y = torch.cat([own.y, torch.full_like(other.y, -1)])
             yield Batch(x, y, index, torch.full_like(index, -1))  # no cache knows the others

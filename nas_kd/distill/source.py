@@ -45,7 +45,8 @@ class LiveTeacher:
     """
 
     def __init__(self, teacher: Callable[[Tensor], Tensor], features: bool = False) -> None:
-        self.teacher, self.features = teacher, features
+        self.teacher = teacher
+        self.features = features
         self._forward: Any = teacher.forward_stages if features else teacher  # type: ignore[attr-defined]
 
     @property

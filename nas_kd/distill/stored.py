@@ -58,7 +58,8 @@ class StoredFeatures(LiveTeacher):
         Raises:
             SettingError: it was made for another data set, normalisation or set of views.
         """
-        mine, own = data_key(data), data_key(self.data)
+        mine = data_key(data)
+        own = data_key(self.data)
         if other := [name for name, value in own.items() if mine[name] != value]:
             legal = f"answers about these images; it was made with another {' and another '.join(other)}"
             raise SettingError("teacher", "StoredFeatures", legal, "make one for them: StoredFeatures(teacher, data)")
@@ -72,7 +73,8 @@ class StoredFeatures(LiveTeacher):
             return self._live(batch)
         if self.teacher.taps != self._taps:  # a student with maps of other sizes
             self._known.zero_()
-            self._kept, self._taps = [], self.teacher.taps
+            self._kept = []
+            self._taps = self.teacher.taps
         at = batch.index * self._views + batch.view
         missing = ~self._known[at]
         if missing.any():
@@ -104,7 +106,8 @@ class StoredFeatures(LiveTeacher):
             self._known[at] = True
 
     def _halved(self, part: Tensor) -> Tensor:
-        largest, limit = float(part.abs().max()), torch.finfo(torch.float16).max
+        largest = float(part.abs().max())
+        limit = torch.finfo(torch.float16).max
         if not math.isfinite(largest) or largest > limit:
             legal = f"a network whose features are finite and at most {limit:g} (found {largest:g})"
             raise SettingError("teacher.model", self.teacher.name, legal, "give the live teacher instead")

@@ -247,7 +247,8 @@ class Recipe:
 
     def at(self, progress: float) -> Phase:
         """Return the stage that holds at a moment of the training, 0..1."""
-        passed, total = 0.0, sum(phase.share for phase in self.phases)
+        passed = 0.0
+        total = sum(phase.share for phase in self.phases)
         for phase in self.phases:
             passed += phase.share / total
             if progress < passed:

@@ -34,7 +34,8 @@ class SoftTree(nn.Module):
         super().__init__()
         if depth < 1:
             raise SettingError("depth", depth, "an integer of at least 1")
-        self.depth, self.steepness = depth, steepness
+        self.depth = depth
+        self.steepness = steepness
         self.nodes = nn.Linear(inputs, 2**depth - 1)
         self.leaves = nn.Parameter(torch.randn(2**depth, classes) / math.sqrt(classes))
 
@@ -71,7 +72,8 @@ class TreeLoss(nn.Module):
             legal = "a nas_kd.distill.SoftTree as the student of this method"
             raise SettingError("model", type(pair.model).__name__, legal, "pass SoftTree(depth, inputs, classes)")
         self._tree = (pair.model,)  # in a tuple it is no part of this module
-        self.penalty, self.temperature = penalty, temperature
+        self.penalty = penalty
+        self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the loss.

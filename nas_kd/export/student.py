@@ -21,7 +21,9 @@ from nas_kd.nn import StaticNet
 from nas_kd.runs.files import on_disk, plain
 
 FORMAT = 1  # raised when an older load_student could no longer read the folder
-ARCH, ABOUT, WEIGHTS = "arch.json", "student.json", "weights.safetensors"
+ARCH = "arch.json"
+ABOUT = "student.json"
+WEIGHTS = "weights.safetensors"
 
 
 def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
@@ -119,7 +121,8 @@ def load_student(folder: str | Path, *, factory: str | None = None) -> nn.Module
         legal = "an undamaged .safetensors file"
         raise SettingError("student", str(folder / WEIGHTS), legal, "save the student again") from error
     _check_about(about, folder / ABOUT)
-    layers, named = _read(folder / ARCH), about.get("factory")
+    layers = _read(folder / ARCH)
+    named = about.get("factory")
     if factory is not None and factory != named:
         raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "leave it out")
     if layers is not None:

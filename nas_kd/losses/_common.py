@@ -100,6 +100,7 @@ def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
     Returns:
         (...) in -1..1.
     """
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+    a = a - a.mean(-1, keepdim=True)
+    b = b - b.mean(-1, keepdim=True)
     # the clamp, unlike an addend, leaves exactly 1 for equal rows
     return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1)).clamp_min(eps)

@@ -114,7 +114,8 @@ def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
         Micaelli and Storkey, arXiv 1905.09768, eq. 1; Fang et al., arXiv 1912.11006, eq. 5.
     """
     word("kind", kind, ("kl", "l1"))
-    s, t = wide(student), wide(teacher)
+    s = wide(student)
+    t = wide(teacher)
     if kind == "l1":
         return -F.l1_loss(s, t)
     return -kl_of_log(t.log_softmax(1), s.log_softmax(1)).mean()

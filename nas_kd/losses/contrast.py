@@ -27,7 +27,8 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
         Tian et al., Contrastive representation distillation, arXiv 1910.10699, eq. 10, 17 and 18, in the
         form of the authors' code.
     """
-    p, n = wide(positive), wide(negative)
+    p = wide(positive)
+    n = wide(negative)
     noise = math.log(n.shape[1] / images)
     # log(h / (h + c)) = -softplus(log c - log h), which neither overflows nor cancels
     hit = F.softplus(noise - p)
@@ -58,7 +59,8 @@ def crd(
         Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch
         shares them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).
     """
-    s, t = wide(student), wide(teacher)
+    s = wide(student)
+    t = wide(teacher)
     with torch.autocast(device_type=s.device.type, enabled=False):
         true = (s * t).sum(1) / temperature
         by_student = (s / temperature) @ noise_teacher.to(s.dtype).T  # divides B D numbers instead of B K

@@ -76,7 +76,8 @@ def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar in 0 .. log 2 nats.
     """
     s, t = logit_pair(student, teacher)
-    log_q, log_p = s.log_softmax(1), t.log_softmax(1)
+    log_q = s.log_softmax(1)
+    log_p = t.log_softmax(1)
     middle = torch.logaddexp(log_p, log_q) - math.log(2)
     return (kl_of_log(log_p, middle) + kl_of_log(log_q, middle)).mean() / 2
 
@@ -172,7 +173,8 @@ def _alpha(s: Tensor, t: Tensor, alpha: float, clip: float | None) -> tuple[Tens
     clipped = clip is not None and abs(alpha - 1) >= _NEAR
     if clip is not None and clipped:
         if abs(alpha) < _NEAR:
-            alpha, limit = 0.0, math.log(clip)
+            alpha = 0.0
+            limit = math.log(clip)
         else:
             limit = math.log(clip) / alpha
         delta = delta.clamp_min(limit) if alpha < 0 else delta.clamp_max(limit)

@@ -97,8 +97,11 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     with full_precision(s):
         if n * n * (c + d) < n * (c * c + c * d + d * d):  # the same number by products of places or of channels
             return (_selectivity(s) - _selectivity(t)).square().sum((1, 2)).mean()
-        own, across, other = Gram.apply(s), torch.bmm(s, t.transpose(1, 2)), Gram.apply(t)
-        r, q = _inverse_norms(own), _inverse_norms(other)
+        own = Gram.apply(s)
+        across = torch.bmm(s, t.transpose(1, 2))
+        other = Gram.apply(t)
+        r = _inverse_norms(own)
+        q = _inverse_norms(other)
         parts = ((own, r, r), (other, q, q), (across, r, q))
         same, different, both = ((g * a[:, :, None] * b[:, None, :]).square().mean() for g, a, b in parts)
         return same + different - 2 * both

@@ -126,7 +126,8 @@ def dkd(
     target = labels.long()[:, None]  # (B, 1); a mask would ask the device how many it holds
     binary_s, rest_s = _decouple(s / temperature, target)
     binary_t, rest_t = _decouple(t / temperature, target)
-    tckd, nckd = kl_of_log(binary_t, binary_s), kl_of_log(rest_t, rest_s)
+    tckd = kl_of_log(binary_t, binary_s)
+    nckd = kl_of_log(rest_t, rest_s)
     return temperature**2 * (alpha * tckd + beta * nckd).mean()
 
 
@@ -159,7 +160,8 @@ def dist(
     """
     positive("temperature", temperature)
     s, t = logit_pair(student, teacher)
-    q, p = (s / temperature).softmax(1), (t / temperature).softmax(1)
+    q = (s / temperature).softmax(1)
+    p = (t / temperature).softmax(1)
     inter = 1 - pearson(q, p).mean()
     intra = 1 - pearson(q.T, p.T).mean()
     return temperature**2 * (beta * inter + gamma * intra)

@@ -24,7 +24,8 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
         Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
     """
     s = wide(student)
-    log_q, log_p = s.log_softmax(1), peers.detach().to(s.dtype).log_softmax(2)
+    log_q = s.log_softmax(1)
+    log_p = peers.detach().to(s.dtype).log_softmax(2)
     return kl_of_log(log_p, log_q.expand_as(log_p)).mean()
 
 
@@ -85,8 +86,10 @@ def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
         Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
     """
     positive("temperature", temperature)
-    a, b = wide(student) / temperature, wide(teacher) / temperature
-    log_a, log_b = a.log_softmax(1), b.log_softmax(1)
+    a = wide(student) / temperature
+    b = wide(teacher) / temperature
+    log_a = a.log_softmax(1)
+    log_b = b.log_softmax(1)
     both = kl_of_log(log_a.detach(), log_b) + kl_of_log(log_b.detach(), log_a)
     return temperature**2 * both.mean()
 

@@ -81,7 +81,8 @@ def rkd(
     """
     s, t = _rows(student, teacher)
     with full_precision(s):
-        far_s, far_t = _distances(s), _distances(t)
+        far_s = _distances(s)
+        far_t = _distances(t)
         loss = distance * F.smooth_l1_loss(_relative(far_s), _relative(far_t))
         if angle:
             n = anchors

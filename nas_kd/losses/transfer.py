@@ -38,8 +38,10 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
     positive("p", p)
     s, t = same_shape(student, teacher)
     if variant == "repdistiller":
-        s, t = s.square().mean(1), t.square().mean(1)
-    s, t = F.normalize(s.flatten(1), dim=1), F.normalize(t.flatten(1), dim=1)
+        s = s.square().mean(1)
+        t = t.square().mean(1)
+    s = F.normalize(s.flatten(1), dim=1)
+    t = F.normalize(t.flatten(1), dim=1)
     return (s - t).abs().pow(p).mean()
 
 
@@ -138,8 +140,11 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """
     s, t = same_shape(student, teacher)
     away = s - t  # averaging is linear: the difference of the averages is the average of the difference
-    small, size = away, (s.shape[2], s.shape[3])
-    loss, total, weight = away.square().mean(), 1.0, 1.0
+    small = away
+    size = (s.shape[2], s.shape[3])
+    loss = away.square().mean()
+    total = 1.0
+    weight = 1.0
     for pixels in (4, 2, 1):
         if pixels < size[0]:
             weight /= 2

@@ -88,7 +88,8 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inputs, mid, 3, stride, 1, bias=False), nn.BatchNorm2d(mid)
         self.conv2, self.bn2 = nn.Conv2d(mid, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.stride, self.projects = stride, stride != 1 or inputs != outputs
+        self.stride = stride
+        self.projects = stride != 1 or inputs != outputs
         if self.projects:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
             self.shortcut_bn = nn.BatchNorm2d(outputs)

@@ -38,7 +38,8 @@ class ElasticBottleneck(nn.Module):
 
     def __init__(self, stage: BottleneckStage, inputs: int, outputs: int, stride: int, projects: bool) -> None:
         super().__init__()
-        self.stage, self.stride = stage, stride
+        self.stage = stage
+        self.stride = stride
         mid = stage.mid(outputs, stage.expands[-1])
         self.conv1, self.bn1 = ElasticConv2d(inputs, mid), ElasticBatchNorm2d(mid)
         if stage.group_width:
@@ -95,7 +96,8 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(mid)
         self.conv3, self.bn3 = nn.Conv2d(mid, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
         nn.init.zeros_(self.bn3.weight)
-        self.stride, self.projects = stride, stride != 1 or inputs != outputs
+        self.stride = stride
+        self.projects = stride != 1 or inputs != outputs
         if self.projects:
             self.shortcut, self.shortcut_bn = nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
 

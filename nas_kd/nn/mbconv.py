@@ -96,7 +96,9 @@ class MBConv(nn.Module):
         self, inputs: int, mid: int, outputs: int, stride: int, kernel: int, se: int, act: str, pooled: bool = False
     ) -> None:
         super().__init__()
-        self.act, self.se, self.expands = activation(act), se, mid != inputs
+        self.act = activation(act)
+        self.se = se
+        self.expands = mid != inputs
         if self.expands:
             self.expand, self.expand_bn = nn.Conv2d(inputs, mid, 1, bias=False), nn.BatchNorm2d(mid)
         self.depthwise = nn.Conv2d(mid, mid, kernel, stride, kernel // 2, groups=mid, bias=False)
@@ -104,7 +106,9 @@ class MBConv(nn.Module):
         if se:
             self.se_reduce, self.se_expand = nn.Conv2d(mid, se, 1), nn.Conv2d(se, mid, 1)
         self.project, self.project_bn = nn.Conv2d(mid, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.stride, self.residual, self.pooled = stride, stride == 1 and inputs == outputs, pooled
+        self.stride = stride
+        self.residual = stride == 1 and inputs == outputs
+        self.pooled = pooled
         self.projects = pooled and inputs != outputs
         if self.projects:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)

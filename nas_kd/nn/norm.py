@@ -44,19 +44,25 @@ class Recorder:
         self._batch[path] = (mean, variance, count)
 
     def _pool(self) -> None:
-        batch, self._batch = self._batch, {}
+        batch = self._batch
+        self._batch = {}
         if not batch:
             return
         means, variances, counts = zip(*batch.values(), strict=True)
-        mean, variance = torch.cat(means), torch.cat(variances)
+        mean = torch.cat(means)
+        variance = torch.cat(variances)
         if mean.device.type == "mps":  # has no float64
-            mean, variance = mean.cpu(), variance.cpu()
-        mean, variance = mean.double(), variance.double()
+            mean = mean.cpu()
+            variance = variance.cpu()
+        mean = mean.double()
+        variance = variance.double()
         sizes = [len(part) for part in means]
         count = torch.tensor(counts, dtype=torch.float64).repeat_interleave(torch.tensor(sizes)).to(mean.device)
         sums = torch.stack((count, count * mean, (count - 1) * variance + count * mean.square()))
         if self._sums is None:
-            self._keys, self._sizes, self._sums = list(batch), sizes, sums
+            self._keys = list(batch)
+            self._sizes = sizes
+            self._sums = sums
             self._like = means[0]
         elif self._keys == list(batch) and self._sizes == sizes:
             self._sums += sums
@@ -108,7 +114,8 @@ class ElasticBatchNorm2d(nn.Module):
             (B, C, H, W).
         """
         channels = x.shape[1]
-        weight, bias = prefix(self.weight, channels), prefix(self.bias, channels)
+        weight = prefix(self.weight, channels)
+        bias = prefix(self.bias, channels)
         if norm is None:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if isinstance(norm, Recorder):

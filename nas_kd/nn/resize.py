@@ -36,7 +36,8 @@ class Resized(nn.Module):
 
     def __init__(self, network: StaticNet, resolution: int) -> None:
         super().__init__()
-        self.network, self.resolution = network, resolution
+        self.network = network
+        self.resolution = resolution
 
     def forward_stages(self, x: Tensor) -> Output:
         """Run the network on (B, C, H, W) images of any size and return its features."""

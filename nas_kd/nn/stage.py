@@ -14,7 +14,8 @@ from nas_kd.space.stages import BasicStage, BottleneckStage, MBStage, Stage, ViT
 
 
 def _block(stage: Stage, in_widths: tuple[int, ...], stride: int, projects: bool, transform: bool) -> nn.Module:
-    inputs, width = in_widths[-1], stage.widths[-1]
+    inputs = in_widths[-1]
+    width = stage.widths[-1]
     if isinstance(stage, BasicStage):
         return ElasticBasicBlock(inputs, stage.mids[-1], width, stride, projects)
     if isinstance(stage, MBStage):

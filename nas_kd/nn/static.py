@@ -29,7 +29,8 @@ def build_block(layer: Mapping[str, Any]) -> nn.Module:
     if layer["op"] == "basic":
         return BasicBlock(layer["in"], layer["mid"], layer["out"], layer["stride"])
     if layer["op"] == "mbconv":
-        widths, more = (layer["in"], layer["mid"], layer["out"]), (layer["se"], layer["act"])
+        widths = (layer["in"], layer["mid"], layer["out"])
+        more = (layer["se"], layer["act"])
         return MBConv(*widths, layer["stride"], layer["kernel"], *more, layer.get("pooled", False))
     if layer["op"] == "bottleneck":
         return Bottleneck(*(layer[name] for name in ("in", "mid", "out", "stride", "group_width")))
@@ -86,7 +87,8 @@ class StaticNet(nn.Module):
             Logits, stage features and pooled features.
         """
         x = self.stem(x)
-        stages, pre = [], []
+        stages = []
+        pre = []
         for stage in self.stages:
             x, before = stage(x)
             stages.append(x)

@@ -27,7 +27,8 @@ class ElasticConvStem(nn.Module):
 
     def __init__(self, stem: ConvStem, in_chans: int) -> None:
         super().__init__()
-        self.act, width = activation(stem.act), stem.widths[-1]
+        self.act = activation(stem.act)
+        width = stem.widths[-1]
         self.widths = {setting: stem.width_of(setting) for setting in stem.choices()}
         self.conv, self.bn = ElasticConv2d(in_chans, width, 3, stem.stride), ElasticBatchNorm2d(width)
 
@@ -59,9 +60,11 @@ class ElasticResNetDStem(nn.Module):
 
     def __init__(self, stem: ResNetDStem, in_chans: int) -> None:
         super().__init__()
-        self.stem, self.in_chans = stem, in_chans
+        self.stem = stem
+        self.in_chans = in_chans
         largest = stem.resolve(stem.largest(), in_chans)
-        mid, width = largest["mid"], largest["out"]
+        mid = largest["mid"]
+        width = largest["out"]
         self.conv1, self.bn1 = ElasticConv2d(in_chans, mid, 3, 2), ElasticBatchNorm2d(mid)
         if largest["residual"]:
             self.conv2, self.bn2 = ElasticConv2d(mid, mid, 3), ElasticBatchNorm2d(mid)
@@ -115,7 +118,8 @@ class ElasticPatchStem(nn.Module):
 
     def __init__(self, stem: PatchStem, in_chans: int) -> None:
         super().__init__()
-        self.stem, width = stem, stem.widths[-1]
+        self.stem = stem
+        width = stem.widths[-1]
         self.conv = ElasticConv2d(in_chans, width, stem.patch, stem.patch, bias=True, padding=0)
         self.position = nn.Parameter(torch.empty(1, width, stem.grid, stem.grid))
         nn.init.trunc_normal_(self.position, std=0.02)

@@ -69,7 +69,8 @@ class ElasticViTLayer(nn.Module):
             (B, width, H, W) twice: nothing comes after the last sum.
         """
         plan = self.stage.resolve_layer(layer, x.shape[1], width, 1)
-        heads, inner = plan["heads"], plan["heads"] * plan["head_dim"]
+        heads = plan["heads"]
+        inner = plan["heads"] * plan["head_dim"]
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C), a view when x is channels_last
         attended = self.proj(attend(self.qkv(self.norm1(tokens), 3 * inner), heads), width)
         tokens = tokens + drop_path(attended, drop)
@@ -91,7 +92,8 @@ class ViTLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, head_dim: int, hidden: int) -> None:
         super().__init__()
-        self.heads, inner = heads, heads * head_dim
+        self.heads = heads
+        inner = heads * head_dim
         self.norm1, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * inner)
         self.proj = nn.Linear(inner, width)
         self.norm2, self.fc1, self.fc2 = nn.LayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, width)

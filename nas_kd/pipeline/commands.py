@@ -47,13 +47,16 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
         f"  median of 1,000 random archs: {median[0]:,} MACs, {median[1]:,} params",
     ]
     if config.teacher.model is not None and data.train.views is not None:
-        views, size = len(data.train.views), answers_bytes(data) / 1e6
+        views = len(data.train.views)
+        size = answers_bytes(data) / 1e6
         lines.append(f"teacher's answers: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
     caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
     floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)
     for index, name in enumerate(("macs", "params")):
-        low, high = ends["smallest"][index], ends["largest"][index]
-        least, most = floors.get(name, low), caps.get(name, high)
+        low = ends["smallest"][index]
+        high = ends["largest"][index]
+        least = floors.get(name, low)
+        most = caps.get(name, high)
         given = [(word, bounds[name]) for word, bounds in (("at least", floors), ("at most", caps)) if name in bounds]
         if given:
             share = np.mean([least <= c[index] <= most for c in drawn])

@@ -49,7 +49,8 @@ class Pipeline(Opened):
     @cached_property
     def weights(self) -> list[float] | None:
         """What the stages' scores are multiplied by, found when the settings only say how."""
-        how, settings = self.config.search.weights, self.config.blockwise
+        how = self.config.search.weights
+        settings = self.config.blockwise
         if not isinstance(how, str):
             return how
         return stage_weights(
@@ -73,7 +74,9 @@ class Pipeline(Opened):
 
         An exact search after a first one of another engine, which knows no method, is always named.
         """
-        first, method, settings = self._first_search, self.config.method, self.config.retrain.method_settings
+        first = self._first_search
+        method = self.config.method
+        settings = self.config.retrain.method_settings
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
         same = kept == (repr(method), settings) if first.get("search.engine") == "exact" else not self._guided
         if not first or same:
@@ -85,10 +88,12 @@ class Pipeline(Opened):
     def search_folder(self) -> str:
         """``search`` for the run's first engine, method and budget, a folder below it for every other three."""
         latency = self.config.search.max_latency_ms
-        first, method = self._first_search, self.other_method
+        first = self._first_search
+        method = self.other_method
         names = ("search.engine", "search.caps", "search.max_latency_ms", "search.floors", "search.weights")
         # a word stays one: what it stands for is part of the weighted tables, which the search's record has
-        engine, weights = self.config.engine, self.config.search.weights if self._guided else None
+        engine = self.config.engine
+        weights = self.config.search.weights if self._guided else None
         given = engine, self.caps, latency, self.floors, weights
         objectives, before = (checked_objectives(o, engine) for o in (self.config.search.objectives, None))
         if engine == first.get("search.engine"):
@@ -113,7 +118,9 @@ class Pipeline(Opened):
 
     def searched(self, worker: bool = False) -> SearchResult:
         """Search, or help a search that is going; only the exact engine searches with the teacher."""
-        settings, engine, guided = self.config.search, self.config.engine, self._guided
+        settings = self.config.search
+        engine = self.config.engine
+        guided = self._guided
         training = self.training
         training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
         if milestones := training.pop("milestones", ()):  # at the same shares of the shorter training
@@ -177,7 +184,8 @@ class Pipeline(Opened):
             SettingError: naming the first one.
         """
         self._check_method()
-        own, theirs = self.config.retrain, self.config.teacher
+        own = self.config.retrain
+        theirs = self.config.teacher
         Manner.of(own).check("retrain", self.recipe, epochs=own.epochs, batch_size=own.batch_size)
         if theirs.epochs:
             labels = checked_method("ce", Classification(), self.data.num_classes).recipe
@@ -212,7 +220,8 @@ class Pipeline(Opened):
         except SettingError as error:  # say which setting it was, where a setting it was
             import yaml
 
-            kept, now = yaml.safe_load(self.run.config_text() or "{}").get("data", {}), asdict(self.config.data)
+            kept = yaml.safe_load(self.run.config_text() or "{}").get("data", {})
+            now = asdict(self.config.data)
             changed = [name for name in now if name in kept and kept[name] != now[name]]
             if not changed:
                 raise

@@ -31,7 +31,8 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
     Returns:
         See ``rank``.
     """
-    config, settings = pipeline.config, pipeline.config.rank
+    config = pipeline.config
+    settings = pipeline.config.rank
     claims = Claims(pipeline.run.path / "rank" / "claims")
     with claims.taken("begin", wait=True):
         pipeline.check(keep=not helps)

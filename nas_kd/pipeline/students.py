@@ -34,7 +34,9 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         key. The random students have the found one's MACs up to ``retrain.band``, keep the budget and differ
         from each other and from the found one; there are fewer where hardly any arch is that size.
     """
-    settings, space, found = pipeline.config.retrain, pipeline.space, pipeline.result.best
+    settings = pipeline.config.retrain
+    space = pipeline.space
+    found = pipeline.result.best
     macs = space.cost(found, **pipeline.cost).macs
     archs: dict[str, Arch] = {"found": found}
     for draw in range(DRAWS):
@@ -51,7 +53,8 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
     guided = pipeline.config.engine == "exact"
     stages = stage_scores(space, pipeline.tables) if guided else lambda arch: [float("nan")]
-    scorer, rows = pipeline.scorer, []
+    scorer = pipeline.scorer
+    rows = []
     for role, arch in archs.items():
         total = space.cost(arch, **pipeline.cost)
         scores = {"score": sum(stages(arch))} | scorer(arch)  # for the report: did they foretell the accuracy?
@@ -68,7 +71,9 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     Returns:
         ``retrain/results.csv``: one row a role and seed.
     """
-    settings, run, folder = pipeline.config.retrain, pipeline.run, pipeline.search_folder
+    settings = pipeline.config.retrain
+    run = pipeline.run
+    folder = pipeline.search_folder
     students, archs = choose_students(pipeline)
     below = f"/{pipeline.other_method}" if pipeline.other_method else ""
     students["trained_in"] = "retrain/" + students["key"] + below

@@ -10,7 +10,11 @@ from nas_kd.analyse.palette import BUDGET, FOUND, LARGEST_MACS, RANDOM
 from nas_kd.analyse.svg import GRID, INK, SOFT, Style, document, line, mark, text, ticks
 from nas_kd.ranking.summary import EVERYWHERE, INSIDE
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 980, 250, 690, 22, 60
+WIDTH = 980
+LEFT = 250
+RIGHT = 690
+ROW = 22
+TOP = 60
 COLOURS = {
     "primary": FOUND.colour, "exploratory": RANDOM.colour, "primary control": LARGEST_MACS.colour, "control": SOFT
 }  # fmt: skip

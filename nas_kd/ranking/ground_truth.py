@@ -81,7 +81,8 @@ def train_alone(
         ``accuracy`` over select and test together, both apart, agreement with the teacher, the test loss
         (nats), seconds by the clock and of the processor: of all processes that had a part in the result.
     """
-    begun, used = time.perf_counter(), time.process_time()
+    begun = time.perf_counter()
+    used = time.process_time()
     task = Classification(smoothing=0.0)
     settings = asdict(how)
     distiller = checked_method(settings.pop("method"), task, data.num_classes)
@@ -194,7 +195,8 @@ def train_truth(
         How many trainings this process did.
     """
     folder = run.path / "rank"
-    table, mine = TruthTable(folder), 0
+    table = TruthTable(folder)
+    mine = 0
     wanted = {f"{archs[number].key} seed {seed}": (archs[number], seed) for number, seed in jobs}
     inputs = asdict(how) | {"space": space.hash, "teacher": teacher.fingerprint, "data": data.fingerprint}
     with Seat(FileLeases(folder / "leases"), say=run.say) as seat:
@@ -227,7 +229,8 @@ def train_truth(
                     mine += 1
                 seat.free()
             if ours:
-                share, who = f"{len(done) + 1}/{len(jobs)}", seat.lease.worker
+                share = f"{len(done) + 1}/{len(jobs)}"
+                who = seat.lease.worker
                 run.say(f"truth {share}: {job}, accuracy {100 * found['accuracy']:.2f} %, by {who}")
 
 

@@ -34,7 +34,8 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
     claims = Claims(folder / "claims")
     given = plain(facts)
     with claims.taken("plan", wait=True):
-        plan, table = folder / "plan.json", folder / "archs.csv"
+        plan = folder / "plan.json"
+        table = folder / "archs.csv"
         if not plan.exists():
             atomic_write(table, archs.to_csv(index=False))
             atomic_json(plan, given)

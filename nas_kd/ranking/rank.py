@@ -101,10 +101,13 @@ def rank(
 
     Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
     """
-    runtime, run, sample = runtime or Runtime(), _run(run), sample or Sample()
+    runtime = runtime or Runtime()
+    run = _run(run)
+    sample = sample or Sample()
     training = training or Alone()
     chosen = _scores(scores)
-    main, base = _named("primary", primary, chosen), _named("control", control, chosen)
+    main = _named("primary", primary, chosen)
+    base = _named("control", control, chosen)
     if main == base:
         raise SettingError("rank.primary", primary, "another score than rank.control", "name a score to be judged")
     if base.kind != "size":
@@ -219,7 +222,8 @@ def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
         run: the run, whose timing.csv is read; one that was begun before it counted CPU seconds has the clock's.
         truth: one row a training.
     """
-    ready, timing = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}, run.timing.frame()
+    ready = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
+    timing = run.timing.frame()
     if len(timing):
         counted = "cpu_seconds" if "cpu_seconds" in timing else "seconds"
         ready |= {str(name): float(value) / 60 for name, value in timing.groupby("stage")[counted].sum().items()}

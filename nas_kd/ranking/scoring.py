@@ -42,8 +42,14 @@ class Prepared:
         self, space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet | Callable[[], Supernet] | None,
         blockwise: Mapping[str, Any], run: Run, runtime: Runtime, seed: int,
     ) -> None:  # fmt: skip
-        self.space, self.teacher, self.data, self._net = space, teacher, data, net
-        self.blockwise, self.run, self.runtime, self.seed = blockwise, run, runtime, seed
+        self.space = space
+        self.teacher = teacher
+        self.data = data
+        self._net = net
+        self.blockwise = blockwise
+        self.run = run
+        self.runtime = runtime
+        self.seed = seed
         self._model: Blockwise | None = None
 
     def net(self) -> Supernet:
@@ -56,7 +62,8 @@ class Prepared:
     def model(self) -> Blockwise:
         """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
         if self._model is None:
-            net, settings = self.net(), dict(self.blockwise)
+            net = self.net()
+            settings = dict(self.blockwise)
             rate_blockwise(net, self.teacher, self.data, run=self.run, seed=self.seed, runtime=self.runtime, **settings)
             taps = self.teacher.match(self.space, self.data.resolution)
             self._model = Blockwise(net, taps, init=str(settings.get("init", "supernet")), seed=self.seed)

@@ -64,11 +64,14 @@ def tau_b(x: ArrayLike, y: ArrayLike, pairs: Pairs | None = None) -> float:
         Concordant less discordant pairs over the geometric mean of the pairs that each ranking decides; NaN
         where one of them decides none.
     """
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    a = np.asarray(x, dtype=float)
+    b = np.asarray(y, dtype=float)
     pairs = all_pairs(len(a)) if pairs is None else pairs
-    one, two = pairs.signs(a), pairs.signs(b)
+    one = pairs.signs(a)
+    two = pairs.signs(b)
     known = np.isfinite(one) & np.isfinite(two)
-    one, two = one[known], two[known]
+    one = one[known]
+    two = two[known]
     decided = math.sqrt(float(np.abs(one).sum()) * float(np.abs(two).sum()))
     return float((one * two).sum()) / decided if decided else math.nan
 
@@ -77,9 +80,11 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Return Spearman's rho over the archs that both rankings know; NaN where one is constant."""
     from scipy.stats import rankdata
 
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    a = np.asarray(x, dtype=float)
+    b = np.asarray(y, dtype=float)
     known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known], b[known]
+    a = a[known]
+    b = b[known]
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
@@ -175,8 +180,10 @@ def noise_of(truth: np.ndarray, groups: Sequence[object] | None = None) -> Noise
     """
     names = np.zeros(len(truth), dtype=int) if groups is None else np.asarray(groups, dtype=object)
     known = np.isfinite(truth).any(1)
-    values, names = truth[known], names[known]
-    nan, counts = math.nan, np.isfinite(values).sum(1)
+    values = truth[known]
+    names = names[known]
+    nan = math.nan
+    counts = np.isfinite(values).sum(1)
     several = int((counts >= 2).sum())
     if not several:
         return Noise(0, nan, nan, nan, nan, nan, nan)
@@ -210,7 +217,8 @@ def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None =
     trained = np.isfinite(truth).sum(0)
     truth = truth[:, 2 * trained >= np.sort(trained)[-2]]
     full = np.isfinite(truth).all(1)
-    values, seeds = truth[full], truth.shape[1]
+    values = truth[full]
+    seeds = truth.shape[1]
     if len(values) < LEAST:
         return math.nan
     pairs = None if groups is None else pairs_within(np.asarray(groups, dtype=object)[full].tolist())
@@ -237,7 +245,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, dtype=float)
     known = np.flatnonzero(np.isfinite(p))
-    adjusted, least = np.full(len(p), math.nan), 0.0
+    adjusted = np.full(len(p), math.nan)
+    least = 0.0
     for rank, index in enumerate(known[np.argsort(p[known], kind="stable")]):
         least = max(least, min(1.0, (len(known) - rank) * p[index]))
         adjusted[index] = least

@@ -158,7 +158,8 @@ def summarise(
     for field, name in (("rank.primary", primary), ("rank.control", control)):
         if name not in ranked.names:
             raise SettingError(field, name, ", ".join(ranked.names), "name one of the scores")
-    archs, mean = ranked.archs, np.nanmean(ranked.truth, axis=1)
+    archs = ranked.archs
+    mean = np.nanmean(ranked.truth, axis=1)
     groups = archs["group"].tolist()
     macs = archs["macs"].to_numpy(dtype=float)
     everywhere = all_pairs(len(archs))
@@ -193,7 +194,9 @@ def summarise(
         for number, cap in enumerate(caps, 1):
             for top in TOPS:
                 row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, cap, top)
-        taus, samples, known = inside_taus, drawn[1], np.isfinite(score)
+        taus = inside_taus
+        samples = drawn[1]
+        known = np.isfinite(score)
         if not known.all():
             others = np.where(known, ranked.scores, math.nan)
             taus = [tau_b(other, mean, inside) for other in others]

@@ -87,7 +87,8 @@ class Trainings:
     """
 
     def __init__(self, run: Run, worker: str) -> None:
-        self.run, self.folder = run, run.path / FOLDER
+        self.run = run
+        self.folder = run.path / FOLDER
         self._mark = re.sub(r"[^A-Za-z0-9_-]", "_", worker)
 
     def take(self, key: str, seed: int, inputs: Mapping[str, object]) -> Training:

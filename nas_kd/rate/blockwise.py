@@ -96,14 +96,16 @@ def rate_blockwise(
         raise SettingError("blockwise.stage", stage, f"1 to {count}, a stage of {net.space.name}", "count from 1")
     Schedule(lr)  # raises when lr is out of range, before the run folder is touched
     taps = teacher.bind(data).match(net.space, data.resolution)
-    run, runtime = Run.of(run), runtime or Runtime()
+    run = Run.of(run)
+    runtime = runtime or Runtime()
     stored = _stored_bytes(taps, data, cache_gb, run)
     settings = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "init": init,
         "train": train, "sampling": sampling, "paths": paths, "rate_images": rate_images,
         "calibration_images": calibration_images, "max_rows": max_rows, "stored_features": bool(stored),
     } | ({"mix": mix} if mix else {}) | ({"error": error} if error != "nmse" else {})  # fmt: skip
-    only, job = list(range(count)) if stage is None else [stage - 1], None
+    only = list(range(count)) if stage is None else [stage - 1]
+    job = None
     done: dict[int, Stage] = {}
     if run is not None:
         facts: dict[str, Any] = {

@@ -15,8 +15,11 @@ from nas_kd.space import ElasticSpace
 from nas_kd.space.paths import Entry, entries
 from nas_kd.train.stages import Blockwise, StageFeatures
 
-BINS, LEAST_IN_BIN = 16, 8
-LEAST_RATING, LEAST_CALIBRATION = 16, 64  # images of a first round
+BINS = 16
+LEAST_IN_BIN = 8
+# images of a first round
+LEAST_RATING = 16
+LEAST_CALIBRATION = 64
 
 
 class Round(NamedTuple):
@@ -105,7 +108,8 @@ def rate_stage(
     Returns:
         The table with ``score``, and in ``images`` the number of rating images behind it.
     """
-    every, table = table, without_heads(table).copy()
+    every = table
+    table = without_heads(table).copy()
     alive = table.index
     candidates = model.space.stages[index].candidates()
     rounds = schedule(len(table), max_rows, len(rating.inputs), len(calibration.inputs))

@@ -41,14 +41,21 @@ class Rater:
         rating: Sequence[StageFeatures], max_rows: int, error: StageError, only: Sequence[int], stage: Stage | None,
         marks: Mapping[str, str],
     ) -> None:  # fmt: skip
-        self.model, self.calibration, self.rating, self.max_rows = model, calibration, rating, max_rows
-        self.error, self.only, self.stage, self.marks = error, only, stage, marks
+        self.model = model
+        self.calibration = calibration
+        self.rating = rating
+        self.max_rows = max_rows
+        self.error = error
+        self.only = only
+        self.stage = stage
+        self.marks = marks
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         self.rows = {index: rows_of(model.space, index, **shape) for index in only}
 
     def rate(self, name: str, images: int) -> list[pd.DataFrame]:
         """Rate the stages; one whose table is already written is kept."""
-        space, tables = self.model.space, []
+        space = self.model.space
+        tables = []
         layers = {
             index: sum(tree_size(space.stages[index].candidates(), part["candidate"].tolist())
                        for _, part in by_entry(space, index, without_heads(rows)))
@@ -67,7 +74,8 @@ class Rater:
                     tables.append(self.stage.read_frame(file))
                     progress.advance(layers[index])
                     continue
-                begun, worked = time.perf_counter(), time.process_time()
+                begun = time.perf_counter()
+                worked = time.process_time()
                 table = rate_stage(
                     self.model, index, rows, self.calibration[index], self.rating[index].head(images),
                     max_rows=self.max_rows, error=self.error, announce=announce, advance=progress.advance,

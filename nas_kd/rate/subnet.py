@@ -38,7 +38,9 @@ class SubnetScorer:
         calibration_images: int = 1024, rate_images: int | None = None, runtime: Runtime,
         batch_size: int = 512,
     ) -> None:  # fmt: skip
-        self.net, self.task, self.runtime = place(net, runtime), task, runtime
+        self.net = place(net, runtime)
+        self.task = task
+        self.runtime = runtime
         calibration = data.train.clean(batch_size, limit=calibration_images)
         self.calibration = [batch.x.to(runtime.device) for batch in calibration]
         rating = list(data.rate.clean(batch_size, limit=rate_images))
@@ -58,7 +60,8 @@ class SubnetScorer:
             ``accuracy`` (0 to 1) and ``loss`` (cross-entropy with the labels, nats), and with a teacher ``kl``
             (KL from the teacher to the subnet, nats, lower is better) and ``agreement`` with it, 0 to 1.
         """
-        training, size = self.net.training, arch.resolution
+        training = self.net.training
+        size = arch.resolution
         with self.runtime.autocast():
             norm = calibrate(self.net, (at_resolution(x, size) for x in self.calibration), [arch])[0]
             self.net.eval()

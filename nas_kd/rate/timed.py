@@ -59,7 +59,8 @@ def latency_rows(
     Raises:
         SettingError: no rows of all stages fit together.
     """
-    rng, given = np.random.default_rng(seed_for(seed, "latency rows")), tables
+    rng = np.random.default_rng(seed_for(seed, "latency rows"))
+    given = tables
     tables = _joined(given)
     if not len(tables[0]):
         legal = "tables with a chain in which in_width equals the out_width before"
@@ -98,9 +99,11 @@ def _keys(
     space: ElasticSpace, stage: int, table: pd.DataFrame, in_chans: int, num_classes: int
 ) -> Iterator[list[LayerKey]]:
     """Yield the layers that each row of a stage is charged with."""
-    candidates, described = space.stages[stage].candidates(), space.stages[stage]
+    candidates = space.stages[stage].candidates()
+    described = space.stages[stage]
     for row in table.to_dict("records"):
-        candidate, width = candidates[int(row["candidate"])], int(row["in_width"])
+        candidate = candidates[int(row["candidate"])]
+        width = int(row["in_width"])
         layers = [layer | {"stage": stage} for layer in described.resolve(candidate, width)]
         if stage == 0:
             setting = space.stem.choices()[int(row.get("stem", 0))]

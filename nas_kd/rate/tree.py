@@ -101,7 +101,8 @@ def rate_tree(
             block = stage.layers[depth]
             deeper, _ = block(seen, layer, width, recorder)
             values = recorder.values()
-            posts, errors = [], []
+            posts = []
+            errors = []
             for chunk, target in zip(features, targets, strict=True):
                 post, pre = block(chunk, layer, width, values)
                 if child.children:
@@ -134,7 +135,8 @@ def evaluations(
     Returns:
         Both counts.
     """
-    made, path_by_path = 0, 0
+    made = 0
+    path_by_path = 0
     for scored in rounds:
         for only in scored:
             made += tree_size(candidates, only)

@@ -52,7 +52,8 @@ def learned_weights(
     Source: DONNA (Moons et al. 2021), section 3.3.
     """
     of_arch = stage_scores(space, tables)
-    features, targets = np.array([of_arch(arch) for arch in archs]), np.array(accuracy, dtype=float)
+    features = np.array([of_arch(arch) for arch in archs])
+    targets = np.array(accuracy, dtype=float)
     known = np.isfinite(features).all(axis=1) & np.isfinite(targets)
     if known.sum() < LEAST:
         legal = f"learned from at least {LEAST} trained archs ({int(known.sum())} are here)"
@@ -75,7 +76,9 @@ def sensitivity_weights(bench: Bench, tables: Sequence[pd.DataFrame]) -> Weights
 
     Source: replacing one stage: LANA (Molchanov et al. 2022), Puzzle (Bercovich et al. 2024).
     """
-    slopes, explained, counts = [], [], []
+    slopes = []
+    explained = []
+    counts = []
     for index, table in enumerate(tables):
         rows = full_rows(table).sort_values("score", kind="stable")
         rows = rows[np.isfinite(rows["score"].astype(float))]
@@ -83,7 +86,8 @@ def sensitivity_weights(bench: Bench, tables: Sequence[pd.DataFrame]) -> Weights
         rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).round().astype(int))]
         keys = [_key(bench.space, index, row) for row in rows.to_dict("records")]
         kls = replacement_kl(bench, keys)
-        score, kl = rows["score"].to_numpy(float), np.array([kls[key] for key in keys])
+        score = rows["score"].to_numpy(float)
+        kl = np.array([kls[key] for key in keys])
         slope = float(score @ kl / (score @ score)) if (score > 0).any() else 0.0
         slopes.append(slope)
         spread = float(((kl - kl.mean()) ** 2).sum())

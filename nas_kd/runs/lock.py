@@ -91,13 +91,15 @@ def _read(note: Path) -> Lease | None:
 
 def _take_over(note: Path, folder: Path, sure: bool, say: Callable[[str], None], patience: float) -> None:
     """Clear a stale note; refuse to go on beside a living holder."""
-    holder, here = _read(note), Lease.own()
+    holder = _read(note)
+    here = Lease.own()
     if holder is None:
         return
     who = f"process {holder.pid} on {holder.host}"
     near = holder.place.split()[0] == here.place.split()[0]  # the same boot of the same kernel
     if not (near and sure) and not holder.dead():
-        begun, seen = time.monotonic(), note.stat().st_mtime_ns
+        begun = time.monotonic()
+        seen = note.stat().st_mtime_ns
         os.utime(folder / ".lock")
         age = max(0.0, ((folder / ".lock").stat().st_mtime_ns - seen) / 1e9)  # both by the file system's clock
         if age < patience:

@@ -35,7 +35,11 @@ class Progress:
         run: RunLog | None = None,
         every: float = 10.0,
     ) -> None:
-        self.stage, self.total, self.done, self.unit, self.run = stage, total, done, unit, run
+        self.stage = stage
+        self.total = total
+        self.done = done
+        self.unit = unit
+        self.run = run
         self.last: dict[str, float] = {}
         self._first, self._every, self._lock = done, every, threading.Lock()
         self._began = self._written = self._printed = time.monotonic()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "report")
 
-LAST, PREVIOUS = "last.pt", "previous.pt"
+LAST = "last.pt"
+PREVIOUS = "previous.pt"
 DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
     OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, pickle.UnpicklingError,
     zipfile.BadZipFile, zlib.error,
@@ -56,7 +57,9 @@ class Stage:
     def __init__(self, run: RunLog, name: str, inputs: Mapping[str, object]) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
             raise ValueError(f"stage name {name!r}: letters, digits, '_', '-', '.', parted by '/'")
-        self.run, self.name, self.folder = run, name, run.path / name
+        self.run = run
+        self.name = name
+        self.folder = run.path / name
         self._file = self.folder / "stage.json"
         given = json.loads(json.dumps(plain(inputs)))
         if self._file.exists():

@@ -202,7 +202,10 @@ class Seat:
         self, store: LeaseStore, beat: float = BEAT, patience: float = PATIENCE,
         say: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
-        self.store, self.beat, self.patience, self.say = store, beat, patience, say
+        self.store = store
+        self.beat = beat
+        self.patience = patience
+        self.say = say
         self.lease = Lease.own()
         self._seen: dict[str, tuple[int, float]] = {}  # worker -> its last beat, and when it was first seen
         self._stop = threading.Event()
@@ -220,11 +223,13 @@ class Seat:
             self.store.drop(self.lease.worker)
 
     def _renew(self) -> None:
-        renewed, told = time.monotonic(), False
+        renewed = time.monotonic()
+        told = False
         while not self._stop.wait(self.beat):
             try:
                 self.store.renew(self.lease.worker)
-                renewed, told = time.monotonic(), False
+                renewed = time.monotonic()
+                told = False
             except Exception as error:  # a database may be away for a moment; who needs it meanwhile ends by it
                 silent = time.monotonic() - renewed
                 if silent > self.patience and not told and self.say is not None:

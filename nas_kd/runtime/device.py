@@ -72,7 +72,8 @@ class Runtime:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
             keep_memory()
-        self.precision, self.on_nan = precision, on_nan
+        self.precision = precision
+        self.on_nan = on_nan
         self._asked = (device, precision, None, on_nan)
         self._alone = False
 

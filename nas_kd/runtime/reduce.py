@@ -63,7 +63,8 @@ def reduce_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor
     used = [every[number] for number in numbers]
     like = used[0] if used else values[0]
     flat = torch.empty(sum(p.numel() for p in used) + len(values), dtype=like.dtype, device=like.device)
-    views, start = [], 0
+    views = []
+    start = 0
     for parameter in used:
         views.append(_view(flat, start, parameter))
         start += parameter.numel()

@@ -30,7 +30,9 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int, saved: str = "", late: bool = False) -> None:
         super().__init__(number, saved, late)
-        self.number, self.saved, self.late = number, saved, late
+        self.number = number
+        self.saved = saved
+        self.late = late
 
     @property
     def code(self) -> int:
@@ -60,7 +62,8 @@ class Stop:
 
     def __init__(self, *, at_once: bool = False, hours: float | None = None) -> None:
         self.asked: int | None = None
-        self._at_once, self._late = at_once, False
+        self._at_once = at_once
+        self._late = False
         self._due = False  # the next SIGTERM is the time limit's
         self._outer: Stop | None = None
         self._deaf = False  # to all other SIGTERM
@@ -75,7 +78,9 @@ class Stop:
                 raise RuntimeError("a time limit stops the main thread alone: enter it there")
             return self
         wanted = self._at_once, self._patient
-        self._at_once, self._patient = False, True  # a signal is noted only, until the handlers are complete
+        # a signal is noted only, until the handlers are complete
+        self._at_once = False
+        self._patient = True
         for number in SIGNALS:
             before = signal.getsignal(number)
             ignored = before is signal.SIG_IGN
@@ -99,7 +104,9 @@ class Stop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._at_once, self._patient = False, True  # from here on a signal is noted only
+        # from here on a signal is noted only
+        self._at_once = False
+        self._patient = True
         if self._timer is not None and self._timer.ident is not None:
             self._timer.cancel()
             self._timer.join()  # before the handlers go: its signal would end the process
@@ -118,7 +125,8 @@ class Stop:
         Args:
             wanted: False changes nothing.
         """
-        before, self._at_once = self._at_once, self._at_once or wanted
+        before = self._at_once
+        self._at_once = self._at_once or wanted
         try:
             if self._at_once and self.asked is not None:
                 raise Stopped(self.asked)
@@ -132,7 +140,8 @@ class Stop:
             return  # whoever has been asked by a signal ends in time, and is not to be torn apart
         if number == signal.SIGTERM and self._deaf and not limit:
             return
-        first, self.asked = self.asked is None, number
+        first = self.asked is None
+        self.asked = number
         if frame is not None and frame.f_code is Stop.__exit__.__code__:
             return  # before its first line: it tells at its end, with the handlers put back
         if self._at_once or not (first or self._patient):
@@ -143,7 +152,8 @@ class Stop:
 
     def _limit_asks(self) -> bool:
         """Tell, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
-        mine, self._due = self._due, False
+        mine = self._due
+        self._due = False
         return (self._outer is not None and self._outer._limit_asks()) or mine
 
     def _time_is_up(self) -> None:

@@ -45,7 +45,8 @@ def caps_of(
     for name, value in (("macs", max_macs), ("params", max_params)):
         if value is None:
             continue
-        most, least = getattr(largest, name), getattr(smallest, name)
+        most = getattr(largest, name)
+        least = getattr(smallest, name)
         caps[name] = parse_budget(value, most, f"search.max_{name}")
         if caps[name] < least:
             legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
@@ -72,7 +73,8 @@ def floors_of(
     Raises:
         SettingError: unreadable, above the largest arch or the cap, or no arch is in all ranges.
     """
-    largest, floors = space.cost(space.largest(), **cost_settings(space, data)), {}
+    largest = space.cost(space.largest(), **cost_settings(space, data))
+    floors = {}
     for name, value in (("macs", min_macs), ("params", min_params)):
         if value is None:
             continue
@@ -192,7 +194,8 @@ class Budget:
 
     def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
         """Return those of macs, params and latency_ms that are named; other names are left out."""
-        counted, wanted = self.cost_of(arch), set(names)
+        counted = self.cost_of(arch)
+        wanted = set(names)
         found = {name: getattr(counted, name) for name in ("macs", "params") if name in wanted}
         return found | ({"latency_ms": self.latency(arch)} if "latency_ms" in wanted else {})
 

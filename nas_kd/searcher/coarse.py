@@ -70,7 +70,8 @@ def coarse_to_fine(
         search.add(row, search.point(row, number))
     grid = coarse_grid(genes, affordable, cost, math.ceil(SHARE * trials))
     while len(search.found) < trials:
-        kind, point = "coarse", next((point for point in grid if point not in search.seen), None)
+        kind = "coarse"
+        point = next((point for point in grid if point not in search.seen), None)
         if point is None:
             kind, point = search.propose(len(rows))
             if point is None:
@@ -124,8 +125,12 @@ class _Search:
         self, genes: Genes, cost: Callable[[Point], float], gain: str, affordable: Callable[[Point], bool],
         feasible: Callable[[Point], bool], seed: int,
     ) -> None:  # fmt: skip
-        self.genes, self.cost, self.gain, self.seed = genes, cost, gain, seed
-        self.affordable, self.feasible = affordable, feasible
+        self.genes = genes
+        self.cost = cost
+        self.gain = gain
+        self.seed = seed
+        self.affordable = affordable
+        self.feasible = feasible
         self.sizes = genes.sizes
         parts = list(dict.fromkeys(gene.part for gene in genes.genes))
         self.parts = [[at for at, gene in enumerate(genes.genes) if gene.part == part] for part in parts]
@@ -189,7 +194,8 @@ class _Search:
         touched[int(rng.integers(len(self.parts)))] |= not touched.any()
         for part, change in zip(self.parts, touched, strict=True):
             for at in part:
-                drawn, anew = int(rng.integers(self.sizes[at])), rng.random() < 0.5
+                drawn = int(rng.integers(self.sizes[at]))
+                anew = rng.random() < 0.5
                 if change and anew:
                     point[at] = drawn
         return tuple(point)

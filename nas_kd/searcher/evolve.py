@@ -57,7 +57,8 @@ def evolve(
 
     Source: NSGA-II (Deb et al. 2002); for supernets as in NSGANetV2 (Lu et al. 2020); BigNAS (Yu et al. 2020).
     """
-    space, genes = budget.space, Genes(budget.space)
+    space = budget.space
+    genes = Genes(budget.space)
     arch = _Known(genes)
 
     def macs(point: Point) -> int:

@@ -43,7 +43,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     Returns:
         ``largest_macs``, ``largest_params`` and ``random`` archs.
     """
-    found, space = {}, budget.space
+    found = {}
+    space = budget.space
     for name in ("macs", "params"):
         free = not budget.limits and budget.max_latency_ms is None
         found[f"largest_{name}"] = space.largest() if free else _largest(budget, name)
@@ -59,21 +60,25 @@ def _largest(budget: Budget, name: str) -> Arch:
     assert most is not None  # the smallest arch keeps the caps, or the budget would have been refused
     if budget.max_latency_ms is None or budget.fits(most):
         return most
-    kept, floor = None, budget.floors.get("macs")
-    low, high = float(floor or 0.0), float(budget.cost_of(most).macs)
+    kept = None
+    floor = budget.floors.get("macs")
+    low = float(floor or 0.0)
+    high = float(budget.cost_of(most).macs)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         arch = _counted(budget, name, budget.limits | {"macs": (floor, middle)})
         if arch is not None and not budget.fits(arch):
             high = middle
         else:
-            low, kept = middle, arch or kept
+            low = middle
+            kept = arch or kept
     return kept or most
 
 
 def _counted(budget: Budget, name: str, limits: Caps) -> Arch | None:
     """Return the arch with most of a cost within limits; at equal most, the one of the smallest input."""
-    space, most = budget.space, None
+    space = budget.space
+    most = None
     for size in space.resolutions or (None,):
         shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
         tables = cost_rows(space, **shape)
@@ -187,7 +192,9 @@ def short_training(
         stored_answers(teacher, data, run, epochs=epochs if needed else 0)
     alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
     parallel = workers if alike and runtime.device.type == "cpu" else 1
-    found, keys, plan = chosen.set_index("key", drop=False), list(dict.fromkeys(chosen["key"])), lengths(epochs, rounds)
+    found = chosen.set_index("key", drop=False)
+    keys = list(dict.fromkeys(chosen["key"]))
+    plan = lengths(epochs, rounds)
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))

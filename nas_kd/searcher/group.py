@@ -86,8 +86,10 @@ def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
 
 def _check_untimed(facts: Mapping[str, Any]) -> None:
     """Refuse to measure latencies by several processes."""
-    why, mend = "one machine measures, with nothing beside it", "search in one process, without search.storage"
-    limit, names = facts["search.max_latency_ms"], facts.get("search.objectives", ())
+    why = "one machine measures, with nothing beside it"
+    mend = "search in one process, without search.storage"
+    limit = facts["search.max_latency_ms"]
+    names = facts.get("search.objectives", ())
     if limit is not None:
         raise SettingError("search.max_latency_ms", limit, f"null with workers: {why}", mend)
     if "latency_ms" in names:

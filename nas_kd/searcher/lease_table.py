@@ -39,7 +39,8 @@ class TableLeases:
     def __init__(self, url: str, study: str) -> None:
         from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-        self.url, self.study = url, study
+        self.url = url
+        self.study = study
         with answered(url):
             self.engine = connected(url)
             self.tables = _tables()
@@ -196,7 +197,8 @@ def answered(url: str) -> Iterator[None]:
 
 
 def _unanswered(url: str, error: BaseException) -> SettingError:
-    shown, again = without_password(url), "give the same command again: what is finished is kept"
+    shown = without_password(url)
+    again = "give the same command again: what is finished is kept"
     if isinstance(error, ImportError):
         legal = "a database whose driver is installed"
         mend = "pip install 'nas_kd[postgres]', or the driver that the URL names"
@@ -206,9 +208,12 @@ def _unanswered(url: str, error: BaseException) -> SettingError:
     said = lines[0] if lines else type(error).__name__
     state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
     if state in ("42501", "25006"):  # insufficient_privilege, read_only_sql_transaction
-        legal, mend = "a database whose tables this user may make, read and write", "grant that, or name another"
+        legal = "a database whose tables this user may make, read and write"
+        mend = "grant that, or name another"
     elif state[:2] in ("42", "3F"):  # tables, columns or schemas that are not there
-        legal, mend = "a database whose tables nobody else changes", f"give another database, or {again}"
+        legal = "a database whose tables nobody else changes"
+        mend = f"give another database, or {again}"
     else:
-        legal, mend = "a database that answers", f"start it, or mend the URL, the user or PGPASSWORD; then {again}"
+        legal = "a database that answers"
+        mend = f"start it, or mend the URL, the user or PGPASSWORD; then {again}"
     return SettingError("search.storage", shown, f"{legal} ({said})", mend)

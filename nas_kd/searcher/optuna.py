@@ -125,7 +125,11 @@ class _Work:
         self, rules: Proposals, queue: Sequence[Point], trials: int,
         evaluate: Callable[[Point], Mapping[str, float]], record: Callable[[Row], None] | None,
     ) -> None:  # fmt: skip
-        self.rules, self.queue, self.trials, self.evaluate, self.record = rules, queue, trials, evaluate, record
+        self.rules = rules
+        self.queue = queue
+        self.trials = trials
+        self.evaluate = evaluate
+        self.record = record
         self.study = rules.study()
         self.rows: list[Row] = []
         self.open: dict[int, tuple[optuna.Trial, Point]] = {}  # proposals without their scores, by number
@@ -159,14 +163,17 @@ class _Work:
 
     def _next(self) -> Row | None:
         """Propose a point that nobody has, or tell at once what came of it; None when there is none, or no need."""
-        rules, number = self.rules, len(self.rows)
+        rules = self.rules
+        number = len(self.rows)
         if len(rules.known) + len(self.open) >= self.trials:
             return None
-        kind, point = "warm", next((p for p in self.queue if rules.canonical(p) not in rules.seen), None)
+        kind = "warm"
+        point = next((p for p in self.queue if rules.canonical(p) not in rules.seen), None)
         if point is None and _stalled(self.rows) < PATIENCE:
             kind = "trial"
         elif point is None:
-            kind, point = "random", rules.fill(number)
+            kind = "random"
+            point = rules.fill(number)
             if point is None:
                 return None
         trial, point = rules.ask(self.study, number, point)

@@ -58,7 +58,10 @@ class Proposals:
         if unknown := [name for name in maximise if name not in self.names]:
             raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")
         self.signs = [-1 if name in maximise else 1 for name in self.names]
-        self.sizes, self.constraints, self.make, self.seed = list(sizes), constraints, sampler, seed
+        self.sizes = list(sizes)
+        self.constraints = constraints
+        self.make = sampler
+        self.seed = seed
         self.canonical = canonical or (lambda point: point)
         self.known: dict[Point, Mapping[str, Any]] = {}  # evaluated; canonical points
         self.seen: set[Point] = set()  # evaluated, being evaluated or infeasible; canonical points
@@ -195,7 +198,8 @@ def reseeded(sampler: BaseSampler, seed: int) -> BaseSampler:
     from optuna.samplers._lazy_random_state import LazyRandomState
 
     copied = deepcopy(sampler)
-    todo, seen = [copied], set()
+    todo = [copied]
+    seen = set()
     while todo:
         part = todo.pop()
         seen.add(id(part))

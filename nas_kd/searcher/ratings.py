@@ -49,7 +49,8 @@ def usable_ratings(
         full = full_rows(table)
         lost = full[~np.isfinite(full["score"].astype(float))]
         if len(lost) == len(full):
-            field, legal = f"tables[{number - 1}].score", "a table with at least one finite score"
+            field = f"tables[{number - 1}].score"
+            legal = "a table with at least one finite score"
             raise SettingError(field, f"{len(full)} rows without", legal, "rate the stage again")
         if len(lost):
             names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
@@ -75,7 +76,8 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
 
 def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Data, teacher: str) -> None:
     """Refuse a table that is not about this space and this teacher."""
-    where, rate = f"tables[{number - 1}]", "rate the stages with this space, teacher and data"
+    where = f"tables[{number - 1}]"
+    rate = "rate the stages with this space, teacher and data"
     for name, hash_ in (("space", space.hash), ("teacher", teacher)):
         others = set(table[name].astype(str)) if name in table else set()
         if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:

@@ -55,7 +55,8 @@ def score_subnets(
     Returns:
         One row a proposal and control, and every scored arch by its key.
     """
-    space, caps = budget.space, budget.caps
+    space = budget.space
+    caps = budget.caps
     coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(tables)]
     if variables == "dimensions":
         sizes, arch, canonical, point_of = _dimensions(space, resolution)
@@ -119,7 +120,8 @@ def warm_choices(
     budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
     that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
     """
-    caps, limits = budget.caps, budget.limits
+    caps = budget.caps
+    limits = budget.limits
     if timed := budget.max_latency_ms is not None and all("latency_ms" in table for table in coded):
         limits = limits | {"latency_ms": (None, budget.max_latency_ms)}
     if budget.floors or timed:

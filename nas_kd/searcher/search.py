@@ -169,7 +169,9 @@ def search(
     for name, (count, least, meaning) in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= least):
             raise SettingError(f"search.{name}", count, f"an integer of at least {least} ({meaning})")
-    space, runtime, run = net.space, runtime or Runtime(), Run.of(run)
+    space = net.space
+    runtime = runtime or Runtime()
+    run = Run.of(run)
     answers = None if teacher is None else stored_answers(teacher, data, run)
     caps = caps_of(space, data, max_macs, max_params)
     floors = floors_of(space, data, caps, min_macs, min_params)
@@ -178,7 +180,8 @@ def search(
     tables = usable_ratings(tables or (), space, data, fingerprint(teacher), weights, run) if guided else []
     if budget.limits and guided:
         best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
-    stage, team = None, None
+    stage = None
+    team = None
     if run is not None:
         settings = {
             "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
@@ -204,7 +207,8 @@ def search(
         net, data, None if answers is None else teacher_logits(answers, "rate", data, runtime),
         task=Classification(), calibration_images=calibration_images, rate_images=rate_images, runtime=runtime,
     )  # fmt: skip
-    exact, extra = pd.DataFrame(), {} if worker else controls(budget, seed)
+    exact = pd.DataFrame()
+    extra = {} if worker else controls(budget, seed)
     if engine == "exact":
         exact = exact_front(tables, budget="macs")
         if stage is not None:

@@ -101,7 +101,9 @@ class SharedStudy:
     """
 
     def __init__(self, study: optuna.Study, journal: Path | None = None, url: str = "") -> None:
-        self.study, self.journal, self.url = study, journal, url
+        self.study = study
+        self.journal = journal
+        self.url = url
 
     def _asked(self) -> AbstractContextManager[None]:
         return answered(self.url) if self.journal is None else on_disk(self.journal)

@@ -36,7 +36,10 @@ class Ledger:
         scorer: Callable[[Arch], dict[str, float]], *, additive: Callable[[Arch], float] = lambda arch: math.nan,
         stage: Stage | None, trials: int, timed: bool = False,
     ) -> None:  # fmt: skip
-        self.budget, self.arch_of, self.scorer, self.additive = budget, arch_of, scorer, additive
+        self.budget = budget
+        self.arch_of = arch_of
+        self.scorer = scorer
+        self.additive = additive
         self.timed = ("latency_ms",) if timed else ()
         self.log = None if stage is None else stage.log("trials.csv")
         self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]

@@ -67,7 +67,10 @@ def tuned(
 
 def tuned_kl(**job: Any) -> float:
     """Tune one subnet, in a worker process, and return what is left between its answers and the teacher's."""
-    network, arch, data, runtime = retrain(**job), job["model"], job["data"], job["runtime"]
+    network = retrain(**job)
+    arch = job["model"]
+    data = job["data"]
+    runtime = job["runtime"]
     logits = predict(resized(network, arch.resolution), data.rate, runtime)  # type: ignore[arg-type]
     wanted = teacher_logits(job["teacher"], "rate", data, runtime)
     assert wanted is not None

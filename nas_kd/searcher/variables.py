@@ -59,7 +59,8 @@ class Genes:
         found = [Gene("resolution", "resolution", self.space.resolutions)]
         found += self._ends("stem")
         for index, stage in enumerate(self.space.stages):
-            part, fields = f"stage {index + 1}", self._fields[index]
+            part = f"stage {index + 1}"
+            fields = self._fields[index]
             if not stage.keeps_width:
                 found.append(Gene(part, "width", stage.widths))
             found.append(Gene(part, "depth", stage.depths))
@@ -108,10 +109,12 @@ class Genes:
             options = zip(described.fields, described.options(), strict=True)
             return tuple(value(name, kind, values) for kind, values in options if len(values) > 1)
 
-        stem, stages = end("stem"), []
+        stem = end("stem")
+        stages = []
         width = space.stem.width_of(stem)
         for index, stage in enumerate(space.stages):
-            part, fields = f"stage {index + 1}", self._fields[index]
+            part = f"stage {index + 1}"
+            fields = self._fields[index]
             if not stage.keeps_width:
                 width = int(value(part, "width", stage.widths))
             layers = tuple(

@@ -58,7 +58,8 @@ def stage_weights(
         SettingError: the run lacks what they come from.
     """
     word("search.weights", how, HOW)
-    run, runtime = run if isinstance(run, Run) else Run(run), runtime or Runtime()
+    run = run if isinstance(run, Run) else Run(run)
+    runtime = runtime or Runtime()
     settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
     origin = {
         "tables": tables_hash(tables), "space": net.space.hash, "data": data.fingerprint,

@@ -93,7 +93,9 @@ def _surviving(
     rows: Rows, budgets: Sequence[str], tie: str, widths: Sequence[np.ndarray] | None = None
 ) -> np.ndarray:
     """Return the rows of a stage that no row of the same widths beats, in the order of the table."""
-    cost, score, ties = rows.columns[budgets[0]], rows.columns["score"], rows.columns[tie]
+    cost = rows.columns[budgets[0]]
+    score = rows.columns["score"]
+    ties = rows.columns[tie]
     second = rows.columns[budgets[1]] if len(budgets) > 1 else None
     kept = []
     for at in groups(*(widths or (rows.enter, rows.leave))):
@@ -110,7 +112,8 @@ def _fold(
     least = {name: remaining(stages, name) for name in limits}
     most = remaining(stages, carried, largest=True) if carried else None
     sums = {name: np.zeros(1, dtype=stages[0].columns[name].dtype) for name in names}
-    rank, state = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    rank = np.zeros(1, dtype=np.int64)
+    state = np.zeros(1, dtype=np.int64)
     history = []
     for number, rows in enumerate(stages):
         pairs = [_cross(np.flatnonzero(state == rows.enter[at[0]]), at) for at in groups(rows.enter)]
@@ -138,7 +141,8 @@ def _fold(
             cost, score, ties = (grown[name][at] for name in (budget, "score", tie))
             kept.append(at[_undominated(cost, score, ties, order[at], extra)])
         keep = np.concatenate(kept)
-        sums, state = {name: values[keep] for name, values in grown.items()}, leave[keep]
+        sums = {name: values[keep] for name, values in grown.items()}
+        state = leave[keep]
         rank = np.empty(len(keep), dtype=np.int64)
         rank[np.argsort(order[keep])] = np.arange(len(keep))
         history.append((parent[keep], row[keep]))

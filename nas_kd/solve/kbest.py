@@ -129,7 +129,8 @@ class _Bounds:
     """Least scores of the rests of chains, by what a limit leaves for them."""
 
     def __init__(self, stages: Sequence[Rows], limits: Limits) -> None:
-        self.stages, self.limits = stages, limits
+        self.stages = stages
+        self.limits = limits
         # a smallest sum is a largest one of the negated column
         sides = [(name, sign, sign * bound) for name, pair in limits.items()
                  for sign, bound in ((-1, pair[0]), (1, pair[1])) if np.isfinite(bound)]  # fmt: skip
@@ -146,7 +147,8 @@ class _Bounds:
         for rows in reversed(self.stages):
             before = {}
             for at in groups(rows.enter):
-                costs, scores = [], []
+                costs = []
+                scores = []
                 for one in groups(rows.leave[at]):
                     width = int(rows.leave[at[one[0]]])
                     if width in after:

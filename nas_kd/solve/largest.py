@@ -35,7 +35,8 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
     """
     values = [rows.columns[column] for rows in stages]
     bases = [v.min() for v in values]
-    cap, cap_other = caps[column], caps.get(other, np.inf)
+    cap = caps[column]
+    cap_other = caps.get(other, np.inf)
     span = cap - sum(bases)
     if span < 0:
         return None
@@ -45,7 +46,8 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
         common = gcd(*(int(np.gcd.reduce(v - base)) for v, base in zip(values, bases, strict=True)))
         unit = max(common, int(np.ceil(unit)), 1)
     cells = int(span // unit) + 1 if unit else 1
-    least, least_other = remaining(stages, column), remaining(stages, other)
+    least = remaining(stages, column)
+    least_other = remaining(stages, other)
     small = {0: np.full(cells, np.inf)}  # by width code: the smallest sum of the other cost in each cell
     exact = {0: np.zeros(cells)}  # and the sum of the column of that chain
     small[0][0] = 0.0
@@ -61,7 +63,9 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
             grown[leave], grown_exact[leave] = np.full(cells, np.inf), np.zeros(cells)
             came[leave] = np.zeros(cells, dtype=np.int64), np.zeros(cells, dtype=np.int64)
         for at in _distinct(rows, shifts, other):
-            enter, leave, shift = int(rows.enter[at]), int(rows.leave[at]), int(shifts[at])
+            enter = int(rows.enter[at])
+            leave = int(rows.leave[at])
+            shift = int(shifts[at])
             if enter not in small or shift >= cells:
                 continue
             before = small[enter][: cells - shift] + rows.columns[other][at]
@@ -76,10 +80,12 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
             grown_exact[leave][shift:][better] = total[better]
             came[leave][0][shift:][better] = at
             came[leave][1][shift:][better] = enter
-        small, exact = grown, grown_exact
+        small = grown
+        exact = grown_exact
         history.append((came, shifts))
     sums = np.where(np.isfinite(small[0]), exact[0], -np.inf)
-    cell, state = int(np.argmax(sums)), 0
+    cell = int(np.argmax(sums))
+    state = 0
     if not np.isfinite(sums[cell]):
         return None
     picks = []

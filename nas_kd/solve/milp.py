@@ -125,13 +125,16 @@ def _solve(
     value = np.concatenate([rows.columns[objective][keep] for rows, keep in zip(stages, kept, strict=True)])
     # HiGHS stops at an absolute gap of 1e-6: large coefficients make that gap harmless
     weights = sign * value * (1e4 / (float(np.abs(value).max()) or 1.0))
-    rules, low, high = [], [], []
+    rules = []
+    low = []
+    high = []
     for number in range(len(stages)):  # one row a stage
         rules.append(_line(offsets[-1], range(offsets[number], offsets[number + 1])))
         low.append(1.0)
         high.append(1.0)
     for number in range(len(stages) - 1):  # as many leave with a width as enter with it
-        leave, enter = stages[number].leave[kept[number]], stages[number + 1].enter[kept[number + 1]]
+        leave = stages[number].leave[kept[number]]
+        enter = stages[number + 1].enter[kept[number + 1]]
         for width in np.union1d(leave, enter):
             line = _line(offsets[-1], offsets[number] + np.flatnonzero(leave == width))
             line[offsets[number + 1] + np.flatnonzero(enter == width)] -= 1.0
@@ -210,10 +213,13 @@ def useful(rows: Rows, limits: Limits, objective: str, maximise: bool, count: in
     kept = []
     for at in groups(*keys):
         at = at[np.lexsort((rows.rank[at], *points[at].T[::-1]))]
-        beaten, first = np.zeros(len(at), dtype=np.int64), 0
+        beaten = np.zeros(len(at), dtype=np.int64)
+        first = 0
         while first < len(at):  # each survivor counts for all it beats; of equals the earlier beats the later
             beaten[first + 1 :] += (points[at[first + 1 :]] >= points[at[first]]).all(axis=1)
             stays = beaten < count
-            at, beaten, first = at[stays], beaten[stays], first + 1
+            at = at[stays]
+            beaten = beaten[stays]
+            first = first + 1
         kept.append(at)
     return np.sort(np.concatenate(kept))

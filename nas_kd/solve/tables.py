@@ -60,7 +60,8 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
         raise SettingError("tables", "one DataFrame", "a list of tables, one a stage", "use tables=[table]")
     if not len(tables):
         raise SettingError("tables", tables, "at least one table, one a stage")
-    stages, dropped = [], 0
+    stages = []
+    dropped = 0
     for number, table in enumerate(tables, 1):
         where = f"tables[{number - 1}]"
         for name in columns:
@@ -113,7 +114,8 @@ def _ranks(index: pd.Index) -> np.ndarray:
 def _coupled(stages: list[Rows]) -> list[Rows]:
     """Give both sides of every boundary the same width codes; a side without widths couples nothing."""
     for number in range(len(stages) - 1):
-        left, right = stages[number], stages[number + 1]
+        left = stages[number]
+        right = stages[number + 1]
         if "out_width" in left.columns and "in_width" in right.columns:
             both = np.concatenate([left.columns["out_width"], right.columns["in_width"]])
             codes = np.unique(both, return_inverse=True)[1].reshape(-1)

@@ -68,7 +68,8 @@ def decode(space: ElasticSpace, codes: np.ndarray) -> list[Arch]:
     """
     codes = checked(space, codes)
     tables = [stage.candidates() for stage in space.stages]
-    more, archs = extras(space), []
+    more = extras(space)
+    archs = []
     for row in codes.tolist():
         stages = tuple(table[i] for table, i in zip(tables, row[: len(tables)], strict=True))
         chosen = {name: choices[i] for (name, choices), i in zip(more.items(), row[len(tables) :], strict=True)}
@@ -104,7 +105,8 @@ class CostTables:
     """
 
     def __init__(self, space: ElasticSpace, resolution: int, in_chans: int, num_classes: int) -> None:
-        stems, heads = space.stem.choices(), space.head.choices()
+        stems = space.stem.choices()
+        heads = space.head.choices()
         sizes = space.stage_sizes(resolution)
         before = [space.stem_size(resolution), *sizes[:-1]]
         self.stem = _costs(count_layers([space.stem.resolve(stem, in_chans)], resolution) for stem in stems)
@@ -125,7 +127,8 @@ class CostTables:
 
     def total(self, stages: np.ndarray, stem: np.ndarray, head: np.ndarray) -> np.ndarray:
         """Add up the parts of (N, S) stage codes with (N,) stem and head codes to (N, 2) MACs and params."""
-        total, came_from = self.stem[stem], self.stem_width[stem]
+        total = self.stem[stem]
+        came_from = self.stem_width[stem]
         for index, (table, width_of) in enumerate(self.stages):
             total = total + table[came_from, stages[:, index]]
             came_from = width_of[stages[:, index]]
@@ -154,10 +157,12 @@ def costs(
     import pandas as pd
 
     codes = checked(space, codes)
-    stages, rest = codes[:, : len(space.stages)], codes[:, len(space.stages) :]
+    stages = codes[:, : len(space.stages)]
+    rest = codes[:, len(space.stages) :]
     columns = dict(zip(extras(space), rest.T, strict=True))
     none = np.zeros(len(codes), dtype=np.int64)
-    stem, head = columns.get("stem", none), columns.get("head", none)
+    stem = columns.get("stem", none)
+    head = columns.get("head", none)
     total = np.zeros((len(codes), 2), dtype=np.int64)
     sizes = columns.get("resolution") if resolution is None else None
     for choice in [None] if sizes is None else np.unique(sizes).tolist():

@@ -60,7 +60,8 @@ def _mbconv(layer: Mapping[str, Any], pixels_in: int, pixels: int) -> Cost:
 
 
 def _bottleneck(layer: Mapping[str, Any], pixels_in: int, pixels: int) -> Cost:
-    mid, out = layer["mid"], layer["out"]
+    mid = layer["mid"]
+    out = layer["out"]
     total = _conv(layer["in"], mid, 1, pixels_in) + _norm(mid)
     total = total + _conv(layer["group_width"] or mid, mid, 3, pixels) + _norm(mid)
     total = total + _conv(mid, out, 1, pixels) + _norm(out)
@@ -70,7 +71,9 @@ def _bottleneck(layer: Mapping[str, Any], pixels_in: int, pixels: int) -> Cost:
 
 
 def _vit(layer: Mapping[str, Any], tokens: int) -> Cost:
-    width, inner, hidden = layer["out"], layer["heads"] * layer["head_dim"], layer["hidden"]
+    width = layer["out"]
+    inner = layer["heads"] * layer["head_dim"]
+    hidden = layer["hidden"]
     total = _norm(width) + _norm(width)
     for inputs, outputs in ((width, 3 * inner), (inner, width), (width, hidden), (hidden, width)):
         total = total + _conv(inputs, outputs, 1, tokens, bias=True)
@@ -86,7 +89,8 @@ def _stem(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
     if layer["op"] == "stem":
         out = -(-size // layer["stride"])
         return _conv(layer["in"], layer["out"], 3, out * out) + _norm(layer["out"]), out
-    out, mid = -(-size // 2), layer["mid"]
+    out = -(-size // 2)
+    mid = layer["mid"]
     total = _conv(layer["in"], mid, 3, out * out) + _norm(mid)
     if layer["residual"]:
         total = total + _conv(mid, mid, 3, out * out) + _norm(mid)

@@ -202,7 +202,8 @@ class ElasticSpace(Space):
 
     def stage_sizes(self, resolution: int | None = None) -> list[int]:
         """Return the output height of each stage in pixels."""
-        size, sizes = self.stem_size(resolution), []
+        size = self.stem_size(resolution)
+        sizes = []
         for stage in self.stages:
             size = -(-size // stage.stride)
             sizes.append(size)

@@ -147,7 +147,8 @@ class ResNetDStem(Stem):
 
     def resolve(self, setting: Layer, in_chans: int) -> dict[str, Any]:
         named = self.named(setting)
-        mid, out = make_divisible(int(named["mid"])), int(named["width"])
+        mid = make_divisible(int(named["mid"]))
+        out = int(named["width"])
         return {"op": "resnet_stem", "in": in_chans, "mid": mid, "out": out, "residual": bool(named["residual"])}
 
 
@@ -240,7 +241,8 @@ class MobileHead(Head):
         return (_tuple(self.features),)
 
     def resolve(self, setting: Layer, in_width: int, num_classes: int) -> dict[str, Any]:
-        mid, features = self.channels or in_width * self.expand, int(self.named(setting)["features"])
+        mid = self.channels or in_width * self.expand
+        features = int(self.named(setting)["features"])
         named = {"in": in_width, "mid": mid, "features": features, "out": num_classes}
         return {"op": "mobile_head"} | named | {"act": self.act}
 

@@ -44,7 +44,8 @@ def draw(space: ElasticSpace, seed: int) -> Arch:
     """Draw every dimension uniformly and independently; the same seed gives the same arch."""
     rng = np.random.default_rng(seed)
     stem = _one(rng, space.stem.choices())
-    width, stages = space.stem.width_of(stem), []
+    width = space.stem.width_of(stem)
+    stages = []
     for stage in space.stages:
         candidate = stage.sample(rng)
         if stage.keeps_width:

@@ -116,7 +116,8 @@ def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
         return table[label][table[label].index(sample[label])]
 
     stem, head = (tuple(map(value, _elastic(name, end))) for name, end in _ends(space))
-    width, stages = space.stem.width_of(stem), []
+    width = space.stem.width_of(stem)
+    stages = []
     for number, stage in enumerate(space.stages, 1):
         at = f"stage_{number}"
         shared = _settings(stage, number)[0]

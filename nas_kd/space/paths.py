@@ -64,7 +64,8 @@ def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed
 
     Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
     """
-    groups, depths = stage.groups(), stage.depths
+    groups = stage.groups()
+    depths = stage.depths
     kinds = [(group, depth) for group in range(len(groups)) for depth in depths]
     paths = []
     for n in range(step * count, (step + 1) * count):

@@ -34,7 +34,8 @@ def rows_of(
         A rating table whose scores are NaN and whose images are 0, by entry, candidate and head.
     """
     tables = space.cost_tables(resolution or space.resolution, in_chans, num_classes)
-    stage, last = space.stages[index], index == len(space.stages) - 1
+    stage = space.stages[index]
+    last = index == len(space.stages) - 1
     costs, code_of_width = tables.stages[index]
     candidates = stage.candidates()
     out = np.array([candidate.width for candidate in candidates])
@@ -162,7 +163,9 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
         SettingError: the space chooses resolutions, and this is not one of them.
     """
     check_size(space, resolution)
-    stem, head, stages = space.stem.choices()[0], space.head.choices()[0], []
+    stem = space.stem.choices()[0]
+    head = space.head.choices()[0]
+    stages = []
     width = space.stem.width_of(stem)
     for index, (stage, given) in enumerate(zip(space.stages, choices, strict=True)):
         choice = int(given)

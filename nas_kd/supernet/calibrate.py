@@ -116,16 +116,19 @@ def _calibrate_supernet(net: Supernet, batches: Iterable[Any], archs: Sequence[A
     """
     parts = (net.stem, *(layer for stage in net.stages for layer in _layers(stage)), net.head)
     normed = {part for part in parts if any(isinstance(m, ElasticBatchNorm2d) for m in part.modules())}
-    root, routes = _Node(), []
+    root = _Node()
+    routes = []
     for arch in archs:
         net.space.validate(arch)
-        node, route = root, []
+        node = root
+        route = []
         for step in _steps(net, arch, normed):
             node = node.children.setdefault(step, _Node())
             route.append(node)
         routes.append(route)
 
-    recorder, seen = _TreeRecorder(), 0
+    recorder = _TreeRecorder()
+    seen = 0
     for batch in batches:
         images = _images(batch)
         net.check_images(images)

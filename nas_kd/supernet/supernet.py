@@ -40,7 +40,9 @@ class Supernet(nn.Module):
             self._build(space, num_classes, in_chans)
 
     def _build(self, space: ElasticSpace, num_classes: int, in_chans: int) -> None:
-        self.space, self.num_classes, self.in_chans = space, num_classes, in_chans
+        self.space = space
+        self.num_classes = num_classes
+        self.in_chans = in_chans
         self.stem = elastic_stem(space.stem, in_chans)
         self.stages = nn.ModuleList(
             ElasticStage(stage, space.in_widths(index), self.kernel_transform)
@@ -110,7 +112,8 @@ class Supernet(nn.Module):
         if norm is None and not self.training:
             raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")
         x = self.stem(x, arch.stem, norm)
-        stages, pre = [], []
+        stages = []
+        pre = []
         for index, (stage, candidate) in enumerate(zip(self.stages, arch.stages, strict=True)):
             x, before = stage(x, candidate, norm, drop_path * (index + 1) / len(self.stages))
             stages.append(x)

@@ -137,7 +137,8 @@ def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with on_disk(folder):
         part.mkdir(parents=True, exist_ok=True)
-        need, free = 2 * math.prod(shape), shutil.disk_usage(part).free
+        need = 2 * math.prod(shape)
+        free = shutil.disk_usage(part).free
         if need > free:
             part.rmdir()
             legal = f"a disk with {need / 2**30:.1f} GiB free for {views} views ({free / 2**30:.1f} GiB are)"

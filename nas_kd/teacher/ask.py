@@ -23,7 +23,8 @@ Kind = type[np.floating[Any]]
 # The teacher always runs on so many images at once, filled up with repeats: libraries choose their kernels by
 # the size of a batch, and with them the last bits. So an answer is the same bits in whatever batch of whatever
 # training it was first needed, and a training that is resumed, or comes second, ends as if it had gone alone.
-CHUNK, CHUNK_CPU = 128, 32
+CHUNK = 128
+CHUNK_CPU = 32
 
 
 def ask(teacher: Teacher, x: Tensor, kind: Kind) -> NDArray[Any]:
@@ -42,7 +43,8 @@ def ask(teacher: Teacher, x: Tensor, kind: Kind) -> NDArray[Any]:
     """
     with torch.autocast(teacher.device.type, enabled=False):
         logits = teacher(x).float().cpu()
-    largest, limit = float(logits.abs().max()), float(np.finfo(kind).max)
+    largest = float(logits.abs().max())
+    limit = float(np.finfo(kind).max)
     if not math.isfinite(largest) or largest > limit:
         legal = f"a network whose logits are finite and at most {limit:g} (found {largest:g})"
         mend = "check the teacher's checkpoint and its normalisation (teacher.mean, teacher.std)"

@@ -129,7 +129,8 @@ class ViewCache:
         Returns:
             Number of teacher forwards, in images.
         """
-        path, views = cache_path(folder, teacher, data), data.train.views
+        path = cache_path(folder, teacher, data)
+        views = data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
         held = sum(len(split) for split in splits)
         if views is None:
@@ -151,7 +152,8 @@ class ViewCache:
         Raises:
             SettingError: it was made from another data set, normalisation or set of views, or lacks answers.
         """
-        mine, views = data_key(data), data.train.views
+        mine = data_key(data)
+        views = data.train.views
         other = [name for name, value in mine.items() if self.facts["key"][name] != value]
         if views is None and self.teacher is not None:
             other = [name for name in other if name != "views"]  # then the teacher answers live
@@ -225,7 +227,8 @@ class ViewCache:
             # the images are fetched anew: whatever was done to those of the batch must not be stored
             self._store(batch.index[which], batch.view[which])
             rows, _ = self._file.read(batch.index.numpy(), batch.view.numpy())
-        found, device = torch.from_numpy(rows), batch.x.device
+        found = torch.from_numpy(rows)
+        device = batch.x.device
         if device.type == "cuda":
             found = found.pin_memory()  # from other memory the copy would wait for the device
         return found.to(device, non_blocking=True).float()
@@ -297,7 +300,8 @@ class ViewCache:
         # of every image one of its stored views, at random
         draws = torch.rand(stored.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~stored, -1.0)
         best, view = draws.max(dim=1)
-        index, view = index[best >= 0], view[best >= 0]
+        index = index[best >= 0]
+        view = view[best >= 0]
         if len(index):
             rows, _ = self._file.read(index.numpy(), view.numpy())
             live = ask_views(teacher, data, index, view, np.float32)

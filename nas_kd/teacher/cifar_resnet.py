@@ -28,7 +28,8 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.stride, self.added = stride, width - in_width
+        self.stride = stride
+        self.added = width - in_width
 
     def before_relu(self, x: Tensor) -> Tensor:
         """Map (B, I, H, W) to the sum that the block's last ReLU gets, (B, O, H', W')."""
@@ -65,7 +66,9 @@ class CifarResNet(nn.Module):
         if depth not in DEPTHS:
             raise SettingError("depth", depth, f"one of {DEPTHS}")
         blocks = (depth - 2) // 6
-        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 64
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_features = 64
         self.conv1 = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, blocks, 1)

@@ -15,7 +15,8 @@ class _Reader:
     """Keeps what one module gave while a forward pass is being read."""
 
     def __init__(self, site: Site | None) -> None:
-        self.site, self.active = site, False
+        self.site = site
+        self.active = False
         self.post: Tensor | None = None
         self.pre: Tensor | None = None
 
@@ -72,7 +73,9 @@ class ModuleReader:
             return Output(logits, stages, pre, pooled)
         finally:
             for reader in readers:
-                reader.active, reader.post, reader.pre = False, None, None
+                reader.active = False
+                reader.post = None
+                reader.pre = None
 
 
 def _taken(x: Tensor | None) -> Tensor:

@@ -167,7 +167,8 @@ def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) 
 
 def _is_block(call: _Call) -> bool:
     """Whether a call is of a module with children and a weight, from a tensor to a tensor."""
-    mod, args = call.module, call.args
+    mod = call.module
+    args = call.args
     if type(mod) in CONTAINERS or not args or not isinstance(args[0], Tensor):
         return False
     inner = list(mod.modules())[1:]
@@ -193,7 +194,8 @@ def _outermost(candidates: list[str], calls: dict[str, _Call]) -> list[str]:
 
 def _same(inner: _Call, outer: _Call) -> bool:
     """Whether two calls returned the same memory, unchanged in between."""
-    a, b = inner.tensor, outer.tensor
+    a = inner.tensor
+    b = outer.tensor
     assert a is not None and b is not None
     return a.data_ptr() == b.data_ptr() and inner.version == outer.version
 

@@ -72,7 +72,8 @@ class StoredTaps:
         assert teacher.taps is not None  # its user has matched it
         self.teacher, self.data, self._views = teacher, data, len(data.train.views)
         self._scales = [*list(scales[0])[:-1], *scales[1]]
-        count, shapes = len(data.train) * self._views, _shapes(teacher.taps)
+        count = len(data.train) * self._views
+        shapes = _shapes(teacher.taps)
         taps = [f"{tap.path} {tap.size}>{tap.student_size}" for tap in teacher.taps]
         key = {"teacher": teacher.fingerprint, "taps": taps, "scales": self._scales, **data_key(data)}
         path = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
@@ -81,7 +82,8 @@ class StoredTaps:
         with on_disk(path):
             path.mkdir(parents=True, exist_ok=True)
             have = sum((path / name).stat().st_size for name in names if (path / name).exists())
-            need, free = sum(sizes) - have, shutil.disk_usage(path).free
+            need = sum(sizes) - have
+            free = shutil.disk_usage(path).free
             if need > free:
                 legal = f"a disk with {need / 1e9:.1f} GB free ({free / 1e9:.1f} are), or a limit below that"
                 raise SettingError("blockwise.cache_gb", f"{need / 1e9:.1f}", legal, "use blockwise.cache_gb=0")
@@ -126,7 +128,8 @@ class StoredTaps:
 
 
 def _halved(feature: Tensor, name: str) -> np.ndarray:
-    largest, limit = float(feature.abs().max()), torch.finfo(torch.float16).max
+    largest = float(feature.abs().max())
+    limit = torch.finfo(torch.float16).max
     if not math.isfinite(largest) or largest > limit:
         legal = f"a network whose features are finite and at most {limit:g} times their usual size (found {largest:g})"
         raise SettingError("teacher.model", name, legal, "use blockwise.cache_gb=0")

@@ -58,7 +58,8 @@ def pool_to(x: Tensor, size: int) -> Tensor:
     Returns:
         (B, C, min(H, size), min(W, size)).
     """
-    height, width = min(x.shape[2], size), min(x.shape[3], size)
+    height = min(x.shape[2], size)
+    width = min(x.shape[3], size)
     return x if (height, width) == tuple(x.shape[2:]) else F.adaptive_avg_pool2d(x, (height, width))
 
 

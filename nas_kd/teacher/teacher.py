@@ -64,7 +64,9 @@ class Teacher:
         stages: Sequence[str] | None = None,
     ) -> None:
         self._module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.name, self.num_classes, self.in_chans = name, num_classes, in_chans
+        self.name = name
+        self.num_classes = num_classes
+        self.in_chans = in_chans
         self.mean, self.std = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
             raise SettingError("teacher.std", std, "mean and std together, std above 0", "give both or none")
@@ -232,10 +234,12 @@ class Teacher:
                 layers = [
                     Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, out.stages, strict=True)
                 ]
-                sites, probed = layers, None
+                sites = layers
+                probed = None
             else:
                 probed = probe(self._module, images)
-                layers, sites = probed.layers, [site.layer for site in probed.sites.values()]
+                layers = probed.layers
+                sites = [site.layer for site in probed.sites.values()]
         except SettingError:
             raise
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:

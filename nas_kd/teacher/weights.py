@@ -69,7 +69,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             notes = file.metadata() or {}
             weights = {_bare(name): file.get_tensor(name) for name in file.keys()}
         told = json.loads(notes.get("nas_kd", "{}"))
-        mean, std = told.get("mean") or [], told.get("std") or []
+        mean = told.get("mean") or []
+        std = told.get("std") or []
         if len(mean) != len(std) or not all(isinstance(value, int | float) for value in [*mean, *std]):
             raise ValueError(f"mean is {mean}, std {std}")
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:

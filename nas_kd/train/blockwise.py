@@ -52,12 +52,14 @@ def train_blockwise(
     place(model, runtime)
     for part in (model.stem, model.stages):
         part.requires_grad_(train)
-    draw, chosen_stages = SAMPLINGS[sampling], range(len(space.stages)) if only is None else sorted(only)
+    draw = SAMPLINGS[sampling]
+    chosen_stages = range(len(space.stages)) if only is None else sorted(only)
     parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
     steps = data.train.steps(batch_size)
 
     def drawn(moment: Moment, index: int) -> list[Path]:
-        described, number = space.stages[index], moment.epoch * steps + moment.step
+        described = space.stages[index]
+        number = moment.epoch * steps + moment.step
         count = path_count(described, paths)
         found = draw(described, entries(space, index), count, number, seed, "blockwise", index)
         return [fitting(space, index, path) for path in found]

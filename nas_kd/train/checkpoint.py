@@ -45,7 +45,9 @@ class Checkpoint:
     def __init__(
         self, stage: Stage | None, holders: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
     ) -> None:
-        self._stage, self._holders, self._optimizer = stage, holders, optimizer
+        self._stage = stage
+        self._holders = holders
+        self._optimizer = optimizer
 
     def save(self, place: Place) -> None:
         """Write the state.

@@ -60,9 +60,11 @@ def evaluate_archs(
         One metric an arch, 0 to 1.
     """
     norms = calibrated(net, archs, data, calibration, batch_size)
-    device, training = next(net.parameters()).device, net.training
+    device = next(net.parameters()).device
+    training = net.training
     net.eval()
-    hits, seen = [0.0] * len(archs), 0
+    hits = [0.0] * len(archs)
+    seen = 0
     for batch in (batch.to(device) for batch in data.rate.clean(batch_size, limit=images)):
         seen += len(batch.y)
         sized = Images(batch.x)

@@ -134,7 +134,8 @@ def fit(
         RuntimeError: the processes do not train the same.
     """
     check_epochs(name, epochs, batch_size, split, accumulate, runtime.world)
-    kept, title = stage is not None and checkpoint, name if stage is None else stage.name
+    kept = stage is not None and checkpoint
+    title = name if stage is None else stage.name
     if runtime.rank > 0:
         stage = None
     if isinstance(split, Split):
@@ -146,7 +147,8 @@ def fit(
     }
     holders: dict[str, nn.Module] = dict(modules) | {f"ema_{key}": module for key, module in averaged.items()}
     state = Checkpoint(stage, holders, optimizer)
-    begun, steps = state.take_over(runtime), split.steps(batch_size)
+    begun = state.take_over(runtime)
+    steps = split.steps(batch_size)
     skips = Skips(modules, stage) if runtime.on_nan == "skip" else None
     if stage is not None:
         stage.metrics.cut("epoch", begun.epoch)
@@ -168,7 +170,8 @@ def fit(
             raise diverged(bad, _moment(epoch, bad.step, steps, epochs))
         if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
             place = f"epoch {epoch + 1}" if done == steps else f"epoch {epoch + 1}, step {done} of {steps}"
-            found, rate = f"weights are not finite after {place}", schedule.at(_nth(at, steps), steps, epochs)
+            found = f"weights are not finite after {place}"
+            rate = schedule.at(_nth(at, steps), steps, epochs)
             raise FloatingPointError(_advised(found, title, name, rate, at, kept))
 
     def stopped(place: Place) -> Stopped:
@@ -180,11 +183,13 @@ def fit(
 
     with Progress(title, epochs, done=begun.epoch, unit="epochs", run=run) as progress, Stop() as stop:
         for epoch in range(begun.epoch, epochs):
-            start, worked = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
+            worked = time.process_time()
             for module in modules.values():
                 module.train()
             here = begun if epoch == begun.epoch else Place(epoch)
-            sums, skipped = dict(here.sums), here.skipped
+            sums = dict(here.sums)
+            skipped = here.skipped
             watch.start()
             batches = batches_from(
                 split, here.step, batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world

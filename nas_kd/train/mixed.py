@@ -37,7 +37,10 @@ class MixedInputs:
     def __init__(
         self, model: Blockwise, share: float, drawn: Callable[[Moment, int], list[Path]], seed: int
     ) -> None:  # fmt: skip
-        self.model, self.share, self.drawn, self.seed = model, share, drawn, seed
+        self.model = model
+        self.share = share
+        self.drawn = drawn
+        self.seed = seed
 
     def chosen(self, moment: Moment, index: int) -> bool:
         """Say whether a stage gets the student's features in this step."""
@@ -66,7 +69,8 @@ class MixedInputs:
         return {way: self._student(pairs, moment, index, way) for way in sorted(set(ways))}
 
     def _student(self, pairs: Sequence[StageFeatures], moment: Moment, index: int, way: Entry) -> Tensor:
-        space, before = self.model.space, index - 1
+        space = self.model.space
+        before = index - 1
         path = ending(space, before, self.drawn(moment, before)[0], entry_width(space, way))
         given = self.entered(pairs, moment, before, [path.entry])
         x = given[path.entry] if given else self.model.enter(before, pairs[before].inputs, path.entry)

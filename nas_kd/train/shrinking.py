@@ -91,7 +91,8 @@ def _largest_of(part: PartT, count: int | None, kernels: int | None, depths: int
     keep = {"kernels": kernels, "depths": depths}
     kept: dict[str, Any] = {}
     for field in fields(part):
-        value, number = getattr(part, field.name), keep.get(field.name, count)
+        value = getattr(part, field.name)
+        number = keep.get(field.name, count)
         if isinstance(value, tuple) and number is not None:  # choices stand in rising order
             kept[field.name] = value[-number:]
     return replace(part, **kept)
@@ -126,7 +127,8 @@ def widened(arch: Arch, part: ElasticSpace, space: ElasticSpace) -> Arch:
         options = zip(outer.fields, outer.options(), strict=True)
         return tuple(named[name] for name, option in options if len(option) > 1)
 
-    stem, head = setting(part.stem, space.stem, arch.stem), setting(part.head, space.head, arch.head)
+    stem = setting(part.stem, space.stem, arch.stem)
+    head = setting(part.head, space.head, arch.head)
     return Arch(space.hash, arch.stages, arch.resolution, stem, head)
 
 

@@ -56,7 +56,8 @@ class Fair(Uniform):
     steps: int = 1
 
     def archs(self, moment: Moment) -> list[Arch]:
-        number, space = moment.epoch * self.steps + moment.step, self.space
+        number = moment.epoch * self.steps + moment.step
+        space = self.space
         columns = [
             fair_paths(stage, (0,), self.paths, number, self.seed, "fair", index)  # in_width is the stage's before
             for index, stage in enumerate(space.stages)
@@ -64,8 +65,10 @@ class Fair(Uniform):
         archs = []
         for k in range(self.paths):
             n = number * self.paths + k
-            stem, head = self._turn(space.stem.choices(), n, "stem"), self._turn(space.head.choices(), n, "head")
-            width, stages = space.stem.width_of(stem), []
+            stem = self._turn(space.stem.choices(), n, "stem")
+            head = self._turn(space.head.choices(), n, "head")
+            width = space.stem.width_of(stem)
+            stages = []
             for stage, paths in zip(space.stages, columns, strict=True):
                 candidate = paths[k].candidate
                 stages.append(replace(candidate, width=width) if stage.keeps_width else candidate)

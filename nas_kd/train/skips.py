@@ -27,7 +27,8 @@ class Skips:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], stage: Stage | None) -> None:
-        self._modules, self._stage = modules, stage
+        self._modules = modules
+        self._stage = stage
         self._file = None if stage is None else stage.log("skipped.csv")
         self._held: list[tuple[Tensor, Tensor]] = []
 

@@ -41,7 +41,8 @@ def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) 
         raise SettingError("weights", str(path), "an undamaged .safetensors file", mend) from error
     wanted = module.state_dict()
     for name in [*wanted, *state]:
-        have, want = state.get(name), wanted.get(name)
+        have = state.get(name)
+        want = wanted.get(name)
         if have is None or want is None or have.shape != want.shape:
             shapes = [None if t is None else tuple(t.shape) for t in (have, want)]
             raise SettingError("weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "another network?")

@@ -82,7 +82,8 @@ def crd(
     return with_labels(task, ce, term("crd", task, weight, **settings), term("kd", task, kd))
 
 
-_LIVE, _MAPS = "live teacher", "live teacher, equal map sizes"
+_LIVE = "live teacher"
+_MAPS = "live teacher, equal map sizes"
 # costs as measured on one CPU thread, ResNet-20 taught by ResNet-56, batch 64, 32 pixels
 FEATURES: dict[str, Entry] = {
     "at": Entry(at, _MAPS, "3 % of a step", "arXiv 1612.03928"),

@@ -132,7 +132,9 @@ def born_again(
     return replace(kd(task, ce=ce, weight=weight, temperature=temperature), generations=int(generations))
 
 
-_TEACHER, _NONE, _NOISE = "teacher or its cache", "nothing", "none measurable"
+_TEACHER = "teacher or its cache"
+_NONE = "nothing"
+_NOISE = "none measurable"
 LABELS: dict[str, Entry] = {
     "ce": Entry(ce, _NONE, "none", ""),
     "label_smoothing": Entry(label_smoothing, _NONE, "none", "arXiv 1512.00567"),

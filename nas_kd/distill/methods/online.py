@@ -15,7 +15,8 @@ from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 
-LOGITS, LABELLED = frozenset({"logits"}), frozenset({"logits", "labels"})
+LOGITS = frozenset({"logits"})
+LABELLED = frozenset({"logits", "labels"})
 
 
 def byot(

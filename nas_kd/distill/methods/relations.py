@@ -57,7 +57,8 @@ def irg(
     return with_labels(task, ce, Term("vertices", losses.logit_mse, vertices), graphs)
 
 
-_LIVE, _NOISE = "live teacher", "none measurable"
+_LIVE = "live teacher"
+_NOISE = "none measurable"
 RELATIONS: dict[str, Entry] = {
     "sp": Entry(sp, _LIVE, _NOISE, "arXiv 1907.09682"),
     "pkt": Entry(pkt, _LIVE, _NOISE, "arXiv 1803.10837"),

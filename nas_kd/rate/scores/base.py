@@ -111,7 +111,8 @@ class Bench:
 
     @cached_property
     def _features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
-        model, teacher = self.need_model(), self.need_teacher()
+        model = self.need_model()
+        teacher = self.need_teacher()
         train = self.data.train.clean(CHUNK, limit=self.calibration_images)
         rate = self.data.rate.clean(CHUNK, limit=self.images)
         return gather(model, teacher, train, self.runtime), gather(model, teacher, rate, self.runtime)
@@ -144,7 +145,8 @@ class Bench:
             The norms, and what the stage gave before its last activation, (N, width, H, W).
         """
         index, entry, candidate = key
-        inputs, recorder = calibration[index].inputs, Recorder()
+        inputs = calibration[index].inputs
+        recorder = Recorder()
         _, seen = self._stage(index)(self.need_model().enter(index, inputs, entry, recorder), candidate, recorder)
         self.used.student += len(inputs) / len(self.space.stages)
         return recorder.values(), seen
@@ -162,7 +164,8 @@ class Bench:
             (N, width, H, W) before the stage's last activation.
         """
         index, entry, candidate = key
-        stage, model = self._stage(index), self.need_model()
+        stage = self._stage(index)
+        model = self.need_model()
         chunks = inputs.split(CHUNK)
         out = [stage(model.enter(index, chunk, entry, norm), candidate, norm)[1] for chunk in chunks]
         self.used.student += len(inputs) / len(self.space.stages)
@@ -239,7 +242,8 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
     for score in scores:
         bench.used, begun, worked = Usage(), time.perf_counter(), time.process_time()
         values = score.measure(bench, archs)
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
+        seconds = time.perf_counter() - begun
+        cpu = time.process_time() - worked
         for arch, value in zip(archs, values, strict=True):
             rows.append(
                 {

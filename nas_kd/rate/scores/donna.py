@@ -56,9 +56,11 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, ridges: Sequence[float]
 
     Source: DONNA (Moons et al. 2021), section 3.3; leave-one-out: Allen 1974 (PRESS).
     """
-    centre, scale = features.mean(0), features.std(0)
+    centre = features.mean(0)
+    scale = features.std(0)
     scale = np.where(scale > 0, scale, 1.0)
-    x, middle = (features - centre) / scale, targets.mean()
+    x = (features - centre) / scale
+    middle = targets.mean()
     count, width = x.shape
     best: Fit | None = None
     for ridge in ridges:
@@ -104,7 +106,8 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
     order = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(len(archs))
     turn = {int(index): turn for turn, index in enumerate(order)}
     centre = features[whole].mean(0)
-    predicted, loos = np.full(len(archs), math.nan), []
+    predicted = np.full(len(archs), math.nan)
+    loos = []
     for fold in range(FOLDS):
         asked = order[fold::FOLDS]
         asked = asked[whole[asked]]

@@ -67,7 +67,9 @@ class _Swap:
     """Puts a student's answer in the place of a block's output."""
 
     def __init__(self, tap: Tap, known: Tensor, wanted: Tensor) -> None:
-        self.tap, self.known, self.wanted = tap, known, wanted
+        self.tap = tap
+        self.known = known
+        self.wanted = wanted
 
     def gives(self, post: Tensor) -> bool:
         """Tell whether the block's output is what we take it for."""
@@ -102,7 +104,8 @@ def replacement_kl(bench: Bench, keys: Iterable[Key]) -> dict[Key, float]:
         The mean KL over the rating images by key, in nats.
     """
     calibration, _ = bench.features()
-    teacher, model = bench.need_teacher(), bench.need_model()
+    teacher = bench.need_teacher()
+    model = bench.need_model()
     keys = list(dict.fromkeys(keys))
     norms = {key: bench.calibrated(key, calibration)[0] for key in keys}
     sums = dict.fromkeys(keys, 0.0)

@@ -27,8 +27,10 @@ def ridge_map(inputs: Tensor, targets: Tensor, ridge: float = RIDGE) -> Tensor:
     Returns:
         (C + 1, D): weights, then the bias.
     """
-    x, y = _rows(inputs), _rows(targets)
-    centre, middle = x.mean(0), y.mean(0)
+    x = _rows(inputs)
+    y = _rows(targets)
+    centre = x.mean(0)
+    middle = y.mean(0)
     gram = (x - centre).T @ (x - centre)
     strength = ridge * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

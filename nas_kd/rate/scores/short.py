@@ -37,7 +37,9 @@ def softened_kl(student: Tensor, teacher: Tensor) -> float:
 
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Train each arch from new weights for a few epochs and measure its accuracy on the rating images."""
-    task, data, found = Classification(smoothing=0.0), bench.data, []
+    task = Classification(smoothing=0.0)
+    data = bench.data
+    found = []
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
@@ -53,7 +55,10 @@ def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     Shared weights serve every arch a little; what an arch makes of them in a short while is its own. `search`
     tunes its best subnets alike.
     """
-    teacher, net, rate, found = bench.need_teacher(), bench.need_net(), bench.data.rate, []
+    teacher = bench.need_teacher()
+    net = bench.need_net()
+    rate = bench.data.rate
+    found = []
     wanted = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
     bench.used.teacher += len(rate)
     for arch in archs:
@@ -67,7 +72,8 @@ def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
 
 def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **settings: Any) -> None:
     """Distil a network in place."""
-    teacher, data = bench.cache or bench.need_teacher(), bench.data
+    teacher = bench.cache or bench.need_teacher()
+    data = bench.data
     train_network(
         network, data, distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
         source=target_source(teacher, features=False), stage=None, name="short training", epochs=epochs,

@@ -74,7 +74,8 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 @torch.no_grad()
 def similarity_sum(similarity: Similarity, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Add up, over the stages, the similarity of a calibrated subnet's feature and the teacher's."""
-    net, teacher = place(bench.need_net(), bench.runtime), bench.need_teacher()
+    net = place(bench.need_net(), bench.runtime)
+    teacher = bench.need_teacher()
     x = bench.rating_images[:IMAGES]
     out = teacher.forward_stages(x)
     bench.used.teacher += len(x)
@@ -83,7 +84,8 @@ def similarity_sum(similarity: Similarity, bench: Bench, archs: Sequence[Arch]) 
     calibration = [
         batch.x.to(bench.runtime.device) for batch in bench.data.train.clean(512, limit=bench.calibration_images)
     ]
-    training, found = net.training, []
+    training = net.training
+    found = []
     for arch in archs:
         norm = calibrate(net, [at_resolution(images, arch.resolution) for images in calibration], [arch])[0]
         net.eval()

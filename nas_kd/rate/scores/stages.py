@@ -22,7 +22,8 @@ def stage_errors(bench: Bench, archs: Sequence[Arch], error: errors.StageError) 
         The error of each (stage, entry, candidate).
     """
     calibration, rating = bench.features()
-    model, found = bench.need_model(), dict[Key, float]()
+    model = bench.need_model()
+    found = dict[Key, float]()
     for arch in archs:
         for key in keys_of(bench.space, arch):
             if key not in found:

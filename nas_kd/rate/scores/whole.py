@@ -18,7 +18,8 @@ from nas_kd.space import Arch
 
 
 def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> list[float]:
-    rate, logits = bench.data.rate, None
+    rate = bench.data.rate
+    logits = None
     if taught:
         teacher = bench.need_teacher()
         logits = torch.cat([teacher(batch.x).float().cpu() for batch in rate.clean(CHUNK)])
@@ -51,18 +52,22 @@ def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     they would in the network. The last stage's answer goes through what the teacher has after its last tap.
     """
     calibration, rating = bench.features()
-    teacher, model, truth = bench.need_teacher(), bench.need_model(), bench.teacher_logits()
+    teacher = bench.need_teacher()
+    model = bench.need_model()
+    truth = bench.teacher_logits()
     ends = [(x, teacher.forward_stages(x).pre[-1]) for x in bench.rating_images.split(CHUNK)]
     found = []
     for arch in archs:
-        seen, shown = calibration[0].inputs, rating[0].inputs
+        seen = calibration[0].inputs
+        shown = rating[0].inputs
         for index, entry, candidate in keys_of(bench.space, arch):
             stage = model.stages[index]
             assert isinstance(stage, ElasticStage)
             if index:
                 wanted = model.enter(index, calibration[index].inputs, entry)
                 join = ridge_map(seen, wanted)
-                seen, shown = apply_map(seen, join), apply_map(shown, join)
+                seen = apply_map(seen, join)
+                shown = apply_map(shown, join)
             else:
                 recorder = Recorder()
                 seen = model.enter(0, seen, entry, recorder)
