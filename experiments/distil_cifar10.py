@@ -44,8 +44,10 @@ from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.network import predict
 
 STAGES = (  # w16:12 | w32:32,32 | w64:64,48
-    Candidate(16, ((12,),)), Candidate(32, ((32,), (32,))), Candidate(64, ((64,), (48,))),
-)  # fmt: skip
+    Candidate(16, ((12,),)),
+    Candidate(32, ((32,), (32,))),
+    Candidate(64, ((64,), (48,))),
+)
 LEFT_OUT = ("fsp", "multi_teacher", "soft_tree")
 FIRST = ("ce", "kd", "kd_ls", "dkd", "dist", "logit_mse", "crd", "at", "sp", "vid", "pkt", "rkd", "fitnet", "review")
 DEAR = ("born_again", "takd", "bss", "dafl", "zskt", "dfad", "dfq")
@@ -85,9 +87,13 @@ def opened(arguments: argparse.Namespace) -> Setting:
     folder = Path(arguments.data)
     run = Path(arguments.run)
     data = nas_kd.load_data(
-        folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views=arguments.views, rate=WATCHED,
+        folder / "train.tar",
+        test=folder / "test.tar",
+        subset=arguments.images,
+        views=arguments.views,
+        rate=WATCHED,
         select=100,
-    )  # fmt: skip
+    )
     checkpoint = arguments.checkpoint or folder / "resnet56.safetensors"
     teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=checkpoint, num_classes=10).bind(data)
     cache = ViewCache.open(run / "cache", teacher, data, epochs=arguments.epochs)
@@ -106,10 +112,20 @@ def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
     empty = dict.fromkeys(("test_accuracy", "test_agreement", "watched_last", "watched_best", "best_epoch"))
     try:
         student = nas_kd.retrain(
-            at.arch, at.teacher if recipe.live else stored, at.data, space=at.space, run=at.run / method, method=method,
-            seed=seed, epochs=at.epochs, batch_size=64, lr=0.05, test=False, runtime=at.runtime,
+            at.arch,
+            at.teacher if recipe.live else stored,
+            at.data,
+            space=at.space,
+            run=at.run / method,
+            method=method,
+            seed=seed,
+            epochs=at.epochs,
+            batch_size=64,
+            lr=0.05,
+            test=False,
+            runtime=at.runtime,
             assistants=[at.space.largest()] if method == "takd" else [],
-        )  # fmt: skip
+        )
     except FloatingPointError as error:
         print(f"{method}, seed {seed}: {error}", flush=True)
         return row | empty | {"seconds": round(perf_counter() - began, 1)}
@@ -119,9 +135,11 @@ def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
     return row | {
         "test_accuracy": TASK.metric(logits, at.data.test.labels),
         "test_agreement": TASK.agreement(logits, at.cache.split_logits("test")),
-        "watched_last": float(watched.iloc[-1]), "watched_best": float(watched.max()),
-        "best_epoch": int(epochs["epoch"][watched.argmax()]), "seconds": round(perf_counter() - began, 1),
-    }  # fmt: skip
+        "watched_last": float(watched.iloc[-1]),
+        "watched_best": float(watched.max()),
+        "best_epoch": int(epochs["epoch"][watched.argmax()]),
+        "seconds": round(perf_counter() - began, 1),
+    }
 
 
 def of_teacher(at: Setting) -> dict[str, Any]:
@@ -139,10 +157,11 @@ def table(rows: pd.DataFrame) -> str:
     feigned = 100 * (rows["watched_best"] - rows["watched_last"]).groupby(rows["method"]).mean()
     agreement = 100 * rows.groupby("method")["test_agreement"].mean()
     lines = [
-        f"{size}", "",
+        f"{size}",
+        "",
         "| method | seeds | accuracy % (mean ± sd) | gain on ce [95 % interval] | real | agreement % | best - last |",
         "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for method in percent.mean().sort_values(ascending=False, na_position="last").index:
         values = percent[method].dropna()
         gain = (percent[method] - percent["ce"]).dropna()

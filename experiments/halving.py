@@ -47,13 +47,15 @@ PARTS = (1, 2, 4, 8, 16)
 BUDGETS = 50
 EPOCHS = 10
 SPACE = ElasticSpace(
-    "halving", ConvStem(width=8),
+    "halving",
+    ConvStem(width=8),
     (
         BasicStage(widths=(4, 6, 8), depths=(1, 2, 3), mids=(2, 4, 6, 8), stride=1),
         BasicStage(widths=(8, 12, 16), depths=(1, 2, 3), mids=(4, 8, 12, 16), stride=2),
         BasicStage(widths=(16, 24, 32), depths=(1, 2, 3), mids=(8, 16, 24, 32), stride=2),
-    ), resolution=8,
-)  # fmt: skip
+    ),
+    resolution=8,
+)
 
 
 def main() -> None:
@@ -113,12 +115,13 @@ def lost(halved: Sequence[pd.DataFrame], full: Sequence[pd.DataFrame]) -> dict[s
     wanted = [set(fronts[1][name]) for name in names]
     dropped = sum(len(rows - set(table.index)) for rows, table in zip(wanted, kept, strict=True))
     return {
-        "rated_to_the_end": sum(map(len, kept)) / sum(map(len, full)), "work": work(halved) / work(full),
+        "rated_to_the_end": sum(map(len, kept)) / sum(map(len, full)),
+        "work": work(halved) / work(full),
         "mean_loss_percent": 100 * float((mine / theirs - 1).mean()),
         "worst_loss_percent": 100 * float((mine / theirs - 1).max()),
         "budgets_without_loss_percent": 100 * float((mine <= theirs * (1 + 1e-12)).mean()),
         "front_rows_dropped_percent": 100 * dropped / sum(map(len, wanted)),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -81,12 +81,18 @@ def main() -> None:
             return 100 * float((others < values[at]).mean() + 0.5 * ties)
 
         row = {
-            "draw": number // PLANTED, "planted": number, "label": archs[at].label, "macs": costs["macs"][at],
-            "params": costs["params"][at], "band": int(near.sum()),
-            "score": scores[:, at].sum(), "place_score": place(scores.sum(axis=0)),
+            "draw": number // PLANTED,
+            "planted": number,
+            "label": archs[at].label,
+            "macs": costs["macs"][at],
+            "params": costs["params"][at],
+            "band": int(near.sum()),
+            "score": scores[:, at].sum(),
+            "place_score": place(scores.sum(axis=0)),
             "place_log_score": place(np.log(scores).sum(axis=0)),
-            "place_params": place(-costs["params"].to_numpy()), "place_macs": place(-costs["macs"].to_numpy()),
-        }  # fmt: skip
+            "place_params": place(-costs["params"].to_numpy()),
+            "place_macs": place(-costs["macs"].to_numpy()),
+        }
         row |= {f"place_stage_{stage}": place(score) for stage, score in enumerate(scores, 1)}
         rows.append(row)
         print(pd.Series(row).to_string(), flush=True)
@@ -102,14 +108,28 @@ def main() -> None:
 def planted(arch: Arch, number: int, data: Data, space: ElasticSpace) -> Teacher:
     """Train an arch alone and make it a teacher, tapped at the ends of its stages."""
     network = nas_kd.retrain(
-        arch, None, data, space=space, run=RUN, folder=f"retrain/planted_{number}", method="ce", seed=100 + number,
-        epochs=TRAINING, batch_size=64, runtime=Runtime("cpu", threads=1),
-    )  # fmt: skip
+        arch,
+        None,
+        data,
+        space=space,
+        run=RUN,
+        folder=f"retrain/planted_{number}",
+        method="ce",
+        seed=100 + number,
+        epochs=TRAINING,
+        batch_size=64,
+        runtime=Runtime("cpu", threads=1),
+    )
     ends = [f"stages.{index}.layers.{candidate.depth - 1}" for index, candidate in enumerate(arch.stages)]
     return Teacher(
-        network, f"planted {number}", num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean,
-        std=data.std, stages=ends,
-    ).bind(data)  # fmt: skip
+        network,
+        f"planted {number}",
+        num_classes=data.num_classes,
+        in_chans=data.in_chans,
+        mean=data.mean,
+        std=data.std,
+        stages=ends,
+    ).bind(data)
 
 
 def rated(
@@ -118,9 +138,18 @@ def rated(
     """Rate all archs against a teacher: the score of each of their stages, (S, N)."""
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans, seed=1000 + number)
     tables = nas_kd.rate_blockwise(
-        net, teacher, data, run=RUN / f"planted_{number}", epochs=BLOCKWISE, init="scratch", lr=0.01,
-        batch_size=64, error="nmse", seed=number, runtime=Runtime("cpu", threads=1),
-    )  # fmt: skip
+        net,
+        teacher,
+        data,
+        run=RUN / f"planted_{number}",
+        epochs=BLOCKWISE,
+        init="scratch",
+        lr=0.01,
+        batch_size=64,
+        error="nmse",
+        seed=number,
+        runtime=Runtime("cpu", threads=1),
+    )
     scores = []
     for stage, table in enumerate(tables):
         known = table.set_index(["in_width", "candidate"])["score"]

@@ -78,9 +78,13 @@ def main() -> None:
     caps = caps_of(space, data, "35%", None)
     answers = stored_answers(teacher, data, nas_kd.Run(RUN))
     scorer = SubnetScorer(
-        net, data, teacher_logits(answers, "rate", data, runtime), task=nas_kd.Classification(),
-        calibration_images=IMAGES, runtime=runtime,
-    )  # fmt: skip
+        net,
+        data,
+        teacher_logits(answers, "rate", data, runtime),
+        task=nas_kd.Classification(),
+        calibration_images=IMAGES,
+        runtime=runtime,
+    )
     archs = [arch for arch in space if space.cost(arch, **cost_settings(space, data)).macs <= caps["macs"]]
     known = measure(archs, scorer)
     best = min(known.values())
@@ -94,8 +98,17 @@ def main() -> None:
             for count in EVALUATIONS:
                 found = min(kls[:count])
                 better = float(np.mean([kl < found for kl in known.values()]))
-                rows.append({"method": name, "seed": seed, "evaluations": min(count, len(kls)), "of": count,
-                             "kl": found, "gap": found - best, "better_percent": 100 * better})  # fmt: skip
+                rows.append(
+                    {
+                        "method": name,
+                        "seed": seed,
+                        "evaluations": min(count, len(kls)),
+                        "of": count,
+                        "kl": found,
+                        "gap": found - best,
+                        "better_percent": 100 * better,
+                    }
+                )
     RESULTS.mkdir(parents=True, exist_ok=True)
     found_rows = pd.DataFrame(rows)
     found_rows.to_csv(RESULTS / "found.csv", index=False)
@@ -146,11 +159,15 @@ def methods(
     def optuna(sizes: Sequence[int], arch: Callable[[Point], Arch], sampler: str, warm: Sequence[Point]) -> Proposals:
         def run(seed: int) -> list[float]:
             rows = refine(
-                sizes, lambda point: {"kl": kl(arch(point))},
+                sizes,
+                lambda point: {"kl": kl(arch(point))},
                 constraints=lambda point: budget.violations(arch(point)),
-                canonical=genes.canonical if arch == genes.decode else None, warm=warm, trials=most, seed=seed,
+                canonical=genes.canonical if arch == genes.decode else None,
+                warm=warm,
+                trials=most,
+                seed=seed,
                 sampler=sampler,
-            )  # fmt: skip
+            )
             return [row["kl"] for row in rows if row["kind"] in ("warm", "trial", "random")]
 
         return run
@@ -174,7 +191,8 @@ def methods(
     chains = held(diverse)[: len(front)]
     sizes = [len(names) for names in lists]
     return {
-        "exact + TPE": optuna(sizes, listed, "tpe", begun), "exact + NSGA-II": optuna(sizes, listed, "nsga2", begun),
+        "exact + TPE": optuna(sizes, listed, "tpe", begun),
+        "exact + NSGA-II": optuna(sizes, listed, "nsga2", begun),
         "diverse + TPE": optuna(sizes, listed, "tpe", chains),
         "k-best": lambda seed: [kl(arch_of(space, chosen, resolution)) for chosen in ranked(0.0)],
         "exact + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(front)),
@@ -183,7 +201,7 @@ def methods(
         "TPE": optuna(genes.sizes, genes.decode, "tpe", ()),
         "NSGA-II": optuna(genes.sizes, genes.decode, "nsga2", ()),
         "random": optuna(genes.sizes, genes.decode, "random", ()),
-    }  # fmt: skip
+    }
 
 
 def summarise(found: pd.DataFrame) -> pd.DataFrame:
@@ -194,10 +212,16 @@ def summarise(found: pd.DataFrame) -> pd.DataFrame:
             ours = found[(found["of"] == count) & (found["method"] == DEFAULT)].set_index("seed")["kl"]
             minus = mine.set_index("seed")["kl"] - ours
             known = [column for column in ("kl", "gap", "better_percent") if column in mine]
-            yield {"evaluations": count, "method": name} | mine[known].mean().to_dict() | {
-                "minus_default": minus.mean(), "standard_error": minus.sem(),
-                "worse_than_default": int((minus > 0).sum()), "better_than_default": int((minus < 0).sum()),
-            }  # fmt: skip
+            yield (
+                {"evaluations": count, "method": name}
+                | mine[known].mean().to_dict()
+                | {
+                    "minus_default": minus.mean(),
+                    "standard_error": minus.sem(),
+                    "worse_than_default": int((minus > 0).sum()),
+                    "better_than_default": int((minus < 0).sum()),
+                }
+            )
 
     return pd.DataFrame(list(rows())).sort_values("evaluations", kind="stable")
 

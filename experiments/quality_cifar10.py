@@ -44,8 +44,15 @@ CONFIG = HERE / "rank" / "resnet56.yaml"
 RESULTS = HERE / "results" / "quality_cifar10"
 SEEDS = range(5)
 EVALUATIONS = (15, 30, 60)
-TRIED = ("exact + TPE", "k-best", "exact 8 + TPE on dimensions", "diverse 8 + TPE on dimensions", "TPE", "NSGA-II",
-         "random")  # fmt: skip
+TRIED = (
+    "exact + TPE",
+    "k-best",
+    "exact 8 + TPE on dimensions",
+    "diverse 8 + TPE on dimensions",
+    "TPE",
+    "NSGA-II",
+    "random",
+)
 
 
 class Measured:
@@ -81,8 +88,15 @@ def main() -> None:
         for name in TRIED:
             kls = proposals[name](seed)
             for count in EVALUATIONS:
-                rows.append({"method": name, "seed": seed, "evaluations": min(count, len(kls)), "of": count,
-                             "kl": min(kls[:count])})  # fmt: skip
+                rows.append(
+                    {
+                        "method": name,
+                        "seed": seed,
+                        "evaluations": min(count, len(kls)),
+                        "of": count,
+                        "kl": min(kls[:count]),
+                    }
+                )
             print(f"seed {seed}, {name}: {min(kls):.4f} after {len(kls)}", flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     found = pd.DataFrame(rows)

@@ -34,8 +34,10 @@ RANKING = {
 MEASURED = ("timing.csv", "latency.csv")  # by the clock
 SEARCHED = ("key", "arch", "budget", "at_least", "macs", "params", "engine")
 
+
 def nas_kd(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "nas_kd", *arguments], check=True)
+
 
 def make(folder: Path) -> None:
     """Run everything once and keep it below a folder; what is there already is not done again."""
@@ -43,6 +45,7 @@ def make(folder: Path) -> None:
     nas_kd("run", str(HERE / "digits.yaml"), "--run", str(run))
     nas_kd("rank", str(run), *(f"--{name}={value}" for name, value in RANKING.items()))
     retrain_by_methods(run, folder / "methods")
+
 
 def retrain_by_methods(run: Path, folder: Path) -> None:
     """Retrain one arch of the digits space by each method, with the teacher of the quick start."""
@@ -65,12 +68,14 @@ def retrain_by_methods(run: Path, folder: Path) -> None:
             arch, teacher, data, space=space, run=folder / method, method=method, epochs=2, batch_size=64, lr=0.05
         )
 
+
 def compared(folder: Path) -> Iterator[Path]:
     """Yield what two versions must have alike: tables, found archs and weights, by their paths below a folder."""
     for path in sorted(folder.rglob("*")):
         table = path.suffix == ".csv" and path.name not in MEASURED
         if table or path.name == "best.json" or path.suffix == ".safetensors":
             yield path.relative_to(folder)
+
 
 def same(one: Path, other: Path) -> bool:
     """Tell whether two files say the same: found archs by what was found, weights by tensors, tables by bytes."""
@@ -81,6 +86,7 @@ def same(one: Path, other: Path) -> bool:
         return same_tensors(one, other)
     return one.read_bytes() == other.read_bytes()
 
+
 def same_tensors(one: Path, other: Path) -> bool:
     import torch
     from safetensors.torch import load_file
@@ -88,6 +94,7 @@ def same_tensors(one: Path, other: Path) -> bool:
     left = load_file(one)
     right = load_file(other)
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
 
 def compare(old: Path, new: Path) -> int:
     """Print what differs and return how much does; nothing in common is a difference too."""
@@ -102,6 +109,7 @@ def compare(old: Path, new: Path) -> int:
     print(f"{len(before)} files compared, {len(missing) + len(added) + len(changed)} differ")
     return len(missing) + len(added) + len(changed) + (not before)
 
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -114,6 +122,7 @@ def main() -> int:
         make(options.folder)
         return 0
     return 1 if compare(options.old, options.new) else 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -64,7 +64,7 @@ def staged(stages: int, mids: Sequence[int] = (8, 16), layers: int = 2) -> Elast
     first = BasicStage(widths=(16,), depths=(layers,), mids=tuple(mids), stride=2)
     return ElasticSpace(
         name=f"{stages} stages", stem=ConvStem(width=16), stages=(first, *[stage] * (stages - 1)), resolution=32
-    )  # fmt: skip
+    )
 
 
 def saved_bytes(net: nas_kd.Supernet, x: torch.Tensor, arch: nas_kd.Arch) -> int:
@@ -144,7 +144,7 @@ def by_archs(teacher: Teacher) -> list[str]:
     logits = torch.zeros(len(data.rate), 10)
     scorer = SubnetScorer(
         net, data, logits, task=nas_kd.Classification(), calibration_images=64, runtime=Runtime("cpu")
-    )  # fmt: skip
+    )
     archs = [space.sample(seed) for seed in range(12)]
     each = processor(lambda: [scorer(arch) for arch in archs]) / len(archs)
     passed = 64 + len(data.rate)
@@ -201,9 +201,11 @@ def by_workers() -> tuple[list[str], float]:
         shared = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe", team=team)) / count
     lines = [
         f"A proposal (TPE, 6 stages, {count} trials) takes {1000 * alone:.0f} ms of one processor alone and"
-        f" {1000 * shared:.0f} ms shared through the journal. Only that is done one at a time.", "",
-        f"| workers | trials a second, each waiting {WAIT} s | of the ideal |", "|---|---|---|",
-    ]  # fmt: skip
+        f" {1000 * shared:.0f} ms shared through the journal. Only that is done one at a time.",
+        "",
+        f"| workers | trials a second, each waiting {WAIT} s | of the ideal |",
+        "|---|---|---|",
+    ]
     context = multiprocessing.get_context("spawn")
     for workers in (1, 2, 4):
         with tempfile.TemporaryDirectory() as name:
@@ -245,7 +247,8 @@ def imagenet(unit: float, step: float, share: float) -> list[str]:
     trial = (CALIBRATION + HELD_OUT) * mean / NARROW
     gib = 1e9
     return [
-        "| what | how much | from |", "|---|---|---|",
+        "| what | how much | from |",
+        "|---|---|---|",
         f"| teacher forwards | {asked / 1e6:.1f} M images, {forwards:.1f} h, once | {IMAGES:,} images x {VIEWS} views"
         f" (`data.views`), 4.1 GMACs at {DENSE / 1e12:g} TMAC/s on one GPU (the first process asks alone);"
         f" {DECODED:,} images a second decoded |",
@@ -266,7 +269,7 @@ def imagenet(unit: float, step: float, share: float) -> list[str]:
         f" {HELD_OUT:,} images of {mean / 1e6:.0f} MMACs), {trial:.1f} s each at"
         f" {NARROW / 1e12:g} TMAC/s; {GPUS} workers at the share of the"
         " ideal that four have above, at worst; images stay in memory |",
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:
@@ -277,27 +280,44 @@ def main() -> None:
     images, unit, step = by_images(teacher)
     workers, share = by_workers()
     page = [
-        "# What grows", "",
+        "# What grows",
+        "",
         "Written by `OMP_NUM_THREADS=1 python experiments/scaling.py` on two busy cores of an AMD EPYC, one thread;"
         " milliseconds are processor time. Space `resnet_cifar`, teacher `cifar_resnet20`, 32 px, unless it says"
-        " otherwise.", "",
-        "## With images: straight", *images, "",
+        " otherwise.",
+        "",
+        "## With images: straight",
+        *images,
+        "",
         "A straight line, with a start (`for none`) that an ImageNet run does not notice (blockwise: 3 stages"
         " of 4 candidates). Memory is that of a batch,"
-        " and of the images themselves up to `data.memory_gib`.", "",
-        "## With archs", *by_archs(teacher), "",
+        " and of the images themselves up to `data.memory_gib`.",
+        "",
+        "## With archs",
+        *by_archs(teacher),
+        "",
         "A candidate of a larger stage costs less, because candidates share the beginnings of their paths. The exact"
-        " front does not notice such numbers (10,000 a stage: `exact_front.py`).", "",
-        "## With stages and batch: straight", *by_stages(), "",
+        " front does not notice such numbers (10,000 a stage: `exact_front.py`).",
+        "",
+        "## With stages and batch: straight",
+        *by_stages(),
+        "",
         "The subnets of a sandwich step run one after the other: a step keeps the memory of the largest, however many"
-        " archs the space has.", "",
-        "## With workers", *workers, "",
+        " archs the space has.",
+        "",
+        "## With workers",
+        *workers,
+        "",
         "On a busy machine; the ideal is one trial a worker in each wait. A trial that takes a second is shared far"
-        " better than these.", "",
-        "## ImageNet on 8 GPUs: told from that, not measured", *imagenet(unit, step, share), "",
+        " better than these.",
+        "",
+        "## ImageNet on 8 GPUs: told from that, not measured",
+        *imagenet(unit, step, share),
+        "",
         "No GPU was at hand: the two rates a GPU and the images decoded a second are assumptions, and every hour above"
-        " is as good as they are. With half the rate it is twice the hours.", "",
-    ]  # fmt: skip
+        " is as good as they are. With half the rate it is twice the hours.",
+        "",
+    ]
     Path(__file__).with_suffix(".md").write_text("\n".join(page))
     print("\n".join(page))
 

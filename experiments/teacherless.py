@@ -61,9 +61,18 @@ def main() -> None:
             begun = perf_counter()
             guided = engine == "exact"
             result = nas_kd.search(
-                net, teacher if guided else None, data, tables if guided else None, engine=engine, seed=seed,
-                max_macs="50%", trials=TRIALS, epochs=0, variables="candidates", runtime=runtime,
-            )  # fmt: skip
+                net,
+                teacher if guided else None,
+                data,
+                tables if guided else None,
+                engine=engine,
+                seed=seed,
+                max_macs="50%",
+                trials=TRIALS,
+                epochs=0,
+                variables="candidates",
+                runtime=runtime,
+            )
             seconds = perf_counter() - begun
             frame = result.frame()
             fits = frame[frame["feasible"] & frame["accuracy"].notna()]
@@ -73,9 +82,16 @@ def main() -> None:
             for name, key in chosen.items():
                 row = fits[fits["key"] == key].iloc[0]
                 rows.append(
-                    {"engine": name, "seed": seed, "key": key, "label": row["label"], "macs": row["macs"],
-                     "rate_accuracy": row["accuracy"], "search_seconds": seconds}
-                )  # fmt: skip
+                    {
+                        "engine": name,
+                        "seed": seed,
+                        "key": key,
+                        "label": row["label"],
+                        "macs": row["macs"],
+                        "rate_accuracy": row["accuracy"],
+                        "search_seconds": seconds,
+                    }
+                )
             codes = {arch.key: arch for arch in _archs(space, fits)}
             archs |= {key: codes[key] for key in chosen.values()}
     found = pd.DataFrame(rows)
@@ -85,9 +101,18 @@ def main() -> None:
             tests = []
             for seed in RETRAININGS:
                 student = nas_kd.retrain(
-                    arch, None if method == "ce" else teacher, data, space=space, run=RUN, method=method, seed=seed,
-                    epochs=EPOCHS, batch_size=64, folder=f"retrain/{method}/{key}/seed_{seed}", runtime=runtime,
-                )  # fmt: skip
+                    arch,
+                    None if method == "ce" else teacher,
+                    data,
+                    space=space,
+                    run=RUN,
+                    method=method,
+                    seed=seed,
+                    epochs=EPOCHS,
+                    batch_size=64,
+                    folder=f"retrain/{method}/{key}/seed_{seed}",
+                    runtime=runtime,
+                )
                 tests.append(student.info["metrics"]["test_accuracy"])  # type: ignore[index,union-attr]
             means[key] = sum(tests) / len(tests)
         found[f"test_{method}"] = found["key"].map(means)

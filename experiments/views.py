@@ -39,16 +39,30 @@ def measure(views: int | str, seed: int, arguments: argparse.Namespace) -> dict[
     arch = space.sample(0)
     began = perf_counter()
     student = nas_kd.retrain(
-        arch, teacher, data, space=space, run=Path(arguments.run) / f"views_{views}", method="kd_ls", seed=seed,
-        epochs=arguments.epochs, batch_size=64, lr=0.05, runtime=Runtime("cpu", threads=1),
-    )  # fmt: skip
+        arch,
+        teacher,
+        data,
+        space=space,
+        run=Path(arguments.run) / f"views_{views}",
+        method="kd_ls",
+        seed=seed,
+        epochs=arguments.epochs,
+        batch_size=64,
+        lr=0.05,
+        runtime=Runtime("cpu", threads=1),
+    )
     found: dict[str, float] = student.info["metrics"]  # type: ignore[assignment,index]
     return {
-        "views": str(views), "seed": seed, "images": len(data.train), "epochs": arguments.epochs,
-        "student": arch.label, "macs": space.cost(arch, resolution=32, num_classes=10, in_chans=3).macs,
-        "test_accuracy": found["test_accuracy"], "test_agreement": found["test_agreement"],
+        "views": str(views),
+        "seed": seed,
+        "images": len(data.train),
+        "epochs": arguments.epochs,
+        "student": arch.label,
+        "macs": space.cost(arch, resolution=32, num_classes=10, in_chans=3).macs,
+        "test_accuracy": found["test_accuracy"],
+        "test_agreement": found["test_agreement"],
         "seconds": round(perf_counter() - began, 1),
-    }  # fmt: skip
+    }
 
 
 def table(frame: pd.DataFrame) -> str:

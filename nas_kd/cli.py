@@ -220,9 +220,7 @@ def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | No
             continue
         if not option.startswith("--"):
             if source is not None:
-                raise SettingError(
-                    "CONFIG.yaml", token, f"one config file, {source} is given", "leave one out"
-                )
+                raise SettingError("CONFIG.yaml", token, f"one config file, {source} is given", "leave one out")
             source = token
             continue
         name, dot, setting = option[2:].partition(".")
@@ -252,9 +250,7 @@ def _parser(command: str) -> ArgumentParser:
         description=COMMANDS[command][2],
         exit_on_error=False,
     )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file of settings, the same as CONFIG.yaml"
-    )
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of settings, the same as CONFIG.yaml")
     parser.add_class_arguments(Config)
     return parser
 

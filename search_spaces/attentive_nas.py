@@ -14,9 +14,16 @@ def _stage(
     widths: tuple[int, ...], depths: tuple[int, ...], expands: tuple[int, ...], se: bool, stride: int
 ) -> MBStage:
     return MBStage(
-        widths=widths, depths=depths, kernels=(3, 5), expands=expands, ses=(se,), stride=stride,
-        act="silu", uniform=True, pooled=True,
-    )  # fmt: skip
+        widths=widths,
+        depths=depths,
+        kernels=(3, 5),
+        expands=expands,
+        ses=(se,),
+        stride=stride,
+        act="silu",
+        uniform=True,
+        pooled=True,
+    )
 
 
 SPACE = ElasticSpace(

@@ -61,15 +61,17 @@ def nas_kd_main(
 def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
     """Run a command in a forked process, broken by ``fault`` or killed ``after`` CPU seconds; exit code, output."""
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path_factory.mktemp("forks"),
-    )  # fmt: skip
+        [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=tmp_path_factory.mktemp("forks"),
+    )
     assert server.stdin is not None and server.stdout is not None
     logs = tmp_path_factory.mktemp("logs")
 
-    def call(
-        *arguments: object, fault: dict[str, Any] | None = None, after: float | None = None
-    ) -> tuple[int, str]:
+    def call(*arguments: object, fault: dict[str, Any] | None = None, after: float | None = None) -> tuple[int, str]:
         log = logs / f"{len(list(logs.iterdir()))}.txt"
         job = {"argv": [str(argument) for argument in arguments], "log": str(log), "fault": fault, "after": after}
         print(json.dumps(job), file=server.stdin, flush=True)

@@ -22,9 +22,7 @@ ROOT = Path(nas_kd.__file__).parents[1]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        "space: resnet_cifar\nsearch:\n  trials: 7\n  max_macs: 50%\nteacher: {epochs: 2, lr: 1e-2}\n"
-    )
+    path.write_text("space: resnet_cifar\nsearch:\n  trials: 7\n  max_macs: 50%\nteacher: {epochs: 2, lr: 1e-2}\n")
     return path
 
 
@@ -107,9 +105,12 @@ def test_a_run_folder_stands_for_its_own_config(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_with_2_and_one_line(
-    arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -132,9 +133,7 @@ def test_mistakes_end_with_2_and_one_line(
         ("retrain: {epochs: -1}", "retrain.epochs=-1"),
     ],
 )
-def test_mistakes_in_the_file(
-    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_in_the_file(text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     assert main(["run", str(path)]) == 2
@@ -169,9 +168,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["run", "--print_config"], ["--version"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--print_config"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     found = _python(
         "import sys\n"

@@ -102,9 +102,7 @@ def test_torch_and_search_spaces_stay_outside(path: Path) -> None:
         assert top != "search_spaces", f"{path}:{line}: nas_kd finds spaces by name, it does not import them"
         if room in TORCHLESS:
             assert top not in NO_TORCH, f"{path}:{line}: {room} imports {top}"
-            assert not name.startswith(("nas_kd.train", "nas_kd.teacher")), (
-                f"{path}:{line}: {room} imports {name}"
-            )
+            assert not name.startswith(("nas_kd.train", "nas_kd.teacher")), f"{path}:{line}: {room} imports {name}"
     if room in QUICK and path.name != "reduce.py":  # gradients over processes, for trainings alone
         for line, name in imported(path, late=False):
             assert name.split(".")[0] not in NO_TORCH, f"{path}:{line}: {room} imports {name} at import time"
@@ -154,9 +152,7 @@ def test_losses_import_torch_and_errors_only() -> None:
 def test_import_is_without_torch(code: str) -> None:
     check = "import sys; assert not {'torch', 'timm', 'optuna', 'nni'} & set(sys.modules)"
     env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    found = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{check}"], env=env, capture_output=True, text=True
-    )
+    found = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], env=env, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
 
 

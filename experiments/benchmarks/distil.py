@@ -126,9 +126,12 @@ def bound(method: str, model: nn.Module, source: TargetSource | None, data: Data
 
 
 def step_of(
-    distiller: Distiller, model: nn.Module, batches: Iterator[Batch], runtime: Runtime,
+    distiller: Distiller,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    runtime: Runtime,
     optimizer: torch.optim.Optimizer | None = None,
-) -> Callable[[], None]:  # fmt: skip
+) -> Callable[[], None]:
     """Return a training step as the loop makes it."""
 
     def step() -> None:
@@ -154,8 +157,9 @@ def steps(model: nn.Module, teacher: Teacher, cache: ViewCache, data: Data, repe
         rates = ", ".join(f"{name} {size / median(times[name]):,.0f} images/s" for name in sides)
         print(
             f"step, batch {size:3}: cached / plain {ratio(times['cached'], times['plain']):.3f},"
-            f" live / plain {ratio(times['live'], times['plain']):.3f}; {rates}", flush=True,
-        )  # fmt: skip
+            f" live / plain {ratio(times['live'], times['plain']):.3f}; {rates}",
+            flush=True,
+        )
 
 
 def never_waits(step: Callable[[], None]) -> None:
@@ -247,8 +251,9 @@ def library(data: Data, repeats: int, runtime: Runtime) -> None:
             rates = ", ".join(f"{name} {size / median(times[name]):,.0f}" for name in sides)
             print(
                 f"library, batch {size:3}: time of theirs / live {ratio(times['torchdistill'], times['live']):.2f},"
-                f" / cached {ratio(times['torchdistill'], times['cached']):.2f}; images/s: {rates}", flush=True,
-            )  # fmt: skip
+                f" / cached {ratio(times['torchdistill'], times['cached']):.2f}; images/s: {rates}",
+                flush=True,
+            )
 
 
 def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
@@ -259,10 +264,12 @@ def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
 
     change = transforms.Compose(
         [
-            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
             transforms.Normalize(data.mean, data.std),
         ]
-    )  # fmt: skip
+    )
     clean = torch.cat([batch.x.cpu() for batch in data.train.clean(256)])
     mean, std = (torch.tensor(part).view(1, -1, 1, 1) for part in (data.mean, data.std))
     pixels = ((clean * std + mean) * 255).round().byte()
@@ -279,14 +286,16 @@ def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
     config = {
         "num_epochs": 1,
         "train_data_loader": {
-            "dataset_id": "images", "requires_supp": True,
+            "dataset_id": "images",
+            "requires_supp": True,
             "sampler": {"class_or_func": RandomSampler, "kwargs": {}},
             "kwargs": {"batch_size": size, "num_workers": 0, "drop_last": True, "pin_memory": True},
         },
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
         "optimizer": {
-            "key": "SGD", "kwargs": {"lr": 0.0, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+            "key": "SGD",
+            "kwargs": {"lr": 0.0, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
         },
         "criterion": {
             "key": "WeightedSumLoss",
@@ -296,9 +305,13 @@ def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
                         "criterion": {
                             "key": "KDLoss",
                             "kwargs": {
-                                "student_module_path": ".", "student_module_io": io["io"],
-                                "teacher_module_path": ".", "teacher_module_io": io["io"],
-                                "temperature": 4.0, "alpha": 0.1, "reduction": "batchmean",
+                                "student_module_path": ".",
+                                "student_module_io": io["io"],
+                                "teacher_module_path": ".",
+                                "teacher_module_io": io["io"],
+                                "temperature": 4.0,
+                                "alpha": 0.1,
+                                "reduction": "batchmean",
                             },
                         },
                         "weight": 1.0,
@@ -306,12 +319,18 @@ def theirs(data: Data, size: int, runtime: Runtime) -> Callable[[], None]:
                 }
             },
         },
-    }  # fmt: skip
+    }
     device = runtime.device
     box = DistillationBox(
-        random_resnet56(data).to(device), cifar_resnet20(num_classes=10).to(device), {"images": Images()},
-        config, device, None, False, 1.0,
-    )  # fmt: skip
+        random_resnet56(data).to(device),
+        cifar_resnet20(num_classes=10).to(device),
+        {"images": Images()},
+        config,
+        device,
+        None,
+        False,
+        1.0,
+    )
     box.student_model.train()
     box.teacher_model.eval()
     batches = (batch for _ in count() for batch in box.train_data_loader)

@@ -212,9 +212,15 @@ def gpu(space: ElasticSpace, x: Tensor, y: Tensor, repeats: int) -> None:
             net.zero_grad(set_to_none=True)
             context = torch.autocast("cuda", torch.bfloat16) if fast else nullcontext()
             teach(
-                net, Images(images), labels, sandwich_lessons(archs), task=TASK,
-                divergence=adaptive_alpha_divergence, autocast=context, forward=run,
-            )  # fmt: skip
+                net,
+                Images(images),
+                labels,
+                sandwich_lessons(archs),
+                task=TASK,
+                divergence=adaptive_alpha_divergence,
+                autocast=context,
+                forward=run,
+            )
             torch.cuda.synchronize()
             if number >= 5:  # the first ones compile
                 times.append(perf_counter() - began)

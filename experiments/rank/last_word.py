@@ -87,15 +87,28 @@ class _Bench:
         network = self.space.build(arch, data.num_classes, data.in_chans) if fresh else self.net.extract(arch)
         how = TUNING | {"epochs": epochs, "lr": RATES[start], "warmup_epochs": TUNING["warmup_epochs"] * epochs}
         train_network(
-            network, data, distiller=self.distiller, source=target_source(self.answers, features=False), stage=None,
-            name=f"{start} {arch.key}", momentum=0.9, clip_grad=0.0, seed=0, runtime=self.runtime, **how,
-        )  # fmt: skip
+            network,
+            data,
+            distiller=self.distiller,
+            source=target_source(self.answers, features=False),
+            stage=None,
+            name=f"{start} {arch.key}",
+            momentum=0.9,
+            clip_grad=0.0,
+            seed=0,
+            runtime=self.runtime,
+            **how,
+        )
         logits = predict(network, data.rate, self.runtime)
         return {
-            "key": arch.key, "start": start, "epochs": epochs, "kl_at_4": softened_kl(logits, self.wanted),
+            "key": arch.key,
+            "start": start,
+            "epochs": epochs,
+            "kl_at_4": softened_kl(logits, self.wanted),
             "accuracy": self.task.metric(logits, self.labels),
-            "agreement": self.task.agreement(logits, self.wanted), "cpu_seconds": time.process_time() - began,
-        }  # fmt: skip
+            "agreement": self.task.agreement(logits, self.wanted),
+            "cpu_seconds": time.process_time() - began,
+        }
 
 
 def compared(rows: pd.DataFrame, archs: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:

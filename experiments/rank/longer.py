@@ -19,9 +19,16 @@ from nas_kd.ranking.bootstrap import interval_of, resampled_taus
 from nas_kd.ranking.statistics import pairs_within, tau_b
 
 SCORES = (
-    "tuned subnet", "supernet KL", "regression on KL, MSE and size", "assembled KL", "short training", "minus depth",
-    "sum of log widths", "MACs", "parameters",
-)  # fmt: skip
+    "tuned subnet",
+    "supernet KL",
+    "regression on KL, MSE and size",
+    "assembled KL",
+    "short training",
+    "minus depth",
+    "sum of log widths",
+    "MACs",
+    "parameters",
+)
 
 
 def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -37,8 +44,10 @@ def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, score
         One row a seed, their mean and a score: what, archs, tau with the short trainings, tau with the long ones,
         each with low and high; a seed is not compared with a mean that it is part of.
     """
-    tables = {name: rows.pivot_table(index="key", columns="seed", values="accuracy")
-              for name, rows in (("short", short), ("long", long))}  # fmt: skip
+    tables = {
+        name: rows.pivot_table(index="key", columns="seed", values="accuracy")
+        for name, rows in (("short", short), ("long", long))
+    }
     known = [set(table.dropna().index) for table in tables.values()]
     archs = archs[archs["group"].str.startswith("band ") & archs["key"].isin(set.intersection(*known))]
     wide = {name: table.reindex(archs["key"]) for name, table in tables.items()}
@@ -78,9 +87,11 @@ def main() -> None:
     if unknown:
         parser.error(f"--scores {', '.join(sorted(unknown))}: {short} has {', '.join(sorted(set(scores['score'])))}")
     table = compared(
-        archs[archs["key"].isin(truth["key"])], pd.read_csv(short / "truth.csv", dtype={"key": str}), truth,
+        archs[archs["key"].isin(truth["key"])],
+        pd.read_csv(short / "truth.csv", dtype={"key": str}),
+        truth,
         scores[scores["score"].isin(options.scores)],
-    )  # fmt: skip
+    )
     print(table.to_string(index=False, float_format="%.2f"))
     table.to_csv(options.out, index=False)
 

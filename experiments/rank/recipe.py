@@ -117,10 +117,17 @@ def train(
         return distiller.step(batch, moment.progress, runtime.autocast())
 
     fit(
-        step, name="truth", modules={"model": model}, split=data.train, batch_size=how.batch_size, epochs=how.epochs,
-        optimizer=sgd([model], weight_decay=how.weight_decay), seed=seed, runtime=runtime,
+        step,
+        name="truth",
+        modules={"model": model},
+        split=data.train,
+        batch_size=how.batch_size,
+        epochs=how.epochs,
+        optimizer=sgd([model], weight_decay=how.weight_decay),
+        seed=seed,
+        runtime=runtime,
         schedule=Schedule(how.lr, how.warmup_epochs),
-    )  # fmt: skip
+    )
     row = {}
     for which, measured in {"last": model, **averages}.items():
         for split in (data.select, data.test):
@@ -141,10 +148,16 @@ def summarise(run: Path) -> None:
             truth = 100 * part.pivot(index="key", columns="seed", values="accuracy").to_numpy(dtype=float)
             noise = noise_of(truth)
             row = {
-                "recipe": name, "weights": weights, "trainings": len(part), "nets_of_two_seeds": noise.archs,
-                "accuracy": 100 * part["accuracy"].mean(), "seed_sd": noise.seed_sd, "arch_sd": noise.arch_sd,
-                "split_half": noise.split_half, "cpu_seconds": part["cpu_seconds"].mean(),
-            }  # fmt: skip
+                "recipe": name,
+                "weights": weights,
+                "trainings": len(part),
+                "nets_of_two_seeds": noise.archs,
+                "accuracy": 100 * part["accuracy"].mean(),
+                "seed_sd": noise.seed_sd,
+                "arch_sd": noise.arch_sd,
+                "split_half": noise.split_half,
+                "cpu_seconds": part["cpu_seconds"].mean(),
+            }
             for seeds in (1, 2, 4):
                 share = noise.arch_sd**2 / (noise.arch_sd**2 + noise.seed_sd**2 / seeds) if noise.archs else math.nan
                 row[f"expected_tau_{seeds}_against_{seeds}"] = (

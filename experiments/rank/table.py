@@ -31,9 +31,14 @@ def main() -> None:
         partial = "" if math.isnan(row["partial_tau"]) else f"{row['partial_tau']:.2f}"
         minutes = row["cpu_minutes"] + row["preparation_minutes"]
         cells = [
-            row["score"], ROLES[row["role"]], _span(row, "band_tau"), _span(row, "tau"), partial, *_gap(row),
+            row["score"],
+            ROLES[row["role"]],
+            _span(row, "band_tau"),
+            _span(row, "tau"),
+            partial,
+            *_gap(row),
             f"{minutes:.1f}",
-        ]  # fmt: skip
+        ]
         for second in seconds:
             if row["score"] not in second.index:
                 cells += ["", "", ""]

@@ -48,13 +48,11 @@ def two_way(values: np.ndarray) -> pd.DataFrame:
     rest = values - values.mean(2)[:, :, None] - blocks[:, None, :]
     table = {  # sum of squares, freedom, values behind each mean, what it is tested against
         "arch": (teachers * seeds * ((by_arch - grand) ** 2).sum(), archs - 1, teachers * seeds, "seed"),
-        "teacher": (
-            archs * seeds * ((by_teacher - grand) ** 2).sum(), teachers - 1, archs * seeds, "arch x teacher"
-        ),
+        "teacher": (archs * seeds * ((by_teacher - grand) ** 2).sum(), teachers - 1, archs * seeds, "arch x teacher"),
         "arch x teacher": (seeds * (crossed**2).sum(), (archs - 1) * (teachers - 1), seeds, "rest"),
         "seed": (teachers * (blocks**2).sum(), archs * (seeds - 1), teachers, "rest"),
         "rest": ((rest**2).sum(), archs * (teachers - 1) * (seeds - 1), 1, ""),
-    }  # fmt: skip
+    }
     means = {source: total / freedom for source, (total, freedom, _, _) in table.items()}
     rows: list[dict[str, Any]] = []
     for source, (total, freedom, repeats, against) in table.items():
@@ -64,18 +62,28 @@ def two_way(values: np.ndarray) -> pd.DataFrame:
         p = float(f_distribution.sf(ratio, freedom, table[against][1])) if known else math.nan
         rows.append(
             {
-                "source": source, "sum_squares": float(total), "freedom": freedom, "mean_square": float(means[source]),
-                "against": against, "F": float(ratio), "p": p,
+                "source": source,
+                "sum_squares": float(total),
+                "freedom": freedom,
+                "mean_square": float(means[source]),
+                "against": against,
+                "F": float(ratio),
+                "p": p,
                 "sd": math.sqrt(max(0.0, means[source] - noise) / repeats),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
 def own_and_other(
-    truth: np.ndarray, scores: np.ndarray, teachers: Sequence[str], groups: Sequence[object], *,
-    resamples: int = 10_000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    truth: np.ndarray,
+    scores: np.ndarray,
+    teachers: Sequence[str],
+    groups: Sequence[object],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Compare a teacher's own score with the other teachers' on its own students.
 
     Args:

@@ -8,6 +8,18 @@ from nas_kd.analyse.trust import trust_table
 from nas_kd.solve.pareto import pareto
 
 __all__ = [
-    "Tau", "final_table", "front", "in_band", "kendall", "kendall_difference", "metrics", "pareto", "report",
-    "results", "searches", "student_table", "trials", "trust_table",
-]  # fmt: skip
+    "Tau",
+    "final_table",
+    "front",
+    "in_band",
+    "kendall",
+    "kendall_difference",
+    "metrics",
+    "pareto",
+    "report",
+    "results",
+    "searches",
+    "student_table",
+    "trials",
+    "trust_table",
+]

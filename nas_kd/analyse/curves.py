@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 CURVES = (
-    Style("#0072b2"), Style("#d55e00", dash="6 3"), Style("#009e73", dash="2 3"),
-    Style("#9a5a8b", dash="8 3 2 3"), Style(SOFT, dash="1 3"), Style("#7a6a00", dash="10 4"),
-)  # fmt: skip
+    Style("#0072b2"),
+    Style("#d55e00", dash="6 3"),
+    Style("#009e73", dash="2 3"),
+    Style("#9a5a8b", dash="8 3 2 3"),
+    Style(SOFT, dash="1 3"),
+    Style("#7a6a00", dash="10 4"),
+)
 
 
 def curve_figure(rows: pd.DataFrame, title: str) -> str | None:

@@ -143,9 +143,15 @@ def _match(x: float, y0: float, y1: float, tap: Mapping[str, Any], column: float
 
 
 def _student_box(
-    x: float, y: float, column: float, height: float, index: int, stage: Mapping[str, Any],
-    described: Mapping[str, Any], size: int | None,
-) -> list[str]:  # fmt: skip
+    x: float,
+    y: float,
+    column: float,
+    height: float,
+    index: int,
+    stage: Mapping[str, Any],
+    described: Mapping[str, Any],
+    size: int | None,
+) -> list[str]:
     wide = column - 12
     shape = f"{stage['width']} channels" if column > 160 else f"{stage['width']} ch"
     shape += f", {size} x {size}" if size else ""
@@ -204,9 +210,7 @@ def _fit(content: str, width: float) -> str:
     return content if len(content) <= most else content[: max(1, most - 1)] + "…"
 
 
-def _box(
-    x: float, y: float, width: float, height: float, fill: str, stroke: str, dash: str = ""
-) -> str:  # fmt: skip
+def _box(x: float, y: float, width: float, height: float, fill: str, stroke: str, dash: str = "") -> str:
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3" fill="{fill}" '

@@ -51,9 +51,11 @@ def page(title: str, body: Sequence[str]) -> str:
 
 
 def table(
-    frame: pd.DataFrame, heads: Mapping[str, str], formats: Mapping[str, Callable[[Any], str]],
+    frame: pd.DataFrame,
+    heads: Mapping[str, str],
+    formats: Mapping[str, Callable[[Any], str]],
     row_class: Callable[[Mapping[str, Any]], str] = lambda row: "",
-) -> str:  # fmt: skip
+) -> str:
     """Return a table.
 
     Args:

@@ -23,19 +23,36 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 RESULT_HEADS = {
-    "role": "role", "arch": "arch", "macs": "MACs", "params": "parameters", "accuracy": "test accuracy (%)",
-    "range": "lowest to highest (%)", "agreement_mean_percent": "agreement (%)", "seeds": "seeds",
+    "role": "role",
+    "arch": "arch",
+    "macs": "MACs",
+    "params": "parameters",
+    "accuracy": "test accuracy (%)",
+    "range": "lowest to highest (%)",
+    "agreement_mean_percent": "agreement (%)",
+    "seeds": "seeds",
     "folder": "folder in the run",
-}  # fmt: skip
+}
 RATING_HEADS = {
-    "stage": "stage", "rows": "rows", "rated": "rated", "images": "images",
-    "tau_half_full": "tau-b, half time with end", "tau_score_macs": "tau-b, score with MACs",
-    "score_min": "lowest score", "score_median": "median score", "score_max": "highest score",
-}  # fmt: skip
+    "stage": "stage",
+    "rows": "rows",
+    "rated": "rated",
+    "images": "images",
+    "tau_half_full": "tau-b, half time with end",
+    "tau_score_macs": "tau-b, score with MACs",
+    "score_min": "lowest score",
+    "score_median": "median score",
+    "score_max": "highest score",
+}
 TRUST_HEADS = {
-    "truth": "ranks the", "among": "of", "archs": "archs", "score": "score", "tau": "tau-b",
-    "minus_macs": "tau-b less that of MACs", "minus_params": "tau-b less that of parameters",
-}  # fmt: skip
+    "truth": "ranks the",
+    "among": "of",
+    "archs": "archs",
+    "score": "score",
+    "tau": "tau-b",
+    "minus_macs": "tau-b less that of MACs",
+    "minus_params": "tau-b less that of parameters",
+}
 
 
 def report(run: str | Path | Run) -> Path:
@@ -128,22 +145,28 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "the seed with the best accuracy on the select split; the test images decided nothing.</p>"
         )
     body += writer.figure(
-        f"students{suffix}", students_figure(root, search),
+        f"students{suffix}",
+        students_figure(root, search),
         "Large marks: mean over the seeds; small dots: single seeds; bars: lowest to highest.",
-    )  # fmt: skip
+    )
     drawn = writer.figure(
-        f"arch{suffix}", arch_figure(root, search),
+        f"arch{suffix}",
+        arch_figure(root, search),
         "Each stage of the student was fed the teacher's previous feature and rated by how well it gives the "
-        "teacher's next one." if guided else "",
-    )  # fmt: skip
+        "teacher's next one."
+        if guided
+        else "",
+    )
     if drawn:
         body += ["<h2>The found architecture</h2>", *drawn]
     front = writer.figure(
-        f"front{suffix}", front_figure(root, search),
+        f"front{suffix}",
+        front_figure(root, search),
         "Left: the exact front of the added stage scores, for every budget at once, and the subnets that "
         "were scored whole. Right: their accuracy on the rate split with shared weights, after calibration."
-        if guided else "Accuracy on the rate split with shared weights, after calibration.",
-    )  # fmt: skip
+        if guided
+        else "Accuracy on the rate split with shared weights, after calibration.",
+    )
     if front:
         body += ["<h2>Size against score and accuracy</h2>", *front]
     if len(trust):
@@ -151,17 +174,19 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
         body.append("<h2>How far the ranking can be trusted</h2>")
         body += html.paragraphs(verdicts(trust))
         body += writer.figure(
-            f"score_accuracy{suffix}", ranking_figure(root, search),
+            f"score_accuracy{suffix}",
+            ranking_figure(root, search),
             "A good score falls from the upper left to the lower right. In brackets: 95 % bootstrap interval "
             "over archs, 2,000 resamples.",
-        )  # fmt: skip
+        )
         body += writer.figure(
-            f"trust{suffix}", trust_figure(trust),
+            f"trust{suffix}",
+            trust_figure(trust),
             "Circles: scores of this run; squares: size alone. All taus are turned so that right is better; "
             "those of one group use the same resamples. The search itself chose most of the scored subnets: "
             "they are not a random sample; random subnets stand apart where there are enough. Intervals from "
             "fewer than ten archs are too narrow to rely on.",
-        )  # fmt: skip
+        )
         ceiling = seed_ceiling(root, search)
         if ceiling == ceiling:
             body.append(
@@ -214,8 +239,9 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
         heads = {name: head for name, head in RATING_HEADS.items() if name in ratings}
         numbers = {
             str(c): html.fixed(3) if ratings[c].dtype.kind == "f" else html.whole
-            for c in ratings if ratings[c].dtype.kind in "if"
-        }  # fmt: skip
+            for c in ratings
+            if ratings[c].dtype.kind in "if"
+        }
         body.append(html.table(ratings, heads, numbers))
     return ["<h2>Training</h2>", *body] if body else []
 
@@ -236,10 +262,12 @@ def _settings_part(root: Path) -> list[str]:
     body = []
     env = frames.document(root / "env.json")
     if isinstance(env, dict):
-        rows = pd.DataFrame([
-            {"name": key, "value": value if isinstance(value, str | int | float) else json.dumps(value)}
-            for key, value in env.items()
-        ])  # fmt: skip
+        rows = pd.DataFrame(
+            [
+                {"name": key, "value": value if isinstance(value, str | int | float) else json.dumps(value)}
+                for key, value in env.items()
+            ]
+        )
         body += ["<h2>Environment</h2>", html.table(rows.astype(str), {"name": "", "value": ""}, {})]
     timing = frames.table(root / "timing.csv")
     if {"stage", "seconds"} <= set(timing.columns) and len(timing):

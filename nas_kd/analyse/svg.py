@@ -213,9 +213,16 @@ def document(title: str, width: float, height: float, body: str) -> str:
 
 
 def text(
-    x: float, y: float, content: str, *, anchor: str = "start", size: float = 11.5, colour: str = INK,
-    weight: int = 400, extra: str = "",
-) -> str:  # fmt: skip
+    x: float,
+    y: float,
+    content: str,
+    *,
+    anchor: str = "start",
+    size: float = 11.5,
+    colour: str = INK,
+    weight: int = 400,
+    extra: str = "",
+) -> str:
     """Return a line of text."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" '
@@ -228,9 +235,7 @@ def text_width(content: str, size: float) -> float:
     return 0.55 * size * len(content)
 
 
-def line(
-    x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1.0, dash: str = ""
-) -> str:  # fmt: skip
+def line(x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1.0, dash: str = "") -> str:
     """Return a straight line."""
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return (

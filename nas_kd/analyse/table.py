@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 COLUMNS = [
-    "role", "arch", "macs", "params", "accuracy_mean_percent", "accuracy_sd_percent", "accuracy_min_percent",
-    "accuracy_max_percent", "agreement_mean_percent", "seeds", "folder",
-]  # fmt: skip
+    "role",
+    "arch",
+    "macs",
+    "params",
+    "accuracy_mean_percent",
+    "accuracy_sd_percent",
+    "accuracy_min_percent",
+    "accuracy_max_percent",
+    "agreement_mean_percent",
+    "seeds",
+    "folder",
+]
 
 
 def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
@@ -77,23 +86,38 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     teacher = frames.document(root / "retrain" / "teacher.json")
     if teacher:
         accuracy = _percent(teacher.get("test_accuracy"))
-        rows.append({
-            "role": "teacher", "arch": teacher.get("name"), "macs": teacher.get("macs"),
-            "params": teacher.get("params"), "accuracy_mean_percent": accuracy,
-            "agreement_mean_percent": 100.0, "seeds": 1, "folder": teacher.get("folder"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "role": "teacher",
+                "arch": teacher.get("name"),
+                "macs": teacher.get("macs"),
+                "params": teacher.get("params"),
+                "accuracy_mean_percent": accuracy,
+                "agreement_mean_percent": 100.0,
+                "seeds": 1,
+                "folder": teacher.get("folder"),
+            }
+        )
     measured = runs_of(run, search)
     for student in students(run, search).to_dict("records"):
         mine = measured[measured["role"] == student["role"]]
         accuracy = pd.to_numeric(mine["test_accuracy"]).dropna() * 100.0
         agreement = pd.to_numeric(mine["test_agreement"]).dropna() * 100.0
-        rows.append({
-            "role": student["role"], "arch": student["key"], "macs": student.get("macs"),
-            "params": student.get("params"), "accuracy_mean_percent": accuracy.mean(),
-            "accuracy_sd_percent": accuracy.std(ddof=1), "accuracy_min_percent": accuracy.min(),
-            "accuracy_max_percent": accuracy.max(), "agreement_mean_percent": agreement.mean(),
-            "seeds": len(accuracy), "folder": _best_folder(mine),
-        })  # fmt: skip
+        rows.append(
+            {
+                "role": student["role"],
+                "arch": student["key"],
+                "macs": student.get("macs"),
+                "params": student.get("params"),
+                "accuracy_mean_percent": accuracy.mean(),
+                "accuracy_sd_percent": accuracy.std(ddof=1),
+                "accuracy_min_percent": accuracy.min(),
+                "accuracy_max_percent": accuracy.max(),
+                "agreement_mean_percent": agreement.mean(),
+                "seeds": len(accuracy),
+                "folder": _best_folder(mine),
+            }
+        )
     found = pd.DataFrame(rows, columns=COLUMNS)
     for name in ("macs", "params", "seeds"):
         found[name] = pd.to_numeric(found[name]).astype("Int64")
@@ -160,12 +184,18 @@ def budgets_table(run: str | Path | Run) -> pd.DataFrame:
     for name in frames.searches(run):
         found = frames.best(run, name)
         budget = ", ".join(f"at most {cap:,} {what}" for what, cap in (found.get("budget") or {}).items())
-        rows.append({
-            "search": name, "engine": frames.engine(run, name), "budget": budget or "none",
-            "arch": found.get("key"), "label": found.get("label"),
-            "macs": found.get("macs"), "params": found.get("params"),
-            "subnets": len(frames.scored(run, name)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "search": name,
+                "engine": frames.engine(run, name),
+                "budget": budget or "none",
+                "arch": found.get("key"),
+                "label": found.get("label"),
+                "macs": found.get("macs"),
+                "params": found.get("params"),
+                "subnets": len(frames.scored(run, name)),
+            }
+        )
     return pd.DataFrame(rows)
 
 

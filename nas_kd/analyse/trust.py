@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 NAMES = {
-    "score": "blockwise score", "kl": "KL to the teacher", "accuracy": "supernet accuracy",
-    "macs": "MACs", "params": "parameters",
-}  # fmt: skip
+    "score": "blockwise score",
+    "kl": "KL to the teacher",
+    "accuracy": "supernet accuracy",
+    "macs": "MACs",
+    "params": "parameters",
+}
 SIGN = {"score": -1.0, "kl": -1.0, "accuracy": 1.0, "macs": 1.0, "params": 1.0}
 SUPERNET = "supernet accuracy"
 SHORT = "short-training accuracy"
@@ -57,8 +60,11 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
         for predictor in truth.predictors:
             known = truth.rows.dropna(subset=[predictor, truth.column])
             row: dict[str, Any] = {
-                "truth": truth.name, "among": truth.among, "archs": len(known), "score": NAMES[predictor]
-            }  # fmt: skip
+                "truth": truth.name,
+                "among": truth.among,
+                "archs": len(known),
+                "score": NAMES[predictor],
+            }
             few = len(known) < LEAST
             signed = SIGN[predictor] * known[predictor]
             target = known[truth.column]

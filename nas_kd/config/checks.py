@@ -43,9 +43,7 @@ def number(prefix: str, settings: object, legal: str, ok: Callable[[float], bool
         value = getattr(settings, name)
         finite = value is None or (abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value))
         if not finite or (value is not None and not ok(value)):
-            raise SettingError(
-                f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range"
-            )
+            raise SettingError(f"{prefix}.{name}", value, legal, f"give {prefix}.{name} a value in that range")
 
 
 def existing(field: str, path: str | Path, legal: str) -> Path:

@@ -51,9 +51,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         share("data", self, "rate", "select")
         if self.rate + self.select >= 1:
-            raise SettingError(
-                "data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them"
-            )
+            raise SettingError("data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them")
         positive("data", self, "resolution", "subset", "memory_gib")
         natural("data", self, "pad")
         check_views(self.views)

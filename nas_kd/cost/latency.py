@@ -54,9 +54,15 @@ def device_name(device: torch.device) -> str:
 
 @torch.no_grad()
 def measure_latency(
-    module: nn.Module, resolution: int, in_chans: int = 3, *, batch_size: int = 1, warmup: int = 5,
-    repeats: int = 30, device: torch.device | str = "cpu",
-) -> Latency:  # fmt: skip
+    module: nn.Module,
+    resolution: int,
+    in_chans: int = 3,
+    *,
+    batch_size: int = 1,
+    warmup: int = 5,
+    repeats: int = 30,
+    device: torch.device | str = "cpu",
+) -> Latency:
     """Time a network's forward pass in evaluation mode.
 
     Args:

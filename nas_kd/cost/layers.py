@@ -21,9 +21,15 @@ def layer_key(layer: Mapping[str, Any]) -> LayerKey:
 
 @torch.no_grad()
 def layer_times(
-    layers: Sequence[Mapping[str, Any]], resolution: int, in_chans: int = 3, *, batch_size: int = 1, warmup: int = 3,
-    repeats: int = 15, device: torch.device | str = "cpu",
-) -> dict[LayerKey, float]:  # fmt: skip
+    layers: Sequence[Mapping[str, Any]],
+    resolution: int,
+    in_chans: int = 3,
+    *,
+    batch_size: int = 1,
+    warmup: int = 3,
+    repeats: int = 15,
+    device: torch.device | str = "cpu",
+) -> dict[LayerKey, float]:
     """Time each layer of a network.
 
     Args:

@@ -106,10 +106,11 @@ class AutoAugment:
             self._transform = make(policy, settings)
         except (AssertionError, ValueError, KeyError, IndexError) as error:
             raise SettingError(
-                "data.augment", policy,
+                "data.augment",
+                policy,
                 "null or a policy of timm such as rand-m9-mstd0.5, augmix-m5-w4-d2, 3a",
                 f"leave it out for crop and flip ({error})",
-            ) from error  # fmt: skip
+            ) from error
         self.policy = policy
 
     def __call__(self, pixels: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:

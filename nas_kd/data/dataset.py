@@ -42,9 +42,11 @@ class Augment:
     def settings(self) -> dict[str, int | bool | str | None]:
         """The settings it comes from, by the names that users write."""
         return {
-            "data.pad": self.pad, "data.flip": self.flip, "data.views": self.views.setting if self.views else 0,
+            "data.pad": self.pad,
+            "data.flip": self.flip,
+            "data.views": self.views.setting if self.views else 0,
             "data.augment": self.auto.policy if self.auto else None,
-        }  # fmt: skip
+        }
 
 
 class Split:
@@ -121,9 +123,17 @@ class Split:
         return whole + bool(rest and (not drop_last or not whole))
 
     def batches(
-        self, batch_size: int, *, epoch: int, seed: int, drop_last: bool = True, rank: int = 0, world: int = 1,
-        order: Tensor | None = None, first: int = 0,
-    ) -> Iterator[Batch]:  # fmt: skip
+        self,
+        batch_size: int,
+        *,
+        epoch: int,
+        seed: int,
+        drop_last: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        order: Tensor | None = None,
+        first: int = 0,
+    ) -> Iterator[Batch]:
         """Go through the split once, shuffled and augmented; a function of seed and epoch alone.
 
         What is done to an image depends neither on the batch size nor on the number of processes. An epoch's
@@ -166,9 +176,7 @@ class Split:
         order = torch.arange(len(self))
         if limit is not None:
             if limit < 1:
-                raise SettingError(
-                    "limit", limit, "an integer of at least 1, or null for all", "leave it out"
-                )
+                raise SettingError("limit", limit, "an integer of at least 1, or null for all", "leave it out")
             draws = draw(self.names, "limit")
             order = torch.from_numpy(stratified_order(self.labels.numpy(), draws)[:limit])
         for index in torch.split(order, batch_size):

@@ -72,9 +72,7 @@ def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> 
         raise SettingError(source.field, source.where(row), legal, "convert the images to one kind")
 
 
-def to_array(
-    source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape
-) -> NDArray[np.uint8]:
+def to_array(source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape) -> NDArray[np.uint8]:
     """Turn a decoded image into (H, W, C) of the wanted shape; grey spreads over three channels."""
     check(source, row, image, shape)
     grey = image.mode in GREY

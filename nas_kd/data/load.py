@@ -148,21 +148,26 @@ def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> 
 
 
 def _check_settings(
-    rate: Amount, select: Amount, resolution: int | None, subset: int | None, pad: int | None,
-    memory_gib: float, views: int | str | None,
-) -> None:  # fmt: skip
+    rate: Amount,
+    select: Amount,
+    resolution: int | None,
+    subset: int | None,
+    pad: int | None,
+    memory_gib: float,
+    views: int | str | None,
+) -> None:
     legal = "a share 0 <= share < 1, or a count as an integer of at least 0"
     for name, amount in (("data.rate", rate), ("data.select", select)):
         share = isinstance(amount, float)
         if isinstance(amount, bool) or not (0 <= amount < 1 if share else amount >= 0):
             raise SettingError(name, amount, legal, "use 0.05")
     if isinstance(rate, float) and isinstance(select, float) and rate + select >= 1:
-        raise SettingError(
-            "data.rate + data.select", f"{rate} + {select}", "a sum below 1", "leave images to train on"
-        )
+        raise SettingError("data.rate + data.select", f"{rate} + {select}", "a sum below 1", "leave images to train on")
     for name, value, least in (
-        ("data.resolution", resolution, 1), ("data.subset", subset, 1), ("data.pad", pad, 0),
-    ):  # fmt: skip
+        ("data.resolution", resolution, 1),
+        ("data.subset", subset, 1),
+        ("data.pad", pad, 0),
+    ):
         if value is not None and (isinstance(value, bool) or value < least):
             raise SettingError(name, value, f"an integer of at least {least}, or null", "leave it out")
     check_views(views)
@@ -181,9 +186,11 @@ def _check_classes(pool: Source, held: Source) -> None:
         if names
     )
     raise SettingError(
-        "data.test", f"{held.origin} {found or 'in another order'}",
-        f"the {len(pool.classes)} classes of data.train, by the same names", "rename or add class folders",
-    )  # fmt: skip
+        "data.test",
+        f"{held.origin} {found or 'in another order'}",
+        f"the {len(pool.classes)} classes of data.train, by the same names",
+        "rename or add class folders",
+    )
 
 
 def _membership(
@@ -198,10 +205,12 @@ def _membership(
     if sizes[short] < needed:
         splits = ", ".join([*wanted, "test"] if held is None else wanted)
         raise SettingError(
-            "data.train", pool.origin, f"at least {needed} images in every class, one each for {splits}",
+            "data.train",
+            pool.origin,
+            f"at least {needed} images in every class, one each for {splits}",
             f"class {pool.classes[short]!r} has {sizes[short]}: add images"
             + (", or give data.test" if held is None else ", or set data.rate=0"),
-        )  # fmt: skip
+        )
     rows: dict[str, NDArray[np.int64]] = {}
     left = np.arange(len(pool))
     if held is None:
@@ -213,9 +222,7 @@ def _membership(
             legal = f"{classes * least} ({least} a class) .. {len(left)}, the training images"
             raise SettingError("data.subset", subset, legal, "choose a number in this range, or leave it out")
         if subset < len(left):
-            codes = cut(
-                pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least
-            )
+            codes = cut(pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
             left = left[codes == LOW]
     labels = pool.labels[left]
     names = [pool.names[i] for i in left]

@@ -21,9 +21,7 @@ TEST_FOLDERS = ("test", "val", "valid", "validation", "eval", "evaluation")
 Arrays = tuple[Any, Any]
 
 
-def open_source(
-    field: str, what: str | Path | Arrays, test: bool, split: str, root: str, download: bool
-) -> Source:
+def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, root: str, download: bool) -> Source:
     """Open a data set and list its names and labels; no image is decoded.
 
     Args:
@@ -48,9 +46,7 @@ def open_source(
     if slash and prefix.lower() in ("torch", "hfds", "hfids", "tfds", "wds"):
         opener = {"torch": _torchvision, "hfds": _hfds}.get(prefix.lower())
         if opener is None:
-            raise SettingError(
-                field, what, IMAGES, "streamed sets have no fixed order: save it as class folders"
-            )
+            raise SettingError(field, what, IMAGES, "streamed sets have no fixed order: save it as class folders")
         return opener(field, str(what), split, root, download)
     return _files(field, Path(what), test)
 
@@ -75,9 +71,7 @@ def _arrays(field: str, pair: Arrays) -> ArraySource:
     shapes = f"x {tuple(x.shape)} {x.dtype}, y {tuple(y.shape)} {y.dtype}"
     whole = not (y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool)
     if x.ndim != 4 or x.dtype != torch.uint8 or y.ndim != 1 or len(x) != len(y) or not whole or not len(x):
-        raise SettingError(
-            field, shapes, "x (N, C, H, W) uint8 and y (N,) whole numbers", "convert the tensors"
-        )
+        raise SettingError(field, shapes, "x (N, C, H, W) uint8 and y (N,) whole numbers", "convert the tensors")
     if not all(x.shape[1:]):
         raise SettingError(field, shapes, "images of at least one channel and pixel", "convert the tensors")
     labels = y.numpy().astype(np.int64)
@@ -86,9 +80,7 @@ def _arrays(field: str, pair: Arrays) -> ArraySource:
     classes = tuple(str(c) for c in range(int(labels.max()) + 1))
     missing = sorted(set(range(len(classes))) - set(labels.tolist()))
     if missing:
-        raise SettingError(
-            field, f"no image of class {missing[0]}", "an image of every class", "renumber labels"
-        )
+        raise SettingError(field, f"no image of class {missing[0]}", "an image of every class", "renumber labels")
     return ArraySource(x, field, "tensors", _names(labels, classes), labels, classes)
 
 
@@ -115,9 +107,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     except SettingError:
         raise
     except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
-        raise SettingError(
-            field, str(root), IMAGES, "it holds no image: one folder a class is needed"
-        ) from error
+        raise SettingError(field, str(root), IMAGES, "it holds no image: one folder a class is needed") from error
     by_name: dict[str, int] = reader.class_name_to_idx if tar else reader.class_to_idx
     classes = tuple(sorted(by_name, key=lambda name: by_name[name]))
     if "" in classes or len(classes) < 2:
@@ -135,7 +125,13 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     else:
         labels = np.array([target for _, target in reader.samples], dtype=np.int64)
     return ReaderSource(
-        reader, field, str(root), names, labels, classes, reopen=(open_source, (field, path, test, "train", "", False)),
+        reader,
+        field,
+        str(root),
+        names,
+        labels,
+        classes,
+        reopen=(open_source, (field, path, test, "train", "", False)),
     )
 
 
@@ -181,17 +177,17 @@ def _check_folder(field: str, root: Path) -> None:
     folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
     if not folders:
         tars = any(child.suffix == ".tar" for child in root.iterdir())
-        mend = (
-            "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
-        )
+        mend = "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
         raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", mend)
     _check_links(field, root, suffixes)
     for folder in folders:
         if not any(child.suffix.lower() in suffixes and child.is_file() for child in folder.rglob("*")):
             raise SettingError(
-                field, str(root), "images in every class folder",
+                field,
+                str(root),
+                "images in every class folder",
                 f"class {folder.name!r} has 0 images: add images or delete the folder",
-            )  # fmt: skip
+            )
 
 
 def _strip_common(names: list[str]) -> list[str]:
@@ -211,9 +207,7 @@ def _torchvision(field: str, name: str, split: str, root: str, download: bool) -
     try:
         dataset: Any = create_dataset(name, root=root, split=split, download=download)
     except AssertionError as error:
-        raise SettingError(
-            field, name, f"a torchvision set that timm knows ({error})", "check the name"
-        ) from error
+        raise SettingError(field, name, f"a torchvision set that timm knows ({error})", "check the name") from error
     except (RuntimeError, OSError) as error:
         mend = "set data.root to the folder that holds it, or data.download=true"
         raise SettingError(field, name, f"a set that lies in {root} ({error})", mend) from error

@@ -127,9 +127,7 @@ class LazyPixels:
         def put(job: tuple[int, int]) -> None:
             place, row = job
             image = load(self._source, row)
-            out[place] = to_array(
-                self._source, row, image, self.shape[0] if self._resize else None, self.shape
-            )
+            out[place] = to_array(self._source, row, image, self.shape[0] if self._resize else None, self.shape)
 
         jobs = list(enumerate(self._rows[rows.cpu().numpy()].tolist()))
         threads = min(torch.get_num_threads(), os.cpu_count() or 1)
@@ -206,9 +204,7 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
     if found[0] != found[1]:
         raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", MEND)
     if shape and found != shape:
-        raise SettingError(
-            source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", MEND
-        )
+        raise SettingError(source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", MEND)
     return x.permute(0, 2, 3, 1).contiguous()
 
 

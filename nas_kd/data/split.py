@@ -81,9 +81,7 @@ def cut(
     return codes
 
 
-def _counts(
-    labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int, most: Codes
-) -> Codes:
+def _counts(labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int, most: Codes) -> Codes:
     """Return how many images each class gives, between ``least`` and ``most``."""
     if isinstance(amount, float):
         below = [_below(u[labels == c], amount) for c in range(len(most))]

@@ -119,10 +119,11 @@ class ViewTable:
         possible = count_views(pad, flip)
         if not 1 <= k <= possible:
             raise SettingError(
-                "data.views", k,
+                "data.views",
+                k,
                 f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow, or all (0: fresh crops)",
                 f"set data.views={min(max(k, 1), possible)}, or a larger data.pad",
-            )  # fmt: skip
+            )
         self.n, self.pad, self.flip, self.k, self.seed = n, pad, bool(flip), k, seed
         self._codes = _ordered_draws(n, possible, k, seed_for(seed, "views"))  # (n, k)
         generator = torch.Generator().manual_seed(seed_for(seed, "view order"))

@@ -112,10 +112,12 @@ def _by_channel(x: Tensor) -> Tensor:
 
 def _three_convs(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 1, bias=False), nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.ReLU(inplace=True),
         nn.Conv2d(outputs, outputs, 1, bias=False),
-    )  # fmt: skip
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 1, bias=False),
+    )
 
 
 class Embedded(nn.Module):

@@ -15,9 +15,14 @@ from nas_kd.losses._common import positive
 
 
 def attack(
-    network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, toward: Tensor, steps: int = 10, rate: float = 0.3,
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    toward: Tensor,
+    steps: int = 10,
+    rate: float = 0.3,
     limit: float = 2.5,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Move images over a network's boundary towards a class, each until its answer changes.
 
     Args:

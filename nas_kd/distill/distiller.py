@@ -48,9 +48,7 @@ class Distiller:
         SettingError: unknown method, term or setting, or a value outside its range.
     """
 
-    def __init__(
-        self, method: Method = "kd_ls", task: Classification | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, method: Method = "kd_ls", task: Classification | None = None, **settings: Any) -> None:
         self.task = Classification() if task is None else task
         self.recipe = _recipe(method, self.task, settings)
         self.needs = self.recipe.needs
@@ -146,9 +144,13 @@ class Distiller:
                 act(epochs)
 
     def __call__(
-        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor,
-        progress: float = 1.0, batch: Batch | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        self,
+        student: Tensor | Output | None,
+        target: Tensor | Output | None,
+        y: Tensor,
+        progress: float = 1.0,
+        batch: Batch | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch.
 
         Args:
@@ -174,9 +176,13 @@ class Distiller:
         return loss, parts
 
     def _losses(
-        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor, progress: float,
+        self,
+        student: Tensor | Output | None,
+        target: Tensor | Output | None,
+        y: Tensor,
+        progress: float,
         batch: Batch | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute what `__call__` returns; the training loop looks for NaN itself, and may skip the step."""
         loss: Tensor | None = None
         parts: dict[str, Tensor] = {}

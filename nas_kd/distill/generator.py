@@ -63,9 +63,7 @@ class Noise(Resampled):
     def __init__(self, split: Split) -> None:
         super().__init__(split)
 
-    def batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Yield (B, WIDTH) standard normal noise."""
         for step in range(self.steps(batch_size)):
             generator = torch.Generator().manual_seed(seed_for(seed, "noise", epoch, step))
@@ -92,11 +90,19 @@ class Painter(nn.Module):
         self.first = (base, -(-image[1] // 4), -(-image[2] // 4))
         self.start = nn.Linear(WIDTH, self.first[0] * self.first[1] * self.first[2])
         self.body = nn.Sequential(
-            nn.BatchNorm2d(base), nn.Upsample(scale_factor=2), nn.Conv2d(base, base, 3, 1, 1),
-            nn.BatchNorm2d(base), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(base, base // 2, 3, 1, 1),
-            nn.BatchNorm2d(base // 2), nn.LeakyReLU(0.2), nn.Conv2d(base // 2, image[0], 3, 1, 1),
-            nn.Tanh(), nn.BatchNorm2d(image[0], affine=False),
-        )  # fmt: skip
+            nn.BatchNorm2d(base),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(base, base, 3, 1, 1),
+            nn.BatchNorm2d(base),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(base, base // 2, 3, 1, 1),
+            nn.BatchNorm2d(base // 2),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(base // 2, image[0], 3, 1, 1),
+            nn.Tanh(),
+            nn.BatchNorm2d(image[0], affine=False),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, WIDTH) noise to (B, C, H, W) images."""

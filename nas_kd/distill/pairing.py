@@ -77,9 +77,14 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
 
 
 def pair_of(
-    model: nn.Module, recipe: Recipe, source: TargetSource | None, image: Shape, classes: int, images: int = 1,
+    model: nn.Module,
+    recipe: Recipe,
+    source: TargetSource | None,
+    image: Shape,
+    classes: int,
+    images: int = 1,
     seed: int = 0,
-) -> Pair:  # fmt: skip
+) -> Pair:
     """Measure the static shapes of a student and of what teaches it, before training.
 
     Args:

@@ -124,9 +124,7 @@ class ClassBalanced(Resampled):
         if self.classes < 2:
             raise SettingError("cc.classes", classes, "2 or more classes a batch, and as many in the data")
 
-    def batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Go through an epoch of as many batches as a shuffle would have."""
         generator = _draws("class balanced", seed, epoch)
         if batch_size < self.classes:
@@ -300,9 +298,7 @@ class WithUnlabelled(Resampled):
         """Return the same with all images on a device."""
         return WithUnlabelled(self.split.to(device), self.images.to(device))
 
-    def batches(
-        self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Go through the labelled images once; the others come round as often as that needs."""
         generator = _draws("unlabelled", seed, epoch)
         wanted = self.steps(batch_size) * batch_size

@@ -95,9 +95,13 @@ class Term:
         return float(self.weight(progress)) if callable(self.weight) else float(self.weight)
 
     def __call__(
-        self, student: Tensor | Output | None, target: Tensor | Output | None, y: Tensor,
-        batch: Batch | None = None, module: nn.Module | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        student: Tensor | Output | None,
+        target: Tensor | Output | None,
+        y: Tensor,
+        batch: Batch | None = None,
+        module: nn.Module | None = None,
+    ) -> Tensor:
         """Return the loss before its weight.
 
         Args:

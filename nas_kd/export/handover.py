@@ -14,17 +14,27 @@ from nas_kd.space import Arch, count_layers
 
 
 def student_info(
-    model: nn.Module, data: Data, *, arch: Arch | None, metrics: Mapping[str, float], factory: str | None,
+    model: nn.Module,
+    data: Data,
+    *,
+    arch: Arch | None,
+    metrics: Mapping[str, float],
+    factory: str | None,
     factory_kwargs: Mapping[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Collect what a student folder says about its network."""
     resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
     info: dict[str, Any] = {
-        "mean": list(data.mean), "std": list(data.std), "classes": list(data.classes),
-        "resolution": resolution, "in_chans": data.in_chans, "num_classes": data.num_classes,
-        "metrics": dict(metrics), "params": sum(p.numel() for p in model.parameters()),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "classes": list(data.classes),
+        "resolution": resolution,
+        "in_chans": data.in_chans,
+        "num_classes": data.num_classes,
+        "metrics": dict(metrics),
+        "params": sum(p.numel() for p in model.parameters()),
         "arch": None if arch is None else arch.to_dict(),
-    }  # fmt: skip
+    }
     if isinstance(model, StaticNet):
         info["macs"] = count_layers(model.layers_spec, resolution).macs
     else:

@@ -67,18 +67,25 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     else:
         if not about.get("factory"):
             raise SettingError(
-                "factory", None, f"the place of a callable that builds this {type(student).__name__}",
+                "factory",
+                None,
+                f"the place of a callable that builds this {type(student).__name__}",
                 "give factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
-            )  # fmt: skip
+            )
         about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
         rebuilt = build_by(about["factory"], about["factory_kwargs"])
         _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingError("folder", str(folder), "a new, an empty or a student folder", "choose another one")
-    _write(folder, {
-        ARCH: _text(layers), ABOUT: _text(about), WEIGHTS: safetensors_save(state, {"format": "pt"}),
-    })  # fmt: skip
+    _write(
+        folder,
+        {
+            ARCH: _text(layers),
+            ABOUT: _text(about),
+            WEIGHTS: safetensors_save(state, {"format": "pt"}),
+        },
+    )
     return folder
 
 

@@ -42,9 +42,7 @@ def pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 def same_shape(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`pair` for tensors that are compared element by element."""
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have the same shape"
-        )
+        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have the same shape")
     return pair(student, teacher)
 
 

@@ -37,9 +37,15 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
 
 
 def crd(
-    student: Tensor, teacher: Tensor, noise_student: Tensor, noise_teacher: Tensor, images: int,
-    scale_student: Tensor | float = 0.0, scale_teacher: Tensor | float = 0.0, temperature: float = 0.07,
-) -> Tensor:  # fmt: skip
+    student: Tensor,
+    teacher: Tensor,
+    noise_student: Tensor,
+    noise_teacher: Tensor,
+    images: int,
+    scale_student: Tensor | float = 0.0,
+    scale_teacher: Tensor | float = 0.0,
+    temperature: float = 0.07,
+) -> Tensor:
     """Contrastive representation distillation with negatives that the whole batch shares.
 
     Args:

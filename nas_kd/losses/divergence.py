@@ -82,9 +82,7 @@ def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return (kl_of_log(log_p, middle) + kl_of_log(log_q, middle)).mean() / 2
 
 
-def alpha_divergence(
-    student: Tensor, teacher: Tensor, alpha: float = -1.0, clip: float | None = None
-) -> Tensor:
+def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip: float | None = None) -> Tensor:
     """The alpha-divergence D(p || q) = sum_c q ((p/q)^alpha - 1) / (alpha (alpha - 1)).
 
     alpha 1 is KL(p || q), 0 is KL(q || p), 0.5 four times the squared Hellinger distance, 2 and -1 half the

@@ -139,9 +139,7 @@ def _decouple(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([log_p.gather(1, target), rest], 1), others - rest
 
 
-def dist(
-    student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0
-) -> Tensor:
+def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0) -> Tensor:
     """DIST: T^2 (beta (1 - rho of samples) + gamma (1 - rho of classes)), rho Pearson's correlation.
 
     Args:

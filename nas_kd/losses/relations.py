@@ -60,9 +60,7 @@ def _affinity(x: Tensor, eps: float) -> Tensor:
     return (similarity / similarity.sum(1, keepdim=True)).log()
 
 
-def rkd(
-    student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int = 64
-) -> Tensor:
+def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int = 64) -> Tensor:
     """Relational distillation: Huber losses of relative distances and of the angles of all triples.
 
     Args:
@@ -90,9 +88,7 @@ def rkd(
         return loss
 
 
-def cc(
-    student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, variant: str = "paper"
-) -> Tensor:
+def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, variant: str = "paper") -> Tensor:
     """Correlation congruence: mean squared difference of Gaussian kernels of normalised embeddings.
 
     Args:

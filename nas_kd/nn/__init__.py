@@ -9,6 +9,19 @@ from nas_kd.nn.static import StaticNet
 from nas_kd.nn.transform import KernelTransform
 
 __all__ = [
-    "ElasticBatchNorm2d", "ElasticConv2d", "ElasticDepthwise", "ElasticLinear", "ElasticStage", "KernelTransform",
-    "NormValues", "Output", "Recorder", "Resized", "StaticNet", "at_resolution", "centre", "prefix", "resized",
-]  # fmt: skip
+    "ElasticBatchNorm2d",
+    "ElasticConv2d",
+    "ElasticDepthwise",
+    "ElasticLinear",
+    "ElasticStage",
+    "KernelTransform",
+    "NormValues",
+    "Output",
+    "Recorder",
+    "Resized",
+    "StaticNet",
+    "at_resolution",
+    "centre",
+    "prefix",
+    "resized",
+]

@@ -11,8 +11,11 @@ from torch import Tensor
 from nas_kd.errors import SettingError, nearest
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "silu": F.silu, "hardswish": F.hardswish,
-}  # fmt: skip
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "hardswish": F.hardswish,
+}
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

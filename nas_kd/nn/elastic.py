@@ -49,9 +49,15 @@ class ElasticConv2d(nn.Conv2d):
     """Convolution over the first input and output channels, padded to keep the size unless told otherwise."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, bias: bool = False,
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        *,
+        bias: bool = False,
         padding: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, bias=bias)
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:  # type: ignore[override]

@@ -150,11 +150,14 @@ def _rate(pipeline: Pipeline) -> None:
     assert pipeline.tables  # raises when they were rated against others
     taps = [
         {
-            "stage": number, "teacher_path": tap.path, "teacher_channels": tap.channels,
-            "teacher_size": tap.size, "student_size": tap.student_size,
+            "stage": number,
+            "teacher_path": tap.path,
+            "teacher_channels": tap.channels,
+            "teacher_size": tap.size,
+            "student_size": tap.student_size,
         }
         for number, tap in enumerate(pipeline.teacher.taps or (), 1)
-    ]  # fmt: skip
+    ]
     atomic_json(pipeline.run.path / "teacher" / "stages.json", taps)
 
 

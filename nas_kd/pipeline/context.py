@@ -99,18 +99,35 @@ class Opened:
         if settings.epochs:
             assert self._untrained  # raises now when a name in teacher.stages is wrong
             teacher = train_teacher(
-                settings.model, self.data, run=self.run, epochs=settings.epochs, batch_size=settings.batch_size,
-                lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
-                warmup_epochs=settings.warmup_epochs, smoothing=settings.smoothing, checkpoint=settings.checkpoint,
-                pretrained=settings.pretrained, stages=settings.stages, seed=self.config.seed, runtime=self.runtime,
+                settings.model,
+                self.data,
+                run=self.run,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                warmup_epochs=settings.warmup_epochs,
+                smoothing=settings.smoothing,
+                checkpoint=settings.checkpoint,
+                pretrained=settings.pretrained,
+                stages=settings.stages,
+                seed=self.config.seed,
+                runtime=self.runtime,
                 **Manner.of(settings).chosen,
-            )  # fmt: skip
+            )
         else:
             teacher = load_teacher(
-                settings.model, checkpoint=settings.checkpoint, num_classes=self.data.num_classes,
-                in_chans=self.data.in_chans, stages=settings.stages, pretrained=settings.pretrained,
-                mean=settings.mean, std=settings.std, resolution=self.data.resolution,
-            )  # fmt: skip
+                settings.model,
+                checkpoint=settings.checkpoint,
+                num_classes=self.data.num_classes,
+                in_chans=self.data.in_chans,
+                stages=settings.stages,
+                pretrained=settings.pretrained,
+                mean=settings.mean,
+                std=settings.std,
+                resolution=self.data.resolution,
+            )
         teacher = teacher.to(self.runtime.device).bind(self.data)
         self.run.record_teacher({"name": teacher.name, "fingerprint": teacher.fingerprint})
         return teacher
@@ -121,9 +138,12 @@ class Opened:
         settings = self.config.teacher
         assert settings.model is not None  # whoever asks has looked
         return load_teacher(
-            settings.model, num_classes=self.data.num_classes, in_chans=self.data.in_chans,
-            stages=settings.stages, resolution=self.data.resolution,
-        ).bind(self.data)  # fmt: skip
+            settings.model,
+            num_classes=self.data.num_classes,
+            in_chans=self.data.in_chans,
+            stages=settings.stages,
+            resolution=self.data.resolution,
+        ).bind(self.data)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -176,8 +196,14 @@ class Opened:
             )
             teacher = self.cache if settings["teacher_weight"] > 0.0 else None
         train_supernet(
-            net, self.data, run=self.run, task=Classification(settings.pop("smoothing")), teacher=teacher,
-            seed=self.config.seed, runtime=runtime, **settings,
-        )  # fmt: skip
+            net,
+            self.data,
+            run=self.run,
+            task=Classification(settings.pop("smoothing")),
+            teacher=teacher,
+            seed=self.config.seed,
+            runtime=runtime,
+            **settings,
+        )
         part()
         return net

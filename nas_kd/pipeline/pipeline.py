@@ -42,9 +42,14 @@ class Pipeline(Opened):
         """Rate one stage, from 1, or all."""
         settings = asdict(self.config.blockwise) | {"stage": stage}
         return rate_blockwise(
-            self.supernet, self.teacher, self.data, run=self.run, seed=self.config.seed, runtime=self.runtime,
+            self.supernet,
+            self.teacher,
+            self.data,
+            run=self.run,
+            seed=self.config.seed,
+            runtime=self.runtime,
             **settings,
-        )  # fmt: skip
+        )
 
     @cached_property
     def weights(self) -> list[float] | None:
@@ -54,9 +59,17 @@ class Pipeline(Opened):
         if not isinstance(how, str):
             return how
         return stage_weights(
-            how, self.tables, self.supernet, self.teacher, self.data, run=self.run, init=settings.init,
-            calibration_images=settings.calibration_images, seed=self.config.seed, runtime=self.runtime,
-        )  # fmt: skip
+            how,
+            self.tables,
+            self.supernet,
+            self.teacher,
+            self.data,
+            run=self.run,
+            init=settings.init,
+            calibration_images=settings.calibration_images,
+            seed=self.config.seed,
+            runtime=self.runtime,
+        )
 
     @property
     def _guided(self) -> bool:
@@ -128,18 +141,38 @@ class Pipeline(Opened):
         if guided and self.config.retrain.method_settings:
             training["method_settings"] = self.config.retrain.method_settings
         return search(
-            self.supernet, self.teaching if guided else None, self.data, self.tables if guided else None,
-            engine=engine, max_macs=settings.max_macs,
-            max_params=settings.max_params, min_macs=settings.min_macs, min_params=settings.min_params,
-            max_latency_ms=settings.max_latency_ms, weights=self.weights if guided else None,
-            trials=settings.trials, sampler=settings.sampler, variables=settings.variables, top=settings.top,
-            epochs=settings.epochs, rounds=settings.rounds, tuned=settings.tuned,
-            calibration_images=settings.calibration_images, rate_images=settings.rate_images,
-            run=self.run, folder=self.search_folder, seed=self.config.seed,
-            method=self.config.method if guided else "ce", workers=self.config.workers, runtime=self.runtime,
-            training=training, objectives=settings.objectives, storage=settings.storage, worker=worker,
+            self.supernet,
+            self.teaching if guided else None,
+            self.data,
+            self.tables if guided else None,
+            engine=engine,
+            max_macs=settings.max_macs,
+            max_params=settings.max_params,
+            min_macs=settings.min_macs,
+            min_params=settings.min_params,
+            max_latency_ms=settings.max_latency_ms,
+            weights=self.weights if guided else None,
+            trials=settings.trials,
+            sampler=settings.sampler,
+            variables=settings.variables,
+            top=settings.top,
+            epochs=settings.epochs,
+            rounds=settings.rounds,
+            tuned=settings.tuned,
+            calibration_images=settings.calibration_images,
+            rate_images=settings.rate_images,
+            run=self.run,
+            folder=self.search_folder,
+            seed=self.config.seed,
+            method=self.config.method if guided else "ce",
+            workers=self.config.workers,
+            runtime=self.runtime,
+            training=training,
+            objectives=settings.objectives,
+            storage=settings.storage,
+            worker=worker,
             inputs={"search.weights": settings.weights} if guided and isinstance(settings.weights, str) else None,
-        )  # fmt: skip
+        )
 
     @property
     def scorer(self) -> SubnetScorer:
@@ -147,9 +180,14 @@ class Pipeline(Opened):
         settings = self.config.search
         targets = teacher_logits(self.cache, "rate", self.data, self.runtime) if self.taught else None
         return SubnetScorer(
-            self.supernet, self.data, targets, task=Classification(), runtime=self.runtime,
-            calibration_images=settings.calibration_images, rate_images=settings.rate_images,
-        )  # fmt: skip
+            self.supernet,
+            self.data,
+            targets,
+            task=Classification(),
+            runtime=self.runtime,
+            calibration_images=settings.calibration_images,
+            rate_images=settings.rate_images,
+        )
 
     @property
     def training(self) -> dict[str, Any]:

@@ -43,14 +43,27 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
 
     blockwise = asdict(config.blockwise) | {"stage": None}
     return rank(
-        pipeline.space, teacher, pipeline.data, run=pipeline.run,
-        scores=settings.scores or DEFAULT_SCORES, primary=settings.primary, control=settings.control,
-        net=lambda: pipeline.supernet, sample=_sample(settings, pipeline.space, pipeline.cost),
-        seeds=settings.seeds, training=_training(settings), images=settings.images,
-        calibration_images=settings.calibration_images, resamples=settings.resamples,
-        blockwise=blockwise, workers=config.workers, seed=config.seed, runtime=pipeline.runtime,
-        train=settings.train or helps, helps=helps,
-    )  # fmt: skip
+        pipeline.space,
+        teacher,
+        pipeline.data,
+        run=pipeline.run,
+        scores=settings.scores or DEFAULT_SCORES,
+        primary=settings.primary,
+        control=settings.control,
+        net=lambda: pipeline.supernet,
+        sample=_sample(settings, pipeline.space, pipeline.cost),
+        seeds=settings.seeds,
+        training=_training(settings),
+        images=settings.images,
+        calibration_images=settings.calibration_images,
+        resamples=settings.resamples,
+        blockwise=blockwise,
+        workers=config.workers,
+        seed=config.seed,
+        runtime=pipeline.runtime,
+        train=settings.train or helps,
+        helps=helps,
+    )
 
 
 def _sample(settings: RankConfig, space: ElasticSpace, cost: dict[str, int]) -> Sample:

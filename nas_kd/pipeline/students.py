@@ -89,13 +89,22 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     jobs: list[dict[str, Any]] = [
         {
-            "model": archs[key], "teacher": teacher, "data": pipeline.data, "space": pipeline.space,
-            "supernet": supernet, "run": run.path, "method": pipeline.config.method,
-            "method_settings": settings.method_settings, "epochs": settings.epochs, "seed": seed,
-            "folder": folders[key, seed], "runtime": pipeline.runtime,
-        } | pipeline.training
+            "model": archs[key],
+            "teacher": teacher,
+            "data": pipeline.data,
+            "space": pipeline.space,
+            "supernet": supernet,
+            "run": run.path,
+            "method": pipeline.config.method,
+            "method_settings": settings.method_settings,
+            "epochs": settings.epochs,
+            "seed": seed,
+            "folder": folders[key, seed],
+            "runtime": pipeline.runtime,
+        }
+        | pipeline.training
         for key, seed in pairs
-    ]  # fmt: skip
+    ]
     # a live teacher would be copied into every process, and one GPU serves one training at a time
     parallel = not isinstance(teacher, Teacher) and pipeline.runtime.device.type == "cpu"
     workers = pipeline.config.workers if parallel else 1
@@ -148,10 +157,15 @@ def print_table(pipeline: Pipeline) -> None:
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
-            str(row["role"]), str(row["arch"]), f"{row['macs']:,}", f"{row['params']:,}",
-            f"{row['accuracy_mean_percent']:.2f}{spread}", "-" if agreement != agreement else f"{agreement:.2f}",
-            str(row["seeds"]), str(row["folder"]) if isinstance(row["folder"], str) else "",
-        )  # fmt: skip
+            str(row["role"]),
+            str(row["arch"]),
+            f"{row['macs']:,}",
+            f"{row['params']:,}",
+            f"{row['accuracy_mean_percent']:.2f}{spread}",
+            "-" if agreement != agreement else f"{agreement:.2f}",
+            str(row["seeds"]),
+            str(row["folder"]) if isinstance(row["folder"], str) else "",
+        )
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     student = frame.loc[frame["role"] == "found", "folder"].iloc[0]

@@ -14,9 +14,14 @@ CHUNK = 64  # resamples at once: bounds memory
 
 
 def resampled_taus(
-    scores: np.ndarray, truth: np.ndarray, groups: Sequence[object], pairs: Sequence[Pairs], *,
-    resamples: int = 10_000, seed: int = 0,
-) -> np.ndarray:  # fmt: skip
+    scores: np.ndarray,
+    truth: np.ndarray,
+    groups: Sequence[object],
+    pairs: Sequence[Pairs],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> np.ndarray:
     """Draw archs with replacement inside each group, and for each of them its seeds with replacement.
 
     Args:

@@ -16,8 +16,11 @@ RIGHT = 690
 ROW = 22
 TOP = 60
 COLOURS = {
-    "primary": FOUND.colour, "exploratory": RANDOM.colour, "primary control": LARGEST_MACS.colour, "control": SOFT
-}  # fmt: skip
+    "primary": FOUND.colour,
+    "exploratory": RANDOM.colour,
+    "primary control": LARGEST_MACS.colour,
+    "control": SOFT,
+}
 
 
 def rank_figure(summary: pd.DataFrame, noise: pd.DataFrame) -> str:

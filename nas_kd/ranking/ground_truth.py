@@ -29,9 +29,16 @@ from nas_kd.train.retrain import checked_method
 
 PAUSE = 0.5  # seconds between two looks at what other workers have in hand
 COLUMNS = (
-    "key", "seed", "accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds",
+    "key",
+    "seed",
+    "accuracy",
+    "test_accuracy",
+    "select_accuracy",
+    "test_agreement",
+    "test_loss",
+    "seconds",
     "cpu_seconds",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,16 @@ class Alone:
 
 
 def train_alone(
-    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, *, seed: int, runtime: Runtime,
+    arch: Arch,
+    space: ElasticSpace,
+    teacher: ViewCache,
+    data: Data,
+    how: Alone,
+    *,
+    seed: int,
+    runtime: Runtime,
     stage: Training | None = None,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Train one arch from new weights and measure it on images that nothing was chosen on.
 
     Args:
@@ -90,9 +104,16 @@ def train_alone(
     network = resized(space.build(arch, data.num_classes, data.in_chans), arch.resolution)
     try:
         train_network(
-            network, data, distiller=distiller, source=target_source(teacher, features=False), stage=stage,
-            name="truth", seed=seed, runtime=runtime, **settings,
-        )  # fmt: skip
+            network,
+            data,
+            distiller=distiller,
+            source=target_source(teacher, features=False),
+            stage=stage,
+            name="truth",
+            seed=seed,
+            runtime=runtime,
+            **settings,
+        )
     except FloatingPointError as error:
         said = str(error).replace("truth.lr", "rank.lr")
         raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {seed}: {said}") from error
@@ -172,9 +193,16 @@ class TruthTable:
 
 
 def train_truth(
-    archs: Sequence[Arch], jobs: Sequence[tuple[int, int]], run: Run, *, space: ElasticSpace,
-    teacher: ViewCache, data: Data, how: Alone, runtime: Runtime,
-) -> int:  # fmt: skip
+    archs: Sequence[Arch],
+    jobs: Sequence[tuple[int, int]],
+    run: Run,
+    *,
+    space: ElasticSpace,
+    teacher: ViewCache,
+    data: Data,
+    how: Alone,
+    runtime: Runtime,
+) -> int:
     """Train what no other process has trained or is training, and wait for the rest.
 
     Each row is written when its training ends, by whoever trained it. Who trains what is in the lease rows of the
@@ -235,9 +263,15 @@ def train_truth(
 
 
 def _trained(
-    arch: Arch, space: ElasticSpace, teacher: ViewCache, data: Data, how: Alone, seed: int, runtime: Runtime,
+    arch: Arch,
+    space: ElasticSpace,
+    teacher: ViewCache,
+    data: Data,
+    how: Alone,
+    seed: int,
+    runtime: Runtime,
     training: Training,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Train, or give up what another worker has taken over; it then has no result."""
     try:
         return train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime, stage=training)

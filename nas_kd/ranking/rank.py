@@ -57,13 +57,28 @@ class RankResult(NamedTuple):
 
 
 def rank(
-    space: ElasticSpace, teacher: Teacher | Callable[[], Teacher], data: Data, *, run: Run | str | Path,
-    scores: Sequence[str | Score] = DEFAULT_SCORES, primary: str = "tuned", control: str = "minus_depth",
-    net: Supernet | Callable[[], Supernet] | None = None, sample: Sample | None = None, seeds: int = 2,
-    training: Alone | None = None, images: int = 1024, calibration_images: int = 512, resamples: int = 10_000,
-    blockwise: Mapping[str, Any] | None = None, workers: int = 1, seed: int = 0, runtime: Runtime | None = None,
-    train: bool = True, helps: bool = False,
-) -> RankResult:  # fmt: skip
+    space: ElasticSpace,
+    teacher: Teacher | Callable[[], Teacher],
+    data: Data,
+    *,
+    run: Run | str | Path,
+    scores: Sequence[str | Score] = DEFAULT_SCORES,
+    primary: str = "tuned",
+    control: str = "minus_depth",
+    net: Supernet | Callable[[], Supernet] | None = None,
+    sample: Sample | None = None,
+    seeds: int = 2,
+    training: Alone | None = None,
+    images: int = 1024,
+    calibration_images: int = 512,
+    resamples: int = 10_000,
+    blockwise: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    train: bool = True,
+    helps: bool = False,
+) -> RankResult:
     """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
 
     The same call again goes on; any number of processes may give it for one folder at once, and share the
@@ -125,10 +140,16 @@ def rank(
     if any("features" in score.needs for score in chosen):
         teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
     facts: dict[str, Any] = {
-        "space": space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint, "seed": seed,
-        "precision": runtime.precision, "primary": main.name, "control": base.name, "rank.images": images,
+        "space": space.hash,
+        "data": data.fingerprint,
+        "teacher": teacher.fingerprint,
+        "seed": seed,
+        "precision": runtime.precision,
+        "primary": main.name,
+        "control": base.name,
+        "rank.images": images,
         "rank.calibration_images": calibration_images,
-    }  # fmt: skip
+    }
     facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
     facts |= data.augmentation
     del facts["rank.archs"]  # a path: the list itself is kept and compared
@@ -143,9 +164,15 @@ def rank(
         raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
     cache.split_logits("test")  # while the teacher is at hand: worker processes have the stored answers only
     jobs: dict[str, Any] = {
-        "archs": archs, "jobs": jobs_of(table, seeds), "run": run, "space": space, "teacher": cache, "data": data,
-        "how": training, "runtime": runtime,
-    }  # fmt: skip
+        "archs": archs,
+        "jobs": jobs_of(table, seeds),
+        "run": run,
+        "space": space,
+        "teacher": cache,
+        "data": data,
+        "how": training,
+        "runtime": runtime,
+    }
     if train and workers > 1 and runtime.device.type == "cpu":
         list(run_jobs(worker, [jobs] * workers, workers=workers))
     elif train:
@@ -160,9 +187,16 @@ def rank(
     prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
     with claims.taken("scores", wait=True):
         found = kept_scores(
-            chosen, archs, truth, folder, prepared, cache, training, images=images,
+            chosen,
+            archs,
+            truth,
+            folder,
+            prepared,
+            cache,
+            training,
+            images=images,
             calibration_images=calibration_images,
-        )  # fmt: skip
+        )
         if (blockwise or {}).get("init") != "scratch":  # then the stages begin with the supernet's weights
             needs = found["needs"].astype(object).fillna("")
             found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
@@ -231,15 +265,26 @@ def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
 
 
 def _judge(
-    archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame, folder: Path, run: Run, *, primary: str,
-    control: str, resamples: int,
-) -> RankResult:  # fmt: skip
+    archs: pd.DataFrame,
+    truth: pd.DataFrame,
+    scores: pd.DataFrame,
+    folder: Path,
+    run: Run,
+    *,
+    primary: str,
+    control: str,
+    resamples: int,
+) -> RankResult:
     ranked = joined(archs, truth, scores)
     tops = archs[archs["group"].str.startswith("band ")].groupby("group")["macs"].max()
     summary = summarise(
-        ranked, primary=primary, control=control, caps=[float(cap) for cap in np.sort(tops)],
-        resamples=resamples, preparation=preparation_minutes(run, truth),
-    )  # fmt: skip
+        ranked,
+        primary=primary,
+        control=control,
+        caps=[float(cap) for cap in np.sort(tops)],
+        resamples=resamples,
+        preparation=preparation_minutes(run, truth),
+    )
     noise = noise_table(ranked)
     said = verdict(ranked, summary, noise)
     atomic_write(folder / "noise.csv", noise.to_csv(index=False))
@@ -248,4 +293,3 @@ def _judge(
     for line in said:
         run.say(line)
     return RankResult(summary, noise, truth, scores, archs, said)
-

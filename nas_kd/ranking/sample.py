@@ -68,9 +68,15 @@ class Sample:
 
 
 def sample_archs(
-    space: ElasticSpace, *, bands: Sequence[float] | None = None, band: float = 0.05, in_band: int = 32,
-    overall: int = 16, seed: int = 0, cost: Mapping[str, int],
-) -> pd.DataFrame:  # fmt: skip
+    space: ElasticSpace,
+    *,
+    bands: Sequence[float] | None = None,
+    band: float = 0.05,
+    in_band: int = 32,
+    overall: int = 16,
+    seed: int = 0,
+    cost: Mapping[str, int],
+) -> pd.DataFrame:
     """Draw a stratified sample, every beginning of which is a fair small sample.
 
     A band's archs are spread evenly over its depths, and within a depth over its parameters: uniform draws

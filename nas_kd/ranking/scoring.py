@@ -39,9 +39,16 @@ class Prepared:
     """
 
     def __init__(
-        self, space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet | Callable[[], Supernet] | None,
-        blockwise: Mapping[str, Any], run: Run, runtime: Runtime, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        space: ElasticSpace,
+        teacher: Teacher,
+        data: Data,
+        net: Supernet | Callable[[], Supernet] | None,
+        blockwise: Mapping[str, Any],
+        run: Run,
+        runtime: Runtime,
+        seed: int,
+    ) -> None:
         self.space = space
         self.teacher = teacher
         self.data = data
@@ -89,9 +96,17 @@ class Prepared:
 
 
 def kept_scores(
-    scores: Sequence[Score], archs: Sequence[Arch], truth: pd.DataFrame, folder: Path, prepared: Prepared,
-    cache: ViewCache, training: Alone, *, images: int, calibration_images: int,
-) -> pd.DataFrame:  # fmt: skip
+    scores: Sequence[Score],
+    archs: Sequence[Arch],
+    truth: pd.DataFrame,
+    folder: Path,
+    prepared: Prepared,
+    cache: ViewCache,
+    training: Alone,
+    *,
+    images: int,
+    calibration_images: int,
+) -> pd.DataFrame:
     """Measure the scores that are not in scores.csv yet; those that learn from the truth always.
 
     Args:
@@ -123,10 +138,13 @@ def kept_scores(
     _check_weights(folder, prepared.hashes(needs | (wanted & prepared.made())))
     mean = truth.groupby("key")["accuracy"].mean()
     bench = prepared.bench(
-        needs, cache=cache, images=images, calibration_images=calibration_images,
+        needs,
+        cache=cache,
+        images=images,
+        calibration_images=calibration_images,
         truth=dict(zip(mean.index, mean, strict=True)),
         training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
-    )  # fmt: skip
+    )
     for score in missing:
         if "truth" in score.needs and len(mean) < 2 * LEAST:
             prepared.run.say(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")

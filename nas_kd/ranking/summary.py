@@ -129,9 +129,15 @@ def noise_table(ranked: Ranked) -> pd.DataFrame:
 
 
 def summarise(
-    ranked: Ranked, *, primary: str, control: str, caps: Sequence[float] = (), resamples: int = 10_000, seed: int = 0,
+    ranked: Ranked,
+    *,
+    primary: str,
+    control: str,
+    caps: Sequence[float] = (),
+    resamples: int = 10_000,
+    seed: int = 0,
     preparation: Mapping[str, float] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Judge every score by the truth.
 
     Differences are of tau-b inside the bands, or over all archs where no band has enough of them (then the columns
@@ -176,9 +182,12 @@ def summarise(
         cost = ranked.costs.loc[name]
         ready = sum((preparation or {}).get(need, 0.0) for need in set(str(cost["needs"]).split()))
         row: dict[str, Any] = {
-            "score": name, "kind": cost["kind"], "role": _role(name, str(cost["kind"]), primary, control),
-            "archs": int(np.isfinite(score).sum()), "without_score": int((~np.isfinite(score)).sum()),
-        }  # fmt: skip
+            "score": name,
+            "kind": cost["kind"],
+            "role": _role(name, str(cost["kind"]), primary, control),
+            "archs": int(np.isfinite(score).sum()),
+            "without_score": int((~np.isfinite(score)).sum()),
+        }
         row |= {"tau": tau_b(score, mean)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
         if ranked.bands:
             row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
@@ -210,9 +219,12 @@ def summarise(
         if cost["kind"] == "size":
             row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
         row |= {
-            "teacher_forwards": cost["teacher_forwards"], "student_forwards": cost["student_forwards"],
-            "minutes": cost["seconds"] / 60, "cpu_minutes": cost["cpu_seconds"] / 60, "preparation_minutes": ready,
-        }  # fmt: skip
+            "teacher_forwards": cost["teacher_forwards"],
+            "student_forwards": cost["student_forwards"],
+            "minutes": cost["seconds"] / 60,
+            "cpu_minutes": cost["cpu_seconds"] / 60,
+            "preparation_minutes": ready,
+        }
         rows.append(row)
     frame = pd.DataFrame(rows)
     explored = (frame["role"] == "exploratory").to_numpy()
@@ -246,9 +258,12 @@ def _ends(name: str, drawn: np.ndarray) -> dict[str, float]:
 def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
     found = interval_of(drawn)
     return {
-        name: difference, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_p": found.p,
+        name: difference,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        f"{name}_p": found.p,
         f"{name}_detectable": detectable(found.error),
-    }  # fmt: skip
+    }
 
 
 def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:

@@ -31,13 +31,30 @@ HALF_TIME_IMAGES = 512
 
 
 def rate_blockwise(
-    net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | Path | None = None, epochs: int = 5,
-    batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-4, init: str = "supernet",
-    train: bool = True, sampling: str = "fair", paths: int | None = None, rate_images: int | None = None,
-    calibration_images: int = 512, max_rows: int = 20_000, cache_gb: float = 0.0, stage: int | None = None,
-    mix: float = 0.0, error: str = "nsr", seed: int = 0, runtime: Runtime | None = None,
+    net: Supernet,
+    teacher: Teacher,
+    data: Data,
+    *,
+    run: Run | str | Path | None = None,
+    epochs: int = 5,
+    batch_size: int = 64,
+    lr: float = 1e-2,
+    weight_decay: float = 1e-4,
+    init: str = "supernet",
+    train: bool = True,
+    sampling: str = "fair",
+    paths: int | None = None,
+    rate_images: int | None = None,
+    calibration_images: int = 512,
+    max_rows: int = 20_000,
+    cache_gb: float = 0.0,
+    stage: int | None = None,
+    mix: float = 0.0,
+    error: str = "nsr",
+    seed: int = 0,
+    runtime: Runtime | None = None,
     inputs: Mapping[str, Any] | None = None,
-) -> list[pd.DataFrame]:  # fmt: skip
+) -> list[pd.DataFrame]:
     """Score every candidate of every stage by how well it reproduces the teacher's next feature.
 
     Args:
@@ -99,20 +116,37 @@ def rate_blockwise(
     run = Run.of(run)
     runtime = runtime or Runtime()
     stored = _stored_bytes(taps, data, cache_gb, run)
-    settings = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "init": init,
-        "train": train, "sampling": sampling, "paths": paths, "rate_images": rate_images,
-        "calibration_images": calibration_images, "max_rows": max_rows, "stored_features": bool(stored),
-    } | ({"mix": mix} if mix else {}) | ({"error": error} if error != "nmse" else {})  # fmt: skip
+    settings = (
+        {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "init": init,
+            "train": train,
+            "sampling": sampling,
+            "paths": paths,
+            "rate_images": rate_images,
+            "calibration_images": calibration_images,
+            "max_rows": max_rows,
+            "stored_features": bool(stored),
+        }
+        | ({"mix": mix} if mix else {})
+        | ({"error": error} if error != "nmse" else {})
+    )
     only = list(range(count)) if stage is None else [stage - 1]
     job = None
     done: dict[int, Stage] = {}
     if run is not None:
         facts: dict[str, Any] = {
-            "space": net.space.hash, "data": data.fingerprint, "teacher": teacher.fingerprint,
-            "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps], "seed": seed,
-            "supernet": weights_hash(net) if init == "supernet" else None, "precision": runtime.precision,
-        }  # fmt: skip
+            "space": net.space.hash,
+            "data": data.fingerprint,
+            "teacher": teacher.fingerprint,
+            "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps],
+            "seed": seed,
+            "supernet": weights_hash(net) if init == "supernet" else None,
+            "precision": runtime.precision,
+        }
         facts |= {f"blockwise.{key}": value for key, value in settings.items()}
         facts |= data.augmentation | dict(inputs or {})
         job = run.stage("blockwise", facts) if stage is None else _job(run, stage - 1, facts)
@@ -150,10 +184,24 @@ def rate_blockwise(
 
     if rest := [index for index in only if index not in done]:
         train_blockwise(
-            model, teacher, data, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay,
-            train=train, sampling=sampling, paths=paths, mix=mix, seed=seed, only=rest, stored=features,
-            runtime=runtime, stage=job, after_epoch=half_time,
-        )  # fmt: skip
+            model,
+            teacher,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            train=train,
+            sampling=sampling,
+            paths=paths,
+            mix=mix,
+            seed=seed,
+            only=rest,
+            stored=features,
+            runtime=runtime,
+            stage=job,
+            after_epoch=half_time,
+        )
     if job is not None:
         if stage is None:
             save_weights(model, job.folder / "adapters.safetensors")
@@ -224,9 +272,17 @@ def mark(name: str, hash_: str) -> str:
 
 
 def _check(
-    data: Data, epochs: int, batch_size: int, init: str, sampling: str, error: str,
-    paths: int | None, rate_images: int | None, calibration_images: int, max_rows: int,
-) -> None:  # fmt: skip
+    data: Data,
+    epochs: int,
+    batch_size: int,
+    init: str,
+    sampling: str,
+    error: str,
+    paths: int | None,
+    rate_images: int | None,
+    calibration_images: int,
+    max_rows: int,
+) -> None:
     check_epochs("blockwise", epochs, batch_size, data.train)
     words = {"init": (init, ("supernet", "scratch")), "sampling": (sampling, tuple(SAMPLINGS))}
     words["error"] = error, tuple(ERRORS)
@@ -234,9 +290,11 @@ def _check(
         if word not in valid:
             raise SettingError(f"blockwise.{name}", word, " or ".join(valid), nearest(word, valid))
     least = {
-        "paths": (paths, 1), "rate_images": (rate_images, 2), "calibration_images": (calibration_images, 2),
+        "paths": (paths, 1),
+        "rate_images": (rate_images, 2),
+        "calibration_images": (calibration_images, 2),
         "max_rows": (max_rows, 1),
-    }  # fmt: skip
+    }
     for name, (value, low) in least.items():
         if value is not None and value < low:
             raise SettingError(f"blockwise.{name}", value, f"an integer of at least {low}")

@@ -15,9 +15,7 @@ BATCH = 256  # images a teacher forward
 
 
 @torch.no_grad()
-def gather(
-    model: Blockwise, teacher: Teacher, batches: Iterable[Batch], runtime: Runtime
-) -> list[StageFeatures]:
+def gather(model: Blockwise, teacher: Teacher, batches: Iterable[Batch], runtime: Runtime) -> list[StageFeatures]:
     """Run the teacher once over some images and keep what every stage needs of it.
 
     Args:

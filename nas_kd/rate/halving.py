@@ -86,10 +86,17 @@ def better_half(table: pd.DataFrame) -> pd.Index:
 
 
 def rate_stage(
-    model: Blockwise, index: int, table: pd.DataFrame, calibration: StageFeatures, rating: StageFeatures, *,
-    max_rows: int, error: StageError = NSR, announce: Callable[[int], None] | None = None,
+    model: Blockwise,
+    index: int,
+    table: pd.DataFrame,
+    calibration: StageFeatures,
+    rating: StageFeatures,
+    *,
+    max_rows: int,
+    error: StageError = NSR,
+    announce: Callable[[int], None] | None = None,
     advance: Callable[[], None] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Score the rows of a stage.
 
     Rows that differ in the head alone get the same score: the head comes after what is compared.
@@ -121,9 +128,15 @@ def rate_stage(
             announce(sum(tree_size(candidates, rows["candidate"].tolist()) for _, rows in groups))
         for entry, rows in groups:
             scores = rate_tree(
-                model, index, entry, calibration.head(statistics), rating.head(images),
-                error=error, only=rows["candidate"].tolist(), advance=advance,
-            )  # fmt: skip
+                model,
+                index,
+                entry,
+                calibration.head(statistics),
+                rating.head(images),
+                error=error,
+                only=rows["candidate"].tolist(),
+                advance=advance,
+            )
             table.loc[rows.index, "score"] = rows["candidate"].map(scores)
             table.loc[rows.index, "images"] = images
     heads = len(every) // len(table)

@@ -37,10 +37,17 @@ class Rater:
     """
 
     def __init__(
-        self, model: Blockwise, data: Data, calibration: Sequence[StageFeatures],
-        rating: Sequence[StageFeatures], max_rows: int, error: StageError, only: Sequence[int], stage: Stage | None,
+        self,
+        model: Blockwise,
+        data: Data,
+        calibration: Sequence[StageFeatures],
+        rating: Sequence[StageFeatures],
+        max_rows: int,
+        error: StageError,
+        only: Sequence[int],
+        stage: Stage | None,
         marks: Mapping[str, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model = model
         self.calibration = calibration
         self.rating = rating
@@ -57,8 +64,10 @@ class Rater:
         space = self.model.space
         tables = []
         layers = {
-            index: sum(tree_size(space.stages[index].candidates(), part["candidate"].tolist())
-                       for _, part in by_entry(space, index, without_heads(rows)))
+            index: sum(
+                tree_size(space.stages[index].candidates(), part["candidate"].tolist())
+                for _, part in by_entry(space, index, without_heads(rows))
+            )
             for index, rows in self.rows.items()
         }
         run = self.stage.run if self.stage else None
@@ -77,9 +86,16 @@ class Rater:
                 begun = time.perf_counter()
                 worked = time.process_time()
                 table = rate_stage(
-                    self.model, index, rows, self.calibration[index], self.rating[index].head(images),
-                    max_rows=self.max_rows, error=self.error, announce=announce, advance=progress.advance,
-                )  # fmt: skip
+                    self.model,
+                    index,
+                    rows,
+                    self.calibration[index],
+                    self.rating[index].head(images),
+                    max_rows=self.max_rows,
+                    error=self.error,
+                    announce=announce,
+                    advance=progress.advance,
+                )
                 table = table.assign(**self.marks)
                 if self.stage is not None:
                     self.stage.write_frame(file, table)
@@ -100,14 +116,21 @@ class Rater:
                 both = full.index.intersection(full_rows(half[place]).index)
                 agree = tau(half[place].loc[both, "score"], full.loc[both, "score"])
             row: dict[str, Any] = {
-                "stage": index + 1, "rows": len(table), "rated": rated, "rows_full": len(full),
+                "stage": index + 1,
+                "rows": len(table),
+                "rated": rated,
+                "rows_full": len(full),
                 "images": int(full["images"].iloc[0]),
                 "calibration_images": len(self.calibration[index].inputs),
-                "tau_half_full": agree, "tau_score_macs": tau(full["score"], full["macs"]),
-                "layer_evaluations": made, "layer_evaluations_path_by_path": path_by_path,
-                "score_min": full["score"].min(), "score_median": full["score"].median(),
-                "score_max": full["score"].max(), "score_spread": full["score"].std(),
-            }  # fmt: skip
+                "tau_half_full": agree,
+                "tau_score_macs": tau(full["score"], full["macs"]),
+                "layer_evaluations": made,
+                "layer_evaluations_path_by_path": path_by_path,
+                "score_min": full["score"].min(),
+                "score_median": full["score"].median(),
+                "score_max": full["score"].max(),
+                "score_spread": full["score"].std(),
+            }
             rows.append(row)
             tell(self.stage.run if self.stage else None, f"stage {index + 1}: {self._told(row, bool(half))}")
         return pd.DataFrame(rows)

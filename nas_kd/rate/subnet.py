@@ -34,10 +34,17 @@ class SubnetScorer:
     """
 
     def __init__(
-        self, net: Supernet, data: Data, teacher_logits: Tensor | None, *, task: Classification,
-        calibration_images: int = 1024, rate_images: int | None = None, runtime: Runtime,
+        self,
+        net: Supernet,
+        data: Data,
+        teacher_logits: Tensor | None,
+        *,
+        task: Classification,
+        calibration_images: int = 1024,
+        rate_images: int | None = None,
+        runtime: Runtime,
         batch_size: int = 512,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.net = place(net, runtime)
         self.task = task
         self.runtime = runtime

@@ -37,9 +37,17 @@ class RowTimes(NamedTuple):
 
 
 def latency_rows(
-    space: ElasticSpace, tables: Sequence[pd.DataFrame], *, resolution: int, in_chans: int, num_classes: int,
-    batch_size: int = 1, device: torch.device | str = "cpu", seed: int = 0, whole: int = WHOLE,
-) -> RowTimes:  # fmt: skip
+    space: ElasticSpace,
+    tables: Sequence[pd.DataFrame],
+    *,
+    resolution: int,
+    in_chans: int,
+    num_classes: int,
+    batch_size: int = 1,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    whole: int = WHOLE,
+) -> RowTimes:
     """Time all rows by timing their layers, each distinct one inside a network that has it.
 
     Args:

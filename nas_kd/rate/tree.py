@@ -62,9 +62,16 @@ def tree_size(candidates: Sequence[Candidate], only: Collection[int] | None = No
 
 @torch.no_grad()
 def rate_tree(
-    model: Blockwise, index: int, entry: Entry, calibration: StageFeatures, rating: StageFeatures, *,
-    error: StageError = NSR, only: Collection[int] | None = None, advance: Callable[[], None] | None = None,
-) -> dict[int, float]:  # fmt: skip
+    model: Blockwise,
+    index: int,
+    entry: Entry,
+    calibration: StageFeatures,
+    rating: StageFeatures,
+    *,
+    error: StageError = NSR,
+    only: Collection[int] | None = None,
+    advance: Callable[[], None] | None = None,
+) -> dict[int, float]:
     """Score the candidates of a stage behind one setting of the stem, or at one input width.
 
     Each node of the tree runs its layer once on the calibration images, which gives the statistics of its
@@ -123,9 +130,7 @@ def rate_tree(
     return dict(zip(order, scores, strict=True))
 
 
-def evaluations(
-    candidates: Sequence[Candidate], rounds: Iterator[Sequence[Collection[int]]]
-) -> tuple[int, int]:
+def evaluations(candidates: Sequence[Candidate], rounds: Iterator[Sequence[Collection[int]]]) -> tuple[int, int]:
     """Count layer evaluations of ratings, as they were made and as they would be path by path.
 
     Args:

@@ -33,7 +33,7 @@ def on_disk(path: Path) -> Iterator[None]:
     full = {
         errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up",
         errno.EFBIG: "the limit on a file's size is reached",
-    }  # fmt: skip
+    }
     denied = "permission is denied"
     shut = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
     try:

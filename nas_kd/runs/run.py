@@ -204,7 +204,7 @@ def _difference(frame: pd.DataFrame, path: Path) -> str:
     for what, names in (
         ("new", [name for name in new if name not in old]), ("missing", [name for name in old if name not in new]),
         ("of another label or split", [n for n in new if n in old and list(new[n]) != list(old[n])]),
-    ):  # fmt: skip
+    ):
         if names:
             parts.append(f"{len(names)} {what}, such as {names[0]}")
     return f" ({'; '.join(parts)})" if parts else ""

@@ -26,7 +26,7 @@ PREVIOUS = "previous.pt"
 DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
     OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, pickle.UnpicklingError,
     zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

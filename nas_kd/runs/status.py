@@ -52,7 +52,7 @@ def _stages(path: Path) -> list[tuple[str, ...]]:
             _last(file.parent / "metrics.csv"),
         )
         for file in sorted(found, key=lambda file: file.stat().st_mtime)
-    ]  # fmt: skip
+    ]
 
 
 def _ranking(path: Path) -> Iterator[tuple[str, ...]]:

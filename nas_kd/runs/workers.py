@@ -201,7 +201,7 @@ class Seat:
     def __init__(
         self, store: LeaseStore, beat: float = BEAT, patience: float = PATIENCE,
         say: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.store = store
         self.beat = beat
         self.patience = patience

@@ -23,10 +23,6 @@ PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need loss scaling, which th
 CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
-
-
-
-
 class Runtime:
     """Device, precision and threads of one process, by Lightning Fabric.
 
@@ -57,17 +53,17 @@ class Runtime:
         have = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count(), "mps": mps}
         if int(number or 0) >= have[kind]:
             legal = [name for name, count in have.items() if count]
-            raise SettingError(
-                "device", device, f"one of {', '.join(legal)} on this machine", "use device=auto"
-            )
+            raise SettingError("device", device, f"one of {', '.join(legal)} on this machine", "use device=auto")
         if launched()[1] > 1:
             self.fabric: Fabric = _joined(device, precision)
         else:
             devices: Any = [int(number)] if number and kind != "cpu" else 1
             self.fabric = Fabric(
-                accelerator=kind, devices=devices, precision=precision,  # type: ignore[arg-type]
+                accelerator=kind,
+                devices=devices,
+                precision=precision,  # type: ignore[arg-type]
                 plugins=[LightningEnvironment()],  # one process, also where SLURM has reserved room for several
-            )  # fmt: skip
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
@@ -142,9 +138,12 @@ def _joined(device: str, precision: str) -> Fabric:
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     strategy = DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
     fabric = Fabric(
-        accelerator=kind, strategy=strategy, devices=here, num_nodes=launched()[1] // here,
+        accelerator=kind,
+        strategy=strategy,
+        devices=here,
+        num_nodes=launched()[1] // here,
         precision=precision,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
     try:
         fabric.launch()
     except torch.distributed.DistError as error:
@@ -205,9 +204,3 @@ def check_runtime(device: str, precision: str, threads: int | None, on_nan: str 
         raise SettingError("threads", threads, "an integer of at least 1, or null", "leave it out")
     if on_nan not in ON_NAN:
         raise SettingError("on_nan", on_nan, ", ".join(ON_NAN), nearest(on_nan, ON_NAN))
-
-
-
-
-
-

@@ -55,9 +55,12 @@ def caps_of(
 
 
 def floors_of(
-    space: ElasticSpace, data: Data, caps: Mapping[str, int], min_macs: str | int | float | None,
+    space: ElasticSpace,
+    data: Data,
+    caps: Mapping[str, int],
+    min_macs: str | int | float | None,
     min_params: str | int | float | None,
-) -> dict[str, int]:  # fmt: skip
+) -> dict[str, int]:
     """Turn the smallest wanted costs into numbers, and check that the space has archs in all ranges together.
 
     Args:
@@ -98,9 +101,7 @@ def floors_of(
     return floors
 
 
-def limits_between(
-    floors: Mapping[str, int], caps: Mapping[str, int]
-) -> dict[str, tuple[float | None, float | None]]:
+def limits_between(floors: Mapping[str, int], caps: Mapping[str, int]) -> dict[str, tuple[float | None, float | None]]:
     """Return smallest and largest allowed sums by column, as `nas_kd.solve.best` reads them."""
     return {name: (floors.get(name), caps.get(name)) for name in dict.fromkeys([*caps, *floors])}
 

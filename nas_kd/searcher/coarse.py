@@ -25,11 +25,18 @@ PATIENCE = 20  # proposals in a row that are infeasible before that
 
 
 def coarse_to_fine(
-    genes: Genes, evaluate: Callable[[Point], Mapping[str, float]], *, cost: Callable[[Point], float],
-    gain: str = "accuracy", affordable: Callable[[Point], bool] = lambda point: True,
-    feasible: Callable[[Point], bool] = lambda point: True, trials: int, seed: int = 0,
-    done: Sequence[Mapping[str, Any]] = (), record: Callable[[Row], None] | None = None,
-) -> list[Row]:  # fmt: skip
+    genes: Genes,
+    evaluate: Callable[[Point], Mapping[str, float]],
+    *,
+    cost: Callable[[Point], float],
+    gain: str = "accuracy",
+    affordable: Callable[[Point], bool] = lambda point: True,
+    feasible: Callable[[Point], bool] = lambda point: True,
+    trials: int,
+    seed: int = 0,
+    done: Sequence[Mapping[str, Any]] = (),
+    record: Callable[[Row], None] | None = None,
+) -> list[Row]:
     """Search for archs of high gain and low cost, coarsely first.
 
     Coarse: settings for the whole network. All genes of a kind (resolution, width, depth, kernel, expand ...)
@@ -122,9 +129,14 @@ class _Search:
     """What stays the same during one call, and the archs seen so far, as canonical points."""
 
     def __init__(
-        self, genes: Genes, cost: Callable[[Point], float], gain: str, affordable: Callable[[Point], bool],
-        feasible: Callable[[Point], bool], seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        genes: Genes,
+        cost: Callable[[Point], float],
+        gain: str,
+        affordable: Callable[[Point], bool],
+        feasible: Callable[[Point], bool],
+        seed: int,
+    ) -> None:
         self.genes = genes
         self.cost = cost
         self.gain = gain

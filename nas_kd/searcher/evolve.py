@@ -34,9 +34,17 @@ class _Known:
 
 
 def evolve(
-    engine: str, budget: Budget, scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *,
-    objectives: Sequence[str], trials: int, seed: int, stage: Stage | None, team: Team | None = None,
-) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
+    engine: str,
+    budget: Budget,
+    scorer: Callable[[Arch], dict[str, float]],
+    extra: Mapping[str, Arch],
+    *,
+    objectives: Sequence[str],
+    trials: int,
+    seed: int,
+    stage: Stage | None,
+    team: Team | None = None,
+) -> tuple[pd.DataFrame, dict[str, Arch]]:
     """Search for archs of high accuracy and low cost within a budget, from scores of whole subnets alone.
 
     Args:
@@ -71,24 +79,46 @@ def evolve(
         return budget.affordable(arch(point))
 
     ledger = Ledger(
-        budget, lambda point: arch(tuple(point)), len(genes.genes), scorer, stage=stage, trials=trials,
+        budget,
+        lambda point: arch(tuple(point)),
+        len(genes.genes),
+        scorer,
+        stage=stage,
+        trials=trials,
         timed="latency_ms" in objectives,
-    )  # fmt: skip
+    )
     with ledger.progress:
         if engine == "coarse":
             coarse_to_fine(
-                genes, evaluate, cost=macs, affordable=affordable, feasible=lambda point: budget.fits(arch(point)),
-                trials=trials, seed=seed, done=ledger.proposals, record=ledger.record,
-            )  # fmt: skip
+                genes,
+                evaluate,
+                cost=macs,
+                affordable=affordable,
+                feasible=lambda point: budget.fits(arch(point)),
+                trials=trials,
+                seed=seed,
+                done=ledger.proposals,
+                record=ledger.record,
+            )
         else:
             # the smallest arch is always among the first: from its neighbours a tight budget can be explored
             warm = coarse_grid(genes, affordable, macs, FIRST) if engine == "nsga2" else ()
             refine(
-                genes.sizes, evaluate, constraints=lambda point: budget.violations(arch(point)),
-                objective=objectives, maximise=("accuracy",), canonical=genes.canonical, warm=warm,
-                trials=trials, seed=seed, sampler=engine, done=ledger.proposals, record=ledger.record,
+                genes.sizes,
+                evaluate,
+                constraints=lambda point: budget.violations(arch(point)),
+                objective=objectives,
+                maximise=("accuracy",),
+                canonical=genes.canonical,
+                warm=warm,
+                trials=trials,
+                seed=seed,
+                sampler=engine,
+                done=ledger.proposals,
+                record=ledger.record,
                 journal=None if stage is None else stage.folder / "study.journal",
-                study_name=f"{space.name}-{space.hash}-{engine}-{seed}", team=team,
-            )  # fmt: skip
+                study_name=f"{space.name}-{space.hash}-{engine}-{seed}",
+                team=team,
+            )
         ledger.controls(extra)
     return ledger.frame(), ledger.archs

@@ -93,9 +93,7 @@ def _counted(budget: Budget, name: str, limits: Caps) -> Arch | None:
     return most
 
 
-def entrants(
-    rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def entrants(rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.DataFrame | None = None) -> pd.DataFrame:
     """Choose who enters the short training.
 
     Args:
@@ -152,10 +150,22 @@ def lengths(epochs: int, rounds: int) -> list[int]:
 
 
 def short_training(
-    chosen: pd.DataFrame, archs: Mapping[str, Arch], teacher: Teacher | ViewCache | None, data: Data,
-    net: Supernet, *, epochs: int, rounds: int, method: Method, seed: int, run: Run | None, folder: str,
-    workers: int, runtime: Runtime, training: dict[str, Any],
-) -> pd.DataFrame:  # fmt: skip
+    chosen: pd.DataFrame,
+    archs: Mapping[str, Arch],
+    teacher: Teacher | ViewCache | None,
+    data: Data,
+    net: Supernet,
+    *,
+    epochs: int,
+    rounds: int,
+    method: Method,
+    seed: int,
+    run: Run | None,
+    folder: str,
+    workers: int,
+    runtime: Runtime,
+    training: dict[str, Any],
+) -> pd.DataFrame:
     """Train the entrants shortly and alike, the better half of them again for longer, and so on.
 
     Every training begins with the supernet's weights: what an arch made of them in three epochs of ``kd`` foretold
@@ -202,12 +212,22 @@ def short_training(
         for number, length in enumerate(plan):
             jobs = [
                 {
-                    "model": archs[key], "teacher": teacher, "data": data, "space": net.space, "supernet": net,
-                    "run": run and run.path, "method": method, "seed": seed, "epochs": length, "test": False,
-                    "runtime": runtime, "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
-                } | _shortened(training, length / epochs)
+                    "model": archs[key],
+                    "teacher": teacher,
+                    "data": data,
+                    "space": net.space,
+                    "supernet": net,
+                    "run": run and run.path,
+                    "method": method,
+                    "seed": seed,
+                    "epochs": length,
+                    "test": False,
+                    "runtime": runtime,
+                    "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
+                }
+                | _shortened(training, length / epochs)
                 for key in keys
-            ]  # fmt: skip
+            ]
             metrics = list(run_jobs(trained_metrics, jobs, workers=parallel, advance=progress.advance))
             for key, mine in zip(keys, metrics, strict=True):
                 found.loc[key, "select_accuracy"] = mine["select_accuracy"]

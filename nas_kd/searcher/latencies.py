@@ -15,9 +15,7 @@ from nas_kd.runs.log import tell
 from nas_kd.searcher.budget import Budget
 
 
-def with_latency(
-    tables: Sequence[pd.DataFrame], budget: Budget, resolution: int, seed: int = 0
-) -> list[pd.DataFrame]:
+def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int, seed: int = 0) -> list[pd.DataFrame]:
     """Add the column ``latency_ms`` to rating tables, so that solvers can keep a cap on it.
 
     Sums of rows are an estimate: the log and latency.csv say how far those of twenty whole networks were off, and
@@ -51,7 +49,8 @@ def with_latency(
         timed = rows.assign(latency_ms=np.concatenate([times.to_numpy() for times in found.rows]))
         atomic_write(run.path / "latency_rows.csv", timed.to_csv(index=False))
     tell(
-        run, f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
+        run,
+        f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
         f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})",
-    )  # fmt: skip
+    )
     return [table.assign(latency_ms=times) for table, times in zip(tables, found.rows, strict=True)]

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 # how long a machine that went away is waited for; in seconds but for the last, in milliseconds
 WAITS = {
-    "connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
-}  # fmt: skip
+}
 TRIES = 5  # two workers that make the tables at once are in each other's way
 IDLE = "120s"  # after that the database takes the lock from a machine that went away in the middle of a decision
 
@@ -122,11 +125,18 @@ def _tables() -> MetaData:
     tables = MetaData()
     Table("nas_kd_study", tables, Column("name", String(512), primary_key=True))
     Table(
-        "nas_kd_lease", tables, Column("study", String(512), primary_key=True),
-        Column("worker", String(200), primary_key=True), Column("pid", Integer), Column("host", String(200)),
-        Column("place", String(200)), Column("started", String(32)), Column("job", String(64)),
-        Column("beat", Integer), Column("renewed", DateTime),
-    )  # fmt: skip
+        "nas_kd_lease",
+        tables,
+        Column("study", String(512), primary_key=True),
+        Column("worker", String(200), primary_key=True),
+        Column("pid", Integer),
+        Column("host", String(200)),
+        Column("place", String(200)),
+        Column("started", String(32)),
+        Column("job", String(64)),
+        Column("beat", Integer),
+        Column("renewed", DateTime),
+    )
     return tables
 
 

@@ -122,9 +122,13 @@ class _Work:
     """The rows of one search, and what is in hand."""
 
     def __init__(
-        self, rules: Proposals, queue: Sequence[Point], trials: int,
-        evaluate: Callable[[Point], Mapping[str, float]], record: Callable[[Row], None] | None,
-    ) -> None:  # fmt: skip
+        self,
+        rules: Proposals,
+        queue: Sequence[Point],
+        trials: int,
+        evaluate: Callable[[Point], Mapping[str, float]],
+        record: Callable[[Row], None] | None,
+    ) -> None:
         self.rules = rules
         self.queue = queue
         self.trials = trials

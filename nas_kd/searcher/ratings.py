@@ -19,9 +19,13 @@ NAMED = 5  # rows without a score that a message names
 
 
 def usable_ratings(
-    tables: Sequence[pd.DataFrame], space: ElasticSpace, data: Data, teacher: str,
-    weights: Sequence[float] | None = None, run: Run | None = None,
-) -> list[pd.DataFrame]:  # fmt: skip
+    tables: Sequence[pd.DataFrame],
+    space: ElasticSpace,
+    data: Data,
+    teacher: str,
+    weights: Sequence[float] | None = None,
+    run: Run | None = None,
+) -> list[pd.DataFrame]:
     """Check rating tables, leave out rows without a score, and weight the stages.
 
     Args:
@@ -83,9 +87,7 @@ def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Da
         if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
             legal = f"ratings of the {name} of this search, {hash_[:12]}"
             raise SettingError(f"{where}.{name}", foreign[0], legal, rate)
-    known = rows_of(
-        space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes
-    )
+    known = rows_of(space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes)
     keys = [name for name in ("in_width", "candidate", "stem", "head") if name in known]
     lacking = [name for name in [*keys, "score", "macs", "params", "out_width"] if name not in table]
     if lacking:

@@ -29,11 +29,21 @@ WARM = {"candidates": 24, "dimensions": 8}
 
 
 def score_subnets(
-    tables: Sequence[pd.DataFrame], exact: pd.DataFrame, budget: Budget,
-    scorer: Callable[[Arch], dict[str, float]], extra: Mapping[str, Arch], *, resolution: int, trials: int,
-    sampler: str | BaseSampler, variables: str = "dimensions", objectives: Sequence[str] = ("kl",), seed: int,
-    stage: Stage | None, team: Team | None = None,
-) -> tuple[pd.DataFrame, dict[str, Arch]]:  # fmt: skip
+    tables: Sequence[pd.DataFrame],
+    exact: pd.DataFrame,
+    budget: Budget,
+    scorer: Callable[[Arch], dict[str, float]],
+    extra: Mapping[str, Arch],
+    *,
+    resolution: int,
+    trials: int,
+    sampler: str | BaseSampler,
+    variables: str = "dimensions",
+    objectives: Sequence[str] = ("kl",),
+    seed: int,
+    stage: Stage | None,
+    team: Team | None = None,
+) -> tuple[pd.DataFrame, dict[str, Arch]]:
     """Refine the exact front with scores of whole subnets.
 
     Args:
@@ -67,18 +77,33 @@ def score_subnets(
     warm = [point for row in begun if (point := point_of(row)) is not None]
     stages = stage_scores(space, tables)
     ledger = Ledger(
-        budget, arch, len(sizes), scorer, additive=lambda arch: sum(stages(arch)), stage=stage, trials=trials,
+        budget,
+        arch,
+        len(sizes),
+        scorer,
+        additive=lambda arch: sum(stages(arch)),
+        stage=stage,
+        trials=trials,
         timed="latency_ms" in objectives,
-    )  # fmt: skip
+    )
     with ledger.progress:
         refine(
-            sizes, lambda point: budget.costs(arch(point), objectives) | scorer(arch(point)),
-            constraints=lambda point: budget.violations(arch(point)), objective=objectives,
-            maximise=[name for name in objectives if name == "accuracy"], canonical=canonical, warm=warm,
-            trials=trials, seed=seed, sampler=sampler, done=ledger.proposals, record=ledger.record,
+            sizes,
+            lambda point: budget.costs(arch(point), objectives) | scorer(arch(point)),
+            constraints=lambda point: budget.violations(arch(point)),
+            objective=objectives,
+            maximise=[name for name in objectives if name == "accuracy"],
+            canonical=canonical,
+            warm=warm,
+            trials=trials,
+            seed=seed,
+            sampler=sampler,
+            done=ledger.proposals,
+            record=ledger.record,
             journal=None if stage is None else stage.folder / "study.journal",
-            study_name=f"{space.name}-{space.hash}-{seed}", team=team,
-        )  # fmt: skip
+            study_name=f"{space.name}-{space.hash}-{seed}",
+            team=team,
+        )
         ledger.controls(extra)
     return ledger.frame(), ledger.archs
 
@@ -106,9 +131,11 @@ def _candidates(space: ElasticSpace, lists: Sequence[Sequence[int]], resolution:
 def _dimensions(space: ElasticSpace, resolution: int) -> _Variables:
     genes = Genes(space)
     return _Variables(
-        genes.sizes, genes.decode, genes.canonical,
+        genes.sizes,
+        genes.decode,
+        genes.canonical,
         lambda choices: genes.encode(arch_of(space, choices, resolution)),
-    )  # fmt: skip
+    )
 
 
 def warm_choices(

@@ -81,18 +81,39 @@ class SearchResult:
 
 
 def search(
-    net: Supernet, teacher: Teacher | ViewCache | None = None, data: Data | None = None,
-    tables: Sequence[pd.DataFrame] | None = None, *, engine: str | None = None,
-    max_macs: str | int | float | None = "60%", max_params: str | int | float | None = None,
-    min_macs: str | int | float | None = None, min_params: str | int | float | None = None,
-    max_latency_ms: float | None = None, weights: Sequence[float] | None = None, trials: int = 300,
-    sampler: str | BaseSampler = "tpe", variables: str = "dimensions", top: int = 4, epochs: int = 3,
-    rounds: int = 2, tuned: int = 16, calibration_images: int = 512, rate_images: int | None = None,
-    run: Run | str | Path | None = None, folder: str = "search", seed: int = 0,
-    method: Method | None = None, training: Mapping[str, Any] | None = None, objectives: Sequence[str] | None = None,
+    net: Supernet,
+    teacher: Teacher | ViewCache | None = None,
+    data: Data | None = None,
+    tables: Sequence[pd.DataFrame] | None = None,
+    *,
+    engine: str | None = None,
+    max_macs: str | int | float | None = "60%",
+    max_params: str | int | float | None = None,
+    min_macs: str | int | float | None = None,
+    min_params: str | int | float | None = None,
+    max_latency_ms: float | None = None,
+    weights: Sequence[float] | None = None,
+    trials: int = 300,
+    sampler: str | BaseSampler = "tpe",
+    variables: str = "dimensions",
+    top: int = 4,
+    epochs: int = 3,
+    rounds: int = 2,
+    tuned: int = 16,
+    calibration_images: int = 512,
+    rate_images: int | None = None,
+    run: Run | str | Path | None = None,
+    folder: str = "search",
+    seed: int = 0,
+    method: Method | None = None,
+    training: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] | None = None,
     runtime: Runtime | None = None,
-    workers: int = 1, inputs: Mapping[str, Any] | None = None, storage: str | None = None, worker: bool = False,
-) -> SearchResult:  # fmt: skip
+    workers: int = 1,
+    inputs: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    worker: bool = False,
+) -> SearchResult:
     """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
 
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
@@ -162,10 +183,14 @@ def search(
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
     word("search.variables", variables, VARIABLES)
     counts = {
-        "epochs": (epochs, 0, "no short training"), "tuned": (tuned, 0, "no tuning"), "trials": (trials, 1, "one"),
-        "rounds": (rounds, 1, "all train alike"), "top": (top, 1, "one arch and the controls"),
-        "calibration_images": (calibration_images, 1, "one"), "rate_images": (rate_images, 1, "one"),
-    }  # fmt: skip
+        "epochs": (epochs, 0, "no short training"),
+        "tuned": (tuned, 0, "no tuning"),
+        "trials": (trials, 1, "one"),
+        "rounds": (rounds, 1, "all train alike"),
+        "top": (top, 1, "one arch and the controls"),
+        "calibration_images": (calibration_images, 1, "one"),
+        "rate_images": (rate_images, 1, "one"),
+    }
     for name, (count, least, meaning) in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= least):
             raise SettingError(f"search.{name}", count, f"an integer of at least {least} ({meaning})")
@@ -183,19 +208,36 @@ def search(
     stage = None
     team = None
     if run is not None:
-        settings = {
-            "engine": engine, "caps": caps, "trials": trials, "sampler": _named(sampler), "top": top, "epochs": epochs,
-            "variables": variables, "calibration_images": calibration_images, "rate_images": rate_images,
-            "method": repr(method), "training": dict(training or {}), "max_latency_ms": max_latency_ms,
-            "floors": floors,
-            "weights": None if weights is None else [float(weight) for weight in weights],
-        } | ({"rounds": rounds} if rounds > 1 else {}) | ({"tuned": tuned} if tuned and guided else {})  # fmt: skip
+        settings = (
+            {
+                "engine": engine,
+                "caps": caps,
+                "trials": trials,
+                "sampler": _named(sampler),
+                "top": top,
+                "epochs": epochs,
+                "variables": variables,
+                "calibration_images": calibration_images,
+                "rate_images": rate_images,
+                "method": repr(method),
+                "training": dict(training or {}),
+                "max_latency_ms": max_latency_ms,
+                "floors": floors,
+                "weights": None if weights is None else [float(weight) for weight in weights],
+            }
+            | ({"rounds": rounds} if rounds > 1 else {})
+            | ({"tuned": tuned} if tuned and guided else {})
+        )
         settings |= {} if wanted == checked_objectives(None, engine) else {"objectives": list(wanted)}
         facts: dict[str, Any] = {
-            "space": space.hash, "data": data.fingerprint, "seed": seed, "precision": runtime.precision,
-            "teacher": None if teacher is None else fingerprint(teacher), "supernet": weights_hash(net),
+            "space": space.hash,
+            "data": data.fingerprint,
+            "seed": seed,
+            "precision": runtime.precision,
+            "teacher": None if teacher is None else fingerprint(teacher),
+            "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
-        }  # fmt: skip
+        }
         if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
@@ -204,9 +246,14 @@ def search(
         if stage is not None and stage.done:
             return load_search(stage, space)
     scorer = SubnetScorer(
-        net, data, None if answers is None else teacher_logits(answers, "rate", data, runtime),
-        task=Classification(), calibration_images=calibration_images, rate_images=rate_images, runtime=runtime,
-    )  # fmt: skip
+        net,
+        data,
+        None if answers is None else teacher_logits(answers, "rate", data, runtime),
+        task=Classification(),
+        calibration_images=calibration_images,
+        rate_images=rate_images,
+        runtime=runtime,
+    )
     exact = pd.DataFrame()
     extra = {} if worker else controls(budget, seed)
     if engine == "exact":
@@ -216,9 +263,20 @@ def search(
         if max_latency_ms is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
         rows, archs = score_subnets(
-            tables, exact, budget, scorer, extra, resolution=data.resolution, trials=trials, sampler=sampler,
-            variables=variables, objectives=wanted, seed=seed, stage=stage, team=team,
-        )  # fmt: skip
+            tables,
+            exact,
+            budget,
+            scorer,
+            extra,
+            resolution=data.resolution,
+            trials=trials,
+            sampler=sampler,
+            variables=variables,
+            objectives=wanted,
+            seed=seed,
+            stage=stage,
+            team=team,
+        )
     else:
         rows, archs = evolve(
             engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, team=team
@@ -228,18 +286,38 @@ def search(
     better = None
     if tuned and answers is not None and guided and not worker:
         better = tuned_subnets(
-            rows, archs, net, answers, data, count=tuned, seed=seed, run=run, folder=folder, workers=workers,
+            rows,
+            archs,
+            net,
+            answers,
+            data,
+            count=tuned,
+            seed=seed,
+            run=run,
+            folder=folder,
+            workers=workers,
             runtime=runtime,
-        )  # fmt: skip
+        )
         if stage is not None:
             stage.write_frame("tuned.csv", better)
     decided = entrants(rows, top, engine, better)
     if epochs and not worker:
         decided = short_training(
-            decided, archs, teacher if live else answers, data, net, epochs=epochs, rounds=rounds,
-            method=method, seed=seed, run=run, folder=folder, workers=workers, runtime=runtime,
+            decided,
+            archs,
+            teacher if live else answers,
+            data,
+            net,
+            epochs=epochs,
+            rounds=rounds,
+            method=method,
+            seed=seed,
+            run=run,
+            folder=folder,
+            workers=workers,
+            runtime=runtime,
             training=dict(training or {}),
-        )  # fmt: skip
+        )
     winner = archs[_winner(decided, engine)]
     result = SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
     if stage is not None:
@@ -247,10 +325,16 @@ def search(
         stage.write_frame("pareto.csv", result.front())
         cost = space.cost(winner, **budget.cost)
         found = {
-            "key": winner.key, "label": winner.label, "arch": winner.to_dict(), "budget": caps, "at_least": floors,
-            "max_latency_ms": max_latency_ms, "engine": engine, "teacher": teacher is not None,
+            "key": winner.key,
+            "label": winner.label,
+            "arch": winner.to_dict(),
+            "budget": caps,
+            "at_least": floors,
+            "max_latency_ms": max_latency_ms,
+            "engine": engine,
+            "teacher": teacher is not None,
             "objectives": list(wanted),
-        }  # fmt: skip
+        }
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
         return load_search(stage, space)

@@ -238,9 +238,7 @@ def _mend(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _in_database(
-    url: str, name: str, mine: optuna.Study, facts: Mapping[str, Any], make: bool
-) -> optuna.Study:
+def _in_database(url: str, name: str, mine: optuna.Study, facts: Mapping[str, Any], make: bool) -> optuna.Study:
     """Open the study in a database, or make it; who joins must find it."""
     import optuna
 

@@ -32,10 +32,17 @@ class Ledger:
     """
 
     def __init__(
-        self, budget: Budget, arch_of: Callable[[Sequence[int]], Arch], dimensions: int,
-        scorer: Callable[[Arch], dict[str, float]], *, additive: Callable[[Arch], float] = lambda arch: math.nan,
-        stage: Stage | None, trials: int, timed: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        budget: Budget,
+        arch_of: Callable[[Sequence[int]], Arch],
+        dimensions: int,
+        scorer: Callable[[Arch], dict[str, float]],
+        *,
+        additive: Callable[[Arch], float] = lambda arch: math.nan,
+        stage: Stage | None,
+        trials: int,
+        timed: bool = False,
+    ) -> None:
         self.budget = budget
         self.arch_of = arch_of
         self.scorer = scorer

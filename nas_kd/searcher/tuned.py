@@ -23,9 +23,19 @@ from nas_kd.train.retrain import retrain, stored_answers, teacher_logits
 
 
 def tuned(
-    rows: pd.DataFrame, archs: Mapping[str, Arch], net: Supernet, teacher: Teacher | ViewCache, data: Data, *,
-    count: int, seed: int, run: Run | None, folder: str, workers: int, runtime: Runtime,
-) -> pd.DataFrame:  # fmt: skip
+    rows: pd.DataFrame,
+    archs: Mapping[str, Arch],
+    net: Supernet,
+    teacher: Teacher | ViewCache,
+    data: Data,
+    *,
+    count: int,
+    seed: int,
+    run: Run | None,
+    folder: str,
+    workers: int,
+    runtime: Runtime,
+) -> pd.DataFrame:
     """Tune the subnets of lowest KL from the supernet's weights, and measure them again.
 
     Shared weights serve every arch a little; what an arch makes of them in one epoch of its own says more.
@@ -54,12 +64,22 @@ def tuned(
     how = TUNING | {"batch_size": min(TUNING["batch_size"], len(data.train))}
     jobs = [
         {
-            "model": archs[key], "teacher": teacher, "data": data, "space": net.space, "supernet": net,
-            "run": run and run.path, "method": "kd", "method_settings": {"temperature": TEMPERATURE}, "seed": seed,
-            "test": False, "runtime": runtime, "folder": f"{folder}/tuned/{key}",
-        } | how
+            "model": archs[key],
+            "teacher": teacher,
+            "data": data,
+            "space": net.space,
+            "supernet": net,
+            "run": run and run.path,
+            "method": "kd",
+            "method_settings": {"temperature": TEMPERATURE},
+            "seed": seed,
+            "test": False,
+            "runtime": runtime,
+            "folder": f"{folder}/tuned/{key}",
+        }
+        | how
         for key in keys
-    ]  # fmt: skip
+    ]
     with Progress("tuned subnets", len(keys), unit="subnets", run=run) as progress:
         found = list(run_jobs(tuned_kl, jobs, workers=parallel, advance=progress.advance))
     return pd.DataFrame({"key": keys, "tuned_kl": found}).sort_values("tuned_kl", kind="stable", ignore_index=True)

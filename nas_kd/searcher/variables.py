@@ -167,9 +167,7 @@ def _setting(stage: Stage, candidate: Candidate, gene: Gene) -> Setting | None:
 def _factor(index: int, stage: Stage) -> _Fields:
     """Part a stage's layer choices into settings of the whole stage and settings of each layer."""
     groups = stage.groups()
-    values = tuple(
-        tuple(sorted({layer[f] for group in groups for layer in group})) for f in range(len(stage.fields))
-    )
+    values = tuple(tuple(sorted({layer[f] for group in groups for layer in group})) for f in range(len(stage.fields)))
     shared = tuple(f for f in range(len(values)) if all(len({layer[f] for layer in group}) == 1 for group in groups))
     free = tuple(f for f in range(len(values)) if f not in shared)
     every = sorted(

@@ -27,10 +27,19 @@ HOW = ("sensitivity", "learned")
 
 
 def stage_weights(
-    how: str, tables: Sequence[pd.DataFrame], net: Supernet, teacher: Teacher, data: Data, *, run: Run | str | Path,
-    init: str = "supernet", images: int = 1024, calibration_images: int = 512, seed: int = 0,
+    how: str,
+    tables: Sequence[pd.DataFrame],
+    net: Supernet,
+    teacher: Teacher,
+    data: Data,
+    *,
+    run: Run | str | Path,
+    init: str = "supernet",
+    images: int = 1024,
+    calibration_images: int = 512,
+    seed: int = 0,
     runtime: Runtime | None = None,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Find what the stages' scores are worth beside each other, for ``search(weights=...)``.
 
     Args:
@@ -62,9 +71,12 @@ def stage_weights(
     runtime = runtime or Runtime()
     settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
     origin = {
-        "tables": tables_hash(tables), "space": net.space.hash, "data": data.fingerprint,
-        "teacher": teacher.fingerprint, "supernet": weights_hash(net),
-    } | (settings if how == "sensitivity" else {})  # fmt: skip
+        "tables": tables_hash(tables),
+        "space": net.space.hash,
+        "data": data.fingerprint,
+        "teacher": teacher.fingerprint,
+        "supernet": weights_hash(net),
+    } | (settings if how == "sensitivity" else {})
     path = run.path / "blockwise" / f"weights_{how}.json"
     if path.exists():
         kept = read_json(path, ("origin", "weights"), spoils=path)
@@ -78,9 +90,16 @@ def stage_weights(
         model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=init, seed=seed)
         load_weights(model, run.path / "blockwise" / "adapters.safetensors")
         bench = Bench(
-            net.space, data, runtime, teacher.to(runtime.device), net, model.to(runtime.device), images=images,
-            calibration_images=calibration_images, seed=seed,
-        )  # fmt: skip
+            net.space,
+            data,
+            runtime,
+            teacher.to(runtime.device),
+            net,
+            model.to(runtime.device),
+            images=images,
+            calibration_images=calibration_images,
+            seed=seed,
+        )
         found = sensitivity_weights(bench, tables)
         said = f"from {found.table['candidates'].sum()} replaced stages"
     atomic_write(path.with_suffix(".csv"), found.table.to_csv(index=False))

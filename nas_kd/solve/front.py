@@ -89,9 +89,7 @@ def pruned(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",)) -
     return kept
 
 
-def _surviving(
-    rows: Rows, budgets: Sequence[str], tie: str, widths: Sequence[np.ndarray] | None = None
-) -> np.ndarray:
+def _surviving(rows: Rows, budgets: Sequence[str], tie: str, widths: Sequence[np.ndarray] | None = None) -> np.ndarray:
     """Return the rows of a stage that no row of the same widths beats, in the order of the table."""
     cost = rows.columns[budgets[0]]
     score = rows.columns["score"]
@@ -104,9 +102,7 @@ def _surviving(
     return np.sort(np.concatenate(kept))
 
 
-def _fold(
-    stages: list[Rows], budget: str, carried: str | None, tie: str, limits: Mapping[str, float]
-) -> np.ndarray:
+def _fold(stages: list[Rows], budget: str, carried: str | None, tie: str, limits: Mapping[str, float]) -> np.ndarray:
     """Return the chains of the front, cheapest first, as (N, S) positions in the stages."""
     names = list(dict.fromkeys([budget, "score", tie, *limits]))
     least = {name: remaining(stages, name) for name in limits}

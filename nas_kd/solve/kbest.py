@@ -21,9 +21,13 @@ ENGINES = ("chains", "milp")
 
 
 def k_best(
-    tables: Sequence[pd.DataFrame], k: int, *, caps: Caps | None = None, different: float = 0.0,
+    tables: Sequence[pd.DataFrame],
+    k: int,
+    *,
+    caps: Caps | None = None,
+    different: float = 0.0,
     engine: str = "chains",
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Find the k best-scored chains within budgets.
 
     Args:
@@ -132,8 +136,12 @@ class _Bounds:
         self.stages = stages
         self.limits = limits
         # a smallest sum is a largest one of the negated column
-        sides = [(name, sign, sign * bound) for name, pair in limits.items()
-                 for sign, bound in ((-1, pair[0]), (1, pair[1])) if np.isfinite(bound)]  # fmt: skip
+        sides = [
+            (name, sign, sign * bound)
+            for name, pair in limits.items()
+            for sign, bound in ((-1, pair[0]), (1, pair[1]))
+            if np.isfinite(bound)
+        ]
         self.sides = [(name, sign, bound, self._rests(name, sign)) for name, sign, bound in sides]
         self.least = remaining(stages, "score")
         self.entering = [

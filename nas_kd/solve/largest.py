@@ -53,9 +53,7 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
     small[0][0] = 0.0
     history = []
     for number, rows in enumerate(stages):
-        shifts = ((values[number] - bases[number]) // unit if unit else np.zeros(len(rows.rank))).astype(
-            np.int64
-        )
+        shifts = ((values[number] - bases[number]) // unit if unit else np.zeros(len(rows.rank))).astype(np.int64)
         grown: dict[int, np.ndarray] = {}
         grown_exact: dict[int, np.ndarray] = {}
         came: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -72,9 +70,7 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
             total = exact[enter][: cells - shift] + values[number][at]
             target = grown[leave][shift:]
             # rounding in a bound must not drop a chain: what is a little above the cap is dropped at the end
-            fits = total + least[number + 1][leave] <= cap + (
-                1e-9 * abs(cap) if number < len(stages) - 1 else 0
-            )
+            fits = total + least[number + 1][leave] <= cap + (1e-9 * abs(cap) if number < len(stages) - 1 else 0)
             better = (before < target) & fits & (before + least_other[number + 1][leave] <= cap_other)
             target[better] = before[better]
             grown_exact[leave][shift:][better] = total[better]

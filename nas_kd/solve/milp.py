@@ -84,9 +84,14 @@ def feasible_range(tables: Sequence[pd.DataFrame], column: str) -> tuple[float, 
 
 
 def solve(
-    stages: Sequence[Rows], limits: Limits, objective: str, maximise: bool = False, gap: float = 0.0,
-    apart: Sequence[Sequence[int]] = (), shared: int = 0,
-) -> list[int] | None:  # fmt: skip
+    stages: Sequence[Rows],
+    limits: Limits,
+    objective: str,
+    maximise: bool = False,
+    gap: float = 0.0,
+    apart: Sequence[Sequence[int]] = (),
+    shared: int = 0,
+) -> list[int] | None:
     """Solve the integer program.
 
     Args:
@@ -113,9 +118,14 @@ def solve(
 
 
 def _solve(
-    stages: Sequence[Rows], limits: Limits, objective: str, maximise: bool, gap: float,
-    apart: Sequence[Sequence[int]], shared: int,
-) -> list[int] | None:  # fmt: skip
+    stages: Sequence[Rows],
+    limits: Limits,
+    objective: str,
+    maximise: bool,
+    gap: float,
+    apart: Sequence[Sequence[int]],
+    shared: int,
+) -> list[int] | None:
     from scipy import sparse
     from scipy.optimize import Bounds, LinearConstraint, milp
 

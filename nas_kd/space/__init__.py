@@ -9,7 +9,27 @@ from nas_kd.space.load import load_space, space_names
 from nas_kd.space.stages import BasicStage, BottleneckStage, MBStage, Stage, ViTStage
 
 __all__ = [
-    "Arch", "BasicStage", "BottleneckStage", "Candidate", "ConvStem", "Cost", "ElasticSpace", "Head", "LinearHead",
-    "MBStage", "MobileHead", "NormHead", "PatchStem", "ResNetDStem", "Space", "Stage", "Stem", "ViTStage",
-    "count_layer", "count_layers", "load_space", "make_divisible", "space_names",
-]  # fmt: skip
+    "Arch",
+    "BasicStage",
+    "BottleneckStage",
+    "Candidate",
+    "ConvStem",
+    "Cost",
+    "ElasticSpace",
+    "Head",
+    "LinearHead",
+    "MBStage",
+    "MobileHead",
+    "NormHead",
+    "PatchStem",
+    "ResNetDStem",
+    "Space",
+    "Stage",
+    "Stem",
+    "ViTStage",
+    "count_layer",
+    "count_layers",
+    "load_space",
+    "make_divisible",
+    "space_names",
+]

@@ -94,17 +94,26 @@ class ElasticSpace(Space):
     def describe(self) -> dict[str, Any]:
         """Return the description as JSON types (``space.json`` of a run)."""
         return {
-            "name": self.name, "hash": self.hash, "size": self.size, "resolution": self.resolution,
-            "resolutions": list(self.resolutions), "stem": described(self.stem),
-            "stages": [described(stage) for stage in self.stages], "head": described(self.head),
-        }  # fmt: skip
+            "name": self.name,
+            "hash": self.hash,
+            "size": self.size,
+            "resolution": self.resolution,
+            "resolutions": list(self.resolutions),
+            "stem": described(self.stem),
+            "stages": [described(stage) for stage in self.stages],
+            "head": described(self.head),
+        }
 
     # ---- architectures -------------------------------------------------------------------------------
 
     def arch(
-        self, stages: Sequence[Candidate], *, stem: Layer | None = None, head: Layer | None = None,
+        self,
+        stages: Sequence[Candidate],
+        *,
+        stem: Layer | None = None,
+        head: Layer | None = None,
         resolution: int | None = None,
-    ) -> Arch:  # fmt: skip
+    ) -> Arch:
         """Make an arch of this space, and validate it.
 
         Args:

@@ -30,9 +30,14 @@ class Supernet(nn.Module):
     """
 
     def __init__(
-        self, space: ElasticSpace, num_classes: int = 10, in_chans: int = 3, seed: int = 0, *,
+        self,
+        space: ElasticSpace,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        seed: int = 0,
+        *,
         kernel_transform: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.kernel_transform = kernel_transform
         with torch.random.fork_rng(devices=[]):
@@ -87,9 +92,14 @@ class Supernet(nn.Module):
         return self.forward_stages(x, arch, norm).logits
 
     def forward_stages(
-        self, x: Tensor, arch: Arch, norm: NormValues | Recorder | None = None, *,
-        dropout: float = 0.0, drop_path: float = 0.0,
-    ) -> Output:  # fmt: skip
+        self,
+        x: Tensor,
+        arch: Arch,
+        norm: NormValues | Recorder | None = None,
+        *,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> Output:
         """Run the subnet of an arch and return its features.
 
         Args:

@@ -118,9 +118,14 @@ def build_model(
         SettingError: see `load_teacher`.
     """
     return build(
-        model, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained,
-        resolution=resolution, new_head=True,
-    ).module  # fmt: skip
+        model,
+        checkpoint=checkpoint,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        pretrained=pretrained,
+        resolution=resolution,
+        new_head=True,
+    ).module
 
 
 def _classes(module: nn.Module) -> int | None:
@@ -186,9 +191,7 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
         module = importlib.import_module(package)
     except ImportError as error:
         mend = "install it, or start nas-kd in the folder that holds it"
-        raise SettingError(
-            "teacher.model", name, f"a package that can be imported ({error})", mend
-        ) from error
+        raise SettingError("teacher.model", name, f"a package that can be imported ({error})", mend) from error
     finally:
         sys.path.remove(here)
     factory = getattr(module, attribute, None)
@@ -201,9 +204,7 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
     given = {k: v for k, v in wanted.items() if v is not None and (k in accepts or anything)}
     built = factory(**given)
     if not isinstance(built, nn.Module):
-        raise SettingError(
-            "teacher.model", name, "a function that returns an nn.Module", "check the function"
-        )
+        raise SettingError("teacher.model", name, "a function that returns an nn.Module", "check the function")
     return built
 
 
@@ -216,6 +217,4 @@ def _student(folder: Path) -> _Plan:
     student = load_student(folder)
     info: Any = student.info
     usual = (info["mean"], info["std"]) if info.get("mean") else None
-    return _Plan(
-        str(folder), lambda classes: student, None, usual, trained=True, in_chans=info.get("in_chans")
-    )
+    return _Plan(str(folder), lambda classes: student, None, usual, trained=True, in_chans=info.get("in_chans"))

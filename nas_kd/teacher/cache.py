@@ -75,9 +75,7 @@ class ViewCache:
         """
         path = Path(folder)
         if not (path / "cache.json").is_file():
-            raise SettingError(
-                "teacher cache", str(path), "a folder with cache.json", "give ViewCache.folder"
-            )
+            raise SettingError("teacher cache", str(path), "a folder with cache.json", "give ViewCache.folder")
         return cls(path)
 
     @classmethod

@@ -51,12 +51,21 @@ def load_teacher(
     # a copy: sealing must not freeze the caller's network, nor its training change the teacher
     model = copy.deepcopy(model) if isinstance(model, nn.Module) else model
     built = build(
-        model, checkpoint=checkpoint, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained,
+        model,
+        checkpoint=checkpoint,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        pretrained=pretrained,
         resolution=resolution,
-    )  # fmt: skip
+    )
     if mean is None and std is None and built.normalisation and len(built.normalisation[0]) == built.in_chans:
         mean, std = built.normalisation
     return Teacher(
-        built.module, name or built.name, num_classes=built.num_classes, in_chans=built.in_chans, mean=mean,
-        std=std, stages=stages,
-    )  # fmt: skip
+        built.module,
+        name or built.name,
+        num_classes=built.num_classes,
+        in_chans=built.in_chans,
+        mean=mean,
+        std=std,
+        stages=stages,
+    )

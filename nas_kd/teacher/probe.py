@@ -155,9 +155,7 @@ def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) 
     blocks = [p for p in sites if _is_block(calls[p])]
     elements = [p for p in blocks if isinstance(_parent(module, p), CONTAINERS)]
     # a branch inside a larger block is no layer, though it be a Sequential of blocks
-    whole = [
-        p for p in blocks if not any(_same(calls[e], calls[p]) for e in elements if e.startswith(p + "."))
-    ]
+    whole = [p for p in blocks if not any(_same(calls[e], calls[p]) for e in elements if e.startswith(p + "."))]
     elements = [e for e in elements if not any(e.startswith(p + ".") for p in whole)]
     for candidates in (elements, blocks):
         if len(found := _outermost(candidates, calls)) > 1:

@@ -187,8 +187,7 @@ class Teacher:
         if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
             # (v - teacher mean) / teacher std, where v = x * data std + data mean
             mean, std, own_mean, own_std = (
-                torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-                for values in (*theirs, self.mean, self.std)
+                torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (*theirs, self.mean, self.std)
             )
             at = self.device
             self._affine = (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
@@ -231,9 +230,7 @@ class Teacher:
                 logits = self._module(images[:1])
             if isinstance(self._module, CifarResNet):
                 out = self._module.forward_stages(images[:1], names := self._module.block_names)
-                layers = [
-                    Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, out.stages, strict=True)
-                ]
+                layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, out.stages, strict=True)]
                 sites = layers
                 probed = None
             else:
@@ -255,7 +252,5 @@ def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | Non
     if values is None:
         return None
     if len(values) != in_chans:
-        raise SettingError(
-            f"teacher.{field}", tuple(values), f"{in_chans} numbers, one a channel", "give them all"
-        )
+        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one a channel", "give them all")
     return tuple(float(value) for value in values)

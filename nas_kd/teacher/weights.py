@@ -85,9 +85,7 @@ def _bare(name: str) -> str:
     return name
 
 
-def check_classes(
-    weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None
-) -> int | None:
+def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None) -> int | None:
     """Find the class count of a checkpoint and hold it against the wanted one.
 
     Args:
@@ -150,9 +148,7 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
     # counters are absent from old checkpoints and play no part in evaluation
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
-        legal = (
-            f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
-        )
+        legal = f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
         raise SettingError("teacher.checkpoint", str(path), legal, mend)
     unknown = [key for key in weights if key not in own]
     if unknown:
@@ -190,8 +186,6 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    weights = {
-        name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()
-    }
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     text = json.dumps({"mean": list(mean) if mean else None, "std": list(std) if std else None, **notes})
     atomic_write(path, save(weights, {"format": "pt", "nas_kd": text}))

@@ -10,7 +10,20 @@ from nas_kd.train.teacher import train_teacher
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 __all__ = [
-    "Moment", "Schedule", "adamw", "decay_groups", "evaluate_archs", "fit", "load_weights", "measure",
-    "predict", "sandwich_step", "save_weights", "sgd", "train_network",
-    "train_supernet", "train_teacher", "weights_hash",
-]  # fmt: skip
+    "Moment",
+    "Schedule",
+    "adamw",
+    "decay_groups",
+    "evaluate_archs",
+    "fit",
+    "load_weights",
+    "measure",
+    "predict",
+    "sandwich_step",
+    "save_weights",
+    "sgd",
+    "train_network",
+    "train_supernet",
+    "train_teacher",
+    "weights_hash",
+]

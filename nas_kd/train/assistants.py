@@ -35,10 +35,18 @@ def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
 
 
 def taught_in_between(
-    retrain: Callable[..., nn.Module], model: nn.Module | Arch, teacher: Any, data: Data, *,
-    assistants: Sequence[nn.Module | Arch], generations: int, folder: str, seed: int, supernet: Supernet | None,
+    retrain: Callable[..., nn.Module],
+    model: nn.Module | Arch,
+    teacher: Any,
+    data: Data,
+    *,
+    assistants: Sequence[nn.Module | Arch],
+    generations: int,
+    folder: str,
+    seed: int,
+    supernet: Supernet | None,
     settings: dict[str, Any],
-) -> Any:  # fmt: skip
+) -> Any:
     """Train what stands between a teacher and its student, one after the other, each by the one before.
 
     Args:
@@ -75,8 +83,11 @@ def taught_in_between(
     for number, (name, network) in enumerate(chain, 1):
         born = name.startswith("generation") and isinstance(network, Arch)
         own = settings | {
-            "supernet": supernet if born else None, "folder": f"{folder}/{name}", "key": name,
-            "seed": seed + 1000 * number, "test": False,
-        }  # fmt: skip
+            "supernet": supernet if born else None,
+            "folder": f"{folder}/{name}",
+            "key": name,
+            "seed": seed + 1000 * number,
+            "test": False,
+        }
         teacher = as_teacher(retrain(network, teacher, data, **own), name, data)
     return teacher

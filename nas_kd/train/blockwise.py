@@ -20,11 +20,25 @@ from nas_kd.train.stages import Blockwise
 
 
 def train_blockwise(
-    model: Blockwise, teacher: Teacher, data: Data, *, epochs: int, batch_size: int, lr: float,
-    weight_decay: float, train: bool = True, sampling: str = "fair", paths: int | None = None, mix: float = 0.0,
-    seed: int = 0, only: Sequence[int] | None = None, stored: Callable[[Batch], Output] | None = None,
-    runtime: Runtime, stage: RunStage | None = None, after_epoch: Callable[[int], None] | None = None,
-) -> None:  # fmt: skip
+    model: Blockwise,
+    teacher: Teacher,
+    data: Data,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    train: bool = True,
+    sampling: str = "fair",
+    paths: int | None = None,
+    mix: float = 0.0,
+    seed: int = 0,
+    only: Sequence[int] | None = None,
+    stored: Callable[[Batch], Output] | None = None,
+    runtime: Runtime,
+    stage: RunStage | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+) -> None:
     """Train stages and adapters in place, from one teacher forward a batch.
 
     Without ``mix`` a stage's training depends on no other: alone or together it ends with the same weights.
@@ -86,7 +100,17 @@ def train_blockwise(
         return ", ".join(f"stage {index + 1}: {labels}" for index, labels in zip(chosen_stages, each, strict=True))
 
     fit(
-        step, name="blockwise", modules=parts, optimizer=adamw(list(parts.values()), weight_decay=weight_decay),
-        schedule=Schedule(lr), split=data.train, batch_size=batch_size, epochs=epochs, seed=seed,
-        runtime=runtime, stage=stage, after_epoch=after_epoch, describe=describe,
-    )  # fmt: skip
+        step,
+        name="blockwise",
+        modules=parts,
+        optimizer=adamw(list(parts.values()), weight_decay=weight_decay),
+        schedule=Schedule(lr),
+        split=data.train,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        runtime=runtime,
+        stage=stage,
+        after_epoch=after_epoch,
+        describe=describe,
+    )

@@ -42,9 +42,7 @@ class Checkpoint:
         optimizer: the optimiser.
     """
 
-    def __init__(
-        self, stage: Stage | None, holders: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, stage: Stage | None, holders: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         self._stage = stage
         self._holders = holders
         self._optimizer = optimizer

@@ -42,9 +42,15 @@ def calibrated(
 
 @torch.no_grad()
 def evaluate_archs(
-    net: Supernet, archs: Sequence[Arch], data: Data, task: Classification, *, images: int = 1024,
-    calibration: int = 1024, batch_size: int = 512,
-) -> list[float]:  # fmt: skip
+    net: Supernet,
+    archs: Sequence[Arch],
+    data: Data,
+    task: Classification,
+    *,
+    images: int = 1024,
+    calibration: int = 1024,
+    batch_size: int = 512,
+) -> list[float]:
     """Measure subnets on the rating split after calibration, each at its own input size.
 
     Args:

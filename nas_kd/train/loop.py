@@ -57,9 +57,7 @@ Describe = Callable[[Moment], str]  # what a step trained, for the message of on
 LOOK_EVERY = 50  # steps after which a GPU is waited for, to see whether a loss was not finite
 
 
-def check_epochs(
-    field: str, epochs: int, batch_size: int, split: Source, accumulate: int = 1, world: int = 1
-) -> None:
+def check_epochs(field: str, epochs: int, batch_size: int, split: Source, accumulate: int = 1, world: int = 1) -> None:
     """Raise SettingError when there is nothing to train on, or no time to do it.
 
     Args:
@@ -86,12 +84,26 @@ def check_epochs(
 
 
 def fit(
-    step: Step, *, name: str, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer,
-    schedule: Rates, split: Source, batch_size: int, epochs: int, seed: int, runtime: Runtime,
-    stage: Stage | None = None, evaluate: Callable[[], Mapping[str, float]] | None = None,
-    clip: float = 0.0, ema: float = 0.0, checkpoint: bool = True,
-    after_epoch: Callable[[int], None] | None = None, accumulate: int = 1, describe: Describe | None = None,
-) -> None:  # fmt: skip
+    step: Step,
+    *,
+    name: str,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    schedule: Rates,
+    split: Source,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    runtime: Runtime,
+    stage: Stage | None = None,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    clip: float = 0.0,
+    ema: float = 0.0,
+    checkpoint: bool = True,
+    after_epoch: Callable[[int], None] | None = None,
+    accumulate: int = 1,
+    describe: Describe | None = None,
+) -> None:
     """Train, and go on where a killed training stopped.
 
     Every random draw is a function of (seed, name, epoch, step), so a training that was killed and started
@@ -274,9 +286,13 @@ def _stepped(step: Step, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
 
 
 def _gradients(
-    step: Step, batches: Sequence[Batch], moment: Moment, optimizer: torch.optim.Optimizer, runtime: Runtime,
+    step: Step,
+    batches: Sequence[Batch],
+    moment: Moment,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
     stop: Stop,
-) -> tuple[dict[str, Tensor], Tensor | None]:  # fmt: skip
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """Leave the mean gradient of all parts and processes in the parameters.
 
     Returns:

@@ -57,9 +57,7 @@ class Manner:
         """Whether images are mixed, which no stored answer of a teacher knows."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def check(
-        self, section: str, recipe: Recipe, *, epochs: int, batch_size: int, unlabelled: bool = False
-    ) -> None:
+    def check(self, section: str, recipe: Recipe, *, epochs: int, batch_size: int, unlabelled: bool = False) -> None:
         """Refuse what cannot be trained, before the first epoch.
 
         Args:

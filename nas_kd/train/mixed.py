@@ -34,9 +34,7 @@ class MixedInputs:
     al. 2015, section 2.4, for blocks instead of tokens.
     """
 
-    def __init__(
-        self, model: Blockwise, share: float, drawn: Callable[[Moment, int], list[Path]], seed: int
-    ) -> None:  # fmt: skip
+    def __init__(self, model: Blockwise, share: float, drawn: Callable[[Moment, int], list[Path]], seed: int) -> None:
         self.model = model
         self.share = share
         self.drawn = drawn

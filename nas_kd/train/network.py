@@ -44,12 +44,27 @@ def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 
 
 
 def train_network(
-    model: nn.Module, data: Data, *, distiller: Distiller, source: TargetSource | None,
-    stage: Stage | None, name: str, epochs: int, batch_size: int, lr: float, momentum: float,
-    weight_decay: float, warmup_epochs: float, clip_grad: float, seed: int, runtime: Runtime,
-    teacher_logits: Tensor | None = None, ema: float = 0.0, unlabelled: Data | None = None,
+    model: nn.Module,
+    data: Data,
+    *,
+    distiller: Distiller,
+    source: TargetSource | None,
+    stage: Stage | None,
+    name: str,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    warmup_epochs: float,
+    clip_grad: float,
+    seed: int,
+    runtime: Runtime,
+    teacher_logits: Tensor | None = None,
+    ema: float = 0.0,
+    unlabelled: Data | None = None,
     manner: Manner | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train a network in place with any combination of distillation terms.
 
     Args:
@@ -109,14 +124,22 @@ def train_network(
         return found
 
     fit(
-        step, name=name, modules=modules, split=split,
-        batch_size=batch_size, epochs=epochs,
-        optimizer=optimizer_of(
-            manner.optimizer, modules.values(), lr=lr, momentum=momentum, weight_decay=weight_decay
-        ),
-        seed=seed, runtime=runtime, schedule=manner.rates(lr, warmup_epochs), stage=stage, evaluate=evaluate,
-        clip=clip_grad, after_epoch=distiller.after_epoch, ema=manner.ema,
-    )  # fmt: skip
+        step,
+        name=name,
+        modules=modules,
+        split=split,
+        batch_size=batch_size,
+        epochs=epochs,
+        optimizer=optimizer_of(manner.optimizer, modules.values(), lr=lr, momentum=momentum, weight_decay=weight_decay),
+        seed=seed,
+        runtime=runtime,
+        schedule=manner.rates(lr, warmup_epochs),
+        stage=stage,
+        evaluate=evaluate,
+        clip=clip_grad,
+        after_epoch=distiller.after_epoch,
+        ema=manner.ema,
+    )
     pair.release()
 
 

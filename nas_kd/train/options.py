@@ -39,10 +39,21 @@ def divergence_of(name: str, choose: str = "clipped", alpha: float | None = None
 
 
 def make_rule(
-    name: str, net: Supernet, *, seed: int, epochs: int, steps: int, warmup_epochs: float, resolution: int,
-    random_subnets: int | None, order: str, teacher_weight: float, candidates: int, kd_ratio: float,
+    name: str,
+    net: Supernet,
+    *,
+    seed: int,
+    epochs: int,
+    steps: int,
+    warmup_epochs: float,
+    resolution: int,
+    random_subnets: int | None,
+    order: str,
+    teacher_weight: float,
+    candidates: int,
+    kd_ratio: float,
     full_teacher: str,
-) -> Rule:  # fmt: skip
+) -> Rule:
     """Make a training rule from settings.
 
     Args:

@@ -37,18 +37,41 @@ Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | T
 
 
 def retrain(
-    model: nn.Module | Arch, teacher: Teachers, data: Data, *,
-    space: ElasticSpace | None = None, supernet: Supernet | None = None, run: Run | str | Path | None = None,
-    method: Method = "kd_ls", method_settings: Mapping[str, Any] | None = None, seed: int = 0,
-    epochs: int = 30, batch_size: int = 128, lr: float = 0.1, momentum: float = 0.9,
-    weight_decay: float = 5e-4, warmup_epochs: float = 1.0, clip_grad: float = 0.0, test: bool = True,
-    key: str | None = None, folder: str | None = None, factory: str | None = None,
-    factory_kwargs: Mapping[str, Any] | None = None, runtime: Runtime | None = None,
-    task: Classification | None = None, inputs: Mapping[str, Any] | None = None,
-    assistants: Sequence[nn.Module | Arch] = (), unlabelled: Data | None = None,
-    optimizer: str = "sgd", schedule: str = "cosine", milestones: Sequence[float] | None = None,
-    factor: float = 0.1, ema: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0,
-) -> nn.Module:  # fmt: skip
+    model: nn.Module | Arch,
+    teacher: Teachers,
+    data: Data,
+    *,
+    space: ElasticSpace | None = None,
+    supernet: Supernet | None = None,
+    run: Run | str | Path | None = None,
+    method: Method = "kd_ls",
+    method_settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    epochs: int = 30,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    warmup_epochs: float = 1.0,
+    clip_grad: float = 0.0,
+    test: bool = True,
+    key: str | None = None,
+    folder: str | None = None,
+    factory: str | None = None,
+    factory_kwargs: Mapping[str, Any] | None = None,
+    runtime: Runtime | None = None,
+    task: Classification | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    assistants: Sequence[nn.Module | Arch] = (),
+    unlabelled: Data | None = None,
+    optimizer: str = "sgd",
+    schedule: str = "cosine",
+    milestones: Sequence[float] | None = None,
+    factor: float = 0.1,
+    ema: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+) -> nn.Module:
     """Train a network with distillation and save it as a student folder.
 
     Args:
@@ -103,9 +126,12 @@ def retrain(
     distiller = checked_method(method, task, data.num_classes, method_settings)
     manner = Manner(optimizer, schedule, milestones, factor, ema, mixup, cutmix)
     manner.check(
-        "retrain", distiller.recipe, epochs=epochs, batch_size=batch_size // runtime.world,
+        "retrain",
+        distiller.recipe,
+        epochs=epochs,
+        batch_size=batch_size // runtime.world,
         unlabelled=unlabelled is not None,
-    )  # fmt: skip
+    )
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -127,36 +153,65 @@ def retrain(
     if assistants or generations > 1:
         name = key or (arch.key if arch is not None else type(network).__name__)
         teacher = taught_in_between(
-            retrain, model, teacher, data, assistants=assistants, generations=generations, seed=seed,
-            folder=folder or f"retrain/{name}/seed_{seed}", supernet=supernet, settings={
-                "space": space, "run": run, "method": replace(distiller.recipe, generations=1), "epochs": epochs,
-                "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-                "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "factory": factory,
-                "factory_kwargs": factory_kwargs, "runtime": runtime, "task": task, "unlabelled": unlabelled,
-            } | manner.chosen,
-        )  # fmt: skip
+            retrain,
+            model,
+            teacher,
+            data,
+            assistants=assistants,
+            generations=generations,
+            seed=seed,
+            folder=folder or f"retrain/{name}/seed_{seed}",
+            supernet=supernet,
+            settings={
+                "space": space,
+                "run": run,
+                "method": replace(distiller.recipe, generations=1),
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "warmup_epochs": warmup_epochs,
+                "clip_grad": clip_grad,
+                "factory": factory,
+                "factory_kwargs": factory_kwargs,
+                "runtime": runtime,
+                "task": task,
+                "unlabelled": unlabelled,
+            }
+            | manner.chosen,
+        )
     if manner.mixes and needs_teacher:
         teacher = live(teacher, run)
     asked = epochs if needs_teacher and not manner.mixes else 0
     bind_all(teacher, data, asked)
     features = distiller.recipe.needs_target_features and needs_teacher
-    if isinstance(teacher, Teacher) and not (
-        features or distiller.recipe.live or unlabelled or manner.mixes
-    ):
+    if isinstance(teacher, Teacher) and not (features or distiller.recipe.live or unlabelled or manner.mixes):
         teacher = stored_answers(teacher, data, run, epochs=asked)
     source = target_source(teacher, features=features) if needs_teacher else None
     stage = None
     if run is not None:
         key = key or (arch.key if arch is not None else type(network).__name__)
         settings = {
-            "method": repr(method) if not isinstance(method, str) else method, "epochs": epochs,
-            "batch_size": batch_size, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-            "warmup_epochs": warmup_epochs, "clip_grad": clip_grad, "smoothing": task.smoothing, "test": test,
-        } | manner.chosen  # fmt: skip
+            "method": repr(method) if not isinstance(method, str) else method,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "warmup_epochs": warmup_epochs,
+            "clip_grad": clip_grad,
+            "smoothing": task.smoothing,
+            "test": test,
+        } | manner.chosen
         facts: dict[str, Any] = {
-            "network": key, "start": weights_hash(network), "data": data.fingerprint, "seed": seed,
-            "teacher": fingerprint(source) if needs_teacher else None, "precision": runtime.precision,
-        }  # fmt: skip
+            "network": key,
+            "start": weights_hash(network),
+            "data": data.fingerprint,
+            "seed": seed,
+            "teacher": fingerprint(source) if needs_teacher else None,
+            "precision": runtime.precision,
+        }
         facts |= {f"retrain.{name}": value for name, value in settings.items()}
         facts |= {f"retrain.method.{name}": value for name, value in (method_settings or {}).items()}
         facts |= data.augmentation | dict(inputs or {})
@@ -169,21 +224,32 @@ def retrain(
     size = arch.resolution if arch is not None else None
     trainee = resized(network, size) if isinstance(network, StaticNet) else network
     train_network(
-        trainee, data, distiller=distiller, source=source, stage=stage,
-        name="retrain", epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
-        weight_decay=weight_decay, warmup_epochs=warmup_epochs, clip_grad=clip_grad, seed=seed,
-        runtime=runtime, teacher_logits=teacher_logits(teacher, "rate", data, runtime), unlabelled=unlabelled,
+        trainee,
+        data,
+        distiller=distiller,
+        source=source,
+        stage=stage,
+        name="retrain",
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        clip_grad=clip_grad,
+        seed=seed,
+        runtime=runtime,
+        teacher_logits=teacher_logits(teacher, "rate", data, runtime),
+        unlabelled=unlabelled,
         manner=manner,
-    )  # fmt: skip
+    )
     trainee.eval()
     metrics: dict[str, float] = {}
     for name in ("select", "test") if test else ("select",):
         logits = teacher_logits(teacher, name, data, runtime)
         found = measure(trainee, getattr(data, name), task, runtime, logits)
         metrics |= {f"{name}_{what}": value for what, value in found.items()}
-    info = student_info(
-        network, data, arch=arch, metrics=metrics, factory=factory, factory_kwargs=factory_kwargs
-    )
+    info = student_info(network, data, arch=arch, metrics=metrics, factory=factory, factory_kwargs=factory_kwargs)
     network.info = info  # type: ignore[assignment]
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)

@@ -37,10 +37,20 @@ class Images:
 
 
 def teach(
-    net: Supernet, images: Images, y: Tensor, lessons: Sequence[Lesson], *, task: Classification,
-    divergence: Divergence, target: Tensor | None = None, reduction: str = "sum", dropout: float = 0.0,
-    drop_path: float = 0.0, autocast: AbstractContextManager[Any] | None = None, forward: Forward | None = None,
-) -> list[Tensor]:  # fmt: skip
+    net: Supernet,
+    images: Images,
+    y: Tensor,
+    lessons: Sequence[Lesson],
+    *,
+    task: Classification,
+    divergence: Divergence,
+    target: Tensor | None = None,
+    reduction: str = "sum",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    autocast: AbstractContextManager[Any] | None = None,
+    forward: Forward | None = None,
+) -> list[Tensor]:
     """Accumulate the gradients of several subnets on one batch.
 
     Subnets that learn from the first one's logits alone are not regularised.
@@ -72,9 +82,7 @@ def teach(
     for arch, labels, soft, inplace in lessons:
         alone = labels > 0.0 or not inplace
         with context:
-            logits = run(
-                images.at(arch.resolution), arch, dropout=dropout * alone, drop_path=drop_path * alone
-            )
+            logits = run(images.at(arch.resolution), arch, dropout=dropout * alone, drop_path=drop_path * alone)
             terms = [labels * task.loss(logits, y)] if labels > 0.0 else []
             given = first if inplace else target
             if soft > 0.0:
@@ -115,10 +123,20 @@ def summary(losses: Sequence[Tensor], reduction: str, largest: bool) -> dict[str
 
 
 def sandwich_step(
-    net: Supernet, x: Tensor, y: Tensor, archs: Sequence[Arch], *, task: Classification,
-    divergence: Divergence, target: Tensor | None = None, teacher_weight: float = 0.0, reduction: str = "sum",
-    dropout: float = 0.0, drop_path: float = 0.0, autocast: AbstractContextManager[Any] | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+    net: Supernet,
+    x: Tensor,
+    y: Tensor,
+    archs: Sequence[Arch],
+    *,
+    task: Classification,
+    divergence: Divergence,
+    target: Tensor | None = None,
+    teacher_weight: float = 0.0,
+    reduction: str = "sum",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> dict[str, Tensor]:
     """Accumulate the gradients of a sandwich: the first learns from labels, the others from the first.
 
     Args:
@@ -139,8 +157,16 @@ def sandwich_step(
         ``loss`` (their sum or mean), ``loss_largest`` and ``loss_others`` (mean of the others), detached.
     """
     losses = teach(
-        net, Images(x), y, sandwich_lessons(list(archs), teacher_weight if target is not None else 0.0),
-        task=task, divergence=divergence, target=target, reduction=reduction, dropout=dropout,
-        drop_path=drop_path, autocast=autocast,
-    )  # fmt: skip
+        net,
+        Images(x),
+        y,
+        sandwich_lessons(list(archs), teacher_weight if target is not None else 0.0),
+        task=task,
+        divergence=divergence,
+        target=target,
+        reduction=reduction,
+        dropout=dropout,
+        drop_path=drop_path,
+        autocast=autocast,
+    )
     return summary(losses, reduction, largest=True)

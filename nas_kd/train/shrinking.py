@@ -166,11 +166,16 @@ def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phas
     starts = accumulate(shares, initial=0)
     return tuple(
         Phase(
-            row.name, part, start, count, row.lr / PUBLISHED[0].lr,
-            warmup_epochs if start == 0 else count * row.warmup / row.epochs, row.subnets,
+            row.name,
+            part,
+            start,
+            count,
+            row.lr / PUBLISHED[0].lr,
+            warmup_epochs if start == 0 else count * row.warmup / row.epochs,
+            row.subnets,
         )
         for (row, part), start, count in zip(kept, starts, shares, strict=False)
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

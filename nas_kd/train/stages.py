@@ -107,14 +107,10 @@ class Blockwise(nn.Module):
             self.target_scale[index] = _power_of_two(pair.targets)
             if index:
                 self.input_scale[index] = _power_of_two(pair.inputs)
-            scaled.append(
-                StageFeatures(pair.inputs / self.input_scale[index], pair.targets / self.target_scale[index])
-            )
+            scaled.append(StageFeatures(pair.inputs / self.input_scale[index], pair.targets / self.target_scale[index]))
         return scaled
 
-    def enter(
-        self, index: int, inputs: Tensor, entry: Entry, norm: NormValues | Recorder | None = None
-    ) -> Tensor:
+    def enter(self, index: int, inputs: Tensor, entry: Entry, norm: NormValues | Recorder | None = None) -> Tensor:
         """Bring a stage's input to the width that the stage before it would have given.
 
         Args:

@@ -33,16 +33,41 @@ from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 
 def train_supernet(
-    net: Supernet, data: Data, *, run: Run | str | Path | None = None, task: Classification | None = None,
-    teacher: object = None, teacher_weight: float = 0.0, rule: str = "sandwich", epochs: int = 30,
-    batch_size: int = 64, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 5e-4,
-    warmup_epochs: float = 1.0, schedule: str = "cosine", final_lr: float = 0.0,
-    random_subnets: int | None = None, order: str = "smallest_second", candidates: int = 3,
-    kd_ratio: float = 1.0, full_teacher: str = "frozen", divergence: str | None = None,
-    alpha: float | None = None, choose: str = "clipped", reduction: str = "sum", dropout: float = 0.0,
-    drop_path: float = 0.0, ema: float = 0.0, clip_grad: float = 1.0, accumulate: int = 1,
-    compile: bool = False, seed: int = 0, runtime: Runtime | None = None, inputs: dict[str, Any] | None = None,
-) -> Supernet:  # fmt: skip
+    net: Supernet,
+    data: Data,
+    *,
+    run: Run | str | Path | None = None,
+    task: Classification | None = None,
+    teacher: object = None,
+    teacher_weight: float = 0.0,
+    rule: str = "sandwich",
+    epochs: int = 30,
+    batch_size: int = 64,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    warmup_epochs: float = 1.0,
+    schedule: str = "cosine",
+    final_lr: float = 0.0,
+    random_subnets: int | None = None,
+    order: str = "smallest_second",
+    candidates: int = 3,
+    kd_ratio: float = 1.0,
+    full_teacher: str = "frozen",
+    divergence: str | None = None,
+    alpha: float | None = None,
+    choose: str = "clipped",
+    reduction: str = "sum",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    ema: float = 0.0,
+    clip_grad: float = 1.0,
+    accumulate: int = 1,
+    compile: bool = False,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    inputs: dict[str, Any] | None = None,
+) -> Supernet:
     """Train a supernet, by default with the sandwich rule and in-place distillation.
 
     Args:
@@ -103,14 +128,34 @@ def train_supernet(
     if divergence is None:
         divergence = "kl" if rule == "shrinking" else "alpha"
     settings = {
-        "rule": rule, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "schedule": schedule,
-        "final_lr": final_lr, "random_subnets": random_subnets, "order": order, "candidates": candidates,
-        "kd_ratio": kd_ratio, "full_teacher": full_teacher, "divergence": divergence, "alpha": alpha,
-        "choose": choose, "reduction": reduction, "teacher_weight": teacher_weight, "dropout": dropout,
-        "drop_path": drop_path, "ema": ema, "clip_grad": clip_grad, "accumulate": accumulate,
-        "compile": compile, "smoothing": task.smoothing, "kernel_transform": net.kernel_transform,
-    }  # fmt: skip
+        "rule": rule,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "warmup_epochs": warmup_epochs,
+        "schedule": schedule,
+        "final_lr": final_lr,
+        "random_subnets": random_subnets,
+        "order": order,
+        "candidates": candidates,
+        "kd_ratio": kd_ratio,
+        "full_teacher": full_teacher,
+        "divergence": divergence,
+        "alpha": alpha,
+        "choose": choose,
+        "reduction": reduction,
+        "teacher_weight": teacher_weight,
+        "dropout": dropout,
+        "drop_path": drop_path,
+        "ema": ema,
+        "clip_grad": clip_grad,
+        "accumulate": accumulate,
+        "compile": compile,
+        "smoothing": task.smoothing,
+        "kernel_transform": net.kernel_transform,
+    }
     check_supernet(SimpleNamespace(**settings))
     runtime = runtime or Runtime()
     check_epochs("supernet", epochs, batch_size, data.train, accumulate, runtime.world)
@@ -122,10 +167,20 @@ def train_supernet(
     bind_all(teacher, data, epochs if teacher_weight > 0.0 else 0)
     source = target_source(teacher) if teacher_weight > 0.0 else None
     made = make_rule(
-        rule, net, seed=seed, epochs=epochs, steps=data.train.steps(batch_size), warmup_epochs=warmup_epochs,
-        resolution=data.resolution, random_subnets=random_subnets, order=order, teacher_weight=teacher_weight,
-        candidates=candidates, kd_ratio=kd_ratio, full_teacher=full_teacher,
-    )  # fmt: skip
+        rule,
+        net,
+        seed=seed,
+        epochs=epochs,
+        steps=data.train.steps(batch_size),
+        warmup_epochs=warmup_epochs,
+        resolution=data.resolution,
+        random_subnets=random_subnets,
+        order=order,
+        teacher_weight=teacher_weight,
+        candidates=candidates,
+        kd_ratio=kd_ratio,
+        full_teacher=full_teacher,
+    )
     plan = made.rates(Schedule(lr, warmup_epochs, schedule, final_lr))
     run = Run.of(run) if runtime.rank == 0 else None  # the first process alone keeps files
     stage = None
@@ -172,10 +227,19 @@ def train_supernet(
             elif source is not None:
                 target = source(batch)
         losses = teach(
-            net, images, batch.y, lessons, task=task, divergence=soft_loss,
-            target=target.logits if isinstance(target, Output) else target, reduction=reduction,
-            dropout=dropout, drop_path=drop_path, autocast=runtime.autocast(), forward=forward,
-        )  # fmt: skip
+            net,
+            images,
+            batch.y,
+            lessons,
+            task=task,
+            divergence=soft_loss,
+            target=target.logits if isinstance(target, Output) else target,
+            reduction=reduction,
+            dropout=dropout,
+            drop_path=drop_path,
+            autocast=runtime.autocast(),
+            forward=forward,
+        )
         now = moment.epoch, moment.step
         if moment.step % LOOK_EVERY == 0 and now not in taught:
             taught.clear()
@@ -202,11 +266,24 @@ def train_supernet(
         return dict(zip(("accuracy_largest", "accuracy_smallest"), evaluate_archs(net, ends, data, task), strict=True))
 
     fit(
-        step, name="supernet", modules={"net": net} | ({} if full is None else {"full": full}),
-        split=data.train, schedule=plan, batch_size=batch_size, optimizer=optimizer, epochs=epochs, seed=seed,
-        runtime=runtime, stage=stage, evaluate=evaluate, clip=clip_grad, ema=ema, after_epoch=after_epoch,
-        accumulate=accumulate, describe=describe,
-    )  # fmt: skip
+        step,
+        name="supernet",
+        modules={"net": net} | ({} if full is None else {"full": full}),
+        split=data.train,
+        schedule=plan,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        epochs=epochs,
+        seed=seed,
+        runtime=runtime,
+        stage=stage,
+        evaluate=evaluate,
+        clip=clip_grad,
+        ema=ema,
+        after_epoch=after_epoch,
+        accumulate=accumulate,
+        describe=describe,
+    )
     if stage is not None:
         save_weights(net, stage.folder / "weights.safetensors")
         stage.finish({"epochs": epochs, "fingerprint": weights_hash(net)})

@@ -20,14 +20,30 @@ from nas_kd.train.weights import load_weights, weights_hash
 
 
 def train_teacher(
-    model: str | nn.Module, data: Data, *, run: Run | str | Path | None = None, epochs: int = 20,
-    batch_size: int = 64, lr: float = 0.05, momentum: float = 0.9, weight_decay: float = 5e-4,
-    warmup_epochs: float = 1.0, smoothing: float = 0.0, checkpoint: str | None = None,
-    pretrained: bool = False, stages: list[str] | None = None, seed: int = 0,
-    runtime: Runtime | None = None, optimizer: str = "sgd", schedule: str = "cosine",
-    milestones: Sequence[float] | None = None, factor: float = 0.1, ema: float = 0.0, mixup: float = 0.0,
+    model: str | nn.Module,
+    data: Data,
+    *,
+    run: Run | str | Path | None = None,
+    epochs: int = 20,
+    batch_size: int = 64,
+    lr: float = 0.05,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    warmup_epochs: float = 1.0,
+    smoothing: float = 0.0,
+    checkpoint: str | None = None,
+    pretrained: bool = False,
+    stages: list[str] | None = None,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    optimizer: str = "sgd",
+    schedule: str = "cosine",
+    milestones: Sequence[float] | None = None,
+    factor: float = 0.1,
+    ema: float = 0.0,
+    mixup: float = 0.0,
     cutmix: float = 0.0,
-) -> Teacher:  # fmt: skip
+) -> Teacher:
     """Train or fine-tune a teacher on the user's data.
 
     Args:
@@ -68,32 +84,60 @@ def train_teacher(
     seeded(seed, "init", "teacher")
     name = model if isinstance(model, str) else type(model).__name__
     network = build_model(
-        model, checkpoint=checkpoint, num_classes=data.num_classes, in_chans=data.in_chans, pretrained=pretrained,
+        model,
+        checkpoint=checkpoint,
+        num_classes=data.num_classes,
+        in_chans=data.in_chans,
+        pretrained=pretrained,
         resolution=data.resolution,
     )
     run = Run.of(run)
     stage = None
     if run is not None:
         settings = {
-            "model": name, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-            "weight_decay": weight_decay, "warmup_epochs": warmup_epochs, "smoothing": smoothing,
-        } | manner.chosen  # fmt: skip
+            "model": name,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "warmup_epochs": warmup_epochs,
+            "smoothing": smoothing,
+        } | manner.chosen
         facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
         facts |= {"precision": runtime.precision}
         stage = run.stage("teacher", facts | {f"teacher.{key}": value for key, value in settings.items()})
     if stage is None or not stage.done:
         train_network(
-            network, data, distiller=distiller, source=None, stage=stage, name="teacher",
-            epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs, clip_grad=0.0, seed=seed, runtime=runtime, manner=manner,
-        )  # fmt: skip
+            network,
+            data,
+            distiller=distiller,
+            source=None,
+            stage=stage,
+            name="teacher",
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            clip_grad=0.0,
+            seed=seed,
+            runtime=runtime,
+            manner=manner,
+        )
         if stage is not None:
             save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)
             stage.finish({"model": name, "fingerprint": weights_hash(network)})
     else:
         load_weights(network, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
     teacher = Teacher(
-        network, name, num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean, std=data.std,
+        network,
+        name,
+        num_classes=data.num_classes,
+        in_chans=data.in_chans,
+        mean=data.mean,
+        std=data.std,
         stages=stages,
-    )  # fmt: skip
+    )
     return teacher.bind(data)

@@ -26,11 +26,19 @@ def small(tmp_path: Path) -> Path:
             "params": [10, 11],
         }
     ).to_csv(tmp_path / "search" / "students.csv", index=False)
-    pd.DataFrame({
-        "role": ["found", "found"], "key": "111122223333", "seed": [0, 1], "macs": 100, "params": 10,
-        "select_accuracy": [0.8, 0.7], "test_accuracy": [0.5, 0.7], "test_agreement": [0.6, 0.8],
-        "folder": ["retrain/111122223333/seed_0/student", "retrain/111122223333/seed_1/student"],
-    }).to_csv(tmp_path / "retrain" / "results.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        {
+            "role": ["found", "found"],
+            "key": "111122223333",
+            "seed": [0, 1],
+            "macs": 100,
+            "params": 10,
+            "select_accuracy": [0.8, 0.7],
+            "test_accuracy": [0.5, 0.7],
+            "test_agreement": [0.6, 0.8],
+            "folder": ["retrain/111122223333/seed_0/student", "retrain/111122223333/seed_1/student"],
+        }
+    ).to_csv(tmp_path / "retrain" / "results.csv", index=False)
     teacher = {"name": "cifar_resnet56", "macs": 1000, "params": 100, "test_accuracy": 0.9}
     (tmp_path / "retrain" / "teacher.json").write_text(json.dumps(teacher))
     return tmp_path

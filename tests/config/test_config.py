@@ -267,9 +267,12 @@ def test_python_and_settings_have_the_same_defaults() -> None:
     from nas_kd.rate.scores import SCORES
 
     of = {
-        config.BlockwiseConfig: [rate_blockwise], config.SearchConfig: [search], config.RetrainConfig: [retrain],
-        config.SupernetConfig: [train_supernet], config.RankConfig: [rank, Sample, Alone],
-    }  # fmt: skip
+        config.BlockwiseConfig: [rate_blockwise],
+        config.SearchConfig: [search],
+        config.RetrainConfig: [retrain],
+        config.SupernetConfig: [train_supernet],
+        config.RankConfig: [rank, Sample, Alone],
+    }
     meant = {("scores", None): tuple(SCORES), ("method", None): "kd_ls", ("method_settings", ()): None}
     compared = 0
     for settings, functions in of.items():

@@ -54,7 +54,7 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"train": (torch.zeros(9, 1, 2, 2).byte(), torch.arange(9) % 2 * 2)}, ["data.train", "class 1"]),
         ({"train": (torch.zeros(9, 1, 2, 3).byte(), torch.zeros(9).long())}, ["data.resolution", "2 x 3"]),
     ],
-)  # fmt: skip
+)
 def test_settings(settings: dict[str, Any], parts: list[str]) -> None:
     refused(*parts, **settings)
 
@@ -117,9 +117,7 @@ def test_sizes_and_modes(make_folder: Make, memory_gib: float) -> None:
     refused("data.resolution", "12 x 15", train=make_folder("wide", size=(15, 12)), memory_gib=memory_gib)
     root = make_folder()
     Image.new("RGB", (13, 13)).save(root / "owl" / "0001.png")
-    refused(
-        "data.resolution", "owl/0001.png", "13 x 13", "12 x 12", train=root, memory_gib=memory_gib, rate=0
-    )
+    refused("data.resolution", "owl/0001.png", "13 x 13", "12 x 12", train=root, memory_gib=memory_gib, rate=0)
     Image.new("I;16", (12, 12)).save(root / "owl" / "0001.png")
     refused("data.train", "owl/0001.png", "8-bit", train=root, memory_gib=memory_gib, rate=0)
     grey = make_folder("grey", mode="L")

@@ -27,9 +27,7 @@ def same(a: Data, b: Data) -> None:
     assert (a.mean, a.std, a.classes, a.in_chans) == (b.mean, b.std, b.classes, b.in_chans)
     for one, other in zip(a.splits, b.splits, strict=True):
         assert torch.equal(everything(one), everything(other))
-    for one, other in zip(
-        a.train.batches(8, epoch=3, seed=1), b.train.batches(8, epoch=3, seed=1), strict=True
-    ):
+    for one, other in zip(a.train.batches(8, epoch=3, seed=1), b.train.batches(8, epoch=3, seed=1), strict=True):
         assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 

@@ -80,8 +80,11 @@ def test_all_views_come_evenly_and_without_memory() -> None:
         counts = torch.bincount(epoch, minlength=162).double()
         assert float(((counts - 100) ** 2 / 100).sum()) < 233.5  # chi-square, 161 degrees, p = 1e-4
     # from one epoch to the next a crop moves as two random ones of 0 .. 8 differ: by 80 / 27 on average
-    moved = [(a - b).abs().double().mean() for a, b in zip(views.params(index, first), views.params(index, second),
-                                                           strict=True) if a.dtype == torch.int64]  # fmt: skip
+    moved = [
+        (a - b).abs().double().mean()
+        for a, b in zip(views.params(index, first), views.params(index, second), strict=True)
+        if a.dtype == torch.int64
+    ]
     assert all(abs(float(mean) - 80 / 27) < 0.3 for mean in moved)
     mirrored = views.params(index, first)[2] == views.params(index, second)[2]
     assert abs(float(mirrored.double().mean()) - 80 / 161) < 0.05

@@ -186,12 +186,8 @@ def test_recipe_of_two_training_stages():
 
 
 def test_repr_is_the_same_in_every_process():
-    listed = repr(
-        Distiller([("ce", 0.1), Term("kd", partial(losses.kd, temperature=2.0), Warmup(1.0, 0.5))], TASK)
-    )
-    assert (
-        "0x" not in listed and "kd(temperature=2.0)" in listed and "Warmup(weight=1.0, share=0.5)" in listed
-    )
+    listed = repr(Distiller([("ce", 0.1), Term("kd", partial(losses.kd, temperature=2.0), Warmup(1.0, 0.5))], TASK))
+    assert "0x" not in listed and "kd(temperature=2.0)" in listed and "Warmup(weight=1.0, share=0.5)" in listed
     assert repr(Distiller("kd", temperature=3.0)) != repr(Distiller("kd"))
     for name in METHODS:
         assert "0x" not in repr(Distiller(name, TASK))

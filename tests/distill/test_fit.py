@@ -15,21 +15,33 @@ from nas_kd.errors import SettingError
 
 # what is watched where it is not the term that has the method's name: labels-only and many-term methods
 OWN = {
-    "takd": "kd", "born_again": "kd",
+    "takd": "kd",
+    "born_again": "kd",
     "gan_kd": "logit_l1",  # the rest of it is a game, in which losses do not fall
-    "dafl": "kd", "zskt": "kd", "dfad": "logit_l1", "dfq": "kd",
-    "grafting": "peers", "privileged": "kd", 
+    "dafl": "kd",
+    "zskt": "kd",
+    "dfad": "logit_l1",
+    "dfq": "kd",
+    "grafting": "peers",
+    "privileged": "kd",
     # between a network and itself: near 0 in a new network, so that the whole loss is watched
-    "dml": "loss", "cs_kd": "loss", "ddgsd": "loss", "mean_teacher": "loss",
-    "ce": "ce", "label_smoothing": "ce", "multi_teacher": "kd", "adaptive_alpha": "adaptive_alpha_divergence",
-}  # fmt: skip
+    "dml": "loss",
+    "cs_kd": "loss",
+    "ddgsd": "loss",
+    "mean_teacher": "loss",
+    "ce": "ce",
+    "label_smoothing": "ce",
+    "multi_teacher": "kd",
+    "adaptive_alpha": "adaptive_alpha_divergence",
+}
 SAME_WIDTHS = {"fsp"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "label_smoothing": {"smoothing": 0.01}, "crd": {"negatives": 16},
+    "label_smoothing": {"smoothing": 0.01},
+    "crd": {"negatives": 16},
     "bss": {"attacked": 8, "steps": 5, "rate": 2.0},
     **{name: {"base": 8} for name in ("dafl", "zskt", "dfad", "dfq")},
     "cc": {"weight": 100.0},  # published beside a KD of 50 times its weight
-}  # fmt: skip
+}
 TEACHERS_LABELS = {"bss", "gan_kd"}  # attacks start from what the teacher knows; a critic is told classes
 WITHOUT_DATA = {"dafl", "zskt", "dfad", "dfq"}
 RATE = {"vid": 0.05}  # its variances start far from where they go

@@ -101,9 +101,13 @@ def noise() -> Batch:
 
 
 def fit(
-    distiller: Distiller, model: nn.Module, batch: Batch, steps: int = 200, lr: float = 0.01,
+    distiller: Distiller,
+    model: nn.Module,
+    batch: Batch,
+    steps: int = 200,
+    lr: float = 0.01,
     enough: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
-) -> list[dict[str, float]]:  # fmt: skip
+) -> list[dict[str, float]]:
     """Train on one batch, at most until it is enough, and return every step's terms."""
     parameters = [p for m in (model, distiller.trained) for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)

@@ -123,12 +123,22 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "changed splits": (["--data.seed", "1"], ["data.seed='1'", "data.seed=0", "another --run"]),
     "changed views": (["--data.views", "3"], ["data.views=3", "data.views=2", "another --run"]),
     "changed data": (
-        ["--data.train", "FILES/three", "--data.subset", "null", "--supernet.batch_size", "4",
-         "--blockwise.batch_size", "4", "--retrain.batch_size", "4"],
+        [
+            "--data.train",
+            "FILES/three",
+            "--data.subset",
+            "null",
+            "--supernet.batch_size",
+            "4",
+            "--blockwise.batch_size",
+            "4",
+            "--retrain.batch_size",
+            "4",
+        ],
         ["data", "another --run", "'digits'"],
     ),
     "changed space": (["--space", "FILES/space.py"], ["space='mine'", "'digits'", "another --run"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -201,11 +211,35 @@ def test_two_commands_do_not_work_in_one_folder(made: Made, copied: Path, nas_kd
 
 def test_pixels_that_changed_under_the_same_names(tmp_path: Path, files: Path, nas_kd_main: Main) -> None:
     options = (
-        "--space", files / "space.py", "--data.train", files / "three", "--data.rate", "0.3", "--data.select", "0.3",
-        "--teacher.model", "cifar_resnet8", "--teacher.epochs", "1", "--teacher.warmup_epochs", "0",
-        "--teacher.batch_size", "2", "--device", "cpu", "--threads", "1", "--run", tmp_path / "run",
-        "--supernet.batch_size", "2", "--blockwise.batch_size", "2", "--retrain.batch_size", "2",
-    )  # fmt: skip
+        "--space",
+        files / "space.py",
+        "--data.train",
+        files / "three",
+        "--data.rate",
+        "0.3",
+        "--data.select",
+        "0.3",
+        "--teacher.model",
+        "cifar_resnet8",
+        "--teacher.epochs",
+        "1",
+        "--teacher.warmup_epochs",
+        "0",
+        "--teacher.batch_size",
+        "2",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--run",
+        tmp_path / "run",
+        "--supernet.batch_size",
+        "2",
+        "--blockwise.batch_size",
+        "2",
+        "--retrain.batch_size",
+        "2",
+    )
     said = nas_kd_main("teacher", *options)
     assert said.code == 0, said.err
     before = digests(tmp_path / "run")

@@ -66,18 +66,29 @@ def files(tmp_path: Path) -> Path:
         tar.add(_images(tmp_path / "held", 10, 1), "pictures")
     (tmp_path / "my_space.py").write_text(SPACE)
     settings = {
-        "space": str(tmp_path / "my_space.py"), "device": "cpu", "threads": 1, "workers": 1,
+        "space": str(tmp_path / "my_space.py"),
+        "device": "cpu",
+        "threads": 1,
+        "workers": 1,
         "data": {
-            "train": str(tmp_path / "train"), "test": str(tmp_path / "test.tar"), "rate": 0.2, "select": 0.2,
+            "train": str(tmp_path / "train"),
+            "test": str(tmp_path / "test.tar"),
+            "rate": 0.2,
+            "select": 0.2,
             "views": 2,
         },
         "supernet": {"epochs": 2, "batch_size": 16, "lr": 0.05},
         "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 32},
         "search": {
-            "max_macs": "70%", "max_params": "90%", "trials": 10, "top": 1, "epochs": 1, "calibration_images": 32,
+            "max_macs": "70%",
+            "max_params": "90%",
+            "trials": 10,
+            "top": 1,
+            "epochs": 1,
+            "calibration_images": 32,
         },
         "retrain": {"epochs": 3, "batch_size": 16, "lr": 0.05, "seeds": 1, "random_students": 1, "band": 0.3},
-    }  # fmt: skip
+    }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path
 
@@ -121,11 +132,29 @@ def test_own_images_space_and_teacher(files: Path, nas_kd_main: Callable[..., Sa
 def test_a_teacher_that_answers_live_and_gives_features(files: Path, nas_kd_main: Callable[..., Said]) -> None:
     """Augmentation that no cache can serve, a method of features, no held-out test images."""
     said = nas_kd_main(
-        "run", files / "mine.yaml", "--run", files / "run", "--data.test", "null", "--data.augment", "rand-m5",
-        "--teacher.model", "cifar_resnet8", "--teacher.epochs", "2", "--teacher.batch_size", "16",
-        "--retrain.method", "sp", "--retrain.epochs", "2", "--search.sampler", "nsga2",
-        "--supernet.teacher_weight", "0.5",
-    )  # fmt: skip
+        "run",
+        files / "mine.yaml",
+        "--run",
+        files / "run",
+        "--data.test",
+        "null",
+        "--data.augment",
+        "rand-m5",
+        "--teacher.model",
+        "cifar_resnet8",
+        "--teacher.epochs",
+        "2",
+        "--teacher.batch_size",
+        "16",
+        "--retrain.method",
+        "sp",
+        "--retrain.epochs",
+        "2",
+        "--search.sampler",
+        "nsga2",
+        "--supernet.teacher_weight",
+        "0.5",
+    )
     assert said.code == 0, said.err
     assert said.err.count("the teacher answers live") >= 1
     assert not list((files / "run").rglob("views.npy"))

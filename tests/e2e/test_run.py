@@ -61,9 +61,16 @@ def test_the_command_succeeds_and_leaves_every_file(made: Made, best: dict[str, 
 
 def test_it_says_what_it_does(made: Made) -> None:
     for line in (
-        "space: digits, 46,656 archs", "smallest: 35,488 MACs", "largest: 414,528 MACs", "feasible from 35,488",
-        "[1/6] teacher", "learns from teacher layer1.0", "[6/6] retrain", "supernet 2/2 epochs", "ETA",
-    ):  # fmt: skip
+        "space: digits, 46,656 archs",
+        "smallest: 35,488 MACs",
+        "largest: 414,528 MACs",
+        "feasible from 35,488",
+        "[1/6] teacher",
+        "learns from teacher layer1.0",
+        "[6/6] retrain",
+        "supernet 2/2 epochs",
+        "ETA",
+    ):
         assert line in made.err
     for text in ("teacher", "found", "random_1", "largest_macs", "largest_params", "report.html", "student: "):
         assert text in made.out
@@ -99,9 +106,7 @@ def test_costs_in_the_tables_are_those_of_the_space(made: Made, best: dict[str, 
         arch = space.decode([[int(part["candidate"]) for part in parts]])[0]
         assert (row["macs"], row["params"]) == space.cost(arch, **COST)
         assert row["score"] == pytest.approx(sum(part["score"] for part in parts), rel=1e-12)
-        assert [int(part["in_width"]) for part in parts] == [
-            8, *(candidate.width for candidate in arch.stages[:-1])
-        ]  # fmt: skip
+        assert [int(part["in_width"]) for part in parts] == [8, *(candidate.width for candidate in arch.stages[:-1])]
     trials = pd.read_csv(made.run / "search/trials.csv", dtype={"key": str})
     arch = Arch.from_dict(best["arch"])
     for frame in (trials, pd.read_csv(made.run / "search/top.csv", dtype={"key": str})):
@@ -233,9 +238,12 @@ assert "timm" not in sys.modules and "optuna" not in sys.modules
 """
     )
     done = subprocess.run(
-        [sys.executable, "check.py"], capture_output=True, text=True, cwd=tmp_path / "elsewhere",
+        [sys.executable, "check.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "elsewhere",
         env=environment(),
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     accuracy, told, space, images = done.stdout.split()
     assert float(accuracy) == float(told) == row["test_accuracy"]

@@ -90,19 +90,26 @@ def test_a_teacher_may_come_for_the_retraining(
     assert facts["retrain.method"] == "kd_ls" and facts["teacher"] is not None
 
 
-@pytest.mark.parametrize(("command", "options", "parts"), [
-    ("teacher", [], ["teacher.model", "nas-kd teacher"]),
-    ("blockwise", [], ["teacher.model", "nas-kd blockwise"]),
-    ("run", ["--search.engine", "exact"], ["search.engine", "nsga2"]),
-    ("run", ["--retrain.method", "kd"], ["retrain.method", "ce"]),
-    ("run", ["--supernet.teacher_weight", "0.5"], ["supernet.teacher_weight", "teacher.model"]),
-    ("run", ["--teacher.epochs", "2"], ["teacher.model", "epochs"]),
-    ("run", ["--search.engine", "nsga3"], ["search.engine", "nsga2"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "options", "parts"),
+    [
+        ("teacher", [], ["teacher.model", "nas-kd teacher"]),
+        ("blockwise", [], ["teacher.model", "nas-kd blockwise"]),
+        ("run", ["--search.engine", "exact"], ["search.engine", "nsga2"]),
+        ("run", ["--retrain.method", "kd"], ["retrain.method", "ce"]),
+        ("run", ["--supernet.teacher_weight", "0.5"], ["supernet.teacher_weight", "teacher.model"]),
+        ("run", ["--teacher.epochs", "2"], ["teacher.model", "epochs"]),
+        ("run", ["--search.engine", "nsga3"], ["search.engine", "nsga2"]),
+    ],
+)
 def test_what_needs_a_teacher_says_so(
-    alone: tuple[Path, Path], nas_kd_main: Callable[..., Said], tmp_path: Path, command: str, options: list[str],
+    alone: tuple[Path, Path],
+    nas_kd_main: Callable[..., Said],
+    tmp_path: Path,
+    command: str,
+    options: list[str],
     parts: list[str],
-) -> None:  # fmt: skip
+) -> None:
     said = nas_kd_main(command, alone[0], "--run", tmp_path / "run", *options)
     lines = [line for line in said.err.splitlines() if line.startswith("nas-kd: ")]
     assert said.code == 2 and len(lines) == 1 and "Traceback" not in said.err

@@ -34,9 +34,12 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 def truth(quality: np.ndarray, seeds: int, noise: float, rng: np.random.Generator) -> pd.DataFrame:
     values = quality[:, None] + noise * rng.normal(size=(len(quality), seeds))
     return pd.DataFrame(
-        [{"key": key(arch), "seed": seed, "accuracy": value}
-         for arch, row in enumerate(values) for seed, value in enumerate(row)]
-    )  # fmt: skip
+        [
+            {"key": key(arch), "seed": seed, "accuracy": value}
+            for arch, row in enumerate(values)
+            for seed, value in enumerate(row)
+        ]
+    )
 
 
 def key(number: int) -> str:
@@ -124,13 +127,20 @@ def test_the_last_word_compares_starts_on_the_same_archs() -> None:
     told = pd.DataFrame({"key": list("abcdefgh"), "seed": 0, "accuracy": np.linspace(0.8, 0.1, 8)})
     rows = pd.DataFrame(
         [
-            {"key": arch, "start": start, "epochs": 3, "kl_at_4": kl, "accuracy": -kl, "agreement": 0.5,
-             "cpu_seconds": 1}
+            {
+                "key": arch,
+                "start": start,
+                "epochs": 3,
+                "kl_at_4": kl,
+                "accuracy": -kl,
+                "agreement": 0.5,
+                "cpu_seconds": 1,
+            }
             for place, arch in enumerate("abcdefgh")
             for start, kl in (("supernet", place), ("new", -place))
             if (arch, start) != ("h", "new")
         ]
-    )  # fmt: skip
+    )
     found = script("last_word").compared(rows, archs, told).set_index("start")
     assert (found["archs"] == 7).all() and (found["minus_depth"] == 1).all()
     assert found.loc["supernet", "kl_at_4"] == 1 and found.loc["new", "kl_at_4"] == -1

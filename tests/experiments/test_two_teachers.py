@@ -25,9 +25,12 @@ def test_the_sums_of_squares_are_those_of_nested_regressions() -> None:
 
     a, t, cell, block = np.eye(5)[arch], np.eye(3)[teacher], np.eye(15)[3 * arch + teacher], np.eye(10)[2 * arch + seed]
     wanted = {
-        "arch": left() - left(a), "teacher": left(a) - left(a, t), "arch x teacher": left(a, t) - left(cell),
-        "seed": left(cell) - left(cell, block), "rest": left(cell, block),
-    }  # fmt: skip
+        "arch": left() - left(a),
+        "teacher": left(a) - left(a, t),
+        "arch x teacher": left(a, t) - left(cell),
+        "seed": left(cell) - left(cell, block),
+        "rest": left(cell, block),
+    }
     assert found["sum_squares"].to_dict() == pytest.approx(wanted)
     assert found["sum_squares"].sum() == pytest.approx(left())
     assert found["freedom"].to_dict() == {"arch": 4, "teacher": 2, "arch x teacher": 8, "seed": 5, "rest": 10}
@@ -40,9 +43,12 @@ def test_the_sums_of_squares_are_those_of_nested_regressions() -> None:
 def test_the_parts_are_found_again() -> None:
     rng = np.random.default_rng(1)
     values = (
-        1.5 * rng.normal(size=(600, 1, 1)) + np.array([0.0, 2.0])[None, :, None]
-        + 0.4 * rng.normal(size=(600, 2, 1)) + 0.6 * rng.normal(size=(600, 1, 4)) + 0.8 * rng.normal(size=(600, 2, 4))
-    )  # fmt: skip
+        1.5 * rng.normal(size=(600, 1, 1))
+        + np.array([0.0, 2.0])[None, :, None]
+        + 0.4 * rng.normal(size=(600, 2, 1))
+        + 0.6 * rng.normal(size=(600, 1, 4))
+        + 0.8 * rng.normal(size=(600, 2, 4))
+    )
     found = two_way(values).set_index("source")["sd"]
     assert found["rest"] == pytest.approx(0.8, abs=0.03) and found["seed"] == pytest.approx(0.6, abs=0.05)
     assert found["arch x teacher"] == pytest.approx(0.4, abs=0.06)

@@ -21,9 +21,16 @@ from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 
 INFO = {
-    "mean": [0.3, 0.4, 0.5], "std": [0.2, 0.2, 0.2], "classes": ["cat", "dog"], "resolution": 32,
-    "in_chans": 3, "num_classes": 2, "metrics": {"test_accuracy": 0.75}, "macs": 123, "params": 45,
-}  # fmt: skip
+    "mean": [0.3, 0.4, 0.5],
+    "std": [0.2, 0.2, 0.2],
+    "classes": ["cat", "dog"],
+    "resolution": 32,
+    "in_chans": 3,
+    "num_classes": 2,
+    "metrics": {"test_accuracy": 0.75},
+    "macs": 123,
+    "params": 45,
+}
 
 
 @pytest.fixture
@@ -116,9 +123,7 @@ def test_a_module_with_a_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert again.info["factory_kwargs"] == {"width": 5}
 
 
-@pytest.mark.parametrize(
-    "factory", ["os:system", "__main__:f", "no_such_package:f", "wide", "wide:not_a_network"]
-)
+@pytest.mark.parametrize("factory", ["os:system", "__main__:f", "no_such_package:f", "wide", "wide:not_a_network"])
 def test_a_factory_that_cannot_be_one(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with pytest.raises(SettingError, match="factory"):

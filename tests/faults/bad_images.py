@@ -119,26 +119,32 @@ FOLDERS: dict[str, Maker] = {
     "a link in a ring": _changed(lambda p: (p / "yew/9.png").symlink_to(p / "yew/9.png")),
     "a pipe": _changed(lambda p: os.mkfifo(p / "yew/9.png")),
     "a device": _changed(lambda p: (p / "yew/9.png").symlink_to("/dev/zero")),
-    "no bytes": _with("3.png", b""), "zeros": _with("3.png", bytes(1000)),
+    "no bytes": _with("3.png", b""),
+    "zeros": _with("3.png", bytes(1000)),
     "random": _with("3.png", random.Random(0).randbytes(500)),
-    "a text": _with("3.png", b"not an image"), "a page": _with("3.png", b"<html><script>alert(1)</script></html>"),
+    "a text": _with("3.png", b"not an image"),
+    "a page": _with("3.png", b"<html><script>alert(1)</script></html>"),
     "a pickle": _with("3.png", b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system"),
-    **{f"PNG cut at {share} %": _with("3.png", png(3)[: len(png(3)) * share // 100])
-    for share in (8, 30, 50, 70, 85)},
+    **{f"PNG cut at {share} %": _with("3.png", png(3)[: len(png(3)) * share // 100]) for share in (8, 30, 50, 70, 85)},
     **{f"JPEG cut at {share} %": _with("3.jpg", jpeg(3)[: len(jpeg(3)) * share // 100]) for share in (5, 30, 60, 90)},
     "PNG with a wrong sum": _with("3.png", png(3)[:30] + b"\xff" + png(3)[31:]),
     "PNG without pixels": _with("3.png", bomb(8)[:33] + chunk(b"IEND", b"")),
-    "PNG of no size": _with("3.png", bomb(0)), "16 bits": _with("3.png", _deep()),
+    "PNG of no size": _with("3.png", bomb(0)),
+    "16 bits": _with("3.png", _deep()),
     "a bomb of 400 megapixels": _with("3.png", bomb(20_000)),
     "a bomb of 40 gigapixels": _with("3.png", bomb(200_000)),
-    "a bomb of text":
-    _with("3.png", png(3)[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26), 1)) + png(3)[33:]),
-    "another size": _with("3.png", png(3, (9, 8))), "not square": _built(
-        lambda p: [(good(p) / name / f"{n}.png").write_bytes(png(n, (8, 9))) for name in ("ash", "yew")
-        for n in range(COUNT)]),
+    "a bomb of text": _with(
+        "3.png", png(3)[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26), 1)) + png(3)[33:]
+    ),
+    "another size": _with("3.png", png(3, (9, 8))),
+    "not square": _built(
+        lambda p: [
+            (good(p) / name / f"{n}.png").write_bytes(png(n, (8, 9))) for name in ("ash", "yew") for n in range(COUNT)
+        ]
+    ),
     "half a gigabyte of zeros": _changed(lambda p: _zeros(p / "yew/3.png", 2**29)),
     "a terabyte of zeros": _changed(lambda p: _zeros(p / "yew/3.png", 2**40)),
-}  # fmt: skip
+}
 
 
 def tar_of(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
@@ -150,8 +156,9 @@ def tar_of(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def member(name: str, content: bytes = b"",
-kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     """Return a member of a tar."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, link, len(content)
@@ -185,18 +192,26 @@ def _nested(depth: int) -> bytes:
 SOUND = tar_of(sound())
 ENDED = SOUND[: -(len(SOUND) - sum(512 + -(-len(c) // 512) * 512 for _, c in sound()))]  # without the end's zeros
 TARS: dict[str, bytes] = {
-    "no bytes": b"", "zeros": bytes(10240), "random": random.Random(0).randbytes(10240),
-    "a text": b"no tar at all" * 100, "an image": png(1),
-    "gzip": gzip.compress(SOUND), "bzip2": bz2.compress(SOUND), "xz": lzma.compress(SOUND),
+    "no bytes": b"",
+    "zeros": bytes(10240),
+    "random": random.Random(0).randbytes(10240),
+    "a text": b"no tar at all" * 100,
+    "an image": png(1),
+    "gzip": gzip.compress(SOUND),
+    "bzip2": bz2.compress(SOUND),
+    "xz": lzma.compress(SOUND),
     "a zip": b"PK\x03\x04" + bytes(2000),
     **{f"cut at {at}": SOUND[:at] for at in (100, 511, 600, 700, 1500, 5000)},
-    "no members": tar_of([]), "no images": tar_of([member("a/1.txt", b"a")]),
+    "no members": tar_of([]),
+    "no images": tar_of([member("a/1.txt", b"a")]),
     "one class": tar_of(sound(names=("ash",))),
     "no classes": tar_of([member(f"{n}.png", png(n)) for n in range(9)]),
     "one image a class": tar_of(sound()[::COUNT]),
-    "above": tar_of(sound("../")), "far above": tar_of(sound("../../../../../../tmp/")),
+    "above": tar_of(sound("../")),
+    "far above": tar_of(sound("../../../../../../tmp/")),
     "absolute": tar_of(sound("/tmp/PWNED/")),
-    "above in between": tar_of(sound("a/../../")), "one above": tar_of([*sound(), member("../PWNED/1.png", png(1))]),
+    "above in between": tar_of(sound("a/../../")),
+    "one above": tar_of([*sound(), member("../PWNED/1.png", png(1))]),
     "one absolute": tar_of([*sound(), member("/tmp/PWNED/1.png", png(1))]),
     "points alone": tar_of(sound("", ("..", "../.."))),
     "links out": tar_of([member(f"a/{n}.png", kind=tarfile.SYMTYPE, link="/etc/passwd") for n in range(9)]),
@@ -205,15 +220,17 @@ TARS: dict[str, bytes] = {
     "pipes": tar_of([member(f"a/{n}.png", kind=tarfile.FIFOTYPE) for n in range(9)]),
     "folders": tar_of([member(f"a/{n}.png", kind=tarfile.DIRTYPE) for n in range(9)]),
     "an exabyte in a tar in it": tar_of(
-    [member("in.tar", ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")))]),
+        [member("in.tar", ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")))]
+    ),
     "an exabyte": ENDED + _header(size=b"\x80" + (2**60).to_bytes(11, "big")) + bytes(1024),
     "a size below zero": ENDED + _header(size=b"\xff" * 12) + bytes(1024),
-        "a long name without end": _header(type=b"L", size=b"77777777777") + bytes(2048),
+    "a long name without end": _header(type=b"L", size=b"77777777777") + bytes(2048),
     "a pax header without end": _header(type=b"x", size=b"77777777777") + bytes(2048),
-    "a wrong sum": SOUND[:150] + b"9" + SOUND[151:], "a tar of tars of tars": _nested(3),
+    "a wrong sum": SOUND[:150] + b"9" + SOUND[151:],
+    "a tar of tars of tars": _nested(3),
     "twenty tars deep": _nested(20),
     "a broken image": tar_of([*sound(), member("yew/9.png", png(9)[:60])]),
     "an empty image": tar_of([*sound(), member("yew/9.png")]),
     "a bomb": tar_of([*sound(), member("yew/9.png", bomb(50_000))]),
     "another size": tar_of([*sound(), member("yew/9.png", png(9, (8, 9)))]),
-}  # fmt: skip
+}

@@ -16,10 +16,29 @@ from small_run import environment
 LIMIT = 200  # seconds until a machine counts as stuck
 INJECT = Path(__file__).parent / "inject"
 RANK = (  # eight trainings of two epochs of five steps
-    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
-    "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[macs,params]", "--rank.primary", "macs",
-    "--rank.control", "params", "--rank.resamples", "100",
-)  # fmt: skip
+    "--rank.bands",
+    "[25%]",
+    "--rank.band",
+    "0.2",
+    "--rank.in_band",
+    "8",
+    "--rank.overall",
+    "0",
+    "--rank.epochs",
+    "2",
+    "--rank.warmup_epochs",
+    "0",
+    "--rank.seeds",
+    "1",
+    "--rank.scores",
+    "[macs,params]",
+    "--rank.primary",
+    "macs",
+    "--rank.control",
+    "params",
+    "--rank.resamples",
+    "100",
+)
 
 
 def until(reached: Callable[[], bool]) -> None:

@@ -52,7 +52,7 @@ class Torn:
 
 def arm(
     *, what: str, nth: int = 1, path: str = "", call: str = "", times: int = 1, quota: int = 0, until: str = ""
-) -> None:  # fmt: skip
+) -> None:
     """Patch what is to break.
 
     Args:

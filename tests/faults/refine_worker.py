@@ -26,7 +26,7 @@ def kl(point: tuple[int, ...]) -> float:
 
 def search(
     folder: Path, team: Team | None, name: str, *, together: int = 1, hangs: int = 0, trials: int = TRIALS
-) -> list[dict]:  # fmt: skip
+) -> list[dict]:
     """Search as worker ``name``; the first of them keeps its rows as a run does.
 
     Args:
@@ -61,9 +61,16 @@ def search(
                 file.write(json.dumps(row) + "\n")
 
     return refine(
-        SIZES, evaluate, constraints=lambda p: {"macs": sum(p) - 18}, warm=[(4, 5, 6), (1, 1, 1)], trials=trials,
-        seed=3, done=done if name == "first" else (), record=record, team=team,
-    )  # fmt: skip
+        SIZES,
+        evaluate,
+        constraints=lambda p: {"macs": sum(p) - 18},
+        warm=[(4, 5, 6), (1, 1, 1)],
+        trials=trials,
+        seed=3,
+        done=done if name == "first" else (),
+        record=record,
+        team=team,
+    )
 
 
 def note(folder: Path, name: str, what: str, point: tuple[int, ...]) -> None:

@@ -188,16 +188,42 @@ def test_a_changed_list_says_what_changed(tmp_path: Path) -> None:
         run.record_data(load_data(root, unreadable="skip", **SETTINGS).frame())
 
 
-def test_a_command_leaves_them_out_and_notices_a_change(
-    damaged: Path, tmp_path: Path, nas_kd_main: Main
-) -> None:
+def test_a_command_leaves_them_out_and_notices_a_change(damaged: Path, tmp_path: Path, nas_kd_main: Main) -> None:
     options = (
-        "teacher", "--data.train", damaged, "--data.rate", "0.2", "--data.select", "0.2", "--data.views", "2",
-        "--space", "resnet_cifar", "--teacher.model", "cifar_resnet8", "--teacher.epochs", "1",
-        "--teacher.warmup_epochs", "0", "--teacher.batch_size", "4", "--supernet.batch_size", "4",
-        "--blockwise.batch_size", "4", "--retrain.batch_size", "4", "--search.max_macs", "null", "--device", "cpu",
-        "--threads", "1", "--run", tmp_path / "run",
-    )  # fmt: skip
+        "teacher",
+        "--data.train",
+        damaged,
+        "--data.rate",
+        "0.2",
+        "--data.select",
+        "0.2",
+        "--data.views",
+        "2",
+        "--space",
+        "resnet_cifar",
+        "--teacher.model",
+        "cifar_resnet8",
+        "--teacher.epochs",
+        "1",
+        "--teacher.warmup_epochs",
+        "0",
+        "--teacher.batch_size",
+        "4",
+        "--supernet.batch_size",
+        "4",
+        "--blockwise.batch_size",
+        "4",
+        "--retrain.batch_size",
+        "4",
+        "--search.max_macs",
+        "null",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--run",
+        tmp_path / "run",
+    )
     said = nas_kd_main(*options)
     assert said.code == 2 and "class0/3.png" in said.err and "data.unreadable=skip" in said.err
     said = nas_kd_main(*options, "--data.unreadable", "skip")

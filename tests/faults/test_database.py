@@ -57,9 +57,15 @@ def before(place: type, name: str, nth: int, do: Callable[[], None], patch: pyte
 
 @pytest.mark.parametrize(
     ("place", "name", "nth"),
-    [(TableLeases, "lock", 6), (TableLeases, "rows", 6), (TableLeases, "put", 4), (SharedStudy, "trials", 4),
-     (SharedStudy, "add", 3), (SharedStudy, "finish", 3)],
-)  # fmt: skip
+    [
+        (TableLeases, "lock", 6),
+        (TableLeases, "rows", 6),
+        (TableLeases, "put", 4),
+        (SharedStudy, "trials", 4),
+        (SharedStudy, "add", 3),
+        (SharedStudy, "finish", 3),
+    ],
+)
 def test_a_server_that_stops_is_named_and_the_search_goes_on(
     running: Server, place: type, name: str, nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,10 +30,29 @@ KILLS = 11  # of a chain
 DONE = ("teacher", "supernet", "blockwise", "search")
 INJECT = Path(__file__).parent / "inject"
 RANK = (
-    "--rank.bands", "[25%]", "--rank.band", "0.2", "--rank.in_band", "8", "--rank.overall", "0", "--rank.epochs", "2",
-    "--rank.warmup_epochs", "0", "--rank.seeds", "1", "--rank.scores", "[supernet_accuracy,macs,params]",
-    "--rank.resamples", "100", "--rank.primary", "supernet_accuracy", "--rank.control", "params",
-)  # fmt: skip
+    "--rank.bands",
+    "[25%]",
+    "--rank.band",
+    "0.2",
+    "--rank.in_band",
+    "8",
+    "--rank.overall",
+    "0",
+    "--rank.epochs",
+    "2",
+    "--rank.warmup_epochs",
+    "0",
+    "--rank.seeds",
+    "1",
+    "--rank.scores",
+    "[supernet_accuracy,macs,params]",
+    "--rank.resamples",
+    "100",
+    "--rank.primary",
+    "supernet_accuracy",
+    "--rank.control",
+    "params",
+)
 
 
 def at(path: str, nth: int, what: str = "kill") -> dict[str, Any]:
@@ -184,9 +203,7 @@ class Chain:
             process.kill()
         return process.wait(), said.read_text()
 
-    def kill(
-        self, command: str, *options: str, path: str = r"run/", most: int = 150, seconds: float = 2.2
-    ) -> int:
+    def kill(self, command: str, *options: str, path: str = r"run/", most: int = 150, seconds: float = 2.2) -> int:
         """Kill a command at a random write, in the middle of one, or at a random time."""
         how = self.draw.choice(("clock", "clock", "kill", "half"))
         if how == "clock":

@@ -134,9 +134,17 @@ def test_a_running_mean_of_weights_is_put_back(data: Data) -> None:
         return {"loss": loss.detach()}
 
     fit(
-        step, name="supernet", modules={"net": model, "mean": mean}, optimizer=sgd([model]),
-        schedule=Schedule(0.1, 1.0), split=data.train, batch_size=16, epochs=EPOCHS, seed=5, runtime=SKIP,
-    )  # fmt: skip
+        step,
+        name="supernet",
+        modules={"net": model, "mean": mean},
+        optimizer=sgd([model]),
+        schedule=Schedule(0.1, 1.0),
+        split=data.train,
+        batch_size=16,
+        epochs=EPOCHS,
+        seed=5,
+        runtime=SKIP,
+    )
     for found, wanted in zip(mean.network.parameters(), expected, strict=True):
         assert torch.equal(found, wanted)
 
@@ -148,9 +156,16 @@ def test_methods_with_optimisers_of_their_own_are_not_skipped(method: str, made:
     teacher = nas_kd.load_teacher("cifar_resnet8", checkpoint=checkpoint, num_classes=10, in_chans=1)
     with pytest.raises(SettingError, match="on_nan='skip'.*use on_nan=stop"):
         nas_kd.retrain(
-            space.sample(seed=1), teacher, digits, space=space, method=method, epochs=1, batch_size=32,
-            warmup_epochs=0.0, runtime=SKIP,
-        )  # fmt: skip
+            space.sample(seed=1),
+            teacher,
+            digits,
+            space=space,
+            method=method,
+            epochs=1,
+            batch_size=32,
+            warmup_epochs=0.0,
+            runtime=SKIP,
+        )
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_too(data: Data, tmp_path: Path) -> None:
@@ -269,9 +284,17 @@ def test_a_student_is_named_with_its_term(tmp_path: Path) -> None:
     match = rf"^retrain/{arch.key}/seed_0: broken is nan in epoch 1, step 1 of \d+; lower retrain.lr \(now "
     with pytest.raises(FloatingPointError, match=match):
         nas_kd.retrain(
-            arch, None, digits, space=space, run=tmp_path, method=[("ce", 1.0), broken], epochs=1, batch_size=32,
-            warmup_epochs=0.0, runtime=Runtime("cpu"),
-        )  # fmt: skip
+            arch,
+            None,
+            digits,
+            space=space,
+            run=tmp_path,
+            method=[("ce", 1.0), broken],
+            epochs=1,
+            batch_size=32,
+            warmup_epochs=0.0,
+            runtime=Runtime("cpu"),
+        )
 
 
 def test_the_setting_has_two_words(made: Made, tmp_path: Path, nas_kd_main: Any) -> None:

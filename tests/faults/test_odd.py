@@ -101,14 +101,21 @@ def test_a_class_of_four_colour_images_with_alpha_in_batches_of_one(tmp_path: Pa
     train = images(folder / "bilder 写真", classes, "RGBA", (9, 13))
     (folder / "mein raum.py").write_text(SPACE.format(width=8, low="4, 8", mids="4, 8", high=8))
     batch = TRAINED | {"batch_size": 1}
-    target, said = run(folder, {
-        "space": str(folder / "mein raum.py"), "device": "cpu", "threads": 1, "workers": 1,
-        "data": {"train": str(train), "rate": 0.2, "select": 0.2, "resolution": 8, "views": 2},
-        "teacher": {"model": "cifar_resnet8", **batch}, "supernet": {"lr": 0.01, **batch},
-        "blockwise": {"epochs": 1, "batch_size": 1, "calibration_images": 2},
-        "search": {"trials": 3, "top": 1, "epochs": 1, "max_macs": None, "calibration_images": 2},
-        "retrain": {"seeds": 1, "random_students": 1, "band": 0.9, **batch},
-    })  # fmt: skip
+    target, said = run(
+        folder,
+        {
+            "space": str(folder / "mein raum.py"),
+            "device": "cpu",
+            "threads": 1,
+            "workers": 1,
+            "data": {"train": str(train), "rate": 0.2, "select": 0.2, "resolution": 8, "views": 2},
+            "teacher": {"model": "cifar_resnet8", **batch},
+            "supernet": {"lr": 0.01, **batch},
+            "blockwise": {"epochs": 1, "batch_size": 1, "calibration_images": 2},
+            "search": {"trials": 3, "top": 1, "epochs": 1, "max_macs": None, "calibration_images": 2},
+            "retrain": {"seeds": 1, "random_students": 1, "band": 0.9, **batch},
+        },
+    )
     assert "3 classes, 3 x 8 x 8" in said
     listed = pd.read_csv(target / "data.csv")
     few = listed[listed["name"].str.startswith("<script>")]
@@ -132,14 +139,21 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     teacher = CifarResNet(8, 2, 1)
     assert cost.params > sum(p.numel() for p in teacher.parameters())
     batch = TRAINED | {"batch_size": 4}
-    target, said = run(tmp_path, {
-        "space": str(tmp_path / "eins.py"), "device": "cpu", "threads": 1, "workers": 1,
-        "data": {"train": str(tmp_path / "grau.tar"), "rate": 0.2, "select": 0.2, "views": 2},
-        "teacher": {"model": "cifar_resnet8", **batch}, "supernet": {"lr": 0.01, **batch},
-        "blockwise": {"epochs": 1, "batch_size": 4, "calibration_images": 2},
-        "search": {"trials": 3, "epochs": 1, "max_macs": "100%", "calibration_images": 2},
-        "retrain": {"method": "kd", "seeds": 1, **batch},
-    })  # fmt: skip
+    target, said = run(
+        tmp_path,
+        {
+            "space": str(tmp_path / "eins.py"),
+            "device": "cpu",
+            "threads": 1,
+            "workers": 1,
+            "data": {"train": str(tmp_path / "grau.tar"), "rate": 0.2, "select": 0.2, "views": 2},
+            "teacher": {"model": "cifar_resnet8", **batch},
+            "supernet": {"lr": 0.01, **batch},
+            "blockwise": {"epochs": 1, "batch_size": 4, "calibration_images": 2},
+            "search": {"trials": 3, "epochs": 1, "max_macs": "100%", "calibration_images": 2},
+            "retrain": {"method": "kd", "seeds": 1, **batch},
+        },
+    )
     assert "2 classes, 1 x 8 x 8" in said
     for stage in (1, 2):
         assert len(pd.read_csv(target / f"blockwise/stage_{stage}.csv")) == 1
@@ -166,9 +180,15 @@ def test_tensors_of_four_channels(tmp_path: Path) -> None:
     front = nas_kd.exact_front(tables, budget="macs")
     assert front["macs"].iloc[-1] == space.cost(space.largest(), resolution=8, in_chans=4, num_classes=2).macs
     student = nas_kd.retrain(
-        space.build(space.largest(), num_classes=2, in_chans=4), teacher, data, run=tmp_path / "run",
-        method="kd", epochs=1, batch_size=8, warmup_epochs=0,
-    )  # fmt: skip
+        space.build(space.largest(), num_classes=2, in_chans=4),
+        teacher,
+        data,
+        run=tmp_path / "run",
+        method="kd",
+        epochs=1,
+        batch_size=8,
+        warmup_epochs=0,
+    )
     assert student(torch.zeros(1, 4, 8, 8)).shape == (1, 2)
 
 

@@ -99,10 +99,20 @@ HOW: dict[str, Callable[[Path], object]] = {
     "flipped": lambda path: _flip(path),
 }
 FIRST = {(name, "cut") for name in DAMAGED} | {
-    ("stage", "garbage"), ("stage", "other"), ("best", "gone"), ("table", "empty"), ("table", "gone"),
-    ("checkpoint", "empty"), ("views", "gone"), ("cache", "gone"), ("answers", "empty"), ("layers", "other"),
-    ("supernet", "flipped"), ("teacher", "flipped"), ("student", "flipped"),
-}  # fmt: skip
+    ("stage", "garbage"),
+    ("stage", "other"),
+    ("best", "gone"),
+    ("table", "empty"),
+    ("table", "gone"),
+    ("checkpoint", "empty"),
+    ("views", "gone"),
+    ("cache", "gone"),
+    ("answers", "empty"),
+    ("layers", "other"),
+    ("supernet", "flipped"),
+    ("teacher", "flipped"),
+    ("student", "flipped"),
+}
 CASES = [
     pytest.param(name, how, marks=() if (name, how) in FIRST else pytest.mark.slow)
     for name in DAMAGED
@@ -137,12 +147,17 @@ def test_a_damaged_file_is_named_or_made_again(
 
 # where the disk becomes full, which time that file is written, and whether half of it still fits
 FULL = [
-    (r"run/config\.yaml$", 1, "full"), (r"supernet/last\.pt$", 2, "full"), (r"supernet/metrics\.csv$", 1, "short"),
-    (r"blockwise/half_2\.csv$", 1, "full"), (r"search/trials\.csv$", 15, "short"),
-    (r"search/study\.journal$", 1, "full"), (r"search/short/\w+/student$", 2, "full"),
-    (r"teacher/cache/\w+/cache\.json$", 1, "full"), (r"retrain/\w+/seed_1/metrics\.csv$", 1, "full"),
+    (r"run/config\.yaml$", 1, "full"),
+    (r"supernet/last\.pt$", 2, "full"),
+    (r"supernet/metrics\.csv$", 1, "short"),
+    (r"blockwise/half_2\.csv$", 1, "full"),
+    (r"search/trials\.csv$", 15, "short"),
+    (r"search/study\.journal$", 1, "full"),
+    (r"search/short/\w+/student$", 2, "full"),
+    (r"teacher/cache/\w+/cache\.json$", 1, "full"),
+    (r"retrain/\w+/seed_1/metrics\.csv$", 1, "full"),
     (r"report/report\.html$", 1, "full"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.timeout(900)

@@ -38,10 +38,17 @@ LIMIT = 200  # seconds
 def srun(number: int, port: int) -> dict[str, str]:
     """What srun tells its task ``number`` of two on one node, as far as Fabric asks."""
     told = {
-        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "nas_kd", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number),
-        "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "nas_kd",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     return environment() | told
 
 
@@ -51,11 +58,14 @@ def two_tasks(folder: Path, *command: str) -> Iterator[list[subprocess.Popen[str
     port = free_port()
     tasks = [
         subprocess.Popen(
-            [sys.executable, *(command or COMMAND)], cwd=folder, env=srun(number, port), stderr=subprocess.PIPE,
+            [sys.executable, *(command or COMMAND)],
+            cwd=folder,
+            env=srun(number, port),
+            stderr=subprocess.PIPE,
             text=True,
         )
         for number in range(2)
-    ]  # fmt: skip
+    ]
     try:
         yield tasks
     finally:

@@ -34,9 +34,14 @@ def few_images() -> Data:
 def make_model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-        nn.Dropout(0.3), nn.Linear(24, 3),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(24, 3),
+    )
 
 
 def stage_in(folder: Path) -> Stage:
@@ -44,9 +49,12 @@ def stage_in(folder: Path) -> Stage:
 
 
 def train(
-    data: Data, stage: Stage | None, before: Callable[[Moment], object] = lambda moment: None,
-    spoil: Callable[[Moment, Batch, Tensor], Tensor] = lambda moment, batch, loss: loss, **changed: Any,
-) -> nn.Module:  # fmt: skip
+    data: Data,
+    stage: Stage | None,
+    before: Callable[[Moment], object] = lambda moment: None,
+    spoil: Callable[[Moment, Batch, Tensor], Tensor] = lambda moment, batch, loss: loss,
+    **changed: Any,
+) -> nn.Module:
     """Train with dropout, statistics, an average of the weights, clipping and accumulation.
 
     Args:
@@ -65,11 +73,21 @@ def train(
         return {"loss": loss.detach(), "first": batch.x.mean()}
 
     settings: dict[str, Any] = {
-        "name": "supernet", "modules": {"net": model}, "optimizer": sgd([model]), "schedule": Schedule(0.1, 1.0),
-        "split": data.train, "batch_size": BATCH, "epochs": EPOCHS, "seed": 5, "runtime": Runtime("cpu"),
-        "stage": stage, "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
-        "clip": 0.05, "ema": 0.9, "accumulate": 2,
-    }  # fmt: skip
+        "name": "supernet",
+        "modules": {"net": model},
+        "optimizer": sgd([model]),
+        "schedule": Schedule(0.1, 1.0),
+        "split": data.train,
+        "batch_size": BATCH,
+        "epochs": EPOCHS,
+        "seed": 5,
+        "runtime": Runtime("cpu"),
+        "stage": stage,
+        "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
+        "clip": 0.05,
+        "ema": 0.9,
+        "accumulate": 2,
+    }
     fit(step, **settings | changed)
     return model
 

@@ -40,11 +40,33 @@ SHAPES = {
 NAMES = sorted(SHAPES)
 # not of the form loss(student, teacher): held to their oracles alone
 OTHERWISE = (
-    "standardise", "standardised", "mixture", "virtual_teacher", "vid", "ab", "flow", "fsp", "nce", "crd",
-    "irg", "mutual", "peers_loss", "symmetric_kd", "linear_mmd", "self_hint",
-    "critic", "fooled", "one_hot", "activation", "balance", "disagreement", "norm_statistics", "soft_tree",
-    "tree_paths", "tree_balance",
-)  # fmt: skip
+    "standardise",
+    "standardised",
+    "mixture",
+    "virtual_teacher",
+    "vid",
+    "ab",
+    "flow",
+    "fsp",
+    "nce",
+    "crd",
+    "irg",
+    "mutual",
+    "peers_loss",
+    "symmetric_kd",
+    "linear_mmd",
+    "self_hint",
+    "critic",
+    "fooled",
+    "one_hot",
+    "activation",
+    "balance",
+    "disagreement",
+    "norm_statistics",
+    "soft_tree",
+    "tree_paths",
+    "tree_balance",
+)
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 
 
@@ -108,9 +130,7 @@ def test_one_sample(name):
     assert torch.isfinite(value) and torch.isfinite(student.grad).all()
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"dist", "sp", "pkt", "rkd", "cc", "rdm", "normalised_mse"})
-)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"dist", "sp", "pkt", "rkd", "cc", "rdm", "normalised_mse"}))
 def test_mean_over_the_batch(name):
     student, teacher = draw(name, 0), draw(name, 1)
     twice = [torch.cat([x, x]) for x in (student, teacher)]

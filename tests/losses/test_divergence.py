@@ -59,9 +59,7 @@ ORDERS = [-2, -1, -0.5, -1e-4, 0, 1e-4, 0.3, 0.5, 0.9, 0.9995, 1, 1.0005, 1.5, 2
 def test_kl_equals_torch_and_has_the_soft_target_gradient():
     expected = F.kl_div(S.log_softmax(1), T.softmax(1), reduction="batchmean")
     torch.testing.assert_close(losses.kl_divergence(S, T), expected, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(
-        grad(losses.kl_divergence, S, T), (S.softmax(1) - T.softmax(1)) / 16, rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(grad(losses.kl_divergence, S, T), (S.softmax(1) - T.softmax(1)) / 16, rtol=0, atol=1e-15)
     entropy = -(T.softmax(1) * T.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(losses.kl_divergence(S, T) + entropy, F.cross_entropy(S, T.softmax(1)))
 
@@ -151,9 +149,7 @@ def test_alpha_equals_its_definition_and_autograd(alpha):
 
 @pytest.mark.parametrize("alpha", [-1, 0, 0.5, 1, 2])
 def test_alpha_gradient_is_the_numerical_one(alpha):
-    assert torch.autograd.gradcheck(
-        lambda s: losses.alpha_divergence(s, T[:3], alpha), S[:3].clone().requires_grad_()
-    )
+    assert torch.autograd.gradcheck(lambda s: losses.alpha_divergence(s, T[:3], alpha), S[:3].clone().requires_grad_())
 
 
 def test_alpha_special_orders():
@@ -201,9 +197,7 @@ def test_clipped_alpha_has_the_published_value_and_gradient(alpha, clip):
     s = (3 * S).requires_grad_()
     value, surrogate = alphanet_surrogate(s, T, 0 if abs(alpha) < 1e-3 else alpha, clip)
     expected = value.clamp_min(0).mean()
-    torch.testing.assert_close(
-        losses.alpha_divergence(s, T, alpha, clip), expected.detach(), check_dtype=True
-    )
+    torch.testing.assert_close(losses.alpha_divergence(s, T, alpha, clip), expected.detach(), check_dtype=True)
     (gradient,) = torch.autograd.grad(surrogate.mean(), s)
     torch.testing.assert_close(grad(losses.alpha_divergence, s, T, alpha, clip=clip), gradient)
 

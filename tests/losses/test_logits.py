@@ -122,9 +122,7 @@ def test_dist_is_one_minus_the_correlations_of_rows_and_columns():
 
 def test_dist_extremes():
     torch.testing.assert_close(losses.dist(T, T), torch.tensor(0.0, dtype=torch.float64), rtol=0, atol=1e-13)
-    two = torch.tensor(
-        [[2.0, -1.0], [0.5, 1.0]], dtype=torch.float64
-    )  # two classes: flipped rows have rho -1
+    two = torch.tensor([[2.0, -1.0], [0.5, 1.0]], dtype=torch.float64)  # two classes: flipped rows have rho -1
     torch.testing.assert_close(losses.dist(two, two.flip(1), temperature=1), 2 * (1 + 1 + two.new_zeros(())))
     assert torch.isfinite(grad(losses.dist, S[:1], T[:1])).all()
 

@@ -42,9 +42,15 @@ def test_methods(retrain: dict[str, Any], field: str, part: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("retrain", "live"),
-    [({"method": "kd"}, False), ({"method": "sp"}, True), ({"method": "bss"}, True), ({"method": "ddgsd"}, False),
-     ({"method": "kd", "mixup": 0.2}, True), ({"method": "ce", "cutmix": 1.0}, False)],
-)  # fmt: skip
+    [
+        ({"method": "kd"}, False),
+        ({"method": "sp"}, True),
+        ({"method": "bss"}, True),
+        ({"method": "ddgsd"}, False),
+        ({"method": "kd", "mixup": 0.2}, True),
+        ({"method": "ce", "cutmix": 1.0}, False),
+    ],
+)
 def test_what_no_cache_serves_is_taught_live(
     retrain: dict[str, Any], live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +110,16 @@ def test_any_number_makes_a_legal_folder(
     assert after(tmp_path, "exact").search_folder == "search"
 
 
-@pytest.mark.parametrize(("begun", "now", "folder"), [
-    (None, None, "search"), (None, ["kl"], "search"), (["kl", "macs"], ["kl", "macs"], "search"),
-    (None, ["kl", "macs"], "search/macs_100_kl_macs"), (["kl", "macs"], None, "search/macs_100_kl"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("begun", "now", "folder"),
+    [
+        (None, None, "search"),
+        (None, ["kl"], "search"),
+        (["kl", "macs"], ["kl", "macs"], "search"),
+        (None, ["kl", "macs"], "search/macs_100_kl_macs"),
+        (["kl", "macs"], None, "search/macs_100_kl"),
+    ],
+)
 def test_other_objectives_have_their_own_folder(
     begun: list[str] | None, now: list[str] | None, folder: str, tmp_path: Path
 ) -> None:

@@ -18,11 +18,17 @@ def pipeline(space: ElasticSpace, cost: dict[str, int], tables: list[pd.DataFram
     caps = {"macs": int(space.cost(space.largest(), **cost).macs * 0.6)}
     said: list[str] = []
     return SimpleNamespace(
-        config=SimpleNamespace(retrain=settings, seed=0, engine="exact"), space=space, cost=cost, caps=caps,
+        config=SimpleNamespace(retrain=settings, seed=0, engine="exact"),
+        space=space,
+        cost=cost,
+        caps=caps,
         tables=tables,
-        budget=Budget(space, cost, caps), result=SimpleNamespace(best=found), said=said,
-        scorer=lambda arch: {"kl": 1.0, "accuracy": 0.5, "agreement": 0.5}, run=SimpleNamespace(say=said.append),
-    )  # fmt: skip
+        budget=Budget(space, cost, caps),
+        result=SimpleNamespace(best=found),
+        said=said,
+        scorer=lambda arch: {"kl": 1.0, "accuracy": 0.5, "agreement": 0.5},
+        run=SimpleNamespace(say=said.append),
+    )
 
 
 @pytest.mark.parametrize(("seed", "band", "wanted"), [(0, 0.1, 3), (5, 0.1, 5), (7, 0.3, 1), (9, 0.1, 0)])

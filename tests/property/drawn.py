@@ -38,22 +38,33 @@ def _common(stride: bool = True) -> dict[str, Any]:
 basic = st.builds(BasicStage, mids=rising([2, 3, 4, 8, 16]), **_common())
 bottleneck = st.builds(BottleneckStage, expands=rising([0.25, 0.5, 1.0]), **_common())
 mobile = st.builds(
-    MBStage, kernels=rising([3, 5, 7]), expands=rising([1, 1.5, 2, 3, 6]),
-    ses=st.sampled_from([(False,), (True,), (False, True)]), uniform=st.booleans(), pooled=st.booleans(), **_common(),
-)  # fmt: skip
+    MBStage,
+    kernels=rising([3, 5, 7]),
+    expands=rising([1, 1.5, 2, 3, 6]),
+    ses=st.sampled_from([(False,), (True,), (False, True)]),
+    uniform=st.booleans(),
+    pooled=st.booleans(),
+    **_common(),
+)
 vit = st.builds(
-    ViTStage, heads=rising([1, 2, 3]), mlp_ratios=rising([1, 1.5, 2, 4]), head_dim=st.sampled_from([2, 4]),
+    ViTStage,
+    heads=rising([1, 2, 3]),
+    mlp_ratios=rising([1, 1.5, 2, 4]),
+    head_dim=st.sampled_from([2, 4]),
     **_common(stride=False),
-)  # fmt: skip
+)
 convolutional = st.builds(
-    ElasticSpace, st.text(max_size=5), st.builds(ConvStem, rising([4, 8, 16]), stride=st.sampled_from([1, 2])),
+    ElasticSpace,
+    st.text(max_size=5),
+    st.builds(ConvStem, rising([4, 8, 16]), stride=st.sampled_from([1, 2])),
     st.lists(st.one_of(basic, bottleneck, mobile), min_size=1, max_size=3).map(tuple),
     st.one_of(
         st.builds(LinearHead, st.one_of(st.just(0), rising([4, 8]))),
         st.builds(MobileHead, rising([8, 12]), expand=st.integers(1, 3), channels=st.sampled_from([0, 10])),
     ),
-    resolution=st.just(16), resolutions=st.sampled_from([(), (16,), (16, 20, 24)]),
-)  # fmt: skip
+    resolution=st.just(16),
+    resolutions=st.sampled_from([(), (16,), (16, 20, 24)]),
+)
 
 
 @st.composite

@@ -42,11 +42,19 @@ CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtime: Runtime, tmp_path: Path) -> object:
     def call(**more: object) -> RankResult:
         given: dict[str, object] = {
-            "run": tmp_path / "run", "scores": CHEAP, "primary": "nmse", "control": "params", "net": net,
-            "sample": SAMPLE, "training": HOW, "images": 48, "calibration_images": 48, "resamples": 200,
+            "run": tmp_path / "run",
+            "scores": CHEAP,
+            "primary": "nmse",
+            "control": "params",
+            "net": net,
+            "sample": SAMPLE,
+            "training": HOW,
+            "images": 48,
+            "calibration_images": 48,
+            "resamples": 200,
             "runtime": runtime,
             "blockwise": {"epochs": 1, "batch_size": 16, "calibration_images": 48},
-        }  # fmt: skip
+        }
         return rank(space, more.pop("teacher", teacher), data, **(given | more))  # type: ignore[arg-type]
 
     return call
@@ -162,9 +170,13 @@ def test_weights_of_stages_are_learned_from_what_a_ranking_has_trained(
 def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     ask()  # type: ignore[operator]
     for change in (
-        {"primary": "supernet_kl"}, {"control": "macs"}, {"training": Alone(epochs=2, batch_size=16)}, {"seed": 1},
-        {"sample": Sample(bands=(9_500, 15_000), band=0.2, in_band=9, overall=4)}, {"images": 24},
-    ):  # fmt: skip
+        {"primary": "supernet_kl"},
+        {"control": "macs"},
+        {"training": Alone(epochs=2, batch_size=16)},
+        {"seed": 1},
+        {"sample": Sample(bands=(9_500, 15_000), band=0.2, in_band=9, overall=4)},
+        {"images": 24},
+    ):
         with pytest.raises(SettingError, match="was begun with"):
             ask(**change)  # type: ignore[operator]
     table = tmp_path / "run" / "rank" / "truth.csv"
@@ -206,9 +218,17 @@ def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
     monkeypatch.setattr(verb, "train_truth", None)
     with pytest.raises(SettingError, match="2 px.*at least 4 px"):
         rank(
-            space, coarse, data, run=tmp_path / "run", scores=("nmse", "params"), primary="nmse", control="params",
-            sample=SAMPLE, training=HOW, net=Supernet(space, 3, 1),
-        )  # fmt: skip
+            space,
+            coarse,
+            data,
+            run=tmp_path / "run",
+            scores=("nmse", "params"),
+            primary="nmse",
+            control="params",
+            sample=SAMPLE,
+            training=HOW,
+            net=Supernet(space, 3, 1),
+        )
     assert not list(tmp_path.rglob("truth.csv"))
 
 
@@ -272,8 +292,9 @@ def test_scores_of_another_supernet_are_not_mixed(
         (tmp_path / "copy/rank").mkdir(exist_ok=True)
         shutil.copy(tmp_path / "run/rank" / name, tmp_path / "copy/rank" / name)
     judged = ask(seeds=1, scores=scores, run=tmp_path / "copy", net=lambda: pytest.fail("nothing is left to measure"))
-    pd.testing.assert_frame_equal(judged.summary.drop(columns="preparation_minutes"),
-                                  first.summary.drop(columns="preparation_minutes"))  # fmt: skip
+    pd.testing.assert_frame_equal(
+        judged.summary.drop(columns="preparation_minutes"), first.summary.drop(columns="preparation_minutes")
+    )
 
 
 def test_the_truth_is_that_of_retrain(
@@ -283,9 +304,18 @@ def test_the_truth_is_that_of_retrain(
     arch = space.sample(3)
     found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime)
     student = retrain(
-        arch, cache, data, space=space, method="kd", seed=1, epochs=1, batch_size=16, lr=0.05, warmup_epochs=0.25,
+        arch,
+        cache,
+        data,
+        space=space,
+        method="kd",
+        seed=1,
+        epochs=1,
+        batch_size=16,
+        lr=0.05,
+        warmup_epochs=0.25,
         runtime=runtime,
-    )  # fmt: skip
+    )
     metrics = student.info["metrics"]  # type: ignore[index]
     assert found["test_accuracy"] == metrics["test_accuracy"]  # type: ignore[index,call-overload]
     total = len(data.select) + len(data.test)
@@ -302,9 +332,13 @@ def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Pat
         Sample(limit=12)
     again = Sample(archs=str(given), limit=12)
     longer = ask(  # type: ignore[operator]
-        scores=("macs", "params"), primary="macs", seeds=1, run=tmp_path / "longer", sample=again,
+        scores=("macs", "params"),
+        primary="macs",
+        seeds=1,
+        run=tmp_path / "longer",
+        sample=again,
         training=Alone(epochs=2, batch_size=16, warmup_epochs=0.25),
-    )  # fmt: skip
+    )
     assert list(longer.archs["key"]) == list(first.archs["key"].head(12)) and len(longer.truth) == 12
     pd.testing.assert_frame_equal(longer.archs, first.archs.head(12))
     with pytest.raises(SettingError, match="check the path"):
@@ -390,13 +424,31 @@ def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
 
 def options(folder: Path, **more: object) -> list[str]:
     given = {
-        "run": folder, "space": "digits", "threads": 1, "workers": 1, "data.subset": 200, "data.rate": 0.2,
-        "data.select": 0.2, "data.views": 2, "teacher.model": "cifar_resnet8", "teacher.epochs": 1,
-        "teacher.warmup_epochs": 0.5, "supernet.epochs": 1, "supernet.warmup_epochs": 0.5, "retrain.batch_size": 64,
-        "rank.bands": "[25%]", "rank.band": 0.2, "rank.in_band": 8, "rank.overall": 4, "rank.epochs": 1,
-        "rank.warmup_epochs": 0.5, "rank.scores": "[supernet_accuracy,macs,params]", "rank.resamples": 100,
-        "rank.primary": "supernet_accuracy", "rank.control": "params",
-    }  # fmt: skip
+        "run": folder,
+        "space": "digits",
+        "threads": 1,
+        "workers": 1,
+        "data.subset": 200,
+        "data.rate": 0.2,
+        "data.select": 0.2,
+        "data.views": 2,
+        "teacher.model": "cifar_resnet8",
+        "teacher.epochs": 1,
+        "teacher.warmup_epochs": 0.5,
+        "supernet.epochs": 1,
+        "supernet.warmup_epochs": 0.5,
+        "retrain.batch_size": 64,
+        "rank.bands": "[25%]",
+        "rank.band": 0.2,
+        "rank.in_band": 8,
+        "rank.overall": 4,
+        "rank.epochs": 1,
+        "rank.warmup_epochs": 0.5,
+        "rank.scores": "[supernet_accuracy,macs,params]",
+        "rank.resamples": 100,
+        "rank.primary": "supernet_accuracy",
+        "rank.control": "params",
+    }
     return [text for name, value in (given | more).items() for text in (f"--{name}", str(value))]
 
 

@@ -31,20 +31,29 @@ def tables(seeds: int = 2, count: int = 32) -> tuple[pd.DataFrame, pd.DataFrame,
         ]
     )
     values = {
-        "knows": (-quality, "lower", "score"), "noise": (rng.normal(size=32), "higher", "score"),
-        "MACs": (macs, "higher", "size"), "parameters": (archs["params"], "higher", "size"),
-    }  # fmt: skip
+        "knows": (-quality, "lower", "score"),
+        "noise": (rng.normal(size=32), "higher", "score"),
+        "MACs": (macs, "higher", "size"),
+        "parameters": (archs["params"], "higher", "size"),
+    }
     scores = pd.DataFrame(
         [
             {
-                "score": name, "key": key, "value": value, "better": better, "kind": kind, "needs": "blockwise"
-                if kind == "score" else "", "teacher_forwards": 2.0, "student_forwards": 3.0, "seconds": 6.0,
+                "score": name,
+                "key": key,
+                "value": value,
+                "better": better,
+                "kind": kind,
+                "needs": "blockwise" if kind == "score" else "",
+                "teacher_forwards": 2.0,
+                "student_forwards": 3.0,
+                "seconds": 6.0,
                 "cpu_seconds": 3.0,
             }
             for name, (column, better, kind) in values.items()
             for key, value in zip(keys, column, strict=True)
         ]
-    )  # fmt: skip
+    )
     return archs, truth, scores
 
 

@@ -179,9 +179,7 @@ def truth(space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, r
     """Train two archs from two seeds, or go on with it."""
     archs = [space.sample(seed) for seed in (3, 4)]
     jobs = jobs_of(pd.DataFrame({"key": [arch.key for arch in archs]}), 2)
-    return lambda: train_truth(
-        archs, jobs, run, space=space, teacher=cache, data=data, how=HOW, runtime=runtime
-    )
+    return lambda: train_truth(archs, jobs, run, space=space, teacher=cache, data=data, how=HOW, runtime=runtime)
 
 
 def rows(folder: Path) -> dict[tuple[str, int], dict[str, float]]:

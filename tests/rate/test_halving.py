@@ -41,9 +41,7 @@ def test_all_rows_are_rated_up_to_the_limit(model: Blockwise, features: list[Sta
     assert rows["score"].isna().all()  # what was passed in is unchanged
 
 
-def test_halving_keeps_full_scores_and_marks_the_rest(
-    model: Blockwise, features: list[StageFeatures]
-) -> None:
+def test_halving_keeps_full_scores_and_marks_the_rest(model: Blockwise, features: list[StageFeatures]) -> None:
     rows = rows_of(model.space, 0, **SHAPE)
     everything = rate_stage(model, 0, rows, *features, max_rows=1000)
     announced: list[int] = []
@@ -66,19 +64,29 @@ def test_halving_keeps_full_scores_and_marks_the_rest(
 
 def test_better_half_is_chosen_inside_cost_bins() -> None:
     count = 128
-    table = pd.DataFrame({
-        "in_width": 4, "out_width": 8, "macs": range(count), "params": range(count),
-        "score": [float(count - row) for row in range(count)],  # the larger the better
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "in_width": 4,
+            "out_width": 8,
+            "macs": range(count),
+            "params": range(count),
+            "score": [float(count - row) for row in range(count)],  # the larger the better
+        }
+    )
     # the better four of each of 16 bins of eight, and the cheapest
     assert list(better_half(table)) == [0, *(row for row in range(count) if row % 8 > 3)]
 
 
 def test_every_pair_of_widths_stays() -> None:
-    table = pd.DataFrame({
-        "in_width": [4, 4, 8, 8, 8], "out_width": [4, 8, 4, 8, 8], "macs": [1, 2, 3, 4, 5],
-        "params": [1, 2, 3, 4, 5], "score": [9.0, 8.0, 7.0, float("nan"), 1.0],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "in_width": [4, 4, 8, 8, 8],
+            "out_width": [4, 8, 4, 8, 8],
+            "macs": [1, 2, 3, 4, 5],
+            "params": [1, 2, 3, 4, 5],
+            "score": [9.0, 8.0, 7.0, float("nan"), 1.0],
+        }
+    )
     assert list(better_half(table)) == [0, 1, 2, 3, 4]
 
 

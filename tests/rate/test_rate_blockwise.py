@@ -121,9 +121,7 @@ def test_without_a_run_the_numbers_are_the_same(
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"train": False}, {"init": "scratch"}, {"sampling": "uniform"}, {"paths": 1}]
-)
+@pytest.mark.parametrize("setting", [{"train": False}, {"init": "scratch"}, {"sampling": "uniform"}, {"paths": 1}])
 def test_settings_make_a_difference(
     net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, setting: dict[str, Any]
 ) -> None:

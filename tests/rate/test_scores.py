@@ -48,9 +48,17 @@ def bench(net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, archs: 
     taps = teacher.bind(data).match(net.space, data.resolution)
     truth = {arch.key: float(value) for arch, value in zip(archs, np.random.default_rng(0).random(12), strict=True)}
     return Bench(
-        net.space, data, runtime, teacher, net, Blockwise(net, taps, seed=3), images=24, calibration_images=48,
-        truth=truth, training_images=100.0,
-    )  # fmt: skip
+        net.space,
+        data,
+        runtime,
+        teacher,
+        net,
+        Blockwise(net, taps, seed=3),
+        images=24,
+        calibration_images=48,
+        truth=truth,
+        training_images=100.0,
+    )
 
 
 @pytest.mark.parametrize("score", SCORES.values(), ids=list(SCORES))

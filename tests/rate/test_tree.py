@@ -129,9 +129,7 @@ def test_the_walk_runs_each_node_once() -> None:
     for block in model.stages[1].layers:
         block.register_forward_hook(lambda *_: calls.append(1))
     advanced: list[int] = []
-    rate_tree(
-        model, 1, 4, features(1, stage, 20, 1), features(1, stage, 20, 2), advance=lambda: advanced.append(1)
-    )
+    rate_tree(model, 1, 4, features(1, stage, 20, 1), features(1, stage, 20, 2), advance=lambda: advanced.append(1))
     nodes = 2 * (2 + 4 + 8)  # widths x (mids + mids^2 + mids^3)
     assert len(advanced) == nodes == tree_size(stage.candidates())
     assert len(calls) == 2 * nodes  # once for the statistics, once for the score

@@ -69,10 +69,12 @@ def test_the_grid_moves_whole_networks() -> None:
                 Candidate(stage.widths[wide], (stage.groups()[0][mid],) * stage.depths[deep % len(stage.depths)])
                 for stage in ENDS.stages
             ),
-            stem=ENDS.stem.choices()[wide], head=ENDS.head.choices()[head], resolution=size,
+            stem=ENDS.stem.choices()[wide],
+            head=ENDS.head.choices()[head],
+            resolution=size,
         )
         for wide, mid, deep, head, size in product((0, 1), (0, 1), (0, 1), range(3), ENDS.resolutions)
-    ]  # fmt: skip
+    ]
     assert set(archs) == set(wanted) and len(archs) == len(wanted) == 72
     macs = [Judge(ENDS).macs(point) for point in grid]
     assert macs == sorted(macs) and archs[0] == ENDS.smallest() and archs[-1] == ENDS.largest()
@@ -123,10 +125,16 @@ def test_it_finds_more_than_random_draws() -> None:
                 rows = judge.search(80, seed=seed)
             else:
                 rows = refine(
-                    judge.genes.sizes, judge, constraints=lambda p, j=judge: {"macs": j.macs(p) / j.most - 1.0},
-                    objective=("accuracy", "macs"), maximise=("accuracy",), canonical=judge.genes.canonical,
-                    trials=80, seed=seed, sampler=engine,
-                )  # fmt: skip
+                    judge.genes.sizes,
+                    judge,
+                    constraints=lambda p, j=judge: {"macs": j.macs(p) / j.most - 1.0},
+                    objective=("accuracy", "macs"),
+                    maximise=("accuracy",),
+                    canonical=judge.genes.canonical,
+                    trials=80,
+                    seed=seed,
+                    sampler=engine,
+                )
             assert len(judge.calls) == len(set(judge.calls)) == 80
             found.append(max(row["accuracy"] for row in rows if "accuracy" in row))
         means[engine] = np.mean(found)
@@ -145,9 +153,13 @@ def test_nan_is_never_a_parent() -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"trials": 0}, "trials"), ({"gain": "nothing"}, "gain"), ({"done": [{"number": 1, "kind": "fine"}]}, "done"),
-     ({"done": [{"number": 1, "kind": "fine", **{f"i_{i}": 0 for i in range(1, 20)}}]}, "done")],
-)  # fmt: skip
+    [
+        ({"trials": 0}, "trials"),
+        ({"gain": "nothing"}, "gain"),
+        ({"done": [{"number": 1, "kind": "fine"}]}, "done"),
+        ({"done": [{"number": 1, "kind": "fine", **{f"i_{i}": 0 for i in range(1, 20)}}]}, "done"),
+    ],
+)
 def test_bad_settings_are_refused(change: dict[str, Any], field: str) -> None:
     judge = Judge(PLAIN)
     keywords: dict[str, Any] = {"cost": judge.macs, "trials": 3} | change

@@ -66,17 +66,27 @@ class _Planted:
 
 @pytest.fixture
 def wanted(
-    net: Supernet, teacher: Teacher, data: Data, tables: list[pd.DataFrame], runtime: Runtime,
+    net: Supernet,
+    teacher: Teacher,
+    data: Data,
+    tables: list[pd.DataFrame],
+    runtime: Runtime,
     monkeypatch: pytest.MonkeyPatch,
-) -> Search:  # fmt: skip
+) -> Search:
     """Search with planted scores, and without trainings."""
     monkeypatch.setattr(VERB, "SubnetScorer", _Planted)
 
     def call(*objectives: str, engine: str = "exact", **changes: Any) -> Any:
         settings: dict[str, Any] = {
-            "max_macs": "60%", "trials": 60, "top": 2, "epochs": 0, "tuned": 0, "runtime": runtime, "engine": engine,
+            "max_macs": "60%",
+            "trials": 60,
+            "top": 2,
+            "epochs": 0,
+            "tuned": 0,
+            "runtime": runtime,
+            "engine": engine,
             "objectives": objectives or None,
-        } | changes  # fmt: skip
+        } | changes
         guided = engine == "exact"
         return search(net, teacher if guided else None, data, tables if guided else None, **settings)
 
@@ -124,9 +134,7 @@ def test_a_result_that_does_not_know_its_objectives_has_the_usual(wanted: Search
         assert again.objectives == found.objectives == usual and again.best == found.best
 
 
-def test_a_second_objective_finds_more_of_the_front(
-    wanted: Search, space: ElasticSpace, cost: dict[str, int]
-) -> None:
+def test_a_second_objective_finds_more_of_the_front(wanted: Search, space: ElasticSpace, cost: dict[str, int]) -> None:
     """Of all feasible archs that none beats in KL and MACs, more are found than by KL alone."""
     scorer, cap = _Planted(), wanted().caps["macs"]
     known = [{"key": a.key, "macs": space.cost(a, **cost).macs} | scorer(a) for a in space]

@@ -58,9 +58,11 @@ def test_tables_of_another_space_or_teacher_are_refused(
     assert len(usable([table.assign(**marks) for table in tables])) == 2
     # without a mark the costs tell: the same widths and candidates with other strides
     other = ElasticSpace(
-        "other", ConvStem(width=4),
-        (BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4), stride=1), space.stages[1]), resolution=8,
-    )  # fmt: skip
+        "other",
+        ConvStem(width=4),
+        (BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4), stride=1), space.stages[1]),
+        resolution=8,
+    )
     foreign = [rows_of(other, index, **cost).assign(score=1.0, images=48) for index in range(2)]
     with pytest.raises(SettingError, match=r"tables\[0\]\.macs.*another space"):
         usable(foreign)
@@ -90,9 +92,15 @@ def test_rated_tables_say_whose_they_are(net: Supernet, teacher: Teacher, data: 
     more: dict[str, Any] = {"trials": 2, "epochs": 0, "runtime": runtime, "calibration_images": 32}
     assert search(net, teacher, data, tables, **more).best
     wrong: dict[str, list[Any]] = {
-        "trials": [0, 2.5], "top": [0, -1, 1.5], "rounds": [0, 2.5], "epochs": [-1, 0.5], "tuned": [-1],
-        "calibration_images": [0], "rate_images": [0], "max_latency_ms": [float("nan"), -1.0, 0.0, "5", float("inf")],
-    }  # fmt: skip
+        "trials": [0, 2.5],
+        "top": [0, -1, 1.5],
+        "rounds": [0, 2.5],
+        "epochs": [-1, 0.5],
+        "tuned": [-1],
+        "calibration_images": [0],
+        "rate_images": [0],
+        "max_latency_ms": [float("nan"), -1.0, 0.0, "5", float("inf")],
+    }
     for name, values in wrong.items():
         for value in values:
             with pytest.raises(SettingError, match=rf"search\.{name}"):

@@ -76,9 +76,13 @@ def test_a_budget_below_the_smallest_names_it(space: ElasticSpace, data: Data, c
 
 
 def test_a_budget_that_is_a_range_is_kept(
-    run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
+    run_search: Callable[..., Any],
+    space: ElasticSpace,
+    cost: dict[str, int],
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     class Planted(_RandomScorer):
         def __call__(self, arch: Arch) -> dict[str, float]:
             return {"kl": -chain_score(space, tables, arch), "accuracy": 0.5, "agreement": 0.5}
@@ -128,9 +132,7 @@ def test_ranges_that_nobody_keeps_are_told_what_is_feasible(
 
 
 @pytest.mark.parametrize("share", ["1e-9%", "33.3%", "50.01%"])
-def test_a_floor_is_not_less_than_its_share(
-    share: str, space: ElasticSpace, data: Data, cost: dict[str, int]
-) -> None:
+def test_a_floor_is_not_less_than_its_share(share: str, space: ElasticSpace, data: Data, cost: dict[str, int]) -> None:
     floors = floors_of(space, data, {}, share, share)
     largest, part = space.cost(space.largest(), **cost), Fraction(share[:-1]) / 100
     for name, floor in floors.items():
@@ -146,12 +148,20 @@ def test_a_floor_is_not_less_than_its_share(
 def _trials(count: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = {
-        "number": range(count), "kind": ["warm", "trial", "random", "trial"] * (count // 4), "role": None,
-        "key": [f"k{n}" for n in range(count)], "label": "", "macs": 1, "params": 1,
-        "score": rng.random(count), "kl": rng.random(count), "accuracy": rng.random(count), "agreement": 0.5,
+        "number": range(count),
+        "kind": ["warm", "trial", "random", "trial"] * (count // 4),
+        "role": None,
+        "key": [f"k{n}" for n in range(count)],
+        "label": "",
+        "macs": 1,
+        "params": 1,
+        "score": rng.random(count),
+        "kl": rng.random(count),
+        "accuracy": rng.random(count),
+        "agreement": 0.5,
         "loss": 1.0,
         "feasible": True,
-    }  # fmt: skip
+    }
     frame = pd.DataFrame(rows)
     for role, key in (("largest_macs", "big"), ("largest_params", "big"), ("random", str(frame["key"].iloc[3]))):
         values = {"number": len(frame), "kind": "control", "role": role, "key": key, "kl": 9.0, "score": 9.0}
@@ -160,9 +170,15 @@ def _trials(count: int) -> pd.DataFrame:
     return pd.concat([frame, pd.DataFrame([bad])], ignore_index=True)
 
 
-@pytest.mark.parametrize(("top", "roles"), [
-    (1, ["kl"]), (2, ["kl", "score"]), (3, ["kl", "score", "accuracy"]), (5, ["kl"] * 3 + ["score", "accuracy"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("top", "roles"),
+    [
+        (1, ["kl"]),
+        (2, ["kl", "score"]),
+        (3, ["kl", "score", "accuracy"]),
+        (5, ["kl"] * 3 + ["score", "accuracy"]),
+    ],
+)
 def test_entrants_are_the_best_of_each_score_and_the_controls(top: int, roles: list[str]) -> None:
     rows = _trials(20)
     chosen = entrants(rows, top)
@@ -178,9 +194,16 @@ def test_entrants_are_the_best_of_each_score_and_the_controls(top: int, roles: l
 def run_search(net: Supernet, teacher: Teacher, data: Data, tables: Tables, runtime: Runtime) -> Callable[..., Any]:
     def call(**changes: Any) -> Any:
         settings: dict[str, Any] = {
-            "max_macs": "60%", "trials": 24, "top": 2, "epochs": 1, "calibration_images": 32, "training": SHORT,
-            "tuned": 0, "tables": tables, "runtime": runtime,
-        }  # fmt: skip
+            "max_macs": "60%",
+            "trials": 24,
+            "top": 2,
+            "epochs": 1,
+            "calibration_images": 32,
+            "training": SHORT,
+            "tuned": 0,
+            "tables": tables,
+            "runtime": runtime,
+        }
         settings |= changes
         return search(net, teacher, data, settings.pop("tables"), **settings)
 
@@ -224,9 +247,13 @@ def test_random_scores_find_another_arch(
 
 @pytest.mark.parametrize("variables", ["candidates", "dimensions"])
 def test_a_planted_score_is_found(
-    run_search: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], tables: Tables,
-    monkeypatch: pytest.MonkeyPatch, variables: str,
-) -> None:  # fmt: skip
+    run_search: Callable[..., Any],
+    space: ElasticSpace,
+    cost: dict[str, int],
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: str,
+) -> None:
     """With a subnet score that the tables foretell, the search ends at the best of all feasible archs."""
 
     class Planted(_RandomScorer):
@@ -331,9 +358,12 @@ def test_rounds_of_short_trainings_halve_the_finalists(run_search: Callable[...,
     count = len(found)
     second = one.sort_values(["select_accuracy", "select_agreement"], ascending=False, kind="stable")
     second = second.index[: math.ceil(count / 2)]
-    third = alone[2].loc[second].sort_values(
-        ["select_accuracy", "select_agreement"], ascending=False, kind="stable"
-    ).index[: math.ceil(len(second) / 2)]  # fmt: skip
+    third = (
+        alone[2]
+        .loc[second]
+        .sort_values(["select_accuracy", "select_agreement"], ascending=False, kind="stable")
+        .index[: math.ceil(len(second) / 2)]
+    )
     assert count > len(second) > len(third) > 1
     for _, row in found.iterrows():
         epochs = 1 + (row["key"] in second) + (row["key"] in third)
@@ -356,9 +386,17 @@ def test_short_trainings_begin_with_the_supernet(
         short = tmp_path / "run/search/short" / (key if epochs == 1 else f"{key}_2") / "student"
         how = SHORT | {"lr": 0.02, "warmup_epochs": SHORT["warmup_epochs"] * epochs / 2}
         again = retrain(
-            archs[key], teacher, data, space=net.space, supernet=net, epochs=epochs, test=False,
-            run=tmp_path / key, runtime=Runtime("cpu"), **how,
-        )  # fmt: skip
+            archs[key],
+            teacher,
+            data,
+            space=net.space,
+            supernet=net,
+            epochs=epochs,
+            test=False,
+            run=tmp_path / key,
+            runtime=Runtime("cpu"),
+            **how,
+        )
         made = again.state_dict()
         for name, mine in load_student(short).state_dict().items():
             assert torch.equal(mine, made[name]), name

@@ -38,9 +38,16 @@ ENGINES = ["nsga2", "coarse", "random"]
 def alone(net: Supernet, data: Data, runtime: Runtime) -> Callable[..., Any]:
     def call(engine: str | None = None, **changes: Any) -> Any:
         settings: dict[str, Any] = {
-            "max_macs": "60%", "trials": 30, "top": 2, "epochs": 0, "calibration_images": 32, "training": SHORT,
-            "runtime": runtime, "engine": engine, "net": net,
-        }  # fmt: skip
+            "max_macs": "60%",
+            "trials": 30,
+            "top": 2,
+            "epochs": 0,
+            "calibration_images": 32,
+            "training": SHORT,
+            "runtime": runtime,
+            "engine": engine,
+            "net": net,
+        }
         settings |= changes
         return search(settings.pop("net"), None, data, **settings)
 
@@ -145,9 +152,11 @@ def test_the_engine_follows_from_what_is_given(alone: Callable[..., Any], teache
     assert alone(trials=4).engine == "nsga2"
     net = Supernet(ENDS, data.num_classes, data.in_chans)
     for keywords, field in (
-        ({"engine": "exact"}, "search.engine"), ({"engine": "nsga3"}, "search.engine"),
-        ({"method": "kd_ls"}, "method"), ({"epochs": -1}, "search.epochs"),
-    ):  # fmt: skip
+        ({"engine": "exact"}, "search.engine"),
+        ({"engine": "nsga3"}, "search.engine"),
+        ({"method": "kd_ls"}, "method"),
+        ({"epochs": -1}, "search.epochs"),
+    ):
         with pytest.raises(SettingError) as caught:
             search(net, None, data, **keywords)  # type: ignore[arg-type]
         assert caught.value.field == field
@@ -158,9 +167,7 @@ def test_the_engine_follows_from_what_is_given(alone: Callable[..., Any], teache
 def test_with_a_teacher_an_engine_says_how_far_subnets_agree(
     net: Supernet, data: Data, teacher: Teacher, runtime: Runtime
 ) -> None:
-    result = search(
-        net, teacher, data, engine="coarse", trials=6, epochs=0, calibration_images=32, runtime=runtime
-    )
+    result = search(net, teacher, data, engine="coarse", trials=6, epochs=0, calibration_images=32, runtime=runtime)
     assert result.frame()["kl"].notna().all() and result.frame()["agreement"].between(0, 1).all()
     assert result.engine == "coarse" and len(result.exact) == 0
 

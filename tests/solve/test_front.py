@@ -85,18 +85,19 @@ def test_columns_order_and_types(draw):
 def test_string_labels_and_float_budget():
     rng = np.random.default_rng(0)
     tables = [
-        pd.DataFrame(
-            {"score": rng.random(5), "macs": 1, "params": 1, "latency_ms": rng.random(5)}, index=list("edcba")
-        )
+        pd.DataFrame({"score": rng.random(5), "macs": 1, "params": 1, "latency_ms": rng.random(5)}, index=list("edcba"))
         for _ in range(3)
     ]
     front = exact_front(tables, budget="latency_ms")
     assert list(front.columns) == ["latency_ms", "score", "params", "macs", "row_1", "row_2", "row_3"]
     picks = list(product(range(5), repeat=3))
     sums = sorted(
-        (sum(t["latency_ms"].iloc[i] for t, i in zip(tables, p, strict=True)),
-         sum(t["score"].iloc[i] for t, i in zip(tables, p, strict=True))) for p in picks
-    )  # fmt: skip
+        (
+            sum(t["latency_ms"].iloc[i] for t, i in zip(tables, p, strict=True)),
+            sum(t["score"].iloc[i] for t, i in zip(tables, p, strict=True)),
+        )
+        for p in picks
+    )
     wanted, best = [], np.inf
     for cost, score in sums:
         if score < best:
@@ -106,9 +107,7 @@ def test_string_labels_and_float_budget():
 
 
 def test_ties_take_fewest_params_then_lowest_labels():
-    table = pd.DataFrame(
-        {"score": [1.0] * 4, "macs": [5] * 4, "params": [9, 3, 3, 4]}, index=pd.Index([0, 7, 2, 1])
-    )
+    table = pd.DataFrame({"score": [1.0] * 4, "macs": [5] * 4, "params": [9, 3, 3, 4]}, index=pd.Index([0, 7, 2, 1]))
     front = exact_front([table, table])
     assert rows_of(front) == [(10, 2.0, 6, 2, 2)]
 
@@ -116,8 +115,7 @@ def test_ties_take_fewest_params_then_lowest_labels():
 def test_nan_rows_are_counted_and_a_planted_chain_is_found():
     rng = np.random.default_rng(3)
     tables = [
-        pd.DataFrame({"score": rng.random(500) + 1, "macs": rng.integers(10, 99, 500), "params": 1})
-        for _ in range(6)
+        pd.DataFrame({"score": rng.random(500) + 1, "macs": rng.integers(10, 99, 500), "params": 1}) for _ in range(6)
     ]
     for number, table in enumerate(tables):
         table.loc[10 + number, ["score", "macs"]] = [0.0, 1]  # better and cheaper than all others

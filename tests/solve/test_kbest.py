@@ -98,9 +98,11 @@ def whole_space(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 SMALL = ElasticSpace(
-    "small", ConvStem(width=4),
-    tuple(BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=s) for s in (1, 2, 1, 2)), resolution=8,
-)  # fmt: skip
+    "small",
+    ConvStem(width=4),
+    tuple(BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=s) for s in (1, 2, 1, 2)),
+    resolution=8,
+)
 
 
 SHIPPED = [load_space(name) for name in space_names()]

@@ -74,9 +74,7 @@ def test_infeasible_caps_name_the_smallest_feasible_values():
     table = pd.DataFrame({"score": [1.0, 2.0], "macs": [10, 20], "params": [200, 100]})
     with pytest.raises(SettingError, match="macs at least 20, params at least 200"):
         best([table, table], caps={"macs": 19, "params": 500})
-    with pytest.raises(
-        SettingError, match="with params <= 200 macs at least 40; with macs <= 25 params at least 400"
-    ):
+    with pytest.raises(SettingError, match="with params <= 200 macs at least 40; with macs <= 25 params at least 400"):
         best([table, table], caps={"macs": 25, "params": 200})
     with pytest.raises(SettingError, match="with params <= 200 macs at least 40"):
         exact_front([table, table], caps={"macs": 25, "params": 200})
@@ -107,9 +105,7 @@ def test_the_largest_sum_within_its_own_cap(monkeypatch, whole):
         for _ in range(10):
             tables = []
             for _ in range(3):
-                table = pd.DataFrame(
-                    {"macs": rng.integers(1, 4_000, 20) * 7 + 3, "params": rng.integers(1, 99, 20)}
-                )
+                table = pd.DataFrame({"macs": rng.integers(1, 4_000, 20) * 7 + 3, "params": rng.integers(1, 99, 20)})
                 table["in_width"], table["out_width"] = rng.integers(0, 2, (2, 20))
                 tables.append(table if whole else table.assign(macs=table["macs"] / 3))
             joined = tables[0].merge(tables[1], left_on="out_width", right_on="in_width", suffixes=("", "_2"))

@@ -53,8 +53,9 @@ def test_labels_and_values(mutable, name):
     assert ("stage_1.width" in simple) == (name != "vit_cifar")  # there all stages have the stem's
     ends = {
         "attentive_nas": {"stem.width", "head.features", "resolution"},
-        "ofa_resnet50d": {"stem.residual", "stem.mid", "stem.width"}, "vit_cifar": {"stem.width"},
-    }  # fmt: skip
+        "ofa_resnet50d": {"stem.residual", "stem.mid", "stem.width"},
+        "vit_cifar": {"stem.width"},
+    }
     assert {label for label in simple if not label.startswith("stage")} == ends.get(name, set())
 
 

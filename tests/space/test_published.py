@@ -49,7 +49,10 @@ def per_layer(choices: int, *depths: int) -> int:
 
 SIZES = {
     # stem and head widths, resolutions; then widths x depths x kernels x expands of the stages
-    "attentive_nas": 2 * 2 * 4 * prod((2 * 2 * 2 * 1, 2 * 3 * 2 * 3, 2 * 4 * 2 * 3, 2 * 4 * 2 * 3))
+    "attentive_nas": 2
+    * 2
+    * 4
+    * prod((2 * 2 * 2 * 1, 2 * 3 * 2 * 3, 2 * 4 * 2 * 3, 2 * 4 * 2 * 3))
     * prod((3 * 6 * 2 * 3, 4 * 6 * 2 * 1, 2 * 2 * 2 * 1)),
     "ofa_mobilenet_v3": per_layer(3 * 3, 2, 3, 4) ** 5,
     "ofa_mobilenet_v3_w12": per_layer(3 * 3, 2, 3, 4) ** 5,
@@ -58,7 +61,7 @@ SIZES = {
     "dna": 36 * 1296**4 * 6,
     "vit": 3 * per_layer(2 * 2, 12, 13, 14),  # one width for all, as AutoFormer-T has it
     "vit_cifar": 3 * per_layer(2 * 2, 12, 13, 14),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -69,9 +72,12 @@ def test_cardinality(name: str) -> None:
 def test_cardinalities_as_printed() -> None:
     """The literal numbers, so that no formula above can be wrong together with the code."""
     printed = {
-        "attentive_nas": 440_301_256_704, "ofa_mobilenet_v3": 7371**5, "ofa_proxyless": 7371**5 * 9,
-        "ofa_resnet50d": 2_458_914_796_962, "vit": 1_056_964_608,
-    }  # fmt: skip
+        "attentive_nas": 440_301_256_704,
+        "ofa_mobilenet_v3": 7371**5,
+        "ofa_proxyless": 7371**5 * 9,
+        "ofa_resnet50d": 2_458_914_796_962,
+        "vit": 1_056_964_608,
+    }
     assert {name: nas_kd.load_space(name).size for name in printed} == printed
 
 
@@ -227,9 +233,11 @@ def test_random_archs_cost_what_the_released_code_counts(
 
 def test_proxyless_and_resnet_at_their_ends() -> None:
     ends = {
-        ("ofa_proxyless", 192): (738_741_248, 7_942_056), ("ofa_resnet50d", 224): (7_491_643_904, 48_105_992),
-        ("ofa_proxyless", 140): (116_531_376, 3_718_832), ("ofa_resnet50d", 128): (315_079_552, 6_539_280),
-    }  # fmt: skip
+        ("ofa_proxyless", 192): (738_741_248, 7_942_056),
+        ("ofa_resnet50d", 224): (7_491_643_904, 48_105_992),
+        ("ofa_proxyless", 140): (116_531_376, 3_718_832),
+        ("ofa_resnet50d", 128): (315_079_552, 6_539_280),
+    }
     for (name, resolution), cost in ends.items():
         space = nas_kd.load_space(name)
         arch = space.largest() if resolution >= 192 else space.smallest()

@@ -120,9 +120,15 @@ def test_batches_may_carry_labels(net, batches, archs) -> None:
 def plain() -> nn.Sequential:
     torch.manual_seed(2)
     return nn.Sequential(
-        nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(6),
-        nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 2),
-    )  # fmt: skip
+        nn.Conv2d(1, 5, 3),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.LazyLinear(6),
+        nn.BatchNorm1d(6, momentum=None),
+        nn.Linear(6, 2),
+    )
 
 
 def first_pooled(model: nn.Sequential, batches: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -34,30 +34,40 @@ Values = dict[str, tuple[Tensor, Tensor]]
 
 SPACES = {
     "basic": ElasticSpace(
-        "basic", ConvStem(width=(4, 8)),
+        "basic",
+        ConvStem(width=(4, 8)),
         (
             BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4)),
             BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
         ),
-        LinearHead(features=(8, 16)), 8,
+        LinearHead(features=(8, 16)),
+        8,
     ),
     "mobile": ElasticSpace(
-        "mobile", ConvStem(width=(4, 8), stride=2, act="silu"),
+        "mobile",
+        ConvStem(width=(4, 8), stride=2, act="silu"),
         (
             MBStage(widths=(4, 8), depths=(1, 2), kernels=(3, 5), expands=(1, 2), uniform=True, pooled=True),
             MBStage(widths=(8, 12), depths=(1, 2), kernels=(3, 5), expands=(2, 3), stride=2),
         ),
-        MobileHead(features=(16, 24), expand=2), 9,
+        MobileHead(features=(16, 24), expand=2),
+        9,
     ),
     "bottleneck": ElasticSpace(
-        "bottleneck", ResNetDStem(mid=(4, 8), width=(8, 12)),
-        (BottleneckStage(widths=(16, 24), depths=(1, 2), expands=(0.25, 0.5)),), LinearHead(), 16,
+        "bottleneck",
+        ResNetDStem(mid=(4, 8), width=(8, 12)),
+        (BottleneckStage(widths=(16, 24), depths=(1, 2), expands=(0.25, 0.5)),),
+        LinearHead(),
+        16,
     ),
     "transformer": ElasticSpace(
-        "transformer", PatchStem(width=(8, 16), patch=4, grid=2),
-        (ViTStage(widths=(8, 16), depths=(1, 2), heads=(1, 2), mlp_ratios=(1, 2), head_dim=4),), NormHead(), 8,
+        "transformer",
+        PatchStem(width=(8, 16), patch=4, grid=2),
+        (ViTStage(widths=(8, 16), depths=(1, 2), heads=(1, 2), mlp_ratios=(1, 2), head_dim=4),),
+        NormHead(),
+        8,
     ),
-}  # fmt: skip
+}
 
 
 def supernet(name: str) -> nas_kd.Supernet:

@@ -229,9 +229,7 @@ def test_without_a_teacher_what_lacks_is_said_before_the_training(tmp_path: Path
     ViewCache.open(tmp_path, teacher, data, epochs=0).bind(fresh)  # the teacher answers live
 
 
-def test_another_teacher_data_set_or_views_gets_its_own_folder(
-    tmp_path: Path, data: Data, teacher: Teacher
-) -> None:
+def test_another_teacher_data_set_or_views_gets_its_own_folder(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     first = ViewCache.open(tmp_path, teacher, data)
     before = (first.folder / "views.npy").read_bytes()
     others = [

@@ -37,10 +37,21 @@ def train(teacher: Any, data: Data, run: Path | None = None, seed: int = 0) -> d
     torch.manual_seed(seed)
     student = cifar_resnet8(num_classes=3)
     trained = nas_kd.retrain(
-        student, teacher, data, run=run, method="kd", seed=seed, epochs=EPOCHS, batch_size=16, lr=0.02,
-        warmup_epochs=0.5, test=False, runtime=Runtime("cpu"), factory="nas_kd.teacher:cifar_resnet8",
+        student,
+        teacher,
+        data,
+        run=run,
+        method="kd",
+        seed=seed,
+        epochs=EPOCHS,
+        batch_size=16,
+        lr=0.02,
+        warmup_epochs=0.5,
+        test=False,
+        runtime=Runtime("cpu"),
+        factory="nas_kd.teacher:cifar_resnet8",
         factory_kwargs={"num_classes": 3},
-    )  # fmt: skip
+    )
     return {name: value.clone() for name, value in trained.state_dict().items()}
 
 
@@ -138,9 +149,7 @@ def test_a_cache_of_other_data_is_refused_before_the_training(tmp_path: Path, da
             train(given, other)
 
 
-def test_augmentation_that_has_no_views_is_answered_live_and_said(
-    tmp_path: Path, data: Data, teacher: Teacher
-) -> None:
+def test_augmentation_that_has_no_views_is_answered_live_and_said(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     x = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8)
     fresh = load_data((x, torch.arange(60) % 3), rate=6, select=6, views="all", augment="rand-m3")
     train(teacher, fresh, tmp_path / "run")

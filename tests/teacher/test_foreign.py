@@ -101,9 +101,7 @@ def test_student_networks_give_features_before_the_activation() -> None:
     out = teacher.forward_stages(x)
     with torch.no_grad():
         own = student.eval().forward_stages(x)
-    for mine, theirs in zip(
-        [*out.stages, *out.pre, out.pooled], [*own.stages, *own.pre, own.pooled], strict=True
-    ):
+    for mine, theirs in zip([*out.stages, *out.pre, out.pooled], [*own.stages, *own.pre, own.pooled], strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

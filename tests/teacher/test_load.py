@@ -61,9 +61,7 @@ def test_saved_weights_bring_their_normalisation(tmp_path: Path) -> None:
     save_weights(net, tmp_path / "w.safetensors", mean=[0.3], std=[0.4], model="cifar_resnet8")
     teacher = load_teacher("cifar_resnet8", checkpoint=tmp_path / "w.safetensors", in_chans=1)
     assert (teacher.mean, teacher.std) == ((0.3,), (0.4,))
-    given = load_teacher(
-        "cifar_resnet8", checkpoint=tmp_path / "w.safetensors", in_chans=1, mean=[0.1], std=[1]
-    )
+    given = load_teacher("cifar_resnet8", checkpoint=tmp_path / "w.safetensors", in_chans=1, mean=[0.1], std=[1])
     assert given.mean == (0.1,)
 
 
@@ -147,9 +145,7 @@ def test_timm_models_take_classes_channels_and_size() -> None:
     teacher = load_teacher("mobilenetv3_small_050", num_classes=3, in_chans=1)
     assert teacher(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
     assert teacher.mean is None  # random weights expect no normalisation
-    assert load_teacher("vit_tiny_patch16_224", num_classes=3, resolution=32)(
-        torch.zeros(1, 3, 32, 32)
-    ).shape == (1, 3)
+    assert load_teacher("vit_tiny_patch16_224", num_classes=3, resolution=32)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
 def test_timm_checkpoint_tells_classes_and_uses_timms_normalisation(tmp_path: Path) -> None:
@@ -256,7 +252,6 @@ def test_build_model_is_free_to_train(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_starts_from_all_but_a_classifier_of_other_classes(tmp_path: Path) -> None:
-
 
     old = build_model("cifar_resnet8", num_classes=100)
     save_weights(old, tmp_path / "old.safetensors")

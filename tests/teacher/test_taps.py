@@ -95,7 +95,5 @@ def test_pooling_only_shrinks_and_is_the_mean() -> None:
 
 def test_pairs_in_words() -> None:
     lines = describe_taps(choose_taps(RESNET56, [16, 16, 8]))
-    assert lines[0] == (
-        "student stage 1 (16 px) learns from teacher layer1.8 (16 channels, 32 px, averaged to 16 px)"
-    )
+    assert lines[0] == ("student stage 1 (16 px) learns from teacher layer1.8 (16 channels, 32 px, averaged to 16 px)")
     assert lines[1] == "student stage 2 (16 px) learns from teacher layer2.8 (32 channels, 16 px)"

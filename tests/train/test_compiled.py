@@ -25,9 +25,14 @@ def gradients(net: Supernet, forward: Forward | None) -> list[Tensor]:
     lessons = Sandwich(net.space).lessons(Moment(0, 0, 0.0), None)  # type: ignore[arg-type]
     net.zero_grad(set_to_none=True)
     teach(
-        net, Images(x), torch.arange(6), lessons, task=Classification(), divergence=adaptive_alpha_divergence,
+        net,
+        Images(x),
+        torch.arange(6),
+        lessons,
+        task=Classification(),
+        divergence=adaptive_alpha_divergence,
         forward=forward,
-    )  # fmt: skip
+    )
     return [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
 
 

@@ -12,9 +12,12 @@ from nas_kd.nn import at_resolution
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 
 SPACE = ElasticSpace(
-    "sizes", ConvStem(width=(4, 8)), (BasicStage(widths=(8,), depths=(1, 2), mids=(4, 8), stride=2),),
-    resolution=8, resolutions=(8, 12),
-)  # fmt: skip
+    "sizes",
+    ConvStem(width=(4, 8)),
+    (BasicStage(widths=(8,), depths=(1, 2), mids=(4, 8), stride=2),),
+    resolution=8,
+    resolutions=(8, 12),
+)
 
 
 @pytest.mark.parametrize("size", (8, 12))

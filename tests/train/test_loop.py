@@ -44,11 +44,20 @@ def train(data: Data, stage: Stage | None, model: nn.Module | None = None, **cha
         return {"loss": loss.detach(), "first": batch.x.mean()}
 
     settings: dict[str, Any] = {
-        "name": "supernet", "modules": {"net": model}, "optimizer": make([model]), "schedule": Schedule(0.1, 1.0),
-        "split": data.train, "batch_size": BATCH, "epochs": EPOCHS, "seed": 5, "runtime": Runtime("cpu"),
-        "stage": stage, "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
-        "clip": 0.05, "ema": 0.9,
-    }  # fmt: skip
+        "name": "supernet",
+        "modules": {"net": model},
+        "optimizer": make([model]),
+        "schedule": Schedule(0.1, 1.0),
+        "split": data.train,
+        "batch_size": BATCH,
+        "epochs": EPOCHS,
+        "seed": 5,
+        "runtime": Runtime("cpu"),
+        "stage": stage,
+        "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
+        "clip": 0.05,
+        "ema": 0.9,
+    }
     fit(changed.pop("step", step), **settings | changed)
     return model
 
@@ -184,9 +193,15 @@ def test_averaged_weights_by_hand(data: Data) -> None:
 
     final: dict[str, Tensor] = {}
     averaged = train(
-        data, None, model, step=record, ema=0.9, epochs=2, clip=0.0,
+        data,
+        None,
+        model,
+        step=record,
+        ema=0.9,
+        epochs=2,
+        clip=0.0,
         after_epoch=lambda epoch: final.update(copy.deepcopy(model.state_dict())),
-    ).state_dict()  # fmt: skip
+    ).state_dict()
     path.append(final)
     for key, value in averaged.items():
         if value.is_floating_point():
@@ -299,9 +314,17 @@ def gradients_of(data: Data, accumulate: int) -> tuple[list[list[Tensor]], list[
         return {"loss": loss}
 
     train(
-        data, None, model, step=step, epochs=2, clip=0.0, ema=0.0, evaluate=None, accumulate=accumulate,
+        data,
+        None,
+        model,
+        step=step,
+        epochs=2,
+        clip=0.0,
+        ema=0.0,
+        evaluate=None,
+        accumulate=accumulate,
         optimizer=lambda _: Watching(model.parameters(), lr=0.0),
-    )  # fmt: skip
+    )
     return grads, sizes
 
 

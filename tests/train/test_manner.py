@@ -56,9 +56,7 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 0.01)
         optimizer.step()
-    moved = {
-        key for key, p in decayed.named_parameters() if not torch.equal(p, dict(plain.named_parameters())[key])
-    }
+    moved = {key for key, p in decayed.named_parameters() if not torch.equal(p, dict(plain.named_parameters())[key])}
     assert moved == {"0.weight", "3.weight"}
 
 
@@ -97,8 +95,10 @@ def test_unmixed_batches_stay_what_they_are() -> None:
 def test_only_what_is_chosen_is_recorded() -> None:
     assert Manner().chosen == {}
     assert Manner("adamw", milestones=[1, 2], schedule="step").chosen == {
-        "optimizer": "adamw", "schedule": "step", "milestones": (1, 2),
-    }  # fmt: skip
+        "optimizer": "adamw",
+        "schedule": "step",
+        "milestones": (1, 2),
+    }
 
 
 @pytest.mark.parametrize(

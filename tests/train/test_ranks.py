@@ -36,9 +36,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(Path(two_ranks.__file__)), str(folder)], capture_output=True, text=True, timeout=240,
+        [*command, str(Path(two_ranks.__file__)), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=240,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     alone = two_ranks.train(Runtime("cpu"), two_ranks.stage_in(folder / "alone"))
     return Two(folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)], alone)

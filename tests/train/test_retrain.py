@@ -135,9 +135,13 @@ def test_starting_from_the_supernet(
 
 
 def test_a_cut_off_training_ends_with_the_same_weights(
-    space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path,
+    space: ElasticSpace,
+    teacher: Teacher,
+    data: Data,
+    runtime: Runtime,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     arch = space.sample(seed=4)
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "seed": 5, **SHORT}
     whole = retrain(arch, teacher, data, run=tmp_path / "whole", **settings)

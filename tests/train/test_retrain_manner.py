@@ -39,9 +39,14 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("name", MANNERS)
 def test_a_killed_training_ends_with_the_same_bits(
-    name: str, space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path,
+    name: str,
+    space: ElasticSpace,
+    teacher: Teacher,
+    data: Data,
+    runtime: Runtime,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     arch = space.sample(seed=4)
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "method": "kd"} | SHORT | MANNERS[name]
     whole = retrain(arch, teacher, data, run=tmp_path / "whole", **settings)
@@ -72,9 +77,14 @@ DEFAULTS = {"optimizer": "sgd", "schedule": "cosine", "milestones": None, "ema":
 
 
 def test_mixed_images_are_taught_live_with_one_line(
-    space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    space: ElasticSpace,
+    teacher: Teacher,
+    data: Data,
+    runtime: Runtime,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     arch = space.smallest()
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "method": "kd", "mixup": 0.3} | SHORT
     live = retrain(arch, teacher, data, run=tmp_path / "live", **settings)

@@ -25,9 +25,11 @@ from nas_kd.train.assistants import as_teacher
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.02, "warmup_epochs": 0.5}
 SMALL: dict[str, dict[str, Any]] = {
-    "bss": {"attacked": 4, "steps": 2}, "born_again": {"generations": 2}, "cc": {"classes": 3},
+    "bss": {"attacked": 4, "steps": 2},
+    "born_again": {"generations": 2},
+    "cc": {"classes": 3},
     **{name: {"base": 4} for name in ("dafl", "zskt", "dfad", "dfq")},
-}  # fmt: skip
+}
 
 
 def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -46,9 +48,18 @@ def test_every_method_leaves_a_student_and_nothing_else(
     more: dict[str, Any] = {"assistants": [space.largest()]} if name == "takd" else {}
     teaches: Any = [teacher, teacher] if name == "multi_teacher" else teacher
     student = retrain(
-        arch, teaches, data, space=space, run=tmp_path, runtime=runtime, method=name, test=False,
-        method_settings=SMALL.get(name, {}), **more, **SHORT,
-    )  # fmt: skip
+        arch,
+        teaches,
+        data,
+        space=space,
+        run=tmp_path,
+        runtime=runtime,
+        method=name,
+        test=False,
+        method_settings=SMALL.get(name, {}),
+        **more,
+        **SHORT,
+    )
     folder = tmp_path / "retrain" / arch.key / "seed_0"
     weights = load_file(folder / "student" / "weights.safetensors")
     plain = space.build(arch, data.num_classes, data.in_chans)
@@ -63,13 +74,26 @@ def test_every_method_leaves_a_student_and_nothing_else(
 
 @pytest.mark.parametrize("name", ["crd", "gan_kd", "mean_teacher", "grafting", "dfq", "ft"])
 def test_a_killed_training_goes_on_with_all_that_is_trained_beside_the_student(
-    name: str, space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path,
+    name: str,
+    space: ElasticSpace,
+    teacher: Teacher,
+    data: Data,
+    runtime: Runtime,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     arch = space.sample(seed=4)
-    settings: dict[str, Any] = {
-        "space": space, "runtime": runtime, "method": name, "method_settings": SMALL.get(name, {}), "test": False,
-    } | SHORT | {"epochs": 3}  # fmt: skip
+    settings: dict[str, Any] = (
+        {
+            "space": space,
+            "runtime": runtime,
+            "method": name,
+            "method_settings": SMALL.get(name, {}),
+            "test": False,
+        }
+        | SHORT
+        | {"epochs": 3}
+    )
     whole = retrain(arch, teacher, data, run=tmp_path / "whole", **settings)
     real, calls = Distiller.step, 0
 
@@ -151,9 +175,16 @@ def test_a_soft_tree_is_a_student(teacher: Teacher, data: Data, runtime: Runtime
     kwargs = {"depth": 3, "inputs": 64, "classes": 3}
     made = {"factory": "nas_kd.distill.tree:SoftTree", "factory_kwargs": kwargs}
     tree = retrain(
-        SoftTree(**kwargs), teacher, data, method="soft_tree", run=tmp_path, key="tree", runtime=runtime, **made,
+        SoftTree(**kwargs),
+        teacher,
+        data,
+        method="soft_tree",
+        run=tmp_path,
+        key="tree",
+        runtime=runtime,
+        **made,
         **SHORT | {"epochs": 20, "lr": 0.3},
-    )  # fmt: skip
+    )
     opened = load_student(tmp_path / "retrain/tree/seed_0/student")
     assert isinstance(opened, SoftTree) and equal(state(opened), state(tree))
     assert opened.info["metrics"]["test_accuracy"] > 0.5

@@ -41,10 +41,18 @@ families = pytest.mark.parametrize("space", FAMILIES, ids=lambda s: s.name)
 def make(kind: str, space: ElasticSpace, **changed: Any) -> Rule:
     name, _, inplace = kind.partition(" ")
     settings: dict[str, Any] = {
-        "seed": 3, "epochs": EPOCHS, "steps": STEPS, "warmup_epochs": 1.0, "resolution": space.resolution,
-        "random_subnets": None, "order": "smallest_second", "teacher_weight": 0.0, "candidates": 3,
-        "kd_ratio": 1.0, "full_teacher": "inplace" if inplace else "frozen",
-    }  # fmt: skip
+        "seed": 3,
+        "epochs": EPOCHS,
+        "steps": STEPS,
+        "warmup_epochs": 1.0,
+        "resolution": space.resolution,
+        "random_subnets": None,
+        "order": "smallest_second",
+        "teacher_weight": 0.0,
+        "candidates": 3,
+        "kd_ratio": 1.0,
+        "full_teacher": "inplace" if inplace else "frozen",
+    }
     return make_rule(name, full_net(space), **settings | changed)
 
 

@@ -27,6 +27,8 @@ from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import sandwich_step
 
 TASK = Classification(smoothing=0.1)
+
+
 def spaces() -> list[ElasticSpace]:
     return [nas_kd.load_space("digits"), *FAMILIES]
 

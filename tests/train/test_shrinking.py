@@ -44,9 +44,13 @@ def test_phases_are_the_published_ones() -> None:
     assert [phase.sorts for phase in found] == [False] * 4 + [True] * 2
     choices = [(p.space.stages[0].kernels, p.space.stages[0].expands, p.space.stages[0].depths) for p in found]
     assert choices == [
-        ((7,), (6,), (4,)), ((3, 5, 7), (6,), (4,)), ((3, 5, 7), (6,), (3, 4)), ((3, 5, 7), (6,), (2, 3, 4)),
-        ((3, 5, 7), (4, 6), (2, 3, 4)), ((3, 5, 7), (3, 4, 6), (2, 3, 4)),
-    ]  # fmt: skip
+        ((7,), (6,), (4,)),
+        ((3, 5, 7), (6,), (4,)),
+        ((3, 5, 7), (6,), (3, 4)),
+        ((3, 5, 7), (6,), (2, 3, 4)),
+        ((3, 5, 7), (4, 6), (2, 3, 4)),
+        ((3, 5, 7), (3, 4, 6), (2, 3, 4)),
+    ]
     assert all(phase.space.resolutions == (12, 16) for phase in found)
     assert found[-1].space.hash == OFA.hash
 

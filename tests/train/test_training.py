@@ -140,9 +140,7 @@ def label_loss(net: Supernet, data: Data, archs: list[Arch]) -> float:
 
 @small
 @kinds
-def test_the_loss_of_largest_smallest_and_random_subnets_falls(
-    stripes: Data, space: ElasticSpace, kind: str
-) -> None:
+def test_the_loss_of_largest_smallest_and_random_subnets_falls(stripes: Data, space: ElasticSpace, kind: str) -> None:
     net = digits_net(stripes, space)
     archs = [space.largest(), space.smallest(), space.sample(1), space.sample(2)]
     before = label_loss(net, stripes, archs)

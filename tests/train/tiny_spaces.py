@@ -17,7 +17,7 @@ from nas_kd.space import (
     PatchStem,
     ResNetDStem,
     ViTStage,
-)  # fmt: skip
+)
 from nas_kd.supernet import Supernet
 
 BASIC = ElasticSpace(
@@ -45,12 +45,20 @@ POOLED = ElasticSpace(
     ConvStem((8, 16), act="silu"),
     (
         MBStage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expands=(1,), ses=(False,), uniform=True, pooled=True),
-        MBStage(widths=(16, 24), depths=(1, 2, 3), kernels=(3, 5), expands=(2, 3, 4), ses=(True,), stride=2,
-                uniform=True, pooled=True),
+        MBStage(
+            widths=(16, 24),
+            depths=(1, 2, 3),
+            kernels=(3, 5),
+            expands=(2, 3, 4),
+            ses=(True,),
+            stride=2,
+            uniform=True,
+            pooled=True,
+        ),
     ),
     LinearHead((16, 24), "silu"),
     resolution=9,
-)  # fmt: skip
+)
 BOTTLENECK = ElasticSpace(
     "bottleneck",
     ResNetDStem(mid=(4, 8), width=(8, 16)),

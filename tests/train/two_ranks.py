@@ -84,9 +84,14 @@ COLLECTIVES = ("all_reduce", "all_gather", "all_to_all", "broadcast", "gather", 
 
 
 def train(
-    runtime: Runtime, stage: Stage | None, *, accumulate: int = 1, kill_after: int = 0,
-    stop_at: tuple[int, int] | None = None, bad: Sequence[tuple[int, int]] = (),
-) -> dict[str, Any]:  # fmt: skip
+    runtime: Runtime,
+    stage: Stage | None,
+    *,
+    accumulate: int = 1,
+    kill_after: int = 0,
+    stop_at: tuple[int, int] | None = None,
+    bad: Sequence[tuple[int, int]] = (),
+) -> dict[str, Any]:
     """Train a sandwich in float64 by ``fit``, norms in evaluation mode: each arch has statistics of its own.
 
     The second process alone is asked to stop, and meets losses that are not finite.
@@ -110,9 +115,14 @@ def train(
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         lessons = sandwich_lessons(Sandwich(net.space, 0, 2).archs(moment))
         losses = teach(
-            net, Images(batch.x.double()), batch.y, lessons, task=task, divergence=adaptive_alpha_divergence,
+            net,
+            Images(batch.x.double()),
+            batch.y,
+            lessons,
+            task=task,
+            divergence=adaptive_alpha_divergence,
             forward=forward,
-        )  # fmt: skip
+        )
         parts = summary(losses, "sum", True)
         if runtime.rank == 1 and moment[:2] == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -128,10 +138,22 @@ def train(
     with Messages() as messages:
         try:
             fit(
-                step, name="supernet", modules={"net": net}, optimizer=sgd([net]), schedule=Schedule(0.05, 0.5),
-                split=data.train, batch_size=BATCH, epochs=EPOCHS, seed=1, runtime=runtime, stage=stage, clip=0.5,
-                ema=0.9, accumulate=accumulate, after_epoch=after_epoch,
-            )  # fmt: skip
+                step,
+                name="supernet",
+                modules={"net": net},
+                optimizer=sgd([net]),
+                schedule=Schedule(0.05, 0.5),
+                split=data.train,
+                batch_size=BATCH,
+                epochs=EPOCHS,
+                seed=1,
+                runtime=runtime,
+                stage=stage,
+                clip=0.5,
+                ema=0.9,
+                accumulate=accumulate,
+                after_epoch=after_epoch,
+            )
         except Killed:
             pass
         except Stopped as stop:
@@ -165,9 +187,17 @@ def different_gradients(rank: int) -> None:
 def different_starts(runtime: Runtime) -> None:
     net = supernet(seed=runtime.rank)
     fit(
-        lambda batch, moment: {}, name="supernet", modules={"net": net}, optimizer=sgd([net]), schedule=Schedule(0.1),
-        split=digits().train, batch_size=BATCH, epochs=1, seed=1, runtime=runtime,
-    )  # fmt: skip
+        lambda batch, moment: {},
+        name="supernet",
+        modules={"net": net},
+        optimizer=sgd([net]),
+        schedule=Schedule(0.1),
+        split=digits().train,
+        batch_size=BATCH,
+        epochs=1,
+        seed=1,
+        runtime=runtime,
+    )
 
 
 def mean_gradients(rank: int) -> dict[str, Any]:
@@ -198,10 +228,19 @@ def diverge(runtime: Runtime, stage: Stage) -> None:
     nn.init.ones_(net.weight)
     nn.init.zeros_(net.bias)
     fit(
-        step, name="supernet", modules={"net": net}, optimizer=sgd([net]), schedule=Schedule(0.01), seed=1,
-        split=digits().train, batch_size=BATCH, epochs=2, runtime=runtime, stage=stage,
+        step,
+        name="supernet",
+        modules={"net": net},
+        optimizer=sgd([net]),
+        schedule=Schedule(0.01),
+        seed=1,
+        split=digits().train,
+        batch_size=BATCH,
+        epochs=2,
+        runtime=runtime,
+        stage=stage,
         describe=lambda moment: f"arch of step {moment.step}",
-    )  # fmt: skip
+    )
 
 
 def draws(runtime: Runtime) -> list[float]:
@@ -220,9 +259,17 @@ def draws(runtime: Runtime) -> list[float]:
     nn.init.ones_(net.weight)
     nn.init.ones_(net.bias)
     fit(
-        step, name="supernet", modules={"net": net}, optimizer=sgd([net]), schedule=Schedule(0.01), seed=1,
-        split=digits().train, batch_size=BATCH, epochs=1, runtime=runtime,
-    )  # fmt: skip
+        step,
+        name="supernet",
+        modules={"net": net},
+        optimizer=sgd([net]),
+        schedule=Schedule(0.01),
+        seed=1,
+        split=digits().train,
+        batch_size=BATCH,
+        epochs=1,
+        runtime=runtime,
+    )
     return seen
 
 

@@ -22,9 +22,14 @@ def nst(task: Classification, *, ce: float = 1.0, weight: float = 50.0) -> Recip
 
 
 def fitnet(
-    task: Classification, *, ce: float = 0.1, weight: float = 100.0, temperature: float = 4.0,
-    first: float = 0.2, variant: str = "paper",
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    weight: float = 100.0,
+    temperature: float = 4.0,
+    first: float = 0.2,
+    variant: str = "paper",
+) -> Recipe:
     """Hints: the middle stage regresses the teacher's, then distillation; variant one_stage does both at once."""
     word("fitnet.variant", variant, ("paper", "one_stage"))
     hint = term("fitnet", task, weight)
@@ -41,9 +46,14 @@ def vid(task: Classification, *, ce: float = 1.0, weight: float = 1.0, variant: 
 
 
 def ft(
-    task: Classification, *, ce: float = 1.0, weight: float = 200.0, rate: float = 0.5, first: float = 0.1,
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    weight: float = 200.0,
+    rate: float = 0.5,
+    first: float = 0.1,
     variant: str = "paper",
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Factor transfer: the teacher's last map is paraphrased first, then translated by the student."""
     check_share("ft.first", first)
     settings: dict[str, Any] = {"rate": rate, "variant": variant}
@@ -74,9 +84,15 @@ def review(
 
 
 def crd(
-    task: Classification, *, ce: float = 1.0, kd: float = 0.0, weight: float = 0.8, width: float = 128,
-    negatives: float = 16384, temperature: float = 0.07,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    kd: float = 0.0,
+    weight: float = 0.8,
+    width: float = 128,
+    negatives: float = 16384,
+    temperature: float = 0.07,
+) -> Recipe:
     """Contrastive distillation of the pooled features against a memory of all images."""
     settings = {"width": int(width), "negatives": int(negatives), "temperature": temperature}
     return with_labels(task, ce, term("crd", task, weight, **settings), term("kd", task, kd))

@@ -18,18 +18,31 @@ LABELLED = frozenset({"logits", "labels"})
 
 
 def gan_kd(
-    task: Classification, *, ce: float = 1.0, l1: float = 1.0, weight: float = 0.1, width: float = 128,
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    l1: float = 1.0,
+    weight: float = 0.1,
+    width: float = 128,
     lr: float = 1e-3,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Adversarial distillation: a critic learns to tell the student's logits from the teacher's."""
     critic = Term("gan_kd", weight=weight, needs=LABELLED, module=partial(Critic, width=int(width), lr=lr))
     return with_labels(task, ce, Term("logit_l1", losses.logit_l1, l1), critic)
 
 
 def bss(
-    task: Classification, *, ce: float = 1.0, kd: float = 4.0, weight: float = 2.0, temperature: float = 3.0,
-    attacked: float = 64, steps: float = 10, rate: float = 0.3, until: float = 0.75,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    kd: float = 4.0,
+    weight: float = 2.0,
+    temperature: float = 3.0,
+    attacked: float = 64,
+    steps: float = 10,
+    rate: float = 0.3,
+    until: float = 0.75,
+) -> Recipe:
     """Images moved onto the teacher's decision boundary join the batch; their weight falls to 0."""
     module = partial(Boundary, attacked=int(attacked), steps=int(steps), rate=rate, temperature=temperature)
     needs = frozenset({"logits", "labels", "batch"})
@@ -40,18 +53,32 @@ def bss(
 
 
 def dafl(
-    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, one_hot: float = 1.0,
-    activation: float = 0.1, balance: float = 5.0, student_steps: float = 1, lr: float = 1e-3, base: float = 64,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    weight: float = 1.0,
+    temperature: float = 1.0,
+    one_hot: float = 1.0,
+    activation: float = 0.1,
+    balance: float = 5.0,
+    student_steps: float = 1,
+    lr: float = 1e-3,
+    base: float = 64,
+) -> Recipe:
     """No data: a generator makes images of which the teacher is sure, and of all classes alike."""
     made = Switches(one_hot=one_hot, activation=activation, balance=balance, student_steps=int(student_steps), lr=lr)
     return _without_data(made, base, term("kd", task, weight, temperature=temperature))
 
 
 def zskt(
-    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, at: float = 250.0,
-    student_steps: float = 10, lr: float = 1e-3, base: float = 64,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    weight: float = 1.0,
+    temperature: float = 1.0,
+    at: float = 250.0,
+    student_steps: float = 10,
+    lr: float = 1e-3,
+    base: float = 64,
+) -> Recipe:
     """No data: a generator looks for images on which the student's distribution differs from the teacher's."""
     made = Switches(adversarial=1.0, student_steps=int(student_steps), lr=lr)
     maps = term("at", task, at, variant="code")
@@ -67,10 +94,18 @@ def dfad(
 
 
 def dfq(
-    task: Classification, *, weight: float = 1.0, temperature: float = 1.0, adversarial: float = 1.0,
-    norm: float = 1.0, one_hot: float = 1.0, balance: float = 20.0, student_steps: float = 10, lr: float = 1e-3,
+    task: Classification,
+    *,
+    weight: float = 1.0,
+    temperature: float = 1.0,
+    adversarial: float = 1.0,
+    norm: float = 1.0,
+    one_hot: float = 1.0,
+    balance: float = 20.0,
+    student_steps: float = 10,
+    lr: float = 1e-3,
     base: float = 64,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """No data: adversarial images whose statistics are those that the teacher's norms keep."""
     made = Switches(
         adversarial=adversarial, norm=norm, one_hot=one_hot, balance=balance, student_steps=int(student_steps), lr=lr

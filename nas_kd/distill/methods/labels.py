@@ -27,17 +27,22 @@ def kd_ls(task: Classification, *, ce: float = 0.1, weight: float = 9.0, tempera
     return with_labels(task, ce, term("kd_ls", task, weight, temperature=temperature))
 
 
-def logit_mse(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False
-) -> Recipe:
+def logit_mse(task: Classification, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False) -> Recipe:
     """Regression of the logits; the weight is the limit of "kd" at infinite temperature."""
     return with_labels(task, ce, term(_named("logit_mse", standardise), task, weight))
 
 
 def dkd(
-    task: Classification, *, ce: float = 1.0, weight: float = 1.0, alpha: float = 1.0, beta: float = 2.0,
-    temperature: float = 4.0, warmup: float = 20 / 240, standardise: bool = False,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    weight: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 2.0,
+    temperature: float = 4.0,
+    warmup: float = 20 / 240,
+    standardise: bool = False,
+) -> Recipe:
     """Decoupled distillation of the target and of the other classes; beta 2 to 8 is published."""
     grows = grown("dkd", weight, warmup)
     name = _named("dkd", standardise)
@@ -45,18 +50,28 @@ def dkd(
 
 
 def dist(
-    task: Classification, *, ce: float = 1.0, weight: float = 2.0, beta: float = 1.0, gamma: float = 1.0,
-    temperature: float = 4.0, standardise: bool = False,
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 1.0,
+    weight: float = 2.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    temperature: float = 4.0,
+    standardise: bool = False,
+) -> Recipe:
     """Correlations of the probabilities, by sample and by class, instead of their values."""
     settings = {"beta": beta, "gamma": gamma, "temperature": temperature}
     return with_labels(task, ce, term(_named("dist", standardise), task, weight, **settings))
 
 
 def multi_teacher(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0,
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    weight: float = 0.9,
+    temperature: float = 4.0,
     weights: str = "learned",
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Distillation of several teachers' mean probabilities, weighted equally or as the labels teach."""
     if weights not in ("learned", "mean"):
         raise SettingError("multi_teacher.weights", weights, "learned or mean")
@@ -67,17 +82,16 @@ def multi_teacher(
     return Recipe.of([*terms, shares], source=LearnedEnsemble.of)
 
 
-
-
-
 def virtual_teacher(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, correct: float = 0.99,
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    weight: float = 0.9,
+    correct: float = 0.99,
     temperature: float = 20.0,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """A made-up teacher, sure of the label and flat elsewhere; at temperature 1 it is label smoothing."""
-    return with_labels(
-        task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature)
-    )
+    return with_labels(task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature))
 
 
 def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
@@ -86,32 +100,38 @@ def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
 
 
 def alpha_divergence(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha: float = -1.0, clip: float = 5.0,
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    weight: float = 0.9,
+    alpha: float = -1.0,
+    clip: float = 5.0,
     standardise: bool = False,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """The alpha-divergence between teacher and student, its ratio clipped; 1 is KL, 0 reverse KL."""
     return with_labels(task, ce, term(_named("alpha_divergence", standardise), task, weight, alpha=alpha, clip=clip))
 
 
 def adaptive_alpha(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, alpha_max: float = 1.0, clip: float = 5.0,
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    weight: float = 0.9,
+    alpha_max: float = 1.0,
+    clip: float = 5.0,
     standardise: bool = False,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """AlphaNet's larger of two clipped alpha-divergences, as the supernet uses it."""
     name = _named("adaptive_alpha_divergence", standardise)
     return with_labels(task, ce, term(name, task, weight, alpha_max=alpha_max, clip=clip))
 
 
-def js_divergence(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False
-) -> Recipe:
+def js_divergence(task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
     """The Jensen-Shannon divergence between teacher and student."""
     return with_labels(task, ce, term(_named("js_divergence", standardise), task, weight))
 
 
-def reverse_kl(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False
-) -> Recipe:
+def reverse_kl(task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
     """KL from the student's side: punished where it is sure and the teacher is not."""
     return with_labels(task, ce, term(_named("reverse_kl", standardise), task, weight))
 

@@ -20,9 +20,14 @@ LABELLED = frozenset({"logits", "labels"})
 
 
 def byot(
-    task: Classification, *, weight: float = 1.0, alpha: float = 0.1, hint: float = 1.28e-4,
-    temperature: float = 3.0, variant: str = "paper",
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    weight: float = 1.0,
+    alpha: float = 0.1,
+    hint: float = 1.28e-4,
+    temperature: float = 3.0,
+    variant: str = "paper",
+) -> Recipe:
     """Be your own teacher: exits along the student learn from its last layer, and are dropped afterwards."""
     module = partial(Exits, alpha=alpha, hint=hint, temperature=temperature, variant=variant)
     needs = frozenset({"logits", "stages", "labels"})
@@ -35,9 +40,7 @@ def cs_kd(task: Classification, *, weight: float = 1.0, temperature: float = 4.0
     return Recipe.of(terms, sampler=ClassPairs, source=Itself.fixed, own_targets=True)
 
 
-def ddgsd(
-    task: Classification, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0
-) -> Recipe:
+def ddgsd(task: Classification, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
     """Two distorted views of an image teach each other, by their answers and their features' means."""
     terms = [
         label_term(task),
@@ -49,9 +52,14 @@ def ddgsd(
 
 
 def mean_teacher(
-    task: Classification, *, weight: float = 10.0, decay: float = 0.999, kind: str = "mse", warmup: float = 0.2,
+    task: Classification,
+    *,
+    weight: float = 10.0,
+    decay: float = 0.999,
+    kind: str = "mse",
+    warmup: float = 0.2,
     ramp: bool = True,
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """Consistency with the running mean of the student's own weights, on another view."""
     grows = grown("mean_teacher", weight, warmup)
     terms = [label_term(task), Term("mean_teacher", partial(losses.consistency, kind=kind), grows)]

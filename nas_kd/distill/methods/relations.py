@@ -36,9 +36,17 @@ def rdm(task: Classification, *, ce: float = 1.0, weight: float = 1.0) -> Recipe
 
 
 def cc(
-    task: Classification, *, ce: float = 0.1, kd: float = 0.9, weight: float = 0.02, temperature: float = 4.0,
-    gamma: float = 0.4, order: float = 2, classes: float = 6, variant: str = "paper",
-) -> Recipe:  # fmt: skip
+    task: Classification,
+    *,
+    ce: float = 0.1,
+    kd: float = 0.9,
+    weight: float = 0.02,
+    temperature: float = 4.0,
+    gamma: float = 0.4,
+    order: float = 2,
+    classes: float = 6,
+    variant: str = "paper",
+) -> Recipe:
     """Correlation congruence: Gaussian kernels of the pooled features, in batches of few classes."""
     word("cc.variant", variant, ("paper", "repdistiller"))
     if variant == "repdistiller":

@@ -247,14 +247,18 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
         for arch, value in zip(archs, values, strict=True):
             rows.append(
                 {
-                    "score": score.name, "key": arch.key, "value": value if math.isfinite(value) else math.nan,
-                    "better": "higher" if score.higher else "lower", "kind": score.kind,
+                    "score": score.name,
+                    "key": arch.key,
+                    "value": value if math.isfinite(value) else math.nan,
+                    "better": "higher" if score.higher else "lower",
+                    "kind": score.kind,
                     "needs": " ".join(sorted(score.needs)),
                     "teacher_forwards": bench.used.teacher / len(archs),
-                    "student_forwards": bench.used.student / len(archs), "seconds": seconds / len(archs),
+                    "student_forwards": bench.used.student / len(archs),
+                    "seconds": seconds / len(archs),
                     "cpu_seconds": cpu / len(archs),
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 

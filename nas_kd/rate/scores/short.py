@@ -75,11 +75,20 @@ def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **
     teacher = bench.cache or bench.need_teacher()
     data = bench.data
     train_network(
-        network, data, distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
-        source=target_source(teacher, features=False), stage=None, name="short training", epochs=epochs,
-        batch_size=min(batch_size, len(data.train)), momentum=0.9, clip_grad=0.0, seed=bench.seed,
-        runtime=bench.runtime, **settings,
-    )  # fmt: skip
+        network,
+        data,
+        distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
+        source=target_source(teacher, features=False),
+        stage=None,
+        name="short training",
+        epochs=epochs,
+        batch_size=min(batch_size, len(data.train)),
+        momentum=0.9,
+        clip_grad=0.0,
+        seed=bench.seed,
+        runtime=bench.runtime,
+        **settings,
+    )
     bench.used.student += 3 * epochs * len(data.train) + epochs * len(data.rate)
     bench.used.teacher += 0 if bench.cache is not None else epochs * len(data.train)
 

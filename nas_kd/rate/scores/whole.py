@@ -25,9 +25,14 @@ def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> li
         logits = torch.cat([teacher(batch.x).float().cpu() for batch in rate.clean(CHUNK)])
         bench.used.teacher += len(rate)
     scorer = SubnetScorer(
-        bench.need_net(), bench.data, logits, task=Classification(), runtime=bench.runtime,
-        calibration_images=bench.calibration_images, rate_images=bench.images,
-    )  # fmt: skip
+        bench.need_net(),
+        bench.data,
+        logits,
+        task=Classification(),
+        runtime=bench.runtime,
+        calibration_images=bench.calibration_images,
+        rate_images=bench.images,
+    )
     images = min(bench.images, len(rate)) + min(bench.calibration_images, len(bench.data.train))
     bench.used.student += images * len(archs)
     return [scorer(arch)[name] for arch in archs]
