@@ -31,7 +31,8 @@ def on_disk(path: Path) -> Iterator[None]:
         SettingError: in place of the OSError of a full or read-only disk.
     """
     full = {
-        errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up",
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota is used up",
         errno.EFBIG: "the limit on a file's size is reached",
     }
     denied = "permission is denied"
@@ -41,18 +42,14 @@ def on_disk(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in full:
             mend = "free space and give the same command again: finished work is kept"
-            raise SettingError(
-                "run", str(path), f"a folder with space left ({full[error.errno]})", mend
-            ) from error
+            raise SettingError("run", str(path), f"a folder with space left ({full[error.errno]})", mend) from error
         if error.errno in shut:
             legal = f"a folder that can be written ({shut[error.errno]})"
             raise SettingError("run", str(path), legal, "choose another --run") from error
         raise
 
 
-def atomic_write(
-    path: str | Path, content: bytes | bytearray | memoryview | str, *, keep: Path | None = None
-) -> None:
+def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str, *, keep: Path | None = None) -> None:
     """Write a file so that a reader, or the next start after a kill, sees the old one or the new one whole.
 
     Args:
@@ -208,9 +205,7 @@ class CsvLog:
         lines = [] if header else [columns]
         for row in rows:
             if set(row) != set(columns):
-                raise ValueError(
-                    f"{self.path.name}: row has columns {sorted(row)}, file has {sorted(columns)}"
-                )
+                raise ValueError(f"{self.path.name}: row has columns {sorted(row)}, file has {sorted(columns)}")
             lines.append([_cell(row[column]) for column in columns])
         with on_disk(self.path):
             # one write call: a kill leaves at most one half line, and rows of two processes never mix

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas_kd.errors import SettingError
-from nas_kd.runtime.ranks import in_worker
 from nas_kd.runs.log import RunLog
+from nas_kd.runtime.ranks import in_worker
+
 
 class Progress:
     """Progress with an estimated end: a bar on a terminal, plain lines elsewhere, status.json in the run.
@@ -106,9 +107,7 @@ class Progress:
             self._bar.stop()
         else:
             self._line()
-        if kind is None or not issubclass(
-            kind, OSError | SettingError
-        ):  # a full disk must stay the error seen
+        if kind is None or not issubclass(kind, OSError | SettingError):  # a full disk must stay the error seen
             self._status("running" if kind is None else "stopped")
 
     def _eta(self) -> str:

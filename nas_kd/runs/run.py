@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_kd.version import __version__
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
-from nas_kd.runs.log import RunLog
 from nas_kd.runs.lock import folder_lock
-from nas_kd.runtime.ranks import launched
-from nas_kd.runtime.ranks import in_worker
+from nas_kd.runs.log import RunLog
 from nas_kd.runs.stage import Stage
+from nas_kd.runtime.ranks import in_worker
+from nas_kd.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,9 +152,7 @@ class Run(RunLog):
             atomic_write(path, text)
         elif path.read_text() != text:
             legal = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
-            raise SettingError(
-                "data", f"{len(frame)} images", legal, "use another --run, or the data of then"
-            )
+            raise SettingError("data", f"{len(frame)} images", legal, "use another --run, or the data of then")
 
     def record_env(self, env: Mapping[str, Any]) -> None:
         """Keep versions, processor, device and threads as env.json; warn by one line when they changed.
@@ -202,7 +197,8 @@ def _difference(frame: pd.DataFrame, path: Path) -> str:
         return ""
     parts = []
     for what, names in (
-        ("new", [name for name in new if name not in old]), ("missing", [name for name in old if name not in new]),
+        ("new", [name for name in new if name not in old]),
+        ("missing", [name for name in old if name not in new]),
         ("of another label or split", [n for n in new if n in old and list(new[n]) != list(old[n])]),
     ):
         if names:
@@ -244,9 +240,7 @@ def versions() -> dict[str, str | int | None]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
     return {
         **found,

@@ -24,8 +24,15 @@ ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "repor
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
 DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
-    OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, pickle.UnpicklingError,
-    zipfile.BadZipFile, zlib.error,
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 

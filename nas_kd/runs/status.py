@@ -10,8 +10,8 @@ from typing import Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_json
-from nas_kd.runs.workers import PATIENCE, FileLeases, Lease
 from nas_kd.runs.progress import spoken
+from nas_kd.runs.workers import PATIENCE, FileLeases, Lease
 
 
 def status(run: str | Path) -> str:
@@ -48,7 +48,8 @@ def _stages(path: Path) -> list[tuple[str, ...]]:
     found = (file for file in path.glob("**/stage.json") if path / "rank" not in file.parents)
     return [
         (
-            str(file.parent.relative_to(path)), "done" if read_json(file, ("done",))["done"] else "begun",
+            str(file.parent.relative_to(path)),
+            "done" if read_json(file, ("done",))["done"] else "begun",
             _last(file.parent / "metrics.csv"),
         )
         for file in sorted(found, key=lambda file: file.stat().st_mtime)

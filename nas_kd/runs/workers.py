@@ -199,7 +199,10 @@ class Seat:
     """
 
     def __init__(
-        self, store: LeaseStore, beat: float = BEAT, patience: float = PATIENCE,
+        self,
+        store: LeaseStore,
+        beat: float = BEAT,
+        patience: float = PATIENCE,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.store = store

@@ -88,9 +88,7 @@ def test_read_only_folder(tmp_path: Path) -> None:
         Run(tmp_path / "a")
 
 
-def test_full_disk_in_the_middle_keeps_the_file_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_in_the_middle_keeps_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "best.json"
     atomic_json(path, {"score": 1})
 
@@ -188,9 +186,7 @@ def test_other_space_and_other_data_are_refused(tmp_path: Path) -> None:
         run.record_data(frame.assign(split="train"))
 
 
-def test_changed_versions_or_threads_warn_by_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_changed_versions_or_threads_warn_by_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path / "a")
     run.record_env({"threads": 1})
     run.record_env({"threads": 1})

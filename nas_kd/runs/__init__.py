@@ -1,0 +1,1 @@
+"""The run folder: its files, stages, locks, workers, progress and status."""

@@ -1,0 +1,54 @@
+"""What a run keeps of its work while it goes on: log.txt, status.json and timing.csv."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas_kd.runs.files import CsvLog, atomic_json, on_disk
+from nas_kd.runtime.ranks import in_worker, launched
+
+
+class RunLog:
+    """The files of a run that grow while it works.
+
+    Args:
+        path: the run folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.timing = CsvLog(path / "timing.csv")
+
+    def say(self, message: str) -> None:
+        """Show a line and keep it in log.txt.
+
+        Args:
+            message: the line.
+        """
+        if launched()[0] > 0:
+            return  # the first process says the same
+        if not in_worker():
+            print(message, file=sys.stderr, flush=True)
+        with on_disk(self.path), open(self.path / "log.txt", "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def write_status(self, state: Mapping[str, Any]) -> None:
+        """Keep what is being done as status.json.
+
+        Args:
+            state: stage, state, done, total, unit, eta_seconds, last.
+        """
+        atomic_json(self.path / "status.json", {**state, "pid": os.getpid(), "updated": time.time()})
+
+
+def tell(run: RunLog | None, line: str) -> None:
+    """Show a line, and keep it in the run's log where there is a run."""
+    if run is not None:
+        run.say(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
