@@ -26,8 +26,13 @@ class Batch(NamedTuple):
         return self._replace(x=self.x.to(device, non_blocking=True), y=self.y.to(device, non_blocking=True))
 
     def parts(self, count: int) -> list[Batch]:
-        """Cut the batch into so many parts of equal size, without a copy."""
+        """Cut the batch into so many parts of equal size, without a copy.
+
+        Raises:
+            ValueError: the parts would not be equal.
+        """
         size, rest = divmod(len(self.y), count)
-        assert not rest, "the loop has checked it"
+        if rest:
+            raise ValueError(f"count={count}: expected a divisor of {len(self.y)}, the number of images")
         cuts = [slice(start * size, (start + 1) * size) for start in range(count)]
         return [Batch(self.x[cut], self.y[cut], self.index[cut], self.view[cut]) for cut in cuts]

@@ -108,7 +108,7 @@ def stage_supernet(config: Config) -> None:
 def follow(config: Config) -> None:
     """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
     try:
-        assert Pipeline(config).supernet
+        _ = Pipeline(config).supernet  # trains it
     except RuntimeError as error:
         if peer_lost(error):
             raise ConnectionAbortedError("the first process has stopped; see its message") from error
@@ -147,7 +147,7 @@ def _say_taps(pipeline: Pipeline) -> None:
 
 def _rate(pipeline: Pipeline) -> None:
     """Rate the stages, and keep which layers of the teacher they were rated against."""
-    assert pipeline.tables  # raises when they were rated against others
+    _ = pipeline.tables  # rates, or raises when they were rated against others
     taps = [
         {
             "stage": number,
@@ -176,13 +176,6 @@ def stage_retrain(config: Config) -> None:
         print_table(pipeline)
 
 
-def stage_report(config: Config) -> None:
-    """Write the report of a run and print its table."""
-    assert config.run is not None
-    path = report(config.run)
-    print(f"report: {path}")
-
-
 def run_pipeline(config: Config) -> None:
     """Do everything in order, skipping what is done, and end with the table of results."""
     with _opened(config) as pipeline:
@@ -204,5 +197,5 @@ def run_pipeline(config: Config) -> None:
         for number, (name, step) in enumerate(steps, 1):
             pipeline.run.say(f"[{number}/{len(steps)}] {name}")
             step()
-        stage_report(config)
+        print(f"report: {report(pipeline.run)}")
         print_table(pipeline)

@@ -34,7 +34,8 @@ class Opened:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        assert config.run is not None  # the command line fills it in
+        if config.run is None:  # the command line fills it in
+            raise SettingError("run", None, "the path of a folder", "write run='runs/NAME'")
         self.run = Run(config.run)
 
     @cached_property
@@ -97,7 +98,7 @@ class Opened:
         if settings.model is None:
             raise SettingError("teacher.model", None, "a network that teaches", "give teacher.model")
         if settings.epochs:
-            assert self._untrained  # raises now when a name in teacher.stages is wrong
+            _ = self._untrained  # a wrong name in teacher.stages is refused now
             teacher = train_teacher(
                 settings.model,
                 self.data,

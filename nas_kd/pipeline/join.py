@@ -21,7 +21,7 @@ def join_search(config: Config) -> None:
     check_begun(pipeline.run.path / pipeline.search_folder, config.search.storage)
     if config.engine == "exact":
         with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several helpers may start at once
-            assert pipeline.teaching is not None
+            _ = pipeline.teaching  # opens the stored answers
     found = pipeline.searched(worker=True)
     pipeline.run.say(f"worker: all trials are done; {found.best.key} scores best")
 

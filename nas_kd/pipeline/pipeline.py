@@ -198,7 +198,7 @@ class Pipeline(Opened):
 
     def _check_method(self) -> None:
         method = self.config.method
-        assert self.data.num_classes  # opened here, so that a mistake of the data is not taken for one of the method
+        _ = self.data  # opened here, so that a mistake of the data is not taken for one of the method
         try:
             recipe = self.recipe
         except SettingError as error:
@@ -244,7 +244,7 @@ class Pipeline(Opened):
         )
         if self._guided:
             check_size(self.space, self.data.resolution)
-        assert self.budget is not None  # made here, so that an infeasible budget is refused now
+        _ = self.budget  # made here, so that an infeasible budget is refused now
         if not keep:
             return
         self.run.record_space(self.space.describe())
