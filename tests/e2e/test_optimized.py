@@ -18,7 +18,7 @@ device: cpu
 threads: 1
 data: {train: digits, subset: 160, rate: 0.15, select: 0.15}
 teacher: {model: null}
-supernet: {epochs: 1, batch_size: 32, lr: 0.05}
+supernet: {epochs: 2, batch_size: 32, lr: 0.05}
 retrain: {batch_size: 32}
 """
 
@@ -39,6 +39,7 @@ def test_an_infeasible_budget_is_refused_before_any_training(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_do_not_wait_for_each_other(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(SUPERNET)
     done = subprocess.run(
