@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -175,3 +176,19 @@ def test_public_names_are_typed() -> None:
         for alias in node.names
     }
     assert typed == nas_kd._HOME
+
+
+def test_every_extra_is_used() -> None:
+    """Some package that an extra brings is named in the code, or the extra promises nothing."""
+    given = dict(re.findall(r"^(\w+) = \[(.*)\]", _section("project.optional-dependencies"), re.MULTILINE))
+    given.pop("test")
+    assert given
+    texts = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    for extra, packages in given.items():
+        names = re.findall(r'"([\w-]+)', packages)
+        assert any(re.search(rf"\b{name}\b", text) for name in names for text in texts), extra
+
+
+def _section(name: str) -> str:
+    text = (PACKAGE.parent / "pyproject.toml").read_text()
+    return text.partition(f"[{name}]\n")[2].partition("\n[")[0]
