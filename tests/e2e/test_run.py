@@ -220,7 +220,7 @@ import csv, sys
 import numpy as np, torch
 from sklearn.datasets import load_digits
 import nas_kd
-from nas_kd.files import read_frame
+from nas_kd.runs.files import read_frame
 
 student = nas_kd.load_student("student")
 assert not student.training

@@ -89,7 +89,7 @@ def test_the_seed_changes_the_search():
 
 def test_another_process_draws_the_same_points():
     code = (
-        "from nas_kd.solve import refine\n"
+        "from nas_kd.searcher.optuna import refine\n"
         "rows = refine([9, 12, 15], lambda p: {'kl': sum(p) % 7 / 7}, trials=25, seed=5)\n"
         "print([(r['i_1'], r['i_2'], r['i_3']) for r in rows])"
     )
