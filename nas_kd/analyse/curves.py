@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pandas as pd
 from nas_kd.analyse import frames
 from nas_kd.analyse.palette import style_of
 from nas_kd.analyse.svg import SOFT, Plot, Style, sheet
-from nas_kd.analyse.table import students
+from nas_kd.analyse.table import students, trained_in
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -64,7 +65,10 @@ def _label(name: str, names: list[str]) -> str:
 
 
 def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
-    """Draw the retrainings: a line a role, the mean of its seeds."""
+    """Draw the retrainings of a search's comparison: a line a role, the mean of its seeds.
+
+    What the same arch was trained by another method, or what was trained on the way to it, is not among them.
+    """
     every = frames.metrics(run)
     listed = students(run, search)
     if not len(every) or not len(listed):
@@ -77,8 +81,10 @@ def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
         if column not in every:
             continue
         plot = Plot(f"Retraining: {heading}, mean of seeds", "epoch", unit, height=280, integer_x=True)
-        for role, key in zip(listed["role"], listed["key"], strict=True):
-            mine = every[every["stage"].str.startswith(f"retrain/{key}/") & every[column].notna()]
+        for student in listed.to_dict("records"):
+            role = student["role"]
+            ours = every["stage"].str.fullmatch(rf"{re.escape(trained_in(student))}/seed_\d+")
+            mine = every[ours & every[column].notna()]
             if not len(mine):
                 continue
             label, style = style_of(str(role))

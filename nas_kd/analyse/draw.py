@@ -83,10 +83,13 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
             out += _teacher_box(x, top, column, box, taps[index])
             out += _match(x + column / 2, top + box, below, taps[index], column)
         out += _student_box(x, below, column, tall, index, stage, described[index], sizes[index])
-    out += _end(WIDTH - MARGIN - ENDS + 12, below, tall, "head", "pool, linear")
+    out += _end(WIDTH - MARGIN - ENDS + 12, below, tall, "head", _head(space, found["arch"]))
     if taps:
         out += _end(WIDTH - MARGIN - ENDS + 12, top, box, "classes")
-    legend = LEGENDS.get(str(described[0].get("type")), "one box a layer") + "; dashed: layers left out"
+    legends = dict.fromkeys(LEGENDS.get(str(one.get("type")), "one box a layer") for one in described)
+    legend = "; or: ".join(legends)
+    if any(max(one.get("depths") or [0]) > len(stage["layers"]) for one, stage in zip(described, stages, strict=True)):
+        legend += "; dashed: layers left out"
     out.append(text(MARGIN, below + tall + 22, legend, colour=SOFT))
     return document("The found student below the teacher's stages", WIDTH, below + tall + 32, "\n".join(out))
 
@@ -98,6 +101,12 @@ def _stem(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
     if chosen:
         return " / ".join(f"{value:g}" for value in chosen)
     return "" if width is None else f"{width} channels"
+
+
+def _head(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
+    """Word the head: its features before the classifier, where it has some of its own."""
+    features = (arch.get("head") or [None])[0] or space.get("head", {}).get("features")
+    return f"{features} features" if isinstance(features, int) and features else ""
 
 
 def _end(x: float, y: float, height: float, name: str, more: str = "") -> list[str]:

@@ -32,9 +32,18 @@ from nas_kd.solve.pareto import pareto
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-SCORE_TITLE = "blockwise score (summed NMSE; lower is better)"
+ERROR_NAMES = {"nsr": "noise to signal", "nmse": "normalised MSE", "relative_l1": "relative L1 error"}
 SHARED_TITLE = "accuracy with supernet weights (%, rate split)"
 FINAL_TITLE = "test accuracy after retraining (%)"
+
+
+def score_title(run: str | Path | Run, search: str = "search") -> str:
+    """Return the axis title of the blockwise score: which error of the stages was added up, and whether weighted."""
+    error = frames.stage_error(run)
+    if error is None:
+        return "blockwise score (lower is better)"
+    summed = "weighted sum" if frames.inputs(run, search).get("search.weights") else "sum"
+    return f"blockwise score ({summed} of the stages' {ERROR_NAMES.get(error, error)}; lower is better)"
 
 
 def unit_of(values: pd.Series, what: str) -> tuple[float, str]:
@@ -54,7 +63,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
         return None
     every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
     unit, x_title = unit_of(every, "MACs of one image")
-    left = Plot("Stage scores added up", x_title, SCORE_TITLE)
+    left = Plot("Stage scores added up", x_title, score_title(run, search))
     right = Plot("Whole subnets, shared weights", x_title, SHARED_TITLE)
     groups = _groups(run, search, scored)
     if len(exact):
@@ -75,10 +84,12 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
             line=True,
             marks=False,
         )
-    cap = (frames.best(run, search).get("budget") or {}).get("macs")
-    if cap is not None:
-        left.uprights.append(("budget", cap / unit, BUDGET))
-        right.uprights.append(("budget", cap / unit, BUDGET))
+    found = frames.best(run, search)
+    for name, limits in (("budget", "budget"), ("least", "at_least")):
+        limit = (found.get(limits) or {}).get("macs")
+        if limit is not None:
+            left.uprights.append((name, limit / unit, BUDGET))
+            right.uprights.append((name, limit / unit, BUDGET))
     plots = ([left] if rated else []) + ([right] if len(scored) else [])
     both = "blockwise score and against supernet accuracy" if rated else "supernet accuracy"
     return sheet(f"MACs against {both}", plots)
@@ -96,8 +107,10 @@ def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tu
     group = group.where(group != "", scored["kind"].where(scored["kind"] == "random", "trial"))
     group = group.where(scored["key"] != key, "found")
     parts = []
-    for role in ("trial", "random", "largest_macs", "largest_params", "found"):
-        rows = scored[group.str.startswith(role)]
+    known = ("trial", "random", "largest_macs", "largest_params", "found")
+    group = group.where(~group.str.startswith("random_"), "random")
+    for role in dict.fromkeys([*known[:-1], *(name for name in group.unique() if name not in known), "found"]):
+        rows = scored[group == role]
         label, style = ("search trial", TRIAL) if role == "trial" else style_of(role)
         if len(rows):
             parts.append((label, style, rows))
@@ -140,15 +153,16 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the score against accuracies, with Kendall's tau-b of each panel."""
     scored = frames.scored(run, search)
     final = student_table(run, search)
+    title = score_title(run, search)
     plots = []
     if len(scored) and "score" in scored and scored["score"].notna().any():
-        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), SCORE_TITLE, SHARED_TITLE)
+        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), title, SHARED_TITLE)
         for label, style, rows in _groups(run, search, scored):
             plot.add(label, style, rows["score"], 100 * rows["accuracy"], tips=_tips(rows))
         plots.append(plot)
     final = final.dropna(subset=["score"])
     if len(final) >= 2:
-        plot = Plot(_headed("Retrained students", final, "score", "test_accuracy"), SCORE_TITLE, FINAL_TITLE)
+        plot = Plot(_headed("Retrained students", final, "score", "test_accuracy"), title, FINAL_TITLE)
         for role, score, accuracy in zip(final["role"], final["score"], final["test_accuracy"], strict=True):
             label, style = style_of(str(role))
             plot.add(label, style, [score], [100 * accuracy], tips=[str(role)])

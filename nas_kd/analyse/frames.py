@@ -153,6 +153,21 @@ def engine(run: str | Path | Run, search: str = "search") -> str:
     return str(best(run, search).get("engine") or (settings(run).get("search") or {}).get("engine") or "exact")
 
 
+def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:
+    """Return what determined a stage's result, by its folder in the run; empty before it began."""
+    record = document(folder_of(run) / stage / "stage.json")
+    return dict(record.get("inputs") or {}) if isinstance(record, dict) else {}
+
+
+def stage_error(run: str | Path | Run) -> str | None:
+    """Return the name of the error the stages were rated by; None where no rating of this run says so."""
+    root = folder_of(run)
+    folders = ["blockwise", *(path.relative_to(root).as_posix() for path in sorted(root.glob("blockwise/stage_*/")))]
+    rated = [known for known in (inputs(root, folder) for folder in folders) if known]
+    names = {str(known.get("blockwise.error", "nmse")) for known in rated}  # of old, the only one was not recorded
+    return names.pop() if len(names) == 1 else None
+
+
 def taught(run: str | Path | Run) -> bool:
     """Say whether the run has a teacher; without a configuration it is taken to have one."""
     teacher = settings(run).get("teacher")

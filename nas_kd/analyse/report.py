@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +93,7 @@ def report(run: str | Path | Run) -> Path:
         body.append(html.table(budgets, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
         writer.frame("budgets.csv", budgets)
     for search in names:
-        suffix = "" if search == names[0] else "_" + search.split("/")[-1]
+        suffix = _suffix(search, names)
         if len(names) > 1:
             body.append(f"<h1>{escape(search)}</h1>")
         body += _search_part(root, search, suffix, writer)
@@ -118,6 +118,11 @@ class _Writer:
 
     def frame(self, name: str, frame: pd.DataFrame) -> None:
         atomic_write(self.folder / name, frame.to_csv(index=False))
+
+
+def _suffix(search: str, names: Sequence[str]) -> str:
+    """Tell the files of a run's later searches from those of its first."""
+    return "" if search == names[0] else "_" + search.split("/")[-1]
 
 
 def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[str]:
@@ -183,8 +188,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             f"trust{suffix}",
             trust_figure(trust),
             "Circles: scores of this run; squares: size alone. All taus are turned so that right is better; "
-            "those of one group use the same resamples. The search itself chose most of the scored subnets: "
-            "they are not a random sample; random subnets stand apart where there are enough. Intervals from "
+            f"those of one group use the same resamples. {_chosen(root, search)}Intervals from "
             "fewer than ten archs are too narrow to rely on.",
         )
         ceiling = seed_ceiling(root, search)
@@ -195,6 +199,21 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             )
         body.append(html.table(_worded(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str)))
     return body
+
+
+def _chosen(root: Path, search: str) -> str:
+    """Say which share of the scored subnets is no random sample."""
+    scored = frames.scored(root, search)
+    if not len(scored):
+        return ""
+    drawn = frames.engine(root, search) == "random" or scored["kind"].isin(("random", "control"))
+    share = 1.0 - float(pd.Series(drawn, scored.index).mean())
+    if share == 0.0:
+        return "The scored subnets were drawn at random within the budget. "
+    return (
+        f"The search itself chose {100 * share:.0f} % of the scored subnets: they are not a random sample; "
+        "random subnets stand apart where there are enough. "
+    )
 
 
 def _spread(results: pd.DataFrame) -> pd.DataFrame:
@@ -230,9 +249,12 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
         rows = frames.table(root / stage / "metrics.csv")
         if len(rows) and "epoch" in rows:
             body += writer.figure(f"curve_{stage}", curve_figure(rows, title), "")
-    for search in frames.searches(root)[:1] or ["search"]:
+    names = frames.searches(root) or ["search"]
+    for search in names:
         caption = "Accuracy on the rate split, on which no weight was trained."
-        body += writer.figure("curve_retrain", retrain_figure(root, search), caption)
+        caption = caption if len(names) == 1 else f"Students of {search}. {caption}"
+        suffix = _suffix(search, names)
+        body += writer.figure(f"curve_retrain{suffix}", retrain_figure(root, search), caption)
     ratings = frames.table(root / "blockwise" / "summary.csv")
     if len(ratings):
         body.append("<h3>Ratings by stage</h3>")

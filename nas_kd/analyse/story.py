@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.table import final_table, runs_of, students
-from nas_kd.analyse.trust import NAMES
+from nas_kd.analyse.table import budget_words, final_table, runs_of, students
+
+GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
 def headline(root: Path, search: str) -> list[str]:
@@ -25,17 +26,17 @@ def headline(root: Path, search: str) -> list[str]:
     best = frames.best(root, search)
     if not best:
         return []
-    budget = ", ".join(f"at most {cap:,} {NAMES[what]}" for what, cap in (best.get("budget") or {}).items())
     scored = len(frames.scored(root, search))
     said = [
         f"Found {best['key']}: {best.get('label', '')}; {best['macs']:,} MACs, {best['params']:,} "
-        f"parameters. Budget: {budget or 'none'}. Whole subnets scored: {scored:,}."
+        f"parameters. Budget: {budget_words(best)}. Whole subnets scored: {scored:,}."
     ]
     engine = frames.engine(root, search)
     if engine != "exact":
-        said.append(f"Searched by {engine}, by the accuracy of subnets with shared weights, not by a teacher.")
+        goals = [GOALS.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
+        said.append(f"Searched by {engine} for subnets with shared weights of good {' and '.join(goals)}.")
     if not frames.taught(root):
-        said.append("There is no teacher: students learn from labels.")
+        said.append("There is no teacher.")
     table = final_table(root, search).set_index("role")
     found: Any = table.loc["found"] if "found" in table.index else None
     if found is None or not found["seeds"]:
@@ -70,8 +71,11 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
     found = measured[measured["role"] == "found"].set_index("seed")["percent"]
     keys = students(root, search).set_index("role")["key"]
     said = []
+    drawn = measured["role"].str.startswith("random")
+    macs = measured.loc[measured["role"] == "found", "macs"].min()
+    apart = 100 * float((measured.loc[drawn, "macs"] / macs - 1).abs().max())
     groups = {
-        "the mean of the random students of its MACs": measured["role"].str.startswith("random"),
+        f"the mean of the random students (MACs within {apart:.2g} % of its own)": drawn,
         "the student with the largest MACs": measured["role"] == "largest_macs",
         "the student with the most parameters": measured["role"] == "largest_params",
     }

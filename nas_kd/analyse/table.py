@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,24 @@ def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     return pd.DataFrame(columns=["role", "key", "macs", "params"])
 
 
+def trained_in(student: Mapping[Any, Any]) -> str:
+    """Return the folder below which a row of `students` was trained: one a seed, of its own method alone."""
+    folder = student.get("trained_in")
+    return folder if isinstance(folder, str) else f"retrain/{student['key']}"
+
+
+def budget_words(best: Mapping[str, Any]) -> str:
+    """Word every limit of a search from its best.json, ``none`` where there is none."""
+    names = {"macs": "MACs", "params": "parameters"}
+    limits = [
+        f"{bound} {limit:,} {names.get(what, what)}"
+        for bound, given in (("at least", best.get("at_least")), ("at most", best.get("budget")))
+        for what, limit in (given or {}).items()
+    ]
+    latency = best.get("max_latency_ms")
+    return ", ".join(limits + ([] if latency is None else [f"at most {latency:g} ms"])) or "none"
+
+
 def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     """Return one row a role and seed that has ended: role, key, macs, params, seed and the measured shares.
 
@@ -51,7 +70,8 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     done = frames.results(run)
     rows: list[dict[str, Any]] = []
     for student in _records(students(run, search)):
-        own = str(student.pop("trained_in", None) or f"retrain/{student['key']}")
+        own = trained_in(student)
+        student.pop("trained_in", None)
         mine = done[done["folder"].astype(str).str.startswith(f"{own}/seed_")] if "folder" in done else done
         measured = _records(mine.drop_duplicates("seed")) if "seed" in mine else []
         seen = {int(row["seed"]) for row in measured}
@@ -183,12 +203,11 @@ def budgets_table(run: str | Path | Run) -> pd.DataFrame:
     rows = []
     for name in frames.searches(run):
         found = frames.best(run, name)
-        budget = ", ".join(f"at most {cap:,} {what}" for what, cap in (found.get("budget") or {}).items())
         rows.append(
             {
                 "search": name,
                 "engine": frames.engine(run, name),
-                "budget": budget or "none",
+                "budget": budget_words(found),
                 "arch": found.get("key"),
                 "label": found.get("label"),
                 "macs": found.get("macs"),
