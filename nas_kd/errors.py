@@ -1,4 +1,4 @@
-"""The one error a user's mistake raises: it names the setting, the value, the legal range and the mend."""
+"""The one error a user's mistake raises: it names the setting, the value, what was expected and a hint."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class SettingError(ValueError):
     Args:
         field: name of the setting as the user writes it, such as ``search.max_macs``.
         value: the value that was given.
-        legal: the legal range in words, such as ``an integer of at least 1``.
-        mend: what to do about it; empty is to give the field a legal value.
+        expected: what was expected, such as ``an integer of at least 1``.
+        hint: what to do about it; empty is to give the field such a value.
     """
 
-    def __init__(self, field: str, value: object, legal: str, mend: str = "") -> None:
+    def __init__(self, field: str, value: object, expected: str, hint: str = "") -> None:
         self.field = field
         self.value = value
-        self.legal = legal
-        self.mend = mend or f"give {field} such a value"
-        text = f"{field}={_shown(value)} is not usable; legal: {legal}; mend: {self.mend}"
+        self.expected = expected
+        self.hint = hint or f"give {field} such a value"
+        text = f"{field}={_shown(value)}: expected {expected}; hint: {self.hint}"
         super().__init__(_ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
 
     def __reduce__(self) -> tuple[type[SettingError], tuple[str, object, str, str]]:
         # the default rebuilds an exception from its message alone, which loses the four parts on the way
         # back from a worker process
-        return type(self), (self.field, self.value, self.legal, self.mend)
+        return type(self), (self.field, self.value, self.expected, self.hint)
 
 
 # what a file may be called and a terminal would obey: line ends, control characters, changes of direction
@@ -51,12 +51,12 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
-    """Word a mend that names the nearest valid name.
+    """Word a hint that names the nearest valid name.
 
     Args:
         name: what the user wrote.
         valid: the valid names.
-        otherwise: the mend when none is near, where the legal range has listed the names already.
+        otherwise: the hint when none is near, where what was expected has listed the names already.
 
     Returns:
         ``"did you mean 'x'?"`` when something is close, else ``otherwise``, or a list of all valid names.
@@ -74,12 +74,12 @@ def nearest_setting(name: str, known: Iterable[str]) -> SettingError:
         known: the dotted names of all settings.
 
     Returns:
-        The error, with the nearest names as its mend.
+        The error, with the nearest names as its hint.
     """
     names = list(known)
     # a forgotten section is the common slip: --trials is nearest to search.trials, not to train
     last = [full for full in names if full.split(".")[-1] == name.split(".")[-1]]
     name = name[:LONGEST]  # comparing takes the square of its length
     close = last or get_close_matches(name, names, n=1) or get_close_matches(name, names, n=1, cutoff=0.3)
-    mend = f"did you mean {' or '.join(close)}?" if close else "see `nas-kd run --help`"
-    return SettingError("setting", name, "a setting that `nas-kd run --help` lists", mend)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see `nas-kd run --help`"
+    return SettingError("setting", name, "a setting that `nas-kd run --help` lists", hint)

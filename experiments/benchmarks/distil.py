@@ -181,7 +181,7 @@ def losses(model: nn.Module, teacher: Teacher, data: Data, repeats: int, runtime
             try:
                 cells.append(f"{100 * loss_share(method, model, teacher, data, size, repeats, runtime):8.1f}    ")
             except SettingError as error:
-                cells.append(f"not here: {error.legal}"[:90])
+                cells.append(f"not here: {error.expected}"[:90])
                 break
         print(f"{method:34} {''.join(cells)}", flush=True)
 

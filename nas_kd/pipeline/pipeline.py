@@ -205,7 +205,7 @@ class Pipeline(Opened):
             setting = error.field.removeprefix(f"{method}.")
             own = setting in self.config.retrain.method_settings
             field = f"retrain.method_settings.{setting}" if own else "retrain.method"
-            raise SettingError(field, error.value if own else method, error.legal, error.mend) from error
+            raise SettingError(field, error.value if own else method, error.expected, error.hint) from error
         if not self.taught and recipe.needs_teacher:
             mend = "give teacher.model, or retrain.method=ce"
             raise SettingError("retrain.method", method, "ce or a method without a teacher", mend)
@@ -265,4 +265,4 @@ class Pipeline(Opened):
                 raise
             names = ", ".join(f"data.{name}" for name in changed)
             legal = ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
-            raise SettingError(names, ", ".join(str(now[name]) for name in changed), legal, error.mend) from error
+            raise SettingError(names, ", ".join(str(now[name]) for name in changed), legal, error.hint) from error

@@ -97,7 +97,7 @@ def floors_of(
                 refused = refused or error
         assert refused is not None
         names = ", ".join([f"search.min_{name}" for name in floors] + [f"search.max_{name}" for name in caps])
-        raise SettingError(names, refused.value, refused.legal, refused.mend) from refused
+        raise SettingError(names, refused.value, refused.expected, refused.hint) from refused
     return floors
 
 

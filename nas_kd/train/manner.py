@@ -127,7 +127,7 @@ def _check_optimizer(field: str, name: str) -> None:
         with torch.random.fork_rng(devices=[]):
             optimizer_of(name, [model], lr=0.1, momentum=0.9, weight_decay=0.0).step()
     except SettingError as error:
-        raise SettingError(field, name, error.legal, error.mend) from error
+        raise SettingError(field, name, error.expected, error.hint) from error
     except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         said = " ".join(str(error).split())
         raise SettingError(field, name, f"an optimiser that runs here ({said})", f"use {field}=adamw") from error

@@ -75,7 +75,7 @@ def test_bad_budget(value: str | int | float) -> None:
     with pytest.raises(SettingError) as caught:
         SearchConfig(max_macs=value)
     assert caught.value.field == "search.max_macs" and caught.value.value is value
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
@@ -132,7 +132,7 @@ def test_out_of_range_is_named(kind: type, name: str, value: object) -> None:
         kind(**{name: value})
     prefix = "" if kind is Config else kind.__name__.removesuffix("Config").lower() + "."
     assert caught.value.field == prefix + name
-    assert caught.value.value is value and caught.value.legal
+    assert caught.value.value is value and caught.value.expected
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_finished_run_refuses_and_stays(name: str, made: Made, copied: Path, f
 def _helps(err: str, parts: list[str]) -> None:
     lines = [line for line in err.splitlines() if line.startswith("nas-kd: ")]
     assert len(lines) == 1 and "Traceback" not in err
-    for part in [*parts, "; legal: "]:
+    for part in [*parts, ": expected "]:
         assert part in lines[0], lines[0]
 
 

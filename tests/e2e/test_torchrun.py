@@ -75,7 +75,7 @@ def test_a_command_for_one_process_says_so(
             monkeypatch.setenv(name, value)
         assert main([command, "--run", str(tmp_path / "run")]) == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"{who} command={command!r} is not usable; legal: run or supernet with 2 processes")
+        assert said.startswith(f"{who} command={command!r}: expected run or supernet with 2 processes")
     assert not (tmp_path / "run").exists()
 
 
@@ -85,7 +85,7 @@ def test_a_batch_for_one_process_is_refused_before_any_training(
     run = config.parent / "odd"
     monkeypatch.setattr(Runtime, "world", property(lambda self: 2))
     assert main(["supernet", str(config), "--run", str(run), "--supernet.batch_size", "31"]) == 2
-    assert "nas-kd: supernet.batch_size=31 is not usable; legal: a multiple of 2" in capsys.readouterr().err
+    assert "nas-kd: supernet.batch_size=31: expected a multiple of 2" in capsys.readouterr().err
     assert not (run / "teacher").exists() and not (run / "supernet").exists()
 
 

@@ -15,7 +15,7 @@ from small_run import environment
 from nas_kd.config import Config
 from nas_kd.config.typed import hints_of
 
-MESSAGE = re.compile(r"nas-kd: .+?=.+ is not usable; legal: .+; mend: .+", re.DOTALL)
+MESSAGE = re.compile(r"nas-kd: .+?=.+: expected .+; hint: .+", re.DOTALL)
 LONGEST = 3000  # characters of a message
 NAMES = tuple(hints_of(Config))
 
@@ -71,7 +71,7 @@ def fault_of(part: str, said: dict[str, object]) -> list[str]:
     checks = {
         f"exit code {said['code']}: {error[-500:]}": said["code"] == 2,
         f"not one message: {error[-500:]}": len(lines) == 1 and error.endswith(f"{line}\n"),
-        f"not field, value, range and mend: {line[:500]}": MESSAGE.fullmatch(line) is not None,
+        f"not field, value, range and hint: {line[:500]}": MESSAGE.fullmatch(line) is not None,
         f"no word of {part}: {line[:500]}": part in line,
         f"{len(line)} characters": len(line) <= LONGEST,
     }

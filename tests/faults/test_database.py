@@ -81,7 +81,7 @@ def test_a_server_that_stops_is_named_and_the_search_goes_on(
                 refine_worker.search(tmp_path, team, "first", trials=8)
         finally:
             running.start()
-    assert "secret" not in str(no.value) and "same command again" in no.value.mend and "\n" not in str(no.value)
+    assert "secret" not in str(no.value) and "same command again" in no.value.hint and "\n" not in str(no.value)
     again = team_of(tmp_path, url, f"stopped at {name}")
     assert refine_worker.search(tmp_path, again, "first", trials=8) == alone == refine_worker.kept_rows(tmp_path)
 

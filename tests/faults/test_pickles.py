@@ -54,7 +54,7 @@ def test_a_pickle_is_no_checkpoint(name: str, end: str, tmp_path: Path) -> None:
         for read in (lambda: read_weights(file), lambda: load_teacher("cifar_resnet8", checkpoint=file)):
             with pytest.raises(SettingError) as caught:
                 read()
-            assert caught.value.field == "teacher.checkpoint" and caught.value.mend
+            assert caught.value.field == "teacher.checkpoint" and caught.value.hint
     assert not (tmp_path / "PWNED").exists()
 
 
@@ -106,7 +106,7 @@ def test_no_student_folder_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
         spoil(folder)
         with pytest.raises(SettingError) as caught:
             load_student(folder)
-        assert caught.value.mend, name
+        assert caught.value.hint, name
         assert not evil.exists(), name
 
 
@@ -125,7 +125,7 @@ def test_no_code_beside_a_student_folder_runs(place: str, tmp_path: Path, monkey
         about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": factory}))
         with pytest.raises(SettingError, match="beside the folder") as caught:
             load_student(folder)
-        assert f"factory='{factory}'" in caught.value.mend and not evil.exists()
+        assert f"factory='{factory}'" in caught.value.hint and not evil.exists()
     about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": "evilnet:Linear"}))
     load_student(folder, factory="evilnet:Linear")
     assert evil.exists()  # else nothing here could fail

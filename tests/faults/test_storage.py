@@ -141,7 +141,7 @@ def test_a_damaged_file_is_named_or_made_again(
         return
     assert said.code == 2, said.err
     line = next(line for line in said.err.splitlines() if line.startswith("nas-kd: "))
-    for part in [*parts, "; legal: "]:
+    for part in [*parts, ": expected "]:
         assert part in line, line
 
 

@@ -174,6 +174,6 @@ def test_srun_starts_as_many_workers(monkeypatch: pytest.MonkeyPatch, capsys: py
     for name, value in srun(1, 1234).items():
         monkeypatch.setenv(name, value)
     assert main(["search", "--run", "nowhere", "--teacher.model", "null"]) == 2
-    assert "legal: run or supernet with 2 processes" in capsys.readouterr().err
+    assert "expected run or supernet with 2 processes" in capsys.readouterr().err
     assert main(["search", "--run", "nowhere", "--teacher.model", "null", "--worker"]) == 2
     assert "a run whose supernet is finished" in capsys.readouterr().err and not Path("nowhere").exists()

@@ -86,6 +86,6 @@ def test_any_other_text_is_refused_in_words(text: str) -> None:
     try:
         found = parse_budget(text, 1000, "search.max_macs")
     except SettingError as error:
-        assert error.field == "search.max_macs" and error.mend and "\n" not in str(error)
+        assert error.field == "search.max_macs" and error.hint and "\n" not in str(error)
     else:
         assert isinstance(found, int) and found >= 0

@@ -138,8 +138,8 @@ def test_one_process_of_torchrun_needs_no_others(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("device", "cards", "words"),
     [
-        ("cuda:1", 2, "auto, cpu or cuda with 4 processes; mend: use device=cuda"),
-        ("cuda", 1, "a GPU for each of its 2 processes; this one has 1; mend: use torchrun --nproc-per-node 1"),
+        ("cuda:1", 2, "auto, cpu or cuda with 4 processes; hint: use device=cuda"),
+        ("cuda", 1, "a GPU for each of its 2 processes; this one has 1; hint: use torchrun --nproc-per-node 1"),
         ("auto", 1, "a GPU for each of its 2 processes"),
         ("mps", 0, "auto, cpu or cuda"),
     ],
@@ -199,7 +199,7 @@ def test_an_error_in_a_job_is_raised_whole_and_ends_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(SettingError) as caught:
         list(run_jobs(_refuse, [{"x": 1}, {"x": 0}], workers=2))
-    assert (caught.value.field, caught.value.mend) == ("retrain.lr", "mend it")
+    assert (caught.value.field, caught.value.hint) == ("retrain.lr", "mend it")
     assert time.monotonic() - start < 40
 
 

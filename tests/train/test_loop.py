@@ -382,17 +382,17 @@ def test_no_time_or_no_images_is_refused(data: Data, epochs: int, batch: int, fi
 @pytest.mark.parametrize(
     ("batch", "accumulate", "world", "field", "words"),
     [
-        (15, 1, 2, "batch_size", r"a multiple of 2, at least 4, with 2 processes; mend: use retrain.batch_size=16"),
-        (2, 1, 2, "batch_size", r"at least 4, with 2 processes; mend: use retrain.batch_size=4"),
-        (18, 4, 1, "batch_size", r"a multiple of 4, at least 8, with retrain.accumulate=4; mend: .*=16"),
-        (18, 2, 2, "batch_size", r"with 2 processes and retrain.accumulate=2; mend: .*=16"),
+        (15, 1, 2, "batch_size", r"a multiple of 2, at least 4, with 2 processes; hint: use retrain.batch_size=16"),
+        (2, 1, 2, "batch_size", r"at least 4, with 2 processes; hint: use retrain.batch_size=4"),
+        (18, 4, 1, "batch_size", r"a multiple of 4, at least 8, with retrain.accumulate=4; hint: .*=16"),
+        (18, 2, 2, "batch_size", r"with 2 processes and retrain.accumulate=2; hint: .*=16"),
         (16, 0, 1, "accumulate", "at least 1"),
     ],
 )
 def test_a_batch_that_cannot_be_shared_is_refused(
     data: Data, batch: int, accumulate: int, world: int, field: str, words: str
 ) -> None:
-    with pytest.raises(SettingError, match=rf"^retrain.{field}=\d+ .*{words}"):
+    with pytest.raises(SettingError, match=rf"^retrain.{field}=\d+: .*{words}"):
         check_epochs("retrain", 1, batch, data.train, accumulate, world)
     check_epochs("retrain", 1, 16, data.train, 4, 2)
 
