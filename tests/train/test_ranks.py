@@ -188,5 +188,5 @@ def test_one_process_sends_nothing() -> None:
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime("cpu")
     monkeypatch.setattr(Runtime, "world", property(lambda self: 2))
-    with pytest.raises(SettingError, match=r"^supernet\.batch_size=25 .*a multiple of 2.*with 2 processes"):
+    with pytest.raises(SettingError, match=r"^supernet\.batch_size=25: .*a multiple of 2.*with 2 processes"):
         nas_kd.train_supernet(two_ranks.supernet(), two_ranks.digits(), batch_size=25, epochs=2, runtime=runtime)

@@ -78,7 +78,7 @@ def test_phases_without_anything_new_are_left_out(space: ElasticSpace, names: li
 
 def test_every_phase_has_an_epoch_or_the_training_is_refused() -> None:
     assert [phase.epochs for phase in phases(OFA, 6, 1.0)] == [1] * 6
-    with pytest.raises(SettingError, match=r"supernet.epochs=5 .* at least 6 .*full, kernel, depth_1, depth_2"):
+    with pytest.raises(SettingError, match=r"supernet.epochs=5: .* at least 6 .*full, kernel, depth_1, depth_2"):
         phases(OFA, 5, 1.0)
 
 
