@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from nas_kd.analyse.tau import pairs_within, tau_b
 from nas_kd.cli import read_config
 from nas_kd.distill import Classification, Distiller, target_source
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.ranking.sample import archs_of
-from nas_kd.ranking.statistics import pairs_within, tau_b
 from nas_kd.rate.scores.short import TUNING, softened_kl
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nas_kd.ranking.bootstrap import interval_of, resampled_taus
-from nas_kd.ranking.statistics import pairs_within, tau_b
+from nas_kd.analyse.bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.tau import pairs_within, tau_b
 
 SCORES = (
     "tuned subnet",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nas_kd.analyse.bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
 from nas_kd.config.checks import LEAST
 from nas_kd.errors import SettingError
-from nas_kd.ranking.bootstrap import interval_of, resampled_taus
-from nas_kd.ranking.statistics import all_pairs, pairs_within, tau_b
 
 
 def two_way(values: np.ndarray) -> pd.DataFrame:

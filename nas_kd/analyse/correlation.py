@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from nas_kd.analyse.bootstrap import drawn_archs, interval_of
+from nas_kd.analyse.tau import all_pairs, tau_b, weighted_taus
 from nas_kd.config.checks import LEAST
-
-MATRIX = 2000  # above this many archs the matrix of signs no longer fits comfortably
 
 
 class Tau(NamedTuple):
@@ -47,8 +47,9 @@ def kendall(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) ->
 
     Source: Kendall 1945 (tau-b, which corrects for ties); Efron 1979 (bootstrap).
     """
-    x, y = _pairs(a, b)
-    return Tau(_tau(x, y), *_interval(_resampled(x, y, resamples, seed)))
+    x, y = _known(a, b)
+    drawn = _resampled(np.stack([x]), y, resamples, seed)
+    return _tau(_one(x, y), drawn[0])
 
 
 def kendall_difference(a: ArrayLike, other: ArrayLike, truth: ArrayLike, resamples: int = 2000, seed: int = 0) -> Tau:
@@ -64,9 +65,9 @@ def kendall_difference(a: ArrayLike, other: ArrayLike, truth: ArrayLike, resampl
     Returns:
         tau(a) - tau(other) and the 95 % interval of this difference.
     """
-    x, y, z = _pairs(a, other, truth)
-    drawn = _resampled(x, z, resamples, seed) - _resampled(y, z, resamples, seed)
-    return Tau(_tau(x, z) - _tau(y, z), *_interval(drawn))
+    x, y, z = _known(a, other, truth)
+    mine, theirs = _resampled(np.stack([x, y]), z, resamples, seed)
+    return _tau(_one(x, z) - _one(y, z), mine - theirs)
 
 
 def in_band(frame: pd.DataFrame, centre: float, band: float = 0.05, cost: str = "macs") -> pd.DataFrame:
@@ -84,52 +85,23 @@ def in_band(frame: pd.DataFrame, centre: float, band: float = 0.05, cost: str = 
     return frame[(frame[cost] - centre).abs() <= band * centre]
 
 
-def _pairs(*columns: ArrayLike) -> list[np.ndarray]:
+def _known(*columns: ArrayLike) -> list[np.ndarray]:
     values = np.stack([np.asarray(column, dtype=float).ravel() for column in columns])
     return list(values[:, np.isfinite(values).all(0)])
 
 
-def _tau(x: np.ndarray, y: np.ndarray) -> float:
-    from scipy.stats import kendalltau
-
-    if len(x) < LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(kendalltau(x, y).statistic)
+def _tau(tau: float, drawn: np.ndarray) -> Tau:
+    interval = interval_of(drawn)
+    return Tau(tau, interval.low, interval.high)
 
 
-def _resampled(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return tau-b of each resample; NaN where a resample is constant."""
-    n = len(x)
-    if n < LEAST:
-        return np.full(resamples, np.nan)
-    if n > MATRIX:
-        return np.array([_tau(x[draw], y[draw]) for draw in _draws(n, resamples, seed)])
-    # tau-b of a resample is a ratio of quadratic forms in how often each arch was drawn
-    weights = _counts(n, resamples, seed)
-    sx, sy = (np.sign(v[:, None] - v[None, :]).astype(np.float32) for v in (x, y))
-
-    def form(matrix: np.ndarray) -> np.ndarray:
-        return ((weights @ matrix) * weights).sum(1, dtype=np.float64)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return form(sx * sy) / np.sqrt(form(np.abs(sx)) * form(np.abs(sy)))
+def _one(x: np.ndarray, y: np.ndarray) -> float:
+    return tau_b(x, y) if len(x) >= LEAST else math.nan
 
 
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw which archs each resample consists of: (resamples, n) indices."""
-    return np.random.default_rng(seed).integers(n, size=(resamples, n))
-
-
-@lru_cache(maxsize=4)
-def _counts(n: int, resamples: int, seed: int) -> np.ndarray:
-    """Count how often each resample holds each arch: (resamples, n); every score of a table uses the same."""
-    draws = _draws(n, resamples, seed) + n * np.arange(resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float32)
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
-        return float("nan"), float("nan")
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
+def _resampled(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return (M, R) tau-b of (M, N) scores in each resample; NaN where a resample is constant."""
+    count = len(truth)
+    if count < LEAST:
+        return np.full((len(scores), resamples), math.nan)
+    return weighted_taus(scores, truth, drawn_archs(count, resamples, seed), all_pairs(count))

@@ -12,6 +12,7 @@ import pandas as pd
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
 from nas_kd.analyse.table import runs_of, student_table
+from nas_kd.analyse.tau import tau_b
 from nas_kd.config.checks import LEAST
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
     table = measured.pivot(index="key", columns="seed", values="test_accuracy").astype(float).dropna()
     if len(table) < LEAST or table.shape[1] < 2:
         return math.nan
-    taus = [kendall(table[a], table[b], resamples=1).tau for a, b in combinations(table.columns, 2)]
+    taus = [tau_b(table[a], table[b]) for a, b in combinations(table.columns, 2)]
     return float(pd.Series(taus).mean())
 
 

@@ -10,70 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
 from nas_kd.config.checks import LEAST
-
-
-class Pairs(NamedTuple):
-    """Which archs are compared with each other.
-
-    Args:
-        first: (P,) row numbers.
-        second: (P,) row numbers, each above its ``first``.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-
-    def signs(self, values: np.ndarray) -> np.ndarray:
-        """Return for (..., N) values the order of each pair: -1, 0 or 1, NaN where a value is NaN; (..., P)."""
-        return np.sign(values[..., self.first] - values[..., self.second])
-
-
-def all_pairs(count: int) -> Pairs:
-    """Return the pairs of ``count`` archs."""
-    return Pairs(*np.triu_indices(count, 1))
-
-
-def pairs_within(groups: Sequence[object], only: Sequence[object] | None = None) -> Pairs:
-    """Return the pairs of archs of the same group, such as a band of MACs.
-
-    Args:
-        groups: (N,) the group of each arch.
-        only: the groups that count; None is all.
-
-    Returns:
-        The pairs: a tau over them asks for the order inside the groups alone.
-    """
-    names = np.asarray(groups, dtype=object)
-    pairs = all_pairs(len(names))
-    kept = names[pairs.first] == names[pairs.second]
-    if only is not None:
-        kept &= np.isin(names[pairs.first].astype(str), [str(name) for name in only])
-    return Pairs(pairs.first[kept], pairs.second[kept])
-
-
-def tau_b(x: ArrayLike, y: ArrayLike, pairs: Pairs | None = None) -> float:
-    """Correlate two rankings over some pairs; over all pairs it is Kendall's tau-b.
-
-    Args:
-        x: (N,) one ranking; pairs with a NaN are left out.
-        y: (N,) the other.
-        pairs: which archs are compared; None compares all.
-
-    Returns:
-        Concordant less discordant pairs over the geometric mean of the pairs that each ranking decides; NaN
-        where one of them decides none.
-    """
-    a = np.asarray(x, dtype=float)
-    b = np.asarray(y, dtype=float)
-    pairs = all_pairs(len(a)) if pairs is None else pairs
-    one = pairs.signs(a)
-    two = pairs.signs(b)
-    known = np.isfinite(one) & np.isfinite(two)
-    one = one[known]
-    two = two[known]
-    decided = math.sqrt(float(np.abs(one).sum()) * float(np.abs(two).sum()))
-    return float((one * two).sum()) / decided if decided else math.nan
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -105,7 +43,8 @@ def partial_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
     """
     a, b, c = (np.asarray(values, dtype=float) for values in (x, y, z))
     known = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
-    xy, xz, yz = (tau_b(*two) for two in ((a[known], b[known]), (a[known], c[known]), (b[known], c[known])))
+    pairs = all_pairs(len(known)).known(np.where(known, 0.0, math.nan))
+    xy, xz, yz = (tau_b(*two, pairs) for two in ((a, b), (a, c), (b, c)))
     rest = (1 - xz**2) * (1 - yz**2)
     return (xy - xz * yz) / math.sqrt(rest) if rest > 1e-12 else math.nan
 
@@ -118,7 +57,8 @@ def residual_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
     rests = [values[known] - design @ np.linalg.lstsq(design, values[known], rcond=None)[0] for values in (a, b)]
     # what is a line of z but for rounding is a tie, not an order
     scales = [1e-9 * max(1.0, float(np.abs(values[known]).max(initial=0.0))) for values in (a, b)]
-    return tau_b(*(np.round(rest / scale) for rest, scale in zip(rests, scales, strict=True)))
+    rounded = (np.round(rest / scale) for rest, scale in zip(rests, scales, strict=True))
+    return tau_b(*rounded, all_pairs(int(known.sum())))
 
 
 def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top: int) -> float:
@@ -221,7 +161,8 @@ def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None =
     seeds = truth.shape[1]
     if len(values) < LEAST:
         return math.nan
-    pairs = None if groups is None else pairs_within(np.asarray(groups, dtype=object)[full].tolist())
+    names = np.zeros(len(full)) if groups is None else np.asarray(groups, dtype=object)
+    pairs = pairs_within(names[full].tolist())
     taus = []
     half = seeds // 2
     for one in combinations(range(seeds), half):

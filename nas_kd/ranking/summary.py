@@ -9,21 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nas_kd.analyse.bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
 from nas_kd.config.checks import LEAST
 from nas_kd.errors import SettingError
-from nas_kd.ranking.bootstrap import interval_of, resampled_taus
-from nas_kd.ranking.statistics import (
-    all_pairs,
-    detectable,
-    holm,
-    noise_of,
-    pairs_within,
-    partial_tau,
-    regret,
-    residual_tau,
-    spearman,
-    tau_b,
-)
+from nas_kd.ranking.statistics import detectable, holm, noise_of, partial_tau, regret, residual_tau, spearman
 
 TOPS = (1, 5, 10)
 BAND = "band "  # beginning of the names of groups of equal size
@@ -188,14 +178,13 @@ def summarise(
             "archs": int(np.isfinite(score).sum()),
             "without_score": int((~np.isfinite(score)).sum()),
         }
-        row |= {"tau": tau_b(score, mean)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
+        row |= {"tau": tau_b(score, mean, everywhere)} | _ends("tau", drawn[0, index]) | {"rho": spearman(score, mean)}
         if ranked.bands:
             row |= {"band_tau": inside_taus[index]} | _ends("band_tau", drawn[1, index])
         else:
             row |= dict.fromkeys(("band_tau", "band_tau_low", "band_tau_high"), math.nan)
         for band in ranked.bands:
-            own = (archs["group"] == band).to_numpy()
-            row[f"tau {band}"] = tau_b(score[own], mean[own])
+            row[f"tau {band}"] = tau_b(score, mean, pairs_within(groups, [band]))
         row |= {
             "partial_tau": partial_tau(score, mean, np.log(macs)),
             "residual_tau": residual_tau(score, mean, np.log(macs)),

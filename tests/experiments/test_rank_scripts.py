@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from nas_kd.analyse.tau import pairs_within, tau_b
 from nas_kd.errors import SettingError
-from nas_kd.ranking.statistics import pairs_within, tau_b
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "rank"
 

@@ -1,4 +1,4 @@
-"""A paired bootstrap over archs with their seeds inside: every score is judged on the same resamples."""
+"""A paired bootstrap over archs, with their seeds inside: every score is judged on the same resamples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas_kd.ranking.statistics import Pairs
+from nas_kd.analyse.tau import Pairs, weighted_taus
 
-CHUNK = 64  # resamples at once: bounds memory
+CHUNK = 64  # resamples that are drawn at once; another number draws others
+
+
+def drawn_archs(count: int, resamples: int, seed: int) -> np.ndarray:
+    """Draw archs with replacement and count how often each resample holds each: (resamples, count)."""
+    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    draws += count * np.arange(resamples)[:, None]
+    return np.bincount(draws.ravel(), minlength=resamples * count).reshape(resamples, count)
 
 
 def resampled_taus(
@@ -43,28 +50,15 @@ def resampled_taus(
     strata = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
     known = np.isfinite(truth)
     filled = np.where(known, truth, 0.0)
-    prepared = []
-    for chosen in pairs:
-        signs = chosen.signs(scores)
-        valid = np.isfinite(signs)
-        signs = np.where(valid, signs, 0.0)
-        prepared.append((chosen, signs.T, np.abs(signs).T, valid.T.astype(float)))
-    out = np.full((len(pairs), len(scores), resamples), math.nan)
+    times = np.zeros((resamples, len(names)))  # how often each arch is drawn
+    means = np.empty((resamples, len(names)))
     for start in range(0, resamples, CHUNK):
-        count = min(CHUNK, resamples - start)
-        times = np.zeros((count, len(names)))  # how often each arch is drawn
+        part = slice(start, min(start + CHUNK, resamples))
+        count = part.stop - start
         for rows in strata:
-            times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=count)
-        means = _seed_means(filled, known, count, seeds_rng)
-        for place, (chosen, signs, decided, valid) in enumerate(prepared):
-            order = chosen.signs(means)
-            weight = times[:, chosen.first] * times[:, chosen.second]
-            both = (weight * order) @ signs
-            mine = weight @ decided
-            theirs = (weight * np.abs(order)) @ valid
-            with np.errstate(invalid="ignore", divide="ignore"):
-                out[place, :, start : start + count] = (both / np.sqrt(mine * theirs)).T
-    return out
+            times[part, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=count)
+        means[part] = _seed_means(filled, known, count, seeds_rng)
+    return np.stack([weighted_taus(scores, means, times, chosen) for chosen in pairs])
 
 
 def _seed_means(filled: np.ndarray, known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,7 +75,7 @@ def _seed_means(filled: np.ndarray, known: np.ndarray, count: int, rng: np.rando
 
 
 class Interval(NamedTuple):
-    """A difference of two taus.
+    """What the resamples of a tau, or of a difference of two, say of it.
 
     Args:
         low: lower end of its 95 % interval.
@@ -97,10 +91,10 @@ class Interval(NamedTuple):
 
 
 def interval_of(drawn: np.ndarray) -> Interval:
-    """Summarise the resamples of a difference.
+    """Summarise the resamples of a tau, or of a difference of two.
 
     Args:
-        drawn: (R,) differences; NaN ones do not count.
+        drawn: (R,) values; NaN ones do not count.
 
     Returns:
         Percentile interval, standard error, and twice the smaller share of resamples on one side of 0 (at
