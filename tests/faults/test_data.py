@@ -167,7 +167,7 @@ def test_a_pixel_of_a_set_that_gives_images_is_noticed_and_each_is_opened_once()
 
     def digest(changed: int) -> bytes:
         names, labels = [str(i) for i in range(9)], np.zeros(9, dtype=np.int64)
-        source = VisionSource(Given(changed), "data.train", "given", names, labels, ("a",))
+        source = VisionSource(Given(changed), "data.train", "given", names, labels, ("a",), reopen=(Given, (changed,)))
         return decode([Part(source, np.arange(9))], SIZE, 0, "cpu")[0].digest()
 
     assert digest(0) == digest(0) != digest(1)

@@ -8,23 +8,23 @@ import sys
 import time
 from datetime import timedelta
 
-from nas_kd import runtime
-from nas_kd.runtime import ranks as processes
+from nas_kd.runtime import device, ranks
 
-processes.PATIENCE = runtime.PATIENCE = timedelta(seconds=4)
-processes.BEAT = 0.5
+ranks.PATIENCE = timedelta(seconds=4)
+device.PATIENCE = ranks.PATIENCE
+ranks.BEAT = 0.5
 
 if __name__ == "__main__":
-    together = runtime.Runtime("cpu")
+    together = device.Runtime("cpu")
     began = time.monotonic()
-    with processes.in_turn():
+    with ranks.in_turn():
         if together.rank == 0:
             time.sleep(10)
     assert time.monotonic() - began > 9
-    assert processes.everyone(together.rank) == [0, 1]
+    assert ranks.everyone(together.rank) == [0, 1]
     if together.rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     try:
-        processes.wait()
+        ranks.wait()
     except RuntimeError as error:
-        sys.exit(3 if processes.peer_lost(error) else 4)
+        sys.exit(3 if ranks.peer_lost(error) else 4)
