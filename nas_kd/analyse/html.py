@@ -19,7 +19,7 @@ th, td { padding: 4px 8px; border-bottom: 1px solid #e4e7eb; text-align: left; v
 th { font-weight: 600; border-bottom: 1.5px solid #59636e; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
-tr.found td { background: #fbe9df; } tr.teacher td { color: #59636e; }
+tr.handed td { background: #fbe9df; } tr.teacher td { color: #59636e; }
 figure { margin: 12px 0 20px; } figure svg { display: block; }
 .caveat { border-left: 4px solid #d55e00; padding: 2px 12px; margin: 8px 0; }
 .missing { border-left: 4px solid #aab2bb; padding: 2px 12px; margin: 12px 0; }
@@ -29,7 +29,7 @@ pre { columns: 3 240px; column-gap: 28px; background: #f6f8fa; padding: 12px; ma
   white-space: pre-wrap; }
 @media print {
   body { margin: 0; max-width: none; font-size: 11pt; } figure, table, .caveat { break-inside: avoid; }
-  h2 { break-after: avoid; } pre { columns: 2; font-size: 8pt; } tr.found td { print-color-adjust: exact; }
+  h2 { break-after: avoid; } pre { columns: 2; font-size: 8pt; } tr.handed td { print-color-adjust: exact; }
 }
 """
 

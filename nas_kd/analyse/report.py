@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nas_kd.analyse import frames, html
+from nas_kd.analyse.choice import alike
 from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
@@ -29,6 +30,7 @@ RESULT_HEADS = {
     "params": "parameters",
     "accuracy": "test accuracy (%)",
     "range": "lowest to highest (%)",
+    "gap": "less what is handed over (points)",
     "agreement_mean_percent": "agreement (%)",
     "seeds": "seeds",
     "folder": "folder in the run",
@@ -137,17 +139,20 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "agreement_mean_percent": html.fixed(2),
             "accuracy": str,
             "range": str,
+            "gap": str,
         }
         numbers |= dict.fromkeys(("macs", "params", "seeds"), html.whole)
         body.append("<h2>Results</h2>")
         shown = _spread(results)
-        body.append(html.table(shown, RESULT_HEADS, numbers, lambda row: str(row["role"])))
+        body.append(html.table(shown, RESULT_HEADS, numbers, _row_class))
         agreement = ", agreement the share of test images that are given the teacher's class"
         body.append(
             '<p class="soft">Every student was retrained alike, once from each seed. MACs are multiply-adds '
             "of convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds "
             f"with its sample standard deviation{agreement if frames.taught(root) else ''}. The folder is that of "
-            "the seed with the best accuracy on the select split; the test images decided nothing.</p>"
+            "the seed with the best accuracy on the select split; the test images decided nothing. The row in colour "
+            "is handed over; in brackets is the 95 % interval of the paired difference over test images and seeds, "
+            "= where it holds 0: these two cannot be told apart.</p>"
         )
     body += writer.figure(
         f"students{suffix}",
@@ -221,6 +226,8 @@ def _spread(results: pd.DataFrame) -> pd.DataFrame:
     dash = "–"
     accuracy = []
     ranges = []
+    gaps = []
+    same = alike(results)
     for row in results.to_dict("records"):
         mean = row["accuracy_mean_percent"]
         sd = row["accuracy_sd_percent"]
@@ -228,7 +235,14 @@ def _spread(results: pd.DataFrame) -> pd.DataFrame:
         low = row["accuracy_min_percent"]
         high = row["accuracy_max_percent"]
         ranges.append(dash if pd.isna(low) else f"{low:.2f} {dash} {high:.2f}")
-    return results.assign(accuracy=accuracy, range=ranges)
+        gap, least, most = (row[f"difference{end}_percent"] for end in ("", "_low", "_high"))
+        sign = "= " if row["role"] in same else ""
+        gaps.append("" if pd.isna(gap) else f"{sign}{gap:+.2f} [{least:.2f}, {most:.2f}]")
+    return results.assign(accuracy=accuracy, range=ranges, gap=gaps)
+
+
+def _row_class(row: Mapping[str, Any]) -> str:
+    return "handed" if row["handed_over"] else str(row["role"])
 
 
 def _worded(trust: pd.DataFrame) -> pd.DataFrame:

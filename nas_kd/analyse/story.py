@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.analyse import frames
+from nas_kd.analyse.choice import FILE, alike, verdict
 from nas_kd.analyse.table import budget_words, final_table, runs_of, students
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
@@ -55,7 +56,23 @@ def headline(root: Path, search: str) -> list[str]:
             )
         whole = teacher["accuracy_mean_percent"]
         said.append(f"The teacher has {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
-    return said + _compare(root, search, table)
+    return said + _handed_over(root, search, table) + _compare(root, search, table)
+
+
+def _handed_over(root: Path, search: str, table: pd.DataFrame) -> list[str]:
+    """Say which student is handed over, why, and which others are as good as far as the test images can tell."""
+    decided = frames.table(root / search / FILE)
+    if not len(decided):
+        return []
+    same = [role.replace("_", " ") for role in alike(table.reset_index())]
+    known = int(table["difference_low_percent"].notna().sum())
+    said = [verdict(decided)]
+    if same:
+        said.append(
+            f"Caveat: {len(same)} of {known} others cannot be told apart from it on the test images "
+            f"(95 % interval of the paired difference over images and seeds): {', '.join(same)}."
+        )
+    return said
 
 
 def _share(part: float, whole: float) -> str:

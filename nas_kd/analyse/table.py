@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.analyse import frames
+from nas_kd.analyse.choice import differences, handed_over
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -25,6 +26,10 @@ COLUMNS = [
     "agreement_mean_percent",
     "seeds",
     "folder",
+    "handed_over",
+    "difference_percent",
+    "difference_low_percent",
+    "difference_high_percent",
 ]
 
 
@@ -98,8 +103,10 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     Returns:
         One row a role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
         (mean, sample standard deviation, lowest and highest over the seeds, in percent), agreement with the
-        teacher (share of test images given the teacher's class, in percent), seeds, and the folder of the
-        seed that did best on the select split. What is not measured yet is NaN and has 0 seeds.
+        teacher (share of test images given the teacher's class, in percent), seeds, the folder of the seed
+        that did best on the select split, whether the student is the one that is handed over, and its accuracy less
+        that one's with the 95 % interval over test images and seeds, in points; where it holds 0, the two cannot be
+        told apart. What is not measured yet is NaN and has 0 seeds.
     """
     root = frames.folder_of(run)
     rows: list[dict[str, Any]] = []
@@ -119,6 +126,8 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
             }
         )
     measured = runs_of(run, search)
+    given = handed_over(root, search)
+    gaps = differences(root, measured, given, "test").set_index("role")
     for student in students(run, search).to_dict("records"):
         mine = measured[measured["role"] == student["role"]]
         accuracy = pd.to_numeric(mine["test_accuracy"]).dropna() * 100.0
@@ -136,9 +145,13 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 "agreement_mean_percent": agreement.mean(),
                 "seeds": len(accuracy),
                 "folder": _best_folder(mine),
+                "handed_over": student["role"] == given,
             }
         )
     found = pd.DataFrame(rows, columns=COLUMNS)
+    found["handed_over"] = found["handed_over"].eq(True)
+    for name, end in (("difference", ""), ("low", "_low"), ("high", "_high")):
+        found[f"difference{end}_percent"] = found["role"].map(100.0 * gaps[name].astype(float))
     for name in ("macs", "params", "seeds"):
         found[name] = pd.to_numeric(found[name]).astype("Int64")
     for name in (name for name in COLUMNS if name.endswith("_percent")):

@@ -44,8 +44,20 @@ class Classification:
         total = F.cross_entropy(wide, y, label_smoothing=self.smoothing, ignore_index=-1, reduction="sum")
         return total / (y >= 0).sum().clamp_min(1)
 
+    def scores(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return what each sample counts in the metric.
+
+        Args:
+            logits: (N, C).
+            y: (N,) class numbers.
+
+        Returns:
+            (N,) float64: 1 where the largest logit is the label's, else 0.
+        """
+        return (logits.argmax(1) == y).double()
+
     def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the accuracy.
+        """Return the accuracy: the mean of the `scores`.
 
         Args:
             logits: (N, C).
@@ -54,7 +66,7 @@ class Classification:
         Returns:
             Share of samples whose largest logit is the label's, 0 to 1.
         """
-        return float((logits.argmax(1) == y).double().mean())
+        return float(self.scores(logits, y).mean())
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
         """Return how often student and teacher give the same class.

@@ -171,7 +171,7 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
 
 def measure(
     model: nn.Module, split: Split, task: Classification, runtime: Runtime, teacher_logits: Tensor | None
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Tensor]:
     """Measure a trained network on one split.
 
     Args:
@@ -182,10 +182,11 @@ def measure(
         teacher_logits: (N, C) of the teacher on the split, or None.
 
     Returns:
-        ``accuracy`` and, with a teacher, ``agreement`` (share of images given the teacher's class), 0 to 1.
+        ``accuracy`` and, with a teacher, ``agreement`` (share of images given the teacher's class), 0 to 1; and what
+        each image counts in the first (N,).
     """
     logits = predict(model, split, runtime)
     found = {"accuracy": task.metric(logits, split.labels)}
     if teacher_logits is not None:
         found["agreement"] = task.agreement(logits, teacher_logits)
-    return found
+    return found, task.scores(logits, split.labels)

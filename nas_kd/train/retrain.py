@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -247,8 +248,10 @@ def retrain(
     metrics: dict[str, float] = {}
     for name in ("select", "test") if test else ("select",):
         logits = teacher_logits(teacher, name, data, runtime)
-        found = measure(trainee, getattr(data, name), task, runtime, logits)
+        found, scores = measure(trainee, getattr(data, name), task, runtime, logits)
         metrics |= {f"{name}_{what}": value for what, value in found.items()}
+        if stage is not None:  # one row an image, in the order of data.csv: networks are compared image by image
+            stage.write_frame(f"{name}.csv", pd.DataFrame({"score": scores.numpy()}))
     info = student_info(network, data, arch=arch, metrics=metrics, factory=factory, factory_kwargs=factory_kwargs)
     network.info = info  # type: ignore[assignment]
     if stage is not None:

@@ -121,6 +121,23 @@ def test_the_best_of_the_short_training_wins(made: Made, best: dict[str, object]
     assert best["key"] == order["key"].iloc[0]
 
 
+def test_the_student_is_decided_on_select_image_by_image(made: Made, results: pd.DataFrame) -> None:
+    data = pd.read_csv(made.run / "data.csv")
+    for row in results.to_dict("records"):
+        for split in ("select", "test"):
+            scores = pd.read_csv((made.run / row["folder"]).parent / f"{split}.csv")["score"]
+            assert len(scores) == (data["split"] == split).sum()
+            assert scores.mean() == pytest.approx(row[f"{split}_accuracy"], abs=1e-12)
+    decided = pd.read_csv(made.run / "search/handed_over.csv").set_index("role")
+    assert decided.index.tolist() == results["role"].unique().tolist()
+    better = decided[decided["minus_found"] > decided["standard_error"]]
+    role = "found" if better.empty else better["minus_found"].idxmax()
+    assert decided["handed_over"].idxmax() == role and decided["handed_over"].sum() == 1
+    mine = results[results["role"] == role].sort_values("select_accuracy", ascending=False, kind="stable")
+    assert f"student: {made.run / mine['folder'].iloc[0]}\n" in made.out
+    assert "Handed over: " in made.err
+
+
 def test_results_hold_every_role_and_seed(made: Made, results: pd.DataFrame, best: dict[str, object]) -> None:
     assert results.groupby("role")["seed"].apply(list).to_dict() == dict.fromkeys(
         ["found", "random_1", "largest_macs", "largest_params"], [0, 1]
