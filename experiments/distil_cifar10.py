@@ -36,11 +36,11 @@ from scipy import stats
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.distill import METHODS, Distiller, StoredFeatures
+from nas_kd.distill import METHODS, Distiller
 from nas_kd.runs.files import CsvLog
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import StoredFeatures, Teacher, ViewCache
 from nas_kd.train.network import predict
 
 STAGES = (  # w16:12 | w32:32,32 | w64:64,48

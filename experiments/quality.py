@@ -53,7 +53,6 @@ from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of, choices_of
-from nas_kd.train.retrain import stored_answers, teacher_logits
 
 RUN = Path("runs/quality")
 RESULTS = Path(__file__).parent / "results" / "quality"
@@ -76,11 +75,11 @@ def main() -> None:
     nas_kd.train_supernet(net, data, run=RUN, epochs=EPOCHS, lr=0.05, runtime=runtime)
     tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
     caps = caps_of(space, data, "35%", None)
-    answers = stored_answers(teacher, data, nas_kd.Run(RUN))
+    cache = teacher.cached(data, nas_kd.Run(RUN))
     scorer = SubnetScorer(
         net,
         data,
-        teacher_logits(answers, "rate", data, runtime),
+        cache.split_logits("rate", data),
         task=nas_kd.Classification(),
         calibration_images=IMAGES,
         runtime=runtime,

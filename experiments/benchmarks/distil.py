@@ -49,11 +49,11 @@ from torch import Tensor, nn
 
 import nas_kd
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import METHODS, CachedTeacher, Distiller, LiveTeacher, TargetSource, pair_of, target_source
+from nas_kd.distill import METHODS, Distiller, pair_of
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.runtime.device import Runtime, place
-from nas_kd.teacher import Teacher, ViewCache, cifar_resnet20, cifar_resnet56
+from nas_kd.teacher import TargetSource, Teacher, ViewCache, as_targets, cifar_resnet20, cifar_resnet56
 from nas_kd.train.optim import sgd
 
 BATCHES = (64, 256)
@@ -145,7 +145,7 @@ def step_of(
 
 def steps(model: nn.Module, teacher: Teacher, cache: ViewCache, data: Data, repeats: int, runtime: Runtime) -> None:
     """Compare plain, cached and live steps."""
-    sources = {"plain": None, "cached": CachedTeacher(cache), "live": LiveTeacher(teacher)}
+    sources: dict[str, TargetSource | None] = {"plain": None, "cached": cache, "live": teacher}
     for size in BATCHES:
         sides = {}
         for name, source in sources.items():
@@ -193,15 +193,14 @@ def loss_share(
     recipe = Distiller(method).recipe
     if recipe.inputs is not None:
         raise SettingError("method", method, "a loss on the data's images", "time a whole training step")
-    features = recipe.needs_target_features and recipe.needs_teacher
     given: Any = [teacher, teacher] if METHODS[method].needs.startswith("two or more") else teacher
-    distiller = bound(method, model, target_source(given, features=features) if recipe.needs_teacher else None, data)
+    distiller = bound(method, model, as_targets(given) if recipe.needs_teacher else None, data)
     split = data.train if recipe.sampler is None else recipe.sampler(data.train)
     batch = next(iter(split.batches(size, epoch=0, seed=0))).to(runtime.device)
     forward = pair_of(model, recipe, None, (3, 32, 32), 10).forward if recipe.needs_features else None
     with torch.no_grad():
         found = forward(batch.x) if forward else model(batch.x)
-        target = leaves(distiller.source(batch)) if distiller.source is not None else None
+        target = leaves(distiller.target(batch)) if distiller.source is not None else None
     student = leaves(found)
     shares = []
     plain = bound("ce", model, None, data)
@@ -242,7 +241,7 @@ def library(data: Data, repeats: int, runtime: Runtime) -> None:
         cache = ViewCache.open(folder, teacher, data, epochs=4)
         for size in BATCHES:
             sides: dict[str, Callable[[], None]] = {"torchdistill": theirs(data, size, runtime)}
-            for name, source in (("live", LiveTeacher(teacher)), ("cached", CachedTeacher(cache))):
+            for name, source in (("live", teacher), ("cached", cache)):
                 model = place(cifar_resnet20(num_classes=10), runtime).train()
                 distiller = bound("kd", model, source, data)
                 optimizer = sgd([model])

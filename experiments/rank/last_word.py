@@ -18,15 +18,13 @@ import torch
 
 from nas_kd.analyse.tau import pairs_within, tau_b
 from nas_kd.cli import read_config
-from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.distill import Classification, Distiller
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.ranking.sample import archs_of
 from nas_kd.rate.scores.short import TUNING, softened_kl
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
-from nas_kd.teacher import ViewCache
 from nas_kd.train.network import predict, train_network
-from nas_kd.train.retrain import stored_answers, teacher_logits
 
 RATES = {"new": 0.05, "supernet": TUNING["lr"]}  # peak learning rate by what a training begins with
 MEASURES = {"kl_at_4": -1.0, "accuracy": 1.0, "agreement": 1.0}
@@ -71,9 +69,8 @@ class _Bench:
         self.net, teacher, task = pipeline.supernet, pipeline.unmatched, Classification(smoothing=0.0)
         self.distiller = Distiller("kd", task)
         self.task = task
-        self.answers = stored_answers(teacher, self.data, pipeline.run)
-        assert isinstance(self.answers, ViewCache)
-        wanted = teacher_logits(self.answers, "rate", self.data, self.runtime)
+        self.cache = teacher.cached(self.data, pipeline.run)
+        wanted = self.cache.split_logits("rate", self.data)
         assert wanted is not None
         self.wanted = wanted
         self.labels = torch.cat([batch.y for batch in self.data.rate.clean(512)])
@@ -90,7 +87,7 @@ class _Bench:
             network,
             data,
             distiller=self.distiller,
-            source=target_source(self.answers, features=False),
+            source=self.cache,
             stage=None,
             name=f"{start} {arch.key}",
             momentum=0.9,

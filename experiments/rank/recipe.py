@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_kd import load_data, load_space, load_teacher
 from nas_kd.data import Batch, Data
-from nas_kd.distill import Classification, Distiller, pair_of, target_source
+from nas_kd.distill import Classification, Distiller, pair_of
 from nas_kd.ranking.ground_truth import Alone, Claims
 from nas_kd.ranking.sample import archs_of, sample_archs
 from nas_kd.ranking.statistics import noise_of
@@ -108,8 +108,7 @@ def train(
         for decay in DECAYS
     }
     distiller = Distiller(how.method, task)
-    source = target_source(cache, features=False)
-    distiller.bind(pair_of(model, distiller.recipe, source, (3, 32, 32), 10, len(data.train), seed))
+    distiller.bind(pair_of(model, distiller.recipe, cache, (3, 32, 32), 10, len(data.train), seed))
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         for average in averages.values():

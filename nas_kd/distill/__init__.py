@@ -7,15 +7,6 @@ from nas_kd.distill.methods import METHODS, Entry, describe_methods
 from nas_kd.distill.own import Privileged
 from nas_kd.distill.pair import Pair, Shapes
 from nas_kd.distill.pairing import pair_of
-from nas_kd.distill.source import (
-    CachedTeacher,
-    LiveTeacher,
-    LogitCache,
-    TargetSource,
-    TeacherEnsemble,
-    target_source,
-)
-from nas_kd.distill.stored import StoredFeatures
 from nas_kd.distill.task import Classification
 from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
 from nas_kd.distill.terms import TERMS
@@ -24,14 +15,11 @@ from nas_kd.distill.tree import SoftTree
 __all__ = [
     "METHODS",
     "TERMS",
-    "CachedTeacher",
     "Classification",
     "Decay",
     "Distiller",
     "Entry",
     "LearnedEnsemble",
-    "LiveTeacher",
-    "LogitCache",
     "Method",
     "Pair",
     "Phase",
@@ -40,13 +28,9 @@ __all__ = [
     "Schedule",
     "Shapes",
     "SoftTree",
-    "StoredFeatures",
-    "TargetSource",
-    "TeacherEnsemble",
     "Term",
     "Warmup",
     "describe_methods",
     "inject",
     "pair_of",
-    "target_source",
 ]

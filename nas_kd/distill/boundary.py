@@ -75,7 +75,7 @@ class Boundary(nn.Module):
         self, pair: Pair, attacked: int = 64, steps: int = 10, rate: float = 0.3, temperature: float = 3.0
     ) -> None:
         super().__init__()
-        inside, normalise = opened(pair.network, "bss")
+        inside, normalise = opened(pair.source, "bss")
         self._teacher: Callable[[Tensor], Tensor] = lambda x: inside(normalise(x))
         self._student = (pair.model,)  # in a tuple it is no part of this module
         self.attacked = attacked

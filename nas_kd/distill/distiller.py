@@ -23,7 +23,7 @@ from nas_kd.runtime.seeds import seed_for
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch
-    from nas_kd.distill.source import TargetSource
+    from nas_kd.teacher.targets import TargetSource
 
 Method = str | Recipe | Sequence[Term | tuple[str, float]]
 
@@ -83,8 +83,8 @@ class Distiller:
                     self.trained[item.key] = item.module(pair)
             if self.recipe.source is not None:
                 self.source = self.recipe.source(pair)
-            if isinstance(self.source, nn.Module):
-                self.trained["source"] = self.source
+            if self.source is not None and self.source.trained is not None:
+                self.trained["source"] = self.source.trained
             if self.recipe.inputs is not None:
                 self.trained["inputs"] = self.recipe.inputs(pair)
         self._upstream = {
@@ -129,12 +129,18 @@ class Distiller:
             batch = self.trained["inputs"](batch)
         needs_student = self.enter(progress)
         taught = any(term.taught for term in self.recipe.at(progress).terms)
-        target = self.source(batch) if taught and self.source is not None else None
+        target = self.target(batch) if taught else None
         with nullcontext() if autocast is None else autocast:
             student = self._pair.forward(batch.x) if needs_student else None
             loss, parts = self._losses(student, target, batch.y, progress, batch)
         loss.backward()
         return parts | {"loss": loss.detach()}  # the terms first: who looks for a NaN finds its term
+
+    def target(self, batch: Batch) -> Tensor | Output | None:
+        """Return what the method wants of the bound source for a batch: (B, C) logits, or features with them."""
+        if self.source is None:
+            return None
+        return self.source.features(batch) if self.recipe.needs_target_features else self.source.logits(batch)
 
     def after_epoch(self, epochs: int) -> None:
         """Let the bound student's companions act between two epochs, such as grafting."""

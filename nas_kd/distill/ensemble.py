@@ -9,18 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_kd.distill.source import TargetSource, TeacherEnsemble
 from nas_kd.errors import SettingError
 from nas_kd.losses._common import wide
 from nas_kd.losses.logits import mixture
-from nas_kd.nn.output import Output
+from nas_kd.teacher.targets import TargetSource
 
 if TYPE_CHECKING:
-    from nas_kd.data import Batch
+    from nas_kd.data import Batch, Data
     from nas_kd.distill.pair import Pair
 
 
-class LearnedEnsemble(nn.Module):
+class LearnedEnsemble(nn.Module, TargetSource):
     """A weighted mean of several teachers' probabilities; the weights, which sum to 1, learn from the labels.
 
     Args:
@@ -43,24 +42,35 @@ class LearnedEnsemble(nn.Module):
     @staticmethod
     def of(pair: Pair) -> LearnedEnsemble:
         """Take the sources of the ensemble that the user gave as ``teacher=[...]``."""
-        return LearnedEnsemble(pair.source.sources if isinstance(pair.source, TeacherEnsemble) else [])
+        return LearnedEnsemble(() if pair.source is None else pair.source.members)
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprints of all sources."""
-        return TeacherEnsemble(self.sources).fingerprint
+        return " + ".join(source.fingerprint for source in self.sources)
+
+    @property
+    def members(self) -> Sequence[TargetSource]:
+        return self.sources
+
+    @property
+    def trained(self) -> nn.Module:
+        return self
+
+    def bind(self, data: Data, epochs: int = 0) -> LearnedEnsemble:
+        for source in self.sources:
+            source.bind(data, epochs)
+        return self
 
     @property
     def shares(self) -> Tensor:
         """(K,) share of every teacher."""
         return self.scores.detach().softmax(0)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         """Return (B, C) log-probabilities; a gradient goes to the shares alone."""
         with torch.no_grad():
-            found = [source(batch) for source in self.sources]
-            logits = torch.stack([x.logits if isinstance(x, Output) else x for x in found]).float()
-        return mixture(logits, self.scores)
+            each = torch.stack([source.logits(batch) for source in self.sources]).float()
+        return mixture(each, self.scores)
 
 
 def label_loss_of_target(target: Tensor, y: Tensor) -> Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
+
+if TYPE_CHECKING:
+    from nas_kd.teacher.targets import TargetSource
 
 
 class Player(nn.Module):
@@ -67,26 +70,24 @@ class Player(nn.Module):
         self.turns = state["turns"]
 
 
-def opened(network: Any, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """Open a sealed teacher for gradients by its input; none goes into it.
 
     Args:
-        network: a teacher that is run, or a module.
+        source: what teaches.
         method: for the message.
 
     Returns:
         The network in eval mode, and what its images go through first.
 
     Raises:
-        SettingError: there is no network, only answers of one.
+        SettingError: there is no network, only logits of one.
     """
-    if isinstance(network, nn.Module):
-        return network.eval().requires_grad_(False), lambda x: x
-    inside = getattr(network, "network", None)
-    if not isinstance(inside, nn.Module):
-        legal = "a live teacher, whose answers can be traced back to its input"
-        raise SettingError("teacher", type(network).__name__, legal, f"pass the teacher itself to {method}")
-    return inside, getattr(network, "normalised", lambda x: x)
+    teacher = None if source is None else source.teacher
+    if teacher is None:
+        legal = "a live teacher, whose logits can be traced back to its input"
+        raise SettingError("teacher", type(source).__name__, legal, f"pass the teacher itself to {method}")
+    return teacher.network, teacher.normalised
 
 
 @contextmanager

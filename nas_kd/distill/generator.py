@@ -124,7 +124,7 @@ class Generator(Player):
 
     def __init__(self, pair: Pair, switches: Switches, base: int = 64) -> None:
         super().__init__(Painter(pair.image, base), switches.lr)
-        inside, self._normalise = opened(pair.network, "a method without data")
+        inside, self._normalise = opened(pair.source, "a method without data")
         # in a tuple they are no parts of this module
         self._networks = (inside, pair.model)
         self.switches = switches

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch
 from nas_kd.distill.sampling import PairedBatch
-from nas_kd.distill.source import TargetSource
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
+from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
+    from nas_kd.data import Data
     from nas_kd.distill.pair import Pair
 
 
@@ -25,7 +26,7 @@ def _other(batch: Batch | PairedBatch, who: str) -> Tensor:
     return batch.other
 
 
-class MeanTeacher(nn.Module):
+class MeanTeacher(nn.Module, TargetSource):
     """The exponential moving average of the student's weights and statistics, on the other view.
 
     It moves before every answer, so that it holds the steps taken so far.
@@ -67,43 +68,53 @@ class MeanTeacher(nn.Module):
             mean.copy_(torch.lerp(now, mean, kept.to(mean.dtype)) if mean.is_floating_point() else now)
         self.steps += 1
 
+    @property
+    def trained(self) -> nn.Module:
+        return self
+
     @torch.no_grad()
-    def forward(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         """Return the (B, C) logits of the average on the other view, in eval mode."""
         self.update()
         logits: Tensor = self.network.eval()(_other(batch, "mean_teacher"))
         return logits
 
 
-class Itself:
-    """The student's own answers on the images beside the batch's.
+class Itself(TargetSource):
+    """The student's own output on the images beside the batch's; its running statistics see these images too.
 
     Args:
-        forward: the student's forward pass.
-        learns: whether the gradient flows through these answers too.
+        pair: the student.
+        learns: whether the gradient flows through these targets too.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor | Output], learns: bool = False) -> None:
-        self.forward = forward
+    gives_features = True
+
+    def __init__(self, pair: Pair, learns: bool = False) -> None:
+        self._pair = pair
         self.learns = learns
 
     @staticmethod
     def fixed(pair: Pair) -> Itself:
-        """Answers without gradient: CS-KD's targets."""
-        return Itself(lambda x: pair.model(x))
+        """Return targets without gradient: CS-KD's."""
+        return Itself(pair)
 
     @staticmethod
     def learning(pair: Pair) -> Itself:
-        """Answers with features that learn as the batch's do: DDGSD's other view."""
-        return Itself(pair.forward, learns=True)
+        """Return targets that learn as the batch's output does: DDGSD's other view."""
+        return Itself(pair, learns=True)
 
-    def __call__(self, batch: Batch) -> Tensor | Output:
-        """Return the answers; the running statistics see these images too."""
+    def logits(self, batch: Batch) -> Tensor:
         with torch.set_grad_enabled(self.learns):
-            return self.forward(_other(batch, "the student as its own teacher"))
+            logits: Tensor = self._pair.model(_other(batch, "the student as its own teacher"))
+        return logits
+
+    def features(self, batch: Batch) -> Output:
+        with torch.set_grad_enabled(self.learns):
+            return self._pair.forward(_other(batch, "the student as its own teacher"))
 
 
-class Privileged:
+class Privileged(TargetSource):
     """A source that sees other images than the student: generalised distillation.
 
     Args:
@@ -129,16 +140,18 @@ class Privileged:
         return Privileged(pair.source)
 
     @property
-    def teacher(self) -> object:
-        """The network behind it, if any."""
-        return getattr(self.source, "teacher", None)
+    def teacher(self) -> LiveSource | None:
+        return self.source.teacher
 
     @property
     def fingerprint(self) -> str:
-        """The source's own fingerprint."""
-        return f"privileged {getattr(self.source, 'fingerprint', type(self.source).__name__)}"
+        return f"privileged {self.source.fingerprint}"
 
-    def __call__(self, batch: Batch) -> Tensor | Output:
-        """Return the targets; their images are of no cached view."""
+    def bind(self, data: Data, epochs: int = 0) -> Privileged:
+        self.source.bind(data, epochs)
+        return self
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the source's logits of the other images, which are in no store."""
         x = _other(batch, "privileged") if self.view is None else self.view(batch)
-        return self.source(Batch(x, batch.y, batch.index, torch.full_like(batch.view, -1)))
+        return self.source.logits(Batch(x, batch.y, batch.index, torch.full_like(batch.view, -1)))

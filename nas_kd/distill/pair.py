@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from nas_kd.distill.source import TargetSource
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.foreign import ModuleReader
+from nas_kd.teacher.targets import TargetSource
 
 Shape = tuple[int, ...]
 
@@ -53,7 +52,6 @@ class Pair:
         teacher: shapes of the targets; None where nobody but the labels and the student itself teaches.
         model: the student.
         forward: the student's forward pass with features, (B, C, H, W) to Output.
-        network: the teacher as a network that is run, or None.
         source: where targets come from, or None.
         image: (C, H, W) of the input.
         images: number of training images.
@@ -64,7 +62,6 @@ class Pair:
     teacher: Shapes | None
     model: nn.Module
     forward: Callable[[Tensor], Output]
-    network: Any = None
     source: TargetSource | None = None
     image: Shape = (3, 32, 32)
     images: int = 1

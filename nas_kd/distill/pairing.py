@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch
 from nas_kd.distill.pair import Pair, Shape, Shapes
-from nas_kd.distill.source import TargetSource
 from nas_kd.distill.term import Recipe
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import probe
+from nas_kd.teacher.targets import TargetSource
 
 
 def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output]:
@@ -102,10 +102,11 @@ def pair_of(
     Raises:
         SettingError: a network gives no features where they are needed.
     """
-    network: Any = getattr(source, "teacher", None)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if hasattr(network, "to"):
-        network.to(device)
+    teachers = [member.teacher for member in source.members] if source is not None else []
+    for teacher in teachers:
+        if teacher is not None:
+            teacher.to(device)
     theirs = Shapes(classes, (), (), classes)
     forward = student_forward(model, image) if recipe.needs_features else _logits_only(model)
     own = shapes_of(forward, model, image)
@@ -113,18 +114,17 @@ def pair_of(
         legal = f"a network of {classes} logits, the classes of the data; it gives {own.logits}"
         raise SettingError("model", type(model).__name__, legal, "build it with num_classes=data.num_classes")
     if recipe.needs_target_features and source is not None and not recipe.own_targets:
-        if hasattr(network, "match"):
-            network.match(_Sizes([shape[-1] for shape in own.stages]), image[1])
+        for teacher in teachers:
+            if teacher is not None:
+                teacher.match(_Sizes([shape[-1] for shape in own.stages]), image[1])
         none = torch.zeros(2, dtype=torch.int64)
-        found = source(Batch(torch.zeros(2, *image, device=device), none.to(device), none, none - 1))
-        if not isinstance(found, Output):
-            legal = "a live teacher for a method on features"
-            raise SettingError("teacher", type(source).__name__, legal, "pass the teacher itself, not its cache")
-        theirs = Shapes.of(found)
+        theirs = Shapes.of(
+            source.features(Batch(torch.zeros(2, *image, device=device), none.to(device), none, none - 1))
+        )
     if recipe.own_targets:
         theirs = own
     taught = None if source is None and not recipe.own_targets else theirs
-    return Pair(own, taught, model, forward, network, source, image, images, seed)
+    return Pair(own, taught, model, forward, source, image, images, seed)
 
 
 class _Sizes:

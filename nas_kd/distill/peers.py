@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
+from nas_kd.teacher.targets import TargetSource
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch
@@ -26,10 +27,10 @@ def fresh(model: nn.Module) -> nn.Module:
     return copy
 
 
-class Peers(nn.Module):
-    """The targets of a student among peers: their answers, which learn in the same step.
+class Peers(nn.Module, TargetSource):
+    """The targets of a student among peers: their logits, which learn in the same step.
 
-    All networks are updated at once, from the answers before the step.
+    All networks are updated at once, from the logits before the step.
 
     Args:
         pair: the student; its peers are networks of its kind with other weights.
@@ -48,7 +49,11 @@ class Peers(nn.Module):
             raise SettingError("peers", count, "2 networks or more, the student counted")
         self.networks = nn.ModuleList(fresh(pair.model) for _ in range(count - 1))
 
-    def forward(self, batch: Batch) -> Tensor:
+    @property
+    def trained(self) -> nn.Module:
+        return self
+
+    def logits(self, batch: Batch) -> Tensor:
         """Return (K, B, C) logits, through which gradients flow to the peers."""
         return torch.stack([network(batch.x) for network in self.networks])
 

@@ -17,7 +17,7 @@ from nas_kd.nn.output import Output
 if TYPE_CHECKING:
     from nas_kd.data import Batch
     from nas_kd.distill.pair import Pair
-    from nas_kd.distill.source import TargetSource
+    from nas_kd.teacher.targets import TargetSource
 
 __all__ = ["Decay", "Phase", "Recipe", "Schedule", "Term", "Warmup"]
 
@@ -242,6 +242,24 @@ class Recipe:
     def needs_target_features(self) -> bool:
         """Whether more than logits is needed of the targets."""
         return any(term.taught and term.features - {"logits"} for term in self.terms)
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether stored logits of numbered views do not serve it."""
+        return self.needs_teacher and (self.needs_target_features or self.live)
+
+    def unseen(self, mixed: bool = False, unlabelled: bool = False) -> str:
+        """Name what the teacher must look at that is no numbered view of a training image; nothing where all is.
+
+        Args:
+            mixed: whether images are mixed.
+            unlabelled: whether images without labels join every batch.
+        """
+        if mixed:
+            return "mixed images"
+        if unlabelled:
+            return "images without labels"
+        return "the images of this method" if self.live else ""
 
     @staticmethod
     def of(terms: Sequence[Term], **rest: Any) -> Recipe:

@@ -49,7 +49,7 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
     if config.teacher.model is not None and data.train.views is not None:
         views = len(data.train.views)
         size = answers_bytes(data) / 1e6
-        lines.append(f"teacher's answers: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
+        lines.append(f"teacher logits: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
     caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
     floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)
     for index, name in enumerate(("macs", "params")):
@@ -189,7 +189,7 @@ def run_pipeline(config: Config) -> None:
         if config.engine == "exact":
             steps.insert(1, ("blockwise", lambda: _rate(pipeline)))
         if pipeline.taught:
-            learn = ("teacher's answers", lambda: pipeline.cache)
+            learn = ("teacher logits", lambda: pipeline.cache)
             steps = [("teacher", lambda: _say_taps(pipeline)), learn, *steps]
         else:
             how = f"{config.engine} searches by the supernet's accuracy, students learn from labels"

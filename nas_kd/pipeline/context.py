@@ -16,10 +16,10 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.teacher import TargetSource, Teacher, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.manner import Manner
-from nas_kd.train.retrain import checked_method, stored_answers
+from nas_kd.train.retrain import checked_method
 
 
 class Opened:
@@ -149,7 +149,7 @@ class Opened:
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher, with a tap for each stage of the space where its features are wanted."""
-        if self.config.engine != "exact" and not self._runs_teacher():
+        if self.config.engine != "exact" and not self.recipe.runs_teacher:
             return self.unmatched
         if self.config.teacher.epochs:
             self._untrained.match(self.space, self.data.resolution)  # before hours of training
@@ -157,9 +157,9 @@ class Opened:
         return self.unmatched
 
     @cached_property
-    def cache(self) -> ViewCache | Teacher:
-        """The teacher's answers on every cached view; the live teacher where views cannot be cached."""
-        return stored_answers(self.teacher, self.data, self.run, folder=self.config.teacher.cache)
+    def cache(self) -> TargetSource:
+        """The teacher's logits of every numbered view; the live teacher where views cannot be numbered."""
+        return self.teacher.cached(self.data, self.run, folder=self.config.teacher.cache)
 
     @property
     def taught(self) -> bool:
@@ -167,22 +167,18 @@ class Opened:
         return self.config.teacher.model is not None
 
     @property
-    def teaching(self) -> ViewCache | Teacher | None:
-        """What teaches the students: the stored answers, the live teacher where features are wanted, or nothing."""
+    def teaching(self) -> TargetSource | None:
+        """What teaches the students: the stored logits, the live teacher where features are wanted, or nothing."""
         if not self.taught:
             return None
         mixed = Manner.of(self.config.retrain).mixes and self.recipe.needs_teacher
-        return self.teacher if self._runs_teacher() or mixed else self.cache
+        return self.teacher if self.recipe.runs_teacher or mixed else self.cache
 
     @cached_property
     def recipe(self) -> Recipe:
         """What the students' method is made of."""
         settings = self.config.retrain.method_settings
         return checked_method(self.config.method, Classification(), self.data.num_classes, settings).recipe
-
-    def _runs_teacher(self) -> bool:
-        """Tell whether the students' method needs a teacher that is run, for its features or other images."""
-        return self.recipe.needs_teacher and (self.recipe.needs_target_features or self.recipe.live)
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -20,7 +20,7 @@ from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.manner import Manner
-from nas_kd.train.retrain import checked_method, teacher_logits
+from nas_kd.train.retrain import checked_method
 
 NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
 
@@ -178,7 +178,7 @@ class Pipeline(Opened):
     def scorer(self) -> SubnetScorer:
         """Scores whole subnets as the search does, with a teacher against it too."""
         settings = self.config.search
-        targets = teacher_logits(self.cache, "rate", self.data, self.runtime) if self.taught else None
+        targets = self.cache.split_logits("rate", self.data) if self.taught else None
         return SubnetScorer(
             self.supernet,
             self.data,

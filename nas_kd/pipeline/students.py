@@ -16,8 +16,6 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.finalists import controls, trained_metrics
 from nas_kd.space import Arch
 from nas_kd.space.rows import stage_scores
-from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.train.retrain import stored_answers, teacher_logits
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
@@ -81,10 +79,9 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     students["trained_in"] = "retrain/" + students["key"] + below
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
     teacher = pipeline.teaching
-    if isinstance(teacher, ViewCache):
-        teacher.split_logits("test")  # while the teacher is at hand: the processes have the stored answers only
-        needed = settings.epochs if pipeline.recipe.needs_teacher else 0
-        stored_answers(teacher, pipeline.data, run, epochs=needed)
+    if teacher is not None and teacher.shared:  # while the teacher is at hand: the processes have what is stored only
+        teacher.split_logits("test", pipeline.data)
+        teacher.prefill(pipeline.data, settings.epochs if pipeline.recipe.needs_teacher else 0, run)
     supernet = pipeline.supernet if settings.init == "supernet" else None
     kept = dict(zip(students["key"], students["trained_in"], strict=True))
     folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
@@ -108,7 +105,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
         for key, seed in pairs
     ]
     # a live teacher would be copied into every process, and one GPU serves one training at a time
-    parallel = not isinstance(teacher, Teacher) and pipeline.runtime.device.type == "cpu"
+    parallel = (teacher is None or teacher.shared) and pipeline.runtime.device.type == "cpu"
     workers = pipeline.config.workers if parallel else 1
     with Progress("retrain", len(jobs), unit="students", run=run) as progress:
         found = run_jobs(trained_metrics, jobs, workers=workers, advance=progress.advance)
@@ -138,7 +135,7 @@ def _measure_teacher(pipeline: Pipeline) -> None:
     path = pipeline.run.path / "retrain" / "teacher.json"
     if path.exists() or not pipeline.taught:
         return
-    logits = teacher_logits(pipeline.cache, "test", pipeline.data, pipeline.runtime)
+    logits = pipeline.cache.split_logits("test", pipeline.data)
     assert logits is not None  # a Teacher and a ViewCache always give them
     accuracy = Classification().metric(logits, pipeline.data.test.labels)
     teacher = pipeline.teacher

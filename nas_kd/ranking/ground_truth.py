@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nas_kd.data import Data
-from nas_kd.distill import Classification, target_source
+from nas_kd.distill import Classification
 from nas_kd.nn import resized
 from nas_kd.ranking.training import Training, Trainings
 from nas_kd.runs.files import CsvLog, atomic_write, clear_parts, read_frame
@@ -23,7 +24,7 @@ from nas_kd.runs.workers import FileLeases, Seat, held
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.teacher import ViewCache
+from nas_kd.teacher import TargetSource
 from nas_kd.train.network import predict, train_network
 from nas_kd.train.retrain import checked_method
 
@@ -71,7 +72,7 @@ class Alone:
 def train_alone(
     arch: Arch,
     space: ElasticSpace,
-    teacher: ViewCache,
+    teacher: TargetSource,
     data: Data,
     how: Alone,
     *,
@@ -84,7 +85,7 @@ def train_alone(
     Args:
         arch: the arch.
         space: its space.
-        teacher: the teacher's stored answers.
+        teacher: the teacher's stored logits.
         data: the data; ``train`` is trained on, ``select`` and ``test`` measure. Scores use ``rate``.
         how: the training.
         seed: seed of weights and order.
@@ -107,7 +108,7 @@ def train_alone(
             network,
             data,
             distiller=distiller,
-            source=target_source(teacher, features=False),
+            source=teacher,
             stage=stage,
             name="truth",
             seed=seed,
@@ -125,7 +126,8 @@ def train_alone(
         found[f"{name}_accuracy"] = task.metric(logits, split.labels)
         hits += found[f"{name}_accuracy"] * len(split)
     found["accuracy"] = hits / (len(data.select) + len(data.test))
-    found["test_agreement"] = task.agreement(logits, teacher.split_logits("test"))
+    wanted = teacher.split_logits("test", data)
+    found["test_agreement"] = math.nan if wanted is None else task.agreement(logits, wanted)
     found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
     spent = stage.spent if stage is not None else (time.perf_counter() - begun, time.process_time() - used)
     return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
@@ -198,7 +200,7 @@ def train_truth(
     run: Run,
     *,
     space: ElasticSpace,
-    teacher: ViewCache,
+    teacher: TargetSource,
     data: Data,
     how: Alone,
     runtime: Runtime,
@@ -214,7 +216,7 @@ def train_truth(
         jobs: (number of the arch, seed), in the order of their turns.
         run: the run; every process names the same.
         space: the archs' space.
-        teacher: the teacher's stored answers.
+        teacher: the teacher's stored logits.
         data: the data.
         how: the training.
         runtime: device and precision.
@@ -265,7 +267,7 @@ def train_truth(
 def _trained(
     arch: Arch,
     space: ElasticSpace,
-    teacher: ViewCache,
+    teacher: TargetSource,
     data: Data,
     how: Alone,
     seed: int,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from nas_kd.data import Data
 from nas_kd.distill import Classification
@@ -29,9 +28,10 @@ from nas_kd.runtime.jobs import run_jobs
 from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import Teacher
+from nas_kd.teacher.as_targets import one_teacher
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.retrain import checked_method, stored_answers
+from nas_kd.train.retrain import checked_method
 
 DEFAULT_SCORES = tuple(SCORES)
 
@@ -130,12 +130,7 @@ def rank(
         raise SettingError("rank.control", control, sizes, "name a size control")
     _check(data, training, seeds, chosen, net)
     drawn = sample.draw(space, seed, cost_settings(space, data))
-    if not isinstance(teacher, Teacher):
-        if isinstance(teacher, nn.Module) or not callable(teacher):
-            legal = "one nas_kd Teacher, or a function that makes it"
-            mend = "nas_kd.load_teacher makes one; several teachers can retrain, not rank"
-            raise SettingError("teacher", type(teacher).__name__, legal, mend)
-        teacher = teacher()
+    teacher = one_teacher(teacher, "rank")
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
         teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
@@ -158,11 +153,11 @@ def rank(
     archs = archs_of(table)
     claims = Claims(folder / "claims")
     with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
-        cache = stored_answers(teacher, data, run, epochs=training.epochs)
-    if not isinstance(cache, ViewCache):
+        cache = teacher.cached(data, run, epochs=training.epochs)
+    if not cache.shared:
         legal = "an augmentation whose views can be cached: every arch is then taught the same"
         raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
-    cache.split_logits("test")  # while the teacher is at hand: worker processes have the stored answers only
+    cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
     jobs: dict[str, Any] = {
         "archs": archs,
         "jobs": jobs_of(table, seeds),

@@ -19,7 +19,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, weights_hash
 
@@ -101,7 +101,7 @@ def kept_scores(
     truth: pd.DataFrame,
     folder: Path,
     prepared: Prepared,
-    cache: ViewCache,
+    cache: TargetSource,
     training: Alone,
     *,
     images: int,
@@ -115,7 +115,7 @@ def kept_scores(
         truth: one row an arch and seed.
         folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
         prepared: makes supernet and stages.
-        cache: the teacher's stored answers.
+        cache: the teacher's stored logits.
         training: how the truth was trained.
         images: rating images.
         calibration_images: training images that norms are measured on.

@@ -228,7 +228,7 @@ def _stored_bytes(taps: Sequence[Tap], data: Data, cache_gb: float, run: Run | N
     size = feature_bytes(taps, len(data.train), len(data.train.views))
     if cache_gb and size <= 1e9 * cache_gb:
         return size
-    run.say(f"the teacher answers live: its features need {size / 1e9:.2f} GB, blockwise.cache_gb is {cache_gb:g}")
+    run.say(f"the teacher runs live: its features need {size / 1e9:.2f} GB, blockwise.cache_gb is {cache_gb:g}")
     return 0
 
 

@@ -23,8 +23,8 @@ from nas_kd.solve.limits import Caps
 from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of_rows, cost_rows
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.train.retrain import checked_method, retrain, stored_answers
+from nas_kd.teacher import TargetSource
+from nas_kd.train.retrain import checked_method, retrain
 
 DRAWS = 20_000
 WARM_RATE = 0.4  # of the peak learning rate that suits new weights: the supernet's have less far to go
@@ -152,7 +152,7 @@ def lengths(epochs: int, rounds: int) -> list[int]:
 def short_training(
     chosen: pd.DataFrame,
     archs: Mapping[str, Arch],
-    teacher: Teacher | ViewCache | None,
+    teacher: TargetSource | None,
     data: Data,
     net: Supernet,
     *,
@@ -175,7 +175,7 @@ def short_training(
     Args:
         chosen: the entrants.
         archs: every arch by key.
-        teacher: the teacher or its cache; a live teacher keeps the trainings in this process.
+        teacher: what teaches; what does not lie in files keeps the trainings in this process.
         data: the data.
         net: the supernet.
         epochs: epochs of each training of the last round.
@@ -195,13 +195,12 @@ def short_training(
     Source: successive halving (Jamieson & Talwalkar 2016).
     """
     if training.get("mixup") or training.get("cutmix"):
-        teacher = teacher.teacher if isinstance(teacher, ViewCache) else teacher  # no cache knows mixed images
-    if isinstance(teacher, ViewCache):  # now, for the processes have the stored answers only
+        teacher = None if teacher is None else teacher.live()  # no cache knows mixed images
+    if teacher is not None:
         settings = training.get("method_settings")
         needed = checked_method(method, Classification(), data.num_classes, settings).recipe.needs_teacher
-        stored_answers(teacher, data, run, epochs=epochs if needed else 0)
-    alike = teacher is None or isinstance(teacher, ViewCache)  # a live teacher would be copied
-    parallel = workers if alike and runtime.device.type == "cpu" else 1
+        teacher.prefill(data, epochs if needed else 0, run)
+    parallel = workers if (teacher is None or teacher.shared) and runtime.device.type == "cpu" else 1
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)

@@ -34,9 +34,10 @@ from nas_kd.solve import best, exact_front
 from nas_kd.solve.pareto import unbeaten
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import TargetSource
+from nas_kd.teacher.as_targets import Teaches, as_targets
 from nas_kd.train import weights_hash
-from nas_kd.train.retrain import checked_method, fingerprint, stored_answers, teacher_logits
+from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -82,7 +83,7 @@ class SearchResult:
 
 def search(
     net: Supernet,
-    teacher: Teacher | ViewCache | None = None,
+    teacher: Teaches = None,
     data: Data | None = None,
     tables: Sequence[pd.DataFrame] | None = None,
     *,
@@ -126,7 +127,7 @@ def search(
 
     Args:
         net: the in-place distilled supernet.
-        teacher: the teacher, the cache of its views, or None.
+        teacher: one teacher, or None.
         data: the data; ``test`` is not read.
         tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
         engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine) or ``random`` (the baseline); None
@@ -174,12 +175,12 @@ def search(
     """
     if data is None:
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
-    engine = _checked_engine(engine, teacher, tables)
+    source = as_targets(teacher)
+    engine = _checked_engine(engine, source, tables)
     wanted = checked_objectives(objectives, engine)
-    method = method or ("ce" if teacher is None else "kd_ls")
+    method = method or ("ce" if source is None else "kd_ls")
     recipe = checked_method(method, Classification(), data.num_classes).recipe
-    live = recipe.needs_target_features or recipe.live
-    if teacher is None and recipe.needs_teacher:
+    if source is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
     word("search.variables", variables, VARIABLES)
     counts = {
@@ -197,12 +198,15 @@ def search(
     space = net.space
     runtime = runtime or Runtime()
     run = Run.of(run)
-    answers = None if teacher is None else stored_answers(teacher, data, run)
+    stored = None if source is None else source.cached(data, run)
     caps = caps_of(space, data, max_macs, max_params)
     floors = floors_of(space, data, caps, min_macs, min_params)
     budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run, floors)
     guided = engine == "exact"
-    tables = usable_ratings(tables or (), space, data, fingerprint(teacher), weights, run) if guided else []
+    if guided and source is not None:
+        tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
+    else:
+        tables = []
     if budget.limits and guided:
         best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
     stage = None
@@ -234,7 +238,7 @@ def search(
             "data": data.fingerprint,
             "seed": seed,
             "precision": runtime.precision,
-            "teacher": None if teacher is None else fingerprint(teacher),
+            "teacher": None if source is None else source.fingerprint,
             "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
         }
@@ -248,7 +252,7 @@ def search(
     scorer = SubnetScorer(
         net,
         data,
-        None if answers is None else teacher_logits(answers, "rate", data, runtime),
+        None if stored is None else stored.split_logits("rate", data),
         task=Classification(),
         calibration_images=calibration_images,
         rate_images=rate_images,
@@ -284,12 +288,12 @@ def search(
     if not rows["kind"].isin(EVALUATED).any():
         raise budget.none_kept()
     better = None
-    if tuned and answers is not None and guided and not worker:
+    if tuned and stored is not None and guided and not worker:
         better = tuned_subnets(
             rows,
             archs,
             net,
-            answers,
+            stored,
             data,
             count=tuned,
             seed=seed,
@@ -305,7 +309,7 @@ def search(
         decided = short_training(
             decided,
             archs,
-            teacher if live else answers,
+            source if recipe.runs_teacher else stored,
             data,
             net,
             epochs=epochs,
@@ -332,7 +336,7 @@ def search(
             "at_least": floors,
             "max_latency_ms": max_latency_ms,
             "engine": engine,
-            "teacher": teacher is not None,
+            "teacher": source is not None,
             "objectives": list(wanted),
         }
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
@@ -341,17 +345,17 @@ def search(
     return result
 
 
-def _checked_engine(engine: str | None, teacher: object, tables: object) -> str:
+def _checked_engine(engine: str | None, source: TargetSource | None, tables: object) -> str:
     """Return the engine's name, and refuse what it cannot work with."""
     engine = engine or ("nsga2" if tables is None else "exact")
     word("search.engine", engine, ("exact", *ENGINES))
-    if engine == "exact" and (teacher is None or tables is None):
+    if engine == "exact" and (source is None or tables is None):
         legal = f"{', '.join(ENGINES)} without a teacher and its rating tables"
         mend = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
         raise SettingError("search.engine", engine, legal, mend)
-    if not isinstance(teacher, Teacher | ViewCache | None):
-        legal = "one nas_kd Teacher, the ViewCache of its answers, or None"
-        raise SettingError("teacher", type(teacher).__name__, legal, "several teachers can retrain, not search")
+    if source is not None and source.teacher is None and not source.shared:
+        legal = "one nas_kd Teacher, the cache of its logits, or None"
+        raise SettingError("teacher", type(source).__name__, legal, "several teachers can retrain, not search")
     return engine
 
 

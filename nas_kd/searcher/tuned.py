@@ -17,16 +17,16 @@ from nas_kd.runtime.jobs import run_jobs
 from nas_kd.searcher.trials import EVALUATED
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import TargetSource
 from nas_kd.train.network import predict
-from nas_kd.train.retrain import retrain, stored_answers, teacher_logits
+from nas_kd.train.retrain import retrain
 
 
 def tuned(
     rows: pd.DataFrame,
     archs: Mapping[str, Arch],
     net: Supernet,
-    teacher: Teacher | ViewCache,
+    teacher: TargetSource,
     data: Data,
     *,
     count: int,
@@ -44,7 +44,7 @@ def tuned(
         rows: the trials of a search.
         archs: every arch by key.
         net: the supernet.
-        teacher: the teacher or its cache; a live teacher keeps the trainings in this process.
+        teacher: what teaches; what does not lie in files keeps the trainings in this process.
         data: the data.
         count: subnets to tune.
         seed: seed of the trainings.
@@ -58,9 +58,8 @@ def tuned(
     """
     scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key").sort_values("kl", kind="stable")
     keys = scored["key"].head(count).tolist()
-    if isinstance(teacher, ViewCache):  # now, for the processes have the stored answers only
-        stored_answers(teacher, data, run, epochs=TUNING["epochs"])
-    parallel = workers if isinstance(teacher, ViewCache) and runtime.device.type == "cpu" else 1
+    teacher.prefill(data, TUNING["epochs"], run)
+    parallel = workers if teacher.shared and runtime.device.type == "cpu" else 1
     how = TUNING | {"batch_size": min(TUNING["batch_size"], len(data.train))}
     jobs = [
         {
@@ -92,6 +91,6 @@ def tuned_kl(**job: Any) -> float:
     data = job["data"]
     runtime = job["runtime"]
     logits = predict(resized(network, arch.resolution), data.rate, runtime)  # type: ignore[arg-type]
-    wanted = teacher_logits(job["teacher"], "rate", data, runtime)
+    wanted = job["teacher"].split_logits("rate", data)
     assert wanted is not None
     return softened_kl(logits, wanted)

@@ -20,7 +20,7 @@ from nas_kd.runs.files import atomic_json, on_disk
 
 if TYPE_CHECKING:
     from nas_kd.data import Data
-    from nas_kd.teacher.teacher import Teacher
+    from nas_kd.teacher.targets import LiveSource
 
 EMPTY = 0xFFFF  # as fp16 a NaN, which no answer is
 FILE = "views.npy"
@@ -97,12 +97,12 @@ def data_key(data: Data) -> dict[str, Any]:
     }
 
 
-def cache_key(teacher: Teacher, data: Data) -> dict[str, Any]:
+def cache_key(teacher: LiveSource, data: Data) -> dict[str, Any]:
     """Collect what decides the stored values and how they are marked."""
     return {"teacher": teacher.fingerprint, **data_key(data), "empty": EMPTY}
 
 
-def cache_path(root: str | Path, teacher: Teacher, data: Data) -> Path:
+def cache_path(root: str | Path, teacher: LiveSource, data: Data) -> Path:
     """Name the folder of a cache by its key, so that a changed teacher or data set never meets old values."""
     digest = hashlib.sha256(json.dumps(cache_key(teacher, data), sort_keys=True).encode()).hexdigest()
     return Path(root).expanduser() / digest[:12]
@@ -114,7 +114,7 @@ def answers_bytes(data: Data) -> int:
     return 2 * len(data.train) * views * data.num_classes
 
 
-def prepare(root: str | Path, teacher: Teacher, data: Data) -> Path:
+def prepare(root: str | Path, teacher: LiveSource, data: Data) -> Path:
     """Make the folder of a cache with room for all views, once.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.teacher.teacher import Teacher
+from nas_kd.teacher.targets import LiveSource
 
 if TYPE_CHECKING:
     from nas_kd.data import Data, Split
@@ -27,7 +27,7 @@ CHUNK = 128
 CHUNK_CPU = 32
 
 
-def ask(teacher: Teacher, x: Tensor, kind: Kind) -> NDArray[Any]:
+def ask(teacher: LiveSource, x: Tensor, kind: Kind) -> NDArray[Any]:
     """Run a teacher in its own precision, whatever a training's is.
 
     Args:
@@ -52,7 +52,7 @@ def ask(teacher: Teacher, x: Tensor, kind: Kind) -> NDArray[Any]:
     return logits.numpy().astype(kind)
 
 
-def ask_views(teacher: Teacher, data: Data, index: Tensor, view: Tensor, kind: Kind) -> NDArray[Any]:
+def ask_views(teacher: LiveSource, data: Data, index: Tensor, view: Tensor, kind: Kind) -> NDArray[Any]:
     """Ask about training images in given views.
 
     Args:
@@ -75,7 +75,7 @@ def ask_views(teacher: Teacher, data: Data, index: Tensor, view: Tensor, kind: K
     return np.concatenate([ask(teacher, data.train.shown(*chunk).x, kind) for chunk in chunks])[:count]
 
 
-def ask_split(teacher: Teacher, split: Split, progress: Progress | None) -> NDArray[np.float32]:
+def ask_split(teacher: LiveSource, split: Split, progress: Progress | None) -> NDArray[np.float32]:
     """Ask about all images of a split, unchanged and in order.
 
     Args:

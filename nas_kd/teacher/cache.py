@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,23 @@ from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json, atomic_write, read_json
+from nas_kd.runs.progress import Progress
 from nas_kd.teacher.answers import AnswerFile, cache_path, data_key, prepare, undamaged
 from nas_kd.teacher.ask import ask, ask_split, ask_views, compare
-from nas_kd.teacher.teacher import Teacher
+from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data, Views
-    from nas_kd.runs.progress import Progress
+    from nas_kd.runs.run import Run
 
+_log = logging.getLogger(__name__)
 HELD_OUT = ("rate", "select", "test")
 FACTS = ("key", "images", "views", "classes", "complete")
 PROBE = 64  # images recomputed at every start
 STEP = 128  # images between two reports of progress, a multiple of every chunk
 
 
-class ViewCache:
+class ViewCache(TargetSource):
     """Stored teacher logits, fp16 for the views of the training images and fp32 for the held-out splits.
 
     Made by `open`, or by `load` in a process that has no teacher. A folder holds one sub-folder for each
@@ -39,19 +42,22 @@ class ViewCache:
         source: the teacher and the data that missing answers are computed from.
     """
 
-    def __init__(self, folder: Path, source: tuple[Teacher, Data] | None = None) -> None:
+    shared = True
+
+    def __init__(self, folder: Path, source: tuple[LiveSource, Data] | None = None) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = read_json(folder / "cache.json", FACTS)
         writable = source is not None and not self.facts["complete"]
         self._file = AnswerFile(folder, writable) if self.facts["views"] else None
         self._splits: dict[str, Tensor] = {}
         self._source = source
+        self._warned = False
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         return ViewCache.load, (self.folder,)  # a worker maps the file; pickling would copy all of it
 
     @property
-    def teacher(self) -> Teacher | None:
+    def teacher(self) -> LiveSource | None:
         """The teacher it was opened with, which runs where the cache cannot serve; None after `load`."""
         return None if self._source is None else self._source[0]
 
@@ -82,7 +88,7 @@ class ViewCache:
     def open(
         cls,
         folder: str | Path,
-        teacher: Teacher,
+        teacher: LiveSource,
         data: Data,
         *,
         epochs: int | None = None,
@@ -115,7 +121,7 @@ class ViewCache:
         return cache
 
     @staticmethod
-    def todo(folder: str | Path, teacher: Teacher, data: Data, epochs: int | None = None) -> int:
+    def todo(folder: str | Path, teacher: LiveSource, data: Data, epochs: int | None = None) -> int:
         """Count the images that `open` would have to compute, for a progress bar.
 
         Args:
@@ -164,6 +170,22 @@ class ViewCache:
             raise SettingError("teacher cache", str(self.folder), legal, _FILL)
         return self
 
+    def prefill(self, data: Data, epochs: int, run: Run | None) -> None:
+        """Compute now what so many epochs ask for, for processes that have no teacher."""
+        self.bind(data, epochs)
+        todo = 0 if data.train.views is None else self.missing(data.train.views, epochs)
+        if todo:
+            with Progress("teacher logits", todo, unit="images", run=run) as progress:
+                self.fill(epochs, progress)
+
+    def live(self) -> TargetSource:
+        if self._source is None:
+            legal = (
+                "a cache opened with its teacher, for images in no cache (retrain.mixup, retrain.cutmix, unlabelled=)"
+            )
+            raise SettingError("teacher cache", str(self.folder), legal, "pass the teacher itself")
+        return self._source[0]
+
     def missing(self, views: Views, epochs: int | None = None) -> int:
         """Count the answers that a training of so many epochs needs and that are not there.
 
@@ -202,20 +224,22 @@ class ViewCache:
             self.facts["complete"] = True
             atomic_json(self.folder / "cache.json", self.facts)
 
-    def logits(self, batch: Batch) -> Tensor | None:
+    def logits(self, batch: Batch) -> Tensor:
         """Give the teacher's logits of a training batch; what is not stored yet is computed and stored.
+
+        The teacher runs live for images in no numbered view, which is said once.
 
         Args:
             batch: images with their numbers and views, which lie on the CPU: nothing waits for a device.
 
         Returns:
-            (B, C) float32 on the device of the images; None when a view is -1, which no cache can serve.
+            (B, C) float32 on the device of the images.
 
         Raises:
-            SettingError: answers are missing and there is no teacher to ask.
+            SettingError: logits are missing and there is no teacher that could run.
         """
         if self._file is None or bool((batch.view < 0).any()):
-            return None
+            return self._live_logits(batch)
         rows, missing = self._file.read(batch.index.numpy(), batch.view.numpy())
         if missing.any():
             if self._source is None:
@@ -231,11 +255,21 @@ class ViewCache:
             found = found.pin_memory()  # from other memory the copy would wait for the device
         return found.to(device, non_blocking=True).float()
 
-    def split_logits(self, name: str) -> Tensor:
+    def _live_logits(self, batch: Batch) -> Tensor:
+        if self._source is None:
+            legal = "crop and flip out of the cached views"
+            raise SettingError("data.augment", "other views", legal, "open the cache with its teacher")
+        if not self._warned:
+            _log.warning("the teacher's cache cannot serve this augmentation: the teacher runs live instead")
+            self._warned = True
+        return self._source[0].logits(batch)
+
+    def split_logits(self, name: str, data: Data | None = None) -> Tensor:
         """Read the teacher's logits of a held-out split.
 
         Args:
             name: ``rate``, ``select`` or ``test``.
+            data: the data that it is bound to, which it knows.
 
         Returns:
             (N, C) float32 in the order of the split, on the CPU.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,13 +14,18 @@ from torch import Tensor, nn
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
+from nas_kd.runs.progress import Progress
+from nas_kd.teacher.answers import answers_bytes, cache_path
+from nas_kd.teacher.cache import ViewCache
 from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import Probe, probe
-from nas_kd.teacher.taps import Layer, Tap, choose_taps, named_taps
+from nas_kd.teacher.taps import Layer, Tap, choose_taps, named_taps, pool_to
+from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
-    from nas_kd.data import Data
+    from nas_kd.data import Batch, Data
+    from nas_kd.runs.run import Run
 
 
 # Pixels of images (32 of 32 x 32) whose features a CPU's cache holds: ResNet-56 answers batches of 64 to 256 in
@@ -34,7 +40,7 @@ class Staged(Protocol):
         """Return the output height of each stage in pixels."""
 
 
-class Teacher:
+class Teacher(LiveSource):
     """A network in eval mode, without gradients, that nothing can train.
 
     It is no ``nn.Module``: as an attribute of a student it enters neither parameters nor state dict.
@@ -101,11 +107,6 @@ class Teacher:
             digest.update(flat.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self._module.parameters(), torch.zeros(())).device
-
     def train(self, mode: bool = True) -> Teacher:
         """Do nothing: a teacher stays in eval mode."""
         return self
@@ -152,6 +153,13 @@ class Teacher:
         assert self._reader is not None
         return self._reader.read(x)
 
+    def features(self, batch: Batch) -> Output:
+        """Return what `forward_stages` does, features averaged to the students' sizes where they are larger."""
+        out = self.forward_stages(batch.x)
+        sizes = [tap.student_size for tap in self.taps or ()]
+        stages, pre = ([pool_to(x, n) for x, n in zip(xs, sizes, strict=True)] for xs in (out.stages, out.pre))
+        return out._replace(stages=stages, pre=pre)
+
     @property
     def network(self) -> nn.Module:
         """The sealed network itself, for methods that need its gradient by its input; none goes into it."""
@@ -162,11 +170,12 @@ class Teacher:
         x = x.to(self.device)  # data may live elsewhere than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 
-    def bind(self, data: Data) -> Teacher:
+    def bind(self, data: Data, epochs: int = 0) -> Teacher:
         """Check that the teacher fits a data set and take its normalisation into account.
 
         Args:
             data: the data set.
+            epochs: for sources that cannot compute what they lack.
 
         Returns:
             The teacher itself.
@@ -192,6 +201,33 @@ class Teacher:
             at = self.device
             self._affine = (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
         return self
+
+    def cached(self, data: Data, run: Run | None, *, folder: str | Path | None = None, epochs: int = 0) -> TargetSource:
+        """Return its logits of every numbered view, computed once for all trainings; else the teacher itself.
+
+        Args:
+            data: the data; the teacher is bound to it.
+            run: keeps the logits in ``teacher/cache``; None keeps nothing, so the teacher runs live.
+            folder: keeps them instead, for several runs.
+            epochs: epochs whose logits are computed now, as processes without the teacher need; the others are
+                when a training first asks for them.
+
+        Returns:
+            The cache, or the teacher where the augmentation has no views that can be numbered.
+        """
+        self.bind(data)
+        if run is None:
+            return self
+        if data.train.views is None:
+            run.say("the teacher runs live: this augmentation has no fixed views to cache")
+            return self
+        folder = Path(folder or run.path / "teacher" / "cache").expanduser()
+        if not cache_path(folder, self, data).is_dir():
+            size = f"{answers_bytes(data) / 1e6:,.1f} MB"
+            run.say(f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
+        todo = ViewCache.todo(folder, self, data, epochs)
+        with Progress("teacher logits", todo, unit="images", run=run) as progress:
+            return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
 
     def match(self, space: Staged, resolution: int) -> list[Tap]:
         """Choose the layers that teach the stages of a space, and read them from now on.

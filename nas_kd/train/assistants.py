@@ -14,7 +14,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher
+from nas_kd.teacher import TargetSource, Teacher
 
 
 def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
@@ -37,7 +37,7 @@ def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
 def taught_in_between(
     retrain: Callable[..., nn.Module],
     model: nn.Module | Arch,
-    teacher: Any,
+    teacher: TargetSource | None,
     data: Data,
     *,
     assistants: Sequence[nn.Module | Arch],
@@ -46,7 +46,7 @@ def taught_in_between(
     seed: int,
     supernet: Supernet | None,
     settings: dict[str, Any],
-) -> Any:
+) -> TargetSource | None:
     """Train what stands between a teacher and its student, one after the other, each by the one before.
 
     Args:

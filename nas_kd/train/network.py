@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import Classification, Distiller, Recipe, TargetSource, pair_of
+from nas_kd.distill import Classification, Distiller, Recipe, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
+from nas_kd.teacher import TargetSource
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.manner import Manner
 from nas_kd.train.optim import optimizer_of

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Distiller, LiveTeacher, Method, TargetSource, target_source
+from nas_kd.distill import Classification, Distiller, Method
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
 from nas_kd.nn import StaticNet, resized
-from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
-from nas_kd.teacher.answers import answers_bytes, cache_path
-from nas_kd.teacher.bind import bind_all
+from nas_kd.teacher.as_targets import Teaches, as_targets
+from nas_kd.teacher.prepare import prepared
 from nas_kd.train.assistants import taught_in_between
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.manner import Manner
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.weights import check_hash, weights_hash
 
-_log = logging.getLogger(__name__)
-Teachers = Teacher | ViewCache | TargetSource | Sequence[Teacher | ViewCache | TargetSource] | None
-
 
 def retrain(
     model: nn.Module | Arch,
-    teacher: Teachers,
+    teacher: Teaches,
     data: Data,
     *,
     space: ElasticSpace | None = None,
@@ -77,8 +70,7 @@ def retrain(
 
     Args:
         model: any module (trained in place from its weights), or an arch of ``space`` (new weights).
-        teacher: a teacher, a cache of its views, a list of these, any other source of targets, or None with
-            ``ce``.
+        teacher: a teacher, a list of teachers, any other source of targets, or None with ``ce``.
         data: the data; ``test`` is read once, after the last epoch, and only when ``test=True``.
         space: the space of the arch.
         supernet: start an arch from these shared weights instead of new ones.
@@ -120,6 +112,7 @@ def retrain(
     Raises:
         SettingError: a setting is out of range, or the run was made with others.
     """
+    source = as_targets(teacher)
     runtime = runtime or Runtime()
     task = task or Classification(smoothing=0.0)
     run = Run.of(run)
@@ -145,7 +138,7 @@ def retrain(
         network = model
         factory, factory_kwargs = factory_of(network, data, factory, factory_kwargs, needed=run is not None)
     needs_teacher = distiller.recipe.needs_teacher
-    if needs_teacher and teacher is None:
+    if needs_teacher and source is None:
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
     generations = distiller.recipe.generations
     if method == "takd" and not assistants:
@@ -153,10 +146,10 @@ def retrain(
         raise SettingError("assistants", list(assistants), legal, "pass assistants=[...], or use kd")
     if assistants or generations > 1:
         name = key or (arch.key if arch is not None else type(network).__name__)
-        teacher = taught_in_between(
+        source = taught_in_between(
             retrain,
             model,
-            teacher,
+            source,
             data,
             assistants=assistants,
             generations=generations,
@@ -182,14 +175,11 @@ def retrain(
             }
             | manner.chosen,
         )
-    if manner.mixes and needs_teacher:
-        teacher = live(teacher, run)
-    asked = epochs if needs_teacher and not manner.mixes else 0
-    bind_all(teacher, data, asked)
-    features = distiller.recipe.needs_target_features and needs_teacher
-    if isinstance(teacher, Teacher) and not (features or distiller.recipe.live or unlabelled or manner.mixes):
-        teacher = stored_answers(teacher, data, run, epochs=asked)
-    source = target_source(teacher, features=features) if needs_teacher else None
+    if source is not None:  # without a need it only measures the agreement
+        unseen = distiller.recipe.unseen(mixed=manner.mixes, unlabelled=unlabelled is not None)
+        features = distiller.recipe.needs_target_features
+        wanted: dict[str, Any] = {"epochs": epochs, "features": features, "unseen": unseen} if needs_teacher else {}
+        source = prepared(source, data, run, **wanted)
     stage = None
     if run is not None:
         key = key or (arch.key if arch is not None else type(network).__name__)
@@ -210,7 +200,7 @@ def retrain(
             "start": weights_hash(network),
             "data": data.fingerprint,
             "seed": seed,
-            "teacher": fingerprint(source) if needs_teacher else None,
+            "teacher": source.fingerprint if needs_teacher and source is not None else None,
             "precision": runtime.precision,
         }
         facts |= {f"retrain.{name}": value for name, value in settings.items()}
@@ -228,7 +218,7 @@ def retrain(
         trainee,
         data,
         distiller=distiller,
-        source=source,
+        source=source if needs_teacher else None,
         stage=stage,
         name="retrain",
         epochs=epochs,
@@ -240,14 +230,14 @@ def retrain(
         clip_grad=clip_grad,
         seed=seed,
         runtime=runtime,
-        teacher_logits=teacher_logits(teacher, "rate", data, runtime),
+        teacher_logits=None if source is None else source.split_logits("rate", data),
         unlabelled=unlabelled,
         manner=manner,
     )
     trainee.eval()
     metrics: dict[str, float] = {}
     for name in ("select", "test") if test else ("select",):
-        logits = teacher_logits(teacher, name, data, runtime)
+        logits = None if source is None else source.split_logits(name, data)
         found, scores = measure(trainee, getattr(data, name), task, runtime, logits)
         metrics |= {f"{name}_{what}": value for what, value in found.items()}
         if stage is not None:  # one row an image, in the order of data.csv: networks are compared image by image
@@ -286,86 +276,3 @@ def checked_method(
             legal = "a method that teaches two classes; two standardised logits are always +1 and -1"
             raise SettingError("retrain.method", name, legal, "use retrain.method=kd")
     return distiller
-
-
-def stored_answers(
-    teacher: Teacher | ViewCache, data: Data, run: Run | None, *, epochs: int = 0, folder: str | Path | None = None
-) -> Teacher | ViewCache:
-    """Return a teacher's answers on every view, computed once for all trainings; else the teacher itself.
-
-    Args:
-        teacher: the teacher, or its cache.
-        data: the data.
-        run: keeps the answers in ``teacher/cache``; None keeps nothing, so the teacher answers live.
-        epochs: epochs whose answers are computed now, as processes without the teacher need; the others are
-            computed when a training first asks for them.
-        folder: keeps the answers instead, for several runs.
-
-    Returns:
-        The cache, or the teacher where the augmentation has no views that can be numbered.
-    """
-    if isinstance(teacher, ViewCache):
-        teacher.bind(data, epochs)
-        todo = 0 if data.train.views is None else teacher.missing(data.train.views, epochs)
-        if todo:
-            with Progress("teacher's answers", todo, unit="images", run=run) as progress:
-                teacher.fill(epochs, progress)
-        return teacher
-    teacher.bind(data)
-    if run is None:
-        return teacher
-    if data.train.views is None:
-        run.say("the teacher answers live: this augmentation has no fixed views to cache")
-        return teacher
-    folder = Path(folder or run.path / "teacher" / "cache").expanduser()
-    if not cache_path(folder, teacher, data).is_dir():
-        size = f"{answers_bytes(data) / 1e6:,.1f} MB"
-        run.say(f"teacher's answers: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
-    todo = ViewCache.todo(folder, teacher, data, epochs)
-    with Progress("teacher's answers", todo, unit="images", run=run) as progress:
-        return ViewCache.open(folder, teacher, data, epochs=epochs, progress=progress)
-
-
-def live(teacher: Any, run: Run | None) -> Any:
-    """Return what runs in the place of stored answers, and say so: mixed images are in no cache.
-
-    Args:
-        teacher: a teacher, a cache, a list of these, or any other source.
-        run: the run, whose log is told; None tells Python's.
-
-    Returns:
-        The same with the teacher behind each cache.
-
-    Raises:
-        SettingError: a cache was opened without its teacher.
-    """
-    each = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
-    if run is not None or any(isinstance(item, ViewCache) for item in each):
-        (_log.warning if run is None else run.say)("the teacher answers live: mixed images are in no cache")
-    for place, item in enumerate(each):
-        if isinstance(item, ViewCache):
-            if item.teacher is None:
-                legal = "0 with stored answers alone, which know no mixed images"
-                raise SettingError("retrain.mixup", "on", legal, "pass the teacher itself")
-            each[place] = item.teacher
-    return each if isinstance(teacher, list | tuple) else each[0]
-
-
-def fingerprint(teacher: object) -> str:
-    """Name a source of targets for the run's record: its own fingerprint, else its type."""
-    return str(getattr(teacher, "fingerprint", type(teacher).__name__))
-
-
-def teacher_logits(teacher: object, split: str, data: Data, runtime: Runtime) -> Tensor | None:
-    """Return a teacher's (N, C) logits on a whole split, or None when the source cannot give them."""
-    if isinstance(teacher, ViewCache):
-        return teacher.split_logits(split)
-    if isinstance(teacher, list | tuple):  # the mean of their probabilities, as TeacherEnsemble gives
-        each = [teacher_logits(item, split, data, runtime) for item in teacher]
-        known = [logits.log_softmax(1) for logits in each if logits is not None]
-        return torch.logsumexp(torch.stack(known), 0) if known and len(known) == len(each) else None
-    if isinstance(teacher, LiveTeacher):
-        teacher = teacher.teacher
-    if isinstance(teacher, Teacher):
-        return torch.cat([teacher(batch.x).float().cpu() for batch in getattr(data, split).clean(512)])
-    return None

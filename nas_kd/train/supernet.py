@@ -12,16 +12,15 @@ from torch import Tensor
 
 from nas_kd.config import check_supernet
 from nas_kd.data import Batch, Data
-from nas_kd.distill import Classification, target_source
+from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
-from nas_kd.nn import Output
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.ranks import from_first
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
-from nas_kd.teacher.bind import bind_all
+from nas_kd.teacher.as_targets import Teaches, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit
@@ -38,7 +37,7 @@ def train_supernet(
     *,
     run: Run | str | Path | None = None,
     task: Classification | None = None,
-    teacher: object = None,
+    teacher: Teaches = None,
     teacher_weight: float = 0.0,
     rule: str = "sandwich",
     epochs: int = 30,
@@ -162,10 +161,12 @@ def train_supernet(
     net.check_data(data.in_chans, data.num_classes)
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
-    if teacher_weight > 0.0 and teacher is None:
+    source = as_targets(teacher)
+    if teacher_weight > 0.0 and source is None:
         raise SettingError("supernet.teacher_weight", teacher_weight, "0 without a teacher", "pass teacher=")
-    bind_all(teacher, data, epochs if teacher_weight > 0.0 else 0)
-    source = target_source(teacher) if teacher_weight > 0.0 else None
+    if source is not None:
+        source.bind(data, epochs if teacher_weight > 0.0 else 0)
+    source = source if teacher_weight > 0.0 else None
     made = make_rule(
         rule,
         net,
@@ -189,7 +190,7 @@ def train_supernet(
         facts |= {"start": weights_hash(net), "precision": runtime.precision}
         facts |= data.augmentation | (inputs or {})
         if source is not None:
-            facts["teacher"] = str(getattr(source, "fingerprint", type(source).__name__))
+            facts["teacher"] = source.fingerprint
         stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
@@ -219,13 +220,13 @@ def train_supernet(
         lessons = made.lessons(moment, score)
         if runtime.world > 1:
             check_same("archs", ",".join(lesson.arch.key for lesson in lessons))
-        target: Any = None
+        target: Tensor | None = None
         if any(lesson.soft > 0.0 and not lesson.inplace for lesson in lessons):
             if full is not None and shrinking is not None and shrinking.phase(moment.epoch).start > 0:
                 with runtime.autocast():
                     target = full(batch.x)
             elif source is not None:
-                target = source(batch)
+                target = source.logits(batch)
         losses = teach(
             net,
             images,
@@ -233,7 +234,7 @@ def train_supernet(
             lessons,
             task=task,
             divergence=soft_loss,
-            target=target.logits if isinstance(target, Output) else target,
+            target=target,
             reduction=reduction,
             dropout=dropout,
             drop_path=drop_path,

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from toy import beside, bound, fit, images, noise, source_for, student
 
-from nas_kd.distill import METHODS, LiveTeacher, SoftTree, TeacherEnsemble
+from nas_kd.distill import METHODS, SoftTree
 from nas_kd.errors import SettingError
+from nas_kd.teacher import TargetSource, as_targets
 
 # what is watched where it is not the term that has the method's name: labels-only and many-term methods
 OWN = {
@@ -48,9 +49,8 @@ RATE = {"vid": 0.05}  # its variances start far from where they go
 COUNT = {"crd": 1024}  # images in the memory, so that noise is noise
 
 
-def frozen(source: object) -> list[torch.Tensor]:
-    each = source.sources if isinstance(source, TeacherEnsemble) else [source]
-    networks = [one.teacher.network for one in each if isinstance(one, LiveTeacher)]
+def frozen(source: TargetSource) -> list[torch.Tensor]:
+    networks = [one.teacher.network for one in source.members if one.teacher is not None]
     return [tensor.clone() for network in networks for tensor in network.state_dict().values()]
 
 
@@ -100,7 +100,7 @@ def test_shares_of_teachers_sum_to_1_and_favour_the_one_that_knows_the_labels():
     batch, model = images(), student()
     knows = lambda batch: 5 * F.one_hot(batch.y, 4).float()  # noqa: E731
     guesses = lambda batch: torch.randn(len(batch.y), 4)  # noqa: E731
-    distiller = bound("multi_teacher", model, TeacherEnsemble([guesses, knows]))
+    distiller = bound("multi_teacher", model, as_targets([guesses, knows]))
     fit(distiller, model, batch, lr=0.05)
     shares = distiller.source.shares
     assert shares.sum() == pytest.approx(1, abs=1e-6) and shares[1] > 0.9

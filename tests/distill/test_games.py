@@ -16,6 +16,7 @@ from nas_kd.distill.game import norm_inputs, norms
 from nas_kd.distill.generator import WIDTH, Noise, Painter, Switches
 from nas_kd.errors import SettingError
 from nas_kd.losses import disagreement, norm_statistics
+from nas_kd.teacher import as_targets
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -28,10 +29,10 @@ def same(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> bool:
 
 def test_the_critics_turn_changes_the_critic_alone():
     torch.manual_seed(0)
-    model, source = student(), teacher(features=False)
+    model, source = student(), teacher()
     distiller = bound("gan_kd", model, source)
     critic = distiller.trained["gan_kd"]
-    logits, target, y = model(images().x), source(images()), images().y
+    logits, target, y = model(images().x), source.logits(images()), images().y
     before, net = state(model), state(critic.net)
     critic.learn(logits, target, y)
     assert all(p.grad is None for p in model.parameters()) and same(model, before)
@@ -44,11 +45,11 @@ def test_the_critics_turn_changes_the_critic_alone():
 
 
 def test_without_its_adversary_gan_kd_is_the_labels_and_an_l1_of_the_logits():
-    model, source = student().eval(), teacher(features=False)
+    model, source = student().eval(), teacher()
     distiller = bound("gan_kd", model, source, weight=0)
     assert len(distiller.trained) == 0
     parts = distiller.step(images(), 0.0)
-    expected = F.cross_entropy(model(images().x), images().y) + F.l1_loss(model(images().x), source(images()))
+    expected = F.cross_entropy(model(images().x), images().y) + F.l1_loss(model(images().x), source.logits(images()))
     torch.testing.assert_close(parts["loss"], expected.detach())
 
 
@@ -57,13 +58,13 @@ def test_a_players_optimiser_is_part_of_its_state():
     for cut in (False, True):
         torch.manual_seed(0)
         model, batch = student(), images()
-        distiller = bound("gan_kd", model, teacher(features=False))
+        distiller = bound("gan_kd", model, teacher())
         fit(distiller, model, batch, steps=3)
         if cut:  # through a file, as checkpoints go, into new objects
             file = io.BytesIO()
             torch.save(distiller.trained.state_dict(), file)
             file.seek(0)
-            again = bound("gan_kd", model, teacher(features=False))
+            again = bound("gan_kd", model, teacher())
             again.trained.load_state_dict(torch.load(file, weights_only=True))
             distiller = again
         assert distiller.trained["gan_kd"].turns == 3
@@ -72,7 +73,7 @@ def test_a_players_optimiser_is_part_of_its_state():
 
 
 def test_attacked_images_come_to_the_boundary():
-    source = teacher(features=False)
+    source = teacher()
     network = source.teacher.network
     batch = images(64)
     answers = network(batch.x)
@@ -92,10 +93,10 @@ def test_attacked_images_come_to_the_boundary():
 
 
 def test_bss_of_a_student_that_equals_its_teacher_is_0_and_its_weight_ends():
-    source = teacher(features=False)
+    source = teacher()
     model = Toy((6, 10))
     model.load_state_dict(source.teacher.network.state_dict())
-    batch = images()._replace(y=source(images()).argmax(1))
+    batch = images()._replace(y=source.logits(images()).argmax(1))
     distiller = bound("bss", model.eval(), source)
     parts = distiller.step(batch, 0.0)
     assert parts["bss"].abs() < 1e-6 and parts["kd"].abs() < 1e-5
@@ -103,7 +104,7 @@ def test_bss_of_a_student_that_equals_its_teacher_is_0_and_its_weight_ends():
     assert weights["bss"] == [2.0, 1.0, 0.0, 0.0]
     assert [9 * w for w in weights["kd"]] == pytest.approx([4.0, 2.5, 1.0, 1.0])
     with pytest.raises(SettingError, match="live teacher"):
-        bound("bss", student(), lambda batch: batch.x)
+        bound("bss", student(), as_targets(lambda batch: batch.x))
 
 
 @pytest.mark.parametrize("name", ["dafl", "zskt", "dfad", "dfq"])

@@ -14,6 +14,7 @@ from nas_kd.distill import Distiller, pair_of
 from nas_kd.distill.own import MeanTeacher, Privileged
 from nas_kd.distill.peers import entropy, fresh, graft, grafting_weight
 from nas_kd.errors import SettingError
+from nas_kd.teacher import as_targets
 
 BATCH = beside(images())
 
@@ -41,7 +42,7 @@ def test_a_decay_of_0_is_the_student_and_the_ramp_starts_there():
         model = student()
         ema = mean_teacher(student(seed=5), **settings)
         ema._student = (model,)
-        found = ema(BATCH)
+        found = ema.logits(BATCH)
         assert torch.equal(found, model.eval()(BATCH.other).detach()) and not found.requires_grad
     with pytest.raises(SettingError, match="decay"):
         mean_teacher(model, decay=1.0)
@@ -66,14 +67,14 @@ def test_cs_kd_targets_are_the_student_on_the_partner_without_gradient():
     model = student()
     distiller = bound("cs_kd", model)
     model.eval()
-    target = distiller.source(BATCH)
+    target = distiller.source.logits(BATCH)
     assert torch.equal(target, model(BATCH.other)) and not target.requires_grad
     same = BATCH._replace(other=BATCH.x)
-    parts = distiller(model(same.x), distiller.source(same), same.y, 0.0, same)[1]
+    parts = distiller(model(same.x), distiller.target(same), same.y, 0.0, same)[1]
     assert parts["cs_kd"].abs() < 1e-7  # x' = x in eval mode
     model.train()
     before = model.bn1.running_mean.clone()
-    distiller.source(BATCH)
+    distiller.source.logits(BATCH)
     assert not torch.equal(model.bn1.running_mean, before)  # the second pass counts in the statistics
 
 
@@ -92,12 +93,12 @@ def test_ddgsd_of_identical_views_is_twice_the_label_loss():
 
 
 def test_a_privileged_teacher_sees_the_other_image():
-    source = teacher(features=False)
-    assert torch.equal(Privileged(source)(BATCH), source.teacher(BATCH.other))
+    source = teacher()
+    assert torch.equal(Privileged(source).logits(BATCH), source.teacher(BATCH.other))
     brighter = Privileged(source, view=lambda batch: batch.x + 1)
-    assert torch.equal(brighter(images()), source.teacher(images().x + 1))
+    assert torch.equal(brighter.logits(images()), source.teacher(images().x + 1))
     seen: list[Batch] = []
-    Privileged(lambda batch: seen.append(batch))(BATCH._replace(view=torch.zeros(16).long()))
+    Privileged(as_targets(seen.append)).logits(BATCH._replace(view=torch.zeros(16).long()))
     assert (seen[0].view == -1).all()  # no cache may answer for it
     with pytest.raises(SettingError, match="teacher="):
         Privileged(None)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.data import Batch
-from nas_kd.distill import Classification, Distiller, LiveTeacher, TargetSource, TeacherEnsemble, pair_of
+from nas_kd.distill import Classification, Distiller, pair_of
 from nas_kd.distill.generator import WIDTH
 from nas_kd.distill.sampling import PairedBatch
 from nas_kd.nn.output import Output
+from nas_kd.teacher import LiveSource, TargetSource, TeacherEnsemble
 
 CLASSES, IMAGE, BATCH = 4, (3, 8, 8), 16
 
@@ -39,8 +40,11 @@ class Toy(nn.Module):
         return self.forward_stages(x).logits
 
 
-class Frozen:
+class Frozen(LiveSource):
     """A teacher as the library has them: no module, in eval mode, without gradients."""
+
+    network: nn.Module = None  # type: ignore[assignment]
+    name = "frozen"
 
     def __init__(self, seed: int, widths: tuple[int, int]) -> None:
         torch.manual_seed(seed)
@@ -59,8 +63,8 @@ class Frozen:
         return self.network.forward_stages(x)
 
 
-def teacher(seed: int = 1, widths: tuple[int, int] = (6, 10), features: bool = True) -> LiveTeacher:
-    return LiveTeacher(Frozen(seed, widths), features=features)
+def teacher(seed: int = 1, widths: tuple[int, int] = (6, 10)) -> Frozen:
+    return Frozen(seed, widths)
 
 
 def student(widths: tuple[int, int] = (4, 6), seed: int = 0) -> Toy:
@@ -90,7 +94,7 @@ def bound(
 
 def source_for(name: str, widths: tuple[int, int] = (6, 10)) -> TargetSource | None:
     if name == "multi_teacher":
-        return TeacherEnsemble([teacher(seed, widths, features=False) for seed in (1, 2)])
+        return TeacherEnsemble([teacher(seed, widths) for seed in (1, 2)])
     return teacher(widths=widths)
 
 

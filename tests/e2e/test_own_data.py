@@ -156,7 +156,7 @@ def test_a_teacher_that_answers_live_and_gives_features(files: Path, nas_kd_main
         "0.5",
     )
     assert said.code == 0, said.err
-    assert said.err.count("the teacher answers live") >= 1
+    assert said.err.count("the teacher runs live") >= 1
     assert not list((files / "run").rglob("views.npy"))
     rows = pd.read_csv(files / "run/retrain/results.csv")
     assert rows["test_accuracy"].between(0, 1).all() and rows["test_agreement"].notna().all()

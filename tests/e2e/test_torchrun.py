@@ -53,7 +53,7 @@ def test_two_processes_leave_one_run(made: tuple[Path, Any]) -> None:
     assert list(pd.read_csv(run / "supernet/metrics.csv")["epoch"]) == [1, 2]
     assert list(pd.read_csv(run / "teacher/metrics.csv")["epoch"]) == [1, 2, 3]
     log = (run / "log.txt").read_text()
-    for line in ("data: digits", "teacher's answers: 2 views", "supernet: digits in"):
+    for line in ("data: digits", "teacher logits: 2 views", "supernet: digits in"):
         assert log.count(line) == 1 and done.stderr.count(line) == 1
     assert done.stderr.count("supernet 0/2 epochs") == 1
     assert not [path for path in run.rglob("*") if path.suffix in (".tmp", ".old")]

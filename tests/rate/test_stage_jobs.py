@@ -152,7 +152,7 @@ def test_features_that_do_not_fit_are_not_stored(
 ) -> None:
     settings = SETTINGS | {"runtime": runtime, "epochs": 1}
     rate_blockwise(net, counting, data, run=tmp_path, cache_gb=1e-6, **settings)
-    assert "the teacher answers live: its features need" in capsys.readouterr().err
+    assert "the teacher runs live: its features need" in capsys.readouterr().err
     assert not (tmp_path / "teacher" / "features").exists()
     with pytest.raises(SettingError, match=r"blockwise\.cache_gb"):
         rate_blockwise(net, counting, data, cache_gb=-1.0, **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import pytest
 import torch
 
 from nas_kd.data import Data, load_data
-from nas_kd.distill import CachedTeacher
 from nas_kd.errors import SettingError
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
 
@@ -74,7 +74,7 @@ def test_cached_logits_are_the_teachers(tmp_path: Path, data: Data, teacher: Tea
     for epoch in range(4):
         for batch in data.train.batches(8, epoch=epoch, seed=epoch + 5, drop_last=False):
             stored, live = cache.logits(batch), teacher(batch.x)
-            assert stored is not None and stored.dtype == torch.float32
+            assert stored.dtype == torch.float32
             torch.testing.assert_close(stored, live, rtol=2**-10, atol=1e-5)
     for name in ("rate", "select", "test"):
         live = torch.cat([teacher(batch.x) for batch in getattr(data, name).clean(5)])
@@ -98,7 +98,7 @@ def test_filled_lazily_and_ahead_are_the_same_bits(tmp_path: Path, teacher: Teac
         for epoch in reversed(range(epochs)):
             for batch in data.train.batches(size, epoch=epoch, seed=seed, drop_last=False):
                 found, expected = lazy.logits(batch), ahead.logits(batch)
-                assert found is not None and expected is not None and torch.equal(found, expected)
+                assert torch.equal(found, expected)
                 torch.testing.assert_close(found, teacher(batch.x), rtol=2**-10, atol=1e-5)
     assert counting.sizes == {32}  # other sizes may round otherwise
     assert lazy.missing(data.train.views, epochs) == 0 and lazy.folder.name == ahead.folder.name
@@ -143,7 +143,6 @@ def test_batches_that_were_changed_do_not_spoil_it(tmp_path: Path, data: Data, t
     cache = ViewCache.open(tmp_path, teacher, data, epochs=0)
     batch = next(data.train.batches(8, epoch=0, seed=0))
     found = cache.logits(batch._replace(x=torch.zeros_like(batch.x)))
-    assert found is not None
     torch.testing.assert_close(found, teacher(batch.x), rtol=2**-10, atol=1e-5)
 
 
@@ -153,7 +152,7 @@ def test_precision_of_the_training_is_not_the_teachers(tmp_path: Path, data: Dat
     cache = ViewCache.open(tmp_path / "b", teacher, data, epochs=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = cache.logits(batch)
-    assert plain is not None and mixed is not None and torch.equal(plain, mixed)
+    assert torch.equal(plain, mixed)
 
 
 def test_killed_and_resumed_it_is_the_same(tmp_path: Path, data: Data, teacher: Teacher) -> None:
@@ -181,7 +180,7 @@ data = make_data("all")
 cache = ViewCache.open(sys.argv[2], make_teacher(data), data, epochs=0)
 for epoch in range(6):
     for batch in data.train.batches(5, epoch=epoch, seed=int(sys.argv[3]), drop_last=False):
-        assert cache.logits(batch) is not None
+        cache.logits(batch)
 """
 
 
@@ -202,7 +201,7 @@ def test_workers_open_it_without_a_teacher(tmp_path: Path, data: Data, teacher: 
     cache = pickle.loads(pickle.dumps(filled))
     batch = next(data.train.batches(7, epoch=1, seed=0))
     mine, theirs = cache.logits(batch), filled.logits(batch)
-    assert mine is not None and theirs is not None and torch.equal(mine, theirs)
+    assert torch.equal(mine, theirs)
     assert torch.equal(cache.split_logits("rate"), filled.split_logits("rate"))
     assert cache.teacher is None and cache.fingerprint == teacher.fingerprint
     with pytest.raises(SettingError, match="call split_logits"):
@@ -226,7 +225,7 @@ def test_without_a_teacher_what_lacks_is_said_before_the_training(tmp_path: Path
     fresh = make_data(views=None)
     with pytest.raises(SettingError, match="another views"):
         cache.bind(fresh)  # nothing could be served
-    ViewCache.open(tmp_path, teacher, data, epochs=0).bind(fresh)  # the teacher answers live
+    ViewCache.open(tmp_path, teacher, data, epochs=0).bind(fresh)  # the teacher runs live
 
 
 def test_another_teacher_data_set_or_views_gets_its_own_folder(tmp_path: Path, data: Data, teacher: Teacher) -> None:
@@ -240,13 +239,6 @@ def test_another_teacher_data_set_or_views_gets_its_own_folder(tmp_path: Path, d
     ]
     assert len({cache.folder for cache in (first, *others)}) == 5
     assert (first.folder / "views.npy").read_bytes() == before
-
-
-def test_a_cache_of_another_teacher_is_refused(tmp_path: Path, data: Data, teacher: Teacher) -> None:
-    cache = ViewCache.open(tmp_path, teacher, data, epochs=0)
-    assert CachedTeacher(cache, make_teacher(data)).fingerprint == teacher.fingerprint
-    with pytest.raises(SettingError, match="whose answers the cache holds"):
-        CachedTeacher(cache, make_teacher(data, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -268,16 +260,30 @@ def test_a_cache_of_other_data_is_refused(
     assert str(cache.folder) in str(caught.value) and "ViewCache.open" in str(caught.value)
 
 
-def test_views_that_are_not_stored_are_not_served(tmp_path: Path, teacher: Teacher) -> None:
+LIVE = "the teacher's cache cannot serve this augmentation: the teacher runs live instead"
+
+
+def test_views_that_are_not_stored_are_taught_live(
+    tmp_path: Path, teacher: Teacher, caplog: pytest.LogCaptureFixture
+) -> None:
     fresh = make_data(views=None)
     cache = ViewCache.open(tmp_path, teacher, fresh)
     assert not (cache.folder / "views.npy").exists()
-    assert all(cache.logits(batch) is None for batch in fresh.train.batches(8, epoch=0, seed=0))
+    with caplog.at_level(logging.WARNING):
+        for batch in fresh.train.batches(8, epoch=0, seed=0):
+            assert torch.equal(cache.logits(batch), teacher(batch.x))
+    assert [record.message for record in caplog.records] == [LIVE]  # said once
     assert len(cache.split_logits("select")) == len(fresh.select)
     ViewCache.open(tmp_path, teacher, fresh)  # the check works without views too
     data = make_data()
     served = ViewCache.open(tmp_path, teacher, data)
-    assert served.logits(next(iter(data.rate.clean(4)))) is None
+    batch = next(iter(data.rate.clean(4)))
+    assert torch.equal(served.logits(batch), teacher(batch.x)) and served.live() is teacher
+    alone = ViewCache.load(served.folder)
+    with pytest.raises(SettingError, match="crop and flip out of the cached views.*with its teacher"):
+        alone.logits(batch)
+    with pytest.raises(SettingError, match="for images in no cache"):
+        alone.live()
 
 
 def test_splits_without_images(tmp_path: Path, teacher: Teacher) -> None:
@@ -337,4 +343,5 @@ def test_auto_augmentation_falls_back(tmp_path: Path, teacher: Teacher) -> None:
     data = make_data(augment="rand-m9-mstd0.5")
     cache = ViewCache.open(tmp_path, teacher, data)
     batches: Iterator[Any] = data.train.batches(8, epoch=0, seed=0)
-    assert cache.logits(next(batches)) is None
+    batch = next(batches)
+    assert torch.equal(cache.logits(batch), teacher(batch.x))  # live

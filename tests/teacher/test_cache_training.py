@@ -15,7 +15,6 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.jobs import run_jobs
 from nas_kd.teacher import Teacher, ViewCache, cifar_resnet8, load_teacher
-from nas_kd.train.retrain import stored_answers
 
 EPOCHS = 4
 
@@ -78,20 +77,18 @@ def test_what_another_training_stored_changes_nothing(tmp_path: Path, data: Data
     assert same(train(ViewCache.open(tmp_path / "shared", teacher, data, epochs=0), data), alone)
 
 
-class Killed:
+class Killed(Teacher):
     """A teacher that is stopped after some forward passes."""
 
     def __init__(self, teacher: Teacher, calls: int) -> None:
-        self.teacher, self.calls = teacher, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.teacher, name)
+        super().__init__(teacher.network, teacher.name, num_classes=3, mean=teacher.mean, std=teacher.std)
+        self.calls = calls
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         self.calls -= 1
         if self.calls < 0:
             raise KeyboardInterrupt
-        return self.teacher(x)
+        return super().__call__(x)
 
 
 @pytest.mark.parametrize("calls", [3, 10, 14])
@@ -99,7 +96,7 @@ def test_killed_while_it_fills_and_resumed_it_ends_the_same(
     tmp_path: Path, data: Data, teacher: Teacher, calls: int
 ) -> None:
     undisturbed = train(ViewCache.open(tmp_path / "a", teacher, data, epochs=0), data, tmp_path / "run_a")
-    killed: Any = Killed(teacher, calls)
+    killed = Killed(teacher, calls).bind(data)
     with pytest.raises(KeyboardInterrupt):
         train(ViewCache.open(tmp_path / "b", killed, data, epochs=0), data, tmp_path / "run_b")
     resumed = train(ViewCache.open(tmp_path / "b", teacher, data, epochs=0), data, tmp_path / "run_b")
@@ -131,13 +128,13 @@ def test_retrain_fills_ahead_what_its_epochs_need(tmp_path: Path, data: Data, te
 
 def test_runs_that_share_a_folder_ask_once(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     first, second = Run(tmp_path / "one"), Run(tmp_path / "two")
-    stored_answers(teacher, data, first, epochs=2, folder=tmp_path / "shared")
-    untouched: Any = Killed(teacher, 3)  # the live probe: the rating split, and 64 views in two chunks
-    cache = stored_answers(untouched, data, second, epochs=2, folder=tmp_path / "shared")
+    teacher.cached(data, first, epochs=2, folder=tmp_path / "shared")
+    untouched = Killed(teacher, 3)  # the live probe: the rating split, and 64 views in two chunks
+    cache = untouched.cached(data, second, epochs=2, folder=tmp_path / "shared")
     assert isinstance(cache, ViewCache) and cache.folder.parent == tmp_path / "shared" and untouched.calls == 0
     assert not (tmp_path / "two" / "teacher" / "cache").exists()
     with pytest.raises(KeyboardInterrupt):
-        stored_answers(cache, data, second, epochs=3)
+        cache.prefill(data, 3, second)
 
 
 def test_a_cache_of_other_data_is_refused_before_the_training(tmp_path: Path, data: Data, teacher: Teacher) -> None:
@@ -149,9 +146,9 @@ def test_a_cache_of_other_data_is_refused_before_the_training(tmp_path: Path, da
             train(given, other)
 
 
-def test_augmentation_that_has_no_views_is_answered_live_and_said(tmp_path: Path, data: Data, teacher: Teacher) -> None:
+def test_augmentation_that_has_no_views_is_taught_live_and_said(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     x = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8)
     fresh = load_data((x, torch.arange(60) % 3), rate=6, select=6, views="all", augment="rand-m3")
     train(teacher, fresh, tmp_path / "run")
-    assert (tmp_path / "run" / "log.txt").read_text().count("the teacher answers live") == 1
+    assert (tmp_path / "run" / "log.txt").read_text().count("the teacher runs live") == 1
     assert not (tmp_path / "run" / "teacher" / "cache").exists()

@@ -88,7 +88,7 @@ def test_mixed_images_are_taught_live_with_one_line(
     arch = space.smallest()
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "method": "kd", "mixup": 0.3} | SHORT
     live = retrain(arch, teacher, data, run=tmp_path / "live", **settings)
-    said = "the teacher answers live: mixed images are in no cache"
+    said = "the teacher runs live: mixed images are in no cache"
     assert (tmp_path / "live" / "log.txt").read_text().count(said) == 1
     assert not (tmp_path / "live" / "teacher").exists()  # nothing is stored that would not be read
     cache = ViewCache.open(tmp_path / "cache", teacher, data, epochs=0)
@@ -96,7 +96,7 @@ def test_mixed_images_are_taught_live_with_one_line(
     assert equal(state(live), state(cached)) and [record.message for record in caplog.records] == [said]
     alone = ViewCache.open(tmp_path / "cache", teacher, data, epochs=1)
     sealed = copy.copy(alone)
-    sealed._source = None  # as in a process that was given the stored answers only
+    sealed._source = None  # as in a process that was given the stored logits only
     with pytest.raises(SettingError, match=r"retrain\.mixup"):
         retrain(arch, sealed, data, **settings)
     with pytest.raises(SettingError, match=r"retrain\.mixup=0\.3.*dkd"):

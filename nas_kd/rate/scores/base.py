@@ -21,7 +21,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.space.paths import Entry
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 CHUNK = 256  # images a forward pass
@@ -61,7 +61,7 @@ class Bench:
         teacher: a teacher, its taps chosen where a score compares features; None where no score asks one.
         net: the in-place distilled supernet, likewise.
         model: the blockwise-trained stages, likewise.
-        cache: the teacher's stored answers for short trainings; None asks the teacher live.
+        cache: the teacher's stored logits for short trainings; None runs the teacher live.
         images: rating images.
         calibration_images: training images that norms are measured on.
         seed: seed of new weights and of random scores.
@@ -75,7 +75,7 @@ class Bench:
     teacher: Teacher | None = None
     net: Supernet | None = None
     model: Blockwise | None = None
-    cache: ViewCache | None = None
+    cache: TargetSource | None = None
     images: int = 1024
     calibration_images: int = 512
     seed: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_kd.distill import Classification, Distiller, target_source
+from nas_kd.distill import Classification, Distiller
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
@@ -72,13 +72,13 @@ def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
 
 def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **settings: Any) -> None:
     """Distil a network in place."""
-    teacher = bench.cache or bench.need_teacher()
+    source = bench.cache or bench.need_teacher()
     data = bench.data
     train_network(
         network,
         data,
         distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
-        source=target_source(teacher, features=False),
+        source=source,
         stage=None,
         name="short training",
         epochs=epochs,

@@ -6,10 +6,9 @@ from torch import Tensor
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.distill import LiveTeacher, StoredFeatures, target_source
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
-from nas_kd.teacher import Teacher, cifar_resnet20
+from nas_kd.teacher import StoredFeatures, Teacher, as_targets, cifar_resnet20
 
 
 class Sizes:
@@ -44,7 +43,8 @@ def flat(out: Tensor | Output) -> list[Tensor]:
 def test_answers_are_the_live_ones_and_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = images()
     teacher = a_teacher(data, 8, 4, 4)
-    live, asked = LiveTeacher(teacher, features=True), []
+    live = a_teacher(data, 8, 4, 4)
+    asked = []
     forward = teacher.forward_stages
 
     def counted(x: Tensor) -> Output:
@@ -55,7 +55,7 @@ def test_answers_are_the_live_ones_and_asked_for_once(monkeypatch: pytest.Monkey
     stored = StoredFeatures(teacher, data)
     for epoch in (0, 1, 2):
         for batch in data.train.batches(7, epoch=epoch, seed=0):
-            for one, other in zip(flat(stored(batch)), flat(live(batch)), strict=True):
+            for one, other in zip(flat(stored.features(batch)), flat(live.features(batch)), strict=True):
                 assert one.dtype == torch.float32
                 torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
         if epoch == 1:
@@ -69,9 +69,11 @@ def test_the_bits_do_not_depend_on_the_batches() -> None:
     teacher = a_teacher(data, 8, 4, 4)
     one, other = StoredFeatures(teacher, data), StoredFeatures(teacher, data)
     for batch in data.train.batches(5, epoch=0, seed=1):
-        one(batch)
+        one.features(batch)
     for batch in data.train.batches(21, epoch=0, seed=0):
-        assert all(torch.equal(a, b) for a, b in zip(flat(one(batch)), flat(other(batch)), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(flat(one.features(batch)), flat(other.features(batch)), strict=True)
+        )
 
 
 def test_maps_of_other_sizes_are_asked_for_anew() -> None:
@@ -79,23 +81,23 @@ def test_maps_of_other_sizes_are_asked_for_anew() -> None:
     teacher = a_teacher(data, 8, 4, 4)
     stored = StoredFeatures(teacher, data)
     batch = next(iter(data.train.batches(6, epoch=0, seed=0)))
-    stored(batch)
+    stored.features(batch)
     teacher.match(Sizes(4, 4, 2), 16)
-    assert [tuple(x.shape[2:]) for x in flat(stored(batch))[2:5]] == [(4, 4), (4, 4), (2, 2)]
+    assert [tuple(x.shape[2:]) for x in flat(stored.features(batch))[2:5]] == [(4, 4), (4, 4), (2, 2)]
 
 
 def test_other_views_are_answered_live() -> None:
     data = images()
     teacher = a_teacher(data, 8, 4, 4)
     batch = next(iter(data.test.clean(6)))
-    one, other = StoredFeatures(teacher, data)(batch), LiveTeacher(teacher, features=True)(batch)
+    one, other = StoredFeatures(teacher, data).features(batch), teacher.features(batch)
     assert all(torch.equal(a, b) for a, b in zip(flat(one), flat(other), strict=True))
 
 
 def test_it_is_a_source_and_needs_numbered_views() -> None:
     data = images()
     stored = StoredFeatures(a_teacher(data, 8, 4, 4), data)
-    assert target_source(stored, features=True) is stored
+    assert as_targets(stored) is stored and stored.gives_features
     with pytest.raises(SettingError, match="numbered views"):
         StoredFeatures(stored.teacher, images(views=0))
 
@@ -107,4 +109,4 @@ def test_features_that_fp16_cannot_hold_are_refused() -> None:
         for parameter in teacher.network.parameters():
             parameter.mul_(50)
     with pytest.raises(SettingError, match="features are finite"):
-        StoredFeatures(teacher, data)(next(iter(data.train.batches(6, epoch=0, seed=0))))
+        StoredFeatures(teacher, data).features(next(iter(data.train.batches(6, epoch=0, seed=0))))

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas_kd.distill.source import LiveTeacher
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.answers import data_key
 from nas_kd.teacher.ask import CHUNK, CHUNK_CPU
+from nas_kd.teacher.targets import TargetSource
+from nas_kd.teacher.teacher import Teacher
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
-    from nas_kd.teacher import Teacher
 
 
-class StoredFeatures(LiveTeacher):
+class StoredFeatures(TargetSource):
     """A teacher whose logits and features of every numbered view are kept in memory, in fp16.
 
     Trainings of one process that are given the same one share what it holds; with maps of other sizes it begins
@@ -34,16 +34,30 @@ class StoredFeatures(LiveTeacher):
         SettingError: the data have no numbered views, or an answer is more than fp16 holds.
     """
 
-    teacher: Teacher
+    gives_features = True
 
     def __init__(self, teacher: Teacher, data: Data) -> None:
-        super().__init__(teacher, features=True)
+        self._teacher = teacher
         if data.train.views is None:
             raise SettingError("data.views", 0, "numbered views for stored features", "set data.views=8")
         self.data, self._views = data, len(data.train.views)
         self._known = torch.zeros(len(data.train) * self._views, dtype=torch.bool)
         self._kept: list[Tensor] = []  # one tensor (images x views, ...) for every tensor of an Output
         self._taps = teacher.taps
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._teacher
+
+    @property
+    def fingerprint(self) -> str:
+        return self.teacher.fingerprint
+
+    def split_logits(self, name: str, data: Data) -> Tensor | None:
+        return self.teacher.split_logits(name, data)
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.features(batch).logits
 
     def bind(self, data: Data, epochs: int = 0) -> StoredFeatures:
         """Check that what it holds is about a data set.
@@ -67,10 +81,10 @@ class StoredFeatures(LiveTeacher):
         return self
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Output:
+    def features(self, batch: Batch) -> Output:
         """Return logits and features in float32, on the device of the images."""
         if (batch.view < 0).any():
-            return self._live(batch)
+            return self.teacher.features(batch)
         if self.teacher.taps != self._taps:  # a student with maps of other sizes
             self._known.zero_()
             self._kept = []
@@ -83,11 +97,6 @@ class StoredFeatures(LiveTeacher):
         stages = len(flat) // 2 + 1
         return Output(flat[0], flat[2:stages], flat[stages:], flat[1])
 
-    def _live(self, batch: Batch) -> Output:
-        out = super().__call__(batch)
-        assert isinstance(out, Output)
-        return out
-
     def _store(self, index: Tensor, view: Tensor) -> None:
         # always as many images at once, filled up with repeats, so that the bits do not depend on the batch
         size = CHUNK_CPU if self.teacher.device.type == "cpu" else CHUNK
@@ -95,7 +104,7 @@ class StoredFeatures(LiveTeacher):
             count = len(some)
             full = [torch.cat([part, part[:1].expand(size - count)]) for part in (some, shown)]
             with torch.autocast(self.teacher.device.type, enabled=False):
-                out = self._live(self.data.train.shown(*full))
+                out = self.teacher.features(self.data.train.shown(*full))
             at = some * self._views + shown
             parts = [out.logits, out.pooled, *out.stages, *out.pre]
             if not self._kept:

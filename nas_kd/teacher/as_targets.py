@@ -1,0 +1,140 @@
+"""What users pass as ``teacher=`` becomes one `TargetSource`, at the border of every public function and only there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.teacher.targets import TargetSource
+from nas_kd.teacher.teacher import Teacher
+
+if TYPE_CHECKING:
+    from nas_kd.data import Batch, Data
+
+Teaches = TargetSource | Callable[["Batch"], Tensor] | Sequence["Teaches"] | None
+
+
+class TeacherEnsemble(TargetSource):
+    """Several sources as one: its probabilities are the mean of theirs.
+
+    The mean of logits would be another target, the geometric mean of the probabilities.
+
+    Args:
+        sources: at least one; each gives (B, C) logits of the same classes.
+
+    Raises:
+        SettingError: there is no source.
+
+    Source:
+        Hinton et al. 2015, section 5; You et al. 2017, Learning from Multiple Teacher Networks.
+    """
+
+    def __init__(self, sources: Sequence[TargetSource]) -> None:
+        if not sources:
+            raise SettingError("teacher", list(sources), "at least one teacher", "pass a teacher")
+        self.sources = tuple(sources)
+
+    @property
+    def fingerprint(self) -> str:
+        return " + ".join(source.fingerprint for source in self.sources)
+
+    @property
+    def members(self) -> tuple[TargetSource, ...]:
+        return self.sources
+
+    def bind(self, data: Data, epochs: int = 0) -> TeacherEnsemble:
+        for source in self.sources:
+            source.bind(data, epochs)
+        return self
+
+    def live(self) -> TeacherEnsemble:
+        return TeacherEnsemble([source.live() for source in self.sources])
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Tensor:
+        """Return (B, C) log probabilities, which are logits too."""
+        return _mean([source.logits(batch) for source in self.sources])
+
+    def split_logits(self, name: str, data: Data) -> Tensor | None:
+        each = [source.split_logits(name, data) for source in self.sources]
+        known = [logits for logits in each if logits is not None]
+        return _mean(known) if len(known) == len(each) else None
+
+
+def _mean(each: Sequence[Tensor]) -> Tensor:
+    logs = [logits.float().log_softmax(1) for logits in each]
+    return torch.logsumexp(torch.stack(logs), 0) - math.log(len(logs))
+
+
+class Function(TargetSource):
+    """A function of the user's as a source.
+
+    Args:
+        function: gives (B, C) logits of a batch.
+    """
+
+    def __init__(self, function: Callable[[Batch], Tensor]) -> None:
+        self.function = function
+
+    @property
+    def fingerprint(self) -> str:
+        return str(getattr(self.function, "fingerprint", getattr(self.function, "__qualname__", type(self).__name__)))
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Tensor:
+        return self.function(batch)
+
+
+def as_targets(teacher: Teaches) -> TargetSource | None:
+    """Turn what users pass as ``teacher=`` into a source of targets.
+
+    Args:
+        teacher: a teacher, a list of teachers, any other TargetSource, a function that gives (B, C) logits of a
+            batch, or None.
+
+    Returns:
+        The source, or None for None.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    if teacher is None or isinstance(teacher, TargetSource):
+        return teacher
+    if isinstance(teacher, list | tuple):
+        return TeacherEnsemble([source for item in teacher if (source := as_targets(item)) is not None])
+    if isinstance(teacher, nn.Module):
+        legal = "a sealed teacher, and no bare network"
+        raise SettingError("teacher", type(teacher).__name__, legal, "pass nas_kd.load_teacher(network)")
+    if callable(teacher):
+        return Function(teacher)
+    legal = "a Teacher, a list of them, a TargetSource or None"
+    raise SettingError("teacher", type(teacher).__name__, legal, "use nas_kd.load_teacher")
+
+
+def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teacher:
+    """Return the one teacher of what looks into its network.
+
+    Args:
+        teacher: a teacher, a source that runs one, or a function that makes one.
+        purpose: what several teachers cannot do, for the message.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    made = teacher
+    if not isinstance(teacher, TargetSource | nn.Module) and callable(teacher):
+        made = teacher()
+    found = made.teacher if isinstance(made, TargetSource) else None
+    if not isinstance(found, Teacher):
+        legal = "one nas_kd Teacher, or a function that makes it"
+        mend = f"nas_kd.load_teacher makes one; several teachers can retrain, not {purpose}"
+        raise SettingError("teacher", type(made).__name__, legal, mend)
+    return found

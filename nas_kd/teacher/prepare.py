@@ -1,0 +1,49 @@
+"""Live or stored: the one place that decides what serves a training."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from nas_kd.teacher.targets import TargetSource, without_features
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+    from nas_kd.runs.run import Run
+
+_log = logging.getLogger(__name__)
+
+
+def prepared(
+    source: TargetSource, data: Data, run: Run | None, *, epochs: int = 0, features: bool = False, unseen: str = ""
+) -> TargetSource:
+    """Bind what teaches to the data, and return what gives the targets of one training.
+
+    Logits of numbered views are stored once and read by every later training; features and images that have no number
+    need the teacher itself.
+
+    Args:
+        source: what teaches.
+        data: the data of the training.
+        run: keeps what is stored; None stores nothing.
+        epochs: epochs whose targets are asked for.
+        features: whether the method compares features.
+        unseen: which of its images are no numbered views, such as "mixed images"; nothing where all are.
+
+    Returns:
+        The source, its live teacher, or its cache.
+
+    Raises:
+        SettingError: the source does not fit the data, or cannot give what the training asks for.
+    """
+    if unseen:
+        live = source.live()
+        if run is not None:
+            run.say(f"the teacher runs live: {unseen} are in no cache")
+        elif live is not source:
+            _log.warning(f"the teacher runs live: {unseen} are in no cache")
+        source = live
+    source.bind(data, 0 if unseen else epochs)
+    if features and not source.gives_features:
+        raise without_features(source)
+    return source if features or unseen else source.cached(data, run, epochs=epochs)
