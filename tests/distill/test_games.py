@@ -174,7 +174,7 @@ def test_what_a_game_cannot_be_played_with_is_refused():
     with pytest.raises(SettingError, match="student_steps"):
         Switches(one_hot=1.0, student_steps=0)
     with pytest.raises(SettingError, match="live teacher"):
-        bound("dafl", student(), lambda batch: batch.x)
+        bound("dafl", student(), as_targets(lambda batch: batch.x))
     odd = Painter((1, 7, 7), base=4)
     assert odd(torch.randn(3, WIDTH)).shape == (3, 1, 7, 7)
 
