@@ -44,6 +44,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "uniform": {"rule": "uniform", "ema": 0.5},
     "fair": {"rule": "fair", "reduction": "mean"},
 }
+# epochs and rate: the sandwich's four losses are added up, and the later phases of shrinking have a twelfth of the rate
+PACE = {"uniform": (8, 0.1), "fair": (8, 0.1), "shrinking": (16, 0.2)}
 kinds = pytest.mark.parametrize("kind", KINDS)
 small = pytest.mark.parametrize("space", [BASIC, MOBILE], ids=lambda s: s.name)
 
@@ -59,13 +61,15 @@ def few() -> Data:
 
 
 @pytest.fixture(scope="module")
-def stripes() -> Data:
-    """Classes that a few steps tell apart: a bright stripe in one of four places."""
+def patterns() -> Data:
+    """Classes that pooled features tell apart in a few steps: stripes along, across, both, none."""
     generator = torch.Generator().manual_seed(1)
     y = torch.arange(120) % 4
     x = torch.randint(0, 60, (120, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    for image, label in zip(x, y.tolist(), strict=True):
-        image[0, 2 * label : 2 * label + 2] += 160
+    bright = torch.arange(8) % 4 < 2
+    along, across = bright[:, None].expand(8, 8), bright.expand(8, 8)
+    shown = torch.stack([along, across, along ^ across, torch.zeros(8, 8, dtype=torch.bool)])
+    x += 190 * shown[y].unsqueeze(1)
     return load_data((x, y), rate=8, select=8, views=0, pad=0, flip=False)
 
 
@@ -140,15 +144,15 @@ def label_loss(net: Supernet, data: Data, archs: list[Arch]) -> float:
 
 @small
 @kinds
-def test_the_loss_of_largest_smallest_and_random_subnets_falls(stripes: Data, space: ElasticSpace, kind: str) -> None:
-    net = digits_net(stripes, space)
+def test_the_loss_of_largest_smallest_and_random_subnets_falls(patterns: Data, space: ElasticSpace, kind: str) -> None:
+    net = digits_net(patterns, space)
     archs = [space.largest(), space.smallest(), space.sample(1), space.sample(2)]
-    before = label_loss(net, stripes, archs)
-    epochs, lr = (10, 0.4) if "shrinking" in kind else (8, 0.1)  # its later phases have a twelfth of the rate
-    settings = {"epochs": epochs, "batch_size": 10, "seed": 1, "runtime": Runtime("cpu"), "lr": lr}
-    settings |= KINDS[kind]
-    train_supernet(net, stripes, **settings | {"ema": 0.0, "dropout": 0.0, "drop_path": 0.0})
-    after = label_loss(net, stripes, archs)
+    before = label_loss(net, patterns, archs)
+    epochs, lr = PACE.get(kind.split()[0], (12, 0.03))
+    settings = {"epochs": epochs, "batch_size": 10, "seed": 1, "runtime": Runtime("cpu"), "lr": lr} | KINDS[kind]
+    train_supernet(net, patterns, **settings | {"ema": 0.0, "dropout": 0.0, "drop_path": 0.0})
+    after = label_loss(net, patterns, archs)
+    # over five seeds the means are 0.26 to 0.50 and the deviations at most 0.075: nearly five of them to the bound
     assert after < 0.85 * before
 
 
@@ -156,13 +160,13 @@ def test_the_loss_of_largest_smallest_and_random_subnets_falls(stripes: Data, sp
     ("divergence", "alpha"),
     [("kl", None), ("reverse_kl", None), ("js", None), ("alpha", None), ("alpha", 0.5), ("alpha", 3.0)],
 )
-def test_every_divergence_trains(stripes: Data, divergence: str, alpha: float | None) -> None:
-    net = digits_net(stripes, BASIC)
+def test_every_divergence_trains(patterns: Data, divergence: str, alpha: float | None) -> None:
+    net = digits_net(patterns, BASIC)
     archs = [BASIC.smallest(), BASIC.sample(1)]
-    before = label_loss(net, stripes, archs)
-    short(net, stripes, epochs=4, batch_size=10, divergence=divergence, alpha=alpha, ema=0.0, dropout=0.0)
-    after = label_loss(net, stripes, archs)
-    assert after < 0.85 * before
+    before = label_loss(net, patterns, archs)
+    short(net, patterns, epochs=4, batch_size=10, divergence=divergence, alpha=alpha, ema=0.0, dropout=0.0)
+    after = label_loss(net, patterns, archs)
+    assert after < 0.85 * before  # over five seeds 0.28 to 0.41, with deviations of at most 0.055
 
 
 def test_rules_differ_in_nothing_but_what_they_train(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
