@@ -18,11 +18,11 @@ import torch
 import nas_kd
 from nas_kd.data import Data, load_data
 from nas_kd.rate.subnet import SubnetScorer
-from nas_kd.runs.workers import Lease
+from nas_kd.runs.leases import Lease
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import cost_settings
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.shared import Team
+from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.solve import exact_front
 from nas_kd.space import BasicStage, ConvStem, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
@@ -184,7 +184,7 @@ WAIT = 0.25
 
 def helper(folder: str) -> None:
     """Help the search in a folder."""
-    refine(SIZES, score, trials=WORKED, team=Team(Path(folder), joins=True))
+    refine(SIZES, score, trials=WORKED, group=WorkerGroup(Path(folder), joins=True))
 
 
 WORKED = 48
@@ -196,9 +196,9 @@ def by_workers() -> tuple[list[str], float]:
     points = {"kl": 0.0}
     with tempfile.TemporaryDirectory() as name:
         alone = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe")) / count
-        team = Team(Path(name), patience=1e6)
-        team.leases.put(Lease.own())  # somebody who never does anything: the study is shared from the first trial on
-        shared = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe", team=team)) / count
+        group = WorkerGroup(Path(name), patience=1e6)
+        group.leases.put(Lease.own())  # somebody who never does anything: the study is shared from the first trial on
+        shared = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe", group=group)) / count
     lines = [
         f"A proposal (TPE, 6 stages, {count} trials) takes {1000 * alone:.0f} ms of one processor alone and"
         f" {1000 * shared:.0f} ms shared through the journal. Only that is done one at a time.",
@@ -209,14 +209,16 @@ def by_workers() -> tuple[list[str], float]:
     context = multiprocessing.get_context("spawn")
     for workers in (1, 2, 4):
         with tempfile.TemporaryDirectory() as name:
-            team = Team(Path(name))
+            group = WorkerGroup(Path(name))
             helpers = [context.Process(target=helper, args=(name,)) for _ in range(workers - 1)]
             stamps: list[float] = []
             for process in helpers:
                 process.start()
-            while len(team.leases.rows()) < workers - 1:
+            while len(group.leases.rows()) < workers - 1:
                 time.sleep(0.1)
-            refine(SIZES, score, trials=WORKED, team=team, record=lambda row, stamps=stamps: stamps.append(time.time()))
+            refine(
+                SIZES, score, trials=WORKED, group=group, record=lambda row, stamps=stamps: stamps.append(time.time())
+            )
             for process in helpers:
                 process.join()
         skipped = 2 * workers  # the first ones wait for who comes

@@ -27,10 +27,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas_kd import load_data, load_space, load_teacher
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Distiller, pair_of
-from nas_kd.ranking.ground_truth import Alone, Claims
+from nas_kd.ranking.ground_truth import Alone
 from nas_kd.ranking.sample import archs_of, sample_archs
 from nas_kd.ranking.statistics import noise_of
 from nas_kd.runs.files import CsvLog
+from nas_kd.runs.lock import held
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
@@ -77,18 +78,18 @@ def main() -> None:
     nets = archs_of(table[table["group"] == "band 2"].head(options.nets))
     cache = ViewCache.open(options.run / "cache", teacher.to(runtime.device).bind(data), data, epochs=0)
     log = CsvLog(options.run / "recipes.csv")
-    claims = Claims(options.run / "claims")
+    claims = options.run / "claims"
     for seed in range(options.seeds):
         for arch in nets:
             for name in options.recipes:
                 job = f"{name}_{arch.key}_{seed}".replace(" ", "_").replace(",", "")
-                with claims.taken(job) as ours:
+                with held(claims / f"{job}.lock", wait=False) as ours:
                     done = {(row["recipe"], row["key"], int(row["seed"])) for row in log.rows()}
                     if not ours or (name, arch.key, seed) in done:
                         continue
                     row = train(arch, space, RECIPES[name], data, cache, runtime, seed)
                     row = {"recipe": name, "key": arch.key, "seed": seed} | row | asdict(RECIPES[name])
-                    with claims.taken("table", wait=True):
+                    with held(claims / "table.lock", wait=True):
                         log.append(row)
                     print(row, flush=True)
     summarise(options.run)

@@ -10,7 +10,7 @@ from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.rank_command import ranking
 from nas_kd.ranking.plan import check_planned
 from nas_kd.runs.files import read_json
-from nas_kd.runs.workers import held
+from nas_kd.runs.lock import held
 from nas_kd.searcher.group import check_begun
 
 

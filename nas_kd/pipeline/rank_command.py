@@ -7,9 +7,10 @@ from dataclasses import asdict, fields
 from nas_kd.config import Config, RankConfig
 from nas_kd.config.checks import parse_budget
 from nas_kd.pipeline.pipeline import Pipeline
-from nas_kd.ranking.ground_truth import Alone, Claims
+from nas_kd.ranking.ground_truth import Alone
 from nas_kd.ranking.rank import DEFAULT_SCORES, RankResult, rank
 from nas_kd.ranking.sample import Sample
+from nas_kd.runs.lock import held
 from nas_kd.space import ElasticSpace
 from nas_kd.teacher import Teacher
 
@@ -33,12 +34,12 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
     """
     config = pipeline.config
     settings = pipeline.config.rank
-    claims = Claims(pipeline.run.path / "rank" / "claims")
-    with claims.taken("begin", wait=True):
+    begin = pipeline.run.path / "rank" / "claims" / "begin.lock"
+    with held(begin, wait=True):
         pipeline.check(keep=not helps)
 
     def teacher() -> Teacher:
-        with claims.taken("begin", wait=True):  # where it is trained first, one process does so
+        with held(begin, wait=True):  # where it is trained first, one process does so
             return pipeline.unmatched
 
     blockwise = asdict(config.blockwise) | {"stage": None}

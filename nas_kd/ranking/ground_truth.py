@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from nas_kd.distill import Classification
 from nas_kd.nn import resized
 from nas_kd.ranking.training import Training, Trainings
 from nas_kd.runs.files import CsvLog, atomic_write, clear_parts, read_frame
+from nas_kd.runs.leases import FileLeases
+from nas_kd.runs.lock import held
 from nas_kd.runs.run import Run
-from nas_kd.runs.workers import FileLeases, Seat, held
+from nas_kd.runs.workers import Worker, share
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
@@ -133,32 +134,6 @@ def train_alone(
     return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 
 
-class Claims:
-    """What one of several processes does at a time: a claim ends with the process that holds it.
-
-    Args:
-        folder: where the claims lie; every process names the same.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def taken(self, name: str, wait: bool = False) -> Iterator[bool]:
-        """Take a job unless another process has it.
-
-        Args:
-            name: the job.
-            wait: wait for the other process to end the job, or to die.
-
-        Returns:
-            A context that says whether the job is ours while it lasts.
-        """
-        with held(self.folder / f"{name}.lock", wait) as ours:
-            yield ours
-
-
 def jobs_of(archs: pd.DataFrame, seeds: int) -> list[tuple[int, int]]:
     """List what is to be trained: (row of the archs, seed), all archs of a seed before the next seed."""
     return [(row, seed) for seed in range(seeds) for row in range(len(archs))]
@@ -172,15 +147,16 @@ class TruthTable:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.claims = folder / "truth.csv", Claims(folder / "claims")
-        with self.claims.taken("table", wait=True):
+        self.path = folder / "truth.csv"
+        self.lock = folder / "claims" / "table.lock"
+        with held(self.lock, wait=True):
             if not self.path.exists():
                 atomic_write(self.path, ",".join(COLUMNS) + "\n")
             CsvLog(self.path)  # drops the half of a line that a killed process left
 
     def frame(self) -> pd.DataFrame:
         """Read all rows."""
-        with self.claims.taken("table", wait=True):
+        with held(self.lock, wait=True):
             return read_frame(self.path)
 
     def done(self) -> set[tuple[str, int]]:
@@ -190,7 +166,7 @@ class TruthTable:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
-        with self.claims.taken("table", wait=True):
+        with held(self.lock, wait=True):
             CsvLog(self.path).append({name: row[name] for name in COLUMNS})
 
 
@@ -207,7 +183,7 @@ def train_truth(
 ) -> int:
     """Train what no other process has trained or is training, and wait for the rest.
 
-    Each row is written when its training ends, by whoever trained it. Who trains what is in the lease rows of the
+    Each row is written when its training ends, by whoever trained it. Who trains what is in the leases of the
     folder: the training of a worker that is lost, or that was asked to stop, is taken up by another from its last
     checkpoint.
 
@@ -226,61 +202,90 @@ def train_truth(
     """
     folder = run.path / "rank"
     table = TruthTable(folder)
-    mine = 0
     wanted = {f"{archs[number].key} seed {seed}": (archs[number], seed) for number, seed in jobs}
     inputs = asdict(how) | {"space": space.hash, "teacher": teacher.fingerprint, "data": data.fingerprint}
-    with Seat(FileLeases(folder / "leases"), say=run.say) as seat:
-        trainings = Trainings(run, seat.lease.worker)
-        with seat.store.lock(), table.claims.taken("table", wait=True), table.claims.taken("scores") as idle:
-            if idle and not seat.others():
-                clear_parts(list(folder.rglob(".*")))  # of whoever was killed; the run's lock leaves them to us
-        while True:
-            with seat.store.lock():
-                done = table.done()
-                left = [job for job, (arch, seed) in wanted.items() if (arch.key, seed) not in done]
-                busy = {row.job for row in seat.others()}
-                job = next((job for job in left if job not in busy and seat.take(job)), None)
-                if not left:
-                    seat.sweep()
-                    trainings.clear(done)
-                    return mine
-                if job is not None:
-                    arch, seed = wanted[job]
-                    training = trainings.take(arch.key, seed, inputs)
-            if job is None:
-                time.sleep(PAUSE)
-                continue
-            found = _trained(arch, space, teacher, data, how, seed, runtime, training)
-            with seat.store.lock():
-                done = table.done()
-                if ours := bool(found) and seat.holds(job) and (arch.key, seed) not in done:
-                    table.append({"key": arch.key, "seed": seed} | found)
-                    training.end()
-                    mine += 1
-                seat.free()
-            if ours:
-                share = f"{len(done) + 1}/{len(jobs)}"
-                who = seat.lease.worker
-                run.say(f"truth {share}: {job}, accuracy {100 * found['accuracy']:.2f} %, by {who}")
 
-
-def _trained(
-    arch: Arch,
-    space: ElasticSpace,
-    teacher: TargetSource,
-    data: Data,
-    how: Alone,
-    seed: int,
-    runtime: Runtime,
-    training: Training,
-) -> dict[str, float]:
-    """Train, or give up what another worker has taken over; it then has no result."""
-    try:
+    def train(arch: Arch, seed: int, training: Training) -> dict[str, float]:
         return train_alone(arch, space, teacher, data, how, seed=seed, runtime=runtime, stage=training)
-    except FileNotFoundError:
-        if not training.taken:
-            raise
-        return {}
+
+    with Worker(FileLeases(folder / "leases"), log=run.say) as worker:
+        trainings = Trainings(run, worker.lease.worker)
+        with worker.store.lock(), held(table.lock, wait=True), held(folder / "claims/scores.lock", wait=False) as idle:
+            if idle and not worker.others():
+                clear_parts(list(folder.rglob(".*")))  # of whoever was killed; the run's lock leaves them to us
+        shared = _SharedTrainings(wanted, table, trainings, inputs, train, run, worker.lease.worker)
+        share(worker, shared)
+        with worker.store.lock():
+            trainings.clear(table.done())
+    return shared.recorded
+
+
+class _SharedTrainings:
+    """The trainings of a sample, which several workers share: each is a unit of their work."""
+
+    def __init__(
+        self,
+        wanted: Mapping[str, tuple[Arch, int]],
+        table: TruthTable,
+        trainings: Trainings,
+        inputs: Mapping[str, Any],
+        train: Callable[[Arch, int, Training], dict[str, float]],
+        run: Run,
+        worker: str,
+    ) -> None:
+        self.wanted = wanted
+        self.table = table
+        self.trainings = trainings
+        self.inputs = inputs
+        self.train = train
+        self.run = run
+        self.worker = worker
+        self.recorded = 0
+        self.left: list[str] = []
+        self.training: Training | None = None
+
+    def free(self) -> list[str]:
+        """List the trainings without a row."""
+        done = self.table.done()
+        self.left = [unit for unit, (arch, seed) in self.wanted.items() if (arch.key, seed) not in done]
+        return self.left
+
+    def wait(self) -> float | None:
+        """Look again while others train."""
+        return PAUSE if self.left else None
+
+    def begin(self, unit: str) -> None:
+        """Open the training's folder, with the checkpoints that another worker left."""
+        arch, seed = self.wanted[unit]
+        self.training = self.trainings.take(arch.key, seed, self.inputs)
+
+    def do(self, unit: str) -> dict[str, float] | None:
+        """Train, or give up what another worker has taken over."""
+        training = self._begun
+        try:
+            return self.train(*self.wanted[unit], training)
+        except FileNotFoundError:
+            if not training.taken:
+                raise
+            return None
+
+    def record(self, unit: str, result: dict[str, float]) -> None:
+        """Write the row, and delete the checkpoints."""
+        arch, seed = self.wanted[unit]
+        done = self.table.done()
+        if (arch.key, seed) in done:
+            return
+        self.table.append({"key": arch.key, "seed": seed} | result)
+        self._begun.end()
+        self.recorded += 1
+        number = f"{len(done) + 1}/{len(self.wanted)}"
+        self.run.say(f"truth {number}: {unit}, accuracy {100 * result['accuracy']:.2f} %, by {self.worker}")
+
+    @property
+    def _begun(self) -> Training:
+        if self.training is None:
+            raise RuntimeError("no training has begun")
+        return self.training
 
 
 def worker(**job: Any) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Claims
 from nas_kd.runs.files import atomic_json, atomic_write, plain, read_frame, read_json
+from nas_kd.runs.lock import held
 
 
 def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begins: bool = True) -> pd.DataFrame:
@@ -31,9 +31,8 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
     """
     if not begins:
         check_planned(folder)
-    claims = Claims(folder / "claims")
     given = plain(facts)
-    with claims.taken("plan", wait=True):
+    with held(folder / "claims" / "plan.lock", wait=True):
         plan = folder / "plan.json"
         table = folder / "archs.csv"
         if not plan.exists():

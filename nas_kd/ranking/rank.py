@@ -14,7 +14,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.figure import rank_figure
-from nas_kd.ranking.ground_truth import Alone, Claims, TruthTable, jobs_of, train_truth, worker
+from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_truth, worker
 from nas_kd.ranking.plan import keep_plan
 from nas_kd.ranking.sample import Sample, archs_of
 from nas_kd.ranking.scoring import Prepared, kept_scores
@@ -22,6 +22,7 @@ from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
 from nas_kd.rate.scores import SCORES, Score
 from nas_kd.rate.scores.donna import FEW
 from nas_kd.runs.files import atomic_write
+from nas_kd.runs.lock import held
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.jobs import run_jobs
@@ -151,8 +152,8 @@ def rank(
     folder = run.path / "rank"
     table = keep_plan(folder, facts, drawn, begins=not helps)
     archs = archs_of(table)
-    claims = Claims(folder / "claims")
-    with claims.taken("answers", wait=True):  # one process asks the teacher, the others find its answers
+    # one process asks the teacher, the others find its logits
+    with held(folder / "claims" / "answers.lock", wait=True):
         cache = teacher.cached(data, run, epochs=training.epochs)
     if not cache.shared:
         legal = "an augmentation whose views can be cached: every arch is then taught the same"
@@ -180,7 +181,7 @@ def rank(
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
     prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
-    with claims.taken("scores", wait=True):
+    with held(folder / "claims" / "scores.lock", wait=True):
         found = kept_scores(
             chosen,
             archs,

@@ -1,77 +1,42 @@
-"""The lock of a run folder: who works in it, also on machines that no file lock reaches."""
+"""Locks on files: one holder at a time, and a lock ends with the process that holds it."""
 
 from __future__ import annotations
 
 import errno
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
-from nas_kd.runs.workers import BEAT, PATIENCE, Lease
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems that know none
 
 
-@contextmanager
-def folder_lock(
-    folder: Path, part: str | None, say: Callable[[str], None], *, beat: float = BEAT, patience: float = PATIENCE
-) -> Iterator[None]:
-    """Keep other commands from working in a folder.
+def file_locks() -> bool:
+    """Tell whether the system has file locks; Windows has none of this kind."""
+    return find_spec("fcntl") is not None
 
-    A file lock ends with its process, so that a dead one's is never in the way. For machines that the lock
-    does not reach, and for messages, the holder leaves a note and renews it: a note of a dead process, or one
-    that nobody renews, is stale and taken over.
+
+def flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool | None:
+    """Lock an open file until it is closed.
 
     Args:
-        folder: the folder.
-        part: a job that goes together with others in the folder, but not with itself; None goes alone.
-        say: told of a stale lock, and of waiting to see whether one is.
-        beat: seconds between two renewals.
-        patience: seconds without a renewal after which another machine's lock is stale.
+        file: the file.
+        wait: wait for another process that has it locked.
+        shared: beside other shared locks.
 
-    Raises:
-        SettingError: another command is working in the folder.
+    Returns:
+        Whether the lock is ours; None where there are no locks.
     """
-    notes = folder.glob(".lock.*") if part is None else (folder / f".lock.{name}" for name in ("all", part))
-    mine = folder / f".lock.{part or 'all'}"
-    with ExitStack() as open_files:
-        with on_disk(folder):
-            whole, own = (open_files.enter_context(open(path, "a")) for path in (folder / ".lock", mine))
-        sure = _lock(whole, shared=part is not None) and _lock(own, shared=False)
-        if sure is False:
-            raise _refused(folder, next(filter(None, map(_read, sorted(folder.glob(".lock.*")))), None))
-        for note in sorted(notes):
-            _take_over(note, folder, bool(sure), say, patience)
-        with on_disk(mine):
-            mine.write_text(json.dumps(asdict(Lease.own())) + "\n")
-        ended = threading.Event()
-        renewing = threading.Thread(target=_renew, args=(mine, ended, beat), daemon=True)
-        renewing.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            renewing.join()
-            with on_disk(mine):
-                os.truncate(mine, 0)
-
-
-def _lock(file: IO[str], shared: bool) -> bool | None:
-    """Lock a file; False where another process has it locked, None where there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
         return None
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
@@ -81,46 +46,26 @@ def _lock(file: IO[str], shared: bool) -> bool | None:
     return True
 
 
-def _read(note: Path) -> Lease | None:
-    """Read who holds a lock; None where nobody does, or a kill tore the note."""
-    try:
-        return Lease(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+@contextmanager
+def held(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock a file, made with its folder when absent.
 
+    Args:
+        path: the file.
+        wait: wait for another process that has it locked.
 
-def _take_over(note: Path, folder: Path, sure: bool, say: Callable[[str], None], patience: float) -> None:
-    """Clear a stale note; refuse to go on beside a living holder."""
-    holder = _read(note)
-    here = Lease.own()
-    if holder is None:
-        return
-    who = f"process {holder.pid} on {holder.host}"
-    near = holder.place.split()[0] == here.place.split()[0]  # the same boot of the same kernel
-    if not (near and sure) and not holder.dead():
-        begun = time.monotonic()
-        seen = note.stat().st_mtime_ns
-        os.utime(folder / ".lock")
-        age = max(0.0, ((folder / ".lock").stat().st_mtime_ns - seen) / 1e9)  # both by the file system's clock
-        if age < patience:
-            say(f"{folder} is locked by {who}: waiting up to {patience - age:.0f} s to see whether it lives")
-        while age + time.monotonic() - begun < patience:
-            time.sleep(min(1.0, patience / 10))
-            if note.stat().st_mtime_ns != seen:
-                raise _refused(folder, _read(note) or holder)
-    say(f"the lock of {who}, which has ended without a word, is stale: taken over")
-    os.truncate(note, 0)
+    Returns:
+        A context that says whether the lock is ours while it lasts.
 
-
-def _refused(folder: Path, holder: Lease | None) -> SettingError:
-    who = f" (process {holder.pid} on {holder.host} is)" if holder is not None else ""
-    legal = f"a folder no other command is working in{who}"
-    return SettingError("run", str(folder), legal, "wait for it, or use another --run")
-
-
-def _renew(note: Path, ended: threading.Event, beat: float) -> None:
-    while not ended.wait(beat):
-        try:
-            os.utime(note)
-        except OSError:  # a network file system may be away for a moment
-            continue
+    Raises:
+        SettingError: there are no file locks, or the file cannot be written.
+    """
+    with ExitStack() as opened:
+        with on_disk(path):  # not around what is done under the lock: errors of that are of other files
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(open(path, "a"))
+            ours = flock(file, wait=wait)
+        if ours is None:
+            legal = "a system with file locks, when several processes share a folder"
+            raise SettingError("run", str(path.parent), legal, "use a local disk, on Linux or macOS")
+        yield ours

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
-from nas_kd.runs.lock import folder_lock
+from nas_kd.runs.folder_lock import folder_lock
 from nas_kd.runs.log import RunLog
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.ranks import in_worker

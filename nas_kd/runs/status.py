@@ -10,8 +10,8 @@ from typing import Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_json
+from nas_kd.runs.leases import PATIENCE, FileLeases, Lease
 from nas_kd.runs.progress import spoken
-from nas_kd.runs.workers import PATIENCE, FileLeases, Lease
 
 
 def status(run: str | Path) -> str:
@@ -77,7 +77,7 @@ def _workers(path: Path) -> Iterator[tuple[str, ...]]:
 
 def _lost(row: Lease) -> str:
     """Say why a worker counts as lost; nothing of one that does not."""
-    silent = time.time() - row.beat / 1e9
+    silent = time.time() - row.heartbeat / 1e9
     if row.dead():
         return "lost (its process is gone):"
     return f"lost (silent for {spoken(silent)}):" if silent > PATIENCE else ""

@@ -11,8 +11,8 @@ from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.coarse import coarse_grid, coarse_to_fine
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.shared import Team
-from nas_kd.searcher.trials import Ledger
+from nas_kd.searcher.shared import WorkerGroup
+from nas_kd.searcher.trials import TrialLog
 from nas_kd.searcher.variables import Genes, Point
 from nas_kd.space import Arch
 
@@ -43,7 +43,7 @@ def evolve(
     trials: int,
     seed: int,
     stage: Stage | None,
-    team: Team | None = None,
+    group: WorkerGroup | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:
     """Search for archs of high accuracy and low cost within a budget, from scores of whole subnets alone.
 
@@ -58,7 +58,7 @@ def evolve(
         trials: distinct archs to score besides ``extra``.
         seed: seed of the proposals.
         stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
-        team: where other processes may join Optuna's engines.
+        group: where other processes may join Optuna's engines.
 
     Returns:
         One row a proposal and control, and every scored arch by its key.
@@ -78,7 +78,7 @@ def evolve(
     def affordable(point: Point) -> bool:
         return budget.affordable(arch(point))
 
-    ledger = Ledger(
+    log = TrialLog(
         budget,
         lambda point: arch(tuple(point)),
         len(genes.genes),
@@ -87,7 +87,7 @@ def evolve(
         trials=trials,
         timed="latency_ms" in objectives,
     )
-    with ledger.progress:
+    with log.progress:
         if engine == "coarse":
             coarse_to_fine(
                 genes,
@@ -97,8 +97,8 @@ def evolve(
                 feasible=lambda point: budget.fits(arch(point)),
                 trials=trials,
                 seed=seed,
-                done=ledger.proposals,
-                record=ledger.record,
+                done=log.proposals,
+                record=log.record,
             )
         else:
             # the smallest arch is always among the first: from its neighbours a tight budget can be explored
@@ -114,11 +114,11 @@ def evolve(
                 trials=trials,
                 seed=seed,
                 sampler=engine,
-                done=ledger.proposals,
-                record=ledger.record,
+                done=log.proposals,
+                record=log.record,
                 journal=None if stage is None else stage.folder / "study.journal",
                 study_name=f"{space.name}-{space.hash}-{engine}-{seed}",
-                team=team,
+                group=group,
             )
-        ledger.controls(extra)
-    return ledger.frame(), ledger.archs
+        log.controls(extra)
+    return log.frame(), log.archs

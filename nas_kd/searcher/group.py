@@ -13,19 +13,19 @@ from typing import Any
 from nas_kd.config.checks import COSTS
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
+from nas_kd.runs.lock import file_locks
 from nas_kd.runs.run import Run
-from nas_kd.runs.workers import file_locks
-from nas_kd.searcher.shared import Team
+from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 
 
 def meet(
     run: Run, folder: Path, facts: Mapping[str, Any], engine: str, storage: str | None, worker: bool
-) -> Team | None:
+) -> WorkerGroup | None:
     """Say where the processes of a search meet.
 
     Args:
-        run: the run, whose log is told of workers.
+        run: the run, in whose log workers are named.
         folder: the search's folder in it.
         facts: everything that determines the search; who would help must have the same.
         engine: what searches.
@@ -47,7 +47,7 @@ def meet(
     if storage is not None:
         _check_untimed(given)
     name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
-    return Team(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
+    return WorkerGroup(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
 
 
 def check_begun(folder: Path, storage: str | None) -> None:

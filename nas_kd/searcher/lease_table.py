@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.config.checks import without_password
 from nas_kd.errors import SettingError
-from nas_kd.runs.workers import Lease
+from nas_kd.runs.leases import Lease
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData
@@ -102,13 +102,13 @@ class TableLeases:
             connection.execute(insert(leases).values(study=self.study, renewed=func.now(), **asdict(lease)))
 
     def renew(self, worker: str) -> None:
-        """Count a row's beat up."""
+        """Count a lease's heartbeat up."""
         from sqlalchemy import func, update
 
         leases = self.tables.tables["nas_kd_lease"]
         own = (leases.c.study == self.study, leases.c.worker == worker)
         with self._begun() as connection:
-            connection.execute(update(leases).where(*own).values(beat=leases.c.beat + 1, renewed=func.now()))
+            connection.execute(update(leases).where(*own).values(heartbeat=leases.c.heartbeat + 1, renewed=func.now()))
 
     def drop(self, worker: str) -> None:
         """Delete a row."""
@@ -134,7 +134,7 @@ def _tables() -> MetaData:
         Column("place", String(200)),
         Column("started", String(32)),
         Column("job", String(64)),
-        Column("beat", Integer),
+        Column("heartbeat", Integer),
         Column("renewed", DateTime),
     )
     return tables

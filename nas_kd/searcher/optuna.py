@@ -8,7 +8,6 @@ the truth is one study that all reach. They decide one at a time, under a lock, 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
+from nas_kd.runs.workers import share
 from nas_kd.searcher.proposals import Point, Proposals, Row
-from nas_kd.searcher.shared import SharedStudy, Team, persist, row_of
+from nas_kd.searcher.shared import SharedStudy, WorkerGroup, persist, row_of
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +44,7 @@ def refine(
     record: Callable[[Row], None] | None = None,
     journal: str | PathLike[str] | None = None,
     study_name: str = "nas_kd",
-    team: Team | None = None,
+    group: WorkerGroup | None = None,
 ) -> list[Row]:
     """Minimise scores of whole subnets over one index a stage, or a gene.
 
@@ -68,7 +68,7 @@ def refine(
             known.
         journal: file for Optuna's journal storage, written in batches; the rows stay the truth.
         study_name: name of the study in the journal; put the hash of space and setting into it.
-        team: where other workers may join, in the place of ``journal`` and ``study_name``. As long as nobody
+        group: where other workers may join, in the place of ``journal`` and ``study_name``. As long as nobody
             does, the rows are those of one process to the bit. A lost worker's trials are evaluated again.
 
     Returns:
@@ -86,7 +86,7 @@ def refine(
         raise SettingError("trials", trials, "an integer of at least 1")
     with _quiet():
         work = _Work(rules, queue, trials, evaluate, record)
-        if team is None:
+        if group is None:
             work.take_up(done)
             for _ in work.alone():
                 if journal is not None and len(work.rows) % BATCH == 0:
@@ -94,28 +94,28 @@ def refine(
             if journal is not None:
                 persist(work.study, journal, study_name)
         else:
-            with team.seat:
-                _with_others(work, team, done)
+            with group.worker:
+                _with_others(work, group, done)
     return work.rows
 
 
-def _with_others(work: _Work, team: Team, done: Sequence[Mapping[str, Any]]) -> None:
+def _with_others(work: _Work, group: WorkerGroup, done: Sequence[Mapping[str, Any]]) -> None:
     """Work alone, holding the lock, until somebody joins; then together."""
-    journal = team.folder / "study.journal"
-    with team.leases.lock():
-        team.seat.sweep()  # the row of a process that was killed here
-        work.take_up(team.rows() if team.joins else done, known=not team.joins)
-        if team.url is None and not team.joins and not team.joined(journal, len(work.rows)):
+    journal = group.folder / "study.journal"
+    worker = group.worker
+    with group.leases.lock():
+        worker.sweep()  # the lease of a process that was killed here
+        work.take_up(group.rows() if group.joins else done, known=not group.joins)
+        if group.url is None and not group.joins and not group.joined(journal, len(work.rows)):
             for _ in work.alone():
                 if len(work.rows) % BATCH == 0:
-                    persist(work.study, journal, team.study)
-                if team.seat.others():
+                    persist(work.study, journal, group.study)
+                if worker.others():
                     break
-        shared = team.open(work.study)
-        if team.say is not None and (others := team.seat.others()):
-            team.say(f"worker {team.seat.lease} shares the trials with {', '.join(map(str, others))}")
-    while work.step(shared, team):
-        pass
+        shared = group.open(work.study)
+        if group.log is not None and (others := worker.others()):
+            group.log(f"worker {worker.lease} shares the trials with {', '.join(map(str, others))}")
+    share(worker, _SharedTrials(work, shared))
 
 
 class _Work:
@@ -142,30 +142,30 @@ class _Work:
     def take_up(self, done: Sequence[Mapping[str, Any]], known: bool = True) -> None:
         """Put earlier rows into the study as if they had just been told; ``known`` ones are recorded already."""
         for number, row in enumerate(done):
-            self._replay(number, row)
+            self.replay(number, row)
         self.recorded = len(self.rows) if known else 0
 
-    def _replay(self, number: int, row: Mapping[str, Any], finished: bool = True) -> None:
+    def replay(self, number: int, row: Mapping[str, Any], finished: bool = True) -> None:
         trial, point = self.rules.ask(self.study, number, self.rules.given(number, row))
         self.rows.append(dict(row))
         self.open[number] = trial, point
         self.rules.seen.add(self.rules.canonical(point))
         if finished:
-            self._close(number, row)
+            self.close(number, row)
 
-    def _close(self, number: int, row: Mapping[str, Any]) -> None:
+    def close(self, number: int, row: Mapping[str, Any]) -> None:
         trial, point = self.open.pop(number)
         self.rules.tell(self.study, trial, point, row)
         self.rows[number] = dict(row)
 
-    def _note(self) -> None:
+    def note(self) -> None:
         """Record the rows whose predecessors are all known."""
         while self.recorded < len(self.rows) and self.recorded not in self.open:
             if self.record is not None:
                 self.record(self.rows[self.recorded])
             self.recorded += 1
 
-    def _next(self) -> Row | None:
+    def propose(self) -> Row | None:
         """Propose a point that nobody has, or tell at once what came of it; None when there is none, or no need."""
         rules = self.rules
         number = len(self.rows)
@@ -194,57 +194,82 @@ class _Work:
         self.open[number] = trial, point
         rules.seen.add(at)
         if row["kind"] in ("infeasible", "duplicate"):
-            self._close(number, row)
+            self.close(number, row)
         return row
 
     def alone(self) -> Iterator[Row]:
         """Evaluate one proposal after another, and yield each row when it is known."""
-        while (row := self._next()) is not None:
+        while (row := self.propose()) is not None:
             number = row["number"]
             if number in self.open:
-                self._close(number, row | dict(self.evaluate(self.open[number][1])))
-            self._note()
+                self.close(number, row | dict(self.evaluate(self.open[number][1])))
+            self.note()
             yield self.rows[number]
 
-    def step(self, shared: SharedStudy, team: Team) -> bool:
-        """Do one proposal, or one that a lost worker left; False when all are done."""
-        with team.leases.lock():
-            self._sync(shared)
-            busy = {row.job for row in team.seat.others()} if self.open else set()
-            left = (number for number in self.open if _job(number) not in busy)
-            number = next((number for number in left if team.seat.take(_job(number))), None)
-            if number is None and (row := self._next()) is not None:
-                number = row["number"]
-                shared.add(self.study.get_trials()[number], row)
-                if number not in self.open:
-                    self._note()
-                    return True
-                team.seat.take(_job(number))
-        if number is None:
-            time.sleep(PAUSE)
-            return bool(self.open)
-        found = self.rows[number] | dict(self.evaluate(self.open[number][1]))
-        with team.leases.lock():
-            self._sync(shared)
-            if number in self.open and team.seat.holds(_job(number)):  # else we were given up, and another does it
-                self._close(number, found)
-                shared.finish(number, self.study.get_trials(deepcopy=False)[number].values, found)
-                self._note()
-            team.seat.free()
-        return True
 
-    def _sync(self, shared: SharedStudy) -> None:
+class _SharedTrials:
+    """Trials that several workers evaluate: each is a unit of their work."""
+
+    def __init__(self, work: _Work, shared: SharedStudy) -> None:
+        self.work = work
+        self.shared = shared
+        self.settled = False  # the last proposal needed no evaluation
+
+    def free(self) -> Iterator[str]:
+        """Yield the trials that are open, which a lost worker may have left, and then a new one."""
+        self._sync()
+        self.settled = False
+        yield from map(_unit, list(self.work.open))
+        if (row := self.work.propose()) is None:
+            return
+        number = row["number"]
+        self.shared.add(self.work.study.get_trials()[number], row)
+        self.settled = number not in self.work.open
+        if self.settled:
+            self.work.note()
+        else:
+            yield _unit(number)
+
+    def wait(self) -> float | None:
+        """Propose again at once, or when others have found something; None when all is known."""
+        if self.settled:
+            return 0.0
+        return PAUSE if self.work.open else None
+
+    def begin(self, unit: str) -> None:
+        """Nothing is to be made ready."""
+
+    def do(self, unit: str) -> Row:
+        """Evaluate a proposal."""
+        number = _number(unit)
+        return self.work.rows[number] | dict(self.work.evaluate(self.work.open[number][1]))
+
+    def record(self, unit: str, result: Row) -> None:
+        """Close a trial, unless another has done so."""
+        self._sync()
+        number = _number(unit)
+        if number in self.work.open:
+            self.work.close(number, result)
+            self.shared.finish(number, self.work.study.get_trials(deepcopy=False)[number].values, result)
+            self.work.note()
+
+    def _sync(self) -> None:
         """Take over what other workers have proposed and found."""
-        for number, trial in enumerate(shared.trials()):
-            if number >= len(self.rows):
-                self._replay(number, row_of(number, trial), trial.state.is_finished())
-            elif number in self.open and trial.state.is_finished():
-                self._close(number, row_of(number, trial))
-        self._note()
+        work = self.work
+        for number, trial in enumerate(self.shared.trials()):
+            if number >= len(work.rows):
+                work.replay(number, row_of(number, trial), trial.state.is_finished())
+            elif number in work.open and trial.state.is_finished():
+                work.close(number, row_of(number, trial))
+        work.note()
 
 
-def _job(number: int) -> str:
+def _unit(number: int) -> str:
     return f"trial {number}"
+
+
+def _number(unit: str) -> int:
+    return int(unit.removeprefix("trial "))
 
 
 def _stalled(rows: Sequence[Row]) -> int:

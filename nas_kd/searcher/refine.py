@@ -13,8 +13,8 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.shared import Team
-from nas_kd.searcher.trials import Ledger
+from nas_kd.searcher.shared import WorkerGroup
+from nas_kd.searcher.trials import TrialLog
 from nas_kd.searcher.variables import Genes, Point
 from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists
@@ -42,7 +42,7 @@ def score_subnets(
     objectives: Sequence[str] = ("kl",),
     seed: int,
     stage: Stage | None,
-    team: Team | None = None,
+    group: WorkerGroup | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:
     """Refine the exact front with scores of whole subnets.
 
@@ -60,7 +60,7 @@ def score_subnets(
         objectives: what to be good in: ``kl`` or ``accuracy``, and costs.
         seed: seed of the proposals.
         stage: where trials.csv and study.journal go; its rows are taken up again.
-        team: where other processes may join.
+        group: where other processes may join.
 
     Returns:
         One row a proposal and control, and every scored arch by its key.
@@ -76,7 +76,7 @@ def score_subnets(
     begun = warm_choices(exact, coded, budget, WARM[variables], spread=len(objectives) > 1)
     warm = [point for row in begun if (point := point_of(row)) is not None]
     stages = stage_scores(space, tables)
-    ledger = Ledger(
+    log = TrialLog(
         budget,
         arch,
         len(sizes),
@@ -86,7 +86,7 @@ def score_subnets(
         trials=trials,
         timed="latency_ms" in objectives,
     )
-    with ledger.progress:
+    with log.progress:
         refine(
             sizes,
             lambda point: budget.costs(arch(point), objectives) | scorer(arch(point)),
@@ -98,14 +98,14 @@ def score_subnets(
             trials=trials,
             seed=seed,
             sampler=sampler,
-            done=ledger.proposals,
-            record=ledger.record,
+            done=log.proposals,
+            record=log.record,
             journal=None if stage is None else stage.folder / "study.journal",
             study_name=f"{space.name}-{space.hash}-{seed}",
-            team=team,
+            group=group,
         )
-        ledger.controls(extra)
-    return ledger.frame(), ledger.archs
+        log.controls(extra)
+    return log.frame(), log.archs
 
 
 class _Variables(NamedTuple):

@@ -210,7 +210,7 @@ def search(
     if budget.limits and guided:
         best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
     stage = None
-    team = None
+    group = None
     if run is not None:
         settings = (
             {
@@ -245,7 +245,7 @@ def search(
         if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
         facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
-        team = meet(run, run.path / folder, facts, engine, storage, worker)
+        group = meet(run, run.path / folder, facts, engine, storage, worker)
         stage = None if worker else run.stage(folder, facts)
         if stage is not None and stage.done:
             return load_search(stage, space)
@@ -279,11 +279,11 @@ def search(
             objectives=wanted,
             seed=seed,
             stage=stage,
-            team=team,
+            group=group,
         )
     else:
         rows, archs = evolve(
-            engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, team=team
+            engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, group=group
         )
     if not rows["kind"].isin(EVALUATED).any():
         raise budget.none_kept()

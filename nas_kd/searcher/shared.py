@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
-from nas_kd.runs.workers import BEAT, PATIENCE, FileLeases, LeaseStore, Seat
+from nas_kd.runs.leases import HEARTBEAT, PATIENCE, FileLeases, LeaseStore
+from nas_kd.runs.workers import Worker
 from nas_kd.searcher.lease_table import TableLeases, answered, driven, engine_settings
 from nas_kd.searcher.proposals import ROW, Row, kept
 
@@ -25,18 +26,18 @@ FACTS = "nas_kd"  # user attribute of a study: what decides the search
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkerGroup:
     """Where the workers of one search meet.
 
     Args:
         folder: holds study.journal, and leases for the workers of this machine.
         url: SQLAlchemy's URL of a database for workers on many machines; None is the journal.
         study: name of the study; in a database also what tells searches apart.
-        facts: what decides the search; kept with the study, and told to who would join it with others.
+        facts: what decides the search; kept with the study, and named to who would join it with others.
         joins: this process joins a search that another began.
         rows: for one that joins, reads the rows that the other process keeps.
-        say: told of workers that join or are lost.
-        beat: seconds between two renewals of a lease.
+        log: takes a line about workers that join or are lost.
+        heartbeat: seconds between two renewals of a lease.
         patience: seconds without one after which a worker is lost.
     """
 
@@ -46,19 +47,19 @@ class Team:
     facts: Mapping[str, Any] = field(default_factory=dict)
     joins: bool = False
     rows: Callable[[], Sequence[Mapping[str, Any]]] = list
-    say: Callable[[str], None] | None = None
-    beat: float = BEAT
+    log: Callable[[str], None] | None = None
+    heartbeat: float = HEARTBEAT
     patience: float = PATIENCE
 
     @cached_property
     def leases(self) -> LeaseStore:
-        """The lease rows beside the study."""
+        """The leases beside the study."""
         return TableLeases(self.url, self.study) if self.url else FileLeases(self.folder / "leases")
 
     @cached_property
-    def seat(self) -> Seat:
-        """This process's place."""
-        return Seat(self.leases, self.beat, self.patience, self.say)
+    def worker(self) -> Worker:
+        """This process among the others."""
+        return Worker(self.leases, self.heartbeat, self.patience, self.log)
 
     def joined(self, journal: Path, trials: int) -> bool:
         """Tell whether others work on the study, or left in it what the rows lack; the journal's lock is held.
@@ -67,7 +68,7 @@ class Team:
             journal: the journal's path.
             trials: rows that are known.
         """
-        return bool(self.seat.others()) or len(journal_trials(journal, self.study)) > trials
+        return bool(self.worker.others()) or len(journal_trials(journal, self.study)) > trials
 
     def open(self, mine: optuna.Study) -> SharedStudy:
         """Open the study under the lock, and add the trials of the rows that it lacks.

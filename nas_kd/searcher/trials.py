@@ -17,7 +17,7 @@ EVALUATED = ("warm", "trial", "random", "coarse", "fine")  # kinds of rows that 
 SCORES = ("score", "kl", "accuracy", "agreement", "loss")
 
 
-class Ledger:
+class TrialLog:
     """Keeps the rows of one search and the archs behind them.
 
     Args:
@@ -48,9 +48,9 @@ class Ledger:
         self.scorer = scorer
         self.additive = additive
         self.timed = ("latency_ms",) if timed else ()
-        self.log = None if stage is None else stage.log("trials.csv")
+        self.file = None if stage is None else stage.log("trials.csv")
         self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]
-        self.rows: list[dict[str, Any]] = [] if self.log is None else self.log.frame().to_dict("records")  # type: ignore[assignment]
+        self.rows: list[dict[str, Any]] = [] if self.file is None else self.file.frame().to_dict("records")  # type: ignore[assignment]
         self.archs: dict[str, Arch] = {}
         for row in self.proposals:
             if row["kind"] in EVALUATED:
@@ -99,5 +99,5 @@ class Ledger:
 
     def _append(self, known: Mapping[str, Any]) -> None:
         self.rows.append({column: known.get(column) for column in self._columns})
-        if self.log is not None:
-            self.log.append(self.rows[-1])
+        if self.file is not None:
+            self.file.append(self.rows[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.shared import Team
+from nas_kd.searcher.shared import WorkerGroup
 
 SIZES = [9, 12, 15]
 TRIALS = 24
@@ -25,13 +25,13 @@ def kl(point: tuple[int, ...]) -> float:
 
 
 def search(
-    folder: Path, team: Team | None, name: str, *, together: int = 1, hangs: int = 0, trials: int = TRIALS
+    folder: Path, group: WorkerGroup | None, name: str, *, together: int = 1, hangs: int = 0, trials: int = TRIALS
 ) -> list[dict]:
     """Search as worker ``name``; the first of them keeps its rows as a run does.
 
     Args:
         folder: where everything lies.
-        team: where they meet.
+        group: where they meet.
         name: the worker.
         together: nobody goes on before so many workers have come, so that each has a share on any machine.
         hangs: the number of the evaluation that never ends, so that a kill surely meets it; 0 for none.
@@ -48,8 +48,8 @@ def search(
         if len(mine) == hangs:
             time.sleep(LIMIT)
         if name == "first" and len(mine) == 1 and together > 1:
-            assert team is not None  # it has the lock now, so that the others wait for it, not it for their calls
-            until(lambda: len(team.leases.rows()) == together)
+            assert group is not None  # it has the lock now, so that the others wait for it, not it for their calls
+            until(lambda: len(group.leases.rows()) == together)
         else:
             until(lambda: len({call["worker"] for call in calls(folder)}) >= together)
         note(folder, name, "end", point)
@@ -69,7 +69,7 @@ def search(
         seed=3,
         done=done if name == "first" else (),
         record=record,
-        team=team,
+        group=group,
     )
 
 
@@ -99,13 +99,13 @@ def kept_rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
 
-def team_of(folder: Path, url: str | None, name: str) -> Team:
+def group_of(folder: Path, url: str | None, name: str) -> WorkerGroup:
     joins = name != "first"
-    return Team(folder, url, "study", {"supernet": "abc", "seed": 3}, joins, lambda: kept_rows(folder))
+    return WorkerGroup(folder, url, "study", {"supernet": "abc", "seed": 3}, joins, lambda: kept_rows(folder))
 
 
 if __name__ == "__main__":
     place, given, who, count, hang = sys.argv[1:]
-    team = team_of(Path(place), given or None, who)
-    rows = search(Path(place), team, who, together=int(count), hangs=int(hang))
+    group = group_of(Path(place), given or None, who)
+    rows = search(Path(place), group, who, together=int(count), hangs=int(hang))
     (Path(place) / f"{who}.json").write_text(json.dumps(rows))

@@ -21,9 +21,9 @@ from database import Server, programs, server
 from small_run import Made, environment
 
 from nas_kd.errors import SettingError
-from nas_kd.runs.workers import Seat
+from nas_kd.runs.workers import Worker
 from nas_kd.searcher.lease_table import TableLeases, engine_settings
-from nas_kd.searcher.shared import SharedStudy, Team
+from nas_kd.searcher.shared import SharedStudy, WorkerGroup
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
 Fork = Callable[..., tuple[int, str]]
@@ -36,9 +36,9 @@ def running() -> Iterator[Server]:
         yield found
 
 
-def team_of(folder: Path, url: str, study: str) -> Team:
+def group_of(folder: Path, url: str, study: str) -> WorkerGroup:
     """A place to meet where a lease that could not be dropped is soon nobody's."""
-    return replace(refine_worker.team_of(folder, url, "first"), study=study, beat=0.05, patience=0.5)
+    return replace(refine_worker.group_of(folder, url, "first"), study=study, heartbeat=0.05, patience=0.5)
 
 
 def before(place: type, name: str, nth: int, do: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
@@ -72,17 +72,17 @@ def test_a_server_that_stops_is_named_and_the_search_goes_on(
     url = running.url("nas_kd:secret")
     (tmp_path / "alone").mkdir()
     alone = refine_worker.search(tmp_path / "alone", None, "first", trials=8)
-    team = team_of(tmp_path, url, f"stopped at {name}")
+    group = group_of(tmp_path, url, f"stopped at {name}")
     with monkeypatch.context() as patch:
         before(place, name, nth, running.stop, patch)
         try:
             gone = r"search.storage='postgresql://nas_kd@.*a database that answers"
             with pytest.raises(SettingError, match=gone) as no:
-                refine_worker.search(tmp_path, team, "first", trials=8)
+                refine_worker.search(tmp_path, group, "first", trials=8)
         finally:
             running.start()
     assert "secret" not in str(no.value) and "same command again" in no.value.hint and "\n" not in str(no.value)
-    again = team_of(tmp_path, url, f"stopped at {name}")
+    again = group_of(tmp_path, url, f"stopped at {name}")
     assert refine_worker.search(tmp_path, again, "first", trials=8) == alone == refine_worker.kept_rows(tmp_path)
 
 
@@ -92,14 +92,14 @@ def test_rights_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch
     url = running.url("guest", "theirs")
     running.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "theirs")
     with pytest.raises(SettingError, match=r"may make, read and write \(permission denied for schema public\)"):
-        refine_worker.search(tmp_path, team_of(tmp_path, url, "new"), "first")
+        refine_worker.search(tmp_path, group_of(tmp_path, url, "new"), "first")
     running.execute("GRANT CREATE ON SCHEMA public TO guest", "theirs")
     for nth, table in enumerate(("nas_kd_lease", "trials"), 1):
         with monkeypatch.context() as patch:
             what = f"REVOKE ALL ON {table} FROM guest"
             before(SharedStudy, "add", 2 + nth, lambda what=what: running.execute(what, "theirs"), patch)
             with pytest.raises(SettingError, match=rf"read and write \(permission denied for table {table}\)"):
-                refine_worker.search(tmp_path, team_of(tmp_path, url, f"study {nth}"), "first")
+                refine_worker.search(tmp_path, group_of(tmp_path, url, f"study {nth}"), "first")
         running.execute(f"GRANT ALL ON {table} TO guest", "theirs")
 
 
@@ -107,7 +107,7 @@ def test_tables_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch
     before(SharedStudy, "add", 3, lambda: running.execute("ALTER TABLE nas_kd_lease RENAME TO other"), monkeypatch)
     try:
         with pytest.raises(SettingError, match='nobody else changes.*relation "nas_kd_lease" does not exist'):
-            refine_worker.search(tmp_path, team_of(tmp_path, running.url(), "renamed"), "first")
+            refine_worker.search(tmp_path, group_of(tmp_path, running.url(), "renamed"), "first")
     finally:
         running.execute("ALTER TABLE other RENAME TO nas_kd_lease")
 
@@ -115,9 +115,9 @@ def test_tables_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch
 def test_a_lease_is_renewed_again_when_the_server_is_back(running: Server) -> None:
     said: list[str] = []
     store = TableLeases(running.url("nas_kd:secret"), "renewed")
-    with Seat(store, beat=0.02, patience=0.2, say=said.append) as seat:
+    with Worker(store, heartbeat=0.02, patience=0.2, log=said.append) as worker:
         with store.lock():
-            assert seat.take("trial 3")
+            assert worker.claim(["trial 3"])
         running.stop()
         try:
             until(lambda: bool(said))
@@ -125,8 +125,8 @@ def test_a_lease_is_renewed_again_when_the_server_is_back(running: Server) -> No
         finally:
             running.start()
         (row,) = store.rows()
-        until(lambda: store.rows()[0].beat > row.beat + 1)
-        assert seat.holds("trial 3")
+        until(lambda: store.rows()[0].heartbeat > row.heartbeat + 1)
+        assert worker.holds("trial 3")
     (line,) = said
     assert line.startswith("warning: ") and "has not renewed its lease for " in line and "secret" not in line
     assert store.rows() == []

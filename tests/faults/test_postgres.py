@@ -14,7 +14,8 @@ import refine_worker
 from database import free_port, postgres, programs
 
 from nas_kd.errors import SettingError
-from nas_kd.runs.workers import Lease, Seat
+from nas_kd.runs.leases import Lease
+from nas_kd.runs.workers import Worker
 from nas_kd.searcher.lease_table import TableLeases, driven
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
@@ -34,15 +35,15 @@ def test_one_of_four_is_killed(tmp_path: Path, url: str) -> None:
     assert [trial.value for trial in done] == [row["kl"] for row in rows if row["kind"] == "trial"]
     assert TableLeases(url, "study").rows() == []
     # one that would join another search is told in what it differs
-    other = replace(refine_worker.team_of(tmp_path, url, "b"), study="other", facts={"supernet": "xyz", "seed": 3})
+    other = replace(refine_worker.group_of(tmp_path, url, "b"), study="other", facts={"supernet": "xyz", "seed": 3})
     with pytest.raises(SettingError, match="the nearest search there differs in supernet"):
         refine_worker.search(tmp_path, other, "b")
 
 
 def test_one_process_is_the_same_as_without_a_database(tmp_path: Path, url: str) -> None:
     alone = refine_worker.search(tmp_path, None, "b", trials=15)
-    team = replace(refine_worker.team_of(tmp_path, url, "first"), study="single")
-    assert refine_worker.search(tmp_path, team, "first", trials=15) == alone
+    group = replace(refine_worker.group_of(tmp_path, url, "first"), study="single")
+    assert refine_worker.search(tmp_path, group, "first", trials=15) == alone
 
 
 def test_leases_in_a_table(url: str) -> None:
@@ -50,20 +51,20 @@ def test_leases_in_a_table(url: str) -> None:
     other = replace(Lease.own(), worker="other", place="another boot", job="trial 4")
     store.put(other)
     TableLeases(url, "another study").put(replace(other, worker="unseen"))
-    with Seat(store, beat=0.05, patience=0.5) as seat:
-        assert [row.job for row in seat.others()] == ["trial 4"] and not seat.take("trial 4")
+    with Worker(store, heartbeat=0.05, patience=0.5) as worker:
+        assert [row.job for row in worker.others()] == ["trial 4"] and not worker.claim(["trial 4"])
         deadline = time.monotonic() + 60
-        while not seat.take("trial 4"):
+        while not worker.claim(["trial 4"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert seat.holds("trial 4")
+        assert worker.holds("trial 4")
         store.renew("other")
-        assert [row.worker for row in store.rows()] == [seat.lease.worker]
+        assert [row.worker for row in store.rows()] == [worker.lease.worker]
     assert store.rows() == []
 
 
 def test_an_absent_database_is_named_without_its_password(tmp_path: Path) -> None:
-    team = refine_worker.team_of(tmp_path, f"postgresql://me:secret@127.0.0.1:{free_port()}/none", "first")
+    group = refine_worker.group_of(tmp_path, f"postgresql://me:secret@127.0.0.1:{free_port()}/none", "first")
     with pytest.raises(SettingError, match=r"search.storage='postgresql://me@127.*a database that answers") as caught:
-        refine_worker.search(tmp_path, team, "first")
+        refine_worker.search(tmp_path, group, "first")
     assert "secret" not in str(caught.value)

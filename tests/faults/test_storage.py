@@ -21,9 +21,9 @@ from small_run import Made, Said, changes, environment, numbers
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog
-from nas_kd.runs.lock import folder_lock
+from nas_kd.runs.folder_lock import folder_lock
+from nas_kd.runs.leases import Lease
 from nas_kd.runs.stage import Stage
-from nas_kd.runs.workers import Lease
 from nas_kd.train.loop import Moment
 from tests.faults.trainings import few_images, stage_in, train
 
@@ -324,7 +324,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
                 pass
     assert (tmp_path / ".lock.all").read_bytes() == b"" and said == []
     code = (
-        "import os, signal; from pathlib import Path; from nas_kd.runs.lock import folder_lock\n"
+        "import os, signal; from pathlib import Path; from nas_kd.runs.folder_lock import folder_lock\n"
         f"with folder_lock(Path({str(tmp_path)!r}), None, print): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == -9
@@ -379,7 +379,7 @@ def test_a_lock_of_another_machine_that_is_renewed_is_kept(tmp_path: Path) -> No
 
 
 def test_a_holder_renews_its_note(tmp_path: Path) -> None:
-    with folder_lock(tmp_path, None, lambda line: None, beat=0.02):
+    with folder_lock(tmp_path, None, lambda line: None, heartbeat=0.02):
         os.utime(tmp_path / ".lock.all", (1, 1))
         while (tmp_path / ".lock.all").stat().st_mtime < 2:
             threading.Event().wait(0.01)

@@ -15,7 +15,8 @@ import pytest
 import refine_worker
 
 from nas_kd.errors import SettingError
-from nas_kd.runs.workers import FileLeases, Lease, Seat
+from nas_kd.runs.leases import FileLeases, Lease
+from nas_kd.runs.workers import Worker
 from nas_kd.searcher.shared import journal_trials, persist
 
 
@@ -29,7 +30,7 @@ def test_one_of_four_is_killed(tmp_path: Path, killed: str) -> None:
     ]
     if killed == "first":  # started again it takes over what the others did, and evaluates nothing
         before = refine_worker.calls(tmp_path)
-        again = refine_worker.search(tmp_path, refine_worker.team_of(tmp_path, None, "first"), "first")
+        again = refine_worker.search(tmp_path, refine_worker.group_of(tmp_path, None, "first"), "first")
         assert again == rows == refine_worker.kept_rows(tmp_path) and refine_worker.calls(tmp_path) == before
 
 
@@ -37,10 +38,10 @@ def test_one_process_with_a_place_to_meet_is_one_process(tmp_path: Path) -> None
     for name in ("alone", "met"):
         (tmp_path / name).mkdir()
     alone = refine_worker.search(tmp_path / "alone", None, "first")
-    team = refine_worker.team_of(tmp_path / "met", None, "first")
-    assert refine_worker.search(tmp_path / "met", team, "first") == alone
+    group = refine_worker.group_of(tmp_path / "met", None, "first")
+    assert refine_worker.search(tmp_path / "met", group, "first") == alone
     # and so is one that shares its study from the first trial on, with others that never do anything
-    shared = replace(refine_worker.team_of(tmp_path, None, "first"), patience=1000.0)
+    shared = replace(refine_worker.group_of(tmp_path, None, "first"), patience=1000.0)
     other = Lease.own()
     shared.leases.put(other)
     assert refine_worker.search(tmp_path, shared, "first") == alone
@@ -55,7 +56,7 @@ def test_a_kill_while_alone_loses_no_row_to_a_helper(tmp_path: Path) -> None:
     first.wait()
     kept = refine_worker.kept_rows(tmp_path)
     assert len(kept) >= 7 and not journal_trials(tmp_path / "study.journal", "study")
-    rows = refine_worker.search(tmp_path, refine_worker.team_of(tmp_path, None, "b"), "b")
+    rows = refine_worker.search(tmp_path, refine_worker.group_of(tmp_path, None, "b"), "b")
     assert rows[: len(kept)] == kept
     ended = [tuple(call["point"]) for call in refine_worker.calls(tmp_path) if call["what"] == "end"]
     assert len(ended) == len(set(ended)) == refine_worker.TRIALS
@@ -85,33 +86,33 @@ def test_a_worker_of_another_machine_is_lost_when_it_stops_renewing(tmp_path: Pa
     store, said = FileLeases(tmp_path), []
     other = replace(elsewhere(Lease.own()), job="trial 7")
     store.put(other)
-    with Seat(store, beat=0.05, patience=0.4, say=said.append) as seat:
+    with Worker(store, heartbeat=0.05, patience=0.4, log=said.append) as worker:
         for _ in range(8):  # it renews for longer than patience
             time.sleep(0.1)
             store.renew(other.worker)
-            assert not seat.take("trial 7") and [row.worker for row in seat.others()] == [other.worker]
+            assert not worker.claim(["trial 7"]) and [row.worker for row in worker.others()] == [other.worker]
         deadline = time.monotonic() + 60
-        while not seat.take("trial 7"):
+        while not worker.claim(["trial 7"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert seat.holds("trial 7") and not said[1:] and "trial 7 is free again" in said[0]
+        assert worker.holds("trial 7") and not said[1:] and "trial 7 is free again" in said[0]
         store.renew(other.worker)  # it comes back too late, and its row is gone
-        assert [row.worker for row in store.rows()] == [seat.lease.worker]
+        assert [row.worker for row in store.rows()] == [worker.lease.worker]
     assert store.rows() == []
 
 
 def test_who_was_taken_for_lost_holds_nothing(tmp_path: Path) -> None:
     store = FileLeases(tmp_path)
-    with Seat(store, beat=1000.0) as slow, Seat(store, beat=0.05, patience=0.2) as quick:
+    with Worker(store, heartbeat=1000.0) as slow, Worker(store, heartbeat=0.05, patience=0.2) as quick:
         with store.lock():
-            assert slow.take("trial 1")
+            assert slow.claim(["trial 1"])
         deadline = time.monotonic() + 60
-        while not quick.take("trial 1"):
+        while not quick.claim(["trial 1"]):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert not slow.holds("trial 1") and quick.holds("trial 1")
-        slow.free()  # and may take the next job
-        assert slow.take("trial 2") and not quick.take("trial 2")
+        slow.release()  # and may take the next job
+        assert slow.claim(["trial 2"]) and not quick.claim(["trial 2"])
 
 
 def test_a_process_that_is_gone_is_lost_at_once(tmp_path: Path) -> None:
@@ -133,22 +134,22 @@ def test_a_process_that_is_gone_is_lost_at_once(tmp_path: Path) -> None:
 def test_one_job_is_taken_once(tmp_path: Path) -> None:
     store, taken = FileLeases(tmp_path), []
 
-    def work(seat: Seat) -> None:
-        with seat.store.lock():
-            if seat.take("trial 3"):
-                taken.append(seat)
+    def work(worker: Worker) -> None:
+        with worker.store.lock():
+            if worker.claim(["trial 3"]):
+                taken.append(worker)
 
-    seats = [Seat(FileLeases(tmp_path)) for _ in range(8)]
-    for seat in seats:
-        seat.__enter__()
-    threads = [threading.Thread(target=work, args=(seat,)) for seat in seats]
+    workers = [Worker(FileLeases(tmp_path)) for _ in range(8)]
+    for worker in workers:
+        worker.__enter__()
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(taken) == 1 and sum(row.job == "trial 3" for row in store.rows()) == 1
-    for seat in seats:
-        seat.__exit__()
+    for worker in workers:
+        worker.__exit__()
 
 
 def test_half_a_lease_is_nobodys(tmp_path: Path) -> None:
@@ -163,4 +164,4 @@ def test_a_study_of_another_program_is_refused(tmp_path: Path) -> None:
     study.add_trial(optuna.trial.create_trial(value=1.0))
     persist(study, tmp_path / "study.journal", "study")
     with pytest.raises(SettingError, match="nas_kd alone adds trials"):
-        refine_worker.search(tmp_path, refine_worker.team_of(tmp_path, None, "first"), "first")
+        refine_worker.search(tmp_path, refine_worker.group_of(tmp_path, None, "first"), "first")

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +19,7 @@ from nas_kd import rate_blockwise, stage_weights
 from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Alone, Claims, TruthTable, jobs_of, train_alone, train_truth
+from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_alone, train_truth
 from nas_kd.ranking.rank import RankResult, rank
 from nas_kd.ranking.sample import OVERALL, Sample, archs_of, sample_archs
 from nas_kd.rate.scores import SCORES, Score
@@ -385,30 +382,6 @@ def test_two_processes_share_the_trainings_and_do_none_twice(
     row = table[(table["key"] == space.sample(keys[5]).key) & (table["seed"] == 1)].iloc[0]
     alone = train_alone(space.sample(keys[5]), space, cache, data, HOW, seed=1, runtime=Runtime("cpu"))
     assert row["accuracy"] == alone["accuracy"] and row["test_loss"] == alone["test_loss"]
-
-
-def _hold(folder: Path, held: object) -> None:
-    with Claims(folder).taken("job") as ours:
-        assert ours
-        held.set()  # type: ignore[attr-defined]
-        time.sleep(600)
-
-
-def test_the_claim_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held = context.Event()
-    process = context.Process(target=_hold, args=(tmp_path, held))
-    process.start()
-    assert held.wait(60)
-    with Claims(tmp_path).taken("job") as ours:
-        assert not ours
-    with Claims(tmp_path).taken("other") as ours:
-        assert ours
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    with Claims(tmp_path).taken("job", wait=True) as ours:
-        assert ours
-    process.join()
 
 
 def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:

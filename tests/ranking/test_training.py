@@ -17,8 +17,8 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_alone, train_truth
 from nas_kd.ranking.training import Training, Trainings
+from nas_kd.runs.leases import FileLeases
 from nas_kd.runs.run import Run
-from nas_kd.runs.workers import FileLeases
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch, ElasticSpace

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from nas_kd.cli import main
+from nas_kd.runs.leases import FileLeases, Lease
 from nas_kd.runs.run import Run
 from nas_kd.runs.status import status
-from nas_kd.runs.workers import FileLeases, Lease
 
 
 def lines(run: Run, first: str) -> list[str]:
