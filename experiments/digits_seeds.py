@@ -1,0 +1,97 @@
+"""What of the quick start is the same with another seed, and what is chance?
+
+The quick start (`nas-kd run experiments/digits.yaml`) with run seeds 0 to 4: each has its own teacher, supernet, search
+and three trainings of every retrained arch. Another processor or version of torch rounds otherwise, which moves a run
+about as far as another seed does. ``rows.csv`` holds every training that the runs made, ``seeds.csv`` one row a run and
+role: which arch, its costs, its mean test accuracy and whether it was handed over.
+
+Command: python experiments/digits_seeds.py; writes experiments/results/digits; two to three minutes a seed on two free
+CPU cores. ``--quick`` runs one seed with short trainings.
+
+TABLE
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "digits"
+RUNS = Path("runs/digits_seeds")
+SEEDS = range(5)
+SHORT = {
+    "teacher.epochs": 2,
+    "supernet.epochs": 2,
+    "blockwise.epochs": 1,
+    "search.trials": 20,
+    "search.epochs": 1,
+    "retrain.epochs": 2,
+    "retrain.seeds": 1,
+}
+
+
+def run(seed: int, folder: Path, quick: bool) -> None:
+    """Run the quick start with one seed; what is there already is not done again."""
+    short = [f"--{name}={value}" for name, value in SHORT.items()] if quick else []
+    command = ["run", str(HERE / "digits.yaml"), "--run", str(folder), "--seed", str(seed), *short]
+    subprocess.run([sys.executable, "-m", "nas_kd", *command], check=True)
+
+
+def rows_of(seed: int, folder: Path) -> pd.DataFrame:
+    """Return every training of a run's students."""
+    return pd.read_csv(folder / "retrain" / "results.csv").drop(columns=["search", "folder"]).assign(run_seed=seed)
+
+
+def roles_of(seed: int, folder: Path) -> pd.DataFrame:
+    """Return a run's table, the teacher's row too, with who of it was handed over."""
+    table = pd.read_csv(folder / "report" / "results.csv")
+    columns = ["role", "arch", "macs", "params", "accuracy_mean_percent", "accuracy_sd_percent", "seeds"]
+    decided = pd.read_csv(folder / "search" / "handed_over.csv")
+    chosen = decided.loc[decided["handed_over"], "key"]
+    return table[columns].assign(handed_over=table["arch"].isin(chosen), run_seed=seed)
+
+
+def summary(roles: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, spread between runs and range of each role's mean accuracy, and how often it was handed over."""
+    roles = roles.assign(role=roles["role"].str.replace(r"_\d+$", "", regex=True))
+    roles = roles.groupby(["run_seed", "role"], sort=False, as_index=False).agg(
+        {"arch": "first", "accuracy_mean_percent": "mean", "handed_over": "max"}  # the random archs together
+    )
+    return roles.groupby("role", sort=False).agg(
+        archs=("arch", "nunique"),
+        mean=("accuracy_mean_percent", "mean"),
+        sd=("accuracy_mean_percent", "std"),
+        low=("accuracy_mean_percent", "min"),
+        high=("accuracy_mean_percent", "max"),
+        handed_over=("handed_over", "sum"),
+    )
+
+
+def main(quick: bool) -> None:
+    """Run all seeds, keep their rows and print the table."""
+    runs, results = (RUNS / "quick", RUNS / "quick") if quick else (RUNS, RESULTS)
+    folders = {seed: runs / f"seed_{seed}" for seed in SEEDS[: 1 if quick else None]}
+    for seed, folder in folders.items():
+        run(seed, folder, quick)
+    trained = pd.concat([rows_of(*each) for each in folders.items()], ignore_index=True)
+    trained.to_csv(results / "rows.csv", index=False)
+    roles = pd.concat([roles_of(*each) for each in folders.items()], ignore_index=True)
+    roles.to_csv(results / "seeds.csv", index=False)
+    print("| | archs | accuracy %, mean of runs | sd between runs | lowest to highest run | handed over |")
+    print("|---|---|---|---|---|---|")
+    for role, row in summary(roles).iterrows():
+        print(
+            f"| {role} | {row['archs']} | {row['mean']:.2f} | {row['sd']:.2f} | {row['low']:.2f} to {row['high']:.2f} |"
+            f" {row['handed_over']} |"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed with short trainings: a minute")
+    main(parser.parse_args().quick)
