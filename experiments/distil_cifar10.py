@@ -33,6 +33,7 @@ from typing import Any
 
 import pandas as pd
 from scipy import stats
+from stand_in import HELP, QUICK, random_data, untrained_teacher
 
 import nas_kd
 from nas_kd.data import Data
@@ -84,18 +85,22 @@ class Setting:
 
 def opened(arguments: argparse.Namespace) -> Setting:
     """Open data, teacher, cache and student."""
-    folder = Path(arguments.data)
     run = Path(arguments.run)
-    data = nas_kd.load_data(
-        folder / "train.tar",
-        test=folder / "test.tar",
-        subset=arguments.images,
-        views=arguments.views,
-        rate=WATCHED,
-        select=100,
-    )
-    checkpoint = arguments.checkpoint or folder / "resnet56.safetensors"
-    teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=checkpoint, num_classes=10).bind(data)
+    if arguments.quick:
+        data = random_data(120, views=arguments.views, rate=20, select=20)
+        teacher = untrained_teacher(data)
+    else:
+        folder = Path(arguments.data)
+        data = nas_kd.load_data(
+            folder / "train.tar",
+            test=folder / "test.tar",
+            subset=arguments.images,
+            views=arguments.views,
+            rate=WATCHED,
+            select=100,
+        )
+        checkpoint = arguments.checkpoint or folder / "resnet56.safetensors"
+        teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=checkpoint, num_classes=10).bind(data)
     cache = ViewCache.open(run / "cache", teacher, data, epochs=arguments.epochs)
     space = nas_kd.load_space("resnet_cifar")
     arch = Arch(space.hash, STAGES)
@@ -122,6 +127,7 @@ def measure(method: str, seed: int, at: Setting) -> dict[str, Any]:
             epochs=at.epochs,
             batch_size=64,
             lr=0.05,
+            warmup_epochs=min(1.0, at.epochs / 4),
             test=False,
             runtime=at.runtime,
             assistants=[at.space.largest()] if method == "takd" else [],
@@ -201,11 +207,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=sum(groups(), []), default=sum(groups(), []), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="print the table of the rows in --out, and train nothing")
+    parser.add_argument("--quick", action="store_true", help=HELP)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.run, arguments.out = QUICK / "distil_cifar10", QUICK / "distil_cifar10.csv"
+        arguments.epochs, arguments.seeds, arguments.methods = 2, 2, ["ce", "kd", "at"]
     if arguments.table:
         print(table(pd.read_csv(arguments.out)))
         return
-    if not arguments.data:
+    if not arguments.data and not arguments.quick:
         parser.error("--data is needed: a folder with train.tar, test.tar and resnet56.safetensors")
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     log = CsvLog(arguments.out)

@@ -23,11 +23,13 @@ rounds cost more than that: halving is for stages that cannot be rated whole. He
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from stand_in import HELP, QUICK
 
 import nas_kd
 from nas_kd.rate.errors import NMSE
@@ -42,10 +44,8 @@ from nas_kd.train.stages import Blockwise
 
 RUN = Path("runs/halving")
 RESULTS = Path(__file__).parent / "results" / "halving"
-SEEDS = range(2)
 PARTS = (1, 2, 4, 8, 16)
 BUDGETS = 50
-EPOCHS = 10
 SPACE = ElasticSpace(
     "halving",
     ConvStem(width=8),
@@ -59,18 +59,24 @@ SPACE = ElasticSpace(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    quick = parser.parse_args().quick
+    run, results = (QUICK / "halving", QUICK / "halving") if quick else (RUN, RESULTS)
+    seeds, parts, epochs, subset = (1, (1, 16), 2, 300) if quick else (2, PARTS, 10, None)
     runtime = Runtime("cpu", threads=1)
-    data = nas_kd.load_data("digits", rate=300, select=100)
-    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=RUN, epochs=12, lr=0.1, runtime=runtime)
+    held_out = 30 if quick else 300
+    data = nas_kd.load_data("digits", rate=held_out, select=100, subset=subset)
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs + 2, lr=0.1, runtime=runtime)
     taps = teacher.bind(data).match(SPACE, data.resolution)
     rows = []
-    for seed in SEEDS:
+    for seed in range(seeds):
         net = nas_kd.Supernet(SPACE, num_classes=data.num_classes, in_chans=data.in_chans, seed=seed)
         model = Blockwise(net, taps, init="scratch", seed=seed)
         calibration = model.rescale(gather(model, teacher, data.train.clean(BATCH, limit=512), runtime))
         rating = gather(model, teacher, data.rate.clean(BATCH), runtime)
         train_blockwise(
-            model, teacher, data, epochs=EPOCHS, batch_size=64, lr=0.03, weight_decay=1e-4, seed=seed, runtime=runtime
+            model, teacher, data, epochs=epochs, batch_size=64, lr=0.03, weight_decay=1e-4, seed=seed, runtime=runtime
         )
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         every = [rows_of(SPACE, index, **shape) for index in range(3)]
@@ -79,14 +85,14 @@ def main() -> None:
                 rate_stage(model, i, table, calibration[i], rating[i], max_rows=-(-len(table) // part), error=NMSE)
                 for i, table in enumerate(every)
             ]
-            for part in PARTS
+            for part in parts
         }
         for part, tables in rated.items():
             rows.append({"seed": seed, "rows": f"1/{part}", **lost(tables, rated[1])})
             print(rows[-1], flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     found = pd.DataFrame(rows)
-    found.to_csv(RESULTS / "halving.csv", index=False)
+    found.to_csv(results / "halving.csv", index=False)
     print(found.groupby("rows", sort=False).mean(numeric_only=True).drop(columns="seed").round(4).to_string())
 
 

@@ -35,10 +35,13 @@ stage alone 61 % and 68 %).
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from stand_in import HELP, QUICK
 
 import nas_kd
 from nas_kd.data import Data
@@ -49,17 +52,30 @@ from nas_kd.teacher import Teacher
 
 RUN = Path("runs/planted")
 RESULTS = Path(__file__).parent / "results" / "planted"
-# draws of archs, archs a draw, half the band's width
-DRAWS = 2
-PLANTED = 5
-BAND = 0.05
-# epochs
-TRAINING = 20
-BLOCKWISE = 60
+BAND = 0.05  # half its width
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done: draws of archs, archs a draw, epochs alone and of the stages, where to."""
+
+    draws: int = 2
+    planted: int = 5
+    training: int = 20
+    blockwise: int = 60
+    subset: int | None = None
+    run: Path = RUN
+    results: Path = RESULTS
+
+
+TINY = Sizes(1, 2, 2, 2, 300, QUICK / "planted", QUICK / "planted")
 
 
 def main() -> None:
-    data = nas_kd.load_data("digits", rate=0.15, select=0.15)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    sizes = TINY if parser.parse_args().quick else Sizes()
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=sizes.subset)
     space = nas_kd.load_space("digits")
     archs = list(space)
     codes = space.encode(archs)
@@ -67,11 +83,11 @@ def main() -> None:
     widths = np.array([[space.stem.width_of(a.stem), *(c.width for c in a.stages[:-1])] for a in archs])
     low, high = costs["macs"].quantile([0.2, 0.8])
     inside = np.flatnonzero(costs["macs"].between(low, high))
-    drawn = [np.random.default_rng(draw).choice(inside, PLANTED, replace=False) for draw in range(DRAWS)]
+    drawn = [np.random.default_rng(n).choice(inside, sizes.planted, replace=False) for n in range(sizes.draws)]
     rows = []
     for number, at in enumerate(np.concatenate(drawn)):
-        teacher = planted(archs[at], number, data, space)
-        scores = rated(teacher, number, data, space, codes, widths)
+        teacher = planted(archs[at], number, data, space, sizes)
+        scores = rated(teacher, number, data, space, codes, widths, sizes)
         near = (costs["macs"] / costs["macs"][at] - 1).abs() <= BAND
 
         def place(values: np.ndarray, at: int = at, near: pd.Series = near) -> float:
@@ -81,7 +97,7 @@ def main() -> None:
             return 100 * float((others < values[at]).mean() + 0.5 * ties)
 
         row = {
-            "draw": number // PLANTED,
+            "draw": number // sizes.planted,
             "planted": number,
             "label": archs[at].label,
             "macs": costs["macs"][at],
@@ -96,27 +112,27 @@ def main() -> None:
         row |= {f"place_stage_{stage}": place(score) for stage, score in enumerate(scores, 1)}
         rows.append(row)
         print(pd.Series(row).to_string(), flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    sizes.results.mkdir(parents=True, exist_ok=True)
     found = pd.DataFrame(rows)
-    found.to_csv(RESULTS / "planted.csv", index=False)
+    found.to_csv(sizes.results / "planted.csv", index=False)
     places = [name for name in found if name.startswith("place_")]
     summary = found.groupby("draw")[places].median().reset_index()
-    summary.to_csv(RESULTS / "summary.csv", index=False)
+    summary.to_csv(sizes.results / "summary.csv", index=False)
     print(summary.round(2).to_string(index=False))
 
 
-def planted(arch: Arch, number: int, data: Data, space: ElasticSpace) -> Teacher:
+def planted(arch: Arch, number: int, data: Data, space: ElasticSpace, sizes: Sizes) -> Teacher:
     """Train an arch alone and make it a teacher, tapped at the ends of its stages."""
     network = nas_kd.retrain(
         arch,
         None,
         data,
         space=space,
-        run=RUN,
+        run=sizes.run,
         folder=f"retrain/planted_{number}",
         method="ce",
         seed=100 + number,
-        epochs=TRAINING,
+        epochs=sizes.training,
         batch_size=64,
         runtime=Runtime("cpu", threads=1),
     )
@@ -133,7 +149,13 @@ def planted(arch: Arch, number: int, data: Data, space: ElasticSpace) -> Teacher
 
 
 def rated(
-    teacher: Teacher, number: int, data: Data, space: ElasticSpace, codes: np.ndarray, widths: np.ndarray
+    teacher: Teacher,
+    number: int,
+    data: Data,
+    space: ElasticSpace,
+    codes: np.ndarray,
+    widths: np.ndarray,
+    sizes: Sizes,
 ) -> np.ndarray:
     """Rate all archs against a teacher: the score of each of their stages, (S, N)."""
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans, seed=1000 + number)
@@ -141,8 +163,8 @@ def rated(
         net,
         teacher,
         data,
-        run=RUN / f"planted_{number}",
-        epochs=BLOCKWISE,
+        run=sizes.run / f"planted_{number}",
+        epochs=sizes.blockwise,
         init="scratch",
         lr=0.01,
         batch_size=64,

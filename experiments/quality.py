@@ -34,11 +34,13 @@ supernet: `quality_cifar10.py`.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from stand_in import HELP, QUICK
 
 import nas_kd
 from nas_kd.rate import SubnetScorer
@@ -56,10 +58,7 @@ from nas_kd.space.rows import arch_of, choices_of
 
 RUN = Path("runs/quality")
 RESULTS = Path(__file__).parent / "results" / "quality"
-SEEDS = range(10)
-EVALUATIONS = (25, 50, 100)
 DEFAULT = "exact 8 + TPE on dimensions"
-EPOCHS = 12
 IMAGES = 256
 
 Point = tuple[int, ...]
@@ -67,15 +66,21 @@ Proposals = Callable[[int], list[float]]  # from a seed to the KL of each evalua
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    quick = parser.parse_args().quick
+    epochs, seeds, evaluations = (2, 2, (5, 12)) if quick else (12, 10, (25, 50, 100))
+    run, results = (QUICK / "quality", QUICK / "quality") if quick else (RUN, RESULTS)
     runtime = Runtime("cpu", threads=1)
-    data = nas_kd.load_data("digits", rate=0.15, select=0.15)
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=300 if quick else None)
     space = nas_kd.load_space("digits")
-    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=RUN, epochs=EPOCHS, lr=0.1, runtime=runtime)
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs, lr=0.1, runtime=runtime)
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
-    nas_kd.train_supernet(net, data, run=RUN, epochs=EPOCHS, lr=0.05, runtime=runtime)
-    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
-    caps = caps_of(space, data, "35%", None)
-    cache = teacher.cached(data, nas_kd.Run(RUN))
+    nas_kd.train_supernet(net, data, run=run, epochs=epochs, lr=0.05, runtime=runtime)
+    rating = 2 if quick else 5
+    tables = nas_kd.rate_blockwise(net, teacher, data, run=run, epochs=rating, lr=0.03, error="nmse", runtime=runtime)
+    caps = caps_of(space, data, "15%" if quick else "35%", None)
+    cache = teacher.cached(data, nas_kd.Run(run))
     scorer = SubnetScorer(
         net,
         data,
@@ -85,16 +90,16 @@ def main() -> None:
         runtime=runtime,
     )
     archs = [arch for arch in space if space.cost(arch, **cost_settings(space, data)).macs <= caps["macs"]]
-    known = measure(archs, scorer)
+    known = measure(archs, scorer, run / "kl.csv")
     best = min(known.values())
     middle = float(np.median(list(known.values())))
     print(f"{len(archs):,} subnets within {caps['macs']:,} MACs: KL {best:.4f} at best, {middle:.4f} in the middle")
     rows = []
     budget = Budget(space, cost_settings(space, data), caps)
-    for name, propose in methods(budget, tables, lambda arch: known[arch.key], 8, max(EVALUATIONS)).items():
-        for seed in SEEDS:
+    for name, propose in methods(budget, tables, lambda arch: known[arch.key], 8, max(evaluations)).items():
+        for seed in range(seeds):
             kls = propose(seed)
-            for count in EVALUATIONS:
+            for count in evaluations:
                 found = min(kls[:count])
                 better = float(np.mean([kl < found for kl in known.values()]))
                 rows.append(
@@ -108,17 +113,17 @@ def main() -> None:
                         "better_percent": 100 * better,
                     }
                 )
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     found_rows = pd.DataFrame(rows)
-    found_rows.to_csv(RESULTS / "found.csv", index=False)
+    found_rows.to_csv(results / "found.csv", index=False)
     table = summarise(found_rows)
-    table.to_csv(RESULTS / "summary.csv", index=False)
+    table.to_csv(results / "summary.csv", index=False)
     print(table.round(4).to_string(index=False))
 
 
-def measure(archs: Sequence[Arch], scorer: SubnetScorer) -> dict[str, float]:
-    """Measure the KL of every arch, by key; what an earlier call measured is read back."""
-    log = CsvLog(RUN / "kl.csv")
+def measure(archs: Sequence[Arch], scorer: SubnetScorer, path: Path) -> dict[str, float]:
+    """Measure the KL of every arch, by key; what an earlier call measured is read back from a file."""
+    log = CsvLog(path)
     frame = log.frame()
     known = dict(zip(frame["key"], frame["kl"], strict=True)) if len(frame) else {}
     rows: list[dict[str, object]] = []

@@ -26,11 +26,12 @@ does. One supernet and one budget; the seeds are those of the proposals.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import pandas as pd
 from quality import methods, summarise
+from stand_in import HELP, QUICK
 
 from nas_kd.cli import read_config
 from nas_kd.pipeline.pipeline import Pipeline
@@ -42,8 +43,6 @@ from nas_kd.space import Arch
 HERE = Path(__file__).parent
 CONFIG = HERE / "rank" / "resnet56.yaml"
 RESULTS = HERE / "results" / "quality_cifar10"
-SEEDS = range(5)
-EVALUATIONS = (15, 30, 60)
 TRIED = (
     "exact + TPE",
     "k-best",
@@ -75,19 +74,26 @@ class Measured:
 
 
 def main() -> None:
-    config = read_config([str(CONFIG), *sys.argv[1:]], "blockwise")
-    assert config is not None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    options, settings = parser.parse_known_args()
+    seeds, evaluations, results = (2, (4, 8), QUICK / "quality") if options.quick else (5, (15, 30, 60), RESULTS)
+    if options.quick:
+        settings = ["--run", str(QUICK / "quality_cifar10")]
+    config = read_config([str(HERE / "tiny.yaml" if options.quick else CONFIG), *settings], "blockwise")
+    if config is None:
+        return
     pipeline = Pipeline(config)
     space = pipeline.space
     data = pipeline.data
     budget = Budget(space, cost_settings(space, data), caps_of(space, data, "50%", None))
     kl = Measured(pipeline.scorer, pipeline.run.path / "quality.csv")
-    proposals = methods(budget, pipeline.tables, kl, data.resolution, max(EVALUATIONS))
+    proposals = methods(budget, pipeline.tables, kl, data.resolution, max(evaluations))
     rows = []
-    for seed in SEEDS:
+    for seed in range(seeds):
         for name in TRIED:
             kls = proposals[name](seed)
-            for count in EVALUATIONS:
+            for count in evaluations:
                 rows.append(
                     {
                         "method": name,
@@ -98,11 +104,11 @@ def main() -> None:
                     }
                 )
             print(f"seed {seed}, {name}: {min(kls):.4f} after {len(kls)}", flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
     found = pd.DataFrame(rows)
-    found.to_csv(RESULTS / "found.csv", index=False)
+    found.to_csv(results / "found.csv", index=False)
     table = summarise(found)
-    table.to_csv(RESULTS / "summary.csv", index=False)
+    table.to_csv(results / "summary.csv", index=False)
     print(table.round(4).to_string(index=False))
 
 

@@ -121,12 +121,20 @@ def compare(old: Path, new: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
     commands.add_parser("make").add_argument("folder", type=Path)
     both = commands.add_parser("compare")
     both.add_argument("old", type=Path)
     both.add_argument("new", type=Path)
+    parser.add_argument("--quick", action="store_true", help="two tiny runs of this code: they must be the same")
     options = parser.parse_args()
+    if options.quick:
+        runs = [Path("runs/quick/same_results") / name for name in ("one", "other")]
+        for run in runs:
+            nas_kd("run", str(HERE / "tiny.yaml"), "--run", str(run))
+        return 1 if compare(*runs) else 0
+    if options.command is None:
+        parser.error("give make or compare")
     if options.command == "make":
         make(options.folder)
         return 0

@@ -6,14 +6,17 @@ Seeds: 0. Command: OMP_NUM_THREADS=1 python experiments/scaling.py, which writes
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
+from stand_in import HELP, QUICK
 
 import nas_kd
 from nas_kd.data import Data, load_data
@@ -85,7 +88,21 @@ def saved_bytes(net: nas_kd.Supernet, x: torch.Tensor, arch: nas_kd.Arch) -> int
     return total
 
 
-def by_images(teacher: Teacher) -> tuple[list[str], float, float]:
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: images, archs, steps, trials, workers."""
+
+    images: tuple[int, ...] = (128, 256, 512)
+    archs: int = 12
+    steps: int = 5
+    proposals: int = 100
+    workers: tuple[int, ...] = (1, 2, 4)
+
+
+TINY = Sizes((64, 128), 2, 1, 20, (1,))
+
+
+def by_images(teacher: Teacher, sizes: Sizes) -> tuple[list[str], float, float]:
     """Measure the teacher's answers and an epoch of the supernet; gives the page's lines and two work factors."""
     space = nas_kd.load_space("resnet_cifar")
     settings = cost_settings(space, images_of(64))
@@ -94,7 +111,7 @@ def by_images(teacher: Teacher) -> tuple[list[str], float, float]:
     sandwich = 3 * (macs[0] + macs[1] + 2 * sum(drawn) / len(drawn))  # forward and backward of four subnets
     names = ("training images", "teacher's answers, 2 views", "a supernet epoch, sandwich of 4", "a blockwise epoch")
     lines = [f"| {' | '.join(names)} |", "|---|---|---|---|"]
-    counts = (128, 256, 512)
+    counts = sizes.images
     totals = []
     for count in counts:
         data = images_of(count)
@@ -121,7 +138,7 @@ def by_images(teacher: Teacher) -> tuple[list[str], float, float]:
 RESNET20 = 40.8e6  # multiply-adds of the teacher at 32 px
 
 
-def by_archs(teacher: Teacher) -> list[str]:
+def by_archs(teacher: Teacher, sizes: Sizes) -> list[str]:
     """Measure rating, exact search and scoring against the number of candidates."""
     data = images_of(128)
     lines = ["| candidates a stage | rating 3 stages, 64 images | exact front |", "|---|---|---|"]
@@ -145,14 +162,14 @@ def by_archs(teacher: Teacher) -> list[str]:
     scorer = SubnetScorer(
         net, data, logits, task=nas_kd.Classification(), calibration_images=64, runtime=Runtime("cpu")
     )
-    archs = [space.sample(seed) for seed in range(12)]
+    archs = [space.sample(seed) for seed in range(sizes.archs)]
     each = processor(lambda: [scorer(arch) for arch in archs]) / len(archs)
     passed = 64 + len(data.rate)
     lines += ["", f"A whole subnet's score: {1000 * each:.0f} ms, {1e3 * each / passed:.2f} ms an image of {passed}."]
     return lines
 
 
-def by_stages() -> list[str]:
+def by_stages(sizes: Sizes) -> list[str]:
     """Measure a training step and its memory against the number of stages, and against the batch."""
     lines = ["| stages | forward and backward of the largest | kept for backward |", "|---|---|---|"]
     for stages, batch in ((2, 32), (4, 32), (8, 32), (4, 8), (4, 128)):
@@ -164,7 +181,7 @@ def by_stages() -> list[str]:
             net(x, space.largest()).sum().backward()
 
         step()
-        seconds = median(processor(step) for _ in range(5)) / batch
+        seconds = median(processor(step) for _ in range(sizes.steps)) / batch
         kept = saved_bytes(net, x, space.largest()) / batch
         lines.append(f"| {stages}, batch {batch} | {1000 * seconds:.2f} ms an image | {kept / 1e6:.2f} MB an image |")
     return lines
@@ -190,9 +207,9 @@ def helper(folder: str) -> None:
 WORKED = 48
 
 
-def by_workers() -> tuple[list[str], float]:
+def by_workers(sizes: Sizes) -> tuple[list[str], float]:
     """Measure what sharing costs a trial and how trials a second grow with workers; the last share too."""
-    count = 100
+    count = sizes.proposals
     points = {"kl": 0.0}
     with tempfile.TemporaryDirectory() as name:
         alone = processor(lambda: refine(SIZES, lambda p: points, trials=count, sampler="tpe")) / count
@@ -207,7 +224,7 @@ def by_workers() -> tuple[list[str], float]:
         "|---|---|---|",
     ]
     context = multiprocessing.get_context("spawn")
-    for workers in (1, 2, 4):
+    for workers in sizes.workers:
         with tempfile.TemporaryDirectory() as name:
             group = WorkerGroup(Path(name))
             helpers = [context.Process(target=helper, args=(name,)) for _ in range(workers - 1)]
@@ -276,11 +293,15 @@ def imagenet(unit: float, step: float, share: float) -> list[str]:
 
 def main() -> None:
     """Measure, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    quick = parser.parse_args().quick
+    sizes, out = (TINY, QUICK / "scaling.md") if quick else (Sizes(), Path(__file__).with_suffix(".md"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     teacher = load_teacher("cifar_resnet20", num_classes=10)
-    images, unit, step = by_images(teacher)
-    workers, share = by_workers()
+    images, unit, step = by_images(teacher, sizes)
+    workers, share = by_workers(sizes)
     page = [
         "# What grows",
         "",
@@ -296,13 +317,13 @@ def main() -> None:
         " and of the images themselves up to `data.memory_gib`.",
         "",
         "## With archs",
-        *by_archs(teacher),
+        *by_archs(teacher, sizes),
         "",
         "A candidate of a larger stage costs less, because candidates share the beginnings of their paths. The exact"
         " front does not notice such numbers (10,000 a stage: `exact_front.py`).",
         "",
         "## With stages and batch: straight",
-        *by_stages(),
+        *by_stages(sizes),
         "",
         "The subnets of a sandwich step run one after the other: a step keeps the memory of the largest, however many"
         " archs the space has.",
@@ -320,7 +341,8 @@ def main() -> None:
         " is as good as they are. With half the rate it is twice the hours.",
         "",
     ]
-    Path(__file__).with_suffix(".md").write_text("\n".join(page))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(page))
     print("\n".join(page))
 
 

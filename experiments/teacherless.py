@@ -25,39 +25,44 @@ besides. This shows that the engines work, not which to prefer.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
+from stand_in import HELP, QUICK
 
 import nas_kd
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.finalists import ranked
 from nas_kd.space import Arch, ElasticSpace
 
-RUN = "runs/teacherless"
+RUN = Path("runs/teacherless")
 RESULTS = Path(__file__).parent / "results" / "teacherless"
 ENGINES = ("exact", "nsga2", "coarse", "random")
-SEEDS = range(5)
-RETRAININGS = range(2)
-TRIALS = 60
-EPOCHS = 12
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    quick = parser.parse_args().quick
+    run, results = (QUICK / "teacherless", QUICK / "teacherless") if quick else (RUN, RESULTS)
+    seeds, retrainings, trials, epochs = (2, 1, 6, 2) if quick else (5, 2, 60, 12)
     runtime = Runtime("cpu", threads=1)
-    data = nas_kd.load_data("digits", rate=0.15, select=0.15)
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=300 if quick else None)
     space = nas_kd.load_space("digits")
-    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=RUN, epochs=EPOCHS, lr=0.1, runtime=runtime)
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs, lr=0.1, runtime=runtime)
     net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
-    nas_kd.train_supernet(net, data, run=RUN, epochs=EPOCHS, lr=0.05, runtime=runtime)
+    nas_kd.train_supernet(net, data, run=run, epochs=epochs, lr=0.05, runtime=runtime)
     begun = perf_counter()
-    tables = nas_kd.rate_blockwise(net, teacher, data, run=RUN, epochs=5, lr=0.03, error="nmse", runtime=runtime)
+    tables = nas_kd.rate_blockwise(
+        net, teacher, data, run=run, epochs=min(5, epochs), lr=0.03, error="nmse", runtime=runtime
+    )
     rating = perf_counter() - begun
     rows = []
     archs = {}
     for engine in ENGINES:
-        for seed in SEEDS:
+        for seed in range(seeds):
             begun = perf_counter()
             guided = engine == "exact"
             result = nas_kd.search(
@@ -68,7 +73,7 @@ def main() -> None:
                 engine=engine,
                 seed=seed,
                 max_macs="50%",
-                trials=TRIALS,
+                trials=trials,
                 epochs=0,
                 variables="candidates",
                 runtime=runtime,
@@ -99,16 +104,16 @@ def main() -> None:
         means = {}
         for key, arch in archs.items():
             tests = []
-            for seed in RETRAININGS:
+            for seed in range(retrainings):
                 student = nas_kd.retrain(
                     arch,
                     None if method == "ce" else teacher,
                     data,
                     space=space,
-                    run=RUN,
+                    run=run,
                     method=method,
                     seed=seed,
-                    epochs=EPOCHS,
+                    epochs=epochs,
                     batch_size=64,
                     folder=f"retrain/{method}/{key}/seed_{seed}",
                     runtime=runtime,
@@ -116,10 +121,10 @@ def main() -> None:
                 tests.append(student.info["metrics"]["test_accuracy"])  # type: ignore[index,union-attr]
             means[key] = sum(tests) / len(tests)
         found[f"test_{method}"] = found["key"].map(means)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    found.to_csv(RESULTS / "found.csv", index=False)
+    results.mkdir(parents=True, exist_ok=True)
+    found.to_csv(results / "found.csv", index=False)
     summary = summarise(found)
-    summary.to_csv(RESULTS / "summary.csv", index=False)
+    summary.to_csv(results / "summary.csv", index=False)
     print(f"rating the stages took {rating:.0f} s (0 when it was done before); accuracies in percent")
     print(summary.round(2).to_string(index=False))
 

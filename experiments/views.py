@@ -20,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 
 import pandas as pd
+from stand_in import HELP, QUICK, random_data, untrained_teacher
 
 import nas_kd
 from nas_kd.runs.files import CsvLog
@@ -30,11 +31,15 @@ VIEWS: tuple[int | str, ...] = (1, 8, "all")
 
 def measure(views: int | str, seed: int, arguments: argparse.Namespace) -> dict[str, float | int | str]:
     """Train one student and measure it once on all test images."""
-    folder = Path(arguments.data)
-    data = nas_kd.load_data(
-        folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views=views, rate=500, select=500
-    )
-    teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
+    if arguments.quick:
+        data = random_data(120, views=views, rate=20, select=20)
+        teacher = untrained_teacher(data)
+    else:
+        folder = Path(arguments.data)
+        data = nas_kd.load_data(
+            folder / "train.tar", test=folder / "test.tar", subset=arguments.images, views=views, rate=500, select=500
+        )
+        teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
     space = nas_kd.load_space("resnet_cifar")
     arch = space.sample(0)
     began = perf_counter()
@@ -87,8 +92,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=7000, help="1,000 of them are held out")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help=HELP)
     arguments = parser.parse_args()
-    if not arguments.data:
+    if arguments.quick:
+        arguments.run, arguments.out = QUICK / "views", QUICK / "views.csv"
+        arguments.epochs, arguments.seeds = 2, 2
+    if not arguments.data and not arguments.quick:
         parser.error("--data is needed: a folder with train.tar, test.tar and resnet56.safetensors")
     Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     log = CsvLog(arguments.out)

@@ -37,7 +37,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import count
 from statistics import median
@@ -82,10 +82,10 @@ def ratio(a: list[float], b: list[float]) -> float:
     return median(x / y for x, y in zip(a, b, strict=True))
 
 
-def random_data(runtime: Runtime) -> Data:
+def random_data(images: int, runtime: Runtime) -> Data:
     """Make images of CIFAR-10's shape, kept where they are used, whose every view may be cached."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (IMAGES + 100, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    x = torch.randint(0, 256, (images + 100, 3, 32, 32), dtype=torch.uint8, generator=generator)
     y = torch.arange(len(x)) % 10
     return nas_kd.load_data((x, y), test=(x[:100], y[:100]), rate=50, select=50, views="all", flip=True).to(
         runtime.device
@@ -143,10 +143,18 @@ def step_of(
     return step
 
 
-def steps(model: nn.Module, teacher: Teacher, cache: ViewCache, data: Data, repeats: int, runtime: Runtime) -> None:
+def steps(
+    model: nn.Module,
+    teacher: Teacher,
+    cache: ViewCache,
+    data: Data,
+    repeats: int,
+    runtime: Runtime,
+    sizes: Sequence[int],
+) -> None:
     """Compare plain, cached and live steps."""
     sources: dict[str, TargetSource | None] = {"plain": None, "cached": cache, "live": teacher}
-    for size in BATCHES:
+    for size in sizes:
         sides = {}
         for name, source in sources.items():
             distiller = bound("kd_ls" if source else "ce", model, source, data)
@@ -172,12 +180,14 @@ def never_waits(step: Callable[[], None]) -> None:
     print("a cached step does not wait for the device", flush=True)
 
 
-def losses(model: nn.Module, teacher: Teacher, data: Data, repeats: int, runtime: Runtime) -> None:
+def losses(
+    model: nn.Module, teacher: Teacher, data: Data, repeats: int, runtime: Runtime, sizes: Sequence[int]
+) -> None:
     """Measure each method's loss beside a plain step on the same batch."""
-    print(f"{'loss, share of a plain step in %':34} {''.join(f'batch {size:<6}' for size in BATCHES)}")
+    print(f"{'loss, share of a plain step in %':34} {''.join(f'batch {size:<6}' for size in sizes)}")
     for method in METHODS:
         cells = []
-        for size in BATCHES:
+        for size in sizes:
             try:
                 cells.append(f"{100 * loss_share(method, model, teacher, data, size, repeats, runtime):8.1f}    ")
             except SettingError as error:
@@ -230,7 +240,7 @@ def leaves(found: Any) -> Any:
     return [leaves(part) for part in found]
 
 
-def library(data: Data, repeats: int, runtime: Runtime) -> None:
+def library(data: Data, repeats: int, runtime: Runtime, sizes: Sequence[int]) -> None:
     """Compare training steps with those of torchdistill on the same networks, images and batch."""
     if find_spec("torchdistill") is None:
         print("library: torchdistill is not installed (pip install torchdistill): skipped")
@@ -239,7 +249,7 @@ def library(data: Data, repeats: int, runtime: Runtime) -> None:
     with tempfile.TemporaryDirectory() as folder:
         teacher = nas_kd.load_teacher(random_resnet56(data)).to(runtime.device).bind(data)
         cache = ViewCache.open(folder, teacher, data, epochs=4)
-        for size in BATCHES:
+        for size in sizes:
             sides: dict[str, Callable[[], None]] = {"torchdistill": theirs(data, size, runtime)}
             for name, source in (("live", teacher), ("cached", cache)):
                 model = place(cifar_resnet20(num_classes=10), runtime).train()
@@ -349,10 +359,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--student", default="found", choices=["found", "resnet20"], help="of step and losses")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--quick", action="store_true", help="few images, once, to see that it runs; times mean nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats = 1
+    images, sizes = (48, (8,)) if arguments.quick else (IMAGES, BATCHES)
     runtime = Runtime(arguments.device, threads=1)
     torch.manual_seed(0)
-    data = random_data(runtime)
+    data = random_data(images, runtime)
     found = arguments.student == "found"
     model = found_student(data, runtime) if found else place(cifar_resnet20(num_classes=10), runtime).train()
     teacher = nas_kd.load_teacher(random_resnet56(data)).to(runtime.device).bind(data)
@@ -360,11 +376,11 @@ def main() -> None:
     if "step" in arguments.parts:
         with tempfile.TemporaryDirectory() as folder:
             cache = ViewCache.open(folder, teacher, data, epochs=4)
-            steps(model, teacher, cache, data, arguments.repeats, runtime)
+            steps(model, teacher, cache, data, arguments.repeats, runtime, sizes)
     if "losses" in arguments.parts:
-        losses(model, teacher, data, arguments.repeats, runtime)
+        losses(model, teacher, data, arguments.repeats, runtime, sizes)
     if "library" in arguments.parts:
-        library(data, arguments.repeats, runtime)
+        library(data, arguments.repeats, runtime, sizes)
 
 
 if __name__ == "__main__":

@@ -237,7 +237,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--quick", action="store_true", help="digits, once, to see that it runs; times mean nothing")
     settings = parser.parse_args()
+    if settings.quick:
+        settings.space, settings.batch_size, settings.repeats = "digits", 4, 1
     keep_memory()
     space = nas_kd.load_space(settings.space)
     size = settings.resolution or space.resolution

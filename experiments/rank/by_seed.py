@@ -15,6 +15,8 @@ import pandas as pd
 
 from nas_kd.ranking.summary import joined, summarise
 
+HERE = Path(__file__).parent
+QUICK = Path("runs/quick")
 SIZES = ("MACs", "parameters", "sum of log widths", "depth", "minus depth")
 COLUMNS = [f"{name}{end}" for name in ("band_tau", "minus_size") for end in ("", "_low", "_high")] + ["minus_size_p"]
 
@@ -22,13 +24,23 @@ COLUMNS = [f"{name}{end}" for name in ("band_tau", "minus_size") for end in ("",
 def main() -> None:
     """Judge, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--names", nargs="+")
     parser.add_argument("--scores", nargs="+", default=["tuned subnet", "supernet KL"])
     parser.add_argument("--out", type=Path, default=Path("by_seed.csv"))
+    parser.add_argument("--quick", action="store_true", help="the committed tables, few resamples: to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.runs, options.out = [HERE], QUICK / "by_seed.csv"
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    if not options.runs:
+        parser.error("give the folder of one or more rankings")
     names = options.names or [str(run) for run in options.runs]
-    parts = [by_seed(run, options.scores).assign(teacher=name) for name, run in zip(names, options.runs, strict=True)]
+    resamples = 50 if options.quick else 10_000
+    parts = [
+        by_seed(run, options.scores, resamples).assign(teacher=name)
+        for name, run in zip(names, options.runs, strict=True)
+    ]
     found = pd.concat(parts, ignore_index=True)
     found = found[["teacher", *found.columns.drop("teacher")]]
     found.to_csv(options.out, index=False)

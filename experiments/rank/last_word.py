@@ -19,6 +19,7 @@ import torch
 from nas_kd.analyse.tau import pairs_within, tau_b
 from nas_kd.cli import read_config
 from nas_kd.distill import Classification, Distiller
+from nas_kd.pipeline.commands import stage_rank
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.ranking.sample import archs_of
 from nas_kd.rate.scores.short import TUNING, softened_kl
@@ -26,6 +27,7 @@ from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.train.network import predict, train_network
 
+HERE = Path(__file__).parent
 RATES = {"new": 0.05, "supernet": TUNING["lr"]}  # peak learning rate by what a training begins with
 MEASURES = {"kl_at_4": -1.0, "accuracy": 1.0, "agreement": 1.0}
 
@@ -33,14 +35,19 @@ MEASURES = {"kl_at_4": -1.0, "accuracy": 1.0, "agreement": 1.0}
 def main() -> None:
     """Train what is not trained yet, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config")
-    parser.add_argument("run", type=Path)
+    parser.add_argument("config", nargs="?", default=HERE.parent / "tiny.yaml")
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/quick/last_word"))
     parser.add_argument("--archs", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("last_word.csv"))
+    parser.add_argument("--quick", action="store_true", help="a tiny ranking of its own, to see that it runs")
     options, settings = parser.parse_known_args()
-    config = read_config([options.config, "--run", str(options.run), *settings], "rank")
-    assert config is not None
+    config = read_config([str(options.config), "--run", str(options.run), *settings], "rank")
+    if config is None:
+        return
+    if options.quick:
+        stage_rank(config)
+        options.epochs, options.out = 1, options.run / "last_word.csv"
     table = pd.read_csv(options.run / "rank" / "archs.csv", dtype={"key": str})
     banded = table[table["group"].str.startswith("band ")].head(options.archs)
     rows: list[Any] = []
@@ -51,8 +58,7 @@ def main() -> None:
         (arch, start) for arch in archs_of(banded) for start in RATES if (arch.key, start, options.epochs) not in done
     ]
     bench = _Bench(Pipeline(config)) if missing else None
-    for arch, start in missing:
-        assert bench is not None
+    for arch, start in missing if bench else ():
         rows.append(bench.trained(arch, start, options.epochs))
         pd.DataFrame(rows).to_csv(options.out, index=False)
     truth = pd.read_csv(options.run / "rank" / "truth.csv", dtype={"key": str})

@@ -18,6 +18,7 @@ import pandas as pd
 from nas_kd.analyse.bootstrap import interval_of, resampled_taus
 from nas_kd.analyse.tau import pairs_within, tau_b
 
+HERE = Path(__file__).parent
 SCORES = (
     "tuned subnet",
     "supernet KL",
@@ -75,10 +76,17 @@ def compared(archs: pd.DataFrame, short: pd.DataFrame, long: pd.DataFrame, score
 def main() -> None:
     """Read both, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="a ranking, and one of longer trainings")
     parser.add_argument("--scores", nargs="+", default=SCORES)
     parser.add_argument("--out", type=Path, default=Path("longer.csv"))
+    parser.add_argument("--quick", action="store_true", help="the committed tables and two scores: to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.runs, options.scores = [HERE, HERE / "longer"], SCORES[:2]
+        options.out = Path("runs/quick/longer.csv")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    if len(options.runs) != 2:
+        parser.error("give two folders: RUN LONG")
     short, long = (run / "rank" if (run / "rank").is_dir() else run for run in options.runs)
     truth = pd.read_csv(long / "truth.csv", dtype={"key": str})
     archs = pd.read_csv(short / "archs.csv", dtype={"key": str})

@@ -47,6 +47,7 @@ RECIPES = {
     "12 epochs": Alone(method="kd", epochs=12, lr=0.05),
     "12 epochs, lr 0.02": Alone(method="kd", epochs=12, lr=0.02),
     "24 epochs": Alone(method="kd", epochs=24, lr=0.05),
+    "tiny": Alone(method="kd", epochs=1, lr=0.05, batch_size=20, warmup_epochs=0.5),  # of --quick
 }
 DECAYS = (0.99, 0.998)
 WEIGHTS = ("last", *(f"ema_{decay}" for decay in DECAYS))
@@ -55,13 +56,14 @@ WEIGHTS = ("last", *(f"ema_{decay}" for decay in DECAYS))
 def main() -> None:
     """Train what is not in the table yet, or write the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/quick/recipe"))
     parser.add_argument("cifar10", type=Path, nargs="?")
     parser.add_argument("--nets", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--recipes", nargs="+", default=["6 epochs", "12 epochs"], choices=list(RECIPES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="random images, one epoch: to see that it runs")
     options = parser.parse_args()
     if options.table:
         summarise(options.run)
@@ -69,9 +71,18 @@ def main() -> None:
     torch.set_num_threads(1)
     runtime = Runtime(options.device)
     space = load_space("resnet_cifar")
-    folder = options.cifar10
-    data = load_data(str(folder / "train.tar"), test=str(folder / "test.tar"), **DATA)
-    teacher = load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
+    if options.quick:
+        x = torch.randint(0, 256, (160, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(160) % 10
+        data = load_data((x, y), test=(x[:40], y[:40]), rate=40, select=40, views=2)
+        teacher = load_teacher("cifar_resnet8", num_classes=10)
+        options.nets, options.recipes = 2, ["tiny"]
+    elif options.cifar10 is None:
+        parser.error("give the folder of train.tar, test.tar and resnet56.safetensors")
+    else:
+        folder = options.cifar10
+        data = load_data(str(folder / "train.tar"), test=str(folder / "test.tar"), **DATA)
+        teacher = load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
     options.run.mkdir(parents=True, exist_ok=True)
     cost = {"resolution": 32, "in_chans": 3, "num_classes": 10}
     table = sample_archs(space, bands=BANDS, seed=0, cost=cost)

@@ -17,15 +17,23 @@ import numpy as np
 import pandas as pd
 from two_teachers import common_truth, crossed_truth, own_and_other, two_way
 
+HERE = Path(__file__).parent
+
 
 def main() -> None:
     """Read both rankings, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="two rankings of the same archs")
     parser.add_argument("--scores", nargs="+", default=["supernet KL", "tuned subnet"])
     parser.add_argument("--names", nargs=2, help="of the teachers; those of the runs otherwise")
     parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--quick", action="store_true", help="the committed tables and one score: to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.runs, options.out = [HERE, HERE / "vgg"], Path("runs/quick/specificity")
+        options.scores = options.scores[:1]
+    if len(options.runs) != 2:
+        parser.error("give two folders: RUN_1 RUN_2")
     folders = [run / "rank" if (run / "rank").is_dir() else run for run in options.runs]
     truths = [pd.read_csv(folder / "truth.csv", dtype={"key": str}) for folder in folders]
     archs = pd.read_csv(folders[0] / "archs.csv", dtype={"key": str})

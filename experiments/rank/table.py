@@ -12,13 +12,18 @@ from typing import Any
 
 import pandas as pd
 
+HERE = Path(__file__).parent
 ROLES = {"primary": "primary", "primary control": "primary control", "control": "control", "exploratory": ""}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="hold summary.csv and noise.csv")
-    first, *others = parser.parse_args().folders
+    parser.add_argument("folders", type=Path, nargs="*", help="hold summary.csv and noise.csv")
+    parser.add_argument("--quick", action="store_true", help="print the committed tables")
+    options = parser.parse_args()
+    if not options.folders and not options.quick:
+        parser.error("give the folder of one ranking, or of two")
+    first, *others = options.folders or [HERE, HERE / "vgg"]
     for folder in (first, *others):
         archs = pd.read_csv(folder / "summary.csv")["archs"].max()
         print(f"{folder}: {archs} archs; with more than one seed: {pd.read_csv(folder / 'noise.csv')['archs'].max()}")
