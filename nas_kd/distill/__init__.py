@@ -7,7 +7,7 @@ from nas_kd.distill.methods import METHODS, Entry, describe_methods
 from nas_kd.distill.own import Privileged
 from nas_kd.distill.pair import Pair, Shapes
 from nas_kd.distill.pairing import pair_of
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Classification, Task
 from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
 from nas_kd.distill.terms import TERMS
 from nas_kd.distill.tree import SoftTree
@@ -28,6 +28,7 @@ __all__ = [
     "Schedule",
     "Shapes",
     "SoftTree",
+    "Task",
     "Term",
     "Warmup",
     "describe_methods",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas_kd.distill.adapters import middle
 from nas_kd.distill.methods import METHODS
 from nas_kd.distill.pair import Pair
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Classification, Task
 from nas_kd.distill.term import MIDDLE, Recipe, Term
 from nas_kd.distill.terms import TERMS, term
 from nas_kd.errors import SettingError, nearest
@@ -48,7 +48,7 @@ class Distiller:
         SettingError: unknown method, term or setting, or a value outside its range.
     """
 
-    def __init__(self, method: Method = "kd_ls", task: Classification | None = None, **settings: Any) -> None:
+    def __init__(self, method: Method = "kd_ls", task: Task | None = None, **settings: Any) -> None:
         self.task = Classification() if task is None else task
         self.recipe = _recipe(method, self.task, settings)
         self.needs = self.recipe.needs
@@ -223,7 +223,7 @@ def upstream(pair: Pair, stage: int) -> frozenset[str]:
     return frozenset(name for name, grad in zip(parameters, found, strict=True) if grad is not None)
 
 
-def _recipe(method: Method, task: Classification, settings: dict[str, Any]) -> Recipe:
+def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:
     if isinstance(method, str):
         return _named(method, task, settings)
     if settings:
@@ -248,7 +248,7 @@ def _recipe(method: Method, task: Classification, settings: dict[str, Any]) -> R
     return Recipe.of(terms)
 
 
-def _named(method: str, task: Classification, settings: dict[str, Any]) -> Recipe:
+def _named(method: str, task: Task, settings: dict[str, Any]) -> Recipe:
     if method not in METHODS:
         raise SettingError("method", method, "the name of a method", nearest(method, METHODS))
     recipe = METHODS[method].recipe

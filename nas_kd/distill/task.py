@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.errors import SettingError
+
+
+class Task(Protocol):
+    """What is learnt; a new one is any object with these."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Its settings in plain values, for the run's record."""
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the label loss: a scalar in fp32 (float64 stays), the mean over samples whose label is not -1."""
+
+    def scores(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return what each sample counts in the metric: (N,) float64, higher is better."""
+
+    def metric(self, logits: Tensor, y: Tensor) -> float:
+        """Return the mean of the `scores`, 0 to 1."""
+
+    def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
+        """Return how far student and teacher say the same, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,11 @@ class Classification:
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise SettingError("smoothing", self.smoothing, "0 <= smoothing < 1", "0.1 is usual, 0 is none")
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Its settings in plain values, for the run's record."""
+        return {"smoothing": self.smoothing}
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the cross-entropy with the smoothed labels.

@@ -11,7 +11,7 @@ from nas_kd.distill.adapters import Boundaries, Embedded, Factors, Hint, Variati
 from nas_kd.distill.contrast import Contrast
 from nas_kd.distill.pair import equal_channels, equal_places, two_stages
 from nas_kd.distill.review import Review
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import Schedule, Term
 
 
@@ -64,7 +64,7 @@ TERMS: dict[str, Term] = {
 }
 
 
-def term(name: str, task: Classification, weight: float | Schedule = 1.0, **settings: Any) -> Term:
+def term(name: str, task: Task, weight: float | Schedule = 1.0, **settings: Any) -> Term:
     """Return one term of ``TERMS``, or "ce".
 
     Args:

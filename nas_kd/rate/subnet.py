@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.data import Data
-from nas_kd.distill import Classification
+from nas_kd.distill import Task
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
 from nas_kd.runtime.device import Runtime, place
@@ -39,7 +39,7 @@ class SubnetScorer:
         data: Data,
         teacher_logits: Tensor | None,
         *,
-        task: Classification,
+        task: Task,
         calibration_images: int = 1024,
         rate_images: int | None = None,
         runtime: Runtime,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from nas_kd.data import Data
-from nas_kd.distill import Classification
+from nas_kd.distill import Task
 from nas_kd.nn import NormValues, at_resolution
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
@@ -45,7 +45,7 @@ def evaluate_archs(
     net: Supernet,
     archs: Sequence[Arch],
     data: Data,
-    task: Classification,
+    task: Task,
     *,
     images: int = 1024,
     calibration: int = 1024,

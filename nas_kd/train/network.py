@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import Classification, Distiller, Recipe, pair_of
+from nas_kd.distill import Distiller, Recipe, Task, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
@@ -171,7 +171,7 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
 
 
 def measure(
-    model: nn.Module, split: Split, task: Classification, runtime: Runtime, teacher_logits: Tensor | None
+    model: nn.Module, split: Split, task: Task, runtime: Runtime, teacher_logits: Tensor | None
 ) -> tuple[dict[str, float], Tensor]:
     """Measure a trained network on one split.
 

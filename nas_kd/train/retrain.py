@@ -11,7 +11,7 @@ import pandas as pd
 from torch import nn
 
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Distiller, Method
+from nas_kd.distill import Classification, Distiller, Method, Task
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
@@ -54,7 +54,7 @@ def retrain(
     factory: str | None = None,
     factory_kwargs: Mapping[str, Any] | None = None,
     runtime: Runtime | None = None,
-    task: Classification | None = None,
+    task: Task | None = None,
     inputs: Mapping[str, Any] | None = None,
     assistants: Sequence[nn.Module | Arch] = (),
     unlabelled: Data | None = None,
@@ -192,9 +192,9 @@ def retrain(
             "weight_decay": weight_decay,
             "warmup_epochs": warmup_epochs,
             "clip_grad": clip_grad,
-            "smoothing": task.smoothing,
             "test": test,
-        } | manner.chosen
+        }
+        settings |= dict(task.facts) | manner.chosen
         facts: dict[str, Any] = {
             "network": key,
             "start": weights_hash(network),
@@ -252,9 +252,7 @@ def retrain(
     return network
 
 
-def checked_method(
-    method: Method, task: Classification, classes: int, settings: Mapping[str, Any] | None = None
-) -> Distiller:
+def checked_method(method: Method, task: Task, classes: int, settings: Mapping[str, Any] | None = None) -> Distiller:
     """Make a method's loss and refuse what cannot teach these classes.
 
     Args:

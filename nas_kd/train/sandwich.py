@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas_kd.distill import Classification
+from nas_kd.distill import Task
 from nas_kd.nn import at_resolution
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
@@ -42,7 +42,7 @@ def teach(
     y: Tensor,
     lessons: Sequence[Lesson],
     *,
-    task: Classification,
+    task: Task,
     divergence: Divergence,
     target: Tensor | None = None,
     reduction: str = "sum",
@@ -128,7 +128,7 @@ def sandwich_step(
     y: Tensor,
     archs: Sequence[Arch],
     *,
-    task: Classification,
+    task: Task,
     divergence: Divergence,
     target: Tensor | None = None,
     teacher_weight: float = 0.0,

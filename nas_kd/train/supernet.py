@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas_kd.config import check_supernet
 from nas_kd.data import Batch, Data
-from nas_kd.distill import Classification
+from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
@@ -36,7 +36,7 @@ def train_supernet(
     data: Data,
     *,
     run: Run | str | Path | None = None,
-    task: Classification | None = None,
+    task: Task | None = None,
     teacher: Teaches = None,
     teacher_weight: float = 0.0,
     rule: str = "sandwich",
@@ -152,10 +152,9 @@ def train_supernet(
         "clip_grad": clip_grad,
         "accumulate": accumulate,
         "compile": compile,
-        "smoothing": task.smoothing,
         "kernel_transform": net.kernel_transform,
-    }
-    check_supernet(SimpleNamespace(**settings))
+    } | dict(task.facts)
+    check_supernet(SimpleNamespace(**{"smoothing": 0.0} | settings))  # a task may have none
     runtime = runtime or Runtime()
     check_epochs("supernet", epochs, batch_size, data.train, accumulate, runtime.world)
     net.check_data(data.in_chans, data.num_classes)

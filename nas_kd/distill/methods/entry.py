@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Schedule, Term, Warmup
 from nas_kd.errors import SettingError
 
@@ -33,12 +33,12 @@ class Entry:
         return (inspect.getdoc(self.recipe) or "").partition("\n")[0]
 
 
-def label_term(task: Classification, weight: float | Schedule = 1.0) -> Term:
+def label_term(task: Task, weight: float | Schedule = 1.0) -> Term:
     """Return the task's label loss as the term "ce"."""
     return Term("ce", task.loss, weight, frozenset({"labels"}))
 
 
-def with_labels(task: Classification, ce: float, *others: Term) -> Recipe:
+def with_labels(task: Task, ce: float, *others: Term) -> Recipe:
     """Return a recipe of the label loss and other terms; those of weight 0 are left out."""
     return Recipe.of([label_term(task, ce), *others])
 

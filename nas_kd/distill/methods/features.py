@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from nas_kd.distill.methods.entry import Entry, check_share, grown, label_term, with_labels
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import MIDDLE, Phase, Recipe
 from nas_kd.distill.terms import term
 from nas_kd.losses._common import word
 
 
-def at(task: Classification, *, ce: float = 1.0, weight: float = 1000.0, variant: str = "paper") -> Recipe:
+def at(task: Task, *, ce: float = 1.0, weight: float = 1000.0, variant: str = "paper") -> Recipe:
     """Attention transfer: maps of mean squared activation; any channels, equal heights and widths."""
     return with_labels(task, ce, term("at", task, weight, variant=variant))
 
 
-def nst(task: Classification, *, ce: float = 1.0, weight: float = 50.0) -> Recipe:
+def nst(task: Task, *, ce: float = 1.0, weight: float = 50.0) -> Recipe:
     """Neuron selectivity transfer: MMD of the channels' maps; any channels, equal heights and widths."""
     return with_labels(task, ce, term("nst", task, weight))
 
 
 def fitnet(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     weight: float = 100.0,
@@ -40,13 +40,13 @@ def fitnet(
     return Recipe((Phase((term("fitnet", task),), first, until=MIDDLE), Phase(after, 1.0 - first)))
 
 
-def vid(task: Classification, *, ce: float = 1.0, weight: float = 1.0, variant: str = "paper") -> Recipe:
+def vid(task: Task, *, ce: float = 1.0, weight: float = 1.0, variant: str = "paper") -> Recipe:
     """Variational information distillation: the teacher's features are predicted, with a learnt variance."""
     return with_labels(task, ce, term("vid", task, weight, variant=variant))
 
 
 def ft(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     weight: float = 200.0,
@@ -62,29 +62,27 @@ def ft(
     return Recipe((Phase((term("reconstruct", task, 0.2, **settings),), first), Phase(train, 1.0 - first)))
 
 
-def ab(task: Classification, *, weight: float = 0.003, margin: float = 1.0, first: float = 0.12) -> Recipe:
+def ab(task: Task, *, weight: float = 0.003, margin: float = 1.0, first: float = 0.12) -> Recipe:
     """Activation boundaries: which neurons the teacher switches on is learnt first, then the labels."""
     check_share("ab.first", first)
     return Recipe((Phase((term("ab", task, weight, margin=margin),), first), Phase((label_term(task),), 1.0 - first)))
 
 
-def fsp(task: Classification, *, weight: float = 50.0, first: float = 0.12, variant: str = "paper") -> Recipe:
+def fsp(task: Task, *, weight: float = 50.0, first: float = 0.12, variant: str = "paper") -> Recipe:
     """Flow of solution: products of neighbouring stages first, then the labels; equal channels only."""
     check_share("fsp.first", first)
     flow = term("fsp", task, weight, variant=variant)
     return Recipe((Phase((flow,), first), Phase((label_term(task),), 1.0 - first)))
 
 
-def review(
-    task: Classification, *, ce: float = 1.0, weight: float = 1.0, width: float = 512, warmup: float = 20 / 240
-) -> Recipe:
+def review(task: Task, *, ce: float = 1.0, weight: float = 1.0, width: float = 512, warmup: float = 20 / 240) -> Recipe:
     """Knowledge review: every teacher stage is compared with a fusion of the student's stages from it on."""
     grows = grown("review", weight, warmup)
     return with_labels(task, ce, term("review", task, grows, width=int(width)))
 
 
 def crd(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     kd: float = 0.0,

@@ -9,7 +9,7 @@ from nas_kd.distill.boundary import Boundary
 from nas_kd.distill.critic import Critic
 from nas_kd.distill.generator import Generator, Noise, Switches
 from nas_kd.distill.methods.entry import Entry, label_term, with_labels
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import Decay, Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.distill.tree import TreeLoss
@@ -18,7 +18,7 @@ LABELLED = frozenset({"logits", "labels"})
 
 
 def gan_kd(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     l1: float = 1.0,
@@ -32,7 +32,7 @@ def gan_kd(
 
 
 def bss(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     kd: float = 4.0,
@@ -53,7 +53,7 @@ def bss(
 
 
 def dafl(
-    task: Classification,
+    task: Task,
     *,
     weight: float = 1.0,
     temperature: float = 1.0,
@@ -70,7 +70,7 @@ def dafl(
 
 
 def zskt(
-    task: Classification,
+    task: Task,
     *,
     weight: float = 1.0,
     temperature: float = 1.0,
@@ -85,16 +85,14 @@ def zskt(
     return _without_data(made, base, term("kd", task, weight, temperature=temperature), maps)
 
 
-def dfad(
-    task: Classification, *, weight: float = 1.0, student_steps: float = 5, lr: float = 1e-3, base: float = 64
-) -> Recipe:
+def dfad(task: Task, *, weight: float = 1.0, student_steps: float = 5, lr: float = 1e-3, base: float = 64) -> Recipe:
     """No data: a generator looks for images on which the student's logits differ from the teacher's."""
     made = Switches(adversarial=1.0, kind="l1", student_steps=int(student_steps), lr=lr)
     return _without_data(made, base, Term("logit_l1", losses.logit_l1, weight))
 
 
 def dfq(
-    task: Classification,
+    task: Task,
     *,
     weight: float = 1.0,
     temperature: float = 1.0,
@@ -119,7 +117,7 @@ def _without_data(switches: Switches, base: float, *terms: Term) -> Recipe:
 
 
 def soft_tree(
-    task: Classification, *, ce: float = 0.0, weight: float = 1.0, penalty: float = 0.1, temperature: float = 1.0
+    task: Task, *, ce: float = 0.0, weight: float = 1.0, penalty: float = 0.1, temperature: float = 1.0
 ) -> Recipe:
     """A soft decision tree learns the teacher's distribution, leaf by leaf; the student must be a SoftTree."""
     module = partial(TreeLoss, penalty=penalty, temperature=temperature)

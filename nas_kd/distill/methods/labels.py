@@ -6,34 +6,34 @@ from dataclasses import replace
 
 from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
 from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Classification, Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.errors import SettingError
 
 
-def ce(task: Classification) -> Recipe:
+def ce(task: Task) -> Recipe:
     """Labels only: the control of every distillation."""
     return Recipe.of([label_term(task)])
 
 
-def kd(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+def kd(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
     """Hinton's distillation: the teacher's softened probabilities."""
     return with_labels(task, ce, term("kd", task, weight, temperature=temperature))
 
 
-def kd_ls(task: Classification, *, ce: float = 0.1, weight: float = 9.0, temperature: float = 2.0) -> Recipe:
+def kd_ls(task: Task, *, ce: float = 0.1, weight: float = 9.0, temperature: float = 2.0) -> Recipe:
     """Distillation of standardised logits: the student need not match the teacher's scale."""
     return with_labels(task, ce, term("kd_ls", task, weight, temperature=temperature))
 
 
-def logit_mse(task: Classification, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False) -> Recipe:
+def logit_mse(task: Task, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False) -> Recipe:
     """Regression of the logits; the weight is the limit of "kd" at infinite temperature."""
     return with_labels(task, ce, term(_named("logit_mse", standardise), task, weight))
 
 
 def dkd(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     weight: float = 1.0,
@@ -50,7 +50,7 @@ def dkd(
 
 
 def dist(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 1.0,
     weight: float = 2.0,
@@ -65,7 +65,7 @@ def dist(
 
 
 def multi_teacher(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     weight: float = 0.9,
@@ -83,7 +83,7 @@ def multi_teacher(
 
 
 def virtual_teacher(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     weight: float = 0.9,
@@ -94,13 +94,13 @@ def virtual_teacher(
     return with_labels(task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature))
 
 
-def label_smoothing(task: Classification, *, smoothing: float = 0.1) -> Recipe:
+def label_smoothing(task: Task, *, smoothing: float = 0.1) -> Recipe:
     """Labels smoothed over all classes, and no teacher."""
     return Recipe.of([label_term(Classification(smoothing))])
 
 
 def alpha_divergence(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     weight: float = 0.9,
@@ -113,7 +113,7 @@ def alpha_divergence(
 
 
 def adaptive_alpha(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     weight: float = 0.9,
@@ -126,12 +126,12 @@ def adaptive_alpha(
     return with_labels(task, ce, term(name, task, weight, alpha_max=alpha_max, clip=clip))
 
 
-def js_divergence(task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
+def js_divergence(task: Task, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
     """The Jensen-Shannon divergence between teacher and student."""
     return with_labels(task, ce, term(_named("js_divergence", standardise), task, weight))
 
 
-def reverse_kl(task: Classification, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
+def reverse_kl(task: Task, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
     """KL from the student's side: punished where it is sure and the teacher is not."""
     return with_labels(task, ce, term(_named("reverse_kl", standardise), task, weight))
 
@@ -140,13 +140,13 @@ def _named(term: str, standardise: bool) -> str:
     return f"{term}_ls" if standardise else term
 
 
-def takd(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+def takd(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
     """Distillation through assistants of sizes between, each taught by the one before."""
     return kd(task, ce=ce, weight=weight, temperature=temperature)
 
 
 def born_again(
-    task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 1.0, generations: float = 3
+    task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 1.0, generations: float = 3
 ) -> Recipe:
     """The student is trained anew several times, each generation taught by the one before."""
     return replace(kd(task, ce=ce, weight=weight, temperature=temperature), generations=int(generations))

@@ -11,7 +11,7 @@ from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
 from nas_kd.distill.own import Itself, MeanTeacher, Privileged
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 
@@ -20,7 +20,7 @@ LABELLED = frozenset({"logits", "labels"})
 
 
 def byot(
-    task: Classification,
+    task: Task,
     *,
     weight: float = 1.0,
     alpha: float = 0.1,
@@ -34,13 +34,13 @@ def byot(
     return with_labels(task, 1.0, Term("byot", weight=weight, needs=needs, side="student", module=module))
 
 
-def cs_kd(task: Classification, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
+def cs_kd(task: Task, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
     """Class-wise self-distillation: the student's answer on another image of the class is the target."""
     terms = [label_term(task), Term("cs_kd", partial(losses.kd, temperature=temperature), weight)]
     return Recipe.of(terms, sampler=ClassPairs, source=Itself.fixed, own_targets=True)
 
 
-def ddgsd(task: Classification, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
+def ddgsd(task: Task, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
     """Two distorted views of an image teach each other, by their answers and their features' means."""
     terms = [
         label_term(task),
@@ -52,7 +52,7 @@ def ddgsd(task: Classification, *, weight: float = 1.0, mmd: float = 0.005, temp
 
 
 def mean_teacher(
-    task: Classification,
+    task: Task,
     *,
     weight: float = 10.0,
     decay: float = 0.999,
@@ -67,7 +67,7 @@ def mean_teacher(
     return Recipe.of(terms, sampler=TwoViews, source=source, own_targets=True)
 
 
-def dml(task: Classification, *, weight: float = 1.0, peers: float = 2) -> Recipe:
+def dml(task: Task, *, weight: float = 1.0, peers: float = 2) -> Recipe:
     """Deep mutual learning: networks of one kind, trained together, match each other's answers."""
     terms = [
         label_term(task),
@@ -77,14 +77,14 @@ def dml(task: Classification, *, weight: float = 1.0, peers: float = 2) -> Recip
     return Recipe.of(terms, source=partial(Peers, count=int(peers)), own_targets=True)
 
 
-def grafting(task: Classification, *, peers: float = 2, width: float = 0.4, slope: float = 500.0) -> Recipe:
+def grafting(task: Task, *, peers: float = 2, width: float = 0.4, slope: float = 500.0) -> Recipe:
     """Filter grafting: after every epoch, networks trained side by side mix their filters by entropy."""
     terms = [label_term(task), Term("peers", partial(losses.peers_loss, share=0.0), 1.0, LABELLED)]
     source = partial(Grafted, count=int(peers), width=width, slope=slope)
     return Recipe.of(terms, source=source, own_targets=True)
 
 
-def privileged(task: Classification, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
+def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
     """Generalised distillation: the teacher sees the image as it is, the student its augmented view."""
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
     return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of, live=True)

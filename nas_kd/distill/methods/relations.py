@@ -7,36 +7,34 @@ from functools import partial
 from nas_kd import losses
 from nas_kd.distill.methods.entry import Entry, label_term, with_labels
 from nas_kd.distill.sampling import ClassBalanced
-from nas_kd.distill.task import Classification
+from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.losses._common import word
 
 
-def sp(task: Classification, *, ce: float = 1.0, weight: float = 3000.0) -> Recipe:
+def sp(task: Task, *, ce: float = 1.0, weight: float = 3000.0) -> Recipe:
     """Similarity-preserving distillation: Gram matrices of the pooled features."""
     return with_labels(task, ce, term("sp", task, weight))
 
 
-def pkt(task: Classification, *, ce: float = 1.0, weight: float = 30000.0) -> Recipe:
+def pkt(task: Task, *, ce: float = 1.0, weight: float = 30000.0) -> Recipe:
     """Probabilistic knowledge transfer: KL of the similarities of the pooled features."""
     return with_labels(task, ce, term("pkt", task, weight))
 
 
-def rkd(
-    task: Classification, *, ce: float = 1.0, weight: float = 1.0, distance: float = 25.0, angle: float = 50.0
-) -> Recipe:
+def rkd(task: Task, *, ce: float = 1.0, weight: float = 1.0, distance: float = 25.0, angle: float = 50.0) -> Recipe:
     """Relational distillation: distances and angles among the pooled features."""
     return with_labels(task, ce, term("rkd", task, weight, distance=distance, angle=angle))
 
 
-def rdm(task: Classification, *, ce: float = 1.0, weight: float = 1.0) -> Recipe:
+def rdm(task: Task, *, ce: float = 1.0, weight: float = 1.0) -> Recipe:
     """Correlation of the two batches' distances among the pooled features."""
     return with_labels(task, ce, term("rdm", task, weight))
 
 
 def cc(
-    task: Classification,
+    task: Task,
     *,
     ce: float = 0.1,
     kd: float = 0.9,
@@ -57,9 +55,7 @@ def cc(
     return Recipe.of(terms, sampler=sampler)
 
 
-def irg(
-    task: Classification, *, ce: float = 1.0, vertices: float = 1.0, edges: float = 5.0, change: float = 5.0
-) -> Recipe:
+def irg(task: Task, *, ce: float = 1.0, vertices: float = 1.0, edges: float = 5.0, change: float = 5.0) -> Recipe:
     """Instance relationship graphs: logits, distances in every stage, and their change between stages."""
     graphs = term("irg", task, 1.0, edges=edges, change=change)
     return with_labels(task, ce, Term("vertices", losses.logit_mse, vertices), graphs)

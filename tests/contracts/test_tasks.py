@@ -1,0 +1,154 @@
+"""What a task promises: a label loss, what each sample counts, a metric and an agreement; nothing else is asked of it.
+
+A task that is written in one file, here, trains a supernet and students by being passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nas_kd
+from nas_kd.data import Data
+from nas_kd.distill import Classification, Task
+from nas_kd.teacher import Teacher
+
+LABELS = torch.tensor([0, 3, 1, 2, 4, 5, 0, 1])
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """Ordered classes: the label loss is focal, and a class beside the right one counts half."""
+
+    focus: float = 2.0
+
+    @property
+    def facts(self) -> dict[str, object]:
+        return {"focus": self.focus}
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        known = y >= 0
+        each = F.cross_entropy(logits, y.clamp_min(0), reduction="none")
+        return ((1 - (-each).exp()) ** self.focus * each * known).sum() / known.sum().clamp_min(1)
+
+    def scores(self, logits: Tensor, y: Tensor) -> Tensor:
+        off = (logits.argmax(1) - y).abs()
+        return torch.where(off == 0, 1.0, torch.where(off == 1, 0.5, 0.0)).double()
+
+    def metric(self, logits: Tensor, y: Tensor) -> float:
+        return float(self.scores(logits, y).mean())
+
+    def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
+        return self.metric(logits, teacher_logits.argmax(1))
+
+
+TASKS: list[Task] = [Classification(), Classification(0.0), NearMiss()]
+held = pytest.mark.parametrize("task", TASKS, ids=repr)
+
+
+def draw(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(len(LABELS), 6, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def sure(y: Tensor) -> Tensor:
+    return 10.0 * F.one_hot(y, 6).float()
+
+
+@held
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_loss_is_a_scalar_in_a_wide_dtype(task: Task, dtype: torch.dtype) -> None:
+    logits = draw(dtype=dtype).requires_grad_()
+    loss = task.loss(logits, LABELS)
+    loss.backward()
+    assert loss.shape == () and torch.isfinite(loss) and loss > 0
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
+    exact = task.loss(logits.detach().double(), LABELS)
+    torch.testing.assert_close(loss.detach().double(), exact, rtol=1e-5, atol=1e-7)
+
+
+@held
+def test_its_gradient_is_that_of_differences(task: Task) -> None:
+    assert torch.autograd.gradcheck(lambda x: task.loss(x, LABELS), draw(dtype=torch.float64).requires_grad_())
+
+
+@held
+def test_the_order_of_the_batch_is_nothing_to_it(task: Task) -> None:
+    turned = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(2))
+    logits = draw()
+    torch.testing.assert_close(task.loss(logits[turned], LABELS[turned]), task.loss(logits, LABELS))
+    assert torch.equal(task.scores(logits[turned], LABELS[turned]), task.scores(logits, LABELS)[turned])
+
+
+@held
+def test_an_image_without_a_label_counts_nothing(task: Task) -> None:
+    logits = draw()
+    some = torch.where(torch.arange(len(LABELS)) < 5, LABELS, -1)
+    torch.testing.assert_close(task.loss(logits, some), task.loss(logits[:5], LABELS[:5]))
+    assert float(task.loss(logits, torch.full_like(LABELS, -1))) == 0.0
+
+
+@held
+def test_who_is_right_is_better(task: Task) -> None:
+    wrong = sure((LABELS + 3) % 6)
+    assert task.loss(sure(LABELS), LABELS) < task.loss(draw(), LABELS) < task.loss(wrong, LABELS)
+    assert task.metric(sure(LABELS), LABELS) == 1.0 > task.metric(wrong, LABELS)
+
+
+@held
+def test_the_metric_is_the_mean_of_what_each_sample_counts(task: Task) -> None:
+    logits = draw()
+    scores = task.scores(logits, LABELS)
+    assert scores.shape == (len(LABELS),) and scores.dtype == torch.float64
+    assert task.metric(logits, LABELS) == float(scores.mean()) and 0 <= task.metric(logits, LABELS) <= 1
+
+
+@held
+def test_everyone_agrees_with_themselves(task: Task) -> None:
+    assert task.agreement(draw(), draw()) == 1.0 > task.agreement(draw(), draw(1)) >= 0.0
+
+
+@held
+def test_its_facts_are_plain(task: Task) -> None:
+    assert all(isinstance(value, str | int | float | bool | None) for value in task.facts.values())
+    assert type(task)(**task.facts) == task  # and they are all there is
+
+
+@pytest.fixture
+def net() -> nas_kd.Supernet:
+    return nas_kd.Supernet(nas_kd.load_space("digits"), num_classes=3, in_chans=1, seed=0)
+
+
+def test_a_new_task_trains_a_supernet_and_a_student(
+    net: nas_kd.Supernet, tiny_data: Data, tiny_teacher: Teacher, tmp_path: Path
+) -> None:
+    run = nas_kd.Run(tmp_path)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(), epochs=2, batch_size=16)
+    assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    arch = net.space.sample(seed=0)
+    student = nas_kd.retrain(
+        arch, tiny_teacher, tiny_data, space=net.space, run=run, task=NearMiss(), method="kd", epochs=2, batch_size=16
+    )
+    test = tiny_data.test
+    with torch.no_grad():
+        logits = torch.cat([student(batch.x) for batch in test.clean(16)])
+    metrics = student.info["metrics"]
+    assert metrics["test_accuracy"] == pytest.approx(NearMiss().metric(logits, test.labels))
+    kept = pd.read_csv(tmp_path / f"retrain/{arch.key}/seed_0/test.csv")["score"]
+    assert kept.tolist() == NearMiss().scores(logits, test.labels).tolist() and 0.5 in set(kept)
+
+
+def test_another_task_is_another_run(net: nas_kd.Supernet, tiny_data: Data, tmp_path: Path) -> None:
+    """What the task is made of is part of the record: another is refused by name."""
+    run = nas_kd.Run(tmp_path)
+    nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(), epochs=2, batch_size=16)
+    with pytest.raises(nas_kd.errors.SettingError, match="focus"):
+        nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(3.0), epochs=2, batch_size=16)
