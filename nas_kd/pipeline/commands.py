@@ -22,7 +22,7 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import caps_of, cost_settings, floors_of
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
-from nas_kd.teacher.answers import answers_bytes
+from nas_kd.teacher.cache import cache_bytes
 
 
 def stage_describe(config: Config) -> None:
@@ -48,7 +48,7 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
     ]
     if config.teacher.model is not None and data.train.views is not None:
         views = len(data.train.views)
-        size = answers_bytes(data) / 1e6
+        size = cache_bytes(data) / 1e6
         lines.append(f"teacher logits: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
     caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
     floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)

@@ -19,8 +19,9 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space.paths import SAMPLINGS
 from nas_kd.space.rows import check_size
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Tap, Teacher
-from nas_kd.teacher.stored import StoredTaps, feature_bytes
+from nas_kd.teacher import Tap, TargetSource, Teacher
+from nas_kd.teacher.as_targets import one_teacher
+from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.optim import Schedule
@@ -100,6 +101,7 @@ def rate_blockwise(
 
     Source: DNA (Li et al. 2020); the scores: DONNA (Moons et al. 2021), Puzzle (Bercovich et al. 2024).
     """
+    teacher = one_teacher(teacher, "rate stages")
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
     _check(data, epochs, batch_size, init, sampling, error, paths, rate_images, calibration_images, max_rows)
@@ -160,11 +162,11 @@ def rate_blockwise(
     calibration = model.rescale(calibration)
     images = min(rate_images or len(data.rate), len(data.rate))
     rating = gather(model, teacher, data.rate.clean(BATCH, limit=images), runtime)
-    features = None
+    source: TargetSource = teacher
     if stored and run is not None:
         scales = model.input_scale.tolist()[1:] + [1.0], model.target_scale.tolist()
         run.say(f"teacher's features: {stored / 1e9:.2f} GB in {run.path / 'teacher' / 'features'}")
-        features = StoredTaps(run.path / "teacher" / "features", teacher, data, scales)
+        source = StageFeatureFiles(teacher, data, run.path / "teacher" / "features", scales)
     for index, other in done.items():
         load_weights(model.part(index), other.folder / "weights.safetensors")
     begun = job.load() if job is not None else None
@@ -185,7 +187,7 @@ def rate_blockwise(
     if rest := [index for index in only if index not in done]:
         train_blockwise(
             model,
-            teacher,
+            source,
             data,
             epochs=epochs,
             batch_size=batch_size,
@@ -197,7 +199,6 @@ def rate_blockwise(
             mix=mix,
             seed=seed,
             only=rest,
-            stored=features,
             runtime=runtime,
             stage=job,
             after_epoch=half_time,

@@ -108,12 +108,12 @@ def as_targets(teacher: Teaches) -> TargetSource | None:
     if isinstance(teacher, list | tuple):
         return TeacherEnsemble([source for item in teacher if (source := as_targets(item)) is not None])
     if isinstance(teacher, nn.Module):
-        legal = "a sealed teacher, and no bare network"
-        raise SettingError("teacher", type(teacher).__name__, legal, "pass nas_kd.load_teacher(network)")
+        expected = "a sealed teacher, and no bare network"
+        raise SettingError("teacher", type(teacher).__name__, expected, "pass nas_kd.load_teacher(network)")
     if callable(teacher):
         return Function(teacher)
-    legal = "a Teacher, a list of them, a TargetSource or None"
-    raise SettingError("teacher", type(teacher).__name__, legal, "use nas_kd.load_teacher")
+    expected = "a Teacher, a list of them, a TargetSource or None"
+    raise SettingError("teacher", type(teacher).__name__, expected, "use nas_kd.load_teacher")
 
 
 def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teacher:
@@ -134,7 +134,7 @@ def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teach
         made = teacher()
     found = made.teacher if isinstance(made, TargetSource) else None
     if not isinstance(found, Teacher):
-        legal = "one nas_kd Teacher, or a function that makes it"
-        mend = f"nas_kd.load_teacher makes one; several teachers can retrain, not {purpose}"
-        raise SettingError("teacher", type(made).__name__, legal, mend)
+        expected = "one nas_kd Teacher, or a function that makes it"
+        hint = f"nas_kd.load_teacher makes one; several teachers can retrain, not {purpose}"
+        raise SettingError("teacher", type(made).__name__, expected, hint)
     return found

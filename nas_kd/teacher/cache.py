@@ -13,10 +13,19 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.runs.files import atomic_json, atomic_write, read_json
+from nas_kd.runs.files import atomic_json, atomic_write
 from nas_kd.runs.progress import Progress
-from nas_kd.teacher.answers import AnswerFile, cache_path, data_key, prepare, undamaged
-from nas_kd.teacher.ask import ask, ask_split, ask_views, compare
+from nas_kd.teacher.chunks import check_equal, image_logits, split_logits, view_logits
+from nas_kd.teacher.store import (
+    ViewStore,
+    prepare,
+    read_facts,
+    same_data,
+    store_bytes,
+    store_key,
+    store_path,
+    undamaged,
+)
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 HELD_OUT = ("rate", "select", "test")
-FACTS = ("key", "images", "views", "classes", "complete")
+FILE = "views"  # views.npy holds the array
 PROBE = 64  # images recomputed at every start
 STEP = 128  # images between two reports of progress, a multiple of every chunk
 
@@ -39,16 +48,16 @@ class ViewCache(TargetSource):
 
     Args:
         folder: the sub-folder with cache.json.
-        source: the teacher and the data that missing answers are computed from.
+        source: the teacher and the data that missing logits are computed from.
     """
 
     shared = True
 
     def __init__(self, folder: Path, source: tuple[LiveSource, Data] | None = None) -> None:
         self.folder = folder
-        self.facts: dict[str, Any] = read_json(folder / "cache.json", FACTS)
+        self.facts = read_facts(folder)
         writable = source is not None and not self.facts["complete"]
-        self._file = AnswerFile(folder, writable) if self.facts["views"] else None
+        self._store = ViewStore.open(folder, writable) if self.facts["views"] else None
         self._splits: dict[str, Tensor] = {}
         self._source = source
         self._warned = False
@@ -63,7 +72,7 @@ class ViewCache(TargetSource):
 
     @property
     def fingerprint(self) -> str:
-        """The teacher's fingerprint: stored and live answers are those of one teacher."""
+        """The teacher's fingerprint: stored and live logits are those of one teacher."""
         return str(self.facts["key"]["teacher"])
 
     @classmethod
@@ -113,7 +122,12 @@ class ViewCache(TargetSource):
             SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the
                 cache is not what this teacher computes.
         """
-        cache = cls(prepare(folder, teacher, data), (teacher, data))
+        key = store_key(teacher, data)
+        images = len(data.train)
+        views = 0 if data.train.views is None else len(data.train.views)
+        hint = "free space, or set fewer data.views"
+        made = prepare(folder, key, images, views, {FILE: (data.num_classes,)}, hint)
+        cache = cls(made, (teacher, data))
         cache._probe()
         cache.fill(epochs, progress)
         for name in ("rate", "select"):
@@ -133,7 +147,7 @@ class ViewCache(TargetSource):
         Returns:
             Number of teacher forwards, in images.
         """
-        path = cache_path(folder, teacher, data)
+        path = store_path(folder, store_key(teacher, data))
         views = data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
         held = sum(len(split) for split in splits)
@@ -144,30 +158,27 @@ class ViewCache(TargetSource):
         return held + ViewCache(path).missing(views, epochs)
 
     def bind(self, data: Data, epochs: int = 0) -> ViewCache:
-        """Check that the stored answers are about this data set.
+        """Check that the stored logits are about this data set.
 
         Args:
             data: the data of a training.
-            epochs: epochs of the training, whose answers must be there when there is no teacher to ask.
+            epochs: epochs of the training, whose logits must be there when there is no teacher.
 
         Returns:
             The cache itself.
 
         Raises:
-            SettingError: it was made from another data set, normalisation or set of views, or lacks answers.
+            SettingError: it was made from another data set, normalisation or set of views, or lacks logits.
         """
-        mine = data_key(data)
         views = data.train.views
-        other = [name for name, value in mine.items() if self.facts["key"][name] != value]
-        if views is None and self.teacher is not None:
-            other = [name for name in other if name != "views"]  # then the teacher answers live
-        if other:
-            legal = f"answers about these images; it was made with another {' and another '.join(other)}"
-            mend = "open one for them: ViewCache.open(folder, teacher, data)"
-            raise SettingError("teacher cache", str(self.folder), legal, mend)
+        # without views the teacher runs live, where there is one
+        if other := same_data(self.facts["key"], data, ["views"] if views is None and self.teacher else []):
+            expected = f"logits of these images; it was made with {other}"
+            hint = "open one for them: ViewCache.open(folder, teacher, data)"
+            raise SettingError("teacher cache", str(self.folder), expected, hint)
         if views is not None and self._source is None and (lacking := self.missing(views, epochs)):
-            legal = f"a cache with the answers of {epochs} epochs ({lacking:,} are not there)"
-            raise SettingError("teacher cache", str(self.folder), legal, _FILL)
+            expected = f"a cache with the logits of {epochs} epochs ({lacking:,} are not there)"
+            raise SettingError("teacher cache", str(self.folder), expected, _FILL)
         return self
 
     def prefill(self, data: Data, epochs: int, run: Run | None) -> None:
@@ -180,14 +191,14 @@ class ViewCache(TargetSource):
 
     def live(self) -> TargetSource:
         if self._source is None:
-            legal = (
+            expected = (
                 "a cache opened with its teacher, for images in no cache (retrain.mixup, retrain.cutmix, unlabelled=)"
             )
-            raise SettingError("teacher cache", str(self.folder), legal, "pass the teacher itself")
+            raise SettingError("teacher cache", str(self.folder), expected, "pass the teacher itself")
         return self._source[0]
 
     def missing(self, views: Views, epochs: int | None = None) -> int:
-        """Count the answers that a training of so many epochs needs and that are not there.
+        """Count the logits that a training of so many epochs needs and that are not there.
 
         Args:
             views: the views of the training split.
@@ -199,16 +210,16 @@ class ViewCache(TargetSource):
         return sum(len(index) for index, _ in self._gaps(views, epochs))
 
     def fill(self, epochs: int | None = None, progress: Progress | None = None) -> None:
-        """Compute the answers that a training of so many epochs needs, ahead of it.
+        """Compute the logits that a training of so many epochs needs, ahead of it.
 
         Args:
             epochs: epochs; None is all views.
             progress: a started progress, advanced by every batch.
 
         Raises:
-            SettingError: there is no teacher to ask, its logits are no finite numbers, or the disk is full.
+            SettingError: there is no teacher, its logits are no finite numbers, or the disk is full.
         """
-        if self._file is None or self.facts["complete"]:
+        if self._store is None or self.facts["complete"]:
             return
         if self._source is None:
             raise SettingError("teacher cache", str(self.folder), "a cache opened with its teacher", _FILL)
@@ -216,11 +227,11 @@ class ViewCache(TargetSource):
         assert views is not None
         for index, view in self._gaps(views, epochs):
             for some, shown in zip(index.split(STEP), view.split(STEP), strict=True):
-                self._store(some, shown)
+                self._compute(some, shown)
                 if progress is not None:
                     progress.advance(len(some))
         if _count(views, epochs) == len(views):
-            self._file.flush()  # before cache.json says so
+            self._store.flush()  # before cache.json says so
             self.facts["complete"] = True
             atomic_json(self.folder / "cache.json", self.facts)
 
@@ -238,27 +249,27 @@ class ViewCache(TargetSource):
         Raises:
             SettingError: logits are missing and there is no teacher that could run.
         """
-        if self._file is None or bool((batch.view < 0).any()):
+        if self._store is None or bool((batch.view < 0).any()):
             return self._live_logits(batch)
-        rows, missing = self._file.read(batch.index.numpy(), batch.view.numpy())
+        (rows,), missing = self._store.read(batch.index.numpy(), batch.view.numpy())
         if missing.any():
             if self._source is None:
-                legal = "a cache with the answers of all epochs of this training"
-                raise SettingError("teacher cache", str(self.folder), legal, _FILL)
+                expected = "a cache with the logits of all epochs of this training"
+                raise SettingError("teacher cache", str(self.folder), expected, _FILL)
             which = torch.from_numpy(missing)
             # the images are fetched anew: whatever was done to those of the batch must not be stored
-            self._store(batch.index[which], batch.view[which])
-            rows, _ = self._file.read(batch.index.numpy(), batch.view.numpy())
+            self._compute(batch.index[which], batch.view[which])
+            (rows,), _ = self._store.read(batch.index.numpy(), batch.view.numpy())
         found = torch.from_numpy(rows)
         device = batch.x.device
         if device.type == "cuda":
             found = found.pin_memory()  # from other memory the copy would wait for the device
-        return found.to(device, non_blocking=True).float()
+        return found.to(device, non_blocking=True).float() + 0.0  # makes the store's -0 a 0 again
 
     def _live_logits(self, batch: Batch) -> Tensor:
         if self._source is None:
-            legal = "crop and flip out of the cached views"
-            raise SettingError("data.augment", "other views", legal, "open the cache with its teacher")
+            expected = "crop and flip out of the cached views"
+            raise SettingError("data.augment", "other views", expected, "open the cache with its teacher")
         if not self._warned:
             _log.warning("the teacher's cache cannot serve this augmentation: the teacher runs live instead")
             self._warned = True
@@ -289,55 +300,62 @@ class ViewCache(TargetSource):
 
     def _gaps(self, views: Views, epochs: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield image and view numbers, (M,) each, of what every epoch lacks."""
-        if self._file is None or self.facts["complete"]:
+        if self._store is None or self.facts["complete"]:
             return
         index = torch.arange(self.facts["images"])
         for epoch in range(_count(views, epochs)):
             view = views.at(index, epoch)
-            _, missing = self._file.read(index.numpy(), view.numpy())
+            _, missing = self._store.read(index.numpy(), view.numpy())
             if missing.any():
                 which = torch.from_numpy(missing)
                 yield index[which], view[which]
 
-    def _store(self, index: Tensor, view: Tensor) -> None:
-        assert self._file is not None
+    def _compute(self, index: Tensor, view: Tensor) -> None:
+        assert self._store is not None
         assert self._source is not None
-        rows = ask_views(*self._source, index, view, np.float16)
-        self._file.write(index.numpy(), view.numpy(), rows)
+        rows = view_logits(*self._source, index, view, np.float16)
+        self._store.write(index.numpy(), view.numpy(), [rows])
 
     def _fill_split(self, name: str, progress: Progress | None) -> None:
         path = self.folder / f"{name}.npy"
         if path.is_file():
             return
         if self._source is None:
-            mend = f"call split_logits({name!r}) once where the teacher is"
-            raise SettingError("split", name, "a split whose logits are stored", mend)
+            hint = f"call split_logits({name!r}) once where the teacher is"
+            raise SettingError("split", name, "a split whose logits are stored", hint)
         teacher, data = self._source
         buffer = io.BytesIO()
-        np.save(buffer, ask_split(teacher, getattr(data, name), progress))
+        np.save(buffer, split_logits(teacher, getattr(data, name), progress))
         atomic_write(path, buffer.getbuffer())
 
     def _probe(self) -> None:
-        """Recompute a few stored answers: weights in a changed network, or a damaged file, must not go unseen."""
+        """Recompute a few stored logits: weights in a changed network, or a damaged file, must not go unseen."""
         assert self._source is not None
         teacher, data = self._source
         path = self.folder / "rate.npy"
         if path.is_file() and len(data.rate):
             batch = next(iter(data.rate.clean(PROBE)))
-            compare(path, self.split_logits("rate")[: len(batch.x)], ask(teacher, batch.x, np.float32))
-        if self._file is None:
+            stored_logits = self.split_logits("rate")[: len(batch.x)].numpy()
+            check_equal(path, stored_logits, image_logits(teacher, batch.x, np.float32))
+        if self._store is None:
             return
         index = torch.linspace(0, self.facts["images"] - 1, PROBE).round().long().unique()
-        stored = torch.from_numpy(self._file.stored(index.numpy()))  # (P, V)
+        stored = torch.from_numpy(self._store.stored(index.numpy()))  # (P, V)
         # of every image one of its stored views, at random
         draws = torch.rand(stored.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~stored, -1.0)
         best, view = draws.max(dim=1)
         index = index[best >= 0]
         view = view[best >= 0]
         if len(index):
-            rows, _ = self._file.read(index.numpy(), view.numpy())
-            live = ask_views(teacher, data, index, view, np.float32)
-            compare(self._file.path, torch.from_numpy(rows.astype(np.float32)), live)
+            (rows,), _ = self._store.read(index.numpy(), view.numpy())
+            live = view_logits(teacher, data, index, view, np.float32)
+            check_equal(self.folder / f"{FILE}.npy", rows.astype(np.float32), live)
+
+
+def cache_bytes(data: Data) -> int:
+    """Compute what a cache of a data set takes on the disk in bytes, without its header."""
+    views = 0 if data.train.views is None else len(data.train.views)
+    return store_bytes(len(data.train), views, {FILE: (data.num_classes,)})
 
 
 _FILL = "fill it where the teacher is: cache.fill(epochs=...)"

@@ -1,17 +1,20 @@
-"""Targets with features that are computed once for all trainings of a process."""
+"""A teacher's features of numbered views, computed once for all trainings."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
-from nas_kd.teacher.answers import data_key
-from nas_kd.teacher.ask import CHUNK, CHUNK_CPU
+from nas_kd.teacher.chunks import chunks, rounded
+from nas_kd.teacher.store import Shapes, ViewStore, prepare, same_data, store_bytes, store_key
+from nas_kd.teacher.taps import Tap
 from nas_kd.teacher.targets import TargetSource
 from nas_kd.teacher.teacher import Teacher
 
@@ -20,29 +23,29 @@ if TYPE_CHECKING:
 
 
 class StoredFeatures(TargetSource):
-    """A teacher whose logits and features of every numbered view are kept in memory, in fp16.
+    """A teacher whose logits and features of every numbered view are kept in fp16, and computed when first asked for.
 
-    Trainings of one process that are given the same one share what it holds; with maps of other sizes it begins
-    anew. A ResNet-56 beside a student of 16, 8 and 4 pixels takes 29 kB a view. Batches of other views than the
-    data's are answered by the live teacher.
+    Trainings that are given the same one share what it holds; for maps of other sizes it begins anew. A ResNet-56
+    beside a student of 16, 8 and 4 pixels takes 29 kB a view. Other images than the data's views are taught live.
 
     Args:
         teacher: the teacher, bound to the data.
         data: the data set, with numbered views.
 
     Raises:
-        SettingError: the data have no numbered views, or an answer is more than fp16 holds.
+        SettingError: the data have no numbered views, or a feature is more than fp16 holds.
     """
 
     gives_features = True
+    _hint = "give the live teacher instead"
 
     def __init__(self, teacher: Teacher, data: Data) -> None:
-        self._teacher = teacher
         if data.train.views is None:
             raise SettingError("data.views", 0, "numbered views for stored features", "set data.views=8")
-        self.data, self._views = data, len(data.train.views)
-        self._known = torch.zeros(len(data.train) * self._views, dtype=torch.bool)
-        self._kept: list[Tensor] = []  # one tensor (images x views, ...) for every tensor of an Output
+        self._teacher = teacher
+        self.data = data
+        self._views = len(data.train.views)
+        self._store: ViewStore | None = None
         self._taps = teacher.taps
 
     @property
@@ -51,13 +54,10 @@ class StoredFeatures(TargetSource):
 
     @property
     def fingerprint(self) -> str:
-        return self.teacher.fingerprint
+        return self._teacher.fingerprint
 
     def split_logits(self, name: str, data: Data) -> Tensor | None:
-        return self.teacher.split_logits(name, data)
-
-    def logits(self, batch: Batch) -> Tensor:
-        return self.features(batch).logits
+        return self._teacher.split_logits(name, data)
 
     def bind(self, data: Data, epochs: int = 0) -> StoredFeatures:
         """Check that what it holds is about a data set.
@@ -66,58 +66,122 @@ class StoredFeatures(TargetSource):
             data: the data of a training.
             epochs: for sources that cannot compute what they lack.
 
-        Returns:
-            The source itself.
-
         Raises:
             SettingError: it was made for another data set, normalisation or set of views.
         """
-        mine = data_key(data)
-        own = data_key(self.data)
-        if other := [name for name, value in own.items() if mine[name] != value]:
-            legal = f"answers about these images; it was made with another {' and another '.join(other)}"
-            raise SettingError("teacher", "StoredFeatures", legal, "make one for them: StoredFeatures(teacher, data)")
-        self.teacher.bind(data)
+        if other := same_data(store_key(self._teacher, self.data), data):
+            expected = f"features of these images; it was made with {other}"
+            hint = "make one for them: StoredFeatures(teacher, data)"
+            raise SettingError("teacher", "StoredFeatures", expected, hint)
+        self._teacher.bind(data)
         return self
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.features(batch).logits
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Output:
         """Return logits and features in float32, on the device of the images."""
         if (batch.view < 0).any():
-            return self.teacher.features(batch)
-        if self.teacher.taps != self._taps:  # a student with maps of other sizes
-            self._known.zero_()
-            self._kept = []
-            self._taps = self.teacher.taps
-        at = batch.index * self._views + batch.view
-        missing = ~self._known[at]
+            return self._teacher.features(batch)
+        if self._teacher.taps != self._taps:  # a student with maps of other sizes
+            self._store = None
+            self._taps = self._teacher.taps
+        index, view = batch.index.numpy(), batch.view.numpy()
+        rows, missing = self._store.read(index, view) if self._store is not None else ([], np.ones(len(index), bool))
         if missing.any():
-            self._store(batch.index[missing], batch.view[missing])
-        flat = [kept[at].to(batch.x.device).float() for kept in self._kept]
-        stages = len(flat) // 2 + 1
-        return Output(flat[0], flat[2:stages], flat[stages:], flat[1])
+            which = torch.from_numpy(missing)
+            store = self._compute(batch.index[which], batch.view[which])
+            rows, _ = store.read(index, view)
+        # + 0.0 makes the store's -0 a 0 again
+        return self._output([torch.from_numpy(row).to(batch.x.device).float() + 0.0 for row in rows])
 
-    def _store(self, index: Tensor, view: Tensor) -> None:
-        # always as many images at once, filled up with repeats, so that the bits do not depend on the batch
-        size = CHUNK_CPU if self.teacher.device.type == "cpu" else CHUNK
-        for some, shown in zip(index.split(size), view.split(size), strict=True):
-            count = len(some)
-            full = [torch.cat([part, part[:1].expand(size - count)]) for part in (some, shown)]
-            with torch.autocast(self.teacher.device.type, enabled=False):
-                out = self.teacher.features(self.data.train.shown(*full))
-            at = some * self._views + shown
-            parts = [out.logits, out.pooled, *out.stages, *out.pre]
-            if not self._kept:
-                room = len(self._known)
-                self._kept = [torch.empty(room, *part.shape[1:], dtype=torch.float16) for part in parts]
-            for kept, part in zip(self._kept, parts, strict=True):
-                kept[at] = self._halved(part[:count])
-            self._known[at] = True
+    def _compute(self, index: Tensor, view: Tensor) -> ViewStore:
+        for some, views, batch in chunks(self._teacher, self.data, index, view):
+            with torch.autocast(self._teacher.device.type, enabled=False):
+                parts = self._parts(self._teacher.features(batch))
+            rows = [rounded(part, np.float16, self._teacher, "features", self._hint)[: len(some)] for part in parts]
+            if self._store is None:
+                shapes = {f"feature_{number}": row.shape[1:] for number, row in enumerate(rows)}
+                self._store = self._made(shapes)
+            self._store.write(some.numpy(), views.numpy(), rows)
+        assert self._store is not None  # there was something to compute
+        return self._store
 
-    def _halved(self, part: Tensor) -> Tensor:
-        largest = float(part.abs().max())
-        limit = torch.finfo(torch.float16).max
-        if not math.isfinite(largest) or largest > limit:
-            legal = f"a network whose features are finite and at most {limit:g} (found {largest:g})"
-            raise SettingError("teacher.model", self.teacher.name, legal, "give the live teacher instead")
-        return part.to("cpu", torch.float16)
+    def _made(self, shapes: Shapes) -> ViewStore:
+        return ViewStore.in_memory(len(self.data.train), self._views, shapes)
+
+    def _parts(self, out: Output) -> list[Tensor]:
+        """Return what is stored of a forward pass."""
+        return [out.logits, out.pooled, *out.stages, *out.pre]
+
+    def _output(self, parts: list[Tensor]) -> Output:
+        """Return what `_parts` was given."""
+        stages = len(parts) // 2 + 1
+        return Output(parts[0], parts[2:stages], parts[stages:], parts[1])
+
+
+class StageFeatureFiles(StoredFeatures):
+    """The features that blockwise training needs, in files that any number of processes use at once.
+
+    They are divided by powers of two before they are rounded, so that large and tiny ones keep eleven bits. Logits, the
+    pooled feature and the last stage's after its activation are left empty: no stage is fed by them.
+
+    Args:
+        teacher: the teacher, its taps chosen.
+        data: the data set, with numbered views.
+        root: where such files lie; a sub-folder is made for this teacher, data and taps.
+        scales: a power of two a tap, for its feature after the last activation and for that before.
+
+    Raises:
+        SettingError: the views are not numbered, or the disk has no room.
+    """
+
+    _hint = "use blockwise.cache_gb=0"
+
+    def __init__(
+        self, teacher: Teacher, data: Data, root: Path, scales: tuple[Sequence[float], Sequence[float]]
+    ) -> None:
+        super().__init__(teacher, data)
+        self._root = root
+        self._scales = [*list(scales[0])[:-1], *scales[1]]
+        self._store = self._made(tap_shapes(teacher.taps or ()))
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self._teacher.logits(batch)  # they are not stored
+
+    def _made(self, shapes: Shapes) -> ViewStore:
+        taps = [f"{tap.path} {tap.size}>{tap.student_size}" for tap in self._teacher.taps or ()]
+        key = store_key(self._teacher, self.data, taps=taps, scales=self._scales)
+        folder = prepare(self._root, key, len(self.data.train), self._views, shapes, "use blockwise.cache_gb=0")
+        return ViewStore.open(folder, writable=True)
+
+    def _parts(self, out: Output) -> list[Tensor]:
+        parts = [*out.stages[:-1], *out.pre]
+        return [part / scale for part, scale in zip(parts, self._scales, strict=True)]
+
+    def _output(self, parts: list[Tensor]) -> Output:
+        found = [part * scale for part, scale in zip(parts, self._scales, strict=True)]
+        before = len(found) // 2
+        last = found[-1]
+        return Output(last.new_empty(0), [*found[:before], last], found[before:], last.new_empty(0))
+
+
+def tap_shapes(taps: Sequence[Tap]) -> Shapes:
+    """Return (C, H, W) of each tap after its last activation but for the last, then of each before it."""
+    whole = [(tap.channels, tap.student_size, tap.student_size) for tap in taps]
+    return {f"feature_{number}": shape for number, shape in enumerate([*whole[:-1], *whole])}
+
+
+def feature_bytes(taps: Sequence[Tap], images: int, views: int) -> int:
+    """Compute what `StageFeatureFiles` take on the disk: fp16, averaged to the students' sizes.
+
+    Args:
+        taps: the teacher's layers, one a stage.
+        images: number of images.
+        views: views of an image.
+
+    Returns:
+        Bytes, without the headers of the files.
+    """
+    return store_bytes(images, views, tap_shapes(taps))

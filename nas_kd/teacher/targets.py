@@ -151,5 +151,5 @@ class LiveSource(TargetSource):
 
 def without_features(source: TargetSource) -> SettingError:
     """Say that a method on features needs another source."""
-    legal = "one live teacher for a method on features"
-    return SettingError("teacher", type(source).__name__, legal, "pass the teacher itself, not its cache")
+    expected = "one live teacher for a method on features"
+    return SettingError("teacher", type(source).__name__, expected, "pass the teacher itself, not its cache")

@@ -15,11 +15,11 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
 from nas_kd.runs.progress import Progress
-from nas_kd.teacher.answers import answers_bytes, cache_path
-from nas_kd.teacher.cache import ViewCache
+from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import Probe, probe
+from nas_kd.teacher.store import store_key, store_path
 from nas_kd.teacher.taps import Layer, Tap, choose_taps, named_taps, pool_to
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
@@ -79,8 +79,8 @@ class Teacher(LiveSource):
         names = [path for path, _ in module.named_modules() if path]
         for path in stages or ():
             if path not in names:
-                legal = "a module of the teacher"
-                raise SettingError("teacher.stages", path, legal, nearest(path, names))
+                expected = "a module of the teacher"
+                raise SettingError("teacher.stages", path, expected, nearest(path, names))
         self.stages = None if stages is None else tuple(stages)
         self.taps: tuple[Tap, ...] | None = None
         self.macs: int | None = None
@@ -145,8 +145,8 @@ class Teacher(LiveSource):
             SettingError: no taps were chosen.
         """
         if self.taps is None:
-            mend = "call teacher.match(space, resolution) first"
-            raise SettingError("teacher.taps", None, "one a stage of the space", mend)
+            hint = "call teacher.match(space, resolution) first"
+            raise SettingError("teacher.taps", None, "one a stage of the space", hint)
         x = self.normalised(x)
         if isinstance(self._module, CifarResNet):
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
@@ -184,13 +184,13 @@ class Teacher(LiveSource):
             SettingError: channels or classes differ, or the network does not take the data's resolution.
         """
         if self.in_chans != data.in_chans:
-            mend = "load it with in_chans as in the data, or choose another teacher"
-            raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", mend)
+            hint = "load it with in_chans as in the data, or choose another teacher"
+            raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", hint)
         self._dry_run(data.resolution)
         if self.num_classes != data.num_classes:
-            legal = f"{data.num_classes}, the class count of the data"
-            mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
-            raise SettingError("teacher.num_classes", self.num_classes, legal, mend)
+            expected = f"{data.num_classes}, the class count of the data"
+            hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+            raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
         self._affine = None
         theirs = tuple(data.mean), tuple(data.std)
         if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
@@ -222,8 +222,8 @@ class Teacher(LiveSource):
             run.say("the teacher runs live: this augmentation has no fixed views to cache")
             return self
         folder = Path(folder or run.path / "teacher" / "cache").expanduser()
-        if not cache_path(folder, self, data).is_dir():
-            size = f"{answers_bytes(data) / 1e6:,.1f} MB"
+        if not store_path(folder, store_key(self, data)).is_dir():
+            size = f"{cache_bytes(data) / 1e6:,.1f} MB"
             run.say(f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
         todo = ViewCache.todo(folder, self, data, epochs)
         with Progress("teacher logits", todo, unit="images", run=run) as progress:
@@ -245,8 +245,8 @@ class Teacher(LiveSource):
         layers, sites, probed = self._dry_run(resolution)
         sizes = space.stage_sizes(resolution)
         if not layers:
-            mend = "name one module a stage in teacher.stages"
-            raise SettingError("teacher.model", self.name, "a network whose layers give feature maps", mend)
+            hint = "name one module a stage in teacher.stages"
+            raise SettingError("teacher.model", self.name, "a network whose layers give feature maps", hint)
         taps = choose_taps(layers, sizes) if self.stages is None else named_taps(sites, sizes, self.stages)
         if self._reader is not None:
             self._reader.remove()
@@ -276,9 +276,9 @@ class Teacher(LiveSource):
         except SettingError:
             raise
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            legal = f"an input {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
-            mend = "give the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
-            raise SettingError("teacher.model", self.name, f"a network that takes {legal}", mend) from error
+            expected = f"an input {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
+            hint = "give the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
+            raise SettingError("teacher.model", self.name, f"a network that takes {expected}", hint) from error
         self.macs = counter.get_total_flops() // 2
         self.num_classes = logits.shape[1]
         return layers, sites, probed

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from nas_kd.data import Batch, Data
-from nas_kd.nn import Output
 from nas_kd.runs.stage import Stage as RunStage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
-from nas_kd.teacher import Teacher
+from nas_kd.teacher import TargetSource
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
@@ -21,7 +20,7 @@ from nas_kd.train.stages import Blockwise
 
 def train_blockwise(
     model: Blockwise,
-    teacher: Teacher,
+    source: TargetSource,
     data: Data,
     *,
     epochs: int,
@@ -34,7 +33,6 @@ def train_blockwise(
     mix: float = 0.0,
     seed: int = 0,
     only: Sequence[int] | None = None,
-    stored: Callable[[Batch], Output] | None = None,
     runtime: Runtime,
     stage: RunStage | None = None,
     after_epoch: Callable[[int], None] | None = None,
@@ -45,7 +43,7 @@ def train_blockwise(
 
     Args:
         model: the stages and adapters.
-        teacher: a teacher whose taps are chosen.
+        source: gives the teacher's features, its taps chosen.
         data: the data; ``train`` is trained on, without labels.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -57,7 +55,6 @@ def train_blockwise(
         mix: share of the steps in which a stage gets the student's own features, see ``MixedInputs``.
         seed: seed of order, augmentation and paths.
         only: which stages; None is all.
-        stored: gives the teacher's features of a batch in its place.
         runtime: device and precision.
         stage: where metrics and checkpoints go, or None.
         after_epoch: called with the number of finished epochs.
@@ -83,7 +80,7 @@ def train_blockwise(
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
         with runtime.autocast():
-            pairs = model.features(x, teacher.forward_stages(x) if stored is None else stored(batch))
+            pairs = model.features(x, source.features(batch))
         losses = {}
         for index in chosen_stages:
             with runtime.autocast():

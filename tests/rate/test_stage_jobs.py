@@ -20,7 +20,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.teacher.stored import StoredTaps, feature_bytes
+from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 30, "calibration_images": 32, "seed": 4}
 TABLES = ["stage_1.csv", "stage_2.csv", "half_1.csv", "half_2.csv"]
@@ -132,18 +132,20 @@ def test_the_teacher_sees_each_image_once_and_with_stored_features_never(
 
 def test_stored_features_are_the_teachers(counting: Counting, data: Data, net: Supernet, tmp_path: Path) -> None:
     taps = counting.bind(data).match(net.space, data.resolution)
-    stored = StoredTaps(tmp_path, counting, data, ([4.0, 1.0], [0.5, 2.0]))
-    files = [path for path in tmp_path.rglob("*") if path.suffix in (".f16", ".u8")]
-    assert sum(path.stat().st_size for path in files) == feature_bytes(taps, len(data.train), 2)
+    stored = StageFeatureFiles(counting, data, tmp_path, ([4.0, 1.0], [0.5, 2.0]))
+    files = list(tmp_path.rglob("*.npy"))
+    headers = 128 * len(files)
+    assert sum(path.stat().st_size for path in files) == feature_bytes(taps, len(data.train), 2) + headers
+    assert sum(512 * path.stat().st_blocks for path in files) >= feature_bytes(taps, len(data.train), 2)  # no holes
     for batch in data.train.batches(20, epoch=1, seed=0):
-        found, live = stored(batch), counting.forward_stages(batch.x)
+        found, live = stored.features(batch), counting.forward_stages(batch.x)
         assert torch.allclose(found.stages[0], live.stages[0], rtol=2e-3, atol=1e-6)
         for one, other in zip(found.pre, live.pre, strict=True):
             assert torch.allclose(one, other, rtol=2e-3, atol=1e-6)
     counting.seen = 0
-    again = StoredTaps(tmp_path, counting, data, ([4.0, 1.0], [0.5, 2.0]))
+    again = StageFeatureFiles(counting, data, tmp_path, ([4.0, 1.0], [0.5, 2.0]))
     for batch in data.train.batches(12, epoch=1, seed=0):
-        again(batch)
+        again.features(batch)
     assert counting.seen == 0
 
 

@@ -216,7 +216,7 @@ def test_without_a_teacher_what_lacks_is_said_before_the_training(tmp_path: Path
     data = make_data("all")
     cache = ViewCache.load(ViewCache.open(tmp_path, teacher, data, epochs=2).folder)
     cache.bind(data, epochs=2)
-    with pytest.raises(SettingError, match=rf"answers of 3 epochs \({len(data.train)} are not there\).*fill"):
+    with pytest.raises(SettingError, match=rf"logits of 3 epochs \({len(data.train)} are not there\).*fill"):
         cache.bind(data, epochs=3)
     with pytest.raises(SettingError, match="fill"):
         cache.logits(next(data.train.batches(8, epoch=2, seed=0)))
@@ -300,7 +300,9 @@ def test_a_cache_that_is_not_the_teachers_is_refused(
 ) -> None:
     cache = ViewCache.open(tmp_path, teacher, data, epochs=epochs)
     stored = np.lib.format.open_memmap(cache.folder / name, mode="r+")
-    stored[0] += 0.1 * (1 + abs(stored[0]))  # of the first image; what is not there stays so
+    stored[0] += np.where(
+        stored[0] == 0, 0, 0.1 * (1 + abs(stored[0]))
+    )  # of the first image; what is not there stays so
     stored.flush()
     with pytest.raises(SettingError, match=f"{name}.*computes now.*delete"):
         ViewCache.open(tmp_path, teacher, data, epochs=epochs)

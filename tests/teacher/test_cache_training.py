@@ -110,7 +110,7 @@ def job(teacher: ViewCache, data: Data, seed: int) -> dict[str, torch.Tensor]:
 def test_processes_train_from_what_was_filled_ahead(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     cache = ViewCache.open(tmp_path, teacher, data, epochs=EPOCHS - 1)
     jobs = [{"teacher": cache, "data": data, "seed": seed} for seed in (0, 1)]
-    with pytest.raises(SettingError, match=f"answers of {EPOCHS} epochs"):
+    with pytest.raises(SettingError, match=f"logits of {EPOCHS} epochs"):
         train(ViewCache.load(cache.folder), data)
     cache.fill(EPOCHS)
     found = list(run_jobs(job, jobs, workers=2))

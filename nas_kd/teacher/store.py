@@ -1,0 +1,216 @@
+"""What a teacher computes of every view of an image, kept once: in memory, or in files for many processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import atomic_json, on_disk, read_json
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+    from nas_kd.teacher.targets import LiveSource
+
+Half = NDArray[np.float16]
+Shapes = Mapping[str, tuple[int, ...]]  # name of an array -> shape of its entry
+
+FACTS = ("key", "images", "views", "arrays", "complete")
+VERSION = 2  # of the format: another one is another folder
+_MINUS_ZERO = 0x8000
+
+
+class ViewStore:
+    """Arrays (N, V, ...) in fp16: an entry of each for every view of every image.
+
+    An entry that is not there is zero in all bits, and a zero in an entry that is there is written as -0: value and
+    mark are one and cannot be torn apart, whoever writes at the same time and wherever a kill falls, and room that
+    was never written is empty. Writers need no lock, for an entry is a function of image and view alone: two that
+    write the same entry write the same bits.
+
+    Args:
+        arrays: the arrays.
+        folder: where they lie; None in memory.
+    """
+
+    def __init__(self, arrays: Sequence[Half], folder: Path | None = None) -> None:
+        self._arrays = list(arrays)
+        self._bits = [array.view(np.uint16) for array in arrays]
+        self._folder = folder
+
+    @classmethod
+    def in_memory(cls, images: int, views: int, shapes: Shapes) -> ViewStore:
+        """Make an empty store that ends with the process; room is taken as entries come."""
+        return cls([np.zeros((images, views, *shape), np.float16) for shape in shapes.values()])
+
+    @classmethod
+    def open(cls, folder: Path, writable: bool) -> ViewStore:
+        """Map the files of a folder that `prepare` made.
+
+        Raises:
+            SettingError: a file is damaged or missing, or may not be written.
+        """
+        arrays = []
+        for name in read_facts(folder)["arrays"]:
+            path = folder / f"{name}.npy"
+            with undamaged(path), on_disk(path):
+                arrays.append(np.lib.format.open_memmap(path, mode="r+" if writable else "r"))
+        return cls(arrays, folder)
+
+    def read(self, index: NDArray[Any], view: NDArray[Any]) -> tuple[list[Half], NDArray[np.bool_]]:
+        """Read entries.
+
+        Args:
+            index: (B,) image numbers.
+            view: (B,) view numbers.
+
+        Returns:
+            (B, ...) of each array, and (B,) which of them are not there yet.
+        """
+        rows = [array[index, view] for array in self._arrays]  # copies
+        missing = np.zeros(len(index), bool)
+        for row in rows:
+            missing |= (row.view(np.uint16) == 0).reshape(len(index), -1).any(axis=1)
+        return rows, missing
+
+    def write(self, index: NDArray[Any], view: NDArray[Any], rows: Sequence[Half]) -> None:
+        """Write entries of images (B,) in views (B,): (B, ...) of each array."""
+        for bits, row in zip(self._bits, rows, strict=True):
+            new = row.view(np.uint16)
+            bits[index, view] = np.where(new == 0, _MINUS_ZERO, new)
+
+    def stored(self, index: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell for images (B,) which views are there: (B, V)."""
+        last = self._bits[-1].reshape(*self._bits[-1].shape[:2], -1)
+        found: NDArray[np.bool_] = last[index, :, -1] != 0
+        return found
+
+    def flush(self) -> None:
+        """Wait until what was written is on the disk."""
+        for array in self._arrays:
+            if isinstance(array, np.memmap) and self._folder is not None:
+                with on_disk(self._folder):
+                    array.flush()
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Turn what numpy says of a damaged or missing file into an error that says what to do."""
+    try:
+        yield
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        hint = f"delete {path.parent}: it is then computed again"
+        raise SettingError("teacher cache", str(path), "the array that nas_kd wrote, undamaged", hint) from error
+
+
+def data_key(data: Data) -> dict[str, Any]:
+    """Collect what decides what a teacher computes besides the teacher."""
+    views = data.train.views
+    return {
+        "data": data.fingerprint,
+        "resolution": data.resolution,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "views": None if views is None else views.key,
+    }
+
+
+def same_data(key: Mapping[str, Any], data: Data, ignore: Sequence[str] = ()) -> str:
+    """Name what stored values were made with that is not the data's, such as "another views"; nothing where all is."""
+    now = data_key(data)
+    other = [name for name in now if key[name] != now[name] and name not in ignore]
+    return " and ".join(f"another {name}" for name in other)
+
+
+def store_key(teacher: LiveSource, data: Data, **more: object) -> dict[str, Any]:
+    """Collect what decides the stored values and how they are marked."""
+    return {"teacher": teacher.fingerprint, **data_key(data), "version": VERSION, **more}
+
+
+def store_path(root: str | Path, key: Mapping[str, Any]) -> Path:
+    """Name a folder by its key, so that a changed teacher or data set never meets old values."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return Path(root).expanduser() / digest[:12]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read what a folder holds."""
+    return read_json(folder / "cache.json", FACTS)
+
+
+def store_bytes(images: int, views: int, shapes: Shapes) -> int:
+    """Compute the size of a store in bytes, without the headers of its files."""
+    return 2 * images * views * sum(math.prod(shape) for shape in shapes.values())
+
+
+def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, shapes: Shapes, hint: str) -> Path:
+    """Make a folder with room for all views, once.
+
+    Args:
+        root: where such folders lie.
+        key: what decides the values.
+        images: number of images.
+        views: views of an image; 0 makes no files.
+        shapes: shape of an entry of each array, by name.
+        hint: what to do where the disk is too small.
+
+    Returns:
+        The folder, with cache.json and a file an array.
+
+    Raises:
+        SettingError: the disk is full or read-only, or the folder has lost its cache.json.
+    """
+    folder = store_path(root, key)
+    if (folder / "cache.json").is_file():
+        return folder
+    # made under another name and renamed: of two processes that begin at once the second finds it finished
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with on_disk(folder):
+        part.mkdir(parents=True, exist_ok=True)
+        need = store_bytes(images, views, shapes)
+        free = shutil.disk_usage(part).free
+        if need > free:
+            part.rmdir()
+            expected = f"a disk with {need / 2**30:.1f} GiB free for {views} views ({free / 2**30:.1f} GiB are)"
+            raise SettingError("teacher cache", str(folder), expected, hint)
+        for name, shape in shapes.items() if views else ():
+            _make_room(part / f"{name}.npy", (images, views, *shape))
+        arrays = list(shapes) if views else []
+        facts = {"key": key, "images": images, "views": views, "arrays": arrays, "complete": not views}
+        atomic_json(part / "cache.json", facts)
+        try:
+            part.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            if folder.is_dir() and not (folder / "cache.json").is_file():
+                hint = f"delete {folder}: it is then computed again"
+                raise SettingError("teacher cache", str(folder), "a folder with its cache.json", hint) from error
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _make_room(path: Path, shape: tuple[int, ...]) -> None:
+    """Make an array of zeros that is really there: where a disk fills up under a sparse map, its writer is killed."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        file.flush()
+        size = 2 * math.prod(shape)
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), file.tell(), size)
+        else:
+            block = bytes(2**23)
+            for start in range(0, size, len(block)):
+                file.write(block[: size - start])
+        file.flush()
+        os.fsync(file.fileno())
