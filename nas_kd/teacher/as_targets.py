@@ -106,7 +106,8 @@ def as_targets(teacher: Teaches) -> TargetSource | None:
     if teacher is None or isinstance(teacher, TargetSource):
         return teacher
     if isinstance(teacher, list | tuple):
-        return TeacherEnsemble([source for item in teacher if (source := as_targets(item)) is not None])
+        each = [source for item in teacher if (source := as_targets(item)) is not None]
+        return each[0] if len(each) == 1 else TeacherEnsemble(each)
     if isinstance(teacher, nn.Module):
         expected = "a sealed teacher, and no bare network"
         raise SettingError("teacher", type(teacher).__name__, expected, "pass nas_kd.load_teacher(network)")

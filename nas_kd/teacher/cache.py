@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.runs.files import atomic_json, atomic_write
+from nas_kd.runs.files import atomic_json
 from nas_kd.runs.progress import Progress
-from nas_kd.teacher.chunks import check_equal, image_logits, split_logits, view_logits
+from nas_kd.teacher.chunks import check_equal, view_logits
+from nas_kd.teacher.held_out import PROBE, HeldOut
 from nas_kd.teacher.store import (
     ViewStore,
     prepare,
@@ -24,7 +24,6 @@ from nas_kd.teacher.store import (
     store_bytes,
     store_key,
     store_path,
-    undamaged,
 )
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 _log = logging.getLogger(__name__)
-HELD_OUT = ("rate", "select", "test")
 FILE = "views"  # views.npy holds the array
-PROBE = 64  # images recomputed at every start
 STEP = 128  # images between two reports of progress, a multiple of every chunk
 
 
@@ -58,7 +55,7 @@ class ViewCache(TargetSource):
         self.facts = read_facts(folder)
         writable = source is not None and not self.facts["complete"]
         self._store = ViewStore.open(folder, writable) if self.facts["views"] else None
-        self._splits: dict[str, Tensor] = {}
+        self._held_out = HeldOut(folder, source)
         self._source = source
         self._warned = False
 
@@ -77,13 +74,7 @@ class ViewCache(TargetSource):
 
     @classmethod
     def load(cls, folder: str | Path) -> ViewCache:
-        """Open a cache without its teacher, as worker processes do; it then serves what is stored.
-
-        Args:
-            folder: ``cache.folder`` of the process that filled it.
-
-        Returns:
-            The cache.
+        """Open ``cache.folder`` without its teacher, as worker processes do; it then serves what is stored.
 
         Raises:
             SettingError: the folder holds no cache.
@@ -115,9 +106,6 @@ class ViewCache(TargetSource):
             epochs: epochs whose views are computed now; 0: each when it is first asked for; None: all views.
             progress: a started progress of `todo` images, advanced by every batch.
 
-        Returns:
-            The cache.
-
         Raises:
             SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the
                 cache is not what this teacher computes.
@@ -131,22 +119,12 @@ class ViewCache(TargetSource):
         cache._probe()
         cache.fill(epochs, progress)
         for name in ("rate", "select"):
-            cache._fill_split(name, progress)
+            cache._held_out.fill(name, progress)
         return cache
 
     @staticmethod
     def todo(folder: str | Path, teacher: LiveSource, data: Data, epochs: int | None = None) -> int:
-        """Count the images that `open` would have to compute, for a progress bar.
-
-        Args:
-            folder: as in `open`.
-            teacher: as in `open`.
-            data: as in `open`.
-            epochs: as in `open`.
-
-        Returns:
-            Number of teacher forwards, in images.
-        """
+        """Count the images that `open` would have to compute, for a progress bar."""
         path = store_path(folder, store_key(teacher, data))
         views = data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
@@ -163,9 +141,6 @@ class ViewCache(TargetSource):
         Args:
             data: the data of a training.
             epochs: epochs of the training, whose logits must be there when there is no teacher.
-
-        Returns:
-            The cache itself.
 
         Raises:
             SettingError: it was made from another data set, normalisation or set of views, or lacks logits.
@@ -198,23 +173,11 @@ class ViewCache(TargetSource):
         return self._source[0]
 
     def missing(self, views: Views, epochs: int | None = None) -> int:
-        """Count the logits that a training of so many epochs needs and that are not there.
-
-        Args:
-            views: the views of the training split.
-            epochs: epochs; None is all views.
-
-        Returns:
-            Number of teacher forwards, in images.
-        """
+        """Count the images whose logits a training of so many epochs needs and are not there; None is all views."""
         return sum(len(index) for index, _ in self._gaps(views, epochs))
 
     def fill(self, epochs: int | None = None, progress: Progress | None = None) -> None:
-        """Compute the logits that a training of so many epochs needs, ahead of it.
-
-        Args:
-            epochs: epochs; None is all views.
-            progress: a started progress, advanced by every batch.
+        """Compute the logits that a training of so many epochs needs, ahead of it; None is all views.
 
         Raises:
             SettingError: there is no teacher, its logits are no finite numbers, or the disk is full.
@@ -241,7 +204,7 @@ class ViewCache(TargetSource):
         The teacher runs live for images in no numbered view, which is said once.
 
         Args:
-            batch: images with their numbers and views, which lie on the CPU: nothing waits for a device.
+            batch: its numbers and views lie on the CPU: nothing waits for a device.
 
         Returns:
             (B, C) float32 on the device of the images.
@@ -288,15 +251,7 @@ class ViewCache(TargetSource):
         Raises:
             SettingError: the split is unknown, or not stored in a cache opened without its teacher.
         """
-        if name not in HELD_OUT:
-            raise SettingError("split", name, ", ".join(HELD_OUT))
-        if name not in self._splits:
-            path = self.folder / f"{name}.npy"
-            if not path.is_file():
-                self._fill_split(name, None)
-            with undamaged(path):
-                self._splits[name] = torch.from_numpy(np.load(path))
-        return self._splits[name]
+        return self._held_out.logits(name)
 
     def _gaps(self, views: Views, epochs: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield image and view numbers, (M,) each, of what every epoch lacks."""
@@ -316,27 +271,11 @@ class ViewCache(TargetSource):
         rows = view_logits(*self._source, index, view, np.float16)
         self._store.write(index.numpy(), view.numpy(), [rows])
 
-    def _fill_split(self, name: str, progress: Progress | None) -> None:
-        path = self.folder / f"{name}.npy"
-        if path.is_file():
-            return
-        if self._source is None:
-            hint = f"call split_logits({name!r}) once where the teacher is"
-            raise SettingError("split", name, "a split whose logits are stored", hint)
-        teacher, data = self._source
-        buffer = io.BytesIO()
-        np.save(buffer, split_logits(teacher, getattr(data, name), progress))
-        atomic_write(path, buffer.getbuffer())
-
     def _probe(self) -> None:
         """Recompute a few stored logits: weights in a changed network, or a damaged file, must not go unseen."""
         assert self._source is not None
         teacher, data = self._source
-        path = self.folder / "rate.npy"
-        if path.is_file() and len(data.rate):
-            batch = next(iter(data.rate.clean(PROBE)))
-            stored_logits = self.split_logits("rate")[: len(batch.x)].numpy()
-            check_equal(path, stored_logits, image_logits(teacher, batch.x, np.float32))
+        self._held_out.check(teacher, data)
         if self._store is None:
             return
         index = torch.linspace(0, self.facts["images"] - 1, PROBE).round().long().unique()

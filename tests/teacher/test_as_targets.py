@@ -76,6 +76,7 @@ def test_ensemble_is_the_mean_of_probabilities_and_not_of_logits() -> None:
     assert not torch.allclose(found.logits(data).softmax(1), logits, atol=1e-4)
     alike = TeacherEnsemble(sources[:1] * 4).logits(data).softmax(1)
     assert torch.allclose(alike, sources[0].logits(data).softmax(1), atol=1e-6)
+    assert as_targets(sources[:1]) is sources[0]
     for empty in ([], [None]):
         with pytest.raises(SettingError, match="at least one"):
             as_targets(empty)
