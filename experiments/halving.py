@@ -32,12 +32,13 @@ import pandas as pd
 from stand_in import HELP, QUICK
 
 import nas_kd
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.rate.errors import NMSE
 from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.halving import by_entry, rate_stage
 from nas_kd.rate.tree import tree_size
 from nas_kd.runtime.device import Runtime
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.stages import Blockwise
@@ -54,6 +55,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(8, 12, 16), depths=(1, 2, 3), mids=(4, 8, 12, 16), stride=2),
         BasicStage(widths=(16, 24, 32), depths=(1, 2, 3), mids=(8, 16, 24, 32), stride=2),
     ),
+    LinearHead(),
     resolution=8,
 )
 

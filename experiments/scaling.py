@@ -19,6 +19,7 @@ import torch
 from stand_in import HELP, QUICK
 
 import nas_kd
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data, load_data
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.leases import Lease
@@ -27,7 +28,7 @@ from nas_kd.searcher.budget import cost_settings
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.solve import exact_front
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
 
 # what nobody measured here
@@ -66,7 +67,11 @@ def staged(stages: int, mids: Sequence[int] = (8, 16), layers: int = 2) -> Elast
     stage = BasicStage(widths=(16,), depths=(layers,), mids=tuple(mids), stride=1)
     first = BasicStage(widths=(16,), depths=(layers,), mids=tuple(mids), stride=2)
     return ElasticSpace(
-        name=f"{stages} stages", stem=ConvStem(width=16), stages=(first, *[stage] * (stages - 1)), resolution=32
+        name=f"{stages} stages",
+        stem=ConvStem(width=16),
+        stages=(first, *[stage] * (stages - 1)),
+        head=LinearHead(),
+        resolution=32,
     )
 
 

@@ -56,7 +56,7 @@ _HOME = {
     "train_supernet": "train",
     "train_teacher": "train",
 }
-_ROOMS = ("data", "distill", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
+_ROOMS = ("blocks", "data", "distill", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
 __all__ = [*_HOME, *_ROOMS, "__version__"]
 
 

@@ -7,7 +7,8 @@ are not here, so parameters are fewer by width^2 for each such layer; MACs and o
 
 from collections.abc import Sequence
 
-from nas_kd.space import Arch, Candidate, ConvStem, ElasticSpace, MBStage, MobileHead
+from nas_kd.blocks import ConvStem, MBStage, MobileHead
+from nas_kd.space import Arch, Candidate, ElasticSpace
 
 
 def _stage(

@@ -7,7 +7,8 @@ squeeze-excite has a quarter of the expanded width (as in MobileNetV3), and ever
 throughout: adapters bring it to the teacher's.
 """
 
-from nas_kd.space import ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
+from nas_kd.space import ElasticSpace
 
 
 def _stage(width: int, depth: int, stride: int) -> MBStage:

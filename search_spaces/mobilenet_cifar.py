@@ -1,6 +1,7 @@
 """Inverted-residual networks for 32 x 32 images, meant for GPUs: 3,276 candidates a stage, 3.8e17 archs."""
 
-from nas_kd.space import ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     name="mobilenet_cifar",

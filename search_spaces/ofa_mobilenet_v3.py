@@ -4,7 +4,8 @@ Source: Once-for-All (Cai et al. 2020), section 4 and released code. OFA also dr
 132, ..., 224 px; its number of networks leaves that out, and so does this space: pass ``resolution``.
 """
 
-from nas_kd.space import Arch, Candidate, ConvStem, ElasticSpace, MBStage, MobileHead, make_divisible
+from nas_kd.blocks import ConvStem, MBStage, MobileHead
+from nas_kd.space import Arch, Candidate, ElasticSpace, make_divisible
 
 
 def space(name: str, width_mult: float) -> ElasticSpace:

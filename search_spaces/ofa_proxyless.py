@@ -4,7 +4,8 @@ Source: Once-for-All (Cai et al. 2020) and released code; the stages are those o
 OFA's norms add 1e-3 to the variance here; ours add 1e-5 everywhere.
 """
 
-from nas_kd.space import ConvStem, ElasticSpace, LinearHead, MBStage, make_divisible
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
+from nas_kd.space import ElasticSpace, make_divisible
 
 
 def wide(channels: int) -> int:

@@ -4,7 +4,8 @@ Source: Once-for-All (Cai et al. 2020), released code (OFAResNets); the blocks a
 The number is OFA's. Middle widths of the stem of 20 and 24 both round to 24, so 1.6e12 of the networks differ.
 """
 
-from nas_kd.space import BottleneckStage, Candidate, ElasticSpace, LinearHead, ResNetDStem, make_divisible
+from nas_kd.blocks import BottleneckStage, LinearHead, ResNetDStem
+from nas_kd.space import Candidate, ElasticSpace, make_divisible
 
 
 def _widths(channels: int) -> tuple[int, ...]:

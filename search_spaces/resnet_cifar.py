@@ -1,6 +1,7 @@
 """Basic-block networks for 32 x 32 images, small enough for two CPU cores: 1.6e7 archs, 10.7 MMACs at most."""
 
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     name="resnet_cifar",
@@ -10,5 +11,6 @@ SPACE = ElasticSpace(
         BasicStage(widths=(16, 24, 32), depths=(1, 2, 3), mids=(8, 16, 24, 32), stride=2),
         BasicStage(widths=(32, 48, 64), depths=(1, 2, 3), mids=(16, 32, 48, 64), stride=2),
     ),
+    head=LinearHead(),
     resolution=32,
 )

@@ -6,7 +6,8 @@ mean of all tokens instead of a class token, and positions are learned and absol
 stages for blockwise supervision; depth varies in the last one, so the archs are AutoFormer's.
 """
 
-from nas_kd.space import ElasticSpace, NormHead, PatchStem, ViTStage
+from nas_kd.blocks import NormHead, PatchStem, ViTStage
+from nas_kd.space import ElasticSpace
 
 WIDTHS = (192, 216, 240)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from nas_kd.space import (
+from nas_kd.blocks import (
     BasicStage,
     BottleneckStage,
     ConvStem,
-    ElasticSpace,
     LinearHead,
     MBStage,
     MobileHead,
@@ -15,6 +14,7 @@ from nas_kd.space import (
     ResNetDStem,
     ViTStage,
 )
+from nas_kd.space import ElasticSpace
 
 PLAIN = ElasticSpace(
     "plain",
@@ -23,6 +23,7 @@ PLAIN = ElasticSpace(
         BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4), stride=2),
         BasicStage(widths=(6, 8), depths=(1, 3), mids=(2, 4), stride=2),
     ),
+    LinearHead(),
     resolution=8,
 )
 ENDS = ElasticSpace(

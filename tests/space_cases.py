@@ -7,7 +7,8 @@ from elastic_spaces import ELASTIC
 from torch import Tensor, nn
 
 import nas_kd
-from nas_kd.space import Arch, BottleneckStage, ConvStem, ElasticSpace, MobileHead, PatchStem, space_names
+from nas_kd.blocks import BottleneckStage, ConvStem, MobileHead
+from nas_kd.space import Arch, ElasticSpace, space_names
 
 CLASSES, CHANNELS = 7, 3
 
@@ -29,8 +30,8 @@ CASES |= {f"small {space.name}": space for space in (*ELASTIC, GROUPED)}
 
 def fit(space: ElasticSpace, size: int) -> int:
     """Return the smallest input size that is legal and not below ``size``, in pixels."""
-    patch = space.stem.patch if isinstance(space.stem, PatchStem) else 1
-    return -(-max(size, space.stride) // patch) * patch
+    multiple = space.stem.multiple
+    return -(-max(size, space.stride) // multiple) * multiple
 
 
 def quick(space: ElasticSpace) -> int:
@@ -40,7 +41,7 @@ def quick(space: ElasticSpace) -> int:
 
 def odd(space: ElasticSpace) -> int:
     """Return a size that no stride divides, or, for patches, one that the position embedding does not have."""
-    return fit(space, quick(space) + 1) if isinstance(space.stem, PatchStem) else quick(space) - 1
+    return fit(space, quick(space) + 1) if space.stem.multiple > 1 else quick(space) - 1
 
 
 def images(count: int, resolution: int, seed: int = 0, channels: int = CHANNELS) -> Tensor:

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data, load_data
 from nas_kd.runtime.device import Runtime
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
@@ -22,6 +23,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4), stride=2),
         BasicStage(widths=(6, 8), depths=(1, 2), mids=(2, 4, 6), stride=2),
     ),
+    head=LinearHead(),
     resolution=8,
 )
 

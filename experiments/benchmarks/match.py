@@ -22,12 +22,13 @@ from exact_front import make_tables, seconds
 
 import nas_kd
 import nas_kd.solve as solve
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import load_data
 from nas_kd.rate.errors import NSR
 from nas_kd.rate.features import gather
 from nas_kd.rate.halving import count_evaluations, rate_stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import rows_of
 from nas_kd.teacher import Teacher, load_teacher
 from nas_kd.train.stages import Blockwise
@@ -41,6 +42,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(32,), depths=(4,), mids=(8, 12, 16, 20, 24, 32), stride=2),
         BasicStage(widths=(64,), depths=(1,), mids=(16, 32), stride=2),
     ),
+    head=LinearHead(),
     resolution=32,
 )
 # images, images, candidates that are rated as static networks

@@ -17,11 +17,6 @@ WIDTH = 940
 MARGIN = 14
 ENDS = 92
 LAYER = 34
-FIELDS = {"BasicStage": ("mid",), "MBStage": ("kernel", "expand", "se")}
-LEGENDS = {
-    "BasicStage": "3x3 convolution, inner channels (bar: share of the largest choice), 3x3 convolution",
-    "MBStage": "depthwise kernel, expand ratio (bar: share of the largest choice), SE: squeeze-excite",
-}
 TINT = "#fbe9df"
 
 
@@ -58,6 +53,10 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     described = space.get("stages") or [{}] * len(stages)
     if len(described) != len(stages):
         described = [{}] * len(stages)
+    drawing = space.get("drawing") or {}
+    drawn = drawing.get("stages") or [{}] * len(stages)
+    if len(drawn) != len(stages):
+        drawn = [{}] * len(stages)
     column = (WIDTH - 2 * MARGIN - 2 * ENDS) / len(stages)
     deepest = max(max(d.get("depths") or [0]) for d in described)
     deepest = max([deepest, *(len(stage["layers"]) for stage in stages)])
@@ -76,37 +75,29 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
         why = "stages not recorded yet" if frames.taught(root) else "no teacher"
         why = "did not guide the search" if frames.taught(root) and frames.engine(root, search) != "exact" else why
         out.append(text(MARGIN + ENDS, top + 34, why, colour=SOFT))
-    out += _end(MARGIN, below, tall, "stem", _stem(space, found["arch"]))
+    out += _end(MARGIN, below, tall, "stem", _chosen(drawing, found["arch"], "stem"))
     for index, stage in enumerate(stages):
         x = MARGIN + ENDS + index * column
         if index < len(taps):
             out += _teacher_box(x, top, column, box, taps[index])
             out += _match(x + column / 2, top + box, below, taps[index], column)
-        out += _student_box(x, below, column, tall, index, stage, described[index], sizes[index])
-    out += _end(WIDTH - MARGIN - ENDS + 12, below, tall, "head", _head(space, found["arch"]))
+        deep = max([len(stage["layers"]), *(described[index].get("depths") or [])])
+        out += _student_box(x, below, column, tall, index, stage, deep, drawn[index], sizes[index])
+    out += _end(WIDTH - MARGIN - ENDS + 12, below, tall, "head", _chosen(drawing, found["arch"], "head"))
     if taps:
         out += _end(WIDTH - MARGIN - ENDS + 12, top, box, "classes")
-    legends = dict.fromkeys(LEGENDS.get(str(one.get("type")), "one box a layer") for one in described)
-    legend = "; or: ".join(legends)
+    legend = "; or: ".join(dict.fromkeys(str(stage.get("legend", "one box a layer")) for stage in drawn))
     if any(max(one.get("depths") or [0]) > len(stage["layers"]) for one, stage in zip(described, stages, strict=True)):
         legend += "; dashed: layers left out"
     out.append(text(MARGIN, below + tall + 22, legend, colour=SOFT))
     return document("The found student below the teacher's stages", WIDTH, below + tall + 32, "\n".join(out))
 
 
-def _stem(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
-    """Word the stem: its channels, or the settings that were chosen."""
-    width = space.get("stem", {}).get("width")
-    chosen = arch.get("stem")
-    if chosen:
-        return " / ".join(f"{value:g}" for value in chosen)
-    return "" if width is None else f"{width} channels"
-
-
-def _head(space: Mapping[str, Any], arch: Mapping[str, Any]) -> str:
-    """Word the head: its features before the classifier, where it has some of its own."""
-    features = (arch.get("head") or [None])[0] or space.get("head", {}).get("features")
-    return f"{features} features" if isinstance(features, int) and features else ""
+def _chosen(drawing: Mapping[str, Any], arch: Mapping[str, Any], end: str) -> str:
+    """Word the choice of a stem or a head."""
+    choices = drawing.get(end, {}).get("choices", ())
+    found = [choice["label"] for choice in choices if choice["setting"] == arch.get(end, [])]
+    return str(found[0]) if found else ""
 
 
 def _end(x: float, y: float, height: float, name: str, more: str = "") -> list[str]:
@@ -158,7 +149,8 @@ def _student_box(
     height: float,
     index: int,
     stage: Mapping[str, Any],
-    described: Mapping[str, Any],
+    deepest: int,
+    drawn: Mapping[str, Any],
     size: int | None,
 ) -> list[str]:
     wide = column - 12
@@ -170,29 +162,19 @@ def _student_box(
         text(x + wide / 2, y + 37, _fit(shape, wide - 4), anchor="middle", size=11, colour=SOFT),
     ]
     layers: Sequence[Sequence[Any]] = stage["layers"]
-    deepest = max([len(layers), *(described.get("depths") or [])])
+    words_of = {tuple(known["layer"]): known for known in drawn.get("layers", ())}
     for number in range(deepest):
         at = y + 48 + number * (LAYER + 6)
         if number >= len(layers):
             out.append(_box(x + 8, at, wide - 16, LAYER, "none", GRID, dash="4 3"))
             continue
-        words, share = _layer(layers[number], described)
+        known = words_of.get(tuple(layers[number]), {})
+        words = known.get("label", ", ".join(f"{value}" for value in layers[number]))
+        share = known.get("share", 0.0)
         out.append(_box(x + 8, at, wide - 16, LAYER, "#fff", GRID))
         out.append(_box(x + 8, at, (wide - 16) * share, LAYER, TINT, "none"))
         out.append(text(x + wide / 2, at + 21, _fit(words, wide - 20), anchor="middle", colour=INK))
     return out
-
-
-def _layer(values: Sequence[Any], described: Mapping[str, Any]) -> tuple[str, float]:
-    """Word a layer, and return its main setting as a share of the largest choice."""
-    kind = str(described.get("type", ""))
-    settings = dict(zip(FIELDS.get(kind, ()), values, strict=False))
-    if kind == "BasicStage":
-        return f"3x3, {settings['mid']}, 3x3", settings["mid"] / max(described["mids"])
-    if kind == "MBStage":
-        words = f"{settings['kernel']}x{settings['kernel']}, x{settings['expand']:g}"
-        return words + (", SE" if settings["se"] else ""), settings["expand"] / max(described["expands"])
-    return ", ".join(f"{value}" for value in values), 0.0
 
 
 def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Mapping[str, Any]]) -> list[int | None]:
@@ -201,11 +183,9 @@ def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Map
     if len(taps) == count and all(tap.get("student_size") for tap in taps):
         return [int(tap["student_size"]) for tap in taps]
     size = arch.get("resolution") or space.get("resolution")
-    if not size or len(space.get("stages", [])) != count:
+    if not size or len(space.get("stages", [])) != count or "drawing" not in space:
         return [None] * count
-    stem = space.get("stem", {})
-    stride = 4 if stem.get("type") == "ResNetDStem" else stem.get("patch") or stem.get("stride", 1)
-    size = -(-size // stride)
+    size = -(-size // space["drawing"]["stem"]["stride"])
     sizes = []
     for stage in space["stages"]:
         size = -(-size // stage.get("stride", 1))

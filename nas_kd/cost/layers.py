@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_kd.nn import StaticNet
+from nas_kd.nn.static import Kind, StaticNet
 
 LayerKey = tuple[Any, ...]
 
@@ -22,6 +22,7 @@ def layer_key(layer: Mapping[str, Any]) -> LayerKey:
 @torch.no_grad()
 def layer_times(
     layers: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, Kind],
     resolution: int,
     in_chans: int = 3,
     *,
@@ -34,6 +35,7 @@ def layer_times(
 
     Args:
         layers: what ``ElasticSpace.layers`` returned.
+        kinds: ``ElasticSpace.kinds``, who builds them.
         resolution: height and width of the input in pixels.
         in_chans: channels of the input.
         batch_size: images a pass.
@@ -45,7 +47,7 @@ def layer_times(
         Median milliseconds of a pass by key; of layers that occur several times, of all of these.
     """
     device = torch.device(device)
-    net = StaticNet(layers).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    net = StaticNet(layers, kinds).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     parts: list[nn.Module] = [net.stem, *(block for stage in net.stages for block in stage.layers), net.head]
     x = torch.randn(batch_size, in_chans, resolution, resolution, device=device)
     x = x.contiguous(memory_format=torch.channels_last)

@@ -36,7 +36,7 @@ def student_info(
         "arch": None if arch is None else arch.to_dict(),
     }
     if isinstance(model, StaticNet):
-        info["macs"] = count_layers(model.layers_spec, resolution).macs
+        info["macs"] = count_layers(model.layers_spec, resolution, model.kinds).macs
     else:
         info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
     return info

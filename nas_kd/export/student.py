@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
+from nas_kd.blocks import kinds
 from nas_kd.errors import SettingError
 from nas_kd.export.factory import build_by, check_untrusted
-from nas_kd.nn import StaticNet
+from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.runs.files import on_disk, plain
 
 FORMAT = 1  # raised when an older load_student could no longer read the folder
@@ -61,6 +62,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     }
     layers = None
     if isinstance(student, StaticNet):
+        kinds(student.kinds.values())  # refuses a block that would be taken for another
         layers = [dict(layer) for layer in student.layers_spec]
         about = {"in_chans": layers[0]["in"], "num_classes": layers[-1]["out"]} | about
         about |= {"factory": None, "factory_kwargs": {}}
@@ -89,16 +91,18 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     return folder
 
 
-def load_student(folder: str | Path, *, factory: str | None = None) -> nn.Module:
+def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> nn.Module:
     """Open a student folder; nothing in it is executed.
 
-    A student of a search space is built from its list of layers alone, one of timm's by timm. One that was
+    A student of a search space is built from its list of layers alone, by nas_kd's own blocks and those that are
+    named here; one of timm's by timm. One that was
     saved with another factory needs that code: a network class of an installed package is made as the folder
     says, a function is called only when it is named here too.
 
     Args:
         folder: what `save_student` wrote.
         factory: the folder's own factory, ``"package.module:callable"``, by a reader who trusts that code.
+        blocks: the classes of your own stems, blocks and heads that its space was made of.
 
     Returns:
         The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes
@@ -133,7 +137,7 @@ def load_student(folder: str | Path, *, factory: str | None = None) -> nn.Module
     if factory is not None and factory != named:
         raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "leave it out")
     if layers is not None:
-        network = _from_layers(layers, state, folder / ARCH)
+        network = _from_layers(layers, kinds(blocks), state, folder / ARCH)
     else:
         if factory is None:
             check_untrusted(named, folder)
@@ -144,18 +148,21 @@ def load_student(folder: str | Path, *, factory: str | None = None) -> nn.Module
     return network.eval()
 
 
-def _from_layers(layers: Any, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
     """Build a StaticNet, with the file named when its layers make no network or another than the weights'."""
     mend = "save the student again"
     try:
         with torch.device("meta"):  # without memory: what the file says may be larger than any
-            shapes = StaticNet(layers).state_dict()
+            shapes = StaticNet(layers, known).state_dict()
     except Exception as error:  # whatever a damaged description leads to
         legal = "the list of layers that save_student wrote"
+        if isinstance(error, SettingError):  # an op that nobody builds
+            legal = f"{legal}, of known blocks ({error})"
+            mend = "name the class of a block of your own: load_student(folder, blocks=[...])"
         raise SettingError("student", str(path), legal, mend) from error
     _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
     with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
-        return StaticNet(layers)
+        return StaticNet(layers, known)
 
 
 def _check_about(about: Mapping[str, Any], path: Path) -> None:

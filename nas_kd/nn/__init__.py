@@ -1,10 +1,9 @@
-"""Elastic layers and their static twins."""
+"""Elastic layers and what networks are made of; nothing here knows spaces."""
 
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.resize import Resized, at_resolution, resized
-from nas_kd.nn.stage import ElasticStage
 from nas_kd.nn.static import StaticNet
 from nas_kd.nn.transform import KernelTransform
 
@@ -13,7 +12,6 @@ __all__ = [
     "ElasticConv2d",
     "ElasticDepthwise",
     "ElasticLinear",
-    "ElasticStage",
     "KernelTransform",
     "NormValues",
     "Output",

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
-from nas_kd.nn.basic import BasicBlock
-from nas_kd.nn.bottleneck import Bottleneck
-from nas_kd.nn.heads import static_head
-from nas_kd.nn.mbconv import MBConv
 from nas_kd.nn.output import Output
-from nas_kd.nn.stems import static_stem
-from nas_kd.nn.vit import ViTLayer
 
 
-def build_block(layer: Mapping[str, Any]) -> nn.Module:
-    """Build one residual block.
+class Kind(Protocol):
+    """Who builds and counts the layers of one ``op``: the class of a stem, a block or a head."""
 
-    Args:
-        layer: an entry of ``ElasticSpace.layers`` that belongs to a stage.
+    @property
+    def op(self) -> str:
+        """What its layers are called in ``arch.json``."""
 
-    Raises:
-        SettingError: its ``op`` is unknown.
-    """
-    if layer["op"] == "basic":
-        return BasicBlock(layer["in"], layer["mid"], layer["out"], layer["stride"])
-    if layer["op"] == "mbconv":
-        widths = (layer["in"], layer["mid"], layer["out"])
-        more = (layer["se"], layer["act"])
-        return MBConv(*widths, layer["stride"], layer["kernel"], *more, layer.get("pooled", False))
-    if layer["op"] == "bottleneck":
-        return Bottleneck(*(layer[name] for name in ("in", "mid", "out", "stride", "group_width")))
-    if layer["op"] == "vit":
-        return ViTLayer(*(layer[name] for name in ("out", "heads", "head_dim", "hidden")))
-    legal = "basic, mbconv, bottleneck or vit"
-    raise SettingError("layers.op", layer["op"], legal, "was arch.json written by a newer version?")
+    def static(self, layer: Mapping[str, Any], /) -> nn.Module:
+        """Build a layer."""
+
+    def count(self, layer: Mapping[str, Any], size: int, /) -> tuple[tuple[int, int], int]:
+        """Return (MACs, parameters) on an input of ``size`` pixels, and the height of the output."""
 
 
 class StaticStage(nn.Module):
@@ -45,11 +30,12 @@ class StaticStage(nn.Module):
 
     Args:
         layers: the stage's entries of ``ElasticSpace.layers``.
+        kinds: who builds them, by ``op``.
     """
 
-    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, layers: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(build_block(layer) for layer in layers)
+        self.layers = nn.ModuleList(kinds[layer["op"]].static(layer) for layer in layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, I, H, W) to (B, O, H', W') after and before the last activation."""
@@ -64,18 +50,27 @@ class StaticNet(nn.Module):
 
     Args:
         layers: what ``ElasticSpace.layers`` returned, or the content of ``arch.json``.
+        kinds: who builds them, by ``op``: ``ElasticSpace.kinds``, or ``nas_kd.blocks.kinds()``.
+
+    Raises:
+        SettingError: nobody builds a layer's ``op``.
     """
 
-    def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, layers: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> None:
         super().__init__()
         self.layers_spec = [dict(layer) for layer in layers]
+        for layer in self.layers_spec:
+            if layer["op"] not in kinds:
+                hint = "name the class of your own block, or update nas_kd if a newer version wrote this"
+                raise SettingError("layers.op", layer["op"], "one of " + ", ".join(sorted(kinds)), hint)
+        self.kinds = {layer["op"]: kinds[layer["op"]] for layer in self.layers_spec}
         first, *blocks, last = self.layers_spec
-        self.stem = static_stem(first)
+        self.stem = self.kinds[first["op"]].static(first)
         numbers = sorted({layer["stage"] for layer in blocks})
         self.stages = nn.ModuleList(
-            StaticStage([layer for layer in blocks if layer["stage"] == number]) for number in numbers
+            StaticStage([layer for layer in blocks if layer["stage"] == number], self.kinds) for number in numbers
         )
-        self.head = static_head(last)
+        self.head = self.kinds[last["op"]].static(last)
 
     def forward_stages(self, x: Tensor) -> Output:
         """Run the network and return its features.

@@ -84,7 +84,7 @@ def latency_rows(
         for label, keys in needed.items():
             if not known.keys() >= set(keys):
                 layers = space.layers(network(stage, label), num_classes, in_chans)
-                found = layer_times(layers, resolution, in_chans, batch_size=batch_size, device=device)
+                found = layer_times(layers, space.kinds, resolution, in_chans, batch_size=batch_size, device=device)
                 known = found | known  # the first time of a layer stays
         total = {label: sum(known[key] for key in keys) for label, keys in needed.items()}
         times = pd.Series(total, dtype=float, name="latency_ms")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.nn import Recorder
 from nas_kd.rate.errors import NSR, StageError, channel_sums
 from nas_kd.space import Candidate
 from nas_kd.space.arch import Layer
 from nas_kd.space.paths import Entry
+from nas_kd.supernet import ElasticStage
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 CHUNK = 256  # images a forward pass on rating images: bounds memory, and the features stay in the cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from nas_kd.errors import SettingError
 from nas_kd.space.arch import Arch, Candidate, Cost
+from nas_kd.space.chain import Chain
 from nas_kd.space.count import count_layers
+from nas_kd.space.members import check
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nas_kd.space.elastic import ElasticSpace
 
-
-def extras(space: ElasticSpace) -> dict[str, tuple[Any, ...]]:
+def extras(space: Chain) -> dict[str, tuple[Any, ...]]:
     """Return the choices of a space besides its stages by name, elastic ones only, in the order of a code."""
     named: dict[str, tuple[Any, ...]] = {"stem": space.stem.choices(), "head": space.head.choices()}
     named = {name: choices for name, choices in named.items() if len(choices) > 1}
     return named | ({"resolution": space.resolutions} if space.resolutions else {})
 
 
-def encode(space: ElasticSpace, archs: Sequence[Arch]) -> np.ndarray:
+def encode(space: Chain, archs: Sequence[Arch]) -> np.ndarray:
     """Write archs as integers.
 
     Args:
@@ -37,7 +37,7 @@ def encode(space: ElasticSpace, archs: Sequence[Arch]) -> np.ndarray:
         else is elastic: stem, head, resolution.
     """
     for arch in archs:
-        space.validate(arch)
+        check(space, arch)
     index = [_index(stage.candidates()) for stage in space.stages]
     more = {name: {choice: i for i, choice in enumerate(choices)} for name, choices in extras(space).items()}
     codes = [
@@ -53,7 +53,7 @@ def _index(choices: tuple[Candidate, ...]) -> dict[Candidate, int]:
     return {choice: number for number, choice in enumerate(choices)}
 
 
-def decode(space: ElasticSpace, codes: np.ndarray) -> list[Arch]:
+def decode(space: Chain, codes: np.ndarray) -> list[Arch]:
     """Read what ``encode`` wrote.
 
     Args:
@@ -77,7 +77,7 @@ def decode(space: ElasticSpace, codes: np.ndarray) -> list[Arch]:
     return archs
 
 
-def checked(space: ElasticSpace, codes: np.ndarray) -> np.ndarray:
+def checked(space: Chain, codes: np.ndarray) -> np.ndarray:
     """Return codes as (N, D) integers, each within its choices."""
     given = np.asarray(codes)
     codes = given.astype(np.int64)
@@ -104,25 +104,29 @@ class CostTables:
         num_classes: classes of the head.
     """
 
-    def __init__(self, space: ElasticSpace, resolution: int, in_chans: int, num_classes: int) -> None:
+    def __init__(self, space: Chain, resolution: int, in_chans: int, num_classes: int) -> None:
         stems = space.stem.choices()
         heads = space.head.choices()
         sizes = space.stage_sizes(resolution)
         before = [space.stem_size(resolution), *sizes[:-1]]
-        self.stem = _costs(count_layers([space.stem.resolve(stem, in_chans)], resolution) for stem in stems)
+        kinds = space.kinds
+        self.stem = _costs(count_layers([space.stem.resolve(stem, in_chans)], resolution, kinds) for stem in stems)
         widths = space.stem.widths
         self.stem_width = np.array([widths.index(space.stem.width_of(stem)) for stem in stems])
         self.stages: list[tuple[np.ndarray, np.ndarray]] = []  # (in_widths, candidates, 2) and width indices
         for index, stage in enumerate(space.stages):
             rows = [
-                _costs(count_layers(stage.resolve(c, width), before[index]) for c in stage.candidates())
+                _costs(count_layers(stage.resolve(c, width), before[index], kinds) for c in stage.candidates())
                 for width in space.in_widths(index)
             ]
             out = np.array([stage.widths.index(candidate.width) for candidate in stage.candidates()])
             self.stages.append((np.stack(rows), out))
         last = space.stages[-1].widths
         self.head = np.stack(
-            [_costs(count_layers([space.head.resolve(h, w, num_classes)], sizes[-1]) for h in heads) for w in last]
+            [
+                _costs(count_layers([space.head.resolve(h, w, num_classes)], sizes[-1], kinds) for h in heads)
+                for w in last
+            ]
         )  # (widths, heads, 2)
 
     def total(self, stages: np.ndarray, stem: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -140,16 +144,15 @@ def _costs(costs: Iterable[Cost]) -> np.ndarray:
 
 
 def costs(
-    space: ElasticSpace, codes: np.ndarray, *, resolution: int | None, in_chans: int, num_classes: int
+    space: Chain, codes: np.ndarray, tables_at: Callable[[int], CostTables], resolution: int | None = None
 ) -> pd.DataFrame:
     """Count many archs at once.
 
     Args:
         space: their space.
         codes: (N, D) integers of ``encode``.
+        tables_at: from a height of the input in pixels to its look-up tables.
         resolution: height of the input in pixels; None uses the archs' own, else the space's.
-        in_chans: channels of the input image.
-        num_classes: classes of the head.
 
     Returns:
         A frame with the columns macs and params, one row a code.
@@ -167,7 +170,7 @@ def costs(
     sizes = columns.get("resolution") if resolution is None else None
     for choice in [None] if sizes is None else np.unique(sizes).tolist():
         size = space.resolution if choice is None else space.resolutions[choice]
-        tables = space.cost_tables(size if resolution is None else resolution, in_chans, num_classes)
+        tables = tables_at(size if resolution is None else resolution)
         rows = slice(None) if sizes is None else sizes == choice
         total[rows] = tables.total(stages[rows], stem[rows], head[rows])
     return pd.DataFrame({"macs": total[:, 0], "params": total[:, 1]})

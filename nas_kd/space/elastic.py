@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_kd.errors import SettingError
 from nas_kd.space import members
 from nas_kd.space.arch import Arch, Candidate, Cost, Layer
 from nas_kd.space.base import Space
+from nas_kd.space.chain import Chain
 from nas_kd.space.codes import CostTables, costs, decode, encode
 from nas_kd.space.count import count_layers
-from nas_kd.space.ends import Head, LinearHead, PatchStem, Stem
-from nas_kd.space.identity import described, identity
-from nas_kd.space.stages import Stage, ascending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ElasticSpace(Space):
+class ElasticSpace(Chain, Space):
     """Stem, stages and head: all that a new space writes.
 
     Args:
@@ -39,52 +35,6 @@ class ElasticSpace(Space):
         resolutions: input sizes to choose from, rising, when the space chooses them too; then ``resolution``
             is one of them.
     """
-
-    name: str
-    stem: Stem
-    stages: tuple[Stage, ...]
-    head: Head = LinearHead()
-    resolution: int = 32
-    resolutions: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.stages:
-            raise SettingError("stages", self.stages, "at least one stage")
-        for index, stage in enumerate(self.stages):
-            if stage.keeps_width and stage.widths != self.in_widths(index):
-                legal = f"{self.in_widths(index)}, the widths before it, which a {type(stage).__name__} keeps"
-                raise SettingError(f"stages[{index}].widths", stage.widths, legal)
-        if self.resolutions:
-            ascending("resolutions", self.resolutions)
-            if self.resolution not in self.resolutions:
-                raise SettingError("resolution", self.resolution, f"one of resolutions {self.resolutions}")
-        for size in (self.resolution, *self.resolutions):
-            self.check_resolution(size)
-
-    @property
-    def stride(self) -> int:
-        """By how much stem and stages shrink height and width."""
-        return self.stem.stride * prod(stage.stride for stage in self.stages)
-
-    def check_resolution(self, resolution: int) -> None:
-        """Check that the strides can take images of this size.
-
-        Args:
-            resolution: height and width of the input in pixels.
-
-        Raises:
-            SettingError: it is smaller than all strides together, or no multiple of the stem's patch.
-        """
-        patch = self.stem.patch if isinstance(self.stem, PatchStem) else 1
-        if resolution < self.stride or resolution % patch:
-            legal = f"at least {self.stride}" + (f" and a multiple of the patch of {patch}" if patch > 1 else "")
-            mend = "resize the images (data.resolution), or choose another space"
-            raise SettingError("resolution", resolution, f"{legal} pixels (strides of the space {self.name})", mend)
-
-    @cached_property
-    def hash(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the description; the name does not count."""
-        return identity(self.stem, self.head, self.stages, self.resolutions)
 
     @cached_property
     def size(self) -> int:
@@ -99,9 +49,14 @@ class ElasticSpace(Space):
             "size": self.size,
             "resolution": self.resolution,
             "resolutions": list(self.resolutions),
-            "stem": described(self.stem),
-            "stages": [described(stage) for stage in self.stages],
-            "head": described(self.head),
+            "stem": self.stem.described(),
+            "stages": [stage.described() for stage in self.stages],
+            "head": self.head.described(),
+            "drawing": {
+                "stem": self.stem.drawing(),
+                "stages": [stage.drawing() for stage in self.stages],
+                "head": self.head.drawing(),
+            },
         }
 
     # ---- architectures -------------------------------------------------------------------------------
@@ -205,26 +160,9 @@ class ElasticSpace(Space):
         Returns:
             A plain module with new weights.
         """
-        from nas_kd.nn.static import StaticNet
+        from nas_kd.nn.static import StaticNet  # late: spaces are looked for without torch
 
-        return StaticNet(self.layers(arch, num_classes, in_chans))
-
-    def stage_sizes(self, resolution: int | None = None) -> list[int]:
-        """Return the output height of each stage in pixels."""
-        size = self.stem_size(resolution)
-        sizes = []
-        for stage in self.stages:
-            size = -(-size // stage.stride)
-            sizes.append(size)
-        return sizes
-
-    def stem_size(self, resolution: int | None = None) -> int:
-        """Return the output height of the stem in pixels."""
-        return -(-(resolution or self.resolution) // self.stem.stride)
-
-    def in_widths(self, index: int) -> tuple[int, ...]:
-        """Return the input widths that stage ``index`` can meet, rising."""
-        return self.stem.widths if index == 0 else self.stages[index - 1].widths
+        return StaticNet(self.layers(arch, num_classes, in_chans), self.kinds)
 
     # ---- cost ----------------------------------------------------------------------------------------
 
@@ -243,7 +181,7 @@ class ElasticSpace(Space):
         if resolution is None:
             resolution = arch.resolution or self.resolution
         self.check_resolution(resolution)
-        return count_layers(self.layers(arch, num_classes, in_chans), resolution)
+        return count_layers(self.layers(arch, num_classes, in_chans), resolution, self.kinds)
 
     def encode(self, archs: Sequence[Arch]) -> np.ndarray:
         """Write archs as integers.
@@ -282,7 +220,11 @@ class ElasticSpace(Space):
         Returns:
             A frame with the columns macs and params, one row a code.
         """
-        return costs(self, codes, resolution=resolution, in_chans=in_chans, num_classes=num_classes)
+
+        def tables(size: int) -> CostTables:
+            return self.cost_tables(size, in_chans, num_classes)
+
+        return costs(self, codes, tables, resolution)
 
     def cost_tables(self, resolution: int, in_chans: int, num_classes: int) -> CostTables:
         """Return the look-up tables of ``costs`` for one input, made once."""

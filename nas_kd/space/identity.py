@@ -1,23 +1,17 @@
-"""What makes two spaces the same: their description as JSON types, and its hash."""
+"""What makes two spaces the same: the hash of their description."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
-from nas_kd.space.ends import ConvStem, Head, LinearHead, Stem
-from nas_kd.space.stages import LATER, Stage
+from nas_kd.space.part import LATER, Part
 
 
-def described(part: Stem | Head | Stage) -> dict[str, Any]:
-    """Return a part of a space as JSON types."""
-    return {"type": type(part).__name__} | asdict(part)
-
-
-def identity(stem: Stem, head: Head, stages: Sequence[Stage], resolutions: Sequence[int]) -> str:
+def identity(stem: Part, head: Part, stages: Sequence[Part], resolutions: Sequence[int]) -> str:
     """Hash a space.
 
     Args:
@@ -36,11 +30,11 @@ def identity(stem: Stem, head: Head, stages: Sequence[Stage], resolutions: Seque
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _counted(part: Stem | Head | Stage) -> dict[str, Any]:
-    counted = described(part)
+def _counted(part: Part) -> dict[str, Any]:
+    counted = part.described()
     for field in fields(part):
         if field.metadata == LATER and counted[field.name] == field.default:
             del counted[field.name]
-    if isinstance(part, ConvStem | LinearHead):  # once the only stem and head, written without their type
+    if not part.typed:
         del counted["type"]
     return counted

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nas_kd.errors import SettingError
 from nas_kd.space.arch import Arch, Candidate, Layer
-
-if TYPE_CHECKING:
-    from nas_kd.space.elastic import ElasticSpace
+from nas_kd.space.chain import Chain
 
 
-def number(space: ElasticSpace) -> int:
+def number(space: Chain) -> int:
     """Count the archs of a space in closed form."""
     count: dict[int, int] = {}  # ways to come to each width
     for stem in space.stem.choices():
@@ -31,7 +29,7 @@ def number(space: ElasticSpace) -> int:
     return sum(count.values()) * len(space.head.choices()) * max(1, len(space.resolutions))
 
 
-def everything(space: ElasticSpace) -> Iterator[Arch]:
+def everything(space: Chain) -> Iterator[Arch]:
     """Iterate over all archs in canonical order: stages, then resolution, stem and head."""
     ends = list(product(space.resolutions or (None,), space.stem.choices(), space.head.choices()))
     for stages in product(*(stage.candidates() for stage in space.stages)):
@@ -40,7 +38,7 @@ def everything(space: ElasticSpace) -> Iterator[Arch]:
                 yield Arch(space.hash, stages, size, stem, head)
 
 
-def draw(space: ElasticSpace, seed: int) -> Arch:
+def draw(space: Chain, seed: int) -> Arch:
     """Draw every dimension uniformly and independently; the same seed gives the same arch."""
     rng = np.random.default_rng(seed)
     stem = _one(rng, space.stem.choices())
@@ -61,14 +59,14 @@ def _one(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
     return choices[int(rng.integers(len(choices)))] if len(choices) > 1 else choices[0]
 
 
-def fits(space: ElasticSpace, stem: Layer, stages: Sequence[Candidate]) -> bool:
+def fits(space: Chain, stem: Layer, stages: Sequence[Candidate]) -> bool:
     """Say whether the stages that keep their input's width do so."""
     widths = [space.stem.width_of(stem), *(candidate.width for candidate in stages)]
     chain = zip(space.stages, widths[:-1], widths[1:], strict=True)
     return all(before == after for stage, before, after in chain if stage.keeps_width)
 
 
-def check(space: ElasticSpace, arch: Arch) -> None:
+def check(space: Chain, arch: Arch) -> None:
     """Check that an arch is one of a space.
 
     Args:

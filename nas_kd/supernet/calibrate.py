@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.stage import ElasticStage
 from nas_kd.space.arch import Arch
+from nas_kd.supernet.elastic_stage import ElasticStage
 from nas_kd.supernet.supernet import Supernet
 
 

@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.elastic import ElasticDepthwise, centre, prefix
-from nas_kd.nn.heads import elastic_head
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
-from nas_kd.nn.stage import ElasticStage
 from nas_kd.nn.static import StaticNet
-from nas_kd.nn.stems import elastic_stem
 from nas_kd.space.arch import Arch
 from nas_kd.space.elastic import ElasticSpace
+from nas_kd.supernet.elastic_stage import ElasticStage
 
 
 class Supernet(nn.Module):
@@ -48,12 +46,12 @@ class Supernet(nn.Module):
         self.space = space
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.stem = elastic_stem(space.stem, in_chans)
+        self.stem = space.stem.elastic(in_chans)
         self.stages = nn.ModuleList(
             ElasticStage(stage, space.in_widths(index), self.kernel_transform)
             for index, stage in enumerate(space.stages)
         )
-        self.head = elastic_head(space.head, space.stages[-1].widths[-1], num_classes)
+        self.head = space.head.elastic(space.stages[-1].widths[-1], num_classes)
         for name, module in self.named_modules():
             if isinstance(module, ElasticBatchNorm2d):
                 module.path = name

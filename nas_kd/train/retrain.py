@@ -209,7 +209,8 @@ def retrain(
         facts |= {} if unlabelled is None else {"unlabelled": unlabelled.fingerprint}
         stage = run.stage(folder or f"retrain/{key}/seed_{seed}", facts)
         if stage.done:
-            student = load_student(stage.folder / "student", factory=factory)
+            own = network.kinds.values() if isinstance(network, StaticNet) else ()
+            student = load_student(stage.folder / "student", factory=factory, blocks=own)
             check_hash(student, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
             return student
     size = arch.resolution if arch is not None else None

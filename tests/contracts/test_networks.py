@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import nas_kd
+from nas_kd.blocks import ViTStage
 from nas_kd.errors import SettingError
-from nas_kd.space import Arch, ElasticSpace, ViTStage
+from nas_kd.space import Arch, ElasticSpace
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -14,12 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_run import Made, Said, changes, digests
 
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 from nas_kd.teacher import build_model
 
 Main = Callable[..., Said]
 SPACE = """\
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     "mine",
@@ -28,6 +30,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 8), depths=(1,), mids=(2, 4)),
         BasicStage(widths=(8,), depths=(1, 2), mids=(4,), stride=2),
     ),
+    LinearHead(),
 )
 """
 
@@ -256,5 +259,7 @@ def test_a_space_of_the_same_name_with_other_choices(made: Made, copied: Path, n
     said = nas_kd_main("run", made.config, "--run", copied, "--space", path)
     assert said.code == 2
     _helps(said.err, ["space", "stages", "hash"])
-    space = ElasticSpace("digits", ConvStem(width=8), (BasicStage(widths=(4, 8), depths=(1,), mids=(2, 4)),))
+    space = ElasticSpace(
+        "digits", ConvStem(width=8), (BasicStage(widths=(4, 8), depths=(1,), mids=(2, 4)),), LinearHead()
+    )
     assert space.hash not in (copied / "space.json").read_text()

@@ -17,7 +17,8 @@ from small_run import Said
 import nas_kd
 
 SPACE = """\
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     name="mine",
@@ -26,6 +27,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
         BasicStage(widths=(8, 12), depths=(1, 2), mids=(4, 8), stride=2),
     ),
+    head=LinearHead(),
     resolution=16,
 )
 """

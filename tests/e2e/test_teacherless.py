@@ -128,7 +128,8 @@ def test_an_engine_beside_the_guided_search(made: Made, copied: Path, nas_kd_mai
 
 
 SPACE = """\
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, LinearHead
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     "sizes",

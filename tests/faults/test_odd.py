@@ -18,11 +18,13 @@ from PIL import Image
 from small_run import environment
 
 import nas_kd
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 from nas_kd.teacher import CifarResNet
 
 SPACE = """\
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     "ödd <i>space</i>",
@@ -31,6 +33,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=({low}), depths=(1,), mids=({mids}), stride=2),
         BasicStage(widths=({high},), depths=(1,), mids=({high},), stride=2),
     ),
+    LinearHead(),
     resolution=8,
 )
 """
@@ -168,7 +171,11 @@ def test_tensors_of_four_channels(tmp_path: Path) -> None:
     data = nas_kd.load_data((x, torch.arange(40) % 2), rate=0.2, select=0.2, views=2)
     assert data.in_chans == 4 and len(data.mean) == 4
     space = ElasticSpace(
-        "four", ConvStem(width=4), (BasicStage(widths=(4,), depths=(1,), mids=(2, 4), stride=2),), resolution=8
+        "four",
+        ConvStem(width=4),
+        (BasicStage(widths=(4,), depths=(1,), mids=(2, 4), stride=2),),
+        LinearHead(),
+        resolution=8,
     )
     net = nas_kd.Supernet(space, 2, 4)
     nas_kd.train_supernet(net, data, run=tmp_path / "run", epochs=1, batch_size=8, warmup_epochs=0.0)

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from small_run import Made, Said
 
 from nas_kd.analyse import report
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import load_data
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.runs.run import Run
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.teacher import load_teacher
 from nas_kd.teacher.weights import read_weights
 
@@ -90,7 +91,7 @@ def test_a_run_that_was_given_pickles_ends_with_a_message(
 def tiny(folder: Path) -> Path:
     """Write a sound student folder."""
     stage = BasicStage(widths=(4,), depths=(1,), mids=(4,), stride=2)
-    space = ElasticSpace("tiny", ConvStem(4), (stage,), resolution=8)
+    space = ElasticSpace("tiny", ConvStem(4), (stage,), LinearHead(), resolution=8)
     info = {"mean": [0.5], "std": [0.2], "classes": ["a", "b"], "resolution": 8}
     return save_student(space.build(space.largest(), 2, 1), folder, info=info)
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.act import activation, drop_path
-from nas_kd.nn.basic import subsample
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
+from nas_kd.nn.shortcut import subsample
 
 
 def test_prefix_of_everything_is_the_tensor_itself() -> None:

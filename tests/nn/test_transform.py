@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import nas_kd
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
 from nas_kd.nn import KernelTransform, at_resolution, centre
-from nas_kd.space import ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.space import ElasticSpace
 
 KERNELS = (3, 5, 7)
 SPACE = ElasticSpace(

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from nas_kd.space import (
-    Arch,
+from nas_kd.blocks import (
     BasicStage,
     BottleneckStage,
     ConvStem,
-    ElasticSpace,
     LinearHead,
     MBStage,
     MobileHead,
@@ -21,6 +19,7 @@ from nas_kd.space import (
     PatchStem,
     ViTStage,
 )
+from nas_kd.space import Arch, ElasticSpace
 
 SMALL = 300  # archs that are walked through one by one
 

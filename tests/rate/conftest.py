@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data, load_data
 from nas_kd.runtime.device import Runtime
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
 
@@ -18,6 +19,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
         BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
     ),
+    head=LinearHead(),
     resolution=8,
 )
 

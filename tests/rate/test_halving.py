@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.rate.halving import better_half, count_evaluations, rate_stage, schedule
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
@@ -20,7 +21,7 @@ SHAPE = {"resolution": 8, "in_chans": 1, "num_classes": 3}
 def model() -> Blockwise:
     torch.manual_seed(0)
     stage = BasicStage(widths=(4, 8), depths=(1, 2, 3), mids=(2, 3, 4), stride=2)
-    space = ElasticSpace("one", ConvStem(width=8), (stage,), resolution=8)
+    space = ElasticSpace("one", ConvStem(width=8), (stage,), LinearHead(), resolution=8)
     return Blockwise(Supernet(space, 3, 1), [Tap("a", 5, 4, 4, True)], seed=1)
 
 

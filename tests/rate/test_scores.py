@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import Recorder, resized
@@ -22,7 +23,7 @@ from nas_kd.rate.scores.replace import logits_with
 from nas_kd.rate.scores.short import tuned_subnet
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for, seeded
-from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
 from nas_kd.train.stages import Blockwise
@@ -34,6 +35,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
         BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
     ),
+    head=LinearHead(),
     resolution=8,
 )
 
@@ -126,7 +128,9 @@ def test_the_gradient_norm_is_autograds(bench: Bench, archs: list[Arch]) -> None
 
 
 def test_the_gradient_norm_is_that_at_the_archs_own_input_size(data: Data, runtime: Runtime) -> None:
-    space = ElasticSpace(name="sizes", stem=SPACE.stem, stages=SPACE.stages, resolution=8, resolutions=(8, 16))
+    space = ElasticSpace(
+        name="sizes", stem=SPACE.stem, stages=SPACE.stages, head=LinearHead(), resolution=8, resolutions=(8, 16)
+    )
     small, large = (replace(space.sample(0), resolution=size) for size in (8, 16))
     found = SCORES["gradient_norm"].measure(Bench(space, data, runtime), [small, large])
     seeded(0, "gradient norm", large.key)

@@ -83,6 +83,6 @@ def test_the_error_is_that_of_the_whole_networks() -> None:
 def test_every_layer_of_a_network_is_timed_every_pass() -> None:
     space = load_space("digits")
     layers = space.layers(space.largest(), 10, 1)
-    found = layer_times(layers, 8, 1, warmup=1, repeats=3)
+    found = layer_times(layers, space.kinds, 8, 1, warmup=1, repeats=3)
     assert set(found) == {layer_key(layer) for layer in layers}
     assert all(value > 0 for value in found.values())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead, MBStage
 from nas_kd.nn import Recorder
 from nas_kd.rate.errors import ERRORS, NMSE, NSR, StageError
 from nas_kd.rate.tree import prefix_tree, rate_tree, tree_size
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, Stage
+from nas_kd.space import ElasticSpace, Stage
 from nas_kd.space.paths import Entry, entries
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
@@ -23,7 +24,7 @@ STAGES = [
 def model_of(stage: Stage) -> Blockwise:
     torch.manual_seed(0)
     first = BasicStage(widths=(4, 6), depths=(1,), mids=(4,))
-    space = ElasticSpace("two", ConvStem(width=8), (first, stage), resolution=8)
+    space = ElasticSpace("two", ConvStem(width=8), (first, stage), LinearHead(), resolution=8)
     taps = [Tap("a", 5, 8, 8, True), Tap("b", 7, 4, 8 // stage.stride, True)]
     return Blockwise(Supernet(space, 3, 1), taps, seed=3)
 

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 from nas_kd import exact_front, rate_blockwise, search
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.blockwise import mark
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.ratings import usable_ratings
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import rows_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
@@ -61,6 +62,7 @@ def test_tables_of_another_space_or_teacher_are_refused(
         "other",
         ConvStem(width=4),
         (BasicStage(widths=(4, 6), depths=(1, 2), mids=(2, 4), stride=1), space.stages[1]),
+        LinearHead(),
         resolution=8,
     )
     foreign = [rows_of(other, index, **cost).assign(score=1.0, images=48) for index in range(2)]
@@ -107,7 +109,7 @@ def test_rated_tables_say_whose_they_are(net: Supernet, teacher: Teacher, data: 
                 search(net, teacher, data, tables, **more | {name: value})
     with pytest.raises(SettingError, match=r"tables\[0\]\.teacher"):
         search(net, other, data, tables, **more)
-    elsewhere = ElasticSpace("elsewhere", net.space.stem, net.space.stages[:1] * 2, resolution=8)
+    elsewhere = ElasticSpace("elsewhere", net.space.stem, net.space.stages[:1] * 2, LinearHead(), resolution=8)
     with pytest.raises(SettingError, match=r"tables\[0\]\.space"):
         search(Supernet(elsewhere, 3, 1), teacher, data, tables, **more)
 
@@ -117,7 +119,7 @@ def test_a_stage_with_one_candidate_is_rated_and_searched(
 ) -> None:
     fixed = BasicStage(widths=(6,), depths=(1,), mids=(4,), stride=2)
     free = BasicStage(widths=(6, 8), depths=(1, 2), mids=(2, 4), stride=2)
-    space = ElasticSpace("fixed", ConvStem(width=4), (fixed, free), resolution=8)
+    space = ElasticSpace("fixed", ConvStem(width=4), (fixed, free), LinearHead(), resolution=8)
     net = Supernet(space, data.num_classes, data.in_chans)
     tables = rate_blockwise(net, teacher, data, epochs=2, batch_size=16, runtime=runtime, calibration_images=32)
     assert "stage 1: 1 rows all rated, nothing to choose" in capsys.readouterr().err

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from elastic_spaces import ELASTIC, ENDS, MOBILE, PLAIN, VIT
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.errors import SettingError
 from nas_kd.searcher.variables import Genes
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 
 
 @pytest.mark.parametrize("space", ELASTIC, ids=lambda space: space.name)
@@ -64,7 +65,7 @@ def test_absent_layers_are_no_other_arch() -> None:
 
 def test_a_space_of_one_arch_has_one_dimension_of_one_value() -> None:
     stage = BasicStage(widths=(4,), depths=(2,), mids=(3,), stride=2)
-    space = ElasticSpace("one", ConvStem(width=4), (stage,), resolution=8)
+    space = ElasticSpace("one", ConvStem(width=4), (stage,), LinearHead(), resolution=8)
     genes = Genes(space)
     assert space.size == 1 and genes.sizes == [1]
     assert genes.decode((0,)) == space.largest() and genes.encode(space.largest()) == genes.canonical((0,)) == (0,)
@@ -77,7 +78,7 @@ def test_choices_that_are_no_product_are_refused() -> None:
         def groups(self):  # type: ignore[no-untyped-def]
             return (((2, 0), (4, 0), (4, 1)),)
 
-    space = ElasticSpace("odd", ConvStem(4), (Odd(widths=(4,), depths=(1,), mids=(2, 4)),))
+    space = ElasticSpace("odd", ConvStem(4), (Odd(widths=(4,), depths=(1,), mids=(2, 4)),), LinearHead())
     with pytest.raises(SettingError, match=r"stages\[0\]\.groups"):
         _ = Genes(space).genes
 

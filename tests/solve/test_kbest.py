@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.errors import SettingError
 from nas_kd.solve import best, exact_front, k_best
 from nas_kd.solve import kbest as module
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, load_space, space_names
+from nas_kd.space import ElasticSpace, load_space, space_names
 from nas_kd.space.rows import rows_of
 
 
@@ -101,6 +102,7 @@ SMALL = ElasticSpace(
     "small",
     ConvStem(width=4),
     tuple(BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=s) for s in (1, 2, 1, 2)),
+    LinearHead(),
     resolution=8,
 )
 

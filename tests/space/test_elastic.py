@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 
 import nas_kd
-from nas_kd.errors import SettingError
-from nas_kd.space import (
-    Arch,
+from nas_kd.blocks import (
     BasicStage,
     BottleneckStage,
-    Candidate,
     ConvStem,
-    ElasticSpace,
     LinearHead,
     MBStage,
     MobileHead,
@@ -24,6 +20,8 @@ from nas_kd.space import (
     ResNetDStem,
     ViTStage,
 )
+from nas_kd.errors import SettingError
+from nas_kd.space import Arch, Candidate, ElasticSpace
 
 # A changed hash makes every finished run and saved arch foreign: change these only together with the spaces.
 GOLDEN = {
@@ -171,13 +169,22 @@ WIDE_VIT = replace(VIT, widths=(16,))
         (lambda: MobileHead(()), "head.features"),
         (lambda: MobileHead(8, expand=0), "head.expand"),
         (lambda: MobileHead(8, channels=-1), "head.channels"),
-        (lambda: ElasticSpace("empty", ConvStem(), ()), "stages"),
-        (lambda: ElasticSpace("small", ConvStem(stride=2), (BASIC,), resolution=3), "resolution"),
+        (lambda: ElasticSpace("empty", ConvStem(), (), LinearHead()), "stages"),
+        (lambda: ElasticSpace("small", ConvStem(stride=2), (BASIC,), LinearHead(), resolution=3), "resolution"),
         (lambda: ElasticSpace("odd", PatchStem(8, patch=4), (VIT,), NormHead(), resolution=30), "resolution"),
-        (lambda: ElasticSpace("none", ConvStem(), (BASIC,), resolution=0), "resolution"),
-        (lambda: ElasticSpace("other", ConvStem(), (BASIC,), resolution=8, resolutions=(16, 32)), "resolution"),
-        (lambda: ElasticSpace("falls", ConvStem(), (BASIC,), resolution=8, resolutions=(16, 8)), "resolutions"),
-        (lambda: ElasticSpace("one", ConvStem(2), (BASIC,), resolution=8, resolutions=(1, 8)), "resolution"),
+        (lambda: ElasticSpace("none", ConvStem(), (BASIC,), LinearHead(), resolution=0), "resolution"),
+        (
+            lambda: ElasticSpace("other", ConvStem(), (BASIC,), LinearHead(), resolution=8, resolutions=(16, 32)),
+            "resolution",
+        ),
+        (
+            lambda: ElasticSpace("falls", ConvStem(), (BASIC,), LinearHead(), resolution=8, resolutions=(16, 8)),
+            "resolutions",
+        ),
+        (
+            lambda: ElasticSpace("one", ConvStem(2), (BASIC,), LinearHead(), resolution=8, resolutions=(1, 8)),
+            "resolution",
+        ),
         (lambda: ElasticSpace("widths", PatchStem((8, 16), patch=4), (VIT,), NormHead()), r"stages\[0\].widths"),
         (lambda: ElasticSpace("wider", PatchStem(8, patch=4), (VIT, WIDE_VIT), NormHead()), r"stages\[1\].widths"),
     ],

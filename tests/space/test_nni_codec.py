@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import pytest
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead, MBStage, NormHead, PatchStem, ViTStage
 from nas_kd.errors import SettingError
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage, NormHead, PatchStem, ViTStage, load_space
+from nas_kd.space import ElasticSpace, load_space
 from nas_kd.space.nni_codec import choices, from_sample, to_nni, to_sample
 
 SPACES = ["digits", "mobilenet_cifar", "attentive_nas", "ofa_mobilenet_v3", "ofa_resnet50d", "vit_cifar"]
@@ -22,6 +23,7 @@ TINY = ElasticSpace(
         BasicStage(widths=(8, 16), depths=(1, 2), mids=(4, 8)),
         MBStage(widths=(16,), depths=(1,), kernels=(3, 5), expands=(3,), stride=2),
     ),
+    LinearHead(),
 )
 TIED = ElasticSpace(
     "tied",
@@ -127,7 +129,7 @@ def test_layer_choices_that_are_no_product_are_refused():
         def groups(self):
             return (((3, 3, False), (5, 6, False)),)
 
-    space = ElasticSpace("odd", ConvStem(8), (Odd(widths=(8,), depths=(1,)),))
+    space = ElasticSpace("odd", ConvStem(8), (Odd(widths=(8,), depths=(1,)),), LinearHead())
     with pytest.raises(SettingError, match="product"):
         to_nni(space)
 

@@ -18,7 +18,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nas_kd
-from nas_kd.space import Arch, ElasticSpace, ViTStage
+from nas_kd.blocks import ViTStage
+from nas_kd.space import Arch, ElasticSpace
 from search_spaces import attentive_nas, ofa_mobilenet_v3, ofa_resnet50d, vit
 
 CLASSES = 1000

@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nas_kd
-from nas_kd.nn import Recorder
-from nas_kd.space import (
+from nas_kd.blocks import (
     BasicStage,
     BottleneckStage,
     ConvStem,
-    ElasticSpace,
     LinearHead,
     MBStage,
     MobileHead,
@@ -29,6 +27,8 @@ from nas_kd.space import (
     ResNetDStem,
     ViTStage,
 )
+from nas_kd.nn import Recorder
+from nas_kd.space import ElasticSpace
 
 Values = dict[str, tuple[Tensor, Tensor]]
 

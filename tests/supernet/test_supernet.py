@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import nas_kd
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
 from nas_kd.errors import SettingError
-from nas_kd.space import Candidate, ConvStem, ElasticSpace, LinearHead, MBStage
+from nas_kd.space import Candidate, ElasticSpace
 
 
 @pytest.fixture

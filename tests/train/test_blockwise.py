@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead, MBStage
 from nas_kd.nn import Output
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace, MBStage
+from nas_kd.space import ElasticSpace
 from nas_kd.space.paths import Path, entries, fair_paths, path_count, uniform_paths
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
@@ -20,6 +21,7 @@ SPACE = ElasticSpace(
     "tiny",
     ConvStem(width=8),
     (BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4)), BASIC),
+    LinearHead(),
     resolution=8,
 )
 TAPS = [Tap("a", 5, 16, 8, True), Tap("b", 6, 4, 4, True)]

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 import nas_kd
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.nn import at_resolution
-from nas_kd.space import BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import ElasticSpace
 
 SPACE = ElasticSpace(
     "sizes",
     ConvStem(width=(4, 8)),
     (BasicStage(widths=(8,), depths=(1, 2), mids=(4, 8), stride=2),),
+    LinearHead(),
     resolution=8,
     resolutions=(8, 12),
 )

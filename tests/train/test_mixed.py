@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.nn import Output
-from nas_kd.space import BasicStage, Candidate, ConvStem, ElasticSpace, load_space
+from nas_kd.space import Candidate, ElasticSpace, load_space
 from nas_kd.space.paths import Path, entries, entry_width, fair_paths, fitting
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
@@ -19,6 +20,7 @@ SPACE = ElasticSpace(
     "three",
     ConvStem(width=8),
     tuple(BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=stride) for stride in (1, 2, 2)),
+    LinearHead(),
     resolution=8,
 )
 TAPS = [Tap("a", 5, 8, 8, True), Tap("b", 6, 4, 4, True), Tap("c", 7, 2, 2, True)]

@@ -10,9 +10,10 @@ from scipy.stats import chisquare
 from tiny_spaces import BASIC, BOTTLENECK, FAMILIES, MOBILE, POOLED, VIT, full_net
 
 import nas_kd
+from nas_kd.blocks import ConvStem, LinearHead, MBStage
 from nas_kd.errors import SettingError
 from nas_kd.nn import at_resolution
-from nas_kd.space import ConvStem, ElasticSpace, MBStage
+from nas_kd.space import ElasticSpace
 from nas_kd.train.loop import Moment
 from nas_kd.train.optim import Phased, Schedule
 from nas_kd.train.rules import Lesson
@@ -25,6 +26,7 @@ OFA = ElasticSpace(
         MBStage(widths=(8,), depths=(2, 3, 4), kernels=(3, 5, 7), expands=(3, 4, 6), ses=(False,)),
         MBStage(widths=(16,), depths=(2, 3, 4), kernels=(3, 5, 7), expands=(3, 4, 6), ses=(True,), stride=2),
     ),
+    LinearHead(),
     resolution=16,
     resolutions=(12, 16),
 )

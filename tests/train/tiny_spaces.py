@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nas_kd.space import (
+from nas_kd.blocks import (
     BasicStage,
     BottleneckStage,
     ConvStem,
-    ElasticSpace,
     LinearHead,
     MBStage,
     MobileHead,
@@ -18,6 +17,7 @@ from nas_kd.space import (
     ResNetDStem,
     ViTStage,
 )
+from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 
 BASIC = ElasticSpace(
@@ -27,6 +27,7 @@ BASIC = ElasticSpace(
         BasicStage(widths=(4, 6), depths=(1, 2, 3), mids=(4, 6, 8)),
         BasicStage(widths=(8, 12), depths=(1, 2, 3), mids=(4, 8, 12), stride=2),
     ),
+    LinearHead(),
     resolution=8,
 )
 MOBILE = ElasticSpace(
@@ -66,6 +67,7 @@ BOTTLENECK = ElasticSpace(
         BottleneckStage(widths=(16, 24), depths=(1, 2), expands=(0.5, 0.75, 1)),
         BottleneckStage(widths=(32, 48), depths=(1, 2, 3), expands=(0.25, 0.5), stride=2, group_width=4),
     ),
+    LinearHead(),
     resolution=16,
 )
 VIT = ElasticSpace(

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.nn import ElasticStage, NormValues, Recorder
+from nas_kd.nn import NormValues, Recorder
 from nas_kd.rate.features import gather
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.space.paths import Entry
-from nas_kd.supernet import Supernet
+from nas_kd.supernet import ElasticStage, Supernet
 from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.stages import Blockwise, StageFeatures
 

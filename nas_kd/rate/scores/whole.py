@@ -8,13 +8,14 @@ import torch
 
 from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
-from nas_kd.nn import ElasticStage, Recorder
+from nas_kd.nn import Recorder
 from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
 from nas_kd.rate.scores.replace import logits_with, share_after
 from nas_kd.rate.scores.ridge import apply_map, ridge_map
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.space import Arch
+from nas_kd.supernet import ElasticStage
 
 
 def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> list[float]:

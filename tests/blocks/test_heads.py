@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_kd.nn.heads import ElasticMobileHead, LinearHeadNet, MobileHeadNet, NormHeadNet
-from nas_kd.nn.stems import ConvStemNet
-from nas_kd.space import MobileHead
+from nas_kd.blocks import MobileHead
+from nas_kd.blocks.conv_stem import ConvStemNet
+from nas_kd.blocks.linear_head import LinearHeadNet
+from nas_kd.blocks.mobile_head import ElasticMobileHead, MobileHeadNet
+from nas_kd.blocks.norm_head import NormHeadNet
 
 
 def shake(module: nn.Module) -> nn.Module:

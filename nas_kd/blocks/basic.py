@@ -1,6 +1,10 @@
-"""The basic residual block (He et al. 2015), elastic and static, with equal parameter names."""
+"""The basic residual block (He et al. 2015)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,28 +12,61 @@ from torch import Tensor, nn
 from nas_kd.nn.act import drop_path
 from nas_kd.nn.elastic import ElasticConv2d
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.space.arch import Layer
+from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.shortcut import subsample
+from nas_kd.space.arch import Cost, Layer
+from nas_kd.space.count import conv_cost, norm_cost, strided
+from nas_kd.space.part import ascending
+from nas_kd.space.stages import Stage
 
 
-def subsample(x: Tensor, stride: int) -> Tensor:
-    """Keep every ``stride``-th pixel: what a 1x1 convolution of that stride sees.
-
-    It pools over one pixel, as the gradient of a strided slice is laid out channels first, and mixed layouts make
-    the ReLU before it much slower in a channels_last network. A strided 1x1 convolution is avoided: on CPUs
-    without AVX-512, oneDNN 3.13 (torch 2.15) overwrites foreign memory in its backward pass for channels_last
-    inputs of fewer than eight channels.
+@dataclass(frozen=True, kw_only=True)
+class BasicStage(Stage):
+    """Basic residual blocks (He et al. 2015): 3x3, 3x3, and a projecting shortcut where shapes change.
 
     Args:
-        x: (B, C, H, W).
-        stride: 1 or 2.
-
-    Returns:
-        (B, C, H', W').
+        mids: channels between the two convolutions to choose from, rising, for each layer on its own.
     """
-    return F.avg_pool2d(x, 1, stride) if stride > 1 else x
+
+    mids: tuple[int, ...]
+    op: ClassVar[str] = "basic"
+    fields: ClassVar[tuple[str, ...]] = ("mid",)
+    legend: ClassVar[str] = "3x3 convolution, inner channels (bar: share of the largest choice), 3x3 convolution"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascending("mids", self.mids)
+
+    def groups(self) -> tuple[tuple[Layer, ...], ...]:
+        return (tuple((mid,) for mid in self.mids),)
+
+    def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
+        return {"op": "basic", "in": in_width, "mid": int(layer[0]), "out": width, "stride": stride}
+
+    @staticmethod
+    def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
+        out = strided(size, layer["stride"])
+        total = conv_cost(layer["in"], layer["mid"], 3, out * out) + norm_cost(layer["mid"])
+        total = total + conv_cost(layer["mid"], layer["out"], 3, out * out) + norm_cost(layer["out"])
+        if layer["in"] != layer["out"] or layer["stride"] != 1:  # the projecting shortcut
+            total = total + conv_cost(layer["in"], layer["out"], 1, out * out) + norm_cost(layer["out"])
+        return total, out
+
+    @staticmethod
+    def static(layer: Mapping[str, Any]) -> nn.Module:
+        return BasicBlock(layer["in"], layer["mid"], layer["out"], layer["stride"])
+
+    def elastic(self, inputs: int, stride: int, projects: bool, kernel_transform: bool) -> ElasticPart:
+        return ElasticBasicBlock(inputs, self.mids[-1], self.widths[-1], stride, projects)
+
+    def label(self, layer: Layer) -> str:
+        return f"3x3, {layer[0]}, 3x3"
+
+    def share(self, layer: Layer) -> float:
+        return layer[0] / self.mids[-1]
 
 
-class ElasticBasicBlock(nn.Module):
+class ElasticBasicBlock(ElasticPart):
     """3x3, norm, ReLU, 3x3, norm, plus shortcut, ReLU, with elastic input, middle and output widths.
 
     Args:
@@ -72,6 +109,9 @@ class ElasticBasicBlock(nn.Module):
             x = self.shortcut_bn(self.shortcut(subsample(x, self.stride), width), norm)
         out = out + x
         return F.relu(out), out
+
+    def channels(self, plans: Plans) -> Iterator[Channels]:
+        yield Channels(reading(self.conv2), making(self.conv1, self.bn1), sizes(plans, "mid"))
 
 
 class BasicBlock(nn.Module):

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas_kd.nn.basic import ElasticBasicBlock
-from nas_kd.nn.bottleneck import ElasticBottleneck
-from nas_kd.nn.mbconv import ElasticMBConv
 from nas_kd.nn.norm import NormValues, Recorder
-from nas_kd.nn.vit import ElasticViTLayer
 from nas_kd.space.arch import Candidate
-from nas_kd.space.stages import BasicStage, BottleneckStage, MBStage, Stage, ViTStage
-
-
-def _block(stage: Stage, in_widths: tuple[int, ...], stride: int, projects: bool, transform: bool) -> nn.Module:
-    inputs = in_widths[-1]
-    width = stage.widths[-1]
-    if isinstance(stage, BasicStage):
-        return ElasticBasicBlock(inputs, stage.mids[-1], width, stride, projects)
-    if isinstance(stage, MBStage):
-        return ElasticMBConv(stage, inputs, width, stride, projects, transform)
-    if isinstance(stage, BottleneckStage):
-        return ElasticBottleneck(stage, inputs, width, stride, projects)
-    if isinstance(stage, ViTStage):
-        return ElasticViTLayer(stage, width)
-    raise TypeError(f"no elastic block is known for {type(stage).__name__}")
+from nas_kd.space.stages import Stage
 
 
 class ElasticStage(nn.Module):
@@ -40,9 +22,10 @@ class ElasticStage(nn.Module):
         super().__init__()
         # the first block keeps the shape always only when its input has the stage's own, only width
         same = stage.stride == 1 and in_widths == stage.widths and len(stage.widths) == 1
-        blocks = [_block(stage, in_widths, stage.stride, not same, kernel_transform)]
+        blocks = [stage.elastic(in_widths[-1], stage.stride, not same, kernel_transform)]
         # input and output of an inner block are the same width, whichever it is
-        blocks += [_block(stage, stage.widths, 1, False, kernel_transform) for _ in range(stage.depths[-1] - 1)]
+        inner = stage.widths[-1]
+        blocks += [stage.elastic(inner, 1, False, kernel_transform) for _ in range(stage.depths[-1] - 1)]
         self.layers = nn.ModuleList(blocks)
 
     def forward(

@@ -1,18 +1,88 @@
-"""The transformer layer (ViT), elastic and static, with equal parameter names.
+"""The transformer layer (ViT).
 
 Tokens travel as maps (B, C, H, W), so that a stage's feature has the shape of any other network's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_kd.errors import SettingError
 from nas_kd.nn.act import drop_path
 from nas_kd.nn.elastic import ElasticLinear
 from nas_kd.nn.norm import ElasticLayerNorm, NormValues, Recorder
-from nas_kd.space.arch import Layer
-from nas_kd.space.stages import ViTStage
+from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.space.arch import Cost, Layer
+from nas_kd.space.count import conv_cost, norm_cost
+from nas_kd.space.part import ascending
+from nas_kd.space.stages import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTStage(Stage):
+    """Pre-norm transformer layers: self-attention and MLP, both residual, at one width throughout.
+
+    Args:
+        heads: numbers of attention heads to choose from, rising, for each layer on its own.
+        mlp_ratios: hidden channels of the MLP as a multiple of the width, rising, for each layer on its own.
+        head_dim: channels of a head.
+
+    Source: ViT (Dosovitskiy et al. 2020); elastic: AutoFormer (Chen et al. 2021), section 3.
+    """
+
+    heads: tuple[int, ...]
+    mlp_ratios: tuple[float, ...] = (4,)
+    head_dim: int = 64
+    op: ClassVar[str] = "vit"
+    fields: ClassVar[tuple[str, ...]] = ("heads", "mlp_ratio")
+    keeps_width: ClassVar[bool] = True
+    legend: ClassVar[str] = "attention heads (bar: share of the most), hidden channels of the MLP by the width"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascending("heads", self.heads)
+        ascending("mlp_ratios", self.mlp_ratios, float)
+        if self.stride != 1:
+            raise SettingError("stride", self.stride, "1: the number of tokens stays the same")
+        if self.head_dim < 1:
+            raise SettingError("head_dim", self.head_dim, "an integer of at least 1")
+        if self.widths[0] * self.mlp_ratios[0] < 1:
+            raise SettingError("mlp_ratios", self.mlp_ratios, f"at least one channel at width {self.widths[0]}")
+
+    def groups(self) -> tuple[tuple[Layer, ...], ...]:
+        return (tuple((heads, ratio) for heads in self.heads for ratio in self.mlp_ratios),)
+
+    def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
+        named = {"in": in_width, "out": width, "heads": int(layer[0]), "head_dim": self.head_dim}
+        return {"op": "vit"} | named | {"hidden": int(width * layer[1]), "stride": stride}
+
+    @staticmethod
+    def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
+        width = layer["out"]
+        inner = layer["heads"] * layer["head_dim"]
+        hidden = layer["hidden"]
+        total = norm_cost(width) + norm_cost(width)
+        for inputs, outputs in ((width, 3 * inner), (inner, width), (width, hidden), (hidden, width)):
+            total = total + conv_cost(inputs, outputs, 1, size * size, bias=True)
+        return total, size
+
+    @staticmethod
+    def static(layer: Mapping[str, Any]) -> nn.Module:
+        return ViTLayer(*(layer[name] for name in ("out", "heads", "head_dim", "hidden")))
+
+    def elastic(self, inputs: int, stride: int, projects: bool, kernel_transform: bool) -> ElasticPart:
+        return ElasticViTLayer(self, self.widths[-1])
+
+    def label(self, layer: Layer) -> str:
+        return f"{layer[0]} heads, MLP x{layer[1]:g}"
+
+    def share(self, layer: Layer) -> float:
+        return layer[0] / self.heads[-1]
 
 
 def attend(qkv: Tensor, heads: int) -> Tensor:
@@ -34,7 +104,7 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
     return out.transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
-class ElasticViTLayer(nn.Module):
+class ElasticViTLayer(ElasticPart):
     """Self-attention and MLP, each behind a layer norm and with a shortcut.
 
     Args:
@@ -78,6 +148,11 @@ class ElasticViTLayer(nn.Module):
         tokens = tokens + drop_path(self.fc2(hidden, width), drop)
         out = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
         return out, out
+
+    def channels(self, plans: Plans) -> Iterator[Channels]:
+        unit = self.stage.head_dim
+        yield Channels(reading(self.proj, unit), making(self.qkv, unit=3 * unit), sizes(plans, "heads"))
+        yield Channels(reading(self.fc2), making(self.fc1), sizes(plans, "hidden"))
 
 
 class ViTLayer(nn.Module):

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_kd.nn.stems import PatchStemNet
-from nas_kd.nn.vit import ElasticViTLayer, ViTLayer, attend
-from nas_kd.space import Candidate, ViTStage
+from nas_kd.blocks import ViTStage
+from nas_kd.blocks.patch_stem import PatchStemNet
+from nas_kd.blocks.vit import ElasticViTLayer, ViTLayer, attend
+from nas_kd.space import Candidate
 from search_spaces import vit
 
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nas_kd
+from nas_kd.blocks import kinds
+from nas_kd.blocks.basic import BasicBlock
+from nas_kd.blocks.bottleneck import Bottleneck
+from nas_kd.blocks.mbconv import MBConv
 from nas_kd.errors import SettingError
 from nas_kd.nn import StaticNet
-from nas_kd.nn.basic import BasicBlock
-from nas_kd.nn.bottleneck import Bottleneck, pooled
-from nas_kd.nn.mbconv import MBConv
-from nas_kd.nn.static import build_block
+from nas_kd.nn.shortcut import pooled
 
 
 def shake(module: nn.Module) -> nn.Module:
@@ -105,8 +106,8 @@ def test_a_network_needs_only_its_layer_list() -> None:
     for name in ("digits", "mobilenet_cifar"):
         space = nas_kd.load_space(name)
         layers = space.layers(space.sample(5), num_classes=4, in_chans=2)
-        first = StaticNet(layers)
-        again = StaticNet(json.loads(json.dumps(first.layers_spec)))
+        first = StaticNet(layers, kinds())
+        again = StaticNet(json.loads(json.dumps(first.layers_spec)), kinds())
         assert again.layers_spec == layers
         again.load_state_dict(first.state_dict())
         x = torch.randn(3, 2, 16, 16)
@@ -121,4 +122,4 @@ def test_a_network_needs_only_its_layer_list() -> None:
 
 def test_an_unknown_layer_is_refused() -> None:
     with pytest.raises(SettingError, match="layers.op='dense'"):
-        build_block({"op": "dense"})
+        StaticNet([{"op": "dense"}], kinds())

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nas_kd
-from nas_kd.nn.bottleneck import Bottleneck, ElasticBottleneck, pooled
-from nas_kd.nn.stems import ResNetDStemNet
-from nas_kd.space import BottleneckStage
+from nas_kd.blocks import BottleneckStage
+from nas_kd.blocks.bottleneck import Bottleneck, ElasticBottleneck
+from nas_kd.blocks.resnetd_stem import ResNetDStemNet
+from nas_kd.nn.shortcut import pooled
 from search_spaces import ofa_resnet50d
 
 

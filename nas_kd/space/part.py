@@ -1,0 +1,73 @@
+"""What a stem, a block and a head have in common: the protocol that all the rest asks, whatever the operators are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nas_kd.errors import SettingError
+from nas_kd.space.arch import Cost
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# A field added to a description after spaces were published: at its default it is left out of the hash.
+LATER = {"later": True}
+
+
+def ascending(name: str, values: Any, kind: type = int) -> None:
+    """Raise SettingError unless ``values`` is a tuple of distinct, positive and rising numbers.
+
+    Args:
+        name: of the setting.
+        values: what was given.
+        kind: ``int`` for whole numbers only, ``float`` for any.
+    """
+    given = isinstance(values, tuple) and all(isinstance(v, (int, kind)) and v is not True for v in values)
+    if not given or not values or list(values) != sorted(set(values)) or min(values) <= 0:
+        what = "whole numbers" if kind is int else "numbers"
+        raise SettingError(name, values, f"a tuple of distinct positive {what} in rising order")
+
+
+@dataclass(frozen=True)
+class Part(ABC):
+    """A stem, the block of a stage, or a head: a frozen description that knows its layers, their cost and networks.
+
+    A subclass stands in one file with its elastic module and its static twin; nothing else names it. ``resolve`` of
+    stems and heads and ``resolve_layer`` of stages turn a choice into a plain dictionary with ``op`` and whatever
+    ``count`` and ``static`` need: that is an entry of ``arch.json``. Elastic and static modules have equal parameter
+    names, and the static weights are the first entries (of kernels the centre) of the shared ones.
+    """
+
+    op: ClassVar[str]  # kind of its layers in arch.json
+    fields: ClassVar[tuple[str, ...]]  # names of the settings of a choice
+    typed: ClassVar[bool] = True  # whether the type is part of the space's hash
+
+    @staticmethod
+    @abstractmethod
+    def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
+        """Count a resolved layer in plain integers, without a network.
+
+        Args:
+            layer: what was resolved.
+            size: height (= width) of its input in pixels.
+
+        Returns:
+            Its cost, and the height of its output in pixels.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def static(layer: Mapping[str, Any]) -> nn.Module:
+        """Build a resolved layer as a plain module: stem to map, map to (map, map before the last activation), or
+        map to (logits, pooled)."""
+
+    def described(self) -> dict[str, Any]:
+        """Return the description as JSON types."""
+        return {"type": type(self).__name__} | asdict(self)
+
+    @abstractmethod
+    def drawing(self) -> dict[str, Any]:
+        """Return what a figure says of each choice, as JSON types, for readers that know no blocks."""
