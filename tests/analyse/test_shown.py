@@ -18,6 +18,7 @@ from nas_kd.analyse.curves import retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, score_title
 from nas_kd.analyse.story import headline
+from nas_kd.blocks import LinearHead, MBStage
 from tests.analyse.conftest import fake_run
 
 
@@ -193,13 +194,14 @@ def test_a_role_of_another_name_is_drawn(run: Path) -> None:
 
 
 def test_stages_of_two_kinds_have_two_legends(run: Path) -> None:
-    space = json.loads((run / "space.json").read_text())
+    drawing = json.loads((run / "space.json").read_text())["drawing"]
     assert "depthwise" not in text_of(arch_figure(run))
-    last = space["stages"][-1] | {"type": "MBStage", "expands": [1, 4]}
-    edit(run / "space.json", stages=[*space["stages"][:-1], last])
+    last = MBStage(widths=(64,), depths=(1, 2, 3), kernels=(3,), expands=(1, 4)).drawing()
+    edit(run / "space.json", drawing=drawing | {"stages": [*drawing["stages"][:-1], last]})
     edit_layers(run, [[3, 4, True]])
     words = text_of(arch_figure(run))
     assert "3x3 convolution, inner channels" in words and "depthwise kernel" in words
+    assert "3x3, x4, SE" in words
 
 
 def edit_layers(run: Path, layers: list[list[Any]]) -> None:
@@ -210,7 +212,8 @@ def edit_layers(run: Path, layers: list[list[Any]]) -> None:
 
 def test_the_head_is_the_spaces_own(run: Path) -> None:
     assert "features" not in text_of(arch_figure(run))
-    edit(run / "space.json", head={"type": "LinearHead", "features": 256, "act": "silu"})
+    drawing = json.loads((run / "space.json").read_text())["drawing"]
+    edit(run / "space.json", drawing=drawing | {"head": LinearHead(features=256, act="silu").drawing()})
     assert "256 features" in text_of(arch_figure(run))
 
 
