@@ -23,7 +23,7 @@ def attack(
     rate: float = 0.3,
     limit: float = 2.5,
 ) -> tuple[Tensor, Tensor]:
-    """Move images over a network's boundary towards a class, each until its answer changes.
+    """Move images over a network's boundary towards a class, each until its class changes.
 
     Args:
         network: gives (B, C) logits, with gradient to its input.
@@ -35,7 +35,7 @@ def attack(
         limit: largest magnitude of a moved pixel, in the images' own units.
 
     Returns:
-        (B, C, H, W) images, and (B,) whether each was moved and its answer changed.
+        (B, C, H, W) images, and (B,) whether each was moved and its class changed.
 
     Source:
         Heo et al., Knowledge distillation with adversarial samples supporting decision boundary,
@@ -65,10 +65,10 @@ class Boundary(nn.Module):
         attacked: most images of a batch that are moved.
         steps: see `attack`.
         rate: see `attack`.
-        temperature: of both sides' answers; without T^2, as published.
+        temperature: of both sides' logits; without T^2, as published.
 
     Source:
-        Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's answer.
+        Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's probabilities.
     """
 
     def __init__(

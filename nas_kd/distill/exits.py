@@ -18,10 +18,10 @@ class Exits(nn.Module):
 
     Args:
         pair: the student, with two stages or more.
-        alpha: share of the deepest classifier's answers in an exit's loss, 0..1.
+        alpha: share of the deepest classifier's logits in an exit's loss, 0..1.
         hint: weight of the features' squared distance from the deepest stage's; the authors' 1e-6 sums over a
             batch of 128.
-        temperature: of the answers.
+        temperature: of the logits.
         variant: see :func:`nas_kd.losses.self_hint`.
 
     Raises:

@@ -29,7 +29,7 @@ def _other(batch: Batch | PairedBatch, who: str) -> Tensor:
 class MeanTeacher(nn.Module, TargetSource):
     """The exponential moving average of the student's weights and statistics, on the other view.
 
-    It moves before every answer, so that it holds the steps taken so far.
+    It moves before every batch's logits, so that it holds the steps taken so far.
 
     Args:
         pair: the student.

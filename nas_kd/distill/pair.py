@@ -1,4 +1,4 @@
-"""What a method is told before training: the static shapes of student and teacher, and the two networks."""
+"""What a method knows before training: the static shapes of student and teacher, and the two networks."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class TreeLoss(nn.Module):
     Args:
         pair: the student must be a `SoftTree`.
         penalty: lambda at the root; it halves with every level.
-        temperature: of the teacher's answers.
+        temperature: of the teacher's logits.
 
     Raises:
         SettingError: the student is no soft tree.

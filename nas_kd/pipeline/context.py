@@ -187,7 +187,7 @@ class Opened:
         start = seed_for(self.config.seed, "init", "supernet")
         transform = settings.pop("kernel_transform")
         runtime = self.together
-        with in_turn():  # the first finds mistakes, may download data and has the teacher answer
+        with in_turn():  # the first finds mistakes, may download data and stores teacher logits
             net = Supernet(
                 self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
             )

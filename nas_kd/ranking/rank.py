@@ -232,7 +232,7 @@ def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net
     check_epochs("rank", training.epochs, training.batch_size, data.train)
     recipe = checked_method(training.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
-        legal = "a method on logits alone, which the stored answers serve"
+        legal = "a method on logits alone, which the stored logits serve"
         raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
     if seeds < 1:
         raise SettingError("rank.seeds", seeds, "an integer of at least 1", "use rank.seeds=2: one has no noise")

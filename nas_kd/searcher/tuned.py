@@ -85,7 +85,7 @@ def tuned(
 
 
 def tuned_kl(**job: Any) -> float:
-    """Tune one subnet, in a worker process, and return what is left between its answers and the teacher's."""
+    """Tune one subnet, in a worker process, and return the KL that is left to the teacher."""
     network = retrain(**job)
     arch = job["model"]
     data = job["data"]

@@ -1,4 +1,4 @@
-"""Which layers of a teacher answer for the stages of a space."""
+"""Which layers of a teacher teach the stages of a space."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 
-# Pixels of images (32 of 32 x 32) whose features a CPU's cache holds: ResNet-56 answers batches of 64 to 256 in
+# Pixels of images (32 of 32 x 32) whose features a CPU's cache holds: ResNet-56 runs batches of 64 to 256 in
 # such parts 1.4 to 1.5 times as fast as whole.
 CACHED_PIXELS = 2**15
 

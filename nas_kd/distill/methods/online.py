@@ -35,13 +35,13 @@ def byot(
 
 
 def cs_kd(task: Task, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
-    """Class-wise self-distillation: the student's answer on another image of the class is the target."""
+    """Class-wise self-distillation: the student's logits on another image of the class are the target."""
     terms = [label_term(task), Term("cs_kd", partial(losses.kd, temperature=temperature), weight)]
     return Recipe.of(terms, sampler=ClassPairs, source=Itself.fixed, own_targets=True)
 
 
 def ddgsd(task: Task, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
-    """Two distorted views of an image teach each other, by their answers and their features' means."""
+    """Two distorted views of an image teach each other, by their logits and their features' means."""
     terms = [
         label_term(task),
         Term("ce_other", label_loss_of_target, 1.0, LABELLED, side="teacher"),
@@ -68,7 +68,7 @@ def mean_teacher(
 
 
 def dml(task: Task, *, weight: float = 1.0, peers: float = 2) -> Recipe:
-    """Deep mutual learning: networks of one kind, trained together, match each other's answers."""
+    """Deep mutual learning: networks of one kind, trained together, match each other's logits."""
     terms = [
         label_term(task),
         Term("dml", losses.mutual, weight),

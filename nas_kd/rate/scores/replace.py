@@ -1,4 +1,4 @@
-"""What becomes of the teacher's answers when one of its stages is replaced by a candidate."""
+"""What becomes of the teacher's logits when one of its stages is replaced by a candidate."""
 
 from __future__ import annotations
 
