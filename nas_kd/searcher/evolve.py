@@ -10,6 +10,7 @@ import pandas as pd
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.coarse import coarse_grid, coarse_to_fine
+from nas_kd.searcher.engine import Engine, Problem, one_by_one
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import TrialLog
@@ -34,7 +35,7 @@ class _Known:
 
 
 def evolve(
-    engine: str,
+    engine: str | Engine,
     budget: Budget,
     scorer: Callable[[Arch], dict[str, float]],
     extra: Mapping[str, Arch],
@@ -49,8 +50,8 @@ def evolve(
 
     Args:
         engine: ``nsga2`` (Optuna's NSGA-II; its first generation holds network-wise settings within the
-            budget and random ones), ``coarse`` (see `coarse_to_fine`) or ``random`` (uniform draws of every
-            dimension, the baseline).
+            budget and random ones), ``coarse`` (see `coarse_to_fine`), ``random`` (uniform draws of every
+            dimension, the baseline), or an object that proposes.
         budget: the budget; only archs that keep it are scored.
         scorer: scores of an arch, ``accuracy`` among them.
         extra: archs by role to score as well, the size controls.
@@ -88,7 +89,16 @@ def evolve(
         timed="latency_ms" in objectives,
     )
     with log.progress:
-        if engine == "coarse":
+        if not isinstance(engine, str):
+            one_by_one(
+                engine,
+                Problem(genes, affordable, macs, tuple(objectives), trials, seed),
+                evaluate,
+                feasible=lambda point: budget.fits(arch(point)),
+                done=log.proposals,
+                record=log.record,
+            )
+        elif engine == "coarse":
             coarse_to_fine(
                 genes,
                 evaluate,

@@ -18,6 +18,8 @@ from nas_kd.runs.run import Run
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 
+SHARED = ("exact", "nsga2", "random")  # engines whose trials several processes may share
+
 
 def meet(
     run: Run, folder: Path, facts: Mapping[str, Any], engine: str, storage: str | None, worker: bool
@@ -42,7 +44,9 @@ def meet(
     if worker:
         check_begun(folder, storage)
         _check_same(folder, given, engine)
-    if engine == "coarse" or (storage is None and not file_locks()):
+    if engine not in SHARED and storage is not None:
+        raise SettingError("search.storage", "a database", f"None with engine {engine}: one process searches")
+    if engine not in SHARED or (storage is None and not file_locks()):
         return None
     if storage is not None:
         _check_untimed(given)
@@ -70,8 +74,9 @@ def check_begun(folder: Path, storage: str | None) -> None:
 
 def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
     """Refuse to help another search, or one that nobody can help."""
-    if engine == "coarse":
-        raise SettingError("search.engine", engine, "exact, nsga2 or random: coarse goes step by step in one process")
+    if engine not in SHARED:
+        expected = f"{', '.join(SHARED)}: {engine} goes step by step in one process"
+        raise SettingError("search.engine", engine, expected)
     _check_untimed(facts)
     file = folder / "stage.json"
     if not file.exists():

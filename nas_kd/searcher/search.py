@@ -22,6 +22,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.searcher.engine import Engine
 from nas_kd.searcher.evolve import ENGINES, evolve
 from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
 from nas_kd.searcher.group import meet
@@ -87,7 +88,7 @@ def search(
     data: Data | None = None,
     tables: Sequence[pd.DataFrame] | None = None,
     *,
-    engine: str | None = None,
+    engine: str | Engine | None = None,
     max_macs: str | int | float | None = "60%",
     max_params: str | int | float | None = None,
     min_macs: str | int | float | None = None,
@@ -130,8 +131,8 @@ def search(
         teacher: one teacher, or None.
         data: the data; ``test`` is not read.
         tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
-        engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine) or ``random`` (the baseline); None
-            is ``exact`` with tables and ``nsga2`` without.
+        engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine), ``random`` (the baseline) or an
+            `Engine` of one's own; None is ``exact`` with tables and ``nsga2`` without.
         max_macs: budget: share of the largest (``"60%"``), number, or None.
         max_params: likewise.
         min_macs: the budget as a range: the smallest wanted, likewise, or None.
@@ -176,6 +177,7 @@ def search(
     if data is None:
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     source = as_targets(teacher)
+    own = None if engine is None or isinstance(engine, str) else engine
     engine = _checked_engine(engine, source, tables)
     wanted = checked_objectives(objectives, engine)
     method = method or ("ce" if source is None else "kd_ls")
@@ -283,7 +285,7 @@ def search(
         )
     else:
         rows, archs = evolve(
-            engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, group=group
+            own or engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, group=group
         )
     if not rows["kind"].isin(EVALUATED).any():
         raise budget.none_kept()
@@ -345,8 +347,12 @@ def search(
     return result
 
 
-def _checked_engine(engine: str | None, source: TargetSource | None, tables: object) -> str:
+def _checked_engine(engine: str | Engine | None, source: TargetSource | None, tables: object) -> str:
     """Return the engine's name, and refuse what it cannot work with."""
+    if engine is not None and not isinstance(engine, str):
+        if engine.name in ("exact", *ENGINES):
+            raise SettingError("search.engine", engine.name, "a name that no other engine has", "rename it")
+        return engine.name
     engine = engine or ("nsga2" if tables is None else "exact")
     word("search.engine", engine, ("exact", *ENGINES))
     if engine == "exact" and (source is None or tables is None):
