@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 import nas_kd
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
@@ -25,7 +26,7 @@ from nas_kd.searcher.refine import score_subnets
 from nas_kd.searcher.trials import EVALUATED
 from nas_kd.searcher.variables import Genes, Point
 from nas_kd.solve import exact_front
-from nas_kd.space import Arch, BasicStage, ConvStem, ElasticSpace
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import rows_of
 from nas_kd.supernet import Supernet
 
@@ -36,6 +37,7 @@ SPACE = ElasticSpace(
         BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4, 8), stride=1),
         BasicStage(widths=(8, 12), depths=(1, 2), mids=(4,), stride=2),
     ),
+    head=LinearHead(),
     resolution=8,
 )
 COST = {"resolution": 8, "in_chans": 1, "num_classes": 3}
