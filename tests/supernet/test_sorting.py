@@ -6,6 +6,7 @@ import torch
 from tiny_spaces import BASIC, BOTTLENECK, MOBILE, VIT, full_net
 from torch import Tensor
 
+from nas_kd.blocks import BottleneckStage, LinearHead, ResNetDStem
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.supernet.sorting import inner_channels
@@ -70,3 +71,14 @@ def test_gradients_and_graphs_are_left_alone() -> None:
     net = full_net(BASIC)
     sort_channels(net)
     assert all(p.requires_grad and p.is_leaf and p.grad is None for p in net.parameters())
+
+
+def test_a_stem_keeps_the_channels_that_its_rounded_choice_has() -> None:
+    """A middle width of 20 is 24 channels: what uses them sees none of the others come in."""
+    stage = BottleneckStage(widths=(16,), depths=(1,), expands=(0.5,))
+    space = ElasticSpace("rounded", ResNetDStem(mid=(20, 40), width=8), (stage,), LinearHead(), resolution=16)
+    net = full_net(space).double()
+    archs = [space.smallest(), space.largest()]
+    before = outputs(net, archs)
+    sort_channels(net, space)
+    assert all(close(before, outputs(net, archs)))
