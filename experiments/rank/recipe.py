@@ -170,10 +170,9 @@ def summarise(run: Path) -> None:
                 "cpu_seconds": part["cpu_seconds"].mean(),
             }
             for seeds in (1, 2, 4):
-                share = noise.arch_sd**2 / (noise.arch_sd**2 + noise.seed_sd**2 / seeds) if noise.archs else math.nan
-                row[f"expected_tau_{seeds}_against_{seeds}"] = (
-                    2 / math.pi * math.asin(share) if noise.archs else math.nan
-                )
+                spread = noise.arch_sd**2 + noise.seed_sd**2 / seeds
+                share = noise.arch_sd**2 / spread if noise.archs and spread > 0 else math.nan
+                row[f"expected_tau_{seeds}_against_{seeds}"] = 2 / math.pi * math.asin(share)
             found.append(row)
     frame = pd.DataFrame(found)
     frame.to_csv(run / "recipe_summary.csv", index=False)

@@ -201,23 +201,23 @@ def test_what_is_no_point_is_refused() -> None:
         search(Wrong(), 3)
 
 
-def test_a_new_engine_searches_by_being_passed_in(tiny_data: Data, tmp_path: Path) -> None:
+def test_a_new_engine_searches_by_being_passed_in(data: Data, tmp_path: Path) -> None:
     net = Supernet(SPACE, num_classes=3, in_chans=1, seed=0)
     how: dict[str, Any] = {"max_macs": "70%", "trials": 12, "epochs": 0, "run": tmp_path, "calibration_images": 16}
-    result = nas_kd.search(net, None, tiny_data, engine=Climber(), **how)
+    result = nas_kd.search(net, None, data, engine=Climber(), **how)
     assert result.engine == "climber_1" and SPACE.cost(result.best, **COST).macs <= CAPS["macs"]
     scored = evaluated(result.frame())
     assert len(scored) == 12 and result.best.key in set(result.frame()["key"])  # a control may win
-    again = nas_kd.search(net, None, tiny_data, engine=Climber(), **how)
+    again = nas_kd.search(net, None, data, engine=Climber(), **how)
     assert again.best == result.best and again.engine == "climber_1"
     with pytest.raises(SettingError, match="climber_2"):  # its settings are in its name, and so in the record
-        nas_kd.search(net, None, tiny_data, engine=Climber(2), **how)
+        nas_kd.search(net, None, data, engine=Climber(2), **how)
 
 
-def test_an_engine_has_a_name_of_its_own(tiny_data: Data) -> None:
+def test_an_engine_has_a_name_of_its_own(data: Data) -> None:
     class Taken(Climber):
         name = "nsga2"  # type: ignore[assignment]
 
     net = Supernet(SPACE, num_classes=3, in_chans=1, seed=0)
     with pytest.raises(SettingError, match="search.engine"):
-        nas_kd.search(net, None, tiny_data, engine=Taken(), max_macs="70%", trials=3, epochs=0)
+        nas_kd.search(net, None, data, engine=Taken(), max_macs="70%", trials=3, epochs=0)

@@ -202,12 +202,12 @@ def test_wrong_batches_are_refused(name):
         call(name, draw(name, 0), draw(name, 1)[:-1])
 
 
-def test_a_new_loss_teaches_by_being_passed_in(tiny_data: Data, tiny_teacher: Teacher) -> None:
+def test_a_new_loss_teaches_by_being_passed_in(data: Data, teacher: Teacher) -> None:
     space = nas_kd.load_space("digits")
     student = nas_kd.retrain(
         space.sample(seed=0),
-        tiny_teacher,
-        tiny_data,
+        teacher,
+        data,
         space=space,
         method=[("ce", 0.1), Term("tilted", tilted, 2.0)],
         epochs=2,

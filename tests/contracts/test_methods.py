@@ -129,11 +129,11 @@ def test_every_method_says_what_it_is(name):
     assert 20 < len(entry.line) < 120 and entry.line.endswith(".") and entry.needs and entry.cost
 
 
-def test_a_new_method_teaches_by_being_passed_in(tiny_data: Data, tiny_teacher: Teacher) -> None:
+def test_a_new_method_teaches_by_being_passed_in(data: Data, teacher: Teacher) -> None:
     space = nas_kd.load_space("digits")
     arch = space.sample(seed=0)
     how = {"space": space, "epochs": 2, "batch_size": 16, "method": guessed(Classification(0.0))}
-    student = nas_kd.retrain(arch, tiny_teacher, tiny_data, **how)
-    again = nas_kd.retrain(arch, tiny_teacher, tiny_data, **how)
+    student = nas_kd.retrain(arch, teacher, data, **how)
+    again = nas_kd.retrain(arch, teacher, data, **how)
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
     assert set(student.state_dict()) == set(space.build(arch, num_classes=3, in_chans=1).state_dict())

@@ -127,17 +127,17 @@ def net() -> nas_kd.Supernet:
 
 
 def test_a_new_task_trains_a_supernet_and_a_student(
-    net: nas_kd.Supernet, tiny_data: Data, tiny_teacher: Teacher, tmp_path: Path
+    net: nas_kd.Supernet, data: Data, teacher: Teacher, tmp_path: Path
 ) -> None:
     run = nas_kd.Run(tmp_path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(), epochs=2, batch_size=16)
+    nas_kd.train_supernet(net, data, run=run, task=NearMiss(), epochs=2, batch_size=16)
     assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
     arch = net.space.sample(seed=0)
     student = nas_kd.retrain(
-        arch, tiny_teacher, tiny_data, space=net.space, run=run, task=NearMiss(), method="kd", epochs=2, batch_size=16
+        arch, teacher, data, space=net.space, run=run, task=NearMiss(), method="kd", epochs=2, batch_size=16
     )
-    test = tiny_data.test
+    test = data.test
     with torch.no_grad():
         logits = torch.cat([student(batch.x) for batch in test.clean(16)])
     metrics = student.info["metrics"]
@@ -146,9 +146,9 @@ def test_a_new_task_trains_a_supernet_and_a_student(
     assert kept.tolist() == NearMiss().scores(logits, test.labels).tolist() and 0.5 in set(kept)
 
 
-def test_another_task_is_another_run(net: nas_kd.Supernet, tiny_data: Data, tmp_path: Path) -> None:
+def test_another_task_is_another_run(net: nas_kd.Supernet, data: Data, tmp_path: Path) -> None:
     """What the task is made of is part of the record: another is refused by name."""
     run = nas_kd.Run(tmp_path)
-    nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(), epochs=2, batch_size=16)
+    nas_kd.train_supernet(net, data, run=run, task=NearMiss(), epochs=2, batch_size=16)
     with pytest.raises(nas_kd.errors.SettingError, match="focus"):
-        nas_kd.train_supernet(net, tiny_data, run=run, task=NearMiss(3.0), epochs=2, batch_size=16)
+        nas_kd.train_supernet(net, data, run=run, task=NearMiss(3.0), epochs=2, batch_size=16)

@@ -1,4 +1,4 @@
-"""One contract over all scores, then what each must give on cases that are known."""
+"""What each score must give on cases that are known; tests/contracts holds what all of them promise."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tiny_ratings import SPACE
 
-from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.blocks import LinearHead
 from nas_kd.data import Data
-from nas_kd.errors import SettingError
 from nas_kd.nn import Recorder, resized
 from nas_kd.rate.features import gather
-from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
+from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
 from nas_kd.rate.scores.combine import mean_rank, residual
 from nas_kd.rate.scores.donna import nested_predictions
 from nas_kd.rate.scores.replace import logits_with
@@ -27,79 +27,6 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
 from nas_kd.train.stages import Blockwise
-
-SPACE = ElasticSpace(
-    name="tiny",
-    stem=ConvStem(width=8),
-    stages=(
-        BasicStage(widths=(4, 8), depths=(1, 2), mids=(2, 4), stride=1),
-        BasicStage(widths=(8, 12), depths=(1, 3), mids=(4, 8), stride=2),
-    ),
-    head=LinearHead(),
-    resolution=8,
-)
-
-
-@pytest.fixture
-def archs(net: Supernet) -> list[Arch]:
-    return list(dict.fromkeys(net.space.sample(seed) for seed in range(14)))[:12]
-
-
-@pytest.fixture
-def bench(net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, archs: list[Arch]) -> Bench:
-    taps = teacher.bind(data).match(net.space, data.resolution)
-    truth = {arch.key: float(value) for arch, value in zip(archs, np.random.default_rng(0).random(12), strict=True)}
-    return Bench(
-        net.space,
-        data,
-        runtime,
-        teacher,
-        net,
-        Blockwise(net, taps, seed=3),
-        images=24,
-        calibration_images=48,
-        truth=truth,
-        training_images=100.0,
-    )
-
-
-@pytest.mark.parametrize("score", SCORES.values(), ids=list(SCORES))
-def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[Arch]) -> None:
-    """Finite, reproducible, independent of order and company, without trace, and with its cost."""
-    assert bench.net is not None and bench.model is not None
-    before = {
-        name: value.clone() for name, value in [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
-    }
-    table = measure_scores([score], archs, bench)
-    assert list(table["key"]) == [arch.key for arch in archs] and set(table["score"]) == {score.name}
-    assert np.isfinite(table["value"]).all() and set(table["better"]) == {"higher" if score.higher else "lower"}
-    assert np.array_equal(table["value"], measure_scores([score], archs, bench)["value"])
-    assert (table[["teacher_forwards", "student_forwards"]] >= 0).all(axis=None) and (table["seconds"] > 0).all()
-    asks = {"teacher", "blockwise"} & score.needs
-    assert ((table["teacher_forwards"] > 0) == bool(asks)).all()
-    company = score.name in ("normalised MSE after size", "supernet KL after size", "ranks of supernet KL and MSE")
-    if "truth" not in score.needs and not company:  # residuals, ranks and folds depend on the other archs
-        turned = measure_scores([score], archs[::-1], bench)["value"].to_numpy()[::-1]
-        assert np.allclose(table["value"], turned, rtol=1e-5)
-        alone = measure_scores([score], archs[:1], bench)["value"].iloc[0]
-        assert alone == pytest.approx(table["value"].iloc[0], rel=1e-5)
-    after = [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
-    assert all(torch.equal(before[name], value) for name, value in after)
-    signed = score.signed(table["value"].tolist())
-    best = table["value"].idxmax() if score.higher else table["value"].idxmin()
-    assert int(np.argmax(signed)) == best
-
-
-@pytest.mark.parametrize("score", [score for score in SCORES.values() if score.needs], ids=lambda score: score.name)
-def test_a_score_says_what_it_lacks(score: Score, data: Data, net: Supernet, runtime: Runtime) -> None:
-    with pytest.raises(SettingError, match="teacher|supernet|blockwise|trained archs"):
-        score.measure(Bench(net.space, data, runtime), [net.space.largest()])
-
-
-def test_names_are_unique_and_controls_among_them() -> None:
-    assert len({score.name for score in SCORES.values()}) == len(SCORES)
-    assert set(CONTROLS) <= set(SCORES.values())
-    assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}
 
 
 def test_sizes_are_those_of_the_space(bench: Bench, archs: list[Arch]) -> None:

@@ -1,0 +1,105 @@
+"""What every score of archs promises; a new one is held to it here, and ranks by being passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_ratings import SPACE
+
+from nas_kd import rank
+from nas_kd.data import Data
+from nas_kd.errors import SettingError
+from nas_kd.ranking.ground_truth import Alone
+from nas_kd.ranking.sample import Sample
+from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
+from nas_kd.runtime.device import Runtime
+from nas_kd.space import Arch
+from nas_kd.supernet import Supernet
+from nas_kd.teacher import Teacher
+
+
+def surest(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Return the mean entropy of a new network's answers: a score of this file alone."""
+    found = []
+    for arch in archs:
+        torch.manual_seed(bench.seed)
+        network = bench.space.build(arch, bench.data.num_classes, bench.data.in_chans).eval()
+        with torch.no_grad():
+            p = network(bench.rating_images).softmax(1)
+        bench.used.student += len(bench.rating_images)
+        found.append(float(-(p * p.log()).sum(1).mean()))
+    return found
+
+
+SUREST = Score("entropy of new networks", surest, higher=False)
+ALL = SCORES | {"surest": SUREST}
+
+
+@pytest.mark.parametrize("score", ALL.values(), ids=list(ALL))
+def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[Arch]) -> None:
+    """Finite, reproducible, independent of order and company, without trace, and with its cost."""
+    assert bench.net is not None and bench.model is not None
+    before = {
+        name: value.clone() for name, value in [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
+    }
+    table = measure_scores([score], archs, bench)
+    assert list(table["key"]) == [arch.key for arch in archs] and set(table["score"]) == {score.name}
+    assert np.isfinite(table["value"]).all() and set(table["better"]) == {"higher" if score.higher else "lower"}
+    assert np.array_equal(table["value"], measure_scores([score], archs, bench)["value"])
+    assert (table[["teacher_forwards", "student_forwards"]] >= 0).all(axis=None) and (table["seconds"] > 0).all()
+    asks = {"teacher", "blockwise"} & score.needs
+    assert ((table["teacher_forwards"] > 0) == bool(asks)).all()
+    company = score.name in ("normalised MSE after size", "supernet KL after size", "ranks of supernet KL and MSE")
+    if "truth" not in score.needs and not company:  # residuals, ranks and folds depend on the other archs
+        turned = measure_scores([score], archs[::-1], bench)["value"].to_numpy()[::-1]
+        assert np.allclose(table["value"], turned, rtol=1e-5)
+        alone = measure_scores([score], archs[:1], bench)["value"].iloc[0]
+        assert alone == pytest.approx(table["value"].iloc[0], rel=1e-5)
+    after = [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
+    assert all(torch.equal(before[name], value) for name, value in after)
+    signed = score.signed(table["value"].tolist())
+    best = table["value"].idxmax() if score.higher else table["value"].idxmin()
+    assert int(np.argmax(signed)) == best
+
+
+@pytest.mark.parametrize("score", [score for score in SCORES.values() if score.needs], ids=lambda score: score.name)
+def test_a_score_says_what_it_lacks(score: Score, data: Data, net: Supernet, runtime: Runtime) -> None:
+    with pytest.raises(SettingError, match="teacher|supernet|blockwise|trained archs"):
+        score.measure(Bench(net.space, data, runtime), [net.space.largest()])
+
+
+def test_names_are_unique_and_controls_among_them() -> None:
+    assert len({score.name for score in SCORES.values()}) == len(SCORES)
+    assert set(CONTROLS) <= set(SCORES.values())
+    assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}
+
+
+def test_every_forward_pass_is_counted(bench: Bench, archs: list[Arch]) -> None:
+    table = measure_scores([SUREST], archs, bench)
+    assert (table["student_forwards"] == len(bench.rating_images)).all() and (table["teacher_forwards"] == 0).all()
+
+
+def test_a_new_score_ranks_by_being_passed_in(net: Supernet, teacher: Teacher, data: Data, tmp_path: Path) -> None:
+    found = rank(
+        SPACE,
+        teacher,
+        data,
+        run=tmp_path,
+        scores=[SUREST, "macs", "minus_depth"],
+        primary=SUREST.name,
+        control="minus_depth",
+        net=net,
+        sample=Sample(bands=(80_000,), band=0.3, in_band=8, overall=0),
+        training=Alone(epochs=1, batch_size=16, warmup_epochs=0.25),
+        seeds=1,
+        images=24,
+        resamples=20,
+    )
+    row = found.summary.set_index("score").loc[SUREST.name]
+    assert row["role"] == "primary" and -1 <= row["band_tau"] <= 1
+    kept = found.scores[found.scores["score"] == SUREST.name]
+    assert len(kept) == 8 and (kept["better"] == "lower").all()
