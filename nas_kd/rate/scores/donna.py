@@ -52,29 +52,19 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, ridges: Sequence[float]
         ridges: strengths, as a share of N.
 
     Returns:
-        The predictor; its leave-one-out errors are in closed form, from the hat matrix.
+        The predictor; scikit-learn has its leave-one-out errors in closed form.
 
-    Source: DONNA (Moons et al. 2021), section 3.3; leave-one-out: Allen 1974 (PRESS).
+    Source: DONNA (Moons et al. 2021), section 3.3.
     """
-    centre = features.mean(0)
-    scale = features.std(0)
-    scale = np.where(scale > 0, scale, 1.0)
-    x = (features - centre) / scale
-    middle = targets.mean()
-    count, width = x.shape
-    best: Fit | None = None
-    for ridge in ridges:
-        inverse = np.linalg.inv(x.T @ x + ridge * count * np.eye(width))
-        weights = inverse @ x.T @ (targets - middle)
-        # the mean is fitted too: 1/N of every residual
-        leverage = 1 / count + np.einsum("ij,jk,ik->i", x, inverse, x)
-        errors = (targets - middle - x @ weights) / (1 - leverage)
-        loo = float(np.sqrt(np.mean(errors**2)))
-        if best is None or loo < best.loo:
-            own = weights / scale
-            best = Fit(own, float(middle - centre @ own), ridge, loo)
-    assert best is not None
-    return best
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    strengths = [ridge * len(features) for ridge in ridges]
+    model = RidgeCV(alphas=strengths).fit(scaler.transform(features), targets)
+    weights = model.coef_ / scaler.scale_
+    intercept = float(model.intercept_ - scaler.mean_ @ weights)
+    return Fit(weights, intercept, ridges[strengths.index(model.alpha_)], math.sqrt(-model.best_score_))
 
 
 def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]) -> tuple[list[float], float]:
