@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,8 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
         SettingError: the disk is full or read-only; the old file is untouched.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # of this thread: a main thread's is the process's, and others write the status beside it
+    part = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with on_disk(path):
         try:
             with open(part, "wb") as file:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,23 @@ def test_a_ranking_begun_elsewhere_makes_a_folder_a_run(tmp_path: Path) -> None:
     (tmp_path / "rank").mkdir()
     (tmp_path / "rank" / "plan.json").write_text("{}")
     check_folder(tmp_path)
+
+
+def test_two_threads_write_one_file(tmp_path: Path) -> None:
+    """A status is written by the training and, beside it, by whoever counts trainings."""
+    failed: list[BaseException] = []
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(100):
+                atomic_write(tmp_path / "status.json", text)
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and (tmp_path / "status.json").read_text() in "abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
