@@ -57,8 +57,8 @@ def residual_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
     rests = [values[known] - design @ np.linalg.lstsq(design, values[known], rcond=None)[0] for values in (a, b)]
     # what is a line of z but for rounding is a tie, not an order
     scales = [1e-9 * max(1.0, float(np.abs(values[known]).max(initial=0.0))) for values in (a, b)]
-    rounded = (np.round(rest / scale) for rest, scale in zip(rests, scales, strict=True))
-    return tau_b(*rounded, all_pairs(int(known.sum())))
+    one, other = (np.round(rest / scale) for rest, scale in zip(rests, scales, strict=True))
+    return tau_b(one, other, all_pairs(int(known.sum())))
 
 
 def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top: int) -> float:
