@@ -11,11 +11,11 @@ from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.distill import Classification
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
 from nas_kd.runs.progress import Progress
-from nas_kd.runtime.jobs import run_jobs
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.finalists import controls, trained_metrics
+from nas_kd.searcher.finalists import controls
 from nas_kd.space import Arch
 from nas_kd.space.rows import stage_scores
+from nas_kd.train.many import Retraining, TrainingSetup, train_many
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
@@ -78,37 +78,22 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     below = f"/{pipeline.other_method}" if pipeline.other_method else ""
     students["trained_in"] = "retrain/" + students["key"] + below
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
-    teacher = pipeline.teaching
-    if teacher is not None and teacher.shared:  # while the teacher is at hand: the processes have what is stored only
-        teacher.split_logits("test", pipeline.data)
-        teacher.prefill(pipeline.data, settings.epochs if pipeline.recipe.needs_teacher else 0, run)
     supernet = pipeline.supernet if settings.init == "supernet" else None
+    setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, supernet)
+    setup.ask_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
     kept = dict(zip(students["key"], students["trained_in"], strict=True))
     folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
-    jobs: list[dict[str, Any]] = [
-        {
-            "model": archs[key],
-            "teacher": teacher,
-            "data": pipeline.data,
-            "space": pipeline.space,
-            "supernet": supernet,
-            "run": run.path,
-            "method": pipeline.config.method,
-            "method_settings": settings.method_settings,
-            "epochs": settings.epochs,
-            "seed": seed,
-            "folder": folders[key, seed],
-            "runtime": pipeline.runtime,
-        }
-        | pipeline.training
-        for key, seed in pairs
+    how: dict[str, Any] = {
+        "method": pipeline.config.method,
+        "method_settings": settings.method_settings,
+        "epochs": settings.epochs,
+    }
+    trainings = [
+        Retraining(setup, archs[key], seed, folders[key, seed], how | pipeline.training) for key, seed in pairs
     ]
-    # a live teacher would be copied into every process, and one GPU serves one training at a time
-    parallel = (teacher is None or teacher.shared) and pipeline.runtime.device.type == "cpu"
-    workers = pipeline.config.workers if parallel else 1
-    with Progress("retrain", len(jobs), unit="students", run=run) as progress:
-        found = run_jobs(trained_metrics, jobs, workers=workers, advance=progress.advance)
+    with Progress("retrain", len(trainings), unit="students", run=run) as progress:
+        found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
         metrics = dict(zip(pairs, found, strict=True))
     rows = [
         {"search": folder, "role": role, "key": key, "seed": seed, "macs": macs, "params": params}

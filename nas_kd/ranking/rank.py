@@ -14,7 +14,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.figure import rank_figure
-from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_truth, worker
+from nas_kd.ranking.ground_truth import Alone, ground_truth, trainings_of
 from nas_kd.ranking.plan import keep_plan
 from nas_kd.ranking.sample import Sample, archs_of
 from nas_kd.ranking.scoring import Prepared, kept_scores
@@ -23,15 +23,16 @@ from nas_kd.rate.scores import SCORES, Score
 from nas_kd.rate.scores.donna import FEW
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.lock import held
+from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.jobs import run_jobs
 from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.as_targets import one_teacher
 from nas_kd.train.loop import check_epochs
+from nas_kd.train.many import TrainingSetup, train_many
 from nas_kd.train.retrain import checked_method
 
 DEFAULT_SCORES = tuple(SCORES)
@@ -159,25 +160,19 @@ def rank(
         legal = "an augmentation whose views can be cached: every arch is then taught the same"
         raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
     cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
-    jobs: dict[str, Any] = {
-        "archs": archs,
-        "jobs": jobs_of(table, seeds),
-        "run": run,
-        "space": space,
-        "teacher": cache,
-        "data": data,
-        "how": training,
-        "runtime": runtime,
-    }
-    if train and workers > 1 and runtime.device.type == "cpu":
-        list(run_jobs(worker, [jobs] * workers, workers=workers))
-    elif train:
-        train_truth(**jobs)
-    truth = TruthTable(folder).frame()
+    setup = TrainingSetup(cache, data, space, run, runtime)
+    wanted = trainings_of(archs, seeds, setup, training, run)
+    if train:
+        processes = setup.processes(workers)
+        total = len(wanted.trainings)
+        with Progress("ground truth", total, done=wanted.recorded(), unit="trainings", run=run) as progress:
+            with wanted.watched(progress):
+                train_many([wanted] * processes, workers=processes)
+    truth = ground_truth(run).frame()
     truth = truth[truth["seed"] < seeds]
-    if len(truth) < len(jobs["jobs"]):
+    if len(truth) < len(wanted.trainings):
         trained = truth["key"].nunique()
-        run.say(f"judged by {len(truth)} of {len(jobs['jobs'])} trainings, of {trained} of {len(archs)} archs")
+        run.say(f"judged by {len(truth)} of {len(wanted.trainings)} trainings, of {trained} of {len(archs)} archs")
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
     prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
 from nas_kd.runs.progress import Progress
-from nas_kd.runs.run import Run
-from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.jobs import run_jobs
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.trials import EVALUATED, SCORES
@@ -22,9 +19,8 @@ from nas_kd.solve import best
 from nas_kd.solve.limits import Caps
 from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of_rows, cost_rows
-from nas_kd.supernet import Supernet
-from nas_kd.teacher import TargetSource
-from nas_kd.train.retrain import checked_method, retrain
+from nas_kd.train.many import Retraining, TrainingSetup, train_many
+from nas_kd.train.retrain import checked_method
 
 DRAWS = 20_000
 WARM_RATE = 0.4  # of the peak learning rate that suits new weights: the supernet's have less far to go
@@ -152,18 +148,14 @@ def lengths(epochs: int, rounds: int) -> list[int]:
 def short_training(
     chosen: pd.DataFrame,
     archs: Mapping[str, Arch],
-    teacher: TargetSource | None,
-    data: Data,
-    net: Supernet,
+    setup: TrainingSetup,
     *,
     epochs: int,
     rounds: int,
     method: Method,
     seed: int,
-    run: Run | None,
     folder: str,
     workers: int,
-    runtime: Runtime,
     training: dict[str, Any],
 ) -> pd.DataFrame:
     """Train the entrants shortly and alike, the better half of them again for longer, and so on.
@@ -175,17 +167,13 @@ def short_training(
     Args:
         chosen: the entrants.
         archs: every arch by key.
-        teacher: what teaches; what does not lie in files keeps the trainings in this process.
-        data: the data.
-        net: the supernet.
+        setup: teacher, data, run and the supernet that they begin with.
         epochs: epochs of each training of the last round.
         rounds: rounds, see `lengths`; 1 trains all entrants for ``epochs``.
         method: distillation method.
         seed: seed of the trainings.
-        run: the run, or None.
         folder: the search's folder in the run.
         workers: processes.
-        runtime: device and precision.
         training: further arguments of ``retrain``; the learning rate is that of new weights, and lowered here.
 
     Returns:
@@ -194,40 +182,22 @@ def short_training(
 
     Source: successive halving (Jamieson & Talwalkar 2016).
     """
-    if training.get("mixup") or training.get("cutmix"):
-        teacher = None if teacher is None else teacher.live()  # no cache knows mixed images
-    if teacher is not None:
-        settings = training.get("method_settings")
-        needed = checked_method(method, Classification(), data.num_classes, settings).recipe.needs_teacher
-        teacher.prefill(data, epochs if needed else 0, run)
-    parallel = workers if (teacher is None or teacher.shared) and runtime.device.type == "cpu" else 1
+    if (training.get("mixup") or training.get("cutmix")) and setup.teacher is not None:
+        setup = replace(setup, teacher=setup.teacher.live())  # no cache knows mixed images
+    recipe = checked_method(method, Classification(), setup.data.num_classes, training.get("method_settings")).recipe
+    setup.ask_teacher(epochs if recipe.needs_teacher else 0)
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))
-    with Progress("short trainings", sum(left), unit="students", run=run) as progress:
+    with Progress("short trainings", sum(left), unit="students", run=setup.run) as progress:
         for number, length in enumerate(plan):
-            jobs = [
-                {
-                    "model": archs[key],
-                    "teacher": teacher,
-                    "data": data,
-                    "space": net.space,
-                    "supernet": net,
-                    "run": run and run.path,
-                    "method": method,
-                    "seed": seed,
-                    "epochs": length,
-                    "test": False,
-                    "runtime": runtime,
-                    "folder": f"{folder}/short/{key}" + (f"_{length}" if number else ""),
-                }
-                | _shortened(training, length / epochs)
-                for key in keys
-            ]
-            metrics = list(run_jobs(trained_metrics, jobs, workers=parallel, advance=progress.advance))
+            settings = {"method": method, "epochs": length, "test": False} | _shortened(training, length / epochs)
+            end = f"_{length}" if number else ""
+            trainings = [Retraining(setup, archs[key], seed, f"{folder}/short/{key}{end}", settings) for key in keys]
+            metrics = train_many(trainings, progress, workers=setup.processes(workers))
             for key, mine in zip(keys, metrics, strict=True):
                 found.loc[key, "select_accuracy"] = mine["select_accuracy"]
                 found.loc[key, "select_agreement"] = mine.get("select_agreement", math.nan)
@@ -254,9 +224,3 @@ def _shortened(training: Mapping[str, Any], share: float) -> dict[str, Any]:
     if short.get("milestones"):
         short["milestones"] = [epoch * share for epoch in short["milestones"]]
     return short
-
-
-def trained_metrics(**job: Any) -> dict[str, float]:
-    """Retrain one network in a worker process and return its metrics; the weights stay in its folder."""
-    metrics: dict[str, float] = retrain(**job).info["metrics"]  # type: ignore[assignment,index]
-    return metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.as_targets import Teaches, as_targets
 from nas_kd.train import weights_hash
+from nas_kd.train.many import TrainingSetup
 from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:
@@ -289,21 +290,10 @@ def search(
         )
     if not rows["kind"].isin(EVALUATED).any():
         raise budget.none_kept()
+    setup = TrainingSetup(stored, data, space, run, runtime, net)
     better = None
     if tuned and stored is not None and guided and not worker:
-        better = tuned_subnets(
-            rows,
-            archs,
-            net,
-            stored,
-            data,
-            count=tuned,
-            seed=seed,
-            run=run,
-            folder=folder,
-            workers=workers,
-            runtime=runtime,
-        )
+        better = tuned_subnets(rows, archs, setup, count=tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
     decided = entrants(rows, top, engine, better)
@@ -311,17 +301,13 @@ def search(
         decided = short_training(
             decided,
             archs,
-            source if recipe.runs_teacher else stored,
-            data,
-            net,
+            replace(setup, teacher=source) if recipe.runs_teacher else setup,
             epochs=epochs,
             rounds=rounds,
             method=method,
             seed=seed,
-            run=run,
             folder=folder,
             workers=workers,
-            runtime=runtime,
             training=dict(training or {}),
         )
     winner = archs[_winner(decided, engine)]

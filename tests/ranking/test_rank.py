@@ -19,7 +19,7 @@ from nas_kd import rate_blockwise, stage_weights
 from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_alone, train_truth
+from nas_kd.ranking.ground_truth import Alone, StandaloneTraining, ground_truth, trainings_of
 from nas_kd.ranking.rank import RankResult, rank
 from nas_kd.ranking.sample import OVERALL, Sample, archs_of, sample_archs
 from nas_kd.rate.scores import SCORES, Score
@@ -28,6 +28,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, ViewCache, load_teacher
+from nas_kd.train.many import TrainingSetup
 from nas_kd.train.retrain import retrain
 
 SAMPLE = Sample(bands=(9_500, 15_000), band=0.2, in_band=8, overall=4)
@@ -110,7 +111,7 @@ def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeyp
     def never(*args: object, **more: object) -> None:
         raise AssertionError("this was done before")
 
-    monkeypatch.setattr("nas_kd.ranking.ground_truth.train_alone", never)
+    monkeypatch.setattr(StandaloneTraining, "train_in", never)
     monkeypatch.setattr("nas_kd.ranking.scoring.measure_scores", never)
     again = ask()  # type: ignore[operator]
     pd.testing.assert_frame_equal(first.summary, again.summary)
@@ -134,7 +135,7 @@ def test_what_is_trained_so_far_can_be_judged(
     whole = ask(seeds=1, scores=("macs", "nmse", "params"))
     table = tmp_path / "run/rank/truth.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:13]))
-    monkeypatch.setattr("nas_kd.ranking.ground_truth.train_alone", None)
+    monkeypatch.setattr(StandaloneTraining, "train_in", None)
     some = ask(train=False, scores=("macs", "nmse", "params"))
     assert len(some.truth) == 12 and (some.summary["archs"] == 12).all()
     assert "judged by 12 of 40 trainings, of 12 of 20 archs" in (tmp_path / "run/log.txt").read_text()
@@ -202,7 +203,7 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
 def test_mistakes_are_found_before_anything_is_trained(
     ask: object, more: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb, "train_truth", None)
+    monkeypatch.setattr(verb, "train_many", None)
     with pytest.raises(SettingError, match=message):
         given = {"teacher": lambda: pytest.fail("the teacher is made before this is found")} | more
         ask(**given)  # type: ignore[operator]
@@ -212,7 +213,7 @@ def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch, teacher: Teacher, space: ElasticSpace, data: Data, tmp_path: Path
 ) -> None:
     coarse = load_teacher(teacher.network, num_classes=3, in_chans=1, stages=["layer3.0", "layer3.0"], name="coarse")
-    monkeypatch.setattr(verb, "train_truth", None)
+    monkeypatch.setattr(verb, "train_many", None)
     with pytest.raises(SettingError, match="2 px.*at least 4 px"):
         rank(
             space,
@@ -299,7 +300,8 @@ def test_the_truth_is_that_of_retrain(
 ) -> None:
     cache = ViewCache.open(tmp_path, teacher, data, epochs=1)
     arch = space.sample(3)
-    found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime)
+    setup = TrainingSetup(cache, data, space, None, runtime)
+    found = StandaloneTraining(setup, arch, 1, HOW).train_in(None)
     student = retrain(
         arch,
         cache,
@@ -318,7 +320,7 @@ def test_the_truth_is_that_of_retrain(
     total = len(data.select) + len(data.test)
     shares = found["select_accuracy"] * len(data.select) + found["test_accuracy"] * len(data.test)
     assert found["accuracy"] == pytest.approx(shares / total)
-    averaged = train_alone(arch, space, cache, data, Alone(**(vars(HOW) | {"ema": 0.9})), seed=1, runtime=runtime)
+    averaged = StandaloneTraining(setup, arch, 1, Alone(**(vars(HOW) | {"ema": 0.9}))).train_in(None)
     assert averaged["test_loss"] != found["test_loss"]
 
 
@@ -353,10 +355,8 @@ def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Pat
 def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[int], queue: object) -> None:
     torch.set_num_threads(1)
     archs = [space.sample(key) for key in keys]
-    jobs = jobs_of(pd.DataFrame({"key": keys}), 2)
-    done = train_truth(
-        archs, jobs, Run(run), space=space, teacher=ViewCache.load(folder), data=data, how=HOW, runtime=Runtime("cpu")
-    )
+    setup = TrainingSetup(ViewCache.load(folder), data, space, Run(run), Runtime("cpu"))
+    done = int(trainings_of(archs, 2, setup, HOW, Run(run)).train()["trained"])
     queue.put(done)  # type: ignore[attr-defined]
 
 
@@ -376,23 +376,13 @@ def test_two_processes_share_the_trainings_and_do_none_twice(
     counts = [queue.get(timeout=120) for _ in started]
     for process in started:
         process.join()
-    table = TruthTable(run / "rank").frame()
+    table = ground_truth(Run(run)).frame()
     assert len(table) == 16 == sum(counts) and not table.duplicated(["key", "seed"]).any()
     # what each did is what it would have done alone
     row = table[(table["key"] == space.sample(keys[5]).key) & (table["seed"] == 1)].iloc[0]
-    alone = train_alone(space.sample(keys[5]), space, cache, data, HOW, seed=1, runtime=Runtime("cpu"))
+    setup = TrainingSetup(cache, data, space, None, Runtime("cpu"))
+    alone = StandaloneTraining(setup, space.sample(keys[5]), 1, HOW).train_in(None)
     assert row["accuracy"] == alone["accuracy"] and row["test_loss"] == alone["test_loss"]
-
-
-def test_half_a_row_of_a_killed_process_is_done_again(tmp_path: Path) -> None:
-    table = TruthTable(tmp_path)
-    row = {"key": "a", "seed": 0} | dict.fromkeys(
-        ("accuracy", "test_accuracy", "select_accuracy", "test_agreement", "test_loss", "seconds", "cpu_seconds"), 0.5
-    )
-    table.append(row)
-    with open(tmp_path / "truth.csv", "a") as file:
-        file.write("b,0,0.5,0.")
-    assert TruthTable(tmp_path).done() == {("a", 0)}
 
 
 def options(folder: Path, **more: object) -> list[str]:

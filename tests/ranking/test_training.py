@@ -15,14 +15,15 @@ import torch
 import nas_kd.train.loop as loop
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Alone, TruthTable, jobs_of, train_alone, train_truth
-from nas_kd.ranking.training import Training, Trainings
+from nas_kd.ranking.ground_truth import Alone, StandaloneTraining, ground_truth, trainings_of
 from nas_kd.runs.leases import FileLeases
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.many import TrainingSetup
+from nas_kd.train.moving import MovingStage, MovingStages
 
 HOW = Alone(epochs=2, batch_size=20, warmup_epochs=0.25, ema=0.9)
 TIMES = ("seconds", "cpu_seconds")
@@ -42,11 +43,16 @@ def arch(space: ElasticSpace) -> Arch:
 
 
 @pytest.fixture
-def alone(space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, arch: Arch) -> Alike:
+def standalone(space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, arch: Arch) -> StandaloneTraining:
+    return StandaloneTraining(TrainingSetup(cache, data, space, None, runtime), arch, 1, HOW)
+
+
+@pytest.fixture
+def alone(standalone: StandaloneTraining) -> Alike:
     """Train the arch; what it gives without its times."""
 
-    def call(stage: Training | None = None) -> dict[str, float]:
-        found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime, stage=stage)
+    def call(stage: MovingStage | None = None) -> dict[str, float]:
+        found = standalone.train_in(stage)
         assert all(found[name] > 0 for name in TIMES)
         return {name: value for name, value in found.items() if name not in TIMES}
 
@@ -77,8 +83,8 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]],
     return arm
 
 
-def take(run: Run, arch: Arch, worker: str) -> Training:
-    return Trainings(run, worker).take(arch.key, 1, {"epochs": HOW.epochs})
+def take(run: Run, arch: Arch, worker: str) -> MovingStage:
+    return MovingStages(run, "rank", worker).take(arch.key, 1, {"epochs": HOW.epochs})
 
 
 def term() -> None:
@@ -101,18 +107,16 @@ def test_stopped_after_every_step_by_worker_after_worker(alone: Alike, run: Run,
     assert ended == whole and stops == 2 * 5  # all steps
 
 
-def test_what_a_training_took_before_counts(
-    space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, run: Run, arch: Arch, at: Callable
-) -> None:
+def test_what_a_training_took_before_counts(standalone: StandaloneTraining, run: Run, arch: Arch, at: Callable) -> None:
     training = take(run, arch, "a")
     at(7, term)
     with pytest.raises(Stopped):
-        train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime, stage=training)
+        standalone.train_in(training)
     path = training.folder / "last.pt"
     state = torch.load(path, weights_only=True)
     assert len(state["spent"]) == 2 and all(value > 0 for value in state["spent"])
     torch.save(state | {"spent": [5000.0, 7000.0]}, path)
-    found = train_alone(arch, space, cache, data, HOW, seed=1, runtime=runtime, stage=take(run, arch, "b"))
+    found = standalone.train_in(take(run, arch, "b"))
     assert 5000 < found["seconds"] < 6000 and 7000 < found["cpu_seconds"] < 8000
     assert not run.timing.frame().shape[0]  # the time is in the row alone
 
@@ -178,12 +182,12 @@ def test_a_worker_that_was_taken_for_lost_writes_nothing(
 def truth(space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, run: Run) -> Callable[[], int]:
     """Train two archs from two seeds, or go on with it."""
     archs = [space.sample(seed) for seed in (3, 4)]
-    jobs = jobs_of(pd.DataFrame({"key": [arch.key for arch in archs]}), 2)
-    return lambda: train_truth(archs, jobs, run, space=space, teacher=cache, data=data, how=HOW, runtime=runtime)
+    shared = trainings_of(archs, 2, TrainingSetup(cache, data, space, run, runtime), HOW, run)
+    return lambda: int(shared.train()["trained"])
 
 
-def rows(folder: Path) -> dict[tuple[str, int], dict[str, float]]:
-    table = TruthTable(folder).frame()
+def rows(run: Run) -> dict[tuple[str, int], dict[str, float]]:
+    table = ground_truth(run).frame()
     assert not table.duplicated(["key", "seed"]).any()
     return {(row.pop("key"), row.pop("seed")): row for row in table.drop(columns=list(TIMES)).to_dict("records")}
 
@@ -202,7 +206,7 @@ def test_the_folder_of_a_training_goes_with_its_row(
         assert part.exists()
     at(100, term)
     assert truth() == 3  # 3 + 2 x 10 steps
-    found = rows(run.path / "rank")
+    found = rows(run)
     assert len(found) == 4 and found[arch.key, 1] == alone()
     assert not (run.path / "rank" / "trainings").exists()
     assert not [path for path in (run.path / "rank").rglob(".*")]
@@ -223,7 +227,7 @@ def test_who_comes_back_goes_on_with_another_training(truth: Callable[[], int], 
 
     at(7, lose)
     assert truth() == 0 and did == [4]
-    assert len(rows(run.path / "rank")) == 4 and store.rows() == []
+    assert len(rows(run)) == 4 and store.rows() == []
 
 
 def test_skipped_steps_stay_listed(
@@ -249,6 +253,6 @@ def test_another_training_has_another_folder(run: Run, arch: Arch, space: Elasti
     other = next(a for a in map(space.sample, range(9)) if a != arch)
     mine = take(run, arch, "a")
     assert take(run, other, "a").folder != mine.folder
-    assert Trainings(run, "a").take(arch.key, 11, {}).folder != mine.folder and not mine.taken
+    assert MovingStages(run, "rank", "a").take(arch.key, 11, {}).folder != mine.folder and not mine.taken
     with pytest.raises(SettingError, match="epochs"):
-        Trainings(run, "b").take(arch.key, 1, {"epochs": replace(HOW, epochs=3).epochs})
+        MovingStages(run, "rank", "b").take(arch.key, 1, {"epochs": replace(HOW, epochs=3).epochs})

@@ -1,4 +1,4 @@
-"""What a training of a ranking keeps while it is going: whoever takes the training goes on from there."""
+"""What a training keeps that may move from worker to worker: whoever takes it goes on from there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 
-FOLDER = "rank/trainings"  # below the run
 
-
-class Training(Stage):
+class MovingStage(Stage):
     """One training's folder: its checkpoints, and the time that went into them.
 
     Args:
@@ -68,14 +66,14 @@ class Training(Stage):
         """Delete the folder of a training whose row is written; the list of skipped steps stays."""
         skipped = self.folder / "skipped.csv"
         if skipped.exists():
-            kept = self.run.path / "rank" / "skipped" / f"{self.folder.stem}.csv"
+            kept = self.folder.parents[1] / "skipped" / f"{self.folder.stem}.csv"
             with on_disk(kept):
                 kept.parent.mkdir(exist_ok=True)
             atomic_write(kept, skipped.read_bytes())
         _delete(self.folder)
 
 
-class Trainings:
+class MovingStages:
     """The folders of all trainings that have begun; every call is made under the lock of the workers' leases.
 
     A folder is its worker's alone, by its name. A training changes hands by renaming it: a worker that was taken
@@ -83,15 +81,17 @@ class Trainings:
 
     Args:
         run: the run.
+        place: the folder in it that they belong to.
         worker: id of this worker.
     """
 
-    def __init__(self, run: Run, worker: str) -> None:
+    def __init__(self, run: Run, place: str, worker: str) -> None:
         self.run = run
-        self.folder = run.path / FOLDER
+        self.place = place
+        self.folder = run.path / place / "trainings"
         self._mark = re.sub(r"[^A-Za-z0-9_-]", "_", worker)
 
-    def take(self, key: str, seed: int, inputs: Mapping[str, object]) -> Training:
+    def take(self, key: str, seed: int, inputs: Mapping[str, object]) -> MovingStage:
         """Open the folder of a training that this worker has taken, with what another left in it.
 
         Args:
@@ -111,7 +111,8 @@ class Trainings:
             for old in self.folder.glob(f"{name}.*"):
                 if old != mine:
                     old.rename(mine)
-        return Training(self.run, f"{FOLDER}/{mine.name}", {"arch": key, "seed": seed} | dict(inputs), f"rank {name}")
+        facts = {"arch": key, "seed": seed} | dict(inputs)
+        return MovingStage(self.run, f"{self.place}/trainings/{mine.name}", facts, f"{self.place} {name}")
 
     def clear(self, done: Collection[tuple[str, int]]) -> None:
         """Delete what a worker left that was killed between writing a row and deleting its folder.

@@ -1,0 +1,54 @@
+"""A table of results that several processes add rows to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_kd.runs.files import CsvLog, atomic_write, read_frame
+from nas_kd.runs.lock import held
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ResultTable:
+    """One row an arch and seed.
+
+    Args:
+        path: the CSV file; every process names the same.
+        columns: its columns, ``key`` and ``seed`` among them.
+
+    Raises:
+        SettingError: there are no file locks, or the file is damaged or cannot be written; so do all methods.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.columns = list(columns)
+        self._lock = path.parent / "claims" / "table.lock"
+        with self.locked():
+            if not path.exists():
+                atomic_write(path, ",".join(columns) + "\n")
+            CsvLog(path)  # drops the half of a line that a killed process left
+
+    def locked(self) -> AbstractContextManager[bool]:
+        """Keep other processes from adding rows."""
+        return held(self._lock, wait=True)
+
+    def frame(self) -> pd.DataFrame:
+        """Read all rows."""
+        with self.locked():
+            return read_frame(self.path)
+
+    def done(self) -> set[tuple[str, int]]:
+        """Return (key, seed) of the rows that are there."""
+        table = self.frame()
+        return set(zip(table["key"], table["seed"].astype(int), strict=True))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row, of which the table's columns are kept."""
+        with self.locked():
+            CsvLog(self.path).append({name: row[name] for name in self.columns})
