@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Alone:
-    """How each arch is trained for the truth.
+    """How each arch is trained for the ground truth.
 
     Args:
         method: distillation method that needs labels and logits alone.

@@ -18,7 +18,7 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
 
     Args:
         folder: ``rank`` in the run.
-        facts: everything that decides the truth, and the one score and the one control named in advance.
+        facts: everything that decides the ground truth, and the one score and the one control named in advance.
         archs: the sample.
         begins: write a plan where there is none; who helps a ranking does not begin one.
 

@@ -89,10 +89,10 @@ def rank(
     Args:
         space: the space.
         teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
-        data: the data; ``train`` is trained on, ``select`` and ``test`` measure the truth, scores use ``rate``.
+        data: the data; ``train`` is trained on, ``select`` and ``test`` measure the ground truth, scores use ``rate``.
         run: run folder; the tables go to ``rank`` in it.
         scores: names out of ``nas_kd.rate.scores.SCORES``, or scores.
-        primary: the one score that is tested without correction, named before the truth is known.
+        primary: the one score that is tested without correction, named before the ground truth is known.
         control: the one size control it is tested against, likewise.
         net: the in-place distilled supernet, or what makes it when it is needed.
         sample: which archs are trained.
@@ -109,7 +109,7 @@ def rank(
         helps: share the trainings of a ranking that is going, and leave the rest to it.
 
     Returns:
-        All tables; who helps gets the truth and the archs alone. The folder holds them as archs.csv, truth.csv,
+        All tables; who helps gets the ground truth and the archs alone. The folder holds them as archs.csv, truth.csv,
         scores.csv, noise.csv, summary.csv and summary.svg, and what was named in advance as plan.json.
 
     Raises:

@@ -107,7 +107,7 @@ def kept_scores(
     images: int,
     calibration_images: int,
 ) -> pd.DataFrame:
-    """Measure the scores that are not in scores.csv yet; those that learn from the truth always.
+    """Measure the scores that are not in scores.csv yet; those that learn from the ground truth always.
 
     Args:
         scores: the scores.
@@ -116,7 +116,7 @@ def kept_scores(
         folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
         prepared: makes supernet and stages.
         cache: the teacher's stored logits.
-        training: how the truth was trained.
+        training: how the ground truth was trained.
         images: rating images.
         calibration_images: training images that norms are measured on.
 
@@ -128,7 +128,7 @@ def kept_scores(
     """
     path = folder / "scores.csv"
     kept = read_frame(path)
-    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the truth has grown
+    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the ground truth has grown
     kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
     have = set(kept["score"]) if len(kept) else set()
     missing = [score for score in scores if score.name not in have]

@@ -1,4 +1,4 @@
-"""Rank statistics of scores against a noisy truth, overall and among archs of one size."""
+"""Rank statistics of scores against a noisy ground truth, overall and among archs of one size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def partial_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
 
     Args:
         x: (N,) score.
-        y: (N,) truth.
+        y: (N,) ground truth.
         z: (N,) what is held fixed, such as log MACs.
 
     Returns:
@@ -72,7 +72,7 @@ def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top:
         top: how many are trained; equal scores are taken in the order of the rows.
 
     Returns:
-        The truth of the best arch within the budget less that of the best of the chosen; NaN when none is
+        The ground truth of the best arch within the budget less that of the best of the chosen; NaN when none is
         within it or none has a score.
     """
     s, t, c = (np.asarray(values, dtype=float) for values in (score, truth, cost))
@@ -85,7 +85,7 @@ def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top:
 
 
 class Noise(NamedTuple):
-    """How much of a truth is noise.
+    """How much of a ground truth is noise.
 
     Args:
         archs: archs with two seeds or more, which tell what seeds do.
@@ -107,7 +107,7 @@ class Noise(NamedTuple):
 
 
 def noise_of(truth: np.ndarray, groups: Sequence[object] | None = None) -> Noise:
-    """Measure the noise of a truth from its seeds.
+    """Measure the noise of a ground truth from its seeds.
 
     Args:
         truth: (N, S) accuracy of each arch and seed; NaN where it is not trained.

@@ -23,10 +23,10 @@ INSIDE = "inside bands"
 
 
 class Ranked(NamedTuple):
-    """Truth and scores of the same archs.
+    """Ground truth and scores of the same archs.
 
     Args:
-        archs: one row an arch: key, group, macs, ...; those without truth are left out.
+        archs: one row an arch: key, group, macs, ...; those without ground truth are left out.
         truth: (N, S) accuracy of each arch and seed, NaN where it is not trained.
         scores: (M, N) higher is better, NaN where a score has none.
         names: (M,) names of the scores.
@@ -59,7 +59,7 @@ class Ranked(NamedTuple):
 
 
 def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
-    """Bring truth and scores of the same archs together.
+    """Bring ground truth and scores of the same archs together.
 
     Args:
         archs: the sample.
@@ -96,10 +96,10 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
 
 
 def noise_table(ranked: Ranked) -> pd.DataFrame:
-    """Say how much of the truth is noise, overall, inside the bands and in each.
+    """Say how much of the ground truth is noise, overall, inside the bands and in each.
 
     Args:
-        ranked: truth and scores.
+        ranked: ground truth and scores.
 
     Returns:
         One row a scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
@@ -128,7 +128,7 @@ def summarise(
     seed: int = 0,
     preparation: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Judge every score by the truth.
+    """Judge every score by the ground truth.
 
     Differences are of tau-b inside the bands, or over all archs where no band has enough of them (then the columns
     of the bands are NaN), on the same resamples of archs with the seeds inside, and on the archs that the score has a
@@ -137,7 +137,7 @@ def summarise(
     archs is set against what is learned from sizes alone too, which beats each single size.
 
     Args:
-        ranked: truth and scores.
+        ranked: ground truth and scores.
         primary: name of the one score that is tested without correction.
         control: name of the one control that it is tested against.
         caps: budgets in MACs that the regret is given for.
@@ -259,7 +259,7 @@ def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[
     """Word what the table says, limits first.
 
     Args:
-        ranked: truth and scores.
+        ranked: ground truth and scores.
         summary: what `summarise` returned.
         noise: what `noise_table` returned.
 
@@ -276,12 +276,12 @@ def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[
         said.append("Nothing is known inside a band: the differences are over all archs, where size decides.")
     limits = noise[noise["scope"] == scope].iloc[0]
     if limits["archs"] == 0:
-        said.append("The truth has one seed: its noise is not known, nor what a faultless score would reach.")
+        said.append("The ground truth has one seed: its noise is not known, nor what a faultless score would reach.")
     else:
         said.append(
-            f"Truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs, {limits['seed_sd']:.2f}"
-            f" between seeds ({limits['archs']} archs have two or more); tau between halves of the seeds"
-            f" {limits['split_half']:.2f}, ceiling of a faultless score {limits['ceiling']:.2f}."
+            f"Ground truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs,"
+            f" {limits['seed_sd']:.2f} between seeds ({limits['archs']} archs have two or more); tau between halves of"
+            f" the seeds {limits['split_half']:.2f}, ceiling of a faultless score {limits['ceiling']:.2f}."
         )
     main = summary[summary["role"] == "primary"].iloc[0]
     base = summary[summary["role"] == "primary control"].iloc[0]
