@@ -43,8 +43,8 @@ class BottleneckStage(Stage):
         ascending("expands", self.expands, float)
         mids = {self.mid(width, expand) for width in self.widths for expand in self.expands}
         if self.group_width < 0 or (self.group_width and any(mid % self.group_width for mid in mids)):
-            legal = f"a divisor of every middle width; they are {', '.join(map(str, sorted(mids)))}"
-            raise SettingError("group_width", self.group_width, legal, "change widths, expands or group_width")
+            expected = f"a divisor of every middle width; they are {', '.join(map(str, sorted(mids)))}"
+            raise SettingError("group_width", self.group_width, expected, "change widths, expands or group_width")
 
     @staticmethod
     def mid(width: int, expand: float) -> int:

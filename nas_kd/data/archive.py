@@ -32,11 +32,13 @@ def check_tar(field: str, path: Path) -> None:
 def _check(field: str, path: Path, tar: tarfile.TarFile, depth: int) -> None:
     for info in tar:
         if info.name.startswith("/") or ".." in info.name.split("/"):
-            legal = f"a .tar with names below its own folder; it has {info.name!r}"
-            raise SettingError(field, str(path), legal, "pack the class folders anew: tar -cf images.tar -C FOLDER .")
+            expected = f"a .tar with names below its own folder; it has {info.name!r}"
+            raise SettingError(
+                field, str(path), expected, "pack the class folders anew: tar -cf images.tar -C FOLDER ."
+            )
         if info.isfile() and info.name.lower().endswith(".tar"):
             if depth == NESTED:
-                legal = f"a .tar of class folders, or of one .tar a class; {info.name!r} is a tar in a tar in a tar"
-                raise SettingError(field, str(path), legal, "unpack the inner ones")
+                expected = f"a .tar of class folders, or of one .tar a class; {info.name!r} is a tar in a tar in a tar"
+                raise SettingError(field, str(path), expected, "unpack the inner ones")
             with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
                 _check(field, path, inner, depth + 1)

@@ -91,8 +91,8 @@ class AutoAugment:
         from timm.data import auto_augment as auto
 
         if len(mean) not in (1, 3):
-            legal = f"null for images of {len(mean)} channels: timm's policies are for grey and colour"
-            raise SettingError("data.augment", policy, legal, "leave it out for crop and flip")
+            expected = f"null for images of {len(mean)} channels: timm's policies are for grey and colour"
+            raise SettingError("data.augment", policy, expected, "leave it out for crop and flip")
         fill = tuple(min(255, round(255 * m)) for m in mean)
         settings: dict[str, Any] = {
             "translate_const": int(resolution * 0.45),

@@ -41,8 +41,8 @@ def load(source: Source, row: int, opened: Image.Image | None = None) -> Image.I
 
 
 def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
-    mend = f"replace or delete the file, or set data.unreadable=skip ({error})"
-    return SettingError(source.field, source.where(row), "images that can be read", mend)
+    hint = f"replace or delete the file, or set data.unreadable=skip ({error})"
+    return SettingError(source.field, source.where(row), "images that can be read", hint)
 
 
 def differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
@@ -64,12 +64,12 @@ def expected_size(source: Source, row: int, image: Image.Image, resolution: int 
 def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
     """Refuse an image whose pixels would be changed beyond recognition."""
     if image.mode in DEEP or image.mode.startswith("I;"):
-        legal = f"8-bit images; this one has mode {image.mode}"
-        mend = "convert it to 8 bits"
-        raise SettingError(source.field, source.where(row), legal, mend)
+        expected = f"8-bit images; this one has mode {image.mode}"
+        hint = "convert it to 8 bits"
+        raise SettingError(source.field, source.where(row), expected, hint)
     if shape and shape[2] == 1 and image.mode not in GREY:
-        legal = "grey images, as the training images are"
-        raise SettingError(source.field, source.where(row), legal, "convert the images to one kind")
+        expected = "grey images, as the training images are"
+        raise SettingError(source.field, source.where(row), expected, "convert the images to one kind")
 
 
 def to_array(source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape) -> NDArray[np.uint8]:

@@ -156,11 +156,11 @@ def _check_settings(
     memory_gib: float,
     views: int | str | None,
 ) -> None:
-    legal = "a share 0 <= share < 1, or a count as an integer of at least 0"
+    expected = "a share 0 <= share < 1, or a count as an integer of at least 0"
     for name, amount in (("data.rate", rate), ("data.select", select)):
         share = isinstance(amount, float)
         if isinstance(amount, bool) or not (0 <= amount < 1 if share else amount >= 0):
-            raise SettingError(name, amount, legal, "use 0.05")
+            raise SettingError(name, amount, expected, "use 0.05")
     if isinstance(rate, float) and isinstance(select, float) and rate + select >= 1:
         raise SettingError("data.rate + data.select", f"{rate} + {select}", "a sum below 1", "leave images to train on")
     for name, value, least in (
@@ -219,8 +219,8 @@ def _membership(
     classes = len(pool.classes)
     if subset is not None:
         if not classes * least <= subset <= len(left):
-            legal = f"{classes * least} ({least} a class) .. {len(left)}, the training images"
-            raise SettingError("data.subset", subset, legal, "choose a number in this range, or leave it out")
+            expected = f"{classes * least} ({least} a class) .. {len(left)}, the training images"
+            raise SettingError("data.subset", subset, expected, "choose a number in this range, or leave it out")
         if subset < len(left):
             codes = cut(pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
             left = left[codes == LOW]
@@ -229,8 +229,8 @@ def _membership(
     for name, amount in (("data.rate", rate), ("data.select", select)):
         most = len(left) - classes * (least - 1)
         if isinstance(amount, int) and amount and not classes <= amount <= most:
-            legal = f"0, or {classes} (one a class) .. {most} of the {len(left)} training images"
-            raise SettingError(name, amount, legal, "choose a number in this range, or a share such as 0.05")
+            expected = f"0, or {classes} (one a class) .. {most} of the {len(left)} training images"
+            raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
     codes = cut(labels, draw(names, seed, "split"), rate, select)
     rows["rate"], rows["select"] = left[codes == LOW], left[codes == HIGH]
     rows["train"] = left[(codes != LOW) & (codes != HIGH)]

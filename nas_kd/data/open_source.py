@@ -154,12 +154,12 @@ def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
                 if _is_folder(entry):
                     real = Path(entry.path).resolve() if entry.is_symlink() else None
                     if real in above:
-                        mend = "delete the link"
-                        raise SettingError(field, entry.path, "folders without links that lead in circles", mend)
+                        hint = "delete the link"
+                        raise SettingError(field, entry.path, "folders without links that lead in circles", hint)
                     todo.append((Path(entry.path), above | {real or Path(entry.path).resolve()}))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes and not os.path.isfile(entry.path):
-                    legal = "images that can be read; this is a broken link, a pipe or a device"
-                    raise SettingError(field, entry.path, legal, "replace or delete it")
+                    expected = "images that can be read; this is a broken link, a pipe or a device"
+                    raise SettingError(field, entry.path, expected, "replace or delete it")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -177,8 +177,8 @@ def _check_folder(field: str, root: Path) -> None:
     folders = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
     if not folders:
         tars = any(child.suffix == ".tar" for child in root.iterdir())
-        mend = "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
-        raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", mend)
+        hint = "pack the per-class tars into one .tar" if tars else "put the images of each class into a folder"
+        raise SettingError(field, str(root), "a folder of class folders; this has no sub-folder", hint)
     _check_links(field, root, suffixes)
     for folder in folders:
         if not any(child.suffix.lower() in suffixes and child.is_file() for child in folder.rglob("*")):
@@ -209,8 +209,8 @@ def _torchvision(field: str, name: str, split: str, root: str, download: bool) -
     except AssertionError as error:
         raise SettingError(field, name, f"a torchvision set that timm knows ({error})", "check the name") from error
     except (RuntimeError, OSError) as error:
-        mend = "set data.root to the folder that holds it, or data.download=true"
-        raise SettingError(field, name, f"a set that lies in {root} ({error})", mend) from error
+        hint = "set data.root to the folder that holds it, or data.download=true"
+        raise SettingError(field, name, f"a set that lies in {root} ({error})", hint) from error
     if not hasattr(dataset, "targets") or not hasattr(dataset, "classes"):
         raise SettingError(field, name, "a classification set", "save it as class folders")
     labels = np.asarray(dataset.targets, dtype=np.int64)
@@ -234,8 +234,8 @@ def _hfds(field: str, name: str, split: str, root: str, download: bool) -> Reade
     except ImportError as error:
         raise SettingError(field, name, "the package 'datasets' installed", "pip install datasets") from error
     except (ValueError, KeyError, OSError) as error:
-        mend = "check the name and data.train_split / data.test_split"
-        raise SettingError(field, name, f"a set with a split {split!r} ({error})", mend) from error
+        hint = "check the name and data.train_split / data.test_split"
+        raise SettingError(field, name, f"a set with a split {split!r} ({error})", hint) from error
     labels = np.asarray(reader.dataset[reader.label_key], dtype=np.int64)
     by_name: dict[str, int] = reader.class_to_idx or {str(c): c for c in range(int(labels.max()) + 1)}
     classes = tuple(sorted(by_name, key=lambda key: by_name[key]))

@@ -87,8 +87,8 @@ def _counts(labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | i
         below = [_below(u[labels == c], amount) for c in range(len(most))]
         return np.clip(np.array(below), least, most)
     if amount > most.sum():
-        legal = f"at most {max(0, int(most.sum()))} images here"
-        raise SettingError("data.rate + data.select", amount, legal, "leave images to train on")
+        expected = f"at most {max(0, int(most.sum()))} images here"
+        raise SettingError("data.rate + data.select", amount, expected, "leave images to train on")
     return apportion(np.bincount(labels), amount, least, most)
 
 

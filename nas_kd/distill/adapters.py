@@ -31,8 +31,8 @@ def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: boo
         SettingError: the places differ; names the shapes.
     """
     if len(student) != len(teacher) or (len(student) > 1 and places(student) != places(teacher)):
-        legal = f"maps of equal height and width; student {student}, teacher {teacher}"
-        raise SettingError("method", name, legal, "choose other layers with load_teacher(stages=[...])")
+        expected = f"maps of equal height and width; student {student}, teacher {teacher}"
+        raise SettingError("method", name, expected, "choose other layers with load_teacher(stages=[...])")
     inputs = channels(student)
     outputs = channels(teacher)
     if len(student) < 3:
@@ -163,8 +163,8 @@ class Factors(nn.Module):
         super().__init__()
         s, t = pair.taught("ft", "stages")[-1]
         if len(s) != 3 or places(s) != places(t):
-            legal = f"last maps (C, H, W) of equal height and width; student {s}, teacher {t}"
-            raise SettingError("method", "ft", legal, "choose other layers with load_teacher(stages=[...])")
+            expected = f"last maps (C, H, W) of equal height and width; student {s}, teacher {t}"
+            raise SettingError("method", "ft", expected, "choose other layers with load_teacher(stages=[...])")
         if not 0 < rate <= 1:
             raise SettingError("ft.rate", rate, "above 0 and at most 1, a share of the teacher's channels")
         factor = max(1, round(rate * t[0]))

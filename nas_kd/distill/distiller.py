@@ -227,13 +227,13 @@ def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:
     if isinstance(method, str):
         return _named(method, task, settings)
     if settings:
-        legal = "no settings beside a list or a recipe"
-        raise SettingError("method settings", sorted(settings), legal, "set them in the terms")
+        expected = "no settings beside a list or a recipe"
+        raise SettingError("method settings", sorted(settings), expected, "set them in the terms")
     if isinstance(method, Recipe):
         return method
     if not isinstance(method, Sequence) or not method:
-        legal = "the name of a method, a Recipe, or a list of terms and of (name, weight)"
-        raise SettingError("method", method, legal, "`nas-kd methods` lists them")
+        expected = "the name of a method, a Recipe, or a list of terms and of (name, weight)"
+        raise SettingError("method", method, expected, "`nas-kd methods` lists them")
     terms = []
     for item in method:
         if isinstance(item, Term):
@@ -252,13 +252,13 @@ def _named(method: str, task: Task, settings: dict[str, Any]) -> Recipe:
     if method not in METHODS:
         raise SettingError("method", method, "the name of a method", nearest(method, METHODS))
     recipe = METHODS[method].recipe
-    legal = {name: entry for name, entry in inspect.signature(recipe).parameters.items() if name != "task"}
+    expected = {name: entry for name, entry in inspect.signature(recipe).parameters.items() if name != "task"}
     for name, value in settings.items():
-        if name not in legal:
-            mend = nearest(name, legal) if legal else f"{method} has no settings"
-            named = f"a setting of {method}: {', '.join(legal)}" if legal else f"no settings beside {method}"
-            raise SettingError(f"{method}.{name}", value, named, mend)
-        _check(method, name, value, legal[name].default)
+        if name not in expected:
+            hint = nearest(name, expected) if expected else f"{method} has no settings"
+            named = f"a setting of {method}: {', '.join(expected)}" if expected else f"no settings beside {method}"
+            raise SettingError(f"{method}.{name}", value, named, hint)
+        _check(method, name, value, expected[name].default)
     made: Recipe = recipe(task, **settings)
     return made
 

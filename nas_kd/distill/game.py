@@ -85,8 +85,8 @@ def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callabl
     """
     teacher = None if source is None else source.teacher
     if teacher is None:
-        legal = "a live teacher, whose logits can be traced back to its input"
-        raise SettingError("teacher", type(source).__name__, legal, f"pass the teacher itself to {method}")
+        expected = "a live teacher, whose logits can be traced back to its input"
+        raise SettingError("teacher", type(source).__name__, expected, f"pass the teacher itself to {method}")
     return teacher.network, teacher.normalised
 
 

@@ -130,8 +130,8 @@ class Generator(Player):
         self.switches = switches
         self.calls = 0
         if switches.norm and not norms(inside):
-            legal = "a teacher with batch norms that keep statistics"
-            raise SettingError("generator.norm", switches.norm, legal, "use dafl or zskt")
+            expected = "a teacher with batch norms that keep statistics"
+            raise SettingError("generator.norm", switches.norm, expected, "use dafl or zskt")
 
     def loss(self, z: Tensor) -> Tensor:
         """Return what the generator shrinks, from (B, WIDTH) noise."""

@@ -85,8 +85,8 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
             own = _output(student, name, images)
             wanted = _output(teacher, other, images)
             if own.shape != wanted.shape:
-                legal = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(wanted.shape[1:])}"
-                raise SettingError("layers", f"{name}: {other}", legal, "inject needs equal channels and maps")
+                expected = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(wanted.shape[1:])}"
+                raise SettingError("layers", f"{name}: {other}", expected, "inject needs equal channels and maps")
             q = solve(own, wanted)
             conv = student.get_submodule(name)
             assert isinstance(conv, nn.Conv2d)

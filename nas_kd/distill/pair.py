@@ -87,16 +87,16 @@ class Pair:
             SettingError: there is no teacher, or the stages differ in number.
         """
         if self.teacher is None:
-            legal = "a method on labels alone, or a live teacher"
-            raise SettingError("method", name, legal, "pass teacher=, or use method='ce'")
+            expected = "a method on labels alone, or a live teacher"
+            raise SettingError("method", name, expected, "pass teacher=, or use method='ce'")
         s = self.student.named(kind)
         t = self.teacher.named(kind)
         if len(s) != len(t):
-            legal = f"as many teacher stages as the student's {len(s)}; the teacher gives {len(t)}"
-            raise SettingError("method", name, legal, "name one layer a stage in load_teacher(stages=[...])")
+            expected = f"as many teacher stages as the student's {len(s)}; the teacher gives {len(t)}"
+            raise SettingError("method", name, expected, "name one layer a stage in load_teacher(stages=[...])")
         if not s:
-            legal = f"a method on logits: this student gives no {kind}"
-            raise SettingError("method", name, legal, "use kd_ls, which needs logits only")
+            expected = f"a method on logits: this student gives no {kind}"
+            raise SettingError("method", name, expected, "use kd_ls, which needs logits only")
         return list(zip(s, t, strict=True))
 
 
@@ -106,8 +106,8 @@ def equal_places(name: str, kind: str = "stages") -> Callable[[Pair], None]:
     def check(pair: Pair) -> None:
         for number, (s, t) in enumerate(pair.taught(name, kind), 1):
             if len(s) != len(t) or places(s) != places(t):
-                legal = f"maps of equal height and width; stage {number}: student {s}, teacher {t}"
-                raise SettingError("method", name, legal, "choose other layers with load_teacher(stages=[...])")
+                expected = f"maps of equal height and width; stage {number}: student {s}, teacher {t}"
+                raise SettingError("method", name, expected, "choose other layers with load_teacher(stages=[...])")
 
     return check
 
@@ -118,8 +118,8 @@ def equal_channels(name: str, kind: str = "stages") -> Callable[[Pair], None]:
     def check(pair: Pair) -> None:
         for number, (s, t) in enumerate(pair.taught(name, kind), 1):
             if s != t or len(s) != 3:
-                legal = f"maps of equal channels, height and width; stage {number}: student {s}, teacher {t}"
-                raise SettingError("method", name, legal, "use a method with adapters, such as fitnet or vid")
+                expected = f"maps of equal channels, height and width; stage {number}: student {s}, teacher {t}"
+                raise SettingError("method", name, expected, "use a method with adapters, such as fitnet or vid")
 
     return check
 
@@ -129,8 +129,8 @@ def two_stages(name: str) -> Callable[[Pair], None]:
 
     def check(pair: Pair) -> None:
         if len(pair.taught(name, "stages")) < 2:
-            legal = f"two stages or more; the student has {pair.student.stages}"
-            raise SettingError("method", name, legal, "use rkd, which needs the pooled feature only")
+            expected = f"two stages or more; the student has {pair.student.stages}"
+            raise SettingError("method", name, expected, "use rkd, which needs the pooled feature only")
 
     return check
 

@@ -39,8 +39,8 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
     model.train(training)
     layers = found.layers
     if not layers:
-        legal = "a network whose layers give feature maps, for a method on features"
-        raise SettingError("model", type(model).__name__, legal, "use kd_ls, which needs logits only")
+        expected = "a network whose layers give feature maps, for a method on features"
+        raise SettingError("model", type(model).__name__, expected, "use kd_ls, which needs logits only")
     ends = [i for i, layer in enumerate(layers) if i + 1 == len(layers) or layers[i + 1].size != layer.size]
     return ModuleReader(model, found, [layers[i].path for i in ends]).read
 
@@ -66,13 +66,15 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
     try:
         found = forward(like.new_zeros(2, *image))
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-        legal = f"a network that takes images {' x '.join(map(str, image))} ({str(error).splitlines()[0]})"
-        raise SettingError("model", type(model).__name__, legal, "build it for the data's channels and size") from error
+        expected = f"a network that takes images {' x '.join(map(str, image))} ({str(error).splitlines()[0]})"
+        raise SettingError(
+            "model", type(model).__name__, expected, "build it for the data's channels and size"
+        ) from error
     finally:
         model.train(training)
     if not isinstance(found.logits, Tensor) or found.logits.ndim != 2:
-        legal = "a network that gives (B, C) logits in evaluation mode"
-        raise SettingError("model", type(model).__name__, legal, "wrap it in a module that does")
+        expected = "a network that gives (B, C) logits in evaluation mode"
+        raise SettingError("model", type(model).__name__, expected, "wrap it in a module that does")
     return Shapes.of(found)
 
 
@@ -111,8 +113,8 @@ def pair_of(
     forward = student_forward(model, image) if recipe.needs_features else _logits_only(model)
     own = shapes_of(forward, model, image)
     if own.logits != classes:
-        legal = f"a network of {classes} logits, the classes of the data; it gives {own.logits}"
-        raise SettingError("model", type(model).__name__, legal, "build it with num_classes=data.num_classes")
+        expected = f"a network of {classes} logits, the classes of the data; it gives {own.logits}"
+        raise SettingError("model", type(model).__name__, expected, "build it with num_classes=data.num_classes")
     if recipe.needs_target_features and source is not None and not recipe.own_targets:
         for teacher in teachers:
             if teacher is not None:

@@ -66,8 +66,8 @@ class Review(nn.Module):
         super().__init__()
         for s, t in pair.taught("review", "pre"):
             if len(s) != 3 or places(s) != places(t):
-                legal = f"maps (C, H, W) of equal height and width; student {s}, teacher {t}"
-                raise SettingError("method", "review", legal, "choose other layers with load_teacher(stages=[...])")
+                expected = f"maps (C, H, W) of equal height and width; student {s}, teacher {t}"
+                raise SettingError("method", "review", expected, "choose other layers with load_teacher(stages=[...])")
         both = pair.taught("review", "pre") + pair.taught("review", "pooled")
         middle = min(width, both[-1][0][0])
         self.fusions = nn.ModuleList(

@@ -117,8 +117,8 @@ class ClassBalanced(Resampled):
         members = [torch.nonzero(labels == c)[:, 0] for c in range(int(labels.max()) + 1)]
         self._members = [one for one in members if len(one)]
         if groups is not None and len(groups) != len(self._members):
-            legal = f"one super-class for each of the {len(self._members)} classes"
-            raise SettingError("cc.groups", list(groups), legal)
+            expected = f"one super-class for each of the {len(self._members)} classes"
+            raise SettingError("cc.groups", list(groups), expected)
         self.classes = min(classes, len(self._members))
         self.groups = groups
         if self.classes < 2:
@@ -204,8 +204,8 @@ class ClassPairs(Resampled):
         counts = torch.bincount(split.labels)
         lonely = torch.nonzero(counts == 1)[:, 0].tolist()
         if lonely:
-            legal = f"two training images a class or more; classes of one image: {lonely[:5]}"
-            raise SettingError("method", "cs_kd", legal, "use another method, or leave these classes out")
+            expected = f"two training images a class or more; classes of one image: {lonely[:5]}"
+            raise SettingError("method", "cs_kd", expected, "use another method, or leave these classes out")
         self._counts, self._starts = counts, counts.cumsum(0) - counts
         self._place = torch.empty_like(self._order)
         self._place[self._order] = torch.arange(len(self._order))
@@ -243,8 +243,8 @@ class TwoViews(Resampled):
     def __init__(self, split: Split) -> None:
         super().__init__(split)
         if split.augment is None or (split.views is not None and len(split.views) < 2):
-            legal = "two views of an image or more"
-            raise SettingError("data.views", 1, legal, "set data.views=2 or more, or 0 for fresh crops")
+            expected = "two views of an image or more"
+            raise SettingError("data.views", 1, expected, "set data.views=2 or more, or 0 for fresh crops")
 
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1

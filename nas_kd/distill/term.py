@@ -69,8 +69,8 @@ class Term:
         object.__setattr__(self, "needs", frozenset(self.needs))
         object.__setattr__(self, "key", self.key or self.name)
         if not self.needs or self.needs - NEEDS:
-            legal = "some of " + ", ".join(sorted(NEEDS))
-            raise SettingError(f"{self.name}.needs", sorted(self.needs), legal)
+            expected = "some of " + ", ".join(sorted(NEEDS))
+            raise SettingError(f"{self.name}.needs", sorted(self.needs), expected)
         if self.side not in SIDES:
             raise SettingError(f"{self.name}.side", self.side, ", ".join(SIDES))
 

@@ -69,8 +69,8 @@ class TreeLoss(nn.Module):
     def __init__(self, pair: Pair, penalty: float = 0.1, temperature: float = 1.0) -> None:
         super().__init__()
         if not isinstance(pair.model, SoftTree):
-            legal = "a nas_kd.distill.SoftTree as the student of this method"
-            raise SettingError("model", type(pair.model).__name__, legal, "pass SoftTree(depth, inputs, classes)")
+            expected = "a nas_kd.distill.SoftTree as the student of this method"
+            raise SettingError("model", type(pair.model).__name__, expected, "pass SoftTree(depth, inputs, classes)")
         self._tree = (pair.model,)  # in a tuple it is no part of this module
         self.penalty = penalty
         self.temperature = temperature

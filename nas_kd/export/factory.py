@@ -34,21 +34,21 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
         SettingError: there is no such factory, it fails, or it builds no network.
     """
     place, _, name = str(factory).partition(":")
-    mend = "give the factory that the student was saved with"
+    hint = "give the factory that the student was saved with"
     if not place or not name:
-        raise SettingError("factory", factory, "package.module:callable or timm:MODEL", mend)
+        raise SettingError("factory", factory, "package.module:callable or timm:MODEL", hint)
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-        raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", mend)
+        raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", hint)
     build = _timm(factory, name, kwargs) if place == "timm" else _imported(factory, place, name)
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
             built = build(**kwargs)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
-        legal = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
-        raise SettingError("factory", factory, legal, mend) from error
+        expected = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
+        raise SettingError("factory", factory, expected, hint) from error
     if not isinstance(built, nn.Module):
-        legal = f"a callable that returns an nn.Module, not {type(built).__name__}"
-        raise SettingError("factory", factory, legal, mend)
+        expected = f"a callable that returns an nn.Module, not {type(built).__name__}"
+        raise SettingError("factory", factory, expected, hint)
     return built
 
 
@@ -68,16 +68,16 @@ def check_untrusted(factory: object, folder: Path) -> None:
     place, _, name = str(factory).partition(":")
     if place == "timm" or not name:
         return
-    mend = (
+    hint = (
         f"if you trust that code: load_student(folder, factory={str(factory)!r}), on the command line "
         f"teacher.model={factory} with teacher.checkpoint={folder / 'weights.safetensors'}"
     )
     if _came_along(factory, place, folder):
-        legal = "a network of an installed package; this one's code lies beside the folder, or in no package"
-        raise SettingError("factory", factory, legal, mend)
+        expected = "a network of an installed package; this one's code lies beside the folder, or in no package"
+        raise SettingError("factory", factory, expected, hint)
     kind = _imported(str(factory), place, name)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise SettingError("factory", factory, "a network class: functions are only called when you name them", mend)
+        raise SettingError("factory", factory, "a network class: functions are only called when you name them", hint)
 
 
 def _came_along(factory: object, place: str, folder: Path) -> bool:
@@ -109,16 +109,16 @@ def _pure_and_binary() -> tuple[str, str]:
 
 
 def _absent(factory: object, place: str, error: Exception) -> SettingError:
-    mend = f"install the package that holds {place}, or put it on the Python path"
-    return SettingError("factory", factory, f"an importable callable ({error})", mend)
+    hint = f"install the package that holds {place}, or put it on the Python path"
+    return SettingError("factory", factory, f"an importable callable ({error})", hint)
 
 
 def _imported(factory: str, place: str, name: str) -> Any:
     root = place.split(".")[0]
     if root == "__main__" or root in sys.stdlib_module_names:
         # a script is not there in another process, and no network is built by os or subprocess
-        legal = "a callable in an installed package, or in a module on the Python path"
-        raise SettingError("factory", factory, legal, "move the function into a module of its own")
+        expected = "a callable in an installed package, or in a module on the Python path"
+        raise SettingError("factory", factory, expected, "move the function into a module of its own")
     try:
         found = getattr(import_module(place), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -132,10 +132,10 @@ def _timm(factory: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     import timm
 
     if not timm.is_model(name):
-        legal = "timm: and the name of a model that timm knows"
-        raise SettingError("factory", factory, legal, "install the timm that it was saved with")
+        expected = "timm: and the name of a model that timm knows"
+        raise SettingError("factory", factory, expected, "install the timm that it was saved with")
     fetching = [key for key in FETCHES if kwargs.get(key)]
     if fetching:
-        legal = "arguments that fetch no weights: they lie in the student folder"
-        raise SettingError("factory_kwargs", fetching[0], legal, "leave it out")
+        expected = "arguments that fetch no weights: they lie in the student folder"
+        raise SettingError("factory_kwargs", fetching[0], expected, "leave it out")
     return lambda **given: timm.create_model(name, **{"pretrained": False, **given})

@@ -52,6 +52,6 @@ def factory_of(
     if architecture:
         return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
     if needed:
-        legal = "package.module:callable that builds this network, so that its student folder loads anywhere"
-        raise SettingError("factory", None, legal, "pass factory= and factory_kwargs=, or leave run= out")
+        expected = "package.module:callable that builds this network, so that its student folder loads anywhere"
+        raise SettingError("factory", None, expected, "pass factory= and factory_kwargs=, or leave run= out")
     return None, None

@@ -117,20 +117,20 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         raise SettingError("student", str(folder), "an existing student folder", "check the path")
     for name in (ABOUT, ARCH, WEIGHTS):
         if not (folder / name).is_file():
-            legal = f"a folder with {ARCH}, {ABOUT} and {WEIGHTS}; {name} is missing"
-            raise SettingError("student", str(folder), legal, "save the student again")
+            expected = f"a folder with {ARCH}, {ABOUT} and {WEIGHTS}; {name} is missing"
+            raise SettingError("student", str(folder), expected, "save the student again")
     about = _read(folder / ABOUT)
     version = about.pop("format_version", None) if isinstance(about, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
     if version > FORMAT:
-        legal = f"format_version of at most {FORMAT}; this folder has {version}"
-        raise SettingError("student", str(folder), legal, "pip install --upgrade nas_kd")
+        expected = f"format_version of at most {FORMAT}; this folder has {version}"
+        raise SettingError("student", str(folder), expected, "pip install --upgrade nas_kd")
     try:
         state = safetensors_load((folder / WEIGHTS).read_bytes())
     except (SafetensorError, ValueError, OverflowError) as error:
-        legal = "an undamaged .safetensors file"
-        raise SettingError("student", str(folder / WEIGHTS), legal, "save the student again") from error
+        expected = "an undamaged .safetensors file"
+        raise SettingError("student", str(folder / WEIGHTS), expected, "save the student again") from error
     _check_about(about, folder / ABOUT)
     layers = _read(folder / ARCH)
     named = about.get("factory")
@@ -150,16 +150,16 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
 
 def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
     """Build a StaticNet, with the file named when its layers make no network or another than the weights'."""
-    mend = "save the student again"
+    hint = "save the student again"
     try:
         with torch.device("meta"):  # without memory: what the file says may be larger than any
             shapes = StaticNet(layers, known).state_dict()
     except Exception as error:  # whatever a damaged description leads to
-        legal = "the list of layers that save_student wrote"
+        expected = "the list of layers that save_student wrote"
         if isinstance(error, SettingError):  # an op that nobody builds
-            legal = f"{legal}, of known blocks ({error})"
-            mend = "name the class of a block of your own: load_student(folder, blocks=[...])"
-        raise SettingError("student", str(path), legal, mend) from error
+            expected = f"{expected}, of known blocks ({error})"
+            hint = "name the class of a block of your own: load_student(folder, blocks=[...])"
+        raise SettingError("student", str(path), expected, hint) from error
     _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
     with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
         return StaticNet(layers, known)
@@ -179,8 +179,8 @@ def _check_about(about: Mapping[str, Any], path: Path) -> None:
     }
     for name, good in ok.items():
         if not good:
-            legal = f"what save_student wrote; {name} is {str(about.get(name))[:60]!r}"
-            raise SettingError("student", str(path), legal, "save the student again")
+            expected = f"what save_student wrote; {name} is {str(about.get(name))[:60]!r}"
+            raise SettingError("student", str(path), expected, "save the student again")
 
 
 def _check_fit(wanted: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
@@ -188,8 +188,8 @@ def _check_fit(wanted: Mapping[str, Tensor], have: Mapping[str, Tensor], where: 
     for name in [*wanted, *(name for name in have if name not in wanted)]:
         shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (wanted, have)]
         if shapes[0] != shapes[1]:
-            legal = f"weights of the same network; tensor {name}: {shapes[0]} wanted, {shapes[1]} found"
-            raise SettingError("student", where, legal, "architecture and weights must come from one student")
+            expected = f"weights of the same network; tensor {name}: {shapes[0]} wanted, {shapes[1]} found"
+            raise SettingError("student", where, expected, "architecture and weights must come from one student")
 
 
 def _text(value: Any) -> bytes:

@@ -80,10 +80,10 @@ def positive(field: str, value: float) -> float:
     return value
 
 
-def word(field: str, value: str, legal: tuple[str, ...]) -> str:
-    """Return the word, or raise SettingError where it is none of the legal ones."""
-    if value not in legal:
-        raise SettingError(field, value, " or ".join(legal), nearest(str(value), legal))
+def word(field: str, value: str, expected: tuple[str, ...]) -> str:
+    """Return the word, or raise SettingError where it is not among the expected ones."""
+    if value not in expected:
+        raise SettingError(field, value, " or ".join(expected), nearest(str(value), expected))
     return value
 
 

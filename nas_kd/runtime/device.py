@@ -52,8 +52,8 @@ class Runtime:
         mps = int(torch.backends.mps.is_available())
         have = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count(), "mps": mps}
         if int(number or 0) >= have[kind]:
-            legal = [name for name, count in have.items() if count]
-            raise SettingError("device", device, f"one of {', '.join(legal)} on this machine", "use device=auto")
+            expected = [name for name, count in have.items() if count]
+            raise SettingError("device", device, f"one of {', '.join(expected)} on this machine", "use device=auto")
         if launched()[1] > 1:
             self.fabric: Fabric = _joined(device, precision)
         else:
@@ -122,18 +122,18 @@ def _joined(device: str, precision: str) -> Fabric:
     kind, colon, _ = device.partition(":")
     here = launched_here()
     if here is None:
-        legal = "the number of processes on each node"
-        raise SettingError("SLURM_NTASKS_PER_NODE", None, legal, "give --ntasks-per-node to sbatch and srun")
+        expected = "the number of processes on each node"
+        raise SettingError("SLURM_NTASKS_PER_NODE", None, expected, "give --ntasks-per-node to sbatch and srun")
     cards = torch.cuda.device_count()
     if kind == "auto":
         kind = "cuda" if cards else "cpu"
     if colon or kind == "mps":
-        legal = f"auto, cpu or cuda with {launched()[1]} processes"
-        raise SettingError("device", device, legal, "use device=cuda: each process takes a GPU of its own")
+        expected = f"auto, cpu or cuda with {launched()[1]} processes"
+        raise SettingError("device", device, expected, "use device=cuda: each process takes a GPU of its own")
     if kind == "cuda" and cards < here:
-        legal = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
-        mend = f"use torchrun --nproc-per-node {max(cards, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
-        raise SettingError("device", device, legal, mend)
+        expected = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
+        hint = f"use torchrun --nproc-per-node {max(cards, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
+        raise SettingError("device", device, expected, hint)
     # gradients go by nccl between GPUs, small messages by gloo between CPUs, which no GPU has to wait for
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     strategy = DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
@@ -147,9 +147,9 @@ def _joined(device: str, precision: str) -> Fabric:
     try:
         fabric.launch()
     except torch.distributed.DistError as error:
-        legal = f"{launched()[1]} processes that find each other within {PATIENCE}"
-        mend = f"start them all, by torchrun or srun ({' '.join(str(error).split())[:200]})"
-        raise SettingError("WORLD_SIZE", launched()[1], legal, mend) from error
+        expected = f"{launched()[1]} processes that find each other within {PATIENCE}"
+        hint = f"start them all, by torchrun or srun ({' '.join(str(error).split())[:200]})"
+        raise SettingError("WORLD_SIZE", launched()[1], expected, hint) from error
     return fabric
 
 
@@ -193,7 +193,7 @@ def check_runtime(device: str, precision: str, threads: int | None, on_nan: str 
         on_nan: see `Runtime`.
 
     Raises:
-        SettingError: a value is outside its legal range.
+        SettingError: a value is out of range.
     """
     kind, colon, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not number.isdecimal()):

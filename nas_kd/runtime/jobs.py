@@ -63,8 +63,8 @@ def run_jobs(
                 result = future.result()
             yield result
     except BrokenProcessPool as error:
-        legal = "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
-        raise SettingError("workers", workers, legal, "use workers=1") from error
+        expected = "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
+        raise SettingError("workers", workers, expected, "use workers=1") from error
     except BaseException:
         # an error or Ctrl-C need not wait for the jobs that run: they end their step, save it, and go on next time
         mine = set(multiprocessing.active_children()) - others

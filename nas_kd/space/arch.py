@@ -135,5 +135,5 @@ class Arch:
             ends = (tuple(value.get("stem", ())), tuple(value.get("head", ())))
             return cls(value["space"], stages, value["resolution"], *ends)
         except (KeyError, TypeError, ValueError) as error:
-            legal = "a dictionary with the fields space, resolution and stages[].width/layers"
-            raise SettingError("arch", value, legal, "use a dictionary written by Arch.to_dict()") from error
+            expected = "a dictionary with the fields space, resolution and stages[].width/layers"
+            raise SettingError("arch", value, expected, "use a dictionary written by Arch.to_dict()") from error

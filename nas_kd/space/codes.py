@@ -89,8 +89,8 @@ def checked(space: Chain, codes: np.ndarray) -> np.ndarray:
     outside = (codes < 0) | (codes >= np.array(sizes))
     if outside.any():
         row, column = (int(i) for i in np.argwhere(outside)[0])
-        legal = f"0 to {sizes[column] - 1}"
-        raise SettingError(f"codes[{row}, {column}]", int(codes[row, column]), legal, "use space.encode(archs)")
+        expected = f"0 to {sizes[column] - 1}"
+        raise SettingError(f"codes[{row}, {column}]", int(codes[row, column]), expected, "use space.encode(archs)")
     return codes
 
 

@@ -37,8 +37,8 @@ def find_space(name: str) -> Path | None:
             raise SettingError("space", name, "the path of an existing .py file", "check the path")
         return path
     if name not in (names := space_names()):
-        legal = "a module of search_spaces or the path of a .py file with a SPACE"
-        raise SettingError("space", name, legal, nearest(name, names))
+        expected = "a module of search_spaces or the path of a .py file with a SPACE"
+        raise SettingError("space", name, expected, nearest(name, names))
     return None
 
 
@@ -54,8 +54,8 @@ def _module(name: str) -> ModuleType:
         except SettingError:
             raise
         except Exception as error:  # whatever the user's own code raises
-            legal = f"a .py file that runs ({type(error).__name__}: {error})"
-            raise SettingError("space", name, legal, "mend the file") from error
+            expected = f"a .py file that runs ({type(error).__name__}: {error})"
+            raise SettingError("space", name, expected, "fix the file") from error
         return module
     return importlib.import_module(f"search_spaces.{name}")
 

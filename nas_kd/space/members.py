@@ -77,20 +77,20 @@ def check(space: Chain, arch: Arch) -> None:
         SettingError: it belongs to another space, or one of its settings is not offered.
     """
     if arch.space != space.hash:
-        mend = f"load the space with hash {arch.space}, or search again in {space.name}"
-        raise SettingError("arch.space", arch.space, f"{space.hash} (the space {space.name})", mend)
+        hint = f"load the space with hash {arch.space}, or search again in {space.name}"
+        raise SettingError("arch.space", arch.space, f"{space.hash} (the space {space.name})", hint)
     if len(arch.stages) != len(space.stages):
         raise SettingError("arch.stages", len(arch.stages), f"{len(space.stages)} stages")
     for index, (stage, candidate) in enumerate(zip(space.stages, arch.stages, strict=True)):
         if not stage.contains(candidate):
-            legal = f"widths {stage.widths}, depths {stage.depths}, layers {stage.fields} of {stage.groups()}"
-            raise SettingError(f"arch.stages[{index}]", candidate, legal)
+            expected = f"widths {stage.widths}, depths {stage.depths}, layers {stage.fields} of {stage.groups()}"
+            raise SettingError(f"arch.stages[{index}]", candidate, expected)
     for name, end in (("stem", space.stem), ("head", space.head)):
         if getattr(arch, name) not in end.choices():
             raise SettingError(f"arch.{name}", getattr(arch, name), f"{end.fields} of {end.choices()}")
     if arch.resolution not in (space.resolutions or (None,)):
-        legal = f"one of {space.resolutions}" if space.resolutions else "None: this space does not choose it"
-        raise SettingError("arch.resolution", arch.resolution, legal)
+        expected = f"one of {space.resolutions}" if space.resolutions else "None: this space does not choose it"
+        raise SettingError("arch.resolution", arch.resolution, expected)
     if not fits(space, arch.stem, arch.stages):
         widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages)]
         raise SettingError("arch.stages", widths, "one width for the stem and all stages that keep theirs")

@@ -39,8 +39,8 @@ def to_nni(space: ElasticSpace) -> Any:
             warnings.simplefilter("ignore")
             from nni.mutable import Categorical, MutableDict
     except ImportError as error:
-        mend = "pip install 'nni>=3.0' on an x86-64 machine; everything else works without it"
-        raise SettingError("nni", "not installed", "the package nni, 3.0 or later", mend) from error
+        hint = "pip install 'nni>=3.0' on an x86-64 machine; everything else works without it"
+        raise SettingError("nni", "not installed", "the package nni, 3.0 or later", hint) from error
 
     tree: dict[str, Any] = {}
     for label, values in choices(space).items():
@@ -180,7 +180,7 @@ def _settings(stage: Stage, number: int) -> tuple[Choices, Choices]:
         fixed = dict(zip(shared, values, strict=True))
         made.add(frozenset(product(*((fixed[f],) if f in fixed else own[f] for f in stage.fields))))
     if made != {frozenset(group) for group in groups}:
-        legal = "layer choices that are a product of the values of their fields"
-        mend = "search this space without NNI"
-        raise SettingError(f"stages[{number - 1}]", type(stage).__name__, legal, mend)
+        expected = "layer choices that are a product of the values of their fields"
+        hint = "search this space without NNI"
+        raise SettingError(f"stages[{number - 1}]", type(stage).__name__, expected, hint)
     return shared, own

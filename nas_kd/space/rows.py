@@ -82,8 +82,8 @@ def check_size(space: ElasticSpace, resolution: int | None) -> None:
         SettingError: the space chooses resolutions, and this is not one of them.
     """
     if space.resolutions and resolution not in space.resolutions:
-        legal = f"one of {space.resolutions}, which {space.name} chooses from, to be rated by a teacher"
-        raise SettingError("data.resolution", resolution, legal, f"use data.resolution={space.resolution}")
+        expected = f"one of {space.resolutions}, which {space.name} chooses from, to be rated by a teacher"
+        raise SettingError("data.resolution", resolution, expected, f"use data.resolution={space.resolution}")
 
 
 def full_rows(table: pd.DataFrame) -> pd.DataFrame:

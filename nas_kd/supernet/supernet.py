@@ -73,8 +73,8 @@ class Supernet(nn.Module):
         """
         for name, wanted in (("in_chans", in_chans), ("num_classes", num_classes)):
             if getattr(self, name) != wanted:
-                mend = f"make it with {name}={wanted}"
-                raise SettingError(f"net.{name}", getattr(self, name), f"{wanted}, as in the data", mend)
+                hint = f"make it with {name}={wanted}"
+                raise SettingError(f"net.{name}", getattr(self, name), f"{wanted}, as in the data", hint)
 
     def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
         """Run the subnet of an arch.

@@ -69,8 +69,8 @@ def build(
     With ``new_head`` a checkpoint of another class count keeps all but its classifier, which is new.
     """
     if checkpoint is not None and pretrained:
-        mend = "leave out teacher.pretrained"
-        raise SettingError("teacher.pretrained", True, "false with a teacher.checkpoint", mend)
+        hint = "leave out teacher.pretrained"
+        raise SettingError("teacher.pretrained", True, "false with a teacher.checkpoint", hint)
     plan = _plan(model, in_chans, pretrained, resolution)
     weights, notes = read_weights(checkpoint) if checkpoint is not None else ({}, {})
     if weights and not new_head:
@@ -82,9 +82,9 @@ def build(
         fit_weights(module, weights, checkpoint, plan.name)
     classes = _classes(module)
     if num_classes is not None and classes not in (None, num_classes):
-        legal = f"{classes}, the class count of {plan.name}"
-        mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
-        raise SettingError("teacher.num_classes", num_classes, legal, mend)
+        expected = f"{classes}, the class count of {plan.name}"
+        hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", num_classes, expected, hint)
     in_chans = module.layers_spec[0]["in"] if isinstance(module, StaticNet) else plan.in_chans or in_chans
     usual = plan.normalisation if plan.trained or checkpoint is not None else None
     if notes.get("mean"):
@@ -144,11 +144,11 @@ def _plan(model: str | Path | nn.Module, in_chans: int, pretrained: bool, resolu
         return _student(path)
     hub = name.startswith(HUBS)
     if isinstance(model, Path) or (not hub and ("/" in name or name.startswith("."))):
-        legal = "a student folder (with arch.json), a timm name or package.module:factory"
-        raise SettingError("teacher.model", name, legal, "check the path")
+        expected = "a student folder (with arch.json), a timm name or package.module:factory"
+        raise SettingError("teacher.model", name, expected, "check the path")
     if pretrained and (name in OWN or (":" in name and not hub)):
-        mend = "give teacher.checkpoint"
-        raise SettingError("teacher.pretrained", True, "true for timm models only", mend)
+        hint = "give teacher.checkpoint"
+        raise SettingError("teacher.pretrained", True, "true for timm models only", hint)
     if name in OWN:
         return _Plan(name, lambda c: CifarResNet(OWN[name], c or 10, in_chans), "linear", IMAGENET)
     if ":" in name and not hub:
@@ -160,8 +160,8 @@ def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hu
     import timm
 
     if not hub and not timm.is_model(name):
-        legal = "a timm model, cifar_resnet20 and its kin, package.module:factory, or a student folder"
-        raise SettingError("teacher.model", name, legal, nearest(name, [*OWN, *timm.list_models()]))
+        expected = "a timm model, cifar_resnet20 and its kin, package.module:factory, or a student folder"
+        raise SettingError("teacher.model", name, expected, nearest(name, [*OWN, *timm.list_models()]))
     config = None if hub else timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"in_chans": in_chans}
     if resolution is not None and config is not None and config.fixed_input_size:
@@ -174,9 +174,9 @@ def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hu
         try:  # hub and network errors are OSErrors, ValueErrors or, from timm, RuntimeErrors
             return timm.create_model(name, pretrained=pretrained, **classes, **options)
         except (OSError, ValueError, RuntimeError) as error:
-            mend = "download the weights elsewhere and give teacher.checkpoint"
-            legal = f"true where the weights of {name} can be downloaded ({str(error).splitlines()[0]})"
-            raise SettingError("teacher.pretrained", pretrained, legal, mend) from error
+            hint = "download the weights elsewhere and give teacher.checkpoint"
+            expected = f"true where the weights of {name} can be downloaded ({str(error).splitlines()[0]})"
+            raise SettingError("teacher.pretrained", pretrained, expected, hint) from error
 
     usual = None if config is None else (config.mean, config.std)
     classifier = config.classifier if config is not None and isinstance(config.classifier, str) else None
@@ -190,8 +190,8 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        mend = "install it, or start nas-kd in the folder that holds it"
-        raise SettingError("teacher.model", name, f"a package that can be imported ({error})", mend) from error
+        hint = "install it, or start nas-kd in the folder that holds it"
+        raise SettingError("teacher.model", name, f"a package that can be imported ({error})", hint) from error
     finally:
         sys.path.remove(here)
     factory = getattr(module, attribute, None)
@@ -210,8 +210,8 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
 
 def _student(folder: Path) -> _Plan:
     if not (folder / "arch.json").is_file() and not (folder / "student.json").is_file():
-        legal = "a student folder, which holds arch.json"
-        raise SettingError("teacher.model", str(folder), legal, "give the folder that `nas-kd retrain` wrote")
+        expected = "a student folder, which holds arch.json"
+        raise SettingError("teacher.model", str(folder), expected, "give the folder that `nas-kd retrain` wrote")
     from nas_kd.export import load_student  # late: export comes after teacher in the order of imports
 
     student = load_student(folder)

@@ -108,8 +108,8 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
         for handle in handles:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        legal = "a network that returns logits (batch, classes)"
-        raise SettingError("teacher.model", type(module).__name__, legal, "wrap it so that it returns logits")
+        expected = "a network that returns logits (batch, classes)"
+        raise SettingError("teacher.model", type(module).__name__, expected, "wrap it so that it returns logits")
     calls = {path: call for path, call in calls.items() if counts[path] == 1}
     sites = _sites(module, calls, len(images))
     layers = [sites[path].layer for path in _layers(module, calls, sites)]

@@ -111,13 +111,13 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
         SettingError: a name is unknown or too small a map, or the names are too few or out of order.
     """
     if len(paths) != len(student_sizes):
-        legal = f"{len(student_sizes)} layers, one a stage of the space"
-        raise SettingError("teacher.stages", list(paths), legal, "name one teacher layer a stage")
+        expected = f"{len(student_sizes)} layers, one a stage of the space"
+        raise SettingError("teacher.stages", list(paths), expected, "name one teacher layer a stage")
     order = {layer.path: i for i, layer in enumerate(layers)}
     for path in paths:
         if path not in order:
-            legal = "a layer of the teacher that gives a feature map"
-            raise SettingError("teacher.stages", path, legal, nearest(path, order))
+            expected = "a layer of the teacher that gives a feature map"
+            raise SettingError("teacher.stages", path, expected, nearest(path, order))
     places = [order[path] for path in paths]
     if places != sorted(places):
         raise SettingError("teacher.stages", list(paths), "layers from input to output", "reorder them")
@@ -152,5 +152,5 @@ def _tap(layer: Layer, student_size: int) -> Tap:
 
 def _refuse_size(stage: int, size: int, largest: int, path: str | None = None) -> None:
     where = f"the map of {path}" if path else "the largest map of the teacher"
-    mend = "choose a teacher or layers with larger maps, a larger resolution, or a space with earlier strides"
-    raise SettingError(f"teacher.stages[{stage}]", f"{largest} px", f"at least {size} px ({where})", mend)
+    hint = "choose a teacher or layers with larger maps, a larger resolution, or a space with earlier strides"
+    raise SettingError(f"teacher.stages[{stage}]", f"{largest} px", f"at least {size} px ({where})", hint)

@@ -36,20 +36,20 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise SettingError("teacher.checkpoint", str(path), "an existing file", "check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    legal = "a .safetensors file or a torch.save of weights only"
+    expected = "a .safetensors file or a torch.save of weights only"
     try:
         _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the parts of a damaged file raise what they like
-        mend = "where you trust the file, load it there and write torch.save(model.state_dict(), path)"
-        raise SettingError("teacher.checkpoint", str(path), legal, mend) from error
+        hint = "where you trust the file, load it there and write torch.save(model.state_dict(), path)"
+        raise SettingError("teacher.checkpoint", str(path), expected, hint) from error
     for nest in NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
             content = content[nest]
             break
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
-        legal = f"a state dict, or a dictionary with one under {', '.join(NESTS)}"
-        raise SettingError("teacher.checkpoint", str(path), legal, "save model.state_dict()")
+        expected = f"a state dict, or a dictionary with one under {', '.join(NESTS)}"
+        raise SettingError("teacher.checkpoint", str(path), expected, "save model.state_dict()")
     return {_bare(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
 
 
@@ -74,8 +74,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if len(mean) != len(std) or not all(isinstance(value, int | float) for value in [*mean, *std]):
             raise ValueError(f"mean is {mean}, std {std}")
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        legal = "an undamaged .safetensors file"
-        raise SettingError("teacher.checkpoint", str(path), legal, "write or copy it again") from error
+        expected = "an undamaged .safetensors file"
+        raise SettingError("teacher.checkpoint", str(path), expected, "write or copy it again") from error
     return weights, told
 
 
@@ -104,9 +104,9 @@ def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_cla
         return num_classes
     found = weight.shape[0]
     if num_classes not in (None, found):
-        legal = f"{found}, the class count of the checkpoint"
-        mend = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
-        raise SettingError("teacher.num_classes", num_classes, legal, mend)
+        expected = f"{found}, the class count of the checkpoint"
+        hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", num_classes, expected, hint)
     return found
 
 
@@ -140,23 +140,23 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
         SettingError: names the first tensor of another shape, else the first missing, else the first unknown.
     """
     own = module.state_dict()
-    mend = f"choose the teacher.model that {path} was trained as"
+    hint = f"choose the teacher.model that {path} was trained as"
     for key, tensor in own.items():
         if key in weights and weights[key].shape != tensor.shape:
-            legal = f"weights of {name}: {key} is {_shape(weights[key])} there and {_shape(tensor)} in {name}"
-            raise SettingError("teacher.checkpoint", str(path), legal, mend)
+            expected = f"weights of {name}: {key} is {_shape(weights[key])} there and {_shape(tensor)} in {name}"
+            raise SettingError("teacher.checkpoint", str(path), expected, hint)
     # counters are absent from old checkpoints and play no part in evaluation
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
-        legal = f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
-        raise SettingError("teacher.checkpoint", str(path), legal, mend)
+        expected = f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
+        raise SettingError("teacher.checkpoint", str(path), expected, hint)
     unknown = [key for key in weights if key not in own]
     if unknown:
-        legal = (
+        expected = (
             f"weights of {name}: it has {unknown[0]} {_shape(weights[unknown[0]])} and "
             f"{len(unknown) - 1} more, which {name} lacks"
         )
-        raise SettingError("teacher.checkpoint", str(path), legal, mend)
+        raise SettingError("teacher.checkpoint", str(path), expected, hint)
     module.load_state_dict(weights, strict=False)
 
 
