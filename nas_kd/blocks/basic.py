@@ -67,15 +67,7 @@ class BasicStage(Stage):
 
 
 class ElasticBasicBlock(ElasticPart):
-    """3x3, norm, ReLU, 3x3, norm, plus shortcut, ReLU, with elastic input, middle and output widths.
-
-    Args:
-        inputs: largest number of input channels.
-        mid: largest number of channels between the convolutions.
-        outputs: largest number of output channels.
-        stride: 1 or 2.
-        projects: whether any choice changes the shape, so that a projecting shortcut is needed.
-    """
+    """3x3, norm, ReLU, 3x3, norm, plus shortcut, ReLU, with elastic input, middle and output widths."""
 
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int, projects: bool) -> None:
         super().__init__()
@@ -91,18 +83,7 @@ class ElasticBasicBlock(ElasticPart):
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Run the block.
-
-        Args:
-            x: (B, I, H, W).
-            layer: (mid,).
-            width: output channels.
-            norm: see ``ElasticBatchNorm2d``.
-            drop: stochastic depth rate.
-
-        Returns:
-            (B, width, H', W') after and before the last ReLU.
-        """
+        """Map (B, I, H, W) to (B, width, H', W') after and before the last ReLU; ``layer`` is (mid,)."""
         out = F.relu(self.bn1(self.conv1(x, int(layer[0])), norm))
         out = drop_path(self.bn2(self.conv2(out, width), norm), drop)
         if self.stride != 1 or x.shape[1] != width:
@@ -115,14 +96,7 @@ class ElasticBasicBlock(ElasticPart):
 
 
 class BasicBlock(nn.Module):
-    """The static twin of ``ElasticBasicBlock``.
-
-    Args:
-        inputs: input channels.
-        mid: channels between the convolutions.
-        outputs: output channels.
-        stride: 1 or 2.
-    """
+    """The static twin of ``ElasticBasicBlock``."""
 
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -86,15 +86,7 @@ class BottleneckStage(Stage):
 
 
 class ElasticBottleneck(ElasticPart):
-    """1x1, 3x3, 1x1, each with norm, plus an average-pooled shortcut, ReLU.
-
-    Args:
-        stage: the stage description; it resolves a layer's settings to channel counts.
-        inputs: largest number of input channels.
-        outputs: largest number of output channels.
-        stride: 1 or 2.
-        projects: whether any choice changes the shape, so that a projecting shortcut is needed.
-    """
+    """1x1, 3x3, 1x1, each with norm, plus an average-pooled shortcut, ReLU."""
 
     def __init__(self, stage: BottleneckStage, inputs: int, outputs: int, stride: int, projects: bool) -> None:
         super().__init__()
@@ -115,18 +107,7 @@ class ElasticBottleneck(ElasticPart):
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Run the block.
-
-        Args:
-            x: (B, I, H, W).
-            layer: (expand,).
-            width: output channels.
-            norm: see ``ElasticBatchNorm2d``.
-            drop: stochastic depth rate.
-
-        Returns:
-            (B, width, H', W') after and before the last ReLU.
-        """
+        """Map (B, I, H, W) to (B, width, H', W') after and before the last ReLU; ``layer`` is (expand,)."""
         mid = self.stage.mid(width, layer[0])
         out = F.relu(self.bn1(self.conv1(x, mid), norm))
         out = F.relu(self.bn2(self.conv2(out, mid), norm))
@@ -151,10 +132,7 @@ class Bottleneck(nn.Module):
     """The static twin of ``ElasticBottleneck``.
 
     Args:
-        inputs: input channels.
         mid: channels of the 3x3 convolution.
-        outputs: output channels.
-        stride: 1 or 2.
         group_width: channels a group of the 3x3 convolution, 0 for one group of all.
     """
 

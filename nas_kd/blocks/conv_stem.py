@@ -62,12 +62,7 @@ class ConvStem(Stem):
 
 
 class ElasticConvStem(ElasticPart):
-    """3x3 convolution, norm, activation.
-
-    Args:
-        stem: the description.
-        in_chans: channels of the input image.
-    """
+    """3x3 convolution, norm, activation."""
 
     def __init__(self, stem: ConvStem, in_chans: int) -> None:
         super().__init__()

@@ -65,13 +65,7 @@ class LinearHead(Head):
 
 
 class ElasticLinearHead(ElasticHead):
-    """Optional 1x1 convolution with norm and activation, global average pooling, linear classifier.
-
-    Args:
-        head: the description.
-        inputs: largest number of input channels.
-        num_classes: classes.
-    """
+    """Optional 1x1 convolution with norm and activation, global average pooling, linear classifier."""
 
     def __init__(self, head: LinearHead, inputs: int, num_classes: int) -> None:
         super().__init__()

@@ -32,8 +32,8 @@ class MBStage(Stage):
         ses: whether squeeze-excite is on, one choice for the whole stage: (False,), (True,) or both.
         act: activation: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
         uniform: whether all layers of a stage share one setting, as in AttentiveNAS.
-        pooled: whether blocks that change the shape have a shortcut too: average pooling where the stride
-            is 2, then a 1x1 convolution without norm where the width changes, as in AttentiveNAS.
+        pooled: whether blocks that change the shape have a shortcut too: average pooling where the stride is 2, then a
+            1x1 convolution without norm where the width changes, as in AttentiveNAS.
     """
 
     kernels: tuple[int, ...] = (3, 5, 7)
@@ -105,16 +105,7 @@ class MBStage(Stage):
 
 
 class ElasticMBConv(ElasticPart):
-    """Expand 1x1, depthwise, squeeze-excite, project 1x1, with elastic widths, kernel and expand ratio.
-
-    Args:
-        stage: the stage description; it resolves a layer's settings to channel counts.
-        inputs: largest number of input channels.
-        outputs: largest number of output channels.
-        stride: 1 or 2.
-        projects: whether any choice changes the shape, so that the shortcut is not always the identity.
-        transform: whether small kernels are learnt transforms of the largest, and not its centre.
-    """
+    """Expand 1x1, depthwise, squeeze-excite, project 1x1, with elastic widths, kernel and expand ratio."""
 
     def __init__(
         self, stage: MBStage, inputs: int, outputs: int, stride: int, projects: bool, transform: bool = False
@@ -140,18 +131,7 @@ class ElasticMBConv(ElasticPart):
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Run the block.
-
-        Args:
-            x: (B, I, H, W).
-            layer: (kernel, expand, se).
-            width: output channels.
-            norm: see ``ElasticBatchNorm2d``.
-            drop: stochastic depth rate.
-
-        Returns:
-            (B, width, H', W') twice: the block ends linear, so nothing comes after the last activation.
-        """
+        """Map (B, I, H, W) to (B, width, H', W') twice: the block ends linear; ``layer``: (kernel, expand, se)."""
         kernel, expand, se = layer
         mid, hidden = self.stage.inner(x.shape[1], expand, bool(se))
         out = self.act(self.expand_bn(self.expand(x, mid), norm)) if mid != x.shape[1] else x
@@ -185,13 +165,8 @@ class MBConv(nn.Module):
     """The static twin of ``ElasticMBConv``.
 
     Args:
-        inputs: input channels.
         mid: channels of the depthwise convolution.
-        outputs: output channels.
-        stride: 1 or 2.
-        kernel: depthwise kernel size.
         se: hidden channels of squeeze-excite, 0 for none.
-        act: activation.
         pooled: whether there is an average-pooled shortcut where the shape changes.
     """
 

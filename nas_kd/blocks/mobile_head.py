@@ -74,13 +74,7 @@ class MobileHead(Head):
 
 
 class ElasticMobileHead(ElasticHead):
-    """1x1 convolution with norm, pooling, 1x1 convolution without norm, linear classifier.
-
-    Args:
-        head: the description.
-        inputs: largest number of input channels.
-        num_classes: classes.
-    """
+    """1x1 convolution with norm, pooling, 1x1 convolution without norm, linear classifier."""
 
     def __init__(self, head: MobileHead, inputs: int, num_classes: int) -> None:
         super().__init__()

@@ -43,12 +43,7 @@ class NormHead(Head):
 
 
 class ElasticNormHead(ElasticHead):
-    """Layer norm over channels, mean over positions, linear classifier.
-
-    Args:
-        inputs: largest number of input channels.
-        num_classes: classes.
-    """
+    """Layer norm over channels, mean over positions, linear classifier."""
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()

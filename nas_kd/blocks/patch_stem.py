@@ -74,12 +74,7 @@ class PatchStem(Stem):
 
 
 class ElasticPatchStem(ElasticPart):
-    """Patches to tokens, kept as a map, with a position embedding.
-
-    Args:
-        stem: the description.
-        in_chans: channels of the input image.
-    """
+    """Patches to tokens, kept as a map, with a position embedding."""
 
     def __init__(self, stem: PatchStem, in_chans: int) -> None:
         super().__init__()

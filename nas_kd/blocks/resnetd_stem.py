@@ -74,12 +74,7 @@ class ResNetDStem(Stem):
 
 
 class ElasticResNetDStem(ElasticPart):
-    """Three 3x3 convolutions, the middle one residual and optional, and a max pool.
-
-    Args:
-        stem: the description.
-        in_chans: channels of the input image.
-    """
+    """Three 3x3 convolutions, the middle one residual and optional, and a max pool."""
 
     def __init__(self, stem: ResNetDStem, in_chans: int) -> None:
         super().__init__()

@@ -89,12 +89,8 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention.
 
     Args:
-        qkv: (B, N, 3 D), head by head: query, key and value of the first head, then of the second. So the
-            first heads are the first rows of a shared weight.
-        heads: number of heads.
-
-    Returns:
-        (B, N, D).
+        qkv: (B, N, 3 D), head by head: query, key and value of the first head, then of the second. So the first heads
+            are the first rows of a shared weight.
 
     Source: Vaswani et al. 2017, eq. 1.
     """
@@ -105,12 +101,7 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
 
 
 class ElasticViTLayer(ElasticPart):
-    """Self-attention and MLP, each behind a layer norm and with a shortcut.
-
-    Args:
-        stage: the stage description; it resolves a layer's settings to channel counts.
-        width: largest number of channels.
-    """
+    """Self-attention and MLP, each behind a layer norm and with a shortcut."""
 
     def __init__(self, stage: ViTStage, width: int) -> None:
         super().__init__()
@@ -126,18 +117,7 @@ class ElasticViTLayer(ElasticPart):
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Run the layer.
-
-        Args:
-            x: (B, width, H, W).
-            layer: (heads, mlp_ratio).
-            width: channels.
-            norm: not used: layer norms need no statistics.
-            drop: stochastic depth rate.
-
-        Returns:
-            (B, width, H, W) twice: nothing comes after the last sum.
-        """
+        """Map (B, width, H, W) to the same shape twice; ``layer`` is (heads, mlp_ratio), ``norm`` is not used."""
         plan = self.stage.resolve_layer(layer, x.shape[1], width, 1)
         heads = plan["heads"]
         inner = plan["heads"] * plan["head_dim"]
@@ -159,9 +139,6 @@ class ViTLayer(nn.Module):
     """The static twin of ``ElasticViTLayer``.
 
     Args:
-        width: channels.
-        heads: attention heads.
-        head_dim: channels of a head.
         hidden: channels inside the MLP.
     """
 

@@ -20,7 +20,6 @@ class Latency(NamedTuple):
         median_ms: median milliseconds of a forward pass over the whole batch.
         iqr_ms: distance of the quartiles in milliseconds: how far the median can be trusted.
         batch_size: images a pass.
-        threads: CPU threads.
         device: what `device_name` says.
         repeats: passes that were timed.
     """
@@ -36,9 +35,6 @@ class Latency(NamedTuple):
 @lru_cache
 def device_name(device: torch.device) -> str:
     """Return the make of a device, which tells times of one machine from those of another.
-
-    Args:
-        device: any of torch's.
 
     Returns:
         A GPU's or the processor's name where the machine tells it, else the device's type.
@@ -68,14 +64,9 @@ def measure_latency(
     Args:
         module: the network; its mode is restored, and it is moved to the device.
         resolution: height and width of the input in pixels.
-        in_chans: channels of the input.
         batch_size: images a pass.
         warmup: passes that are not timed.
         repeats: passes that are.
-        device: where to run.
-
-    Returns:
-        Median, spread and the conditions.
     """
     device = torch.device(device)
     training = module.training

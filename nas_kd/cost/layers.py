@@ -35,13 +35,10 @@ def layer_times(
 
     Args:
         layers: what ``ElasticSpace.layers`` returned.
-        kinds: ``ElasticSpace.kinds``, who builds them.
         resolution: height and width of the input in pixels.
-        in_chans: channels of the input.
         batch_size: images a pass.
         warmup: passes that are not timed.
         repeats: passes that are.
-        device: where to run.
 
     Returns:
         Median milliseconds of a pass by key; of layers that occur several times, of all of these.

@@ -16,13 +16,9 @@ def check_tar(field: str, path: Path) -> None:
     This seeks from header to header: to read through what a header says would take forever where it says an
     exabyte.
 
-    Args:
-        field: the setting that named the file, for messages.
-        path: the file.
-
     Raises:
-        SettingError: a member lies outside of the folder that the tar is unpacked in, or tars are nested deeper
-            than once.
+        SettingError: a member lies outside of the folder that the tar is unpacked in, or tars are nested deeper than
+            once.
         tarfile.TarError: it is damaged or no tar; also OSError.
     """
     with tarfile.open(path, "r:") as tar:

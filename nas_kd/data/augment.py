@@ -81,7 +81,6 @@ class AutoAugment:
     Args:
         policy: timm's text, such as ``rand-m9-mstd0.5``, ``augmix-m5-w4-d2`` or ``3a``.
         mean: of the data, one a channel in 0..1 units: the colour of uncovered corners.
-        resolution: pixels a side.
 
     Raises:
         SettingError: timm does not know the policy.
@@ -119,8 +118,6 @@ class AutoAugment:
         Args:
             pixels: (B, H, W, C) uint8.
             index: (B,) image numbers.
-            seed: seed of the run.
-            epoch: the epoch.
 
         Returns:
             (B, H, W, C) uint8 on the same device.

@@ -54,11 +54,8 @@ class Split:
 
     Args:
         name: train, rate, select or test.
-        pixels: a store that holds the images.
         rows: (N,) where in the store.
         labels: (N,) int64 class numbers.
-        names: image names.
-        affine: the normalisation.
         device: where labels are wanted.
         augment: how `batches` changes the images; None leaves them as they are.
     """
@@ -90,9 +87,6 @@ class Split:
     def to(self, device: torch.device | str) -> Split:
         """Return the split with its images on a device, where batches are then cut and augmented.
 
-        Args:
-            device: where to.
-
         Returns:
             The split itself when it is there, or when its images are not kept decoded or do not fit.
         """
@@ -112,11 +106,7 @@ class Split:
         """Count the batches of an epoch.
 
         Args:
-            batch_size: images a batch.
             drop_last: leave out a last batch that is smaller; a split smaller than one batch is one batch.
-
-        Returns:
-            The number of batches.
         """
         _check_batch_size(batch_size)
         whole, rest = divmod(len(self), batch_size)
@@ -143,15 +133,11 @@ class Split:
         Args:
             batch_size: images a batch, of all processes together.
             epoch: the epoch, from 0.
-            seed: seed of the run.
             drop_last: see `steps`.
             rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
             world: number of processes.
             order: image numbers, batch by batch, instead of a shuffle of all.
             first: the step to begin with, from 0.
-
-        Returns:
-            The batches.
         """
         steps = self.steps(batch_size, drop_last) if order is None else len(order) // batch_size
         if order is None:
@@ -166,11 +152,8 @@ class Split:
 
         Args:
             batch_size: images a batch; the last may be smaller.
-            limit: stop after so many images of a fixed order in which every beginning holds the classes in
-                proportion; None goes through all in the order of the split.
-
-        Returns:
-            The batches.
+            limit: stop after so many images of a fixed order in which every beginning holds the classes in proportion;
+                None goes through all in the order of the split.
         """
         _check_batch_size(batch_size)
         order = torch.arange(len(self))

@@ -55,32 +55,29 @@ def load_data(
     move (`nas_kd.data.split.cut`); a count is met exactly.
 
     Args:
-        train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of
-            class folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)).
+        train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
+            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)).
         test: likewise, with the same classes; None holds out a fifth of train.
-        rate: images that architectures are rated on, as a share of the training images (0 <= float < 1) or
-            a count (int).
+        rate: images that architectures are rated on, as a share of the training images (0 <= float < 1) or a count
+            (int).
         select: images that the last choice is made on, likewise.
         seed: of the splits and of the views.
         resolution: pixels a side; None takes the images' own when they agree.
         subset: use only so many training images, divided over the classes.
-        views: crop-and-flip views an image, which a teacher's answers can be cached for; ``"all"`` takes
-            every one that pad and flip allow; 0 or None draws fresh ones in every epoch, without a cache.
+        views: crop-and-flip views an image, which a teacher's answers can be cached for; ``"all"`` takes every one that
+            pad and flip allow; 0 or None draws fresh ones in every epoch, without a cache.
         pad: pixels of padding before the crop; None is an eighth of the resolution.
         flip: mirror at random; None does, except for digits.
-        augment: a policy of timm such as ``rand-m9-mstd0.5``, image by image, before a fresh crop and flip;
-            no cache can serve it.
+        augment: a policy of timm such as ``rand-m9-mstd0.5``, image by image, before a fresh crop and flip; no cache
+            can serve it.
         device: where pixels are kept and batches made.
-        memory_gib: sets up to this size, in GiB of pixels, are decoded once into memory, larger ones whenever
-            an image is used (and their mean and std come from at most 20,000 images).
+        memory_gib: sets up to this size, in GiB of pixels, are decoded once into memory, larger ones whenever an image
+            is used (and their mean and std come from at most 20,000 images).
         root: folder of ``torch/`` and ``hfds/`` sets.
         download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
         train_split, test_split: names of the splits of such sets.
-        unreadable: ``"stop"`` refuses a set with an image that cannot be read; ``"skip"`` decodes every image
-            once before anything else, and leaves such images out: ``Data.unreadable`` names them.
-
-    Returns:
-        The data set.
+        unreadable: ``"stop"`` refuses a set with an image that cannot be read; ``"skip"`` decodes every image once
+            before anything else, and leaves such images out: ``Data.unreadable`` names them.
 
     Raises:
         SettingError: a setting is out of range, a file is missing or unreadable, or a class is too small.

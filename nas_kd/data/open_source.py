@@ -25,15 +25,10 @@ def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, r
     """Open a data set and list its names and labels; no image is decoded.
 
     Args:
-        field: the setting, ``data.train`` or ``data.test``.
         what: see `nas_kd.load_data`.
-        test: prefer the folder's test or validation sub-folder when it has one.
         split: name of the split of sets that have named splits (``torch/``, ``hfds/``).
         root: folder in which ``torch/`` and ``hfds/`` sets are kept.
         download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
-
-    Returns:
-        The source.
 
     Raises:
         SettingError: there is no such set, or it is not made of classes.

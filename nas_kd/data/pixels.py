@@ -88,12 +88,7 @@ class LazyPixels:
     """Images decoded whenever they are fetched, for sets that do not fit into memory.
 
     Args:
-        source: where they come from.
-        rows: which images of the source, in order.
-        shape: the size they get.
-        resize: whether they are resized to it.
         content: hash of all bytes of the image files, in order.
-        device: where fetched batches go.
     """
 
     def __init__(
@@ -161,10 +156,6 @@ def decode(parts: list[Part], resolution: int | None, memory_gib: float, device:
         parts: the images; the first part decides size and channels.
         resolution: pixels a side, or None: all images must have the size of the first.
         memory_gib: decode once when all parts together take at most this much memory.
-        device: where batches are wanted.
-
-    Returns:
-        One set of pixels a part.
 
     Raises:
         SettingError: an image cannot be read, sizes differ without a resolution, or channels differ.

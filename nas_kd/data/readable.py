@@ -18,9 +18,6 @@ CHOICES = ("stop", "skip")
 def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
     """Decode every image once and leave out those that cannot be.
 
-    Args:
-        source: the images.
-
     Returns:
         The source itself or what is left of it, and name and class of those that are left out.
     """

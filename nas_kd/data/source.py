@@ -24,7 +24,6 @@ class Source:
         origin: the value of that setting.
         names: one name an image, the same however the set is packed.
         labels: (N,) class numbers.
-        classes: class names.
     """
 
     def __init__(
@@ -71,12 +70,7 @@ class ArraySource(Source):
 
 
 class Chosen(Source):
-    """Some of the images of a source.
-
-    Args:
-        source: all of them.
-        rows: (N,) which ones, in order.
-    """
+    """Some of the images of a source."""
 
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
         names = [source.names[row] for row in rows.tolist()]
@@ -98,7 +92,6 @@ class FileSource(Source):
     """Images behind open files and locks, which do not travel to another process: it opens the same source anew.
 
     Args:
-        *args: see `Source`.
         reopen: a function that opens the source, and its arguments.
     """
 

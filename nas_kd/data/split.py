@@ -20,7 +20,6 @@ def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
     """Draw a number for every name that depends on the name and the salt alone.
 
     Args:
-        names: image names.
         salt: seed and purpose.
 
     Returns:

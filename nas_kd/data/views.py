@@ -44,7 +44,6 @@ class AllViews:
     once. Nothing here depends on a run's seed, so all trainings of E epochs need the same E answers an image.
 
     Args:
-        n: number of images.
         pad: zero pixels added on each side before the crop.
         flip: whether views may be mirrored left to right.
         seed: the seed of the order.
@@ -91,9 +90,6 @@ class AllViews:
         Args:
             index: (B,) image numbers.
             view: (B,) view numbers, or one for all.
-
-        Returns:
-            Top, left and mirrored; see `ViewTable.params`.
         """
         return decode_view(torch.as_tensor(view).expand_as(index), self.pad)
 
@@ -105,7 +101,6 @@ class ViewTable:
     once and a cache of teacher outputs serves every later training. Nothing here depends on a run's seed.
 
     Args:
-        n: number of images.
         pad: zero pixels added on each side before the crop.
         flip: whether views may be mirrored left to right.
         k: views an image, drawn without replacement of the (2 pad + 1)^2 (1 + flip) possible ones.
@@ -162,8 +157,8 @@ class ViewTable:
             view: (B,) view numbers, or one for all.
 
         Returns:
-            Top and left corner of the crop in the padded image, in pixels 0 .. 2 pad, and whether it is
-            mirrored: three (B,) tensors, int64, int64 and bool.
+            Top and left corner of the crop in the padded image, in pixels 0 .. 2 pad, and whether it is mirrored: three
+            (B,) tensors, int64, int64 and bool.
         """
         codes = self._codes[index, view].long()
         return decode_view(codes, self.pad)
@@ -171,10 +166,6 @@ class ViewTable:
 
 def count_views(pad: int, flip: bool) -> int:
     """Count the different crops and flips of an image.
-
-    Args:
-        pad: zero pixels added on each side before the crop.
-        flip: whether views may be mirrored left to right.
 
     Returns:
         (2 pad + 1)^2, twice that with flip.
@@ -187,10 +178,6 @@ def decode_view(codes: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         codes: (B,) in 0 .. (2 pad + 1)^2 (1 + flip) - 1.
-        pad: see `ViewTable`.
-
-    Returns:
-        See `ViewTable.params`.
     """
     side = 2 * pad + 1
     corner = codes % side**2

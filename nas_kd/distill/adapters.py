@@ -21,8 +21,6 @@ def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: boo
     Args:
         student: (C, H, W), (N, C) or (D,).
         teacher: likewise of the same places.
-        name: the method, for the message.
-        norm: whether a batch norm follows.
 
     Returns:
         A 1x1 convolution or a linear layer; without an activation, so that negative values can be matched.
@@ -45,7 +43,6 @@ class Hint(nn.Module):
     """FitNets' regressor from one stage of the student to the teacher's.
 
     Args:
-        pair: the shapes.
         stage: number of the stage from 0; -1 is the middle one.
     """
 
@@ -69,13 +66,10 @@ class Variational(nn.Module):
     """VID: a regressor of the teacher's feature and its variance, for every stage.
 
     Args:
-        pair: the shapes.
-        variant: "paper" trains the variances; "mdistiller" leaves them at their start, where the loss is a
-            tenth of the MSE and a constant.
+        variant: "paper" trains the variances; "mdistiller" leaves them at their start, where the loss is a tenth of the
+            MSE and a constant.
 
-    Source:
-        Ahn et al., arXiv 1904.05835, section 3 and eq. 5; the start of 5 and the floor of 1e-5 are the
-        authors'.
+    Source: Ahn et al., arXiv 1904.05835, section 3 and eq. 5; the start of 5 and the floor of 1e-5 are the authors'.
     """
 
     START = 5.0
@@ -126,11 +120,9 @@ class Embedded(nn.Module):
     Both embeddings are trained, so that equal constants would please it too; "cc" has no such way out.
 
     Args:
-        pair: the shapes.
         width: length of an embedding.
 
-    Source:
-        RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss is not the paper's.
+    Source: RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss is not the paper's.
     """
 
     def __init__(self, pair: Pair, width: int = 128) -> None:
@@ -150,13 +142,11 @@ class Factors(nn.Module):
     """Factor transfer: the teacher's paraphraser and the student's translator, on the last stage.
 
     Args:
-        pair: the shapes.
         rate: channels of a factor as a share of the teacher's, above 0 and at most 1.
         variant: see :func:`nas_kd.losses.ft`.
 
-    Source:
-        Kim et al., arXiv 1802.04977, section 3; three 3x3 convolutions each, leaky ReLU of slope 0.1, and
-        without batch norm in the paraphraser.
+    Source: Kim et al., arXiv 1802.04977, section 3; three 3x3 convolutions each, leaky ReLU of slope 0.1, and without
+    batch norm in the paraphraser.
     """
 
     def __init__(self, pair: Pair, rate: float = 0.5, variant: str = "paper") -> None:
@@ -196,12 +186,7 @@ def _leaky(widths: list[int], transposed: bool = False) -> nn.Sequential:
 class Boundaries(nn.Module):
     """AB: 1x1 connectors from the student's stages to the teacher's, before the activation.
 
-    Args:
-        pair: the shapes.
-        margin: see :func:`nas_kd.losses.ab`.
-
-    Source:
-        Heo et al., arXiv 1811.03233, section 3.2; stage i of n weighs 2^(i - n), i from 1.
+    Source: Heo et al., arXiv 1811.03233, section 3.2; stage i of n weighs 2^(i - n), i from 1.
     """
 
     def __init__(self, pair: Pair, margin: float = 1.0) -> None:

@@ -37,9 +37,8 @@ def attack(
     Returns:
         (B, C, H, W) images, and (B,) whether each was moved and its class changed.
 
-    Source:
-        Heo et al., Knowledge distillation with adversarial samples supporting decision boundary,
-        arXiv 1805.05532, eq. 4 to 6.
+    Source: Heo et al., Knowledge distillation with adversarial samples supporting decision boundary, arXiv 1805.05532,
+    eq. 4 to 6.
     """
     moved = x.detach().clone()
     going = started = network(moved).argmax(1) == y
@@ -63,12 +62,9 @@ class Boundary(nn.Module):
     Args:
         pair: the two networks; the teacher must be run.
         attacked: most images of a batch that are moved.
-        steps: see `attack`.
-        rate: see `attack`.
         temperature: of both sides' logits; without T^2, as published.
 
-    Source:
-        Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's probabilities.
+    Source: Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's probabilities.
     """
 
     def __init__(
@@ -89,8 +85,6 @@ class Boundary(nn.Module):
         Args:
             student: (B, C) logits on the images as they are.
             teacher: (B, C) logits likewise.
-            y: (B,) classes.
-            batch: the images.
 
         Returns:
             Scalar, the mean over the moved images.

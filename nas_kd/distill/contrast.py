@@ -18,15 +18,13 @@ class Contrast(nn.Module):
     """Contrastive representation distillation on the pooled features.
 
     Args:
-        pair: the shapes and the number of images.
         width: length of an embedding.
         negatives: noise a batch shares, at most 16384 as published and at most the number of images.
         temperature: of the scores.
         momentum: how much of an embedding's memory stays when its image is seen.
 
-    Source:
-        Tian et al., arXiv 1910.10699, section 3.2 and the authors' settings. Negatives may come from the
-        image's own class, as in the authors' default.
+    Source: Tian et al., arXiv 1910.10699, section 3.2 and the authors' settings. Negatives may come from the image's
+    own class, as in the authors' default.
     """
 
     alone = True  # each process would remember its own images only
@@ -56,10 +54,6 @@ class Contrast(nn.Module):
         Args:
             student: (B, D) pooled features.
             teacher: (B, D') pooled features.
-            batch: gives the images' numbers.
-
-        Returns:
-            Scalar.
         """
         s = F.normalize(wide(self.embed_student(student)), dim=1)
         t = F.normalize(wide(self.embed_teacher(teacher.detach())), dim=1)

@@ -15,13 +15,11 @@ class Critic(Player):
     """Takes its turn on every batch, then says how much the student looks like the teacher.
 
     Args:
-        pair: the number of classes.
         width: of its two hidden layers.
         lr: of its Adam.
 
-    Source:
-        Xu et al., Training shallow and thin networks for acceleration via knowledge distillation with
-        conditional adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also names the class.
+    Source: Xu et al., Training shallow and thin networks for acceleration via knowledge distillation with conditional
+    adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also names the class.
     """
 
     def __init__(self, pair: Pair, width: int = 128, lr: float = 1e-3) -> None:
@@ -50,8 +48,7 @@ class Critic(Player):
         """Learn, and return the student's loss: to be taken for the teacher and for its class.
 
         Args:
-            student: (B, C) logits.
-            teacher: (B, C) logits.
+            student, teacher: (B, C) logits.
             y: (B,) classes.
 
         Returns:

@@ -32,8 +32,8 @@ class Distiller:
     """The loss of a method: ``loss, parts = distiller(student, target, y, progress)``.
 
     Args:
-        method: a name out of ``METHODS``; a list of terms and of (name, weight), such as
-            ``[("ce", 0.1), ("kd_ls", 9), ("at", 500)]``; or a Recipe.
+        method: a name out of ``METHODS``; a list of terms and of (name, weight), such as ``[("ce", 0.1), ("kd_ls", 9),
+            ("at", 500)]``; or a Recipe.
         task: gives the label loss; default ``Classification()``.
         settings: settings of a named method, such as ``temperature=2.0``.
 
@@ -62,12 +62,6 @@ class Distiller:
 
     def bind(self, pair: Pair) -> Distiller:
         """Build what the method trains beside the student, and refuse pairs it cannot teach.
-
-        Args:
-            pair: the static shapes, and the two networks.
-
-        Returns:
-            The distiller itself.
 
         Raises:
             SettingError: the method cannot compare these networks; names the shapes.
@@ -118,7 +112,6 @@ class Distiller:
         Args:
             batch: images and labels on the student's device.
             progress: share of the training that is done, 0..1.
-            autocast: precision context.
 
         Returns:
             The terms before their weights and, last, ``loss``, all detached.
@@ -170,8 +163,8 @@ class Distiller:
             The weighted sum, a scalar, and every term's value before its weight, detached, by name.
 
         Raises:
-            FloatingPointError: the loss is NaN or infinite; names the terms that are. On a GPU the end of the
-                epoch finds it, for asking in every step would wait for the device.
+            FloatingPointError: the loss is NaN or infinite; names the terms that are. On a GPU the end of the epoch
+                finds it, for asking in every step would wait for the device.
             ValueError: something needed is missing, or shapes do not fit.
         """
         loss, parts = self._losses(student, target, y, progress, batch)
@@ -206,7 +199,6 @@ def upstream(pair: Pair, stage: int) -> frozenset[str]:
     """Name the student's parameters that its feature at a stage depends on.
 
     Args:
-        pair: the student.
         stage: number of the stage, from 0, or MIDDLE.
 
     Returns:

@@ -28,8 +28,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
     Raises:
         SettingError: fewer than two sources.
 
-    Source:
-        You et al., Learning from multiple teacher networks, KDD 2017; learnt as in AdaNAS, arXiv 1909.08911.
+    Source: You et al., Learning from multiple teacher networks, KDD 2017; learnt as in AdaNAS, arXiv 1909.08911.
     """
 
     def __init__(self, sources: Sequence[TargetSource]) -> None:
@@ -79,8 +78,5 @@ def label_loss_of_target(target: Tensor, y: Tensor) -> Tensor:
     Args:
         target: (B, C) logits that are not detached.
         y: (B,) classes.
-
-    Returns:
-        Scalar.
     """
     return F.cross_entropy(wide(target), y)

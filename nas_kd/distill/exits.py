@@ -19,16 +19,14 @@ class Exits(nn.Module):
     Args:
         pair: the student, with two stages or more.
         alpha: share of the deepest classifier's logits in an exit's loss, 0..1.
-        hint: weight of the features' squared distance from the deepest stage's; the authors' 1e-6 sums over a
-            batch of 128.
+        hint: weight of the features' squared distance from the deepest stage's; the authors' 1e-6 sums over a batch of
+            128.
         temperature: of the logits.
-        variant: see :func:`nas_kd.losses.self_hint`.
 
     Raises:
         SettingError: fewer than two stages of maps, or alpha out of range.
 
-    Source:
-        Zhang et al., arXiv 1905.08094, eq. 1 to 4.
+    Source: Zhang et al., arXiv 1905.08094, eq. 1 to 4.
     """
 
     def __init__(

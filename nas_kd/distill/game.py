@@ -22,9 +22,7 @@ class Player(nn.Module):
     hold its optimiser too.
 
     Args:
-        net: the network.
         lr: learning rate of its Adam.
-        betas: its momenta.
     """
 
     alone = True  # its own optimiser does not average gradients over processes
@@ -75,7 +73,6 @@ def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callabl
 
     Args:
         source: what teaches.
-        method: for the message.
 
     Returns:
         The network in eval mode, and what its images go through first.

@@ -54,11 +54,7 @@ class Switches:
 
 
 class Noise(Resampled):
-    """As many batches of noise as the data would give, in the place of images; labels mean nothing.
-
-    Args:
-        split: its size alone is used.
-    """
+    """As many batches of noise as the data would give, in the place of images; labels mean nothing."""
 
     def __init__(self, split: Split) -> None:
         super().__init__(split)
@@ -79,9 +75,8 @@ class Painter(nn.Module):
         image: (C, H, W) of the images.
         base: channels of its first map.
 
-    Source:
-        The generator of Chen et al., arXiv 1904.01186, with half its channels: a linear layer to a quarter of
-        the size, twice enlarged and convolved, and a norm without weights, since inputs are normalised images.
+    Source: The generator of Chen et al., arXiv 1904.01186, with half its channels: a linear layer to a quarter of the
+    size, twice enlarged and convolved, and a norm without weights, since inputs are normalised images.
     """
 
     def __init__(self, image: Shape, base: int = 64) -> None:
@@ -115,11 +110,9 @@ class Generator(Player):
 
     Args:
         pair: the two networks; the teacher must be run.
-        switches: what it learns from.
         base: channels of its first map.
 
-    Source:
-        DAFL, arXiv 1904.01186; ZSKT, arXiv 1905.09768; DFAD, arXiv 1912.11006; DFQ, arXiv 2005.04136.
+    Source: DAFL, arXiv 1904.01186; ZSKT, arXiv 1905.09768; DFAD, arXiv 1912.11006; DFQ, arXiv 2005.04136.
     """
 
     def __init__(self, pair: Pair, switches: Switches, base: int = 64) -> None:

@@ -24,8 +24,7 @@ def solve(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: batch or maps differ.
 
-    Source:
-        Li et al., Few sample knowledge distillation, arXiv 1812.01839, eq. 1 and 2.
+    Source: Li et al., Few sample knowledge distillation, arXiv 1812.01839, eq. 1 and 2.
     """
     if student.shape[:1] + student.shape[2:] != teacher.shape[:1] + teacher.shape[2:]:
         raise ValueError(f"equal batch and maps wanted, got {tuple(student.shape)} and {tuple(teacher.shape)}")
@@ -68,8 +67,7 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
     Raises:
         SettingError: a name is unknown or no convolution without groups, or the shapes differ.
 
-    Source:
-        Li et al., arXiv 1812.01839, algorithm 1: absorbing the 1x1 convolutions leaves the student's size.
+    Source: Li et al., arXiv 1812.01839, algorithm 1: absorbing the 1x1 convolutions leaves the student's size.
     """
     for name, other in layers.items():
         for network, path in ((student, name), (teacher, other)):

@@ -34,14 +34,13 @@ class MeanTeacher(nn.Module, TargetSource):
     Args:
         pair: the student.
         decay: share of the average that stays a step, 0 <= decay < 1.
-        ramp: whether the first steps count more: decay min(decay, t / (t + 1)) in step t from 0, so that the
-            average starts as the student.
+        ramp: whether the first steps count more: decay min(decay, t / (t + 1)) in step t from 0, so that the average
+            starts as the student.
 
     Raises:
         SettingError: decay is out of range.
 
-    Source:
-        Tarvainen and Valpola, arXiv 1703.01780, section 2; statistics are averaged as weights are.
+    Source: Tarvainen and Valpola, arXiv 1703.01780, section 2; statistics are averaged as weights are.
     """
 
     def __init__(self, pair: Pair, decay: float = 0.999, ramp: bool = True) -> None:
@@ -124,8 +123,7 @@ class Privileged(TargetSource):
     Raises:
         SettingError: there is no source.
 
-    Source:
-        Lopez-Paz et al., Unifying distillation and privileged information, arXiv 1511.03643, section 4.
+    Source: Lopez-Paz et al., Unifying distillation and privileged information, arXiv 1511.03643, section 4.
     """
 
     def __init__(self, source: TargetSource | None, view: Callable[[Batch], Tensor] | None = None) -> None:

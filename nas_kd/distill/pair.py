@@ -20,7 +20,6 @@ class Shapes:
     """The shapes of an :class:`Output` without the batch.
 
     Args:
-        logits: number of classes.
         stages: (C, H, W) or (N, C) of every stage.
         pre: likewise before the last activation.
         pooled: width of the classifier's input.
@@ -50,7 +49,6 @@ class Pair:
     Args:
         student: shapes of the student's output.
         teacher: shapes of the targets; None where nobody but the labels and the student itself teaches.
-        model: the student.
         forward: the student's forward pass with features, (B, C, H, W) to Output.
         source: where targets come from, or None.
         image: (C, H, W) of the input.
@@ -77,7 +75,6 @@ class Pair:
         """Pair the shapes of student and teacher.
 
         Args:
-            name: the method, for the message.
             kind: "stages", "pre", "pooled" or "logits".
 
         Returns:

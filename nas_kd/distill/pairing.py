@@ -49,14 +49,6 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
 def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shape) -> Shapes:
     """Read a network's shapes off one image of zeros, in eval mode so that no statistic moves.
 
-    Args:
-        forward: its forward pass with features.
-        model: the network; its mode is restored.
-        image: (C, H, W) of the input.
-
-    Returns:
-        The shapes.
-
     Raises:
         SettingError: the network does not take such images, or gives no logits.
     """
@@ -94,12 +86,8 @@ def pair_of(
         recipe: tells which features are needed.
         source: the targets, or None; a teacher whose features are needed is tapped, one layer a stage.
         image: (C, H, W) of the input.
-        classes: number of classes.
         images: number of training images.
         seed: seed of what the method draws.
-
-    Returns:
-        The pair.
 
     Raises:
         SettingError: a network gives no features where they are needed.

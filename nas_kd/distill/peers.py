@@ -39,8 +39,7 @@ class Peers(nn.Module, TargetSource):
     Raises:
         SettingError: fewer than two networks.
 
-    Source:
-        Zhang et al., arXiv 1706.00384, section 2.
+    Source: Zhang et al., arXiv 1706.00384, section 2.
     """
 
     def __init__(self, pair: Pair, count: int = 2) -> None:
@@ -67,8 +66,7 @@ class Grafted(Peers):
         width: a of the weight, how far it may go from a half.
         slope: c of the weight.
 
-    Source:
-        Meng et al., Filter grafting, arXiv 2001.05868, eq. 6 to 8.
+    Source: Meng et al., Filter grafting, arXiv 2001.05868, eq. 6 to 8.
     """
 
     def __init__(self, pair: Pair, count: int = 2, width: float = 0.4, slope: float = 500.0) -> None:
@@ -94,12 +92,10 @@ def graft(
     Args:
         own: state of a network.
         other: state of another of the same kind.
-        width: see `Grafted`.
-        slope: see `Grafted`.
 
     Returns:
-        w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows
-        a convolution (norm, classifier) takes its weight, as in the authors' code; whole numbers stay.
+        w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows a
+        convolution (norm, classifier) takes its weight, as in the authors' code; whole numbers stay.
     """
     mixed = {}
     w = 0.5

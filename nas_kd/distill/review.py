@@ -18,13 +18,10 @@ class Fusion(nn.Module):
     """Attention-based fusion of a stage with what the deeper stages gave.
 
     Args:
-        inputs: channels of the student's stage.
         middle: channels that are handed on to the next earlier stage.
-        outputs: channels of the teacher's stage.
         deeper: whether there is a deeper stage.
 
-    Source:
-        Chen et al., arXiv 2104.09044, figure 3a.
+    Source: Chen et al., arXiv 2104.09044, figure 3a.
     """
 
     def __init__(self, inputs: int, middle: int, outputs: int, deeper: bool) -> None:
@@ -52,14 +49,12 @@ class Review(nn.Module):
     The stages are read before their last activation, and the pooled feature stands as a last stage of 1 pixel.
 
     Args:
-        pair: the shapes.
         width: most channels that the fusions hand on.
 
     Raises:
         SettingError: the maps of a stage differ in size.
 
-    Source:
-        Chen et al., arXiv 2104.09044, section 3 and eq. 8.
+    Source: Chen et al., arXiv 2104.09044, section 3 and eq. 8.
     """
 
     def __init__(self, pair: Pair, width: int = 512) -> None:

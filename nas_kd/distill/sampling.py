@@ -47,11 +47,7 @@ class PairedBatch(NamedTuple):
 
 
 class Resampled:
-    """A training split whose batches are drawn otherwise.
-
-    Args:
-        split: the training split.
-    """
+    """A training split whose batches are drawn otherwise."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -72,18 +68,7 @@ class Resampled:
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch | PairedBatch]:
-        """Go through an epoch; a function of seed and epoch alone.
-
-        Args:
-            batch_size: images a batch, of all processes together.
-            epoch: the epoch, from 0.
-            seed: seed of the run.
-            rank: number of this process.
-            world: number of processes.
-
-        Returns:
-            The batches.
-        """
+        """Go through an epoch; a function of seed and epoch alone."""
         raise NotImplementedError
 
 
@@ -99,16 +84,14 @@ class ClassBalanced(Resampled):
     """Batches of few classes, equally many images of each: the class-uniform sampler.
 
     Args:
-        split: the training split.
         classes: classes a batch; a batch of 48 with 6 classes has 8 images of each.
-        groups: super-class of every class, and then a batch holds this many classes of one super-class after
-            the other: the super-class sampler.
+        groups: super-class of every class, and then a batch holds this many classes of one super-class after the other:
+            the super-class sampler.
 
     Raises:
         SettingError: fewer classes in the data than wanted.
 
-    Source:
-        Peng et al., arXiv 1904.01802, section 3.4.
+    Source: Peng et al., arXiv 1904.01802, section 3.4.
     """
 
     def __init__(self, split: Split, classes: int = 6, groups: Sequence[int] | None = None) -> None:
@@ -188,14 +171,10 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
 class ClassPairs(Resampled):
     """Beside each image another one of its class: the pair sampler of CS-KD.
 
-    Args:
-        split: the training split.
-
     Raises:
         SettingError: a class has one image only.
 
-    Source:
-        Yun et al., arXiv 2003.13964, section 2.1.
+    Source: Yun et al., arXiv 2003.13964, section 2.1.
     """
 
     def __init__(self, split: Split) -> None:
@@ -233,9 +212,6 @@ class ClassPairs(Resampled):
 class TwoViews(Resampled):
     """Beside each image another augmented view of it.
 
-    Args:
-        split: the training split.
-
     Raises:
         SettingError: there is one view only.
     """
@@ -257,11 +233,7 @@ class TwoViews(Resampled):
 
 
 class CleanBeside(Resampled):
-    """Beside each augmented image the same one as it is: what a privileged teacher may look at.
-
-    Args:
-        split: the training split.
-    """
+    """Beside each augmented image the same one as it is: what a privileged teacher may look at."""
 
     @property
     def _clean(self) -> Split:
@@ -286,7 +258,6 @@ class WithUnlabelled(Resampled):
     """Behind every batch as many images without labels, whose label is -1.
 
     Args:
-        split: the training split.
         images: the split of the other images, whose labels are not looked at.
     """
 

@@ -84,25 +84,9 @@ class Classification:
         return (logits.argmax(1) == y).double()
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the accuracy: the mean of the `scores`.
-
-        Args:
-            logits: (N, C).
-            y: (N,) class numbers.
-
-        Returns:
-            Share of samples whose largest logit is the label's, 0 to 1.
-        """
+        """Return the accuracy, 0 to 1, of logits (N, C) on class numbers (N,)."""
         return float(self.scores(logits, y).mean())
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
-        """Return how often student and teacher give the same class.
-
-        Args:
-            logits: (N, C).
-            teacher_logits: (N, C).
-
-        Returns:
-            Share of samples, 0 to 1.
-        """
+        """Return the share of samples, 0 to 1, on which student and teacher (N, C) give the same class."""
         return self.metric(logits, teacher_logits.argmax(1))

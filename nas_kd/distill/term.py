@@ -38,16 +38,16 @@ class Term:
 
     Args:
         name: its name in logs and errors.
-        loss: called as loss(student, teacher) on what ``needs`` names, as loss(student, teacher, labels)
-            with "labels" too, and as loss(student logits, labels) with "labels" alone. For "stages" and
-            "pre" it is called once a stage, and the stages' losses are added.
+        loss: called as loss(student, teacher) on what ``needs`` names, as loss(student, teacher, labels) with "labels"
+            too, and as loss(student logits, labels) with "labels" alone. For "stages" and "pre" it is called once a
+            stage, and the stages' losses are added.
         weight: a number, or a function of the training's progress in 0..1.
-        needs: "labels", "batch" (the whole batch, given last), and features: one of "logits", "stages",
-            "pre", "pooled", or several, and then the loss gets whole Outputs.
+        needs: "labels", "batch" (the whole batch, given last), and features: one of "logits", "stages", "pre",
+            "pooled", or several, and then the loss gets whole Outputs.
         side: "both", or the only side whose features are given: "student" or "teacher".
         whole: give all stages as a list in one call instead of one call a stage.
-        module: builds what the term trains beside the student, from static shapes, before training; then the
-            loss is called as loss(module, ...), by default module(...), on all stages at once.
+        module: builds what the term trains beside the student, from static shapes, before training; then the loss is
+            called as loss(module, ...), by default module(...), on all stages at once.
         key: name of that module among the method's; terms of one key share it. Default: ``name``.
         check: refuses pairs that the loss cannot compare.
 
@@ -110,9 +110,6 @@ class Term:
             y: (B,) labels.
             batch: the batch, for a term that needs it.
             module: what ``module`` built.
-
-        Returns:
-            Scalar.
 
         Raises:
             ValueError: something it needs is missing, or the stages differ in number.
@@ -186,8 +183,8 @@ class Recipe:
     Args:
         phases: the stages.
         sampler: turns the training split into one that gives other batches, such as pairs of a class.
-        source: turns the targets that the user gave (or None) into those of the method, such as the mean
-            teacher; None leaves them.
+        source: turns the targets that the user gave (or None) into those of the method, such as the mean teacher; None
+            leaves them.
         inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
         own_targets: whether ``source`` needs no teacher of the user's.
         live: whether the teacher must be run: on images that no cache knows, or for its input gradient.
@@ -249,12 +246,7 @@ class Recipe:
         return self.needs_teacher and (self.needs_target_features or self.live)
 
     def unseen(self, mixed: bool = False, unlabelled: bool = False) -> str:
-        """Name what the teacher must look at that is no numbered view of a training image; nothing where all is.
-
-        Args:
-            mixed: whether images are mixed.
-            unlabelled: whether images without labels join every batch.
-        """
+        """Name what the teacher must look at that is no numbered view of a training image; nothing where all is."""
         if mixed:
             return "mixed images"
         if unlabelled:

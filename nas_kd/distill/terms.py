@@ -72,9 +72,6 @@ def term(name: str, task: Task, weight: float | Schedule = 1.0, **settings: Any)
         task: gives the label loss.
         weight: number or schedule.
         settings: keywords of the loss, or of the module it trains.
-
-    Returns:
-        The term, named ``name``.
     """
     if name == "ce":
         return Term("ce", task.loss, weight, frozenset({"labels"}))

@@ -20,14 +20,12 @@ class SoftTree(nn.Module):
     Args:
         depth: decisions from root to leaf, at least 1; there are 2^depth leaves.
         inputs: numbers of an image, C H W.
-        classes: number of classes.
         steepness: beta of the sigmoids.
 
     Raises:
         SettingError: depth below 1.
 
-    Source:
-        Frosst and Hinton, Distilling a neural network into a soft decision tree, arXiv 1711.09784, section 2.
+    Source: Frosst and Hinton, Distilling a neural network into a soft decision tree, arXiv 1711.09784, section 2.
     """
 
     def __init__(self, depth: int, inputs: int, classes: int, steepness: float = 1.0) -> None:
@@ -62,8 +60,7 @@ class TreeLoss(nn.Module):
     Raises:
         SettingError: the student is no soft tree.
 
-    Source:
-        Frosst and Hinton, arXiv 1711.09784, eq. 3 to 5.
+    Source: Frosst and Hinton, arXiv 1711.09784, eq. 3 to 5.
     """
 
     def __init__(self, pair: Pair, penalty: float = 0.1, temperature: float = 1.0) -> None:
@@ -81,10 +78,6 @@ class TreeLoss(nn.Module):
         Args:
             student: (B, C) log-probabilities of the mixture, which this loss does not use.
             teacher: (B, C) logits.
-            batch: the images.
-
-        Returns:
-            Scalar.
         """
         tree = self._tree[0]
         gates = tree.decisions(batch.x)

@@ -25,10 +25,6 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
     Args:
         factory: ``"package.module:callable"`` or ``"timm:MODEL"``.
-        kwargs: its keyword arguments.
-
-    Returns:
-        The network.
 
     Raises:
         SettingError: there is no such factory, it fails, or it builds no network.
@@ -57,10 +53,6 @@ def check_untrusted(factory: object, folder: Path) -> None:
 
     To make an installed network class runs no code that the folder's writer chose; any function might: one of
     torch's, for one, would open a pickle.
-
-    Args:
-        factory: what the folder names.
-        folder: the student folder.
 
     Raises:
         SettingError: it is a function, or a class of a file that came with the folder or lies beside it.

@@ -34,21 +34,17 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     (everything in ``info``) and weights.safetensors. It appears whole or not at all, also over an older one.
 
     Args:
-        student: a `StaticNet` (what ``space.build`` and ``Supernet.extract`` return), or any other module
-            together with ``info["factory"]``.
+        student: a `StaticNet` (what ``space.build`` and ``Supernet.extract`` return), or any other module together with
+            ``info["factory"]``.
         folder: where to; its parents are made.
-        info: plain values to keep: mean and std (floats a channel, images in 0..1), classes (names),
-            resolution (pixels), in_chans, num_classes, metrics (name to value), arch (``Arch.to_dict``),
-            macs, params. For a module that is not a StaticNet also factory (``"package.module:callable"``,
-            or ``"timm:MODEL"``) and factory_kwargs (keyword arguments, plain values), which together rebuild
-            it. None takes ``student.info``.
-
-    Returns:
-        The folder.
+        info: plain values to keep: mean and std (floats a channel, images in 0..1), classes (names), resolution
+            (pixels), in_chans, num_classes, metrics (name to value), arch (``Arch.to_dict``), macs, params. For a
+            module that is not a StaticNet also factory (``"package.module:callable"``, or ``"timm:MODEL"``) and
+            factory_kwargs (keyword arguments, plain values), which together rebuild it. None takes ``student.info``.
 
     Raises:
-        SettingError: the module cannot be rebuilt from what is given, the folder holds other things, or the
-            disk is full or read-only.
+        SettingError: the module cannot be rebuilt from what is given, the folder holds other things, or the disk is
+            full or read-only.
     """
     folder = Path(folder)
     given = getattr(student, "info", {}) if info is None else info
@@ -105,12 +101,12 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         blocks: the classes of your own stems, blocks and heads that its space was made of.
 
     Returns:
-        The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes
-        images (B, in_chans, H, W), scaled to 0..1, less ``info["mean"]``, over ``info["std"]``.
+        The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes images (B,
+        in_chans, H, W), scaled to 0..1, less ``info["mean"]``, over ``info["std"]``.
 
     Raises:
-        SettingError: a file is missing or damaged, was written by a newer version, its tensors do not fit the
-            network (the first that does not is named), or its factory needs to be named.
+        SettingError: a file is missing or damaged, was written by a newer version, its tensors do not fit the network
+            (the first that does not is named), or its factory needs to be named.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -21,8 +21,7 @@ def pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Bring both sides to one wide dtype and cut the teacher from the graph.
 
     Args:
-        student: (B, ...) of any floating dtype.
-        teacher: (B, ...) of any floating dtype.
+        student, teacher: (B, ...) of any floating dtype.
 
     Returns:
         Both in fp32 (float64 where the student is float64); the teacher detached.
@@ -91,8 +90,7 @@ def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
     """Pearson correlation along the last dimension, 0 where one side does not vary.
 
     Args:
-        a: (..., N).
-        b: (..., N).
+        a, b: (..., N).
         eps: smallest product of the two norms that is divided by.
 
     Returns:

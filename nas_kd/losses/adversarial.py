@@ -17,14 +17,9 @@ def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of the logits, over batch and classes.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Xu et al., arXiv 1709.00513, eq. 3; Fang et al., arXiv 1912.11006, eq. 4.
+    Source: Xu et al., arXiv 1709.00513, eq. 3; Fang et al., arXiv 1912.11006, eq. 4.
     """
     s, t = logit_pair(student, teacher)
     return F.l1_loss(s, t)
@@ -40,8 +35,7 @@ def critic(real: Tensor, fake: Tensor) -> Tensor:
     Returns:
         Scalar; 2 log 2 for the best critic of a student that cannot be told from its teacher.
 
-    Source:
-        Goodfellow et al., arXiv 1406.2661, eq. 1, as Xu et al., arXiv 1709.00513, eq. 5.
+    Source: Goodfellow et al., arXiv 1406.2661, eq. 1, as Xu et al., arXiv 1709.00513, eq. 5.
     """
     return F.softplus(-wide(real)).mean() + F.softplus(wide(fake)).mean()
 
@@ -60,8 +54,7 @@ def one_hot(teacher: Tensor) -> Tensor:
     Returns:
         Scalar, the mean of logsumexp - max.
 
-    Source:
-        Chen et al., Data-free learning of student networks, arXiv 1904.01186, eq. 2.
+    Source: Chen et al., Data-free learning of student networks, arXiv 1904.01186, eq. 2.
     """
     z = wide(teacher)
     return (z.logsumexp(1) - z.amax(1)).mean()
@@ -76,8 +69,7 @@ def activation(feature: Tensor) -> Tensor:
     Returns:
         Scalar, at most 0.
 
-    Source:
-        Chen et al., arXiv 1904.01186, eq. 3.
+    Source: Chen et al., arXiv 1904.01186, eq. 3.
     """
     return -wide(feature).abs().mean()
 
@@ -91,8 +83,7 @@ def balance(teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least -log C, which even classes reach.
 
-    Source:
-        Chen et al., arXiv 1904.01186, eq. 4.
+    Source: Chen et al., arXiv 1904.01186, eq. 4.
     """
     z = wide(teacher)
     log_mean = z.log_softmax(1).logsumexp(0) - math.log(len(z))
@@ -110,8 +101,7 @@ def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
     Returns:
         Scalar, at most 0.
 
-    Source:
-        Micaelli and Storkey, arXiv 1905.09768, eq. 1; Fang et al., arXiv 1912.11006, eq. 5.
+    Source: Micaelli and Storkey, arXiv 1905.09768, eq. 1; Fang et al., arXiv 1912.11006, eq. 5.
     """
     word("kind", kind, ("kl", "l1"))
     s = wide(student)
@@ -131,8 +121,7 @@ def norm_statistics(found: Sequence[tuple[Tensor, Tensor]], kept: Sequence[tuple
     Returns:
         Scalar, the sum of the Euclidean distances of means and of variances.
 
-    Source:
-        Yin et al., Dreaming to distill, arXiv 1912.08795, eq. 4.
+    Source: Yin et al., Dreaming to distill, arXiv 1912.08795, eq. 4.
     """
     parts = [
         (wide(mean) - wide(own_mean)).norm() + (wide(variance) - wide(own_variance)).norm()

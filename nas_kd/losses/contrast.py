@@ -20,12 +20,11 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
         images: N, the number of images the noise is drawn from.
 
     Returns:
-        Scalar, the mean over the batch of -log(h / (h + K/N)) - sum_K log((K/N) / (h_k + K/N)). Where every
-        score is 1/N it is log(1 + K) + K log(1 + 1/K).
+        Scalar, the mean over the batch of -log(h / (h + K/N)) - sum_K log((K/N) / (h_k + K/N)). Where every score is
+        1/N it is log(1 + K) + K log(1 + 1/K).
 
-    Source:
-        Tian et al., Contrastive representation distillation, arXiv 1910.10699, eq. 10, 17 and 18, in the
-        form of the authors' code.
+    Source: Tian et al., Contrastive representation distillation, arXiv 1910.10699, eq. 10, 17 and 18, in the form of
+    the authors' code.
     """
     p = wide(positive)
     n = wide(negative)
@@ -61,9 +60,8 @@ def crd(
     Returns:
         Scalar, the sum of both anchors' losses; blind to the order of the negatives.
 
-    Source:
-        Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch
-        shares them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).
+    Source: Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch shares
+    them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).
     """
     s = wide(student)
     t = wide(teacher)

@@ -38,8 +38,7 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(p || q) of the teacher's distribution from the student's, the mean over the batch.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
 
     Returns:
         Scalar in nats, divided by B and never by C.
@@ -55,8 +54,7 @@ def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(q || p): the student is punished where it is sure and the teacher is not.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
 
     Returns:
         Scalar in nats.
@@ -69,8 +67,7 @@ def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Jensen-Shannon divergence, the mean KL of p and q from their mean.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
 
     Returns:
         Scalar in 0 .. log 2 nats.
@@ -89,11 +86,10 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
     chi-square distances. Negative values punish a student that is sure where the teacher is not.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         alpha: any finite number.
-        clip: largest (p/q)^alpha, at least 1, in value and gradient alike. As in AlphaNet's code it bounds
-            p/q itself at alpha = 0 and nothing at alpha = 1. None: the true divergence.
+        clip: largest (p/q)^alpha, at least 1, in value and gradient alike. As in AlphaNet's code it bounds p/q itself
+            at alpha = 0 and nothing at alpha = 1. None: the true divergence.
 
     Returns:
         Scalar >= 0. Without clip it may be inf, but never NaN, and the gradient stays finite.
@@ -101,8 +97,7 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
     Raises:
         SettingError: alpha is not finite or clip is below 1.
 
-    Source:
-        Wang et al., AlphaNet, arXiv 2102.07954, eq. 4 to 6.
+    Source: Wang et al., AlphaNet, arXiv 2102.07954, eq. 4 to 6.
     """
     s, t = logit_pair(student, teacher)
     value, gradient = _alpha(s, t, alpha, clip)
@@ -129,8 +124,8 @@ def adaptive_alpha_divergence(
         alpha_min: the left order.
         alpha_max: the right order, above alpha_min.
         clip: largest (p/q)^alpha, at least 1; see :func:`alpha_divergence`.
-        choose: "clipped" compares the clipped values as AlphaNet does, "unclipped" the true ones; both then
-            train with the clipped.
+        choose: "clipped" compares the clipped values as AlphaNet does, "unclipped" the true ones; both then train with
+            the clipped.
 
     Returns:
         Scalar, finite and >= 0.
@@ -138,8 +133,7 @@ def adaptive_alpha_divergence(
     Raises:
         SettingError: a setting is outside its range.
 
-    Source:
-        Wang et al., AlphaNet, arXiv 2102.07954, eq. 7 and 8.
+    Source: Wang et al., AlphaNet, arXiv 2102.07954, eq. 7 and 8.
     """
     if choose not in _CHOICES:
         raise SettingError("choose", choose, " or ".join(_CHOICES), nearest(str(choose), _CHOICES))

@@ -24,8 +24,7 @@ def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Source:
-        Romero et al., FitNets, arXiv 1412.6550, eq. 3 (there half the sum).
+    Source: Romero et al., FitNets, arXiv 1412.6550, eq. 3 (there half the sum).
     """
     s, t = same_shape(student, teacher)
     return F.mse_loss(s, t)
@@ -54,9 +53,9 @@ def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
     Args:
         student: (B, C, H, W).
         teacher: (B, C', H, W); the channels may differ.
-        variant: "paper" is half the mean over the batch of ||Q_s - Q_t||_2, divided by H W, since the paper's
-            beta is 1000 over the number of a map's values; "code" is the mean square of Q_s - Q_t, as the
-            authors' code and every published table have it.
+        variant: "paper" is half the mean over the batch of ||Q_s - Q_t||_2, divided by H W, since the paper's beta is
+            1000 over the number of a map's values; "code" is the mean square of Q_s - Q_t, as the authors' code and
+            every published table have it.
 
     Returns:
         Scalar; in the form "code" in 0 .. 2 / (H W).
@@ -65,8 +64,7 @@ def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
         SettingError: an unknown variant.
         ValueError: the maps differ in size.
 
-    Source:
-        Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2.
+    Source: Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2.
     """
     word("variant", variant, ("paper", "code"))
     s, t = _maps(student, teacher)
@@ -89,8 +87,7 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the maps differ in size.
 
-    Source:
-        Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, of whose diagonal the norms are.
+    Source: Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, of whose diagonal the norms are.
     """
     s, t = _maps(student, teacher)
     (c, n), d = s.shape[1:], t.shape[1]

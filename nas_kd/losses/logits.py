@@ -19,18 +19,13 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Knowledge distillation: T^2 KL(softmax(t / T) || softmax(s / T)).
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         temperature: T > 0; T^2 keeps the gradient's size as T changes.
-
-    Returns:
-        Scalar.
 
     Raises:
         SettingError: the temperature is not positive.
 
-    Source:
-        Hinton et al., arXiv 1503.02531, section 2.
+    Source: Hinton et al., arXiv 1503.02531, section 2.
     """
     positive("temperature", temperature)
     s, t = logit_pair(student, teacher)
@@ -47,8 +42,7 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
     Returns:
         (B, C) in fp32 or float64.
 
-    Source:
-        Sun et al., Logit standardization in knowledge distillation, arXiv 2403.01427, algorithm 1.
+    Source: Sun et al., Logit standardization in knowledge distillation, arXiv 2403.01427, algorithm 1.
     """
     z = wide(logits)
     return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + eps)
@@ -58,15 +52,10 @@ def kd_ls(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """Knowledge distillation of standardised logits: the student need not match the teacher's scale.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         temperature: base temperature, > 0.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Sun et al., arXiv 2403.01427, eq. 13.
+    Source: Sun et al., arXiv 2403.01427, eq. 13.
     """
     s, t = logit_pair(student, teacher)
     return kd(standardise(s), standardise(t), temperature)
@@ -76,14 +65,12 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the logits, over batch and classes.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
 
     Returns:
         Scalar; with both sides centred, half of it is the limit of :func:`kd` at infinite temperature.
 
-    Source:
-        Ba and Caruana, arXiv 1312.6184, eq. 1.
+    Source: Ba and Caruana, arXiv 1312.6184, eq. 1.
     """
     s, t = logit_pair(student, teacher)
     return F.mse_loss(s, t)
@@ -102,8 +89,7 @@ def dkd(
     TCKD is the KL of (target, rest), NCKD the KL of the distributions among the other classes.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         labels: (B,) int64 classes; soft labels have no single target.
         alpha: weight of the target part.
         beta: weight of the other classes' part; published values go from 2 to 8 with the pair.
@@ -115,9 +101,8 @@ def dkd(
     Raises:
         ValueError: labels are not (B,) class numbers.
 
-    Source:
-        Zhao et al., arXiv 2203.08679, eq. 7. Here the target is deleted in log-space, where a masked
-        softmax would underflow.
+    Source: Zhao et al., arXiv 2203.08679, eq. 7. Here the target is deleted in log-space, where a masked softmax would
+    underflow.
     """
     positive("temperature", temperature)
     s, t = logit_pair(student, teacher)
@@ -143,18 +128,16 @@ def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0
     """DIST: T^2 (beta (1 - rho of samples) + gamma (1 - rho of classes)), rho Pearson's correlation.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         beta: weight of the inter-class part, one correlation a row of probabilities.
-        gamma: weight of the intra-class part, one correlation a column; it wants B of 32 or more, and a
-            column that does not vary (B = 1) counts as uncorrelated.
+        gamma: weight of the intra-class part, one correlation a column; it wants B of 32 or more, and a column that
+            does not vary (B = 1) counts as uncorrelated.
         temperature: T > 0.
 
     Returns:
         Scalar in 0 .. 2 T^2 (beta + gamma).
 
-    Source:
-        Huang et al., arXiv 2205.10536, eq. 8 to 10.
+    Source: Huang et al., arXiv 2205.10536, eq. 8 to 10.
     """
     positive("temperature", temperature)
     s, t = logit_pair(student, teacher)
@@ -172,16 +155,14 @@ def standardised(
 
     Args:
         loss: such as :func:`dkd`.
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         rest: what else the loss takes, such as labels.
         settings: its keywords.
 
     Returns:
         Scalar, blind to a shift and a positive scale of every sample's logits on either side.
 
-    Source:
-        Sun et al., arXiv 2403.01427, eq. 13.
+    Source: Sun et al., arXiv 2403.01427, eq. 13.
     """
     s, t = logit_pair(student, teacher)
     return loss(standardise(s), standardise(t), *rest, **settings)
@@ -205,8 +186,7 @@ def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temp
     Raises:
         SettingError: ``correct`` would not make the label the likeliest class.
 
-    Source:
-        Yuan et al., Revisiting knowledge distillation via label smoothing, arXiv 1909.11723, eq. 8 and 9.
+    Source: Yuan et al., Revisiting knowledge distillation via label smoothing, arXiv 1909.11723, eq. 8 and 9.
     """
     classes = student.shape[1]
     if not 1 / classes < correct < 1:
@@ -225,9 +205,8 @@ def mixture(logits: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (B, C) log-probabilities, which are logits too.
 
-    Source:
-        You et al., Learning from multiple teacher networks, KDD 2017, eq. 3 (equal weights); the mean of
-        logits is another target, the geometric mean.
+    Source: You et al., Learning from multiple teacher networks, KDD 2017, eq. 3 (equal weights); the mean of logits is
+    another target, the geometric mean.
     """
     z = wide(logits)
     return (z.log_softmax(2) + weights.to(z.dtype).log_softmax(0)[:, None, None]).logsumexp(0)

@@ -17,11 +17,7 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
         student: (B, C) logits.
         peers: (K, B, C) logits of the K others; no gradient goes to them.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
+    Source: Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
     """
     s = wide(student)
     log_q = s.log_softmax(1)
@@ -54,15 +50,10 @@ def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
     """Agreement of two predictions for one image.
 
     Args:
-        student: (B, C) logits.
-        teacher: (B, C) logits.
+        student, teacher: (B, C) logits.
         kind: "mse" is the mean squared difference of the probabilities, "kl" their KL.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Tarvainen and Valpola, Mean teachers, arXiv 1703.01780, section 2 and 3.5.
+    Source: Tarvainen and Valpola, Mean teachers, arXiv 1703.01780, section 2 and 3.5.
     """
     word("kind", kind, ("mse", "kl"))
     s, t = logit_pair(student, teacher)
@@ -79,11 +70,7 @@ def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
         teacher: (B, C) logits b of the other; it learns too.
         temperature: T > 0.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
+    Source: Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
     """
     positive("temperature", temperature)
     a = wide(student) / temperature
@@ -101,11 +88,7 @@ def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, D) of one view.
         teacher: (B, D) of the other; it learns too.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Xu and Liu, AAAI 2019, eq. 4.
+    Source: Xu and Liu, AAAI 2019, eq. 4.
     """
     return (wide(student).mean(0) - wide(teacher).mean(0)).square().sum()
 
@@ -121,8 +104,7 @@ def self_hint(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tenso
     Returns:
         Scalar, the sum over a sample's elements, the mean over the batch.
 
-    Source:
-        Zhang et al., Be your own teacher, arXiv 1905.08094, eq. 3; the mask is the authors' code's.
+    Source: Zhang et al., Be your own teacher, arXiv 1905.08094, eq. 3; the mask is the authors' code's.
     """
     word("variant", variant, ("paper", "code"))
     s, t = same_shape(student, teacher)

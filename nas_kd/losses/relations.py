@@ -20,14 +20,12 @@ def sp(student: Tensor, teacher: Tensor) -> Tensor:
     """Similarity-preserving distillation: ||G_s - G_t||_F^2 / B^2 of row-normalised Gram matrices.
 
     Args:
-        student: (B, ...).
-        teacher: (B, ...).
+        student, teacher: (B, ...).
 
     Returns:
         Scalar in 0 .. 4 / B; blind to rotations and to a common scale of either side.
 
-    Source:
-        Tung and Mori, arXiv 1907.09682, eq. 2 to 4.
+    Source: Tung and Mori, arXiv 1907.09682, eq. 2 to 4.
     """
     s, t = _rows(student, teacher)
     with full_precision(s):
@@ -38,15 +36,13 @@ def pkt(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
     """Probabilistic knowledge transfer: KL of the rows of normalised cosine similarities.
 
     Args:
-        student: (B, ...).
-        teacher: (B, ...).
+        student, teacher: (B, ...).
         eps: smallest similarity, in 0..1, that enters a logarithm.
 
     Returns:
         Scalar, the mean over all B^2 entries (hence the published weight of 30000).
 
-    Source:
-        Passalis and Tefas, arXiv 1803.10837, eq. 4 and 6.
+    Source: Passalis and Tefas, arXiv 1803.10837, eq. 4 and 6.
     """
     s, t = _rows(student, teacher)
     with full_precision(s):
@@ -64,18 +60,16 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
     """Relational distillation: Huber losses of relative distances and of the angles of all triples.
 
     Args:
-        student: (B, ...).
-        teacher: (B, ...).
+        student, teacher: (B, ...).
         distance: weight of the distances, each divided by the batch's mean distance.
         angle: weight of the cosines, 0 leaves them out.
-        anchors: only the first so many samples of a batch form triples, for these need the memory and time
-            of their number's cube.
+        anchors: only the first so many samples of a batch form triples, for these need the memory and time of their
+            number's cube.
 
     Returns:
         Scalar; blind to rotation, translation and scale of either side.
 
-    Source:
-        Park et al., arXiv 1904.05068, eq. 6 to 10.
+    Source: Park et al., arXiv 1904.05068, eq. 6 to 10.
     """
     s, t = _rows(student, teacher)
     with full_precision(s):
@@ -92,18 +86,16 @@ def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, var
     """Correlation congruence: mean squared difference of Gaussian kernels of normalised embeddings.
 
     Args:
-        student: (B, ...).
-        teacher: (B, ...).
+        student, teacher: (B, ...).
         gamma: width of the kernel exp(-gamma ||a - b||^2).
         order: order of the kernel's Taylor series in the cosine.
-        variant: "paper", or "repdistiller": products of |s - t| of each sample and the next in the batch,
-            summed over D, which must then be equal.
+        variant: "paper", or "repdistiller": products of |s - t| of each sample and the next in the batch, summed over
+            D, which must then be equal.
 
     Returns:
         Scalar, ||K_s - K_t||_F^2 / B^2; blind to rotation and per-sample scale.
 
-    Source:
-        Peng et al., arXiv 1904.01802, eq. 5, 9 and 10.
+    Source: Peng et al., arXiv 1904.01802, eq. 5, 9 and 10.
     """
     word("variant", variant, ("paper", "repdistiller"))
     s, t = _rows(student, teacher)
@@ -141,9 +133,8 @@ def irg(
     Raises:
         ValueError: the stages differ in number, or are fewer than two.
 
-    Source:
-        Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6; the
-        vertices, the logits, are another term.
+    Source: Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6; the vertices,
+    the logits, are another term.
     """
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(f"2 or more stages of each wanted, got {len(student)} and {len(teacher)}")

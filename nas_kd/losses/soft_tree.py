@@ -44,8 +44,7 @@ def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, the mean over the batch.
 
-    Source:
-        Frosst and Hinton, arXiv 1711.09784, eq. 3 (less its outer logarithm, as common implementations).
+    Source: Frosst and Hinton, arXiv 1711.09784, eq. 3 (less its outer logarithm, as common implementations).
     """
     g = wide(gates)
     cross = -teacher.detach().to(g.dtype).softmax(1) @ leaves.to(g.dtype).log_softmax(1).T  # (B, leaves)
@@ -59,11 +58,10 @@ def tree_balance(gates: Tensor) -> Tensor:
         gates: (B, 2^depth - 1) probabilities of going right.
 
     Returns:
-        Scalar, the sum over nodes of 2^-level times half of -log a - log(1 - a), a the mean decision weighed
-        by the paths to the node; depth log 2 where all nodes halve what they get.
+        Scalar, the sum over nodes of 2^-level times half of -log a - log(1 - a), a the mean decision weighed by the
+        paths to the node; depth log 2 where all nodes halve what they get.
 
-    Source:
-        Frosst and Hinton, arXiv 1711.09784, eq. 4 and 5.
+    Source: Frosst and Hinton, arXiv 1711.09784, eq. 4 and 5.
     """
     g = wide(gates)
     total = torch.zeros((), dtype=g.dtype, device=g.device)

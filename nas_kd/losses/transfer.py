@@ -21,8 +21,8 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
         student: (B, ...) factor of the student, from its translator.
         teacher: (B, ...) factor of the teacher of the same shape, from its paraphraser.
         p: the norm, at least 1.
-        variant: "paper" normalises the flattened factor; "repdistiller" the map of its mean squares over
-            channels, which is attention transfer's.
+        variant: "paper" normalises the flattened factor; "repdistiller" the map of its mean squares over channels,
+            which is attention transfer's.
 
     Returns:
         Scalar, sum of |difference|^p over the number of elements; blind to every sample's positive scale.
@@ -30,9 +30,7 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
     Raises:
         SettingError: p below 1, or an unknown variant.
 
-    Source:
-        Kim et al., Paraphrasing complex network: network compression via factor transfer, arXiv 1802.04977,
-        eq. 4.
+    Source: Kim et al., Paraphrasing complex network: network compression via factor transfer, arXiv 1802.04977, eq. 4.
     """
     word("variant", variant, ("paper", "repdistiller"))
     positive("p", p)
@@ -54,11 +52,10 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
         variance: (C,) variance of every channel, above 0.
 
     Returns:
-        Scalar, the mean over all elements of half of (t - s)^2 / v + log v; it may be negative. Its smallest
-        value over v, at v = the channel's MSE, is half of 1 + log MSE.
+        Scalar, the mean over all elements of half of (t - s)^2 / v + log v; it may be negative. Its smallest value over
+        v, at v = the channel's MSE, is half of 1 + log MSE.
 
-    Source:
-        Ahn et al., arXiv 1904.05835, eq. 4 and 5, less the constant; there the sum over elements.
+    Source: Ahn et al., arXiv 1904.05835, eq. 4 and 5, less the constant; there the sum over elements.
     """
     s, t = same_shape(student, teacher)
     v = variance.to(s.dtype)
@@ -97,11 +94,10 @@ def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
         margin: how far from 0 is far enough, above 0.
 
     Returns:
-        Scalar, the sum over a sample's neurons, the mean over the batch; exactly 0, and flat, where all
-        margins are kept.
+        Scalar, the sum over a sample's neurons, the mean over the batch; exactly 0, and flat, where all margins are
+        kept.
 
-    Source:
-        Heo et al., Knowledge transfer via distillation of activation boundaries, arXiv 1811.03233, eq. 6.
+    Source: Heo et al., Knowledge transfer via distillation of activation boundaries, arXiv 1811.03233, eq. 6.
     """
     positive("margin", margin)
     s, t = same_shape(student, teacher)
@@ -135,8 +131,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, weights 1, 1/2, 1/4, 1/8 of the sizes below H, normalised; a constant difference d gives d^2.
 
-    Source:
-        Chen et al., Distilling knowledge via knowledge review, arXiv 2104.09044, figure 4 and section 3.3.
+    Source: Chen et al., Distilling knowledge via knowledge review, arXiv 2104.09044, figure 4 and section 3.3.
     """
     s, t = same_shape(student, teacher)
     away = s - t  # averaging is linear: the difference of the averages is the average of the difference
@@ -166,8 +161,7 @@ def flow(first: Tensor, second: Tensor, variant: str = "paper") -> Tensor:
     Returns:
         (B, C, C').
 
-    Source:
-        Yim et al., A gift from knowledge distillation, CVPR 2017, eq. 1.
+    Source: Yim et al., A gift from knowledge distillation, CVPR 2017, eq. 1.
     """
     size = second.shape[2], second.shape[3]
     if first.shape[2:] != size:
@@ -189,8 +183,7 @@ def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor], variant: str = "pa
     Raises:
         ValueError: fewer than two stages, or channels differ.
 
-    Source:
-        Yim et al., CVPR 2017, eq. 2.
+    Source: Yim et al., CVPR 2017, eq. 2.
     """
     word("variant", variant, ("paper", "repdistiller"))
     if len(student) < 2 or [x.shape[:2] for x in student] != [x.shape[:2] for x in teacher]:

@@ -10,13 +10,12 @@ def prefix(weight: Tensor, *sizes: int) -> Tensor:
     """Take the first entries of the leading dimensions.
 
     Args:
-        weight: any tensor.
         sizes: how many entries of dimension 0, 1, ...
 
     Returns:
-        A view, or the tensor itself when nothing is cut off: slicing all of it would still cost a node in
-        the graph and a zero-filled gradient. One strided view for all dimensions costs one such node, where
-        a slice each would cost one each.
+        A view, or the tensor itself when nothing is cut off: slicing all of it would still cost a node in the graph and
+        a zero-filled gradient. One strided view for all dimensions costs one such node, where a slice each would cost
+        one each.
     """
     shape = weight.shape
     if shape[: len(sizes)] == sizes:

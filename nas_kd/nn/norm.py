@@ -88,12 +88,7 @@ class Recorder:
 
 
 class ElasticBatchNorm2d(nn.Module):
-    """Batch norm over the first channels of its parameters.
-
-    Args:
-        channels: largest number of channels.
-        eps: added to the variance.
-    """
+    """Batch norm over the first channels of its parameters."""
 
     path: str  # set by the supernet: the key of this norm in NormValues
 
@@ -104,14 +99,10 @@ class ElasticBatchNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Normalise.
+        """Normalise (B, C, H, W).
 
         Args:
-            x: (B, C, H, W).
             norm: None takes the batch's statistics, values are applied, a recorder takes and records them.
-
-        Returns:
-            (B, C, H, W).
         """
         channels = x.shape[1]
         weight = prefix(self.weight, channels)
@@ -128,12 +119,7 @@ class ElasticBatchNorm2d(nn.Module):
 
 
 class ElasticLayerNorm(nn.Module):
-    """Layer norm over the first channels of its parameters; it needs no statistics.
-
-    Args:
-        channels: largest number of channels.
-        eps: added to the variance.
-    """
+    """Layer norm over the first channels of its parameters; it needs no statistics."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()

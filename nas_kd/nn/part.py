@@ -18,7 +18,6 @@ class Side(NamedTuple):
     """A dimension of a tensor that runs over the channels.
 
     Args:
-        tensor: the parameter.
         dim: its dimension.
         unit: consecutive entries that belong to one channel.
     """

@@ -27,12 +27,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 
 
 class Resized(nn.Module):
-    """A network behind the resizing of its images: what is trained when an arch chooses its input size.
-
-    Args:
-        network: the network.
-        resolution: its height and width of the input in pixels.
-    """
+    """A network behind the resizing of its images: what is trained when an arch chooses its input size."""
 
     def __init__(self, network: StaticNet, resolution: int) -> None:
         super().__init__()
@@ -49,10 +44,5 @@ class Resized(nn.Module):
 
 
 def resized(network: StaticNet, resolution: int | None) -> StaticNet | Resized:
-    """Return a network as it takes images of any size, itself when it chooses none.
-
-    Args:
-        network: the network of an arch.
-        resolution: the arch's.
-    """
+    """Return a network as it takes images of any size, itself when it chooses none."""
     return network if resolution is None else Resized(network, resolution)

@@ -30,7 +30,6 @@ class StaticStage(nn.Module):
 
     Args:
         layers: the stage's entries of ``ElasticSpace.layers``.
-        kinds: who builds them, by ``op``.
     """
 
     def __init__(self, layers: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> None:
@@ -73,14 +72,7 @@ class StaticNet(nn.Module):
         self.head = self.kinds[last["op"]].static(last)
 
     def forward_stages(self, x: Tensor) -> Output:
-        """Run the network and return its features.
-
-        Args:
-            x: (B, in_chans, H, W).
-
-        Returns:
-            Logits, stage features and pooled features.
-        """
+        """Map (B, in_chans, H, W) to logits, stage features and pooled features."""
         x = self.stem(x)
         stages = []
         pre = []

@@ -29,12 +29,12 @@ class Runtime:
     Below torchrun or srun it joins the other processes: it returns when all of them have made theirs.
 
     Args:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes
-            a GPU of its own.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes a GPU of
+            its own.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
         threads: CPU threads torch may use; None leaves torch's own choice.
-        on_nan: ``"stop"`` ends a training at a loss that is not finite; ``"skip"`` leaves the step out, which
-            makes a GPU wait at every step.
+        on_nan: ``"stop"`` ends a training at a loss that is not finite; ``"skip"`` leaves the step out, which makes a
+            GPU wait at every step.
 
     Raises:
         SettingError: the device is not on this machine, or a name is unknown.
@@ -154,15 +154,7 @@ def _joined(device: str, precision: str) -> Fabric:
 
 
 def place(module: ModuleT, runtime: Runtime) -> ModuleT:
-    """Move a network to the runtime's device, its convolutions in channels_last.
-
-    Args:
-        module: the network, moved in place.
-        runtime: where to.
-
-    Returns:
-        The network.
-    """
+    """Move a network to the runtime's device, its convolutions in channels_last."""
     import torch
 
     moved: ModuleT = module.to(runtime.device).to(memory_format=torch.channels_last)
@@ -185,12 +177,6 @@ def keep_memory() -> None:
 
 def check_runtime(device: str, precision: str, threads: int | None, on_nan: str = "stop") -> None:
     """Check a runtime's settings without touching torch or the device.
-
-    Args:
-        device: see `Runtime`.
-        precision: see `Runtime`.
-        threads: see `Runtime`.
-        on_nan: see `Runtime`.
 
     Raises:
         SettingError: a value is out of range.

@@ -32,12 +32,8 @@ def run_jobs(
         workers: number of processes; 1 stays in this process and keeps its threads.
         advance: called once for every finished job.
 
-    Returns:
-        An iterator over the results.
-
     Raises:
-        SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are
-            dropped.
+        SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are dropped.
         Stopped: a signal asked to stop; trainings in the workers have ended their step and saved it.
     """
     if workers < 1:

@@ -59,13 +59,10 @@ def rank() -> int:
 
 
 def everyone(value: ValueT) -> list[ValueT]:
-    """Exchange values; every process of the group must call it.
+    """Return the values of all processes, in their order; every process of the group must call it.
 
     Args:
         value: anything that can be pickled; tensors on the CPU.
-
-    Returns:
-        The value of every process, in their order.
     """
     dist = _group()
     if not dist:
@@ -76,14 +73,7 @@ def everyone(value: ValueT) -> list[ValueT]:
 
 
 def from_first(value: ValueT) -> ValueT:
-    """Hand the first process's value to all; every process of the group must call it.
-
-    Args:
-        value: what the first process gives; that of the others does not count.
-
-    Returns:
-        The first process's value.
-    """
+    """Return the first process's value on every process; every process of the group must call it."""
     dist = _group()
     if not dist:
         return value
@@ -147,11 +137,7 @@ def work_alone() -> None:
 
 
 def peer_lost(error: RuntimeError) -> bool:
-    """Tell whether an error says that another process of the group has gone; gloo has no class of its own for it.
-
-    Args:
-        error: what a message between processes raised.
-    """
+    """Tell whether an error says that another process of the group has gone; gloo has no class of its own for it."""
     said = str(error)
     signs = ("onnection closed", "onnection reset", "onnection was likely closed", "Timed out waiting", "roken pipe")
     return any(sign in said for sign in signs)

@@ -19,10 +19,6 @@ def check_same(name: str, value: str) -> None:
     part of the gradients' one, because gradients of different parameters make buffers of different sizes, with
     which an all-reduce would hang or add up the wrong numbers.
 
-    Args:
-        name: what it is, for the message.
-        value: what must be equal.
-
     Raises:
         RuntimeError: processes differ; each says its own value.
     """

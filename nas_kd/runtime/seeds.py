@@ -19,11 +19,7 @@ def seed_for(*parts: int | str) -> int:
 
 
 def seeded(*parts: int | str) -> None:
-    """Seed the global generators of torch, numpy and random, which libraries draw from.
-
-    Args:
-        parts: what names the draws, as in `seed_for`.
-    """
+    """Seed the global generators of torch, numpy and random, which libraries draw from."""
     import numpy as np
     import torch
 

@@ -172,11 +172,8 @@ class Stop:
 def time_limit(hours: float) -> Stop:
     """Stop what is trained inside when the time is up, with its state saved: ``with time_limit(8): ...``.
 
-    Args:
-        hours: how long.
-
     Returns:
-        A context in which `Stopped` is raised then; its ``late`` is True. Entered in a thread that is not the main
-        one it raises RuntimeError.
+        A context in which `Stopped` is raised then; its ``late`` is True. Entered in a thread that is not the main one
+        it raises RuntimeError.
     """
     return Stop(at_once=True, hours=hours)

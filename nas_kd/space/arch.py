@@ -45,8 +45,8 @@ class Candidate:
 
     Args:
         width: output channels of every layer of the stage.
-        layers: one tuple a layer, its settings in the order of the stage's ``fields``. Layers beyond the
-            depth do not exist here, so equal networks are equal values.
+        layers: one tuple a layer, its settings in the order of the stage's ``fields``. Layers beyond the depth do not
+            exist here, so equal networks are equal values.
     """
 
     width: int
@@ -118,12 +118,6 @@ class Arch:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Arch:
         """Read what ``to_dict`` wrote.
-
-        Args:
-            value: the dictionary, for instance from a JSON file.
-
-        Returns:
-            An arch equal to the one that was written.
 
         Raises:
             SettingError: a field is missing or is no number.

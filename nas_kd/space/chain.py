@@ -51,9 +51,6 @@ class Chain:
     def check_resolution(self, resolution: int) -> None:
         """Check that the strides can take images of this size.
 
-        Args:
-            resolution: height and width of the input in pixels.
-
         Raises:
             SettingError: it is smaller than all strides together, or no multiple of the stem's patch.
         """

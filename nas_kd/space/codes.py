@@ -28,13 +28,9 @@ def extras(space: Chain) -> dict[str, tuple[Any, ...]]:
 def encode(space: Chain, archs: Sequence[Arch]) -> np.ndarray:
     """Write archs as integers.
 
-    Args:
-        space: their space.
-        archs: what to write.
-
     Returns:
-        (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of what
-        else is elastic: stem, head, resolution.
+        (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of what else is
+        elastic: stem, head, resolution.
     """
     for arch in archs:
         check(space, arch)
@@ -54,14 +50,7 @@ def _index(choices: tuple[Candidate, ...]) -> dict[Candidate, int]:
 
 
 def decode(space: Chain, codes: np.ndarray) -> list[Arch]:
-    """Read what ``encode`` wrote.
-
-    Args:
-        space: the space.
-        codes: (N, D) integers.
-
-    Returns:
-        N archs.
+    """Read the (N, D) integers that ``encode`` wrote.
 
     Raises:
         SettingError: there are more or fewer columns, or an index is outside its choices.
@@ -98,10 +87,7 @@ class CostTables:
     """Costs of every part of a space's archs for one input: one look-up a part.
 
     Args:
-        space: the space.
         resolution: height of the input in pixels.
-        in_chans: channels of the input image.
-        num_classes: classes of the head.
     """
 
     def __init__(self, space: Chain, resolution: int, in_chans: int, num_classes: int) -> None:
@@ -149,7 +135,6 @@ def costs(
     """Count many archs at once.
 
     Args:
-        space: their space.
         codes: (N, D) integers of ``encode``.
         tables_at: from a height of the input in pixels to its look-up tables.
         resolution: height of the input in pixels; None uses the archs' own, else the space's.

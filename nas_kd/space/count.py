@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round a channel count to a multiple of ``divisor``, never below 90 % of it.
 
-    Args:
-        value: wanted number of channels.
-        divisor: what the result must be a multiple of.
-
     Returns:
         The nearest multiple (ties up), at least ``divisor``, raised by one step when it lost over 10 %.
 
@@ -37,10 +33,7 @@ def conv_cost(inputs: int, outputs: int, kernel: int, pixels: int, *, bias: bool
 
     Args:
         inputs: channels that each output reads: those of one group.
-        outputs: output channels.
-        kernel: height and width of the kernel.
         pixels: of the output.
-        bias: whether there is one.
     """
     weights = inputs * outputs * kernel * kernel
     return Cost(weights * pixels, weights + (outputs if bias else 0))
@@ -60,12 +53,7 @@ def count_layers(layers: Iterable[Mapping[str, Any]], size: int, kinds: Mapping[
     """Count a chain of resolved layers.
 
     Args:
-        layers: entries of ``ElasticSpace.layers``, in order.
         size: height of the first layer's input in pixels.
-        kinds: who counts, by the layers' ``op``.
-
-    Returns:
-        The sum of their costs.
     """
     total = Cost(0, 0)
     for layer in layers:

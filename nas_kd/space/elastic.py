@@ -27,13 +27,9 @@ class ElasticSpace(Chain, Space):
     """Stem, stages and head: all that a new space writes.
 
     Args:
-        name: name of the space.
-        stem: what comes before the first stage.
-        stages: the searched stages, in order.
-        head: what comes after the last stage.
         resolution: usual height and width of the input in pixels.
-        resolutions: input sizes to choose from, rising, when the space chooses them too; then ``resolution``
-            is one of them.
+        resolutions: input sizes to choose from, rising, when the space chooses them too; then ``resolution`` is one of
+            them.
     """
 
     @cached_property
@@ -72,13 +68,9 @@ class ElasticSpace(Chain, Space):
         """Make an arch of this space, and validate it.
 
         Args:
-            stages: one candidate a stage.
             stem: setting of the stem; None is the largest.
             head: setting of the head; None is the largest.
             resolution: input size where the space chooses it; None is its usual one.
-
-        Returns:
-            The arch.
 
         Raises:
             SettingError: a setting is not offered.
@@ -104,14 +96,7 @@ class ElasticSpace(Chain, Space):
         return Arch(self.hash, stages, size, self.stem.smallest(), self.head.smallest())
 
     def sample(self, seed: int) -> Arch:
-        """Draw every dimension uniformly and independently.
-
-        Args:
-            seed: non-negative integer; the same seed gives the same arch.
-
-        Returns:
-            An arch of this space.
-        """
+        """Draw every dimension uniformly and independently; the same seed gives the same arch."""
         return members.draw(self, seed)
 
     def __iter__(self) -> Iterator[Arch]:
@@ -119,9 +104,6 @@ class ElasticSpace(Chain, Space):
 
     def validate(self, arch: Arch) -> None:
         """Check that an arch is one of this space.
-
-        Args:
-            arch: the arch to check.
 
         Raises:
             SettingError: it belongs to another space, or one of its settings is not offered.
@@ -132,11 +114,6 @@ class ElasticSpace(Chain, Space):
 
     def layers(self, arch: Arch, num_classes: int, in_chans: int = 3) -> list[dict[str, Any]]:
         """Resolve an arch to its list of layers, which needs no space to be built (``arch.json``).
-
-        Args:
-            arch: an arch of this space.
-            num_classes: classes of the head.
-            in_chans: channels of the input image.
 
         Returns:
             One dictionary a layer, each with the number of its ``stage`` (None for stem and head).
@@ -150,16 +127,7 @@ class ElasticSpace(Chain, Space):
         return [*resolved, self.head.resolve(arch.head, width, num_classes) | {"stage": None}]
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> StaticNet:
-        """Build a fresh static network.
-
-        Args:
-            arch: an arch of this space.
-            num_classes: classes of the head.
-            in_chans: channels of the input image.
-
-        Returns:
-            A plain module with new weights.
-        """
+        """Build a fresh static network with new weights."""
         from nas_kd.nn.static import StaticNet  # late: spaces are looked for without torch
 
         return StaticNet(self.layers(arch, num_classes, in_chans), self.kinds)
@@ -167,16 +135,10 @@ class ElasticSpace(Chain, Space):
     # ---- cost ----------------------------------------------------------------------------------------
 
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:
-        """Count an arch in closed form, without a network.
+        """Count the exact MACs and parameters of an arch in closed form, without a network.
 
         Args:
-            arch: an arch of this space.
             resolution: height of the input in pixels; None uses the arch's own, else the space's.
-            in_chans: channels of the input image.
-            num_classes: classes of the head.
-
-        Returns:
-            Exact MACs and parameters.
         """
         if resolution is None:
             resolution = arch.resolution or self.resolution
@@ -186,24 +148,14 @@ class ElasticSpace(Chain, Space):
     def encode(self, archs: Sequence[Arch]) -> np.ndarray:
         """Write archs as integers.
 
-        Args:
-            archs: archs of this space.
-
         Returns:
-            (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of
-            what else is elastic: stem, head, resolution.
+            (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of what else
+            is elastic: stem, head, resolution.
         """
         return encode(self, archs)
 
     def decode(self, codes: np.ndarray) -> list[Arch]:
-        """Read what ``encode`` wrote.
-
-        Args:
-            codes: (N, D) integers.
-
-        Returns:
-            N archs.
-        """
+        """Read the (N, D) integers that ``encode`` wrote."""
         return decode(self, codes)
 
     def costs(
@@ -214,8 +166,6 @@ class ElasticSpace(Chain, Space):
         Args:
             codes: (N, D) integers of ``encode``.
             resolution: height of the input in pixels; None uses the archs' own, else the space's.
-            in_chans: channels of the input image.
-            num_classes: classes of the head.
 
         Returns:
             A frame with the columns macs and params, one row a code.

@@ -37,11 +37,7 @@ class End(Part):
         return self._choices
 
     def named(self, setting: Layer) -> dict[str, Setting]:
-        """Return all fields by name.
-
-        Args:
-            setting: one of ``choices()``.
-        """
+        """Return all fields by name for one of ``choices()``."""
         chosen = iter(setting)
         options = zip(self.fields, self.options(), strict=True)
         return {name: next(chosen) if len(option) > 1 else option[0] for name, option in options}

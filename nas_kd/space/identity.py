@@ -14,15 +14,9 @@ from nas_kd.space.part import LATER, Part
 def identity(stem: Part, head: Part, stages: Sequence[Part], resolutions: Sequence[int]) -> str:
     """Hash a space.
 
-    Args:
-        stem: what comes before the first stage.
-        head: what comes after the last one.
-        stages: the stages.
-        resolutions: input sizes to choose from, if any.
-
     Returns:
-        Twelve hexadecimal digits of a SHA-256. Archs and finished runs carry it, so it must stay: what was
-        added to a description later counts only where it is used.
+        Twelve hexadecimal digits of a SHA-256. Archs and finished runs carry it, so it must stay: what was added to a
+        description later counts only where it is used.
     """
     parts = [_counted(stem), _counted(head), *(_counted(stage) for stage in stages)]
     if resolutions:

@@ -22,9 +22,6 @@ def space_names() -> list[str]:
 def find_space(name: str) -> Path | None:
     """Look for a space without running its code.
 
-    Args:
-        name: see `load_space`.
-
     Returns:
         Its file; None for a module of ``search_spaces``.
 
@@ -65,9 +62,6 @@ def load_space(name: str) -> ElasticSpace:
 
     Args:
         name: module in search_spaces, such as ``resnet_cifar``, or a path such as ``my/space.py``.
-
-    Returns:
-        The module's ``SPACE``.
 
     Raises:
         SettingError: there is no such module or file, or it has no SPACE.

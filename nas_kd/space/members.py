@@ -69,10 +69,6 @@ def fits(space: Chain, stem: Layer, stages: Sequence[Candidate]) -> bool:
 def check(space: Chain, arch: Arch) -> None:
     """Check that an arch is one of a space.
 
-    Args:
-        space: the space.
-        arch: the arch.
-
     Raises:
         SettingError: it belongs to another space, or one of its settings is not offered.
     """

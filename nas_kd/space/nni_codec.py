@@ -21,15 +21,12 @@ Choices = dict[str, tuple[Setting, ...]]
 def to_nni(space: ElasticSpace) -> Any:
     """Describe a space to NNI.
 
-    Args:
-        space: the space.
-
     Returns:
-        An ``nni.mutable.MutableDict`` of Categoricals without constraints, so that its ``random()`` and every
-        NNI strategy work. Labels are ``stage_1.width``, ``stage_1.depth``, ``stage_1.layer_1.kernel`` and so
-        on; a setting that all layers of a stage share stands at the stage (``stage_1.se``), and what is elastic
-        besides the stages is there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps
-        the width of its input has no width of its own.
+        An ``nni.mutable.MutableDict`` of Categoricals without constraints, so that its ``random()`` and every NNI
+        strategy work. Labels are ``stage_1.width``, ``stage_1.depth``, ``stage_1.layer_1.kernel`` and so on; a setting
+        that all layers of a stage share stands at the stage (``stage_1.se``), and what is elastic besides the stages is
+        there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps the width of its input has no
+        width of its own.
 
     Raises:
         SettingError: NNI is not installed, or the layer choices of a stage are not a plain product.
@@ -59,12 +56,9 @@ def to_nni(space: ElasticSpace) -> Any:
 def choices(space: ElasticSpace) -> Choices:
     """List the values of every label.
 
-    Args:
-        space: the space.
-
     Returns:
-        Values by label: stem, stage by stage, head, resolution. Labels of layers beyond a sample's depth count
-        for nothing.
+        Values by label: stem, stage by stage, head, resolution. Labels of layers beyond a sample's depth count for
+        nothing.
 
     Raises:
         SettingError: the layer choices of a stage are not a plain product.
@@ -92,12 +86,8 @@ def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
     """Read an NNI sample.
 
     Args:
-        space: the space that was described by `to_nni`.
-        sample: value by label. Labels of layers beyond the depth are ignored and may be missing, so samples
-            that differ only there are the same arch.
-
-    Returns:
-        An arch of the space.
+        sample: value by label. Labels of layers beyond the depth are ignored and may be missing, so samples that differ
+            only there are the same arch.
 
     Raises:
         SettingError: a label is unknown or missing, or its value is not offered.
@@ -137,10 +127,6 @@ def _ends(space: ElasticSpace) -> tuple[tuple[str, End], tuple[str, End]]:
 
 def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
     """Write an arch as an NNI sample.
-
-    Args:
-        space: the space of the arch.
-        arch: the arch.
 
     Returns:
         A value for every label; layers beyond the depth get the first value offered.

@@ -18,13 +18,7 @@ LATER = {"later": True}
 
 
 def ascending(name: str, values: Any, kind: type = int) -> None:
-    """Raise SettingError unless ``values`` is a tuple of distinct, positive and rising numbers.
-
-    Args:
-        name: of the setting.
-        values: what was given.
-        kind: ``int`` for whole numbers only, ``float`` for any.
-    """
+    """Raise SettingError unless ``values`` is a tuple of distinct, positive and rising numbers."""
     given = isinstance(values, tuple) and all(isinstance(v, (int, kind)) and v is not True for v in values)
     if not given or not values or list(values) != sorted(set(values)) or min(values) <= 0:
         what = "whole numbers" if kind is int else "numbers"
@@ -51,7 +45,6 @@ class Part(ABC):
         """Count a resolved layer in plain integers, without a network.
 
         Args:
-            layer: what was resolved.
             size: height (= width) of its input in pixels.
 
         Returns:

@@ -53,14 +53,9 @@ def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed
     of any layer differ by at most one. A layer's own row goes on only where the depth lets it exist.
 
     Args:
-        stage: the stage's description.
         ways: how it can be entered.
-        count: number of paths.
         step: number of the step in the whole training.
         seed: what the draw is for.
-
-    Returns:
-        ``count`` paths.
 
     Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
     """

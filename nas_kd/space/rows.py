@@ -24,10 +24,6 @@ def rows_of(
     ``choices()``. A stage that keeps its input's width has rows of equal widths only.
 
     Args:
-        space: the space.
-        index: which stage.
-        in_chans: channels of the image.
-        num_classes: classes of the head.
         resolution: height of the network's input in pixels; None is the space's usual one.
 
     Returns:
@@ -74,10 +70,6 @@ def cost_rows(
 def check_size(space: ElasticSpace, resolution: int | None) -> None:
     """Check that archs of the space can have the images' size: rows are rated at one size, and archs carry it.
 
-    Args:
-        space: the space.
-        resolution: height and width of the images in pixels.
-
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
     """
@@ -93,8 +85,8 @@ def full_rows(table: pd.DataFrame) -> pd.DataFrame:
         table: a rating table; one without a column ``images`` has full rows only.
 
     Returns:
-        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and
-        must not be compared with the others.
+        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and must not be
+        compared with the others.
     """
     return table[table["images"] == table["images"].max()] if "images" in table else table
 
@@ -102,13 +94,9 @@ def full_rows(table: pd.DataFrame) -> pd.DataFrame:
 def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callable[[Arch], list[float]]:
     """Return a function that looks up the scores of an arch's stages.
 
-    Args:
-        space: the space.
-        tables: one rating table a stage.
-
     Returns:
-        From an arch to one score a stage, lower is better, NaN where it was not rated on all images. The head has
-        none: its choices are alike.
+        From an arch to one score a stage, lower is better, NaN where it was not rated on all images. The head has none:
+        its choices are alike.
     """
     scores = []
     for table in tables:
@@ -130,14 +118,9 @@ def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callabl
 def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarray:
     """Return what each row of a stage chooses, as a number that `arch_of` reads.
 
-    Args:
-        space: the space.
-        index: which stage.
-        table: some or all of its rows.
-
     Returns:
-        (N,) numbers: candidate (its layers alone in a stage that keeps the width), stem and head together.
-        Any choices of all stages make an arch.
+        (N,) numbers: candidate (its layers alone in a stage that keeps the width), stem and head together. Any choices
+        of all stages make an arch.
     """
     choice = table["candidate"].to_numpy(dtype=np.int64)
     if space.stages[index].keeps_width:
@@ -152,12 +135,8 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
     """Return the arch of one choice a stage.
 
     Args:
-        space: the space.
         choices: numbers of `choices_of`, one a stage.
         resolution: what the rows were counted for; kept by the arch where the space chooses resolutions.
-
-    Returns:
-        An arch of the space.
 
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
@@ -189,13 +168,8 @@ def arch_of_rows(
     """Return the arch of one row a stage.
 
     Args:
-        space: the space.
-        tables: one rating table a stage.
         labels: the index label of a row of each.
         resolution: as for `arch_of`.
-
-    Returns:
-        An arch of the space.
     """
     chosen = zip(tables, labels, strict=True)
     choices = [int(choices_of(space, i, table.loc[[label]])[0]) for i, (table, label) in enumerate(chosen)]

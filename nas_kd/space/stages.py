@@ -55,7 +55,6 @@ class Stage(Part):
 
         Args:
             inputs: largest number of input channels.
-            stride: 1 or 2.
             projects: whether any choice changes the shape, so that the shortcut is not always the identity.
             kernel_transform: whether small depthwise kernels are learnt transforms of the largest (OFA).
 
@@ -77,15 +76,7 @@ class Stage(Part):
         return {"legend": self.legend, "layers": words}
 
     def resolve(self, candidate: Candidate, in_width: int) -> list[dict[str, Any]]:
-        """Return the layers a candidate consists of.
-
-        Args:
-            candidate: one choice of this stage.
-            in_width: channels of the stage's input.
-
-        Returns:
-            One dictionary a layer.
-        """
+        """Return the layers a candidate consists of, one dictionary a layer."""
         resolved = []
         for index, layer in enumerate(candidate.layers):
             inputs = in_width if index == 0 else candidate.width
@@ -128,12 +119,9 @@ class Stage(Part):
     def sample(self, rng: np.random.Generator) -> Candidate:
         """Draw width, depth and each layer uniformly and independently.
 
-        Args:
-            rng: the generator to draw from.
-
         Returns:
-            A candidate. Every value of every dimension is equally likely, which is not the same as every
-            candidate being equally likely: most candidates are deep.
+            A candidate. Every value of every dimension is equally likely, which is not the same as every candidate
+            being equally likely: most candidates are deep.
         """
         groups = self.groups()
         group = groups[int(rng.integers(len(groups)))]

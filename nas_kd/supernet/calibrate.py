@@ -38,19 +38,19 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
 
     Args:
         net: a supernet, or any plain module.
-        batches: image tensors (B, C, H, W), or tuples that begin with one, of the size that the archs choose if
-            they do: none are resized, so archs of different input sizes need a call each.
-        archs: the archs of a supernet to measure, all in the one pass over the batches: layers before which
-            archs do not differ run once for all of them.
+        batches: image tensors (B, C, H, W), or tuples that begin with one, of the size that the archs choose if they
+            do: none are resized, so archs of different input sizes need a call each.
+        archs: the archs of a supernet to measure, all in the one pass over the batches: layers before which archs do
+            not differ run once for all of them.
 
     Returns:
-        For a supernet one value an arch, to be passed as ``norm``, the same to the bit as if it were measured
-        alone, in the dtype of the parameters; empty for an arch without batch norms. Nothing of the supernet
-        is changed. For a plain module None: its running statistics are set in place.
+        For a supernet one value an arch, to be passed as ``norm``, the same to the bit as if it were measured alone, in
+        the dtype of the parameters; empty for an arch without batch norms. Nothing of the supernet is changed. For a
+        plain module None: its running statistics are set in place.
 
     Raises:
-        SettingError: there are no batches, a supernet's images have other channels, an arch is none of its
-            space, or archs are missing (or given for a plain module).
+        SettingError: there are no batches, a supernet's images have other channels, an arch is none of its space, or
+            archs are missing (or given for a plain module).
     """
     if isinstance(net, Supernet):
         if not archs:
@@ -67,12 +67,7 @@ Step = tuple[Callable[..., Any], tuple[Any, ...]]  # what runs, its arguments be
 
 @dataclass
 class _Node:
-    """A step that archs share because all that comes before it is the same too.
-
-    Args:
-        norms: the norms in it.
-        children: what follows, by step.
-    """
+    """A step that archs share because all that comes before it is the same too."""
 
     norms: list[str] = field(default_factory=list)
     children: dict[Step, _Node] = field(default_factory=dict)

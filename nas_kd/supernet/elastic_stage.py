@@ -13,9 +13,7 @@ class ElasticStage(nn.Module):
     """The shared blocks of one stage; a candidate uses the first of them.
 
     Args:
-        stage: the stage description.
         in_widths: input widths it can meet, rising.
-        kernel_transform: whether small depthwise kernels are learnt transforms of the largest (OFA).
     """
 
     def __init__(self, stage: Stage, in_widths: tuple[int, ...], kernel_transform: bool = False) -> None:
@@ -31,17 +29,7 @@ class ElasticStage(nn.Module):
     def forward(
         self, x: Tensor, candidate: Candidate, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Run one candidate.
-
-        Args:
-            x: (B, in_width, H, W).
-            candidate: one choice of the stage.
-            norm: see ``ElasticBatchNorm2d``.
-            drop: stochastic depth rate.
-
-        Returns:
-            (B, width, H', W') after and before the stage's last activation.
-        """
+        """Map (B, in_width, H, W) to (B, width, H', W') after and before the stage's last activation."""
         pre = x
         for index, layer in enumerate(candidate.layers):  # the first `depth` blocks, as OFA and BigNAS keep
             x, pre = self.layers[index](x, layer, candidate.width, norm, drop)

@@ -20,9 +20,8 @@ def sort_channels(net: Supernet, used: ElasticSpace | None = None) -> None:
     blocks of a stage add up their outputs. The optimiser's moments do not follow.
 
     Args:
-        net: the supernet.
-        used: the archs, as a restricted space, that are trained already: their networks stay what they were,
-            because channels move only within the borders that their widths draw. None keeps the largest only.
+        used: the archs, as a restricted space, that are trained already: their networks stay what they were, because
+            channels move only within the borders that their widths draw. None keeps the largest only.
 
     Source: OFA (Cai et al. 2020), section 3.3; as in its code a later sort keeps what is nested.
     """

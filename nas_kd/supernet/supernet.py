@@ -19,12 +19,9 @@ class Supernet(nn.Module):
     """All architectures of a space in one set of weights; the arch is an argument, never a state.
 
     Args:
-        space: the space.
-        num_classes: classes of the head.
-        in_chans: channels of the input image.
         seed: seed of the weights; the global generator is not touched.
-        kernel_transform: learn matrices that turn large depthwise kernels into small ones, as OFA does; False
-            takes their centre.
+        kernel_transform: learn matrices that turn large depthwise kernels into small ones, as OFA does; False takes
+            their centre.
     """
 
     def __init__(
@@ -64,10 +61,6 @@ class Supernet(nn.Module):
     def check_data(self, in_chans: int, num_classes: int) -> None:
         """Check that the supernet is made for a data set.
 
-        Args:
-            in_chans: channels of the images.
-            num_classes: classes of the labels.
-
         Raises:
             SettingError: it is made for others.
         """
@@ -81,7 +74,6 @@ class Supernet(nn.Module):
 
         Args:
             x: (B, in_chans, H, W), not resized where the arch chooses an input size.
-            arch: an arch of the space.
             norm: calibrated statistics of this arch; None takes the batch's (training mode only).
 
         Returns:
@@ -102,13 +94,9 @@ class Supernet(nn.Module):
 
         Args:
             x: (B, in_chans, H, W).
-            arch: an arch of the space.
             norm: calibrated statistics of this arch, or a recorder; None takes the batch's.
             dropout: share of pooled features to drop before the classifier.
             drop_path: stochastic depth rate of the deepest stage; earlier stages get a proportional share.
-
-        Returns:
-            Logits, stage features and pooled features.
 
         Raises:
             SettingError: the arch belongs to another space, or the images have other channels.
@@ -134,7 +122,6 @@ class Supernet(nn.Module):
         """Cut one architecture out as a plain network with a copy of the shared weights.
 
         Args:
-            arch: an arch of the space.
             norm: calibrated statistics of this arch; None leaves fresh running statistics.
 
         Returns:

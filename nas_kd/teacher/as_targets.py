@@ -30,8 +30,7 @@ class TeacherEnsemble(TargetSource):
     Raises:
         SettingError: there is no source.
 
-    Source:
-        Hinton et al. 2015, section 5; You et al. 2017, Learning from Multiple Teacher Networks.
+    Source: Hinton et al. 2015, section 5; You et al. 2017, Learning from Multiple Teacher Networks.
     """
 
     def __init__(self, sources: Sequence[TargetSource]) -> None:
@@ -72,11 +71,7 @@ def _mean(each: Sequence[Tensor]) -> Tensor:
 
 
 class Function(TargetSource):
-    """A function of the user's as a source.
-
-    Args:
-        function: gives (B, C) logits of a batch.
-    """
+    """A user's function from a batch to (B, C) logits, as a source."""
 
     def __init__(self, function: Callable[[Batch], Tensor]) -> None:
         self.function = function
@@ -94,11 +89,8 @@ def as_targets(teacher: Teaches) -> TargetSource | None:
     """Turn what users pass as ``teacher=`` into a source of targets.
 
     Args:
-        teacher: a teacher, a list of teachers, any other TargetSource, a function that gives (B, C) logits of a
-            batch, or None.
-
-    Returns:
-        The source, or None for None.
+        teacher: a teacher, a list of teachers, any other TargetSource, a function that gives (B, C) logits of a batch,
+            or None.
 
     Raises:
         SettingError: it is none of these.
@@ -123,9 +115,6 @@ def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teach
     Args:
         teacher: a teacher, a source that runs one, or a function that makes one.
         purpose: what several teachers cannot do, for the message.
-
-    Returns:
-        The teacher.
 
     Raises:
         SettingError: it is none of these.

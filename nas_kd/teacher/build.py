@@ -40,7 +40,6 @@ class Built:
     """A network and what is known of it.
 
     Args:
-        module: the network.
         name: what the user calls it.
         num_classes: width of its logits, or None when only a forward pass can tell.
         in_chans: channels of its input.
@@ -106,13 +105,6 @@ def build_model(
     Args:
         model: see `load_teacher`; a network is returned as it is and not copied.
         checkpoint: see `load_teacher`; of other classes all but the classifier is taken.
-        num_classes: see `load_teacher`.
-        in_chans: see `load_teacher`.
-        pretrained: see `load_teacher`.
-        resolution: see `load_teacher`.
-
-    Returns:
-        The network, not sealed.
 
     Raises:
         SettingError: see `load_teacher`.

@@ -102,13 +102,12 @@ class ViewCache(TargetSource):
         Args:
             folder: where caches lie, of one run or of several.
             teacher: the teacher, bound to the data.
-            data: the data set.
             epochs: epochs whose views are computed now; 0: each when it is first asked for; None: all views.
             progress: a started progress of `todo` images, advanced by every batch.
 
         Raises:
-            SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the
-                cache is not what this teacher computes.
+            SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the cache is not
+                what this teacher computes.
         """
         key = store_key(teacher, data)
         images = len(data.train)
@@ -139,7 +138,6 @@ class ViewCache(TargetSource):
         """Check that the stored logits are about this data set.
 
         Args:
-            data: the data of a training.
             epochs: epochs of the training, whose logits must be there when there is no teacher.
 
         Raises:
@@ -243,7 +241,6 @@ class ViewCache(TargetSource):
 
         Args:
             name: ``rate``, ``select`` or ``test``.
-            data: the data that it is bound to, which it knows.
 
         Returns:
             (N, C) float32 in the order of the split, on the CPU.

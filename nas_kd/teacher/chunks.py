@@ -32,8 +32,6 @@ def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iter
     """Show training images in given views, in chunks of one size.
 
     Args:
-        teacher: tells the size.
-        data: the data set.
         index: (M,) image numbers.
         view: (M,) view numbers.
 
@@ -47,17 +45,7 @@ def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iter
 
 
 def rounded(x: Tensor, kind: Kind, teacher: LiveSource, what: str, hint: str) -> NDArray[Any]:
-    """Round what a teacher computed to a numpy type.
-
-    Args:
-        x: the values.
-        kind: the type.
-        teacher: named where they are too large.
-        what: what they are, for the message.
-        hint: what to do then.
-
-    Returns:
-        The values, on the CPU.
+    """Round what a teacher computed to a numpy type, on the CPU.
 
     Raises:
         SettingError: a value is not finite, or more than the type holds.
@@ -85,12 +73,7 @@ def view_logits(teacher: LiveSource, data: Data, index: Tensor, view: Tensor, ki
 
 
 def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -> NDArray[np.float32]:
-    """Compute logits of all images of a split, unchanged and in order.
-
-    Args:
-        teacher: the teacher.
-        split: the split, perhaps empty.
-        progress: advanced by every batch.
+    """Compute the (N, C) logits of all images of a split, unchanged and in order.
 
     Returns:
         (N, C) logits.
@@ -105,11 +88,6 @@ def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -
 
 def check_equal(path: Path, stored: NDArray[np.float32], live: NDArray[np.float32]) -> None:
     """Refuse stored logits that are not what the teacher computes now.
-
-    Args:
-        path: the file they are from.
-        stored: (B, C) its logits.
-        live: (B, C) the teacher's.
 
     Raises:
         SettingError: they differ by more than fp16 and another machine's kernels can make.

@@ -14,13 +14,7 @@ DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (option A).
-
-    Args:
-        in_width: input channels.
-        width: output channels.
-        stride: 1 or 2.
-    """
+    """Two 3x3 convolutions and a shortcut without parameters (option A)."""
 
     def __init__(self, in_width: int, width: int, stride: int) -> None:
         super().__init__()
@@ -50,15 +44,12 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: 6 n + 2 for n blocks a stage; one of `DEPTHS`.
-        num_classes: classes of the linear classifier.
-        in_chans: channels of the input image.
 
     Raises:
         SettingError: no such depth.
 
-    Source:
-        He et al., Deep Residual Learning for Image Recognition, 2015, section 4.2. Parameter names follow
-        Y. Idelbayev's pytorch_resnet_cifar10, so that its weights fit.
+    Source: He et al., Deep Residual Learning for Image Recognition, 2015, section 4.2. Parameter names follow Y.
+    Idelbayev's pytorch_resnet_cifar10, so that its weights fit.
     """
 
     def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:

@@ -34,8 +34,6 @@ class ModuleReader:
     """Reads the features of chosen modules, and the classifier's input, out of one forward pass.
 
     Args:
-        module: the network, in eval mode.
-        probed: what a dry run found.
         paths: modules to read, one a stage; a path may come twice.
     """
 
@@ -53,14 +51,7 @@ class ModuleReader:
             handle.remove()
 
     def read(self, x: Tensor) -> Output:
-        """Run the network.
-
-        Args:
-            x: (B, C, H, W).
-
-        Returns:
-            Logits and the features of the chosen modules.
-        """
+        """Map (B, C, H, W) to logits and the features of the chosen modules."""
         readers = [*self.readers.values(), self.pooled]
         for reader in readers:
             reader.active = True

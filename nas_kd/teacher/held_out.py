@@ -28,7 +28,6 @@ class HeldOut:
     """Logits (N, C) of each split, in fp32 and in its order.
 
     Args:
-        folder: where the files lie.
         source: the teacher and the data that a missing file is computed from.
     """
 

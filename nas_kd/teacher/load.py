@@ -28,25 +28,22 @@ def load_teacher(
     """Load a teacher and seal it.
 
     Args:
-        model: ``cifar_resnet20`` and its kin, a timm name, ``package.module:factory``, a student folder, or a
-            network (which is copied).
+        model: ``cifar_resnet20`` and its kin, a timm name, ``package.module:factory``, a student folder, or a network
+            (which is copied).
         checkpoint: weights, .safetensors or a torch.save of weights only.
         num_classes: class count; None takes that of the checkpoint or of the model.
         in_chans: channels of the input image; a student folder knows its own.
         stages: names of the modules that teach the student's stages; None chooses them.
         pretrained: let timm download its weights.
-        mean: mean of each input channel in 0..1 units that the teacher was trained with. None takes the
-            checkpoint's notes, then the student folder's or the weights' usual figures, then the data's.
+        mean: mean of each input channel in 0..1 units that the teacher was trained with. None takes the checkpoint's
+            notes, then the student folder's or the weights' usual figures, then the data's.
         std: standard deviation of each input channel; as `mean`.
         resolution: image size in pixels for timm models that have a fixed one, such as ViT and Swin.
         name: what to call it; None takes `model`, or the class of a network.
 
-    Returns:
-        The teacher.
-
     Raises:
-        SettingError: nothing has this name, the checkpoint is missing, unsafe or of another architecture, or
-            the class counts differ.
+        SettingError: nothing has this name, the checkpoint is missing, unsafe or of another architecture, or the class
+            counts differ.
     """
     # a copy: sealing must not freeze the caller's network, nor its training change the teacher
     model = copy.deepcopy(model) if isinstance(model, nn.Module) else model

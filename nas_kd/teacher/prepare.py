@@ -24,14 +24,10 @@ def prepared(
 
     Args:
         source: what teaches.
-        data: the data of the training.
         run: keeps what is stored; None stores nothing.
         epochs: epochs whose targets are asked for.
         features: whether the method compares features.
         unseen: which of its images are no numbered views, such as "mixed images"; nothing where all are.
-
-    Returns:
-        The source, its live teacher, or its cache.
 
     Raises:
         SettingError: the source does not fit the data, or cannot give what the training asks for.

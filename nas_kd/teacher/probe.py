@@ -79,11 +79,7 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
     feature map to a feature map. Where a stage is itself such an element, its blocks count and not the stage.
 
     Args:
-        module: the network, in eval mode.
         images: (2, C, R, R); two, so that tensors whose first axis is no batch are told apart.
-
-    Returns:
-        What was found.
 
     Raises:
         SettingError: the network returns no (B, classes) tensor.

@@ -39,7 +39,6 @@ class ViewStore:
     write the same entry write the same bits.
 
     Args:
-        arrays: the arrays.
         folder: where they lie; None in memory.
     """
 
@@ -157,12 +156,9 @@ def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, s
     """Make a folder with room for all views, once.
 
     Args:
-        root: where such folders lie.
         key: what decides the values.
-        images: number of images.
         views: views of an image; 0 makes no files.
         shapes: shape of an entry of each array, by name.
-        hint: what to do where the disk is too small.
 
     Returns:
         The folder, with cache.json and a file an array.

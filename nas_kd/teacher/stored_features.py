@@ -29,7 +29,6 @@ class StoredFeatures(TargetSource):
     beside a student of 16, 8 and 4 pixels takes 29 kB a view. Other images than the data's views are taught live.
 
     Args:
-        teacher: the teacher, bound to the data.
         data: the data set, with numbered views.
 
     Raises:
@@ -63,7 +62,6 @@ class StoredFeatures(TargetSource):
         """Check that what it holds is about a data set.
 
         Args:
-            data: the data of a training.
             epochs: for sources that cannot compute what they lack.
 
         Raises:
@@ -129,7 +127,6 @@ class StageFeatureFiles(StoredFeatures):
 
     Args:
         teacher: the teacher, its taps chosen.
-        data: the data set, with numbered views.
         root: where such files lie; a sub-folder is made for this teacher, data and taps.
         scales: a power of two a tap, for its feature after the last activation and for that before.
 
@@ -174,14 +171,5 @@ def tap_shapes(taps: Sequence[Tap]) -> Shapes:
 
 
 def feature_bytes(taps: Sequence[Tap], images: int, views: int) -> int:
-    """Compute what `StageFeatureFiles` take on the disk: fp16, averaged to the students' sizes.
-
-    Args:
-        taps: the teacher's layers, one a stage.
-        images: number of images.
-        views: views of an image.
-
-    Returns:
-        Bytes, without the headers of the files.
-    """
+    """Compute what `StageFeatureFiles` take on the disk: fp16, averaged to the students' sizes."""
     return store_bytes(images, views, tap_shapes(taps))

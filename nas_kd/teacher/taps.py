@@ -53,7 +53,6 @@ def pool_to(x: Tensor, size: int) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        size: wanted height and width in pixels.
 
     Returns:
         (B, C, min(H, size), min(W, size)).
@@ -73,9 +72,6 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[T
     Args:
         layers: the teacher's layers from input to output.
         student_sizes: output height of each student stage in pixels.
-
-    Returns:
-        One tap a stage.
 
     Raises:
         SettingError: no layer is as large as a stage's output.
@@ -104,9 +100,6 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
         student_sizes: output height of each student stage in pixels.
         paths: one name a stage.
 
-    Returns:
-        One tap a stage.
-
     Raises:
         SettingError: a name is unknown or too small a map, or the names are too few or out of order.
     """
@@ -128,14 +121,7 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
 
 
 def describe_taps(taps: Sequence[Tap]) -> list[str]:
-    """Put the pairs of student stage and teacher layer into words.
-
-    Args:
-        taps: what ``Teacher.match`` returned.
-
-    Returns:
-        One line a stage, counted from 1.
-    """
+    """Describe the pairs of student stage and teacher layer, one line a stage, counted from 1."""
     lines = []
     for number, tap in enumerate(taps, 1):
         pooled = f", averaged to {tap.student_size} px" if tap.size > tap.student_size else ""

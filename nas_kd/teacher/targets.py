@@ -52,7 +52,6 @@ class TargetSource(ABC):
         """Check that it can teach on a data set, before anything is spent.
 
         Args:
-            data: the data of a training.
             epochs: epochs whose numbered views a source that cannot compute targets must have.
 
         Raises:
@@ -64,7 +63,6 @@ class TargetSource(ABC):
         """Return what computes each target of a numbered view once, for all trainings of a run; else itself.
 
         Args:
-            data: the data.
             run: keeps the targets; None keeps nothing.
             folder: keeps them instead, for several runs.
             epochs: epochs whose targets are computed now; the others are when they are first asked for.

@@ -49,7 +49,6 @@ class Teacher(LiveSource):
         module: maps (B, C, H, W) to logits (B, classes); it is put into eval mode and frozen.
         name: what the user calls it.
         num_classes: width of the logits, or None when only a forward pass can tell.
-        in_chans: channels of the input image.
         mean: mean of each input channel in 0..1 units that the network expects; None: that of the data.
         std: standard deviation of each input channel; given with `mean`.
         stages: names of the modules that teach the stages of the student; None chooses them.
@@ -174,11 +173,7 @@ class Teacher(LiveSource):
         """Check that the teacher fits a data set and take its normalisation into account.
 
         Args:
-            data: the data set.
             epochs: for sources that cannot compute what they lack.
-
-        Returns:
-            The teacher itself.
 
         Raises:
             SettingError: channels or classes differ, or the network does not take the data's resolution.
@@ -206,11 +201,10 @@ class Teacher(LiveSource):
         """Return its logits of every numbered view, computed once for all trainings; else the teacher itself.
 
         Args:
-            data: the data; the teacher is bound to it.
             run: keeps the logits in ``teacher/cache``; None keeps nothing, so the teacher runs live.
             folder: keeps them instead, for several runs.
-            epochs: epochs whose logits are computed now, as processes without the teacher need; the others are
-                when a training first asks for them.
+            epochs: epochs whose logits are computed now, as processes without the teacher need; the others are when a
+                training first asks for them.
 
         Returns:
             The cache, or the teacher where the augmentation has no views that can be numbered.
@@ -233,11 +227,7 @@ class Teacher(LiveSource):
         """Choose the layers that teach the stages of a space, and read them from now on.
 
         Args:
-            space: gives the output sizes of its stages.
             resolution: height and width of the images in pixels.
-
-        Returns:
-            One tap a stage.
 
         Raises:
             SettingError: no layer is large enough for a stage, or a name in `stages` does not fit.

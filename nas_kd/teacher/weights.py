@@ -89,7 +89,6 @@ def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_cla
     """Find the class count of a checkpoint and hold it against the wanted one.
 
     Args:
-        weights: name to tensor.
         classifier: name of the classifying layer, if known.
         num_classes: wanted class count, or None for the checkpoint's.
 
@@ -111,16 +110,7 @@ def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_cla
 
 
 def fresh_head(weights: dict[str, Tensor], module: nn.Module, classifier: str | None) -> dict[str, Tensor]:
-    """Replace a checkpoint's classifier by the network's own new one where the class counts differ.
-
-    Args:
-        weights: name to tensor.
-        module: the network that the weights are for.
-        classifier: name of the classifying layer, if known.
-
-    Returns:
-        The weights, those of the classifier perhaps replaced.
-    """
+    """Replace a checkpoint's classifier by the network's own new one where the class counts differ."""
     own = {name: tensor for name, tensor in module.state_dict().items() if name.rpartition(".")[0] == classifier}
     if all(name not in weights or weights[name].shape == tensor.shape for name, tensor in own.items()):
         return weights
@@ -129,12 +119,6 @@ def fresh_head(weights: dict[str, Tensor], module: nn.Module, classifier: str | 
 
 def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
     """Copy weights into a network that they fit exactly.
-
-    Args:
-        module: the network.
-        weights: name to tensor.
-        path: the checkpoint, for messages.
-        name: the network's name, for messages.
 
     Raises:
         SettingError: names the first tensor of another shape, else the first missing, else the first unknown.
@@ -175,7 +159,6 @@ def save_weights(
     """Write a network's weights with the normalisation they expect, for `load_teacher(checkpoint=path)`.
 
     Args:
-        module: the network.
         path: a .safetensors file.
         mean: mean of each input channel in 0..1 units.
         std: standard deviation of each input channel in 0..1 units.
