@@ -19,6 +19,9 @@ def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student, teacher: (B, C) logits.
 
+    Returns:
+        Scalar.
+
     Source: Xu et al., arXiv 1709.00513, eq. 3; Fang et al., arXiv 1912.11006, eq. 4.
     """
     s, t = logit_pair(student, teacher)

@@ -22,6 +22,9 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
         student, teacher: (B, C) logits.
         temperature: T > 0; T^2 keeps the gradient's size as T changes.
 
+    Returns:
+        Scalar.
+
     Raises:
         SettingError: the temperature is not positive.
 
@@ -54,6 +57,9 @@ def kd_ls(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     Args:
         student, teacher: (B, C) logits.
         temperature: base temperature, > 0.
+
+    Returns:
+        Scalar.
 
     Source: Sun et al., arXiv 2403.01427, eq. 13.
     """

@@ -17,6 +17,9 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
         student: (B, C) logits.
         peers: (K, B, C) logits of the K others; no gradient goes to them.
 
+    Returns:
+        Scalar.
+
     Source: Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
     """
     s = wide(student)
@@ -53,6 +56,9 @@ def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
         student, teacher: (B, C) logits.
         kind: "mse" is the mean squared difference of the probabilities, "kl" their KL.
 
+    Returns:
+        Scalar.
+
     Source: Tarvainen and Valpola, Mean teachers, arXiv 1703.01780, section 2 and 3.5.
     """
     word("kind", kind, ("mse", "kl"))
@@ -69,6 +75,9 @@ def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
         student: (B, C) logits a of one view.
         teacher: (B, C) logits b of the other; it learns too.
         temperature: T > 0.
+
+    Returns:
+        Scalar.
 
     Source: Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
     """
@@ -87,6 +96,9 @@ def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: (B, D) of one view.
         teacher: (B, D) of the other; it learns too.
+
+    Returns:
+        Scalar.
 
     Source: Xu and Liu, AAAI 2019, eq. 4.
     """
