@@ -20,7 +20,7 @@ class Latency(NamedTuple):
         median_ms: median milliseconds of a forward pass over the whole batch.
         iqr_ms: distance of the quartiles in milliseconds: how far the median can be trusted.
         batch_size: images a pass.
-        device: what `device_name` says.
+        device: name of the device, see `device_name`.
         repeats: passes that were timed.
     """
 
@@ -34,10 +34,10 @@ class Latency(NamedTuple):
 
 @lru_cache
 def device_name(device: torch.device) -> str:
-    """Return the make of a device, which tells times of one machine from those of another.
+    """Return the name of a device, so that times of different machines are not mixed.
 
     Returns:
-        A GPU's or the processor's name where the machine tells it, else the device's type.
+        The name of the GPU or CPU where it is known, else the device's type.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

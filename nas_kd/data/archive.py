@@ -7,13 +7,13 @@ from pathlib import Path
 
 from nas_kd.errors import SettingError
 
-NESTED = 1  # tars in tars in tars are read by nobody
+NESTED = 1  # deeper tars are not read
 
 
 def check_tar(field: str, path: Path) -> None:
     """Walk through the headers of a tar, and of the tars in it.
 
-    This seeks from header to header: to read through what a header says would take forever where it says an
+    This seeks from header to header: reading through the claimed size would never end where a header claims an
     exabyte.
 
     Raises:

@@ -16,7 +16,7 @@ from nas_kd.runtime.seeds import seed_for
 
 
 def crop_flip(pixels: Tensor, top: Tensor, left: Tensor, flip: Tensor, pad: int) -> Tensor:
-    """Pad with zero pixels, crop each image at its own corner to its old size and mirror some.
+    """Pad with zero pixels, crop each image at its own corner to its original size and mirror some.
 
     Padding is black (zero before normalisation), as torchvision's RandomCrop pads and every published CIFAR
     recipe since He et al. 2015.
@@ -50,8 +50,7 @@ class Affine:
     """From uint8 pixels to the network's input: (pixel / 255 - mean) / std.
 
     Args:
-        mean: one a channel, in 0..1 units.
-        std: likewise.
+        mean, std: one a channel, in 0..1 units.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
 
     x: Tensor
     y: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which has no use on a batch
     view: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
         return self._replace(x=self.x.to(device, non_blocking=True), y=self.y.to(device, non_blocking=True))
 
     def parts(self, count: int) -> list[Batch]:
-        """Cut the batch into so many parts of equal size, without a copy.
+        """Split the batch into ``count`` parts of equal size, without a copy.
 
         Raises:
             ValueError: the parts would not be equal.

@@ -1,4 +1,4 @@
-"""A data set cut into train, rate, select and test, handed out in batches."""
+"""A data set split into train, rate, select and test, iterated in batches."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Split:
 
         Args:
             batch_size: images a batch; the last may be smaller.
-            limit: stop after so many images of a fixed order in which every beginning holds the classes in proportion;
+            limit: stop after this many images of a fixed order in which every prefix holds the classes in proportion;
                 None goes through all in the order of the split.
         """
         _check_batch_size(batch_size)

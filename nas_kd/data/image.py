@@ -16,7 +16,7 @@ DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion w
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 Shape = tuple[int, int, int]  # H, W, C
-MEND = "set data.resolution to the pixels a side that every image is resized and cropped to"
+HINT = "set data.resolution to the pixels a side that every image is resized and cropped to"
 
 
 def header(source: Source, row: int, stream: object) -> Image.Image:
@@ -48,7 +48,7 @@ def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
 def differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
     """Word the error of an image whose size is not the others'."""
     sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
-    return SettingError("data.resolution", None, f"images of one size; {sizes}", MEND)
+    return SettingError("data.resolution", None, f"images of one size; {sizes}", HINT)
 
 
 def expected_size(source: Source, row: int, image: Image.Image, resolution: int | None) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def expected_size(source: Source, row: int, image: Image.Image, resolution: int 
         return resolution, resolution
     if image.height != image.width:
         where = f"square images; {source.where(row)} has {image.height} x {image.width} pixels"
-        raise SettingError("data.resolution", None, where, MEND)
+        raise SettingError("data.resolution", None, where, HINT)
     return image.height, image.width
 
 

@@ -57,14 +57,14 @@ def load_data(
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
             folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)).
-        test: likewise, with the same classes; None holds out a fifth of train.
+        test: as ``train``, with the same classes; None holds out a fifth of train.
         rate: images that architectures are rated on, as a share of the training images (0 <= float < 1) or a count
             (int).
-        select: images that the last choice is made on, likewise.
+        select: images for the final selection, as a share or a count.
         seed: of the splits and of the views.
         resolution: pixels a side; None takes the images' own when they agree.
-        subset: use only so many training images, divided over the classes.
-        views: crop-and-flip views an image, which a teacher's answers can be cached for; ``"all"`` takes every one that
+        subset: number of training images to use, divided over the classes.
+        views: crop-and-flip views per image, whose teacher logits can be cached; ``"all"`` takes every one that
             pad and flip allow; 0 or None draws fresh ones in every epoch, without a cache.
         pad: pixels of padding before the crop; None is an eighth of the resolution.
         flip: mirror at random; None does, except for digits.

@@ -16,7 +16,7 @@ from torch import Tensor
 from nas_kd.data.image import (
     ENDS,
     GREY,
-    MEND,
+    HINT,
     Shape,
     check,
     differ,
@@ -153,7 +153,7 @@ def decode(parts: list[Part], resolution: int | None, memory_gib: float, device:
     it (bicubic, antialiased) and the centre cut out.
 
     Args:
-        parts: the images; the first part decides size and channels.
+        parts: the images; the first part determines size and channels.
         resolution: pixels a side, or None: all images must have the size of the first.
         memory_gib: decode once when all parts together take at most this much memory.
 
@@ -193,9 +193,9 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
         x = x.expand(-1, 3, -1, -1)
         found = (*found[:2], 3)
     if found[0] != found[1]:
-        raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", MEND)
+        raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", HINT)
     if shape and found != shape:
-        raise SettingError(source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", MEND)
+        raise SettingError(source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", HINT)
     return x.permute(0, 2, 3, 1).contiguous()
 
 
@@ -247,7 +247,7 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
 
 
 def _hash_file(stream: IO[bytes], end: bytes | None, content: hashlib.blake2b) -> bool:
-    """Add a file's length and bytes to a hash; tell whether it surely is whole, which none too large to load is."""
+    """Add a file's length and bytes to a hash; return whether it is known to be complete."""
     size = stream.seek(0, os.SEEK_END)
     content.update(size.to_bytes(8, "little"))  # else bytes could move from one file to the next unnoticed
     if size > LARGEST:

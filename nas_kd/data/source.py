@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-LARGEST = 2**28  # bytes of an image file; a sparse file or member of a tar may say that it has terabytes
+LARGEST = 2**28  # bytes of an image file; a sparse file or tar member may claim terabytes
 
 
 class Source:

@@ -56,7 +56,7 @@ def cut(
         labels: (N,) class numbers.
         u: (N,) draws.
         low: share or count of images with the lowest draws.
-        high: likewise with the highest.
+        high: share or count of images with the highest draws.
         keep: images that every class keeps in the middle.
         least: images that every class gives to a part that is wanted.
 

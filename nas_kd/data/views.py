@@ -1,4 +1,4 @@
-"""The finite sets of crop-and-flip views that a teacher is asked about, once."""
+"""Finite sets of crop-and-flip views, whose teacher logits are computed once."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Views(Protocol):
 class AllViews:
     """Every crop and flip that a padding allows: pad 4 and flip make 162.
 
-    The number of a view is its code (`decode_view`), so a view says by itself what it shows. In epoch e image
-    n is shown in its view ``deck[(start_n + step_n e) mod V]`` with step_n coprime to V: every epoch shows all
+    The number of a view is its code (`decode_view`), which alone determines the crop and flip. In epoch e image n is
+    shown in its view ``deck[(start_n + step_n e) mod V]`` with step_n coprime to V: every epoch shows all
     images in independent, evenly drawn views, as fresh crops would, and V epochs show every view of an image
-    once. Nothing here depends on a run's seed, so all trainings of E epochs need the same E answers an image.
+    once. Nothing here depends on a run's seed, so all trainings of E epochs need the same E teacher logits per image.
 
     Args:
         pad: zero pixels added on each side before the crop.
@@ -73,7 +73,7 @@ class AllViews:
         return "all"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
-        """Tell which view each image is shown in.
+        """Return the view in which each image is shown.
 
         Args:
             index: (B,) image numbers.
@@ -85,7 +85,7 @@ class AllViews:
         return self._deck[(self._start[index] + self._step[index] * epoch) % self._count]
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tell what a view does to an image.
+        """Return the crop and flip of a view.
 
         Args:
             index: (B,) image numbers.
@@ -138,7 +138,7 @@ class ViewTable:
         return f"n={self.n} pad={self.pad} flip={self.flip} k={self.k} seed={self.seed}"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
-        """Tell which view each image is shown in.
+        """Return the view in which each image is shown.
 
         Args:
             index: (B,) image numbers.
@@ -150,7 +150,7 @@ class ViewTable:
         return self._order[index, epoch % self.k].long()
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tell what a view does to an image.
+        """Return the crop and flip of a view.
 
         Args:
             index: (B,) image numbers.

@@ -16,17 +16,17 @@ from nas_kd.losses._common import wide, word
 
 
 def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: bool = False) -> nn.Module:
-    """Return a linear map from a student's channels to a teacher's, place by place.
+    """Return a linear map from a student's channels to a teacher's at each position.
 
     Args:
         student: (C, H, W), (N, C) or (D,).
-        teacher: likewise of the same places.
+        teacher: the same, at the same positions.
 
     Returns:
         A 1x1 convolution or a linear layer; without an activation, so that negative values can be matched.
 
     Raises:
-        SettingError: the places differ; names the shapes.
+        SettingError: the positions differ; names the shapes.
     """
     if len(student) != len(teacher) or (len(student) > 1 and places(student) != places(teacher)):
         expected = f"maps of equal height and width; student {student}, teacher {teacher}"
@@ -117,7 +117,7 @@ def _three_convs(inputs: int, outputs: int) -> nn.Module:
 class Embedded(nn.Module):
     """Correlation congruence as RepDistiller has it: on linear embeddings of both sides.
 
-    Both embeddings are trained, so that equal constants would please it too; "cc" has no such way out.
+    Both embeddings are trained, so equal constants would be a solution too; "cc" has no such shortcut.
 
     Args:
         width: length of an embedding.

@@ -23,14 +23,14 @@ def attack(
     rate: float = 0.3,
     limit: float = 2.5,
 ) -> tuple[Tensor, Tensor]:
-    """Move images over a network's boundary towards a class, each until its class changes.
+    """Move images across a network's decision boundary towards a class, each until its class changes.
 
     Args:
         network: gives (B, C) logits, with gradient to its input.
         x: (B, C, H, W) images.
-        y: (B,) their classes; images that are not taken for them stay as they are.
+        y: (B,) their classes; images that are misclassified stay as they are.
         toward: (B,) another class each.
-        steps: most steps.
+        steps: largest number of steps.
         rate: length of a step for a gap of 1 between the two logits.
         limit: largest magnitude of a moved pixel, in the images' own units.
 
@@ -42,7 +42,7 @@ def attack(
     """
     moved = x.detach().clone()
     going = started = network(moved).argmax(1) == y
-    for _ in range(steps):  # a fixed number of steps: asking whether any still goes would wait for the device
+    for _ in range(steps):  # a fixed number of steps: a test for the end would synchronise with the device
         moved.requires_grad_(True)
         with torch.enable_grad():
             z = network(moved)
@@ -57,10 +57,10 @@ def attack(
 
 
 class Boundary(nn.Module):
-    """The student matches the teacher on images of the teacher's boundary.
+    """The student matches the teacher on images at the teacher's decision boundary.
 
     Args:
-        pair: the two networks; the teacher must be run.
+        pair: student and teacher; the teacher must be run live.
         attacked: most images of a batch that are moved.
         temperature: of both sides' logits; without T^2, as published.
 
@@ -84,7 +84,7 @@ class Boundary(nn.Module):
 
         Args:
             student: (B, C) logits on the images as they are.
-            teacher: (B, C) logits likewise.
+            teacher: (B, C) logits on the same images.
 
         Returns:
             Scalar, the mean over the moved images.

@@ -46,7 +46,7 @@ class Contrast(nn.Module):
             memory = torch.empty(pair.images, width).uniform_(-bound, bound)
             self.register_buffer(f"memory_{side}", F.normalize(memory, dim=1))
         self.register_buffer("scales", torch.zeros(2))  # log Z, of the first batch
-        self._scaled = False  # known here, for asking the buffer would wait for the device in every step
+        self._scaled = False  # kept here: reading the buffer would synchronise with the device in every step
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the loss and move the memory of the batch's images.

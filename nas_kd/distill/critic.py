@@ -1,4 +1,4 @@
-"""GAN-KD: a critic that tells the student's logits from the teacher's."""
+"""GAN-KD: a critic that distinguishes the student's logits from the teacher's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas_kd.losses._common import wide
 
 
 class Critic(Player):
-    """Takes its turn on every batch, then says how much the student looks like the teacher.
+    """Takes its own step on every batch, then scores how much the student looks like the teacher.
 
     Args:
         width: of its two hidden layers.
@@ -45,14 +45,14 @@ class Critic(Player):
         return self.turn(loss)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-        """Learn, and return the student's loss: to be taken for the teacher and for its class.
+        """Train the critic, and return the student's loss: to be classified as the teacher and as its class.
 
         Args:
             student, teacher: (B, C) logits.
             y: (B,) classes.
 
         Returns:
-            Scalar; the critic gets no gradient of it.
+            Scalar, without gradient to the critic.
         """
         if student.requires_grad:  # not when a trained student is only measured
             self.learn(student, teacher, y)

@@ -61,7 +61,7 @@ class Distiller:
         return f"Distiller({self.recipe!r}, {self.task!r})"
 
     def bind(self, pair: Pair) -> Distiller:
-        """Build what the method trains beside the student, and refuse pairs it cannot teach.
+        """Build what the method trains beside the student, and reject pairs that it cannot compare.
 
         Raises:
             SettingError: the method cannot compare these networks; names the shapes.
@@ -87,7 +87,7 @@ class Distiller:
         return self
 
     def enter(self, progress: float) -> bool:
-        """Prepare the bound student for a step of the training stage that holds.
+        """Prepare the bound student for a step of the current training stage.
 
         Args:
             progress: share of the training that is done, 0..1.
@@ -164,7 +164,7 @@ class Distiller:
 
         Raises:
             FloatingPointError: the loss is NaN or infinite; names the terms that are. On a GPU the end of the epoch
-                finds it, for asking in every step would wait for the device.
+                finds it, because a check in every step would synchronise with the device.
             ValueError: something needed is missing, or shapes do not fit.
         """
         loss, parts = self._losses(student, target, y, progress, batch)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Player(nn.Module):
-    """A network that plays with or against the student.
+    """A network trained together with or against the student.
 
-    Its parameters want no gradient but in its own turn, so that no other optimiser takes them. State dicts
+    Its parameters require gradients only in its own step, so that no other optimiser updates them. State dicts
     hold its optimiser too.
 
     Args:
@@ -36,10 +36,10 @@ class Player(nn.Module):
         self._optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=betas)
 
     def turn(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Take one step of this player alone: no other network gets a gradient.
+        """Take one optimiser step of this network only: no other network gets a gradient.
 
         Args:
-            loss: computes a scalar from what this player does.
+            loss: computes a scalar.
 
         Returns:
             The loss, detached.
@@ -69,13 +69,13 @@ class Player(nn.Module):
 
 
 def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Open a sealed teacher for gradients by its input; none goes into it.
+    """Return a sealed teacher that passes gradients to its input; its weights get none.
 
     Args:
         source: what teaches.
 
     Returns:
-        The network in eval mode, and what its images go through first.
+        The network in eval mode, and the normalisation of its images.
 
     Raises:
         SettingError: there is no network, only logits of one.

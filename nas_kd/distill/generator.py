@@ -22,15 +22,15 @@ WIDTH = 64  # of the noise that an image is made from
 
 @dataclass(frozen=True)
 class Switches:
-    """What a generator learns from; a weight of 0 leaves a part out.
+    """Weights of a generator's losses; 0 leaves a loss out.
 
     Args:
-        one_hot: the teacher shall be sure of the images.
-        activation: they shall excite it.
-        balance: they shall fall on all classes alike.
-        adversarial: student and teacher shall differ on them.
-        kind: how, "kl" or "l1".
-        norm: their statistics shall be those that the teacher's norms keep.
+        one_hot: confident predictions of the teacher.
+        activation: large features of the teacher.
+        balance: balanced classes.
+        adversarial: disagreement of student and teacher.
+        kind: measure of the disagreement, "kl" or "l1".
+        norm: statistics close to the running statistics of the teacher's norms.
         student_steps: steps of the student to one of the generator.
         lr: of the generator's Adam.
     """
@@ -54,7 +54,7 @@ class Switches:
 
 
 class Noise(Resampled):
-    """As many batches of noise as the data would give, in the place of images; labels mean nothing."""
+    """As many batches of noise as the data would give, in place of images; labels have no meaning."""
 
     def __init__(self, split: Split) -> None:
         super().__init__(split)
@@ -106,10 +106,10 @@ class Painter(nn.Module):
 
 
 class Generator(Player):
-    """Makes the images of every batch out of noise, and learns from teacher and student what to make.
+    """Generates the images of every batch from noise, and is trained against teacher and student.
 
     Args:
-        pair: the two networks; the teacher must be run.
+        pair: student and teacher; the teacher must be run live.
         base: channels of its first map.
 
     Source: DAFL, arXiv 1904.01186; ZSKT, arXiv 1905.09768; DFAD, arXiv 1912.11006; DFQ, arXiv 2005.04136.

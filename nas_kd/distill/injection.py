@@ -12,7 +12,7 @@ from nas_kd.errors import SettingError, nearest
 
 
 def solve(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the Q that brings a student's feature nearest to a teacher's: min_Q ||Q Y_s - Y_t||_F.
+    """Return the least-squares Q from a student's feature to a teacher's: min_Q ||Q Y_s - Y_t||_F.
 
     Args:
         student: (B, C, H, W).
@@ -36,7 +36,7 @@ def solve(student: Tensor, teacher: Tensor) -> Tensor:
 
 @torch.no_grad()
 def merge(conv: nn.Conv2d, q: Tensor) -> None:
-    """Put a 1x1 convolution behind a convolution into it, in place.
+    """Merge a following 1x1 convolution into a convolution, in place.
 
     Args:
         conv: of C output channels and one group.
@@ -57,7 +57,7 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
 
     Args:
         student: changed in place, layer by layer in the order given, which should be from input to output.
-        teacher: the network to be like; not changed.
+        teacher: not changed.
         images: (B, C, H, W), a few hundred suffice.
         layers: name of the student's convolution to name of the teacher's module with an output of its shape.
 

@@ -21,7 +21,7 @@ class Shapes:
 
     Args:
         stages: (C, H, W) or (N, C) of every stage.
-        pre: likewise before the last activation.
+        pre: the same before the last activation.
         pooled: width of the classifier's input.
     """
 
@@ -44,11 +44,11 @@ class Shapes:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A student and what teaches it.
+    """A student and the source of its targets.
 
     Args:
         student: shapes of the student's output.
-        teacher: shapes of the targets; None where nobody but the labels and the student itself teaches.
+        teacher: shapes of the targets; None where only labels and the student itself give targets.
         forward: the student's forward pass with features, (B, C, H, W) to Output.
         source: where targets come from, or None.
         image: (C, H, W) of the input.

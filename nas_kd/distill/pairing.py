@@ -83,7 +83,7 @@ def pair_of(
 
     Args:
         model: the student, on its device.
-        recipe: tells which features are needed.
+        recipe: determines which features are needed.
         source: the targets, or None; a teacher whose features are needed is tapped, one layer a stage.
         image: (C, H, W) of the input.
         images: number of training images.
@@ -118,7 +118,7 @@ def pair_of(
 
 
 class _Sizes:
-    """Stands for a space where only the sizes of a student's stages are asked for."""
+    """Stands in for a space where only the sizes of a student's stages are needed."""
 
     def __init__(self, sizes: list[int]) -> None:
         self._sizes = sizes

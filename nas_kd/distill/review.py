@@ -18,7 +18,7 @@ class Fusion(nn.Module):
     """Attention-based fusion of a stage with what the deeper stages gave.
 
     Args:
-        middle: channels that are handed on to the next earlier stage.
+        middle: channels that are passed on to the next earlier stage.
         deeper: whether there is a deeper stage.
 
     Source: Chen et al., arXiv 2104.09044, figure 3a.
@@ -49,7 +49,7 @@ class Review(nn.Module):
     The stages are read before their last activation, and the pooled feature stands as a last stage of 1 pixel.
 
     Args:
-        width: most channels that the fusions hand on.
+        width: largest number of channels that the fusions pass on.
 
     Raises:
         SettingError: the maps of a stage differ in size.

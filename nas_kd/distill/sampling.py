@@ -42,12 +42,12 @@ class PairedBatch(NamedTuple):
         return self._replace(x=x, y=y, other=other)
 
     def parts(self, count: int) -> list[PairedBatch]:
-        """Cut the batch into so many parts of equal size, without a copy."""
+        """Split the batch into ``count`` parts of equal size, without a copy."""
         return [PairedBatch(*part) for part in zip(*(x.chunk(count) for x in self), strict=True)]
 
 
 class Resampled:
-    """A training split whose batches are drawn otherwise."""
+    """A training split whose batches are drawn by another rule."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -135,7 +135,7 @@ class ClassBalanced(Resampled):
 
 
 def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
-    """Group the classes by how near a teacher's mean features of them are, for the super-class sampler.
+    """Group classes by the distance of their mean teacher features, for the super-class sampler.
 
     Args:
         features: (N, D) pooled features of the training images.
@@ -143,7 +143,7 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
         count: number of groups, at most the number of classes.
 
     Returns:
-        The group of every class: k-means of the class means, begun at classes far from each other.
+        The group of every class: k-means of the class means, initialised at classes far from each other.
 
     Raises:
         SettingError: more groups than classes, or fewer than one.
@@ -169,7 +169,7 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
 
 
 class ClassPairs(Resampled):
-    """Beside each image another one of its class: the pair sampler of CS-KD.
+    """Each image with another one of its class: the pair sampler of CS-KD.
 
     Raises:
         SettingError: a class has one image only.
@@ -210,7 +210,7 @@ class ClassPairs(Resampled):
 
 
 class TwoViews(Resampled):
-    """Beside each image another augmented view of it.
+    """Each image with another augmented view of it.
 
     Raises:
         SettingError: there is one view only.
@@ -233,7 +233,7 @@ class TwoViews(Resampled):
 
 
 class CleanBeside(Resampled):
-    """Beside each augmented image the same one as it is: what a privileged teacher may look at."""
+    """Each augmented image with its unaugmented original, which a privileged teacher sees."""
 
     @property
     def _clean(self) -> Split:
@@ -255,10 +255,10 @@ class CleanBeside(Resampled):
 
 
 class WithUnlabelled(Resampled):
-    """Behind every batch as many images without labels, whose label is -1.
+    """Appends as many unlabelled images to every batch, with the label -1.
 
     Args:
-        images: the split of the other images, whose labels are not looked at.
+        images: the split of the unlabelled images; its labels are ignored.
     """
 
     def __init__(self, split: Split, images: Split) -> None:

@@ -30,7 +30,7 @@ class Task(Protocol):
         """Return the mean of the `scores`, 0 to 1."""
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
-        """Return how far student and teacher say the same, 0 to 1."""
+        """Return the agreement of student and teacher, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Term:
         module: builds what the term trains beside the student, from static shapes, before training; then the loss is
             called as loss(module, ...), by default module(...), on all stages at once.
         key: name of that module among the method's; terms of one key share it. Default: ``name``.
-        check: refuses pairs that the loss cannot compare.
+        check: rejects pairs that the loss cannot compare.
 
     Raises:
         SettingError: ``needs`` or ``side`` holds an unknown name, or nothing is needed.
@@ -91,7 +91,7 @@ class Term:
         return bool(self.features) and self.side != "student"
 
     def weight_at(self, progress: float) -> float:
-        """Return the weight at a moment of the training, 0..1."""
+        """Return the weight at a training progress in 0..1."""
         return float(self.weight(progress)) if callable(self.weight) else float(self.weight)
 
     def __call__(
@@ -178,7 +178,7 @@ Sampler = Callable[..., Any]  # a Split to what gives batches as a Split does; s
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Training stages in their order, most often one, and what they want of data and targets.
+    """Training stages in order, most often one, and what they need of data and targets.
 
     Args:
         phases: the stages.
@@ -187,8 +187,8 @@ class Recipe:
             leaves them.
         inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
         own_targets: whether ``source`` needs no teacher of the user's.
-        live: whether the teacher must be run: on images that no cache knows, or for its input gradient.
-        generations: how often the student is trained anew, each time taught by the one before.
+        live: whether the teacher must be run: on images that no cache holds, or for its input gradient.
+        generations: number of times the student is retrained, each time with the previous one as teacher.
 
     Raises:
         SettingError: no stage, no term, a share that is not positive, or two terms of one name in a stage.
@@ -246,7 +246,7 @@ class Recipe:
         return self.needs_teacher and (self.needs_target_features or self.live)
 
     def unseen(self, mixed: bool = False, unlabelled: bool = False) -> str:
-        """Name what the teacher must look at that is no numbered view of a training image; nothing where all is."""
+        """Name the teacher's inputs that are no numbered views of training images; empty where all are."""
         if mixed:
             return "mixed images"
         if unlabelled:
@@ -260,7 +260,7 @@ class Recipe:
         return Recipe((Phase(kept),), **rest)
 
     def at(self, progress: float) -> Phase:
-        """Return the stage that holds at a moment of the training, 0..1."""
+        """Return the stage at a training progress in 0..1."""
         passed = 0.0
         total = sum(phase.share for phase in self.phases)
         for phase in self.phases:

@@ -1,4 +1,4 @@
-"""Ways to hand a network over: the student folder."""
+"""Saving and loading students: the student folder."""
 
 from nas_kd.export.student import load_student, save_student
 

@@ -1,4 +1,4 @@
-"""Networks that a function or class of a package builds, and what a student folder may ask of one."""
+"""Networks built by a function or class of a package, and which of these a student folder may name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
 
 
 def _came_along(factory: object, place: str, folder: Path) -> bool:
-    """Tell whether a module's file lies in the folder, beside it, or in a folder that is no package of its own.
+    """Return whether a module's file lies in the folder, beside it, or in a folder that is no package of its own.
 
     What pip installed is not beside it, even where the environment is. Modules are checked from the outermost on,
     because to find one of a package runs that package.

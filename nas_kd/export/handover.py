@@ -1,4 +1,4 @@
-"""What a student folder says about its network, and how it is rebuilt."""
+"""The contents of a student folder about its network, and how it is rebuilt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def student_info(
     factory: str | None,
     factory_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Collect what a student folder says about its network."""
+    """Collect the information about a network for its student folder."""
     resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
     info: dict[str, Any] = {
         "mean": list(data.mean),
@@ -45,7 +45,7 @@ def student_info(
 def factory_of(
     network: nn.Module, data: Data, factory: str | None, kwargs: Mapping[str, Any] | None, *, needed: bool
 ) -> tuple[str | None, Mapping[str, Any] | None]:
-    """Return what rebuilds a module for its student folder; timm's models say it themselves."""
+    """Return what rebuilds a module from its student folder; timm models carry it themselves."""
     if factory is not None or isinstance(network, StaticNet):
         return factory, kwargs
     architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")

@@ -148,11 +148,11 @@ def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Ten
     """Build a StaticNet, with the file named when its layers make no network or another than the weights'."""
     hint = "save the student again"
     try:
-        with torch.device("meta"):  # without memory: what the file says may be larger than any
+        with torch.device("meta"):  # without memory: the sizes in the file may exceed any
             shapes = StaticNet(layers, known).state_dict()
     except Exception as error:  # whatever a damaged description leads to
         expected = "the list of layers that save_student wrote"
-        if isinstance(error, SettingError):  # an op that nobody builds
+        if isinstance(error, SettingError):  # an op that no class builds
             expected = f"{expected}, of known blocks ({error})"
             hint = "name the class of a block of your own: load_student(folder, blocks=[...])"
         raise SettingError("student", str(path), expected, hint) from error

@@ -1,4 +1,4 @@
-"""What every loss does to its arguments first: checks shapes, widens to fp32, detaches the teacher."""
+"""Argument handling shared by all losses: check shapes, cast to fp32, detach the teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring both sides to one wide dtype and cut the teacher from the graph.
+    """Cast both sides to one wide dtype and detach the teacher.
 
     Args:
         student, teacher: (B, ...) of any floating dtype.
@@ -91,7 +91,7 @@ def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
 
     Args:
         a, b: (..., N).
-        eps: smallest product of the two norms that is divided by.
+        eps: lower bound of the product of the two norms.
 
     Returns:
         (...) in -1..1.

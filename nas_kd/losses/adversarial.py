@@ -1,4 +1,4 @@
-"""Losses of critics and generators: of a game between networks, and of images made without data."""
+"""Losses of critics and generators: adversarial distillation, and images generated without data."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def critic(real: Tensor, fake: Tensor) -> Tensor:
-    """What a critic learns from: the cross-entropy of telling teacher from student.
+    """Loss of a critic: binary cross-entropy of teacher (real) against student (fake).
 
     Args:
-        real: (B,) its logits on the teacher's answers.
-        fake: (B,) its logits on the student's.
+        real: (B,) logits of the critic on the teacher's logits.
+        fake: (B,) logits of the critic on the student's logits.
 
     Returns:
-        Scalar; 2 log 2 for the best critic of a student that cannot be told from its teacher.
+        Scalar; 2 log 2 for the best critic of a student that equals its teacher.
 
     Source: Goodfellow et al., arXiv 1406.2661, eq. 1, as Xu et al., arXiv 1709.00513, eq. 5.
     """
@@ -44,12 +44,12 @@ def critic(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def fooled(fake: Tensor) -> Tensor:
-    """What a student learns from a critic: to be taken for the teacher; (B,) logits to a scalar."""
+    """Loss of a student under a critic: to be classified as the teacher; (B,) logits to a scalar."""
     return F.softplus(-wide(fake)).mean()
 
 
 def one_hot(teacher: Tensor) -> Tensor:
-    """How unsure a teacher is of made images: the cross-entropy with its own likeliest class.
+    """Uncertainty of a teacher on generated images: cross-entropy with its own predicted class.
 
     Args:
         teacher: (B, C) logits, through which a gradient flows to the images.
@@ -64,7 +64,7 @@ def one_hot(teacher: Tensor) -> Tensor:
 
 
 def activation(feature: Tensor) -> Tensor:
-    """How little made images excite a teacher: minus the mean magnitude of its feature.
+    """Minus the mean magnitude of a teacher's feature on generated images.
 
     Args:
         feature: (B, D) pooled feature.
@@ -78,13 +78,13 @@ def activation(feature: Tensor) -> Tensor:
 
 
 def balance(teacher: Tensor) -> Tensor:
-    """How unevenly made images fall on the classes: minus the entropy of their mean distribution.
+    """Class imbalance of generated images: minus the entropy of the mean predicted distribution.
 
     Args:
         teacher: (B, C) logits.
 
     Returns:
-        Scalar, at least -log C, which even classes reach.
+        Scalar, at least -log C, reached by a uniform distribution.
 
     Source: Chen et al., arXiv 1904.01186, eq. 4.
     """
@@ -94,11 +94,11 @@ def balance(teacher: Tensor) -> Tensor:
 
 
 def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
-    """What a generator shrinks to find images on which student and teacher differ: minus their distance.
+    """Loss of a generator that looks for images on which student and teacher differ: minus their distance.
 
     Args:
         student: (B, C) logits.
-        teacher: (B, C) logits; neither is detached, for the gradient flows to the images.
+        teacher: (B, C) logits; neither is detached, because the gradient flows to the images.
         kind: "kl" of the distributions (ZSKT, DFQ), or "l1" of the logits (DFAD).
 
     Returns:
@@ -115,7 +115,7 @@ def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
 
 
 def norm_statistics(found: Sequence[tuple[Tensor, Tensor]], kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far made images' statistics are from those that a teacher's batch norms keep.
+    """Distance of generated images' statistics from the running statistics of a teacher's batch norms.
 
     Args:
         found: (C,) mean and variance of every norm's input.

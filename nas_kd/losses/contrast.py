@@ -12,7 +12,7 @@ from nas_kd.losses._common import wide
 
 
 def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
-    """Noise-contrastive estimation: tell the one true pair from K pairs of noise.
+    """Noise-contrastive estimation: classify one true pair against K noise pairs.
 
     Args:
         positive: (B,) log of the unnormalised score h of every sample's true pair.
@@ -49,16 +49,16 @@ def crd(
 
     Args:
         student: (B, D) embeddings of length 1.
-        teacher: (B, D) embeddings of length 1; not detached, for its embedding layer learns too.
+        teacher: (B, D) embeddings of length 1; not detached, because its embedding layer is trained too.
         noise_student: (K, D) embeddings of other images by the student, of length 1.
-        noise_teacher: (K, D) likewise by the teacher.
+        noise_teacher: (K, D) embeddings of the same images by the teacher.
         images: N, the number of images the noise is drawn from.
-        scale_student: log of the constant Z that the scores of the student's anchors are divided by.
-        scale_teacher: likewise of the teacher's anchors.
+        scale_student: log of the normalisation constant Z of the student's anchors.
+        scale_teacher: the same for the teacher's anchors.
         temperature: T of the scores exp(s.t / T).
 
     Returns:
-        Scalar, the sum of both anchors' losses; blind to the order of the negatives.
+        Scalar, the sum of both anchors' losses; invariant to the order of the negatives.
 
     Source: Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch shares
     them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).

@@ -21,10 +21,10 @@ _CHOICES = ("clipped", "unclipped")
 
 
 def kl_of_log(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of each row: the one KL that every loss here goes through.
+    """KL(p || q) of each row; every loss that needs a KL calls this one.
 
     Args:
-        log_p: (..., C) log-probabilities of the distribution that weighs.
+        log_p: (..., C) log-probabilities of the weighting distribution.
         log_q: (..., C) log-probabilities of the other.
 
     Returns:
@@ -51,7 +51,7 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(q || p): the student is punished where it is sure and the teacher is not.
+    """KL(q || p): penalises a student that is confident where the teacher is not.
 
     Args:
         student, teacher: (B, C) logits.
@@ -83,7 +83,7 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
     """The alpha-divergence D(p || q) = sum_c q ((p/q)^alpha - 1) / (alpha (alpha - 1)).
 
     alpha 1 is KL(p || q), 0 is KL(q || p), 0.5 four times the squared Hellinger distance, 2 and -1 half the
-    chi-square distances. Negative values punish a student that is sure where the teacher is not.
+    chi-square distances. Negative values penalise a student that is confident where the teacher is not.
 
     Args:
         student, teacher: (B, C) logits.
@@ -114,7 +114,7 @@ def adaptive_alpha_divergence(
 ) -> Tensor:
     """The larger of two clipped alpha-divergences, chosen for every sample.
 
-    alpha_min punishes an over-confident student, alpha_max an under-confident one. The value is the chosen
+    alpha_min penalises an over-confident student, alpha_max an under-confident one. The value is the chosen
     divergence itself; the gradient is AlphaNet's with the clipped ratio. With alpha_min = -1 the left
     value cannot exceed (clip - 1) / 2, so that "clipped" is plain KL wherever KL exceeds that.
 

@@ -31,7 +31,7 @@ def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """||teacher - student||^2 / ||teacher||^2 over the whole batch: 1 for a student that says nothing.
+    """||teacher - student||^2 / ||teacher||^2 over the whole batch: 1 for a student of zeros.
 
     Args:
         student: (B, ...) feature.

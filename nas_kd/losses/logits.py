@@ -114,7 +114,7 @@ def dkd(
     s, t = logit_pair(student, teacher)
     if labels.shape != s.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels must be class numbers (B,), not {labels.dtype} {tuple(labels.shape)}")
-    target = labels.long()[:, None]  # (B, 1); a mask would ask the device how many it holds
+    target = labels.long()[:, None]  # (B, 1); a boolean mask would synchronise with the device
     binary_s, rest_s = _decouple(s / temperature, target)
     binary_t, rest_t = _decouple(t / temperature, target)
     tckd = kl_of_log(binary_t, binary_s)
@@ -136,7 +136,7 @@ def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0
     Args:
         student, teacher: (B, C) logits.
         beta: weight of the inter-class part, one correlation a row of probabilities.
-        gamma: weight of the intra-class part, one correlation a column; it wants B of 32 or more, and a column that
+        gamma: weight of the intra-class part, one correlation a column; use B of 32 or more; a column that
             does not vary (B = 1) counts as uncorrelated.
         temperature: T > 0.
 
@@ -166,7 +166,7 @@ def standardised(
         settings: its keywords.
 
     Returns:
-        Scalar, blind to a shift and a positive scale of every sample's logits on either side.
+        Scalar, invariant to a shift and a positive scale of each sample's logits on either side.
 
     Source: Sun et al., arXiv 2403.01427, eq. 13.
     """
@@ -175,7 +175,7 @@ def standardised(
 
 
 def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temperature: float = 20.0) -> Tensor:
-    """Teacher-free distillation: T^2 KL(u^T || softmax(s / T)), u sure of the label and flat elsewhere.
+    """Teacher-free distillation: T^2 KL(u^T || softmax(s / T)), u peaked at the label and uniform elsewhere.
 
     The virtual teacher gives the label ``correct`` and every other class the same share of the rest; it is
     softened as logits log u are, u^(1/T) normalised.
@@ -206,7 +206,7 @@ def mixture(logits: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         logits: (K, B, C) of K teachers.
-        weights: (K,) any real numbers; their softmax weighs the teachers, so the weights sum to 1.
+        weights: (K,) unnormalised; their softmax weighs the teachers.
 
     Returns:
         (B, C) log-probabilities, which are logits too.

@@ -29,7 +29,7 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
 
 
 def peers_loss(student: Tensor, peers: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
-    """What the peers of a student learn from: labels, the student and each other.
+    """Loss of the peers of a student: labels, the student and each other.
 
     Args:
         student: (B, C) logits; no gradient goes to it.

@@ -23,7 +23,7 @@ def sp(student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher: (B, ...).
 
     Returns:
-        Scalar in 0 .. 4 / B; blind to rotations and to a common scale of either side.
+        Scalar in 0 .. 4 / B; invariant to rotations and to a common scale of either side.
 
     Source: Tung and Mori, arXiv 1907.09682, eq. 2 to 4.
     """
@@ -63,11 +63,10 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
         student, teacher: (B, ...).
         distance: weight of the distances, each divided by the batch's mean distance.
         angle: weight of the cosines, 0 leaves them out.
-        anchors: only the first so many samples of a batch form triples, for these need the memory and time of their
-            number's cube.
+        anchors: number of samples at the start of the batch that form triples; memory and time grow with its cube.
 
     Returns:
-        Scalar; blind to rotation, translation and scale of either side.
+        Scalar; invariant to rotation, translation and scale of either side.
 
     Source: Park et al., arXiv 1904.05068, eq. 6 to 10.
     """
@@ -93,7 +92,7 @@ def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, var
             D, which must then be equal.
 
     Returns:
-        Scalar, ||K_s - K_t||_F^2 / B^2; blind to rotation and per-sample scale.
+        Scalar, ||K_s - K_t||_F^2 / B^2; invariant to rotation and per-sample scale.
 
     Source: Peng et al., arXiv 1904.01802, eq. 5, 9 and 10.
     """
@@ -124,11 +123,11 @@ def irg(
         student: stages (B, ...).
         teacher: as many stages (B, ...) of any widths.
         edges: weight of the distances, the mean over the stages of the mean squared difference.
-        change: weight of how the distances change from each stage to the next, likewise.
-        samples: only the first so many samples of a batch form the graph, for whole maps are compared.
+        change: weight of the change of the distances from each stage to the next, averaged in the same way.
+        samples: number of samples at the start of the batch that form the graph, since whole maps are compared.
 
     Returns:
-        Scalar; blind to rotation, translation and scale of any stage of either side.
+        Scalar; invariant to rotation, translation and scale of any stage of either side.
 
     Raises:
         ValueError: the stages differ in number, or are fewer than two.
@@ -155,10 +154,10 @@ def rdm(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: (B, ...).
 
     Returns:
-        Scalar in 0 .. 2; 0 where the student is a rotated, moved and scaled teacher.
+        Scalar in 0 .. 2; 0 where the student is a rotated, shifted and scaled teacher.
 
     Raises:
-        ValueError: fewer than three samples, which leave nothing to correlate.
+        ValueError: fewer than three samples.
     """
     s, t = _rows(student, teacher)
     if len(s) < 3:

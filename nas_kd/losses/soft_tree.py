@@ -52,14 +52,14 @@ def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
 
 
 def tree_balance(gates: Tensor) -> Tensor:
-    """How unevenly the inner nodes send a batch left and right.
+    """Balance penalty: how unevenly the inner nodes split a batch between left and right.
 
     Args:
         gates: (B, 2^depth - 1) probabilities of going right.
 
     Returns:
         Scalar, the sum over nodes of 2^-level times half of -log a - log(1 - a), a the mean decision weighed by the
-        paths to the node; depth log 2 where all nodes halve what they get.
+        paths to the node; depth log 2 where all nodes split evenly.
 
     Source: Frosst and Hinton, arXiv 1711.09784, eq. 4 and 5.
     """

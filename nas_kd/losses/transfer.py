@@ -25,7 +25,7 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
             which is attention transfer's.
 
     Returns:
-        Scalar, sum of |difference|^p over the number of elements; blind to every sample's positive scale.
+        Scalar, sum of |difference|^p over the number of elements; invariant to a positive scale of each sample.
 
     Raises:
         SettingError: p below 1, or an unknown variant.
@@ -86,16 +86,15 @@ class ChannelErrors(torch.autograd.Function):
 
 
 def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
-    """Activation boundaries: the student's neurons shall be on the teacher's side of 0, by a margin.
+    """Activation boundaries: the student's neurons must be on the teacher's side of 0, by a margin.
 
     Args:
         student: (B, ...) feature before its activation, after its connector.
         teacher: (B, ...) feature of the same shape, before or after its activation: only t > 0 counts.
-        margin: how far from 0 is far enough, above 0.
+        margin: required distance from 0, above 0.
 
     Returns:
-        Scalar, the sum over a sample's neurons, the mean over the batch; exactly 0, and flat, where all margins are
-        kept.
+        Scalar, the sum over a sample's neurons, the mean over the batch; 0 with zero gradient where all margins are met.
 
     Source: Heo et al., Knowledge transfer via distillation of activation boundaries, arXiv 1811.03233, eq. 6.
     """
@@ -129,7 +128,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: (B, C, H, W).
 
     Returns:
-        Scalar, weights 1, 1/2, 1/4, 1/8 of the sizes below H, normalised; a constant difference d gives d^2.
+        Scalar; the sizes weigh 1, 1/2, 1/4, 1/8, normalised, and a constant difference d gives d^2.
 
     Source: Chen et al., Distilling knowledge via knowledge review, arXiv 2104.09044, figure 4 and section 3.3.
     """
@@ -151,7 +150,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def flow(first: Tensor, second: Tensor, variant: str = "paper") -> Tensor:
-    """The flow-of-solution matrix of two stages: mean over places of the products of their channels.
+    """The flow-of-solution matrix of two stages: mean over positions of the products of their channels.
 
     Args:
         first: (B, C, H, W).
@@ -178,7 +177,7 @@ def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor], variant: str = "pa
         variant: see :func:`flow`.
 
     Returns:
-        Scalar, the mean over the pairs; blind to a joint permutation of the places.
+        Scalar, the mean over the pairs; invariant to a joint permutation of the positions.
 
     Raises:
         ValueError: fewer than two stages, or channels differ.

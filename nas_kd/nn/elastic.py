@@ -29,7 +29,7 @@ def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
     Args:
         weight: (O, I, K, K).
         kernel: wanted size, K or smaller, of the same parity.
-        channels: the first so many of O; None for all.
+        channels: number of output channels to keep; None for all.
 
     Returns:
         (channels, I, kernel, kernel), a view as of ``prefix``.
@@ -45,7 +45,7 @@ def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
 
 
 class ElasticConv2d(nn.Conv2d):
-    """Convolution over the first input and output channels, padded to keep the size unless told otherwise."""
+    """Convolution over the first input and output channels, padded to keep the size by default."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class Recorder:
         Args:
             path: which norm; when it comes again, the next batch has begun.
             mean: (C,) mean of the batch.
-            variance: (C,) unbiased variance of the batch, as torch hands it out.
+            variance: (C,) unbiased variance of the batch, as torch returns it.
             count: numbers a channel that were averaged.
         """
         if path in self._batch:
@@ -111,7 +111,7 @@ class ElasticBatchNorm2d(nn.Module):
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if isinstance(norm, Recorder):
             mean, variance = weight.new_zeros(2, channels).unbind()
-            out = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, self.eps)  # momentum 1 hands them out
+            out = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, self.eps)  # momentum 1 returns them
             norm.add(self.path, mean, variance, x.numel() // channels)
             return out
         mean, variance = norm[self.path]

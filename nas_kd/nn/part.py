@@ -1,4 +1,4 @@
-"""What the shared weights of a stem, a block and a head have in common, and the channels that may be reordered."""
+"""Base classes of the shared weights of stems, blocks and heads, and the channels that may be reordered."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Channels(NamedTuple):
         reader: the weight that reads them; its magnitude is their importance.
         others: all other tensors that run over them.
         used: numbers of channels that subnets in use have; each is sorted among itself.
-        fixed: the first so many stay where they are.
+        fixed: number of leading channels that stay where they are.
     """
 
     reader: Side

@@ -17,7 +17,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
         resolution: wanted height and width in pixels; None keeps the images.
 
     Returns:
-        (B, C, resolution, resolution), or the images themselves when nothing is to do.
+        (B, C, resolution, resolution), or the images themselves when they have that size.
 
     Source: as AttentiveNAS resizes (Wang et al. 2021, released code), up as well as down.
     """
@@ -27,7 +27,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 
 
 class Resized(nn.Module):
-    """A network behind the resizing of its images: what is trained when an arch chooses its input size."""
+    """A network that first resizes its images: what is trained when an arch chooses its input size."""
 
     def __init__(self, network: StaticNet, resolution: int) -> None:
         super().__init__()
@@ -44,5 +44,5 @@ class Resized(nn.Module):
 
 
 def resized(network: StaticNet, resolution: int | None) -> StaticNet | Resized:
-    """Return a network as it takes images of any size, itself when it chooses none."""
+    """Wrap a network so that it accepts images of any size; None returns the network itself."""
     return network if resolution is None else Resized(network, resolution)

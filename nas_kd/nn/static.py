@@ -12,11 +12,11 @@ from nas_kd.nn.output import Output
 
 
 class Kind(Protocol):
-    """Who builds and counts the layers of one ``op``: the class of a stem, a block or a head."""
+    """Builds and counts the layers of one ``op``: the class of a stem, a block or a head."""
 
     @property
     def op(self) -> str:
-        """What its layers are called in ``arch.json``."""
+        """Name of its layers in ``arch.json``."""
 
     def static(self, layer: Mapping[str, Any], /) -> nn.Module:
         """Build a layer."""
@@ -49,10 +49,10 @@ class StaticNet(nn.Module):
 
     Args:
         layers: what ``ElasticSpace.layers`` returned, or the content of ``arch.json``.
-        kinds: who builds them, by ``op``: ``ElasticSpace.kinds``, or ``nas_kd.blocks.kinds()``.
+        kinds: the classes that build them, by ``op``: ``ElasticSpace.kinds``, or ``nas_kd.blocks.kinds()``.
 
     Raises:
-        SettingError: nobody builds a layer's ``op``.
+        SettingError: no class builds a layer's ``op``.
     """
 
     def __init__(self, layers: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> None:

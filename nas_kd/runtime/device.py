@@ -87,7 +87,7 @@ class Runtime:
         return 0 if self._alone else rank()
 
     def alone(self) -> Runtime:
-        """Return the same for work that this process does by itself while the others wait."""
+        """Return the same for work that only this process does while the others wait."""
         other = object.__new__(type(self))  # not copy.copy, which would join once more by __reduce__
         other.__dict__.update(self.__dict__, _alone=True)
         return other
@@ -164,7 +164,7 @@ def place(module: ModuleT, runtime: Runtime) -> ModuleT:
 def keep_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones, for the rest of this process.
 
-    By default it hands large blocks back to the system and gets them again page by page, zeroed: a fifth of
+    By default it returns large blocks to the system and gets them again page by page, zeroed: a fifth of
     the time of a training step on CPU in ``resnet_cifar``, a third in ``mobilenet_cifar``.
     """
     if sys.platform != "linux":

@@ -34,7 +34,7 @@ def run_jobs(
 
     Raises:
         SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are dropped.
-        Stopped: a signal asked to stop; trainings in the workers have ended their step and saved it.
+        Stopped: a signal requested a stop; trainings in the workers have ended their step and saved it.
     """
     if workers < 1:
         raise SettingError("workers", workers, "an integer of at least 1", "use workers=1")
@@ -70,7 +70,7 @@ def run_jobs(
                 for process in mine:  # again and again: a job that has stopped may be followed by one that waited
                     process.terminate()
                     process.join(0.2)
-        except BaseException:  # asked once more
+        except BaseException:  # a second signal
             for process in mine:
                 process.kill()
             raise
@@ -83,7 +83,7 @@ def _start_worker() -> None:
     """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone says what follows from it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts
     work_alone()  # a job is none of torchrun's processes
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()

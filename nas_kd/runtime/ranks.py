@@ -20,7 +20,7 @@ BEAT = 60.0  # seconds between two signs of life of the first process, while the
 
 
 def launched() -> tuple[int, int]:
-    """Tell what torchrun or srun started, without importing torch.
+    """Return rank and world size of torchrun or srun, without importing torch.
 
     Returns:
         The number of this process, from 0, and the number of processes; (0, 1) without them.
@@ -33,13 +33,13 @@ def launched() -> tuple[int, int]:
 
 
 def launched_here() -> int | None:
-    """Return how many of them run on this machine; None where srun was not told."""
+    """Return how many of them run on this machine; None where srun does not set it."""
     name = "LOCAL_WORLD_SIZE" if _LAUNCHER in os.environ else "SLURM_NTASKS_PER_NODE"
     return int(os.environ[name]) if os.environ.get(name, "").isdecimal() else None
 
 
 def in_worker() -> bool:
-    """Tell whether this process helps another, which alone prints and writes status.json.
+    """Return whether this process works for another one, which alone prints and writes status.json.
 
     Such are `run_jobs`' workers, and all processes of torchrun but the first.
     """
@@ -91,7 +91,7 @@ def wait() -> None:
 def in_turn() -> Iterator[None]:
     """Let the first process do what is inside, and then the others, who find its files; all must enter.
 
-    What it does may take hours, a lost process shall be noticed in minutes: it gives signs of life meanwhile.
+    The work may take hours, but a lost process must be noticed in minutes: heartbeats are sent meanwhile.
     """
     dist = _group()
     if not dist or world() == 1:
@@ -137,10 +137,10 @@ def work_alone() -> None:
 
 
 def peer_lost(error: RuntimeError) -> bool:
-    """Tell whether an error says that another process of the group has gone; gloo has no class of its own for it."""
-    said = str(error)
+    """Return whether an error means that another process of the group is gone; gloo has no error class for it."""
+    message = str(error)
     signs = ("onnection closed", "onnection reset", "onnection was likely closed", "Timed out waiting", "roken pipe")
-    return any(sign in said for sign in signs)
+    return any(sign in message for sign in signs)
 
 
 def _group() -> Any:

@@ -20,7 +20,7 @@ def check_same(name: str, value: str) -> None:
     which an all-reduce would hang or add up the wrong numbers.
 
     Raises:
-        RuntimeError: processes differ; each says its own value.
+        RuntimeError: processes differ; each reports its own value.
     """
     if world() == 1:
         return

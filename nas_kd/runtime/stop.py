@@ -1,4 +1,4 @@
-"""Asked to stop by a signal or a time limit, work ends its step and saves its state first."""
+"""Stop at a signal or a time limit, after the current step has ended and its state is saved."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OUT_OF_TIME = 124  # what `timeout` of GNU exits with; a queue may look at it to
 
 
 class Stopped(KeyboardInterrupt):
-    """Work was asked to stop, and has saved what it had.
+    """Work was stopped by a signal or a time limit, after saving its state.
 
     Args:
-        number: the signal that asked.
+        number: the signal.
         saved: what was saved last, in words; empty where nothing was being trained.
-        late: whether it was a time limit that asked.
+        late: whether it was a time limit.
     """
 
     def __init__(self, number: int, saved: str = "", late: bool = False) -> None:
@@ -45,29 +45,29 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Keeps SIGINT and SIGTERM until work asks whether to go on; a second one stops at once.
+    """Holds SIGINT and SIGTERM back until the work checks for them; a second one stops at once.
 
-    Use it as a context manager around steps that must not be torn apart. Within it the signals set ``asked``;
-    afterwards their former handlers are back, and where nobody has asked until then `Stopped` is raised at the
+    Use it as a context manager around steps that must not be torn apart. Within it the signals set ``requested``;
+    afterwards their former handlers are back, and where nothing has checked until then `Stopped` is raised at the
     end. Signals that are ignored stay so, and a thread that is not the main one gets none. The time limit comes as
     a SIGTERM, which wakes a main thread that waits for workers or for a lock, also where SIGTERM is ignored.
 
     Args:
         at_once: raise `Stopped` wherever the work is, as Ctrl-C does, for work that loses nothing by it.
-        hours: ask when so much time has passed; None never does.
+        hours: time limit; None for none.
 
     Raises:
         RuntimeError: there is a time limit, and it is entered in a thread that is not the main one.
     """
 
     def __init__(self, *, at_once: bool = False, hours: float | None = None) -> None:
-        self.asked: int | None = None
+        self.requested: int | None = None
         self._at_once = at_once
         self._late = False
         self._due = False  # the next SIGTERM is the time limit's
         self._outer: Stop | None = None
         self._deaf = False  # to all other SIGTERM
-        # such processes are told by the terminal, and once more by who started them, who ends them in time
+        # such processes get the terminal's signal and that of their parent, which ends them in time
         self._patient = multiprocessing.parent_process() is not None or launched()[1] > 1
         self._before: dict[int, Any] = {}
         self._timer = None if hours is None else threading.Timer(hours * 3600, self._time_is_up)
@@ -91,7 +91,7 @@ class Stop:
             outer = getattr(before, "__self__", None)
             if isinstance(outer, Stop):
                 self._outer = outer
-                self.asked = outer.asked if self.asked is None else self.asked
+                self.requested = outer.requested if self.requested is None else self.requested
             if number == signal.SIGTERM:
                 self._deaf = ignored or (isinstance(outer, Stop) and outer._deaf)
             signal.signal(number, self._take)
@@ -99,7 +99,7 @@ class Stop:
             self._timer.daemon = True
             self._timer.start()
         self._at_once, self._patient = wanted
-        if self._at_once and self.asked is not None:
+        if self._at_once and self.requested is not None:
             self.__exit__(None, None, None)
         return self
 
@@ -115,8 +115,8 @@ class Stop:
             signal.signal(number, before)
         if isinstance(error, Stopped):
             error.late = error.late or self._late
-        elif kind is None and self.asked is not None:
-            raise Stopped(self.asked, late=self._late)
+        elif kind is None and self.requested is not None:
+            raise Stopped(self.requested, late=self._late)
 
     @contextmanager
     def open(self, wanted: bool = True) -> Iterator[None]:
@@ -128,22 +128,22 @@ class Stop:
         before = self._at_once
         self._at_once = self._at_once or wanted
         try:
-            if self._at_once and self.asked is not None:
-                raise Stopped(self.asked)
+            if self._at_once and self.requested is not None:
+                raise Stopped(self.requested)
             yield
         finally:
             self._at_once = before
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         limit = number == signal.SIGTERM and self._limit_asks()
-        if limit and self.asked is not None:
-            return  # whoever has been asked by a signal ends in time, and is not to be torn apart
+        if limit and self.requested is not None:
+            return  # work stopped by a signal ends in time, and must not be interrupted
         if number == signal.SIGTERM and self._deaf and not limit:
             return
-        first = self.asked is None
-        self.asked = number
+        first = self.requested is None
+        self.requested = number
         if frame is not None and frame.f_code is Stop.__exit__.__code__:
-            return  # before its first line: it tells at its end, with the handlers put back
+            return  # before its first line: raised at its end, with the handlers restored
         if self._at_once or not (first or self._patient):
             raise Stopped(number, late=limit)
         if first and not self._patient:
@@ -151,7 +151,7 @@ class Stop:
             os.write(2, b"nas-kd: stopping after this step; once more stops at once\n")
 
     def _limit_asks(self) -> bool:
-        """Tell, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
+        """Return, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
         mine = self._due
         self._due = False
         return (self._outer is not None and self._outer._limit_asks()) or mine
@@ -159,7 +159,7 @@ class Stop:
     def _time_is_up(self) -> None:
         self._late = self._due = True
         if not callable(signal.getsignal(signal.SIGTERM)):
-            self.asked = signal.SIGTERM  # what runs inside has taken the handler away: it is told at the end
+            self.requested = signal.SIGTERM  # the work inside has replaced the handler: raised at the end
         elif hasattr(signal, "pthread_kill"):
             # a real signal: interrupt_main leaves a main thread asleep that waits for a lock or a file
             main = threading.main_thread().ident
@@ -170,7 +170,7 @@ class Stop:
 
 
 def time_limit(hours: float) -> Stop:
-    """Stop what is trained inside when the time is up, with its state saved: ``with time_limit(8): ...``.
+    """Stop what is trained inside when the time is up, after its state is saved: ``with time_limit(8): ...``.
 
     Returns:
         A context in which `Stopped` is raised then; its ``late`` is True. Entered in a thread that is not the main one

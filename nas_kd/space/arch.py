@@ -72,7 +72,7 @@ class Arch:
         stages: one candidate a stage, in order.
         resolution: input height and width in pixels, or None when the space does not choose it.
         stem: settings of the stem that are chosen, in the order of its ``fields``; () when it is fixed.
-        head: likewise of the head.
+        head: settings of the head that are chosen; () when it is fixed.
     """
 
     space: str

@@ -1,4 +1,4 @@
-"""What any search space gives, whatever its networks are made of."""
+"""The interface of every search space, whatever its networks are made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stem, stages and head with their choices: what a space is before anything is asked of it."""
+"""Stem, stages and head with their choices: the data of a space, without its methods."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Chain:
 
     @property
     def stride(self) -> int:
-        """By how much stem and stages shrink height and width."""
+        """Total stride of stem and stages."""
         return self.stem.stride * prod(stage.stride for stage in self.stages)
 
     def check_resolution(self, resolution: int) -> None:
@@ -67,7 +67,7 @@ class Chain:
 
     @cached_property
     def kinds(self) -> Mapping[str, type[Part]]:
-        """Who builds and counts the layers, by their ``op``."""
+        """The classes that build and count the layers, by ``op``."""
         return {part.op: type(part) for part in (self.stem, *self.stages, self.head)}
 
     def stage_sizes(self, resolution: int | None = None) -> list[int]:

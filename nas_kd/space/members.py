@@ -60,7 +60,7 @@ def _one(rng: np.random.Generator, choices: tuple[Any, ...]) -> Any:
 
 
 def fits(space: Chain, stem: Layer, stages: Sequence[Candidate]) -> bool:
-    """Say whether the stages that keep their input's width do so."""
+    """Return whether the stages that keep their input's width do so."""
     widths = [space.stem.width_of(stem), *(candidate.width for candidate in stages)]
     chain = zip(space.stages, widths[:-1], widths[1:], strict=True)
     return all(before == after for stage, before, after in chain if stage.keeps_width)

@@ -1,4 +1,4 @@
-"""What a stem, a block and a head have in common: the protocol that all the rest asks, whatever the operators are."""
+"""The protocol of stems, blocks and heads that everything else uses, whatever the operators are."""
 
 from __future__ import annotations
 
@@ -63,4 +63,4 @@ class Part(ABC):
 
     @abstractmethod
     def drawing(self) -> dict[str, Any]:
-        """Return what a figure says of each choice, as JSON types, for readers that know no blocks."""
+        """Return the label of each choice in figures, as JSON types, for readers that know no blocks."""

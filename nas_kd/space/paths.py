@@ -96,5 +96,5 @@ SAMPLINGS: dict[str, Callable[..., list[Path]]] = {"fair": fair_paths, "uniform"
 
 
 def path_count(stage: Stage, paths: int | None) -> int:
-    """Return the paths a step: what was asked for, else one a choice of a layer, at most ``MOST_PATHS``."""
+    """Return the number of paths per step: the given one, else one per choice of a layer, at most ``MOST_PATHS``."""
     return paths or min(MOST_PATHS, max(len(group) for group in stage.groups()))

@@ -20,7 +20,7 @@ def rows_of(
     """List every (entry, candidate) of a stage with its cost.
 
     The first stage is charged with the stem, the last one with the head. Where these are elastic, each of
-    their settings makes rows of its own, told apart by the columns ``stem`` and ``head``, indices in their
+    their settings makes rows of its own, identified by the columns ``stem`` and ``head``, indices in their
     ``choices()``. A stage that keeps its input's width has rows of equal widths only.
 
     Args:

@@ -104,7 +104,7 @@ class Stage(Part):
         return len(self.widths) * layers
 
     def contains(self, candidate: Candidate) -> bool:
-        """Say whether a candidate is a choice of this stage."""
+        """Return whether a candidate is a choice of this stage."""
         fits = candidate.width in self.widths and candidate.depth in self.depths
         return fits and any(all(layer in group for layer in candidate.layers) for group in self.groups())
 

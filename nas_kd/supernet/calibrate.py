@@ -67,7 +67,7 @@ Step = tuple[Callable[..., Any], tuple[Any, ...]]  # what runs, its arguments be
 
 @dataclass
 class _Node:
-    """A step that archs share because all that comes before it is the same too."""
+    """A step shared by archs whose earlier steps are all the same."""
 
     norms: list[str] = field(default_factory=list)
     children: dict[Step, _Node] = field(default_factory=dict)

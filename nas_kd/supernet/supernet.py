@@ -103,7 +103,7 @@ class Supernet(nn.Module):
             RuntimeError: evaluation mode without ``norm``.
         """
         if arch.space != self.space.hash:
-            self.space.validate(arch)  # raises, and says why
+            self.space.validate(arch)  # raises with the reason
         self.check_images(x)
         if norm is None and not self.training:
             raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")

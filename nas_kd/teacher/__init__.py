@@ -1,4 +1,4 @@
-"""Teachers: load them, read their features, store what they say."""
+"""Teachers: load them, read their features, store their logits and features."""
 
 from nas_kd.teacher.as_targets import TeacherEnsemble, as_targets
 from nas_kd.teacher.build import build_model

@@ -41,7 +41,7 @@ class Built:
 
     Args:
         name: what the user calls it.
-        num_classes: width of its logits, or None when only a forward pass can tell.
+        num_classes: width of its logits, or None when only a forward pass can determine it.
         in_chans: channels of its input.
         normalisation: mean and std its weights were trained with, or None when unknown.
     """
@@ -152,7 +152,7 @@ def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hu
     import timm
 
     if not hub and not timm.is_model(name):
-        expected = "a timm model, cifar_resnet20 and its kin, package.module:factory, or a student folder"
+        expected = "a timm model, cifar_resnet8 to cifar_resnet110, package.module:factory, or a student folder"
         raise SettingError("teacher.model", name, expected, nearest(name, [*OWN, *timm.list_models()]))
     config = None if hub else timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"in_chans": in_chans}

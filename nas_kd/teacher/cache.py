@@ -40,8 +40,8 @@ class ViewCache(TargetSource):
     """Stored teacher logits, fp16 for the views of the training images and fp32 for the held-out splits.
 
     Made by `open`, or by `load` in a process that has no teacher. A folder holds one sub-folder for each
-    teacher, data set and set of views, which any number of runs and processes use at once. What is not there
-    yet is computed when it is first asked for, or ahead by `fill`; what is used is always the stored value.
+    teacher, data set and set of views, which any number of runs and processes use at once. Missing
+    entries are computed on first use, or ahead by `fill`; what is used is always the stored value.
 
     Args:
         folder: the sub-folder with cache.json.
@@ -94,15 +94,15 @@ class ViewCache(TargetSource):
         epochs: int | None = None,
         progress: Progress | None = None,
     ) -> ViewCache:
-        """Open a cache, compare it with the teacher, and compute what so many epochs will ask for.
+        """Open a cache, compare it with the teacher, and compute the logits of this many epochs.
 
-        The logits of the splits `rate` and `select` are there afterwards; those of `test` are computed when
-        they are first asked for. A data set without views gets a cache of the splits only.
+        The logits of the splits `rate` and `select` are there afterwards; those of `test` are computed
+        on first use. A data set without views gets a cache of the splits only.
 
         Args:
             folder: where caches lie, of one run or of several.
             teacher: the teacher, bound to the data.
-            epochs: epochs whose views are computed now; 0: each when it is first asked for; None: all views.
+            epochs: epochs whose views are computed now; 0: each on first use; None: all views.
             progress: a started progress of `todo` images, advanced by every batch.
 
         Raises:
@@ -155,7 +155,7 @@ class ViewCache(TargetSource):
         return self
 
     def prefill(self, data: Data, epochs: int, run: Run | None) -> None:
-        """Compute now what so many epochs ask for, for processes that have no teacher."""
+        """Compute the logits of this many epochs now, for processes that have no teacher."""
         self.bind(data, epochs)
         todo = 0 if data.train.views is None else self.missing(data.train.views, epochs)
         if todo:
@@ -171,11 +171,11 @@ class ViewCache(TargetSource):
         return self._source[0]
 
     def missing(self, views: Views, epochs: int | None = None) -> int:
-        """Count the images whose logits a training of so many epochs needs and are not there; None is all views."""
+        """Count the missing logits of a training of this many epochs; None is all views."""
         return sum(len(index) for index, _ in self._gaps(views, epochs))
 
     def fill(self, epochs: int | None = None, progress: Progress | None = None) -> None:
-        """Compute the logits that a training of so many epochs needs, ahead of it; None is all views.
+        """Compute the logits of a training of this many epochs ahead of it; None is all views.
 
         Raises:
             SettingError: there is no teacher, its logits are no finite numbers, or the disk is full.
@@ -192,14 +192,14 @@ class ViewCache(TargetSource):
                 if progress is not None:
                     progress.advance(len(some))
         if _count(views, epochs) == len(views):
-            self._store.flush()  # before cache.json says so
+            self._store.flush()  # before cache.json records it
             self.facts["complete"] = True
             atomic_json(self.folder / "cache.json", self.facts)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Give the teacher's logits of a training batch; what is not stored yet is computed and stored.
+        """Return the teacher's logits of a training batch; missing ones are computed and stored.
 
-        The teacher runs live for images in no numbered view, which is said once.
+        The teacher runs live for images in no numbered view, with one warning.
 
         Args:
             batch: its numbers and views lie on the CPU: nothing waits for a device.
@@ -208,7 +208,7 @@ class ViewCache(TargetSource):
             (B, C) float32 on the device of the images.
 
         Raises:
-            SettingError: logits are missing and there is no teacher that could run.
+            SettingError: logits are missing and there is no teacher to compute them.
         """
         if self._store is None or bool((batch.view < 0).any()):
             return self._live_logits(batch)

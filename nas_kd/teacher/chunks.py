@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = type[np.floating[Any]]
 
-# The teacher always runs on so many images at once, filled up with repeats: libraries choose their kernels by
+# The teacher always runs on this many images at once, filled up with repeats: libraries choose their kernels by
 # the size of a batch, and with them the last bits. So a result is the same bits in whatever batch of whatever
 # training it was first needed, and a training that is resumed, or comes second, ends as if it had gone alone.
 CHUNK = 128

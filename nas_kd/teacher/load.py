@@ -28,12 +28,12 @@ def load_teacher(
     """Load a teacher and seal it.
 
     Args:
-        model: ``cifar_resnet20`` and its kin, a timm name, ``package.module:factory``, a student folder, or a network
-            (which is copied).
+        model: ``cifar_resnet20`` (or another depth), a timm name, ``package.module:factory``, a student folder, or a
+            network (which is copied).
         checkpoint: weights, .safetensors or a torch.save of weights only.
         num_classes: class count; None takes that of the checkpoint or of the model.
         in_chans: channels of the input image; a student folder knows its own.
-        stages: names of the modules that teach the student's stages; None chooses them.
+        stages: names of the modules whose features the student's stages learn; None chooses them.
         pretrained: let timm download its weights.
         mean: mean of each input channel in 0..1 units that the teacher was trained with. None takes the checkpoint's
             notes, then the student folder's or the weights' usual figures, then the data's.

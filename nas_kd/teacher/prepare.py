@@ -1,4 +1,4 @@
-"""Live or stored: the one place that decides what serves a training."""
+"""Choose between a live teacher and stored targets for a training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def prepared(
     Args:
         source: what teaches.
         run: keeps what is stored; None stores nothing.
-        epochs: epochs whose targets are asked for.
+        epochs: epochs of the training.
         features: whether the method compares features.
         unseen: which of its images are no numbered views, such as "mixed images"; nothing where all are.
 
     Raises:
-        SettingError: the source does not fit the data, or cannot give what the training asks for.
+        SettingError: the source does not fit the data, or lacks what the training needs.
     """
     if unseen:
         live = source.live()

@@ -79,7 +79,7 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
     feature map to a feature map. Where a stage is itself such an element, its blocks count and not the stage.
 
     Args:
-        images: (2, C, R, R); two, so that tensors whose first axis is no batch are told apart.
+        images: (2, C, R, R); two, so that tensors whose first axis is no batch are recognised.
 
     Raises:
         SettingError: the network returns no (B, classes) tensor.
@@ -174,7 +174,7 @@ def _parent(module: nn.Module, path: str) -> nn.Module:
 
 
 def _outermost(candidates: list[str], calls: dict[str, _Call]) -> list[str]:
-    """Drop what lies inside a block, and stages that merely hand on the output of their last block."""
+    """Drop what lies inside a block, and stages that only return the output of their last block."""
     kept: list[str] = []
     for path in sorted(candidates, key=lambda p: p.count(".")):
         if any(path.startswith(outer + ".") for outer in kept):

@@ -34,7 +34,7 @@ class ViewStore:
     """Arrays (N, V, ...) in fp16: an entry of each for every view of every image.
 
     An entry that is not there is zero in all bits, and a zero in an entry that is there is written as -0: value and
-    mark are one and cannot be torn apart, whoever writes at the same time and wherever a kill falls, and room that
+    mark are one and cannot be torn apart, by concurrent writers or by a kill at any point, and space that
     was never written is empty. Writers need no lock, for an entry is a function of image and view alone: two that
     write the same entry write the same bits.
 
@@ -89,7 +89,7 @@ class ViewStore:
             bits[index, view] = np.where(new == 0, _MINUS_ZERO, new)
 
     def stored(self, index: NDArray[Any]) -> NDArray[np.bool_]:
-        """Tell for images (B,) which views are there: (B, V)."""
+        """Return for images (B,) which views are stored: (B, V)."""
         last = self._bits[-1].reshape(*self._bits[-1].shape[:2], -1)
         found: NDArray[np.bool_] = last[index, :, -1] != 0
         return found
@@ -104,7 +104,7 @@ class ViewStore:
 
 @contextmanager
 def undamaged(path: Path) -> Iterator[None]:
-    """Turn what numpy says of a damaged or missing file into an error that says what to do."""
+    """Turn numpy's error on a damaged or missing file into one with a hint."""
     try:
         yield
     except (ValueError, EOFError, FileNotFoundError) as error:
@@ -113,7 +113,7 @@ def undamaged(path: Path) -> Iterator[None]:
 
 
 def data_key(data: Data) -> dict[str, Any]:
-    """Collect what decides what a teacher computes besides the teacher."""
+    """Collect what determines a teacher's outputs besides the teacher."""
     views = data.train.views
     return {
         "data": data.fingerprint,
@@ -132,7 +132,7 @@ def same_data(key: Mapping[str, Any], data: Data, ignore: Sequence[str] = ()) ->
 
 
 def store_key(teacher: LiveSource, data: Data, **more: object) -> dict[str, Any]:
-    """Collect what decides the stored values and how they are marked."""
+    """Collect what determines the stored values and how they are marked."""
     return {"teacher": teacher.fingerprint, **data_key(data), "version": VERSION, **more}
 
 
@@ -156,7 +156,7 @@ def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, s
     """Make a folder with room for all views, once.
 
     Args:
-        key: what decides the values.
+        key: what determines the values.
         views: views of an image; 0 makes no files.
         shapes: shape of an entry of each array, by name.
 

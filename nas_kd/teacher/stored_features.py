@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StoredFeatures(TargetSource):
-    """A teacher whose logits and features of every numbered view are kept in fp16, and computed when first asked for.
+    """A teacher whose logits and features of every numbered view are kept in fp16 and computed on first use.
 
     Trainings that are given the same one share what it holds; for maps of other sizes it begins anew. A ResNet-56
     beside a student of 16, 8 and 4 pixels takes 29 kB a view. Other images than the data's views are taught live.

@@ -19,7 +19,7 @@ class Layer:
         path: name of the module, such as ``layer2.0``.
         channels: channels of its feature.
         size: height and width of its feature in pixels.
-        pre: whether the feature before the block's last activation is also at hand.
+        pre: whether the feature before the block's last activation is available too.
     """
 
     path: str

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TargetSource(ABC):
     """What gives the targets of a batch: a teacher, its stored logits, several teachers, peers, the student itself.
 
-    A source of one's own defines `logits`; everything else has a default.
+    A subclass must define `logits`; everything else has a default.
 
     Attributes:
         gives_features: whether `features` works.
@@ -40,12 +40,12 @@ class TargetSource(ABC):
         raise without_features(self)
 
     def split_logits(self, name: str, data: Data) -> Tensor | None:
-        """Return (N, C) logits of the images of a split as they are, on the CPU; None where it cannot say."""
+        """Return (N, C) logits of the images of a split as they are, on the CPU; None where they are not available."""
         return None
 
     @property
     def fingerprint(self) -> str:
-        """What decides the targets, the same in every process: it stands in the records of runs."""
+        """A hash of what determines the targets, the same in every process; runs record it."""
         return type(self).__name__
 
     def bind(self, data: Data, epochs: int = 0) -> TargetSource:
@@ -65,12 +65,12 @@ class TargetSource(ABC):
         Args:
             run: keeps the targets; None keeps nothing.
             folder: keeps them instead, for several runs.
-            epochs: epochs whose targets are computed now; the others are when they are first asked for.
+            epochs: epochs whose targets are computed now; the others on first use.
         """
         return self
 
     def prefill(self, data: Data, epochs: int, run: Run | None) -> None:  # noqa: B027  # most have nothing to do
-        """Compute now what so many epochs ask for, for worker processes, which have what is stored only."""
+        """Compute the targets of this many epochs now, for worker processes, which can only read stored ones."""
 
     def live(self) -> TargetSource:
         """Return what gives the targets of any image: mixed, unlabelled or generated ones are in no store.
@@ -148,6 +148,6 @@ class LiveSource(TargetSource):
 
 
 def without_features(source: TargetSource) -> SettingError:
-    """Say that a method on features needs another source."""
+    """Make the error of a feature method whose source gives no features."""
     expected = "one live teacher for a method on features"
     return SettingError("teacher", type(source).__name__, expected, "pass the teacher itself, not its cache")

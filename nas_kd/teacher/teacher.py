@@ -34,7 +34,7 @@ CACHED_PIXELS = 2**15
 
 
 class Staged(Protocol):
-    """What `Teacher.match` asks of a space."""
+    """What `Teacher.match` needs of a space."""
 
     def stage_sizes(self, resolution: int) -> list[int]:
         """Return the output height of each stage in pixels."""
@@ -48,7 +48,7 @@ class Teacher(LiveSource):
     Args:
         module: maps (B, C, H, W) to logits (B, classes); it is put into eval mode and frozen.
         name: what the user calls it.
-        num_classes: width of the logits, or None when only a forward pass can tell.
+        num_classes: width of the logits, or None when only a forward pass can determine it.
         mean: mean of each input channel in 0..1 units that the network expects; None: that of the data.
         std: standard deviation of each input channel; given with `mean`.
         stages: names of the modules that teach the stages of the student; None chooses them.
@@ -96,7 +96,7 @@ class Teacher(LiveSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the outputs: name, weights and expected normalisation."""
+        """SHA-256 of what determines the outputs: name, weights and expected normalisation."""
         # a student folder may be moved, so its layers and not its path stand for it
         name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
         digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())

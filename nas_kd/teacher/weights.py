@@ -1,4 +1,4 @@
-"""Read a checkpoint safely, fit it to a network or say what does not fit, and write one."""
+"""Read a checkpoint safely, copy it into a network or report what does not fit, and write one."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             weights = {_bare(name): file.get_tensor(name) for name in file.keys()}
-        told = json.loads(notes.get("nas_kd", "{}"))
-        mean = told.get("mean") or []
-        std = told.get("std") or []
+        noted = json.loads(notes.get("nas_kd", "{}"))
+        mean = noted.get("mean") or []
+        std = noted.get("std") or []
         if len(mean) != len(std) or not all(isinstance(value, int | float) for value in [*mean, *std]):
             raise ValueError(f"mean is {mean}, std {std}")
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         expected = "an undamaged .safetensors file"
         raise SettingError("teacher.checkpoint", str(path), expected, "write or copy it again") from error
-    return weights, told
+    return weights, noted
 
 
 def _bare(name: str) -> str:

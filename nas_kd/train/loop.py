@@ -191,7 +191,7 @@ def fit(
         if kept:
             state.save(place)
         saved = f"{title} saved in epoch {place.epoch + 1} after step {place.step} of {steps}" if kept else ""
-        return Stopped(stop.asked or signal.SIGTERM, saved)
+        return Stopped(stop.requested or signal.SIGTERM, saved)
 
     with Progress(title, epochs, done=begun.epoch, unit="epochs", run=run) as progress, Stop() as stop:
         for epoch in range(begun.epoch, epochs):
@@ -307,14 +307,14 @@ def _gradients(
         sums = {key: value / len(batches) for key, value in sums.items()}
     if runtime.world == 1:
         return sums, None
-    asked = torch.full((), float(stop.asked is not None), device=runtime.device)
+    asked = torch.full((), float(stop.requested is not None), device=runtime.device)
     *means, share = reduce_gradients(_parameters(optimizer), [*sums.values(), asked])
     return dict(zip(sums, means, strict=True)), share
 
 
 def _told(stop: Stop, asked: Tensor | None, look: bool) -> bool:
     """Tell whether any process was asked to stop; a GPU is waited for only where it is looked at anyway."""
-    return stop.asked is not None if asked is None else look and float(asked) > 0.0
+    return stop.requested is not None if asked is None else look and float(asked) > 0.0
 
 
 def _looked(index: int, steps: int, waited: int) -> bool:

@@ -15,7 +15,7 @@ METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAME
 
 
 def describe_methods() -> list[str]:
-    """Say of every method what it does, needs and costs, a line each."""
+    """List every method with what it does, needs and costs, one per line."""
     rows = [("method", "what it does", "needs", "cost beside a plain step", "source")]
     rows += [(name, entry.line, entry.needs, entry.cost, entry.source) for name, entry in METHODS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

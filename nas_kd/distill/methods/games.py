@@ -26,7 +26,7 @@ def gan_kd(
     width: float = 128,
     lr: float = 1e-3,
 ) -> Recipe:
-    """Adversarial distillation: a critic learns to tell the student's logits from the teacher's."""
+    """Adversarial distillation: a critic learns to distinguish the student's logits from the teacher's."""
     critic = Term("gan_kd", weight=weight, needs=LABELLED, module=partial(Critic, width=int(width), lr=lr))
     return with_labels(task, ce, Term("logit_l1", losses.logit_l1, l1), critic)
 
