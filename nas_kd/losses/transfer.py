@@ -94,7 +94,7 @@ def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
         margin: required distance from 0, above 0.
 
     Returns:
-        Scalar, the sum over a sample's neurons, the mean over the batch; 0 with zero gradient where all margins are met.
+        Scalar: the sum over a sample's neurons, the mean over the batch; 0, with zero gradient if all margins are met.
 
     Source: Heo et al., Knowledge transfer via distillation of activation boundaries, arXiv 1811.03233, eq. 6.
     """
