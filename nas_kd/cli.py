@@ -19,7 +19,7 @@ from nas_kd.config.places import check_places
 from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
 from nas_kd.runtime.device import CALM_THREADS
-from nas_kd.runtime.ranks import launched, peer_lost, work_alone
+from nas_kd.runtime.ranks import forget_launcher, launched, peer_lost
 from nas_kd.runtime.stop import Stop, Stopped
 from nas_kd.version import __version__
 
@@ -108,7 +108,7 @@ def _command(arguments: list[str]) -> int:
         return 0
     if worker := name in JOINS and "--worker" in rest:
         rest = [token for token in rest if token != "--worker"]
-        work_alone()  # `srun -n 4 nas-kd search RUN --worker` starts four
+        forget_launcher()  # `srun -n 4 nas-kd search RUN --worker` starts four
     rank, world = launched()
     if world > 1 and name not in TOGETHER:
         legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"

@@ -72,8 +72,10 @@ class ElasticBasicBlock(ElasticPart):
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int, projects: bool) -> None:
         super().__init__()
         self.stride = stride
-        self.conv1, self.bn1 = ElasticConv2d(inputs, mid, 3, stride), ElasticBatchNorm2d(mid)
-        self.conv2, self.bn2 = ElasticConv2d(mid, outputs, 3), ElasticBatchNorm2d(outputs)
+        self.conv1 = ElasticConv2d(inputs, mid, 3, stride)
+        self.bn1 = ElasticBatchNorm2d(mid)
+        self.conv2 = ElasticConv2d(mid, outputs, 3)
+        self.bn2 = ElasticBatchNorm2d(outputs)
         if projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
             self.shortcut_bn = ElasticBatchNorm2d(outputs)
@@ -100,8 +102,10 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, mid, 3, stride, 1, bias=False), nn.BatchNorm2d(mid)
-        self.conv2, self.bn2 = nn.Conv2d(mid, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(inputs, mid, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid)
+        self.conv2 = nn.Conv2d(mid, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
         self.stride = stride
         self.projects = stride != 1 or inputs != outputs
         if self.projects:

@@ -93,16 +93,19 @@ class ElasticBottleneck(ElasticPart):
         self.stage = stage
         self.stride = stride
         mid = stage.mid(outputs, stage.expands[-1])
-        self.conv1, self.bn1 = ElasticConv2d(inputs, mid), ElasticBatchNorm2d(mid)
+        self.conv1 = ElasticConv2d(inputs, mid)
+        self.bn1 = ElasticBatchNorm2d(mid)
         if stage.group_width:
             self.conv2: nn.Module = ElasticGroupConv2d(mid, stage.group_width, 3, stride)
         else:
             self.conv2 = ElasticConv2d(mid, mid, 3, stride)
         self.bn2 = ElasticBatchNorm2d(mid)
-        self.conv3, self.bn3 = ElasticConv2d(mid, outputs), ElasticBatchNorm2d(outputs)
+        self.conv3 = ElasticConv2d(mid, outputs)
+        self.bn3 = ElasticBatchNorm2d(outputs)
         nn.init.zeros_(self.bn3.weight)  # every block has a shortcut and starts as it
         if projects:
-            self.shortcut, self.shortcut_bn = ElasticConv2d(inputs, outputs), ElasticBatchNorm2d(outputs)
+            self.shortcut = ElasticConv2d(inputs, outputs)
+            self.shortcut_bn = ElasticBatchNorm2d(outputs)
 
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
@@ -139,15 +142,18 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int, group_width: int) -> None:
         super().__init__()
         groups = mid // group_width if group_width else 1
-        self.conv1, self.bn1 = nn.Conv2d(inputs, mid, 1, bias=False), nn.BatchNorm2d(mid)
+        self.conv1 = nn.Conv2d(inputs, mid, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid)
         self.conv2 = nn.Conv2d(mid, mid, 3, stride, 1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(mid)
-        self.conv3, self.bn3 = nn.Conv2d(mid, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
         nn.init.zeros_(self.bn3.weight)
         self.stride = stride
         self.projects = stride != 1 or inputs != outputs
         if self.projects:
-            self.shortcut, self.shortcut_bn = nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+            self.shortcut_bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor, drop: float = 0.0) -> tuple[Tensor, Tensor]:
         """Map (B, I, H, W) to (B, O, H', W') after and before the last ReLU."""

@@ -69,7 +69,8 @@ class ElasticConvStem(ElasticPart):
         self.act = activation(stem.act)
         width = stem.widths[-1]
         self.widths = {setting: stem.width_of(setting) for setting in stem.choices()}
-        self.conv, self.bn = ElasticConv2d(in_chans, width, 3, stem.stride), ElasticBatchNorm2d(width)
+        self.conv = ElasticConv2d(in_chans, width, 3, stem.stride)
+        self.bn = ElasticBatchNorm2d(width)
 
     def forward(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H', W')."""
@@ -85,7 +86,8 @@ class ConvStemNet(nn.Module):
     def __init__(self, in_chans: int, width: int, stride: int, act: str) -> None:
         super().__init__()
         self.act = activation(act)
-        self.conv, self.bn = nn.Conv2d(in_chans, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv = nn.Conv2d(in_chans, width, 3, stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H', W')."""

@@ -73,7 +73,8 @@ class ElasticLinearHead(ElasticHead):
         self.features = {setting: int(head.named(setting)["features"]) for setting in head.choices()}
         features = self.features[head.largest()]
         if features:
-            self.conv, self.bn = ElasticConv2d(inputs, features), ElasticBatchNorm2d(features)
+            self.conv = ElasticConv2d(inputs, features)
+            self.bn = ElasticBatchNorm2d(features)
         self.fc = ElasticLinear(features or inputs, num_classes)
 
     def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
@@ -98,9 +99,11 @@ class LinearHeadNet(nn.Module):
 
     def __init__(self, inputs: int, features: int, num_classes: int, act: str) -> None:
         super().__init__()
-        self.features, self.act = features, activation(act)
+        self.features = features
+        self.act = activation(act)
         if features:
-            self.conv, self.bn = nn.Conv2d(inputs, features, 1, bias=False), nn.BatchNorm2d(features)
+            self.conv = nn.Conv2d(inputs, features, 1, bias=False)
+            self.bn = nn.BatchNorm2d(features)
         self.fc = nn.Linear(features or inputs, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,18 +111,22 @@ class ElasticMBConv(ElasticPart):
         self, stage: MBStage, inputs: int, outputs: int, stride: int, projects: bool, transform: bool = False
     ) -> None:
         super().__init__()
-        self.stage, self.stride, self.act = stage, stride, activation(stage.act)
+        self.stage = stage
+        self.stride = stride
+        self.act = activation(stage.act)
         largest = stage.resolve_layer(stage.groups()[-1][-1], inputs, outputs, stride)
         mid = largest["mid"]
         if stage.expands[-1] != 1:
-            self.expand, self.expand_bn = ElasticConv2d(inputs, mid), ElasticBatchNorm2d(mid)
+            self.expand = ElasticConv2d(inputs, mid)
+            self.expand_bn = ElasticBatchNorm2d(mid)
         matrices = KernelTransform(stage.kernels) if transform and len(stage.kernels) > 1 else None
         self.depthwise = ElasticDepthwise(mid, stage.kernels[-1], stride, matrices)
         self.depthwise_bn = ElasticBatchNorm2d(mid)
         if largest["se"]:
             self.se_reduce = ElasticConv2d(mid, largest["se"], bias=True)
             self.se_expand = ElasticConv2d(largest["se"], mid, bias=True)
-        self.project, self.project_bn = ElasticConv2d(mid, outputs), ElasticBatchNorm2d(outputs)
+        self.project = ElasticConv2d(mid, outputs)
+        self.project_bn = ElasticBatchNorm2d(outputs)
         if stage.pooled and projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
         if stage.pooled or not projects:
@@ -178,12 +182,15 @@ class MBConv(nn.Module):
         self.se = se
         self.expands = mid != inputs
         if self.expands:
-            self.expand, self.expand_bn = nn.Conv2d(inputs, mid, 1, bias=False), nn.BatchNorm2d(mid)
+            self.expand = nn.Conv2d(inputs, mid, 1, bias=False)
+            self.expand_bn = nn.BatchNorm2d(mid)
         self.depthwise = nn.Conv2d(mid, mid, kernel, stride, kernel // 2, groups=mid, bias=False)
         self.depthwise_bn = nn.BatchNorm2d(mid)
         if se:
-            self.se_reduce, self.se_expand = nn.Conv2d(mid, se, 1), nn.Conv2d(se, mid, 1)
-        self.project, self.project_bn = nn.Conv2d(mid, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            self.se_reduce = nn.Conv2d(mid, se, 1)
+            self.se_expand = nn.Conv2d(se, mid, 1)
+        self.project = nn.Conv2d(mid, outputs, 1, bias=False)
+        self.project_bn = nn.BatchNorm2d(outputs)
         self.stride = stride
         self.residual = stride == 1 and inputs == outputs
         self.pooled = pooled

@@ -78,9 +78,12 @@ class ElasticMobileHead(ElasticHead):
 
     def __init__(self, head: MobileHead, inputs: int, num_classes: int) -> None:
         super().__init__()
-        self.head, self.act, self.num_classes = head, activation(head.act), num_classes
+        self.head = head
+        self.act = activation(head.act)
+        self.num_classes = num_classes
         largest = head.resolve(head.largest(), inputs, num_classes)
-        self.conv, self.bn = ElasticConv2d(inputs, largest["mid"]), ElasticBatchNorm2d(largest["mid"])
+        self.conv = ElasticConv2d(inputs, largest["mid"])
+        self.bn = ElasticBatchNorm2d(largest["mid"])
         self.mix = ElasticConv2d(largest["mid"], largest["features"])
         self.fc = ElasticLinear(largest["features"], num_classes)
 
@@ -109,7 +112,8 @@ class MobileHeadNet(nn.Module):
     def __init__(self, inputs: int, mid: int, features: int, num_classes: int, act: str) -> None:
         super().__init__()
         self.act = activation(act)
-        self.conv, self.bn = nn.Conv2d(inputs, mid, 1, bias=False), nn.BatchNorm2d(mid)
+        self.conv = nn.Conv2d(inputs, mid, 1, bias=False)
+        self.bn = nn.BatchNorm2d(mid)
         self.mix = nn.Conv2d(mid, features, 1, bias=False)
         self.fc = nn.Linear(features, num_classes)
 

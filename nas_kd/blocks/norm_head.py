@@ -47,7 +47,8 @@ class ElasticNormHead(ElasticHead):
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()
-        self.norm, self.fc = ElasticLayerNorm(inputs), ElasticLinear(inputs, num_classes)
+        self.norm = ElasticLayerNorm(inputs)
+        self.fc = ElasticLinear(inputs, num_classes)
 
     def forward(
         self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None, dropout: float = 0.0
@@ -65,7 +66,8 @@ class NormHeadNet(nn.Module):
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()
-        self.norm, self.fc = nn.LayerNorm(inputs), nn.Linear(inputs, num_classes)
+        self.norm = nn.LayerNorm(inputs)
+        self.fc = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, I, H, W) to logits (B, classes) and pooled features (B, I)."""

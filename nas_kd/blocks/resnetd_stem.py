@@ -83,10 +83,13 @@ class ElasticResNetDStem(ElasticPart):
         largest = stem.resolve(stem.largest(), in_chans)
         mid = largest["mid"]
         width = largest["out"]
-        self.conv1, self.bn1 = ElasticConv2d(in_chans, mid, 3, 2), ElasticBatchNorm2d(mid)
+        self.conv1 = ElasticConv2d(in_chans, mid, 3, 2)
+        self.bn1 = ElasticBatchNorm2d(mid)
         if largest["residual"]:
-            self.conv2, self.bn2 = ElasticConv2d(mid, mid, 3), ElasticBatchNorm2d(mid)
-        self.conv3, self.bn3 = ElasticConv2d(mid, width, 3), ElasticBatchNorm2d(width)
+            self.conv2 = ElasticConv2d(mid, mid, 3)
+            self.bn2 = ElasticBatchNorm2d(mid)
+        self.conv3 = ElasticConv2d(mid, width, 3)
+        self.bn3 = ElasticBatchNorm2d(width)
 
     def forward(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H / 4, W / 4)."""
@@ -110,10 +113,13 @@ class ResNetDStemNet(nn.Module):
     def __init__(self, in_chans: int, mid: int, width: int, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.conv1, self.bn1 = nn.Conv2d(in_chans, mid, 3, 2, 1, bias=False), nn.BatchNorm2d(mid)
+        self.conv1 = nn.Conv2d(in_chans, mid, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid)
         if residual:
-            self.conv2, self.bn2 = nn.Conv2d(mid, mid, 3, 1, 1, bias=False), nn.BatchNorm2d(mid)
-        self.conv3, self.bn3 = nn.Conv2d(mid, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(mid, mid, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(mid)
+        self.conv3 = nn.Conv2d(mid, width, 3, 1, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to (B, width, H / 4, W / 4)."""

@@ -108,9 +108,11 @@ class ElasticViTLayer(ElasticPart):
         self.stage = stage
         plan = stage.resolve_layer(stage.groups()[-1][-1], width, width, 1)
         inner = plan["heads"] * plan["head_dim"]
-        self.norm1, self.qkv = ElasticLayerNorm(width), ElasticLinear(width, 3 * inner)
+        self.norm1 = ElasticLayerNorm(width)
+        self.qkv = ElasticLinear(width, 3 * inner)
         self.proj = ElasticLinear(inner, width)
-        self.norm2, self.fc1 = ElasticLayerNorm(width), ElasticLinear(width, plan["hidden"])
+        self.norm2 = ElasticLayerNorm(width)
+        self.fc1 = ElasticLinear(width, plan["hidden"])
         self.fc2 = ElasticLinear(plan["hidden"], width)
         _initialise(self)
 
@@ -146,9 +148,12 @@ class ViTLayer(nn.Module):
         super().__init__()
         self.heads = heads
         inner = heads * head_dim
-        self.norm1, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * inner)
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * inner)
         self.proj = nn.Linear(inner, width)
-        self.norm2, self.fc1, self.fc2 = nn.LayerNorm(width), nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
         _initialise(self)
 
     def forward(self, x: Tensor, drop: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -56,12 +56,14 @@ class Affine:
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         m = torch.tensor(mean, dtype=torch.float64)
         s = torch.tensor(std, dtype=torch.float64)
-        self._scale, self._shift = (1 / (255 * s)).float(), (-m / s).float()
+        self._scale = (1 / (255 * s)).float()
+        self._shift = (-m / s).float()
 
     def to(self, device: torch.device | str) -> Affine:
         """Return the same with its constants on a device, so that no batch has to bring them there."""
         other = copy(self)
-        other._scale, other._shift = self._scale.to(device), self._shift.to(device)
+        other._scale = self._scale.to(device)
+        other._shift = self._shift.to(device)
         return other
 
     def __call__(self, pixels: Tensor) -> Tensor:

@@ -75,8 +75,10 @@ class Split:
         self.names = names
         self.labels = labels
         self.augment = augment
-        self._pixels, self._rows = pixels, rows.to(pixels.place)
-        self._affine, self._labels = affine.to(device), labels.to(device)
+        self._pixels = pixels
+        self._rows = rows.to(pixels.place)
+        self._affine = affine.to(device)
+        self._labels = labels.to(device)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -212,7 +212,8 @@ def _membership(
     left = np.arange(len(pool))
     if held is None:
         codes = cut(pool.labels, draw(pool.names, seed, "test"), TEST_SHARE, 0, keep=least)
-        rows["test"], left = left[codes == LOW], left[codes != LOW]
+        rows["test"] = left[codes == LOW]
+        left = left[codes != LOW]
     classes = len(pool.classes)
     if subset is not None:
         if not classes * least <= subset <= len(left):
@@ -229,7 +230,8 @@ def _membership(
             expected = f"0, or {classes} (one a class) .. {most} of the {len(left)} training images"
             raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
     codes = cut(labels, draw(names, seed, "split"), rate, select)
-    rows["rate"], rows["select"] = left[codes == LOW], left[codes == HIGH]
+    rows["rate"] = left[codes == LOW]
+    rows["select"] = left[codes == HIGH]
     rows["train"] = left[(codes != LOW) & (codes != HIGH)]
     return {name: rows[name] for name in ("train", "rate", "select", "test") if name in rows}
 

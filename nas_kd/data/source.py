@@ -112,7 +112,8 @@ class ReaderSource(FileSource):
 
     def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reader, self._lock = reader, threading.Lock()
+        self._reader = reader
+        self._lock = threading.Lock()
 
     def stream(self, i: int) -> IO[bytes]:
         stream: IO[bytes] = self._reader[i][0]

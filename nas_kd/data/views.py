@@ -50,7 +50,10 @@ class AllViews:
     """
 
     def __init__(self, n: int, pad: int, flip: bool, seed: int = 0) -> None:
-        self.n, self.pad, self.flip, self.seed = n, pad, bool(flip), seed
+        self.n = n
+        self.pad = pad
+        self.flip = bool(flip)
+        self.seed = seed
         self._count = count_views(pad, flip)
         generator = torch.Generator().manual_seed(seed_for(seed, "all views"))
         # a walk through a shuffled deck: without it neighbouring epochs would show neighbouring crops
@@ -119,7 +122,11 @@ class ViewTable:
                 f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow, or all (0: fresh crops)",
                 f"set data.views={min(max(k, 1), possible)}, or a larger data.pad",
             )
-        self.n, self.pad, self.flip, self.k, self.seed = n, pad, bool(flip), k, seed
+        self.n = n
+        self.pad = pad
+        self.flip = bool(flip)
+        self.k = k
+        self.seed = seed
         self._codes = _ordered_draws(n, possible, k, seed_for(seed, "views"))  # (n, k)
         generator = torch.Generator().manual_seed(seed_for(seed, "view order"))
         self._order = torch.rand(n, k, generator=generator).argsort(dim=1).to(torch.int16)  # (n, k)

@@ -79,7 +79,8 @@ class Variational(nn.Module):
         super().__init__()
         word("variant", variant, ("paper", "mdistiller"))
         both = pair.taught("vid", "stages")
-        self.means, self.spreads = nn.ModuleList(), nn.ParameterList()
+        self.means = nn.ModuleList()
+        self.spreads = nn.ParameterList()
         start = math.log(math.expm1(self.START - self.FLOOR))
         for s, t in both:
             regressor(s, t, "vid")  # refuses unequal maps
@@ -128,7 +129,8 @@ class Embedded(nn.Module):
     def __init__(self, pair: Pair, width: int = 128) -> None:
         super().__init__()
         ((s, t),) = pair.taught("cc", "pooled")
-        self.student, self.teacher = nn.Linear(s[0], width), nn.Linear(t[0], width)
+        self.student = nn.Linear(s[0], width)
+        self.teacher = nn.Linear(t[0], width)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the products of neighbouring differences."""

@@ -27,7 +27,7 @@ class Contrast(nn.Module):
     own class, as in the authors' default.
     """
 
-    alone = True  # each process would remember its own images only
+    single_process = True  # each process would remember its own images only
     memory_student: Tensor
     memory_teacher: Tensor
     scales: Tensor
@@ -37,10 +37,12 @@ class Contrast(nn.Module):
     ) -> None:
         super().__init__()
         ((s, t),) = pair.taught("crd", "pooled")
-        self.images, self.negatives = pair.images, min(negatives, pair.images)
+        self.images = pair.images
+        self.negatives = min(negatives, pair.images)
         self.temperature = temperature
         self.momentum = momentum
-        self.embed_student, self.embed_teacher = nn.Linear(s[0], width), nn.Linear(t[0], width)
+        self.embed_student = nn.Linear(s[0], width)
+        self.embed_teacher = nn.Linear(t[0], width)
         bound = 1 / math.sqrt(width / 3)
         for side in ("student", "teacher"):
             memory = torch.empty(pair.images, width).uniform_(-bound, bound)

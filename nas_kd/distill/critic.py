@@ -38,7 +38,8 @@ class Critic(Player):
         t = wide(teacher).detach()
 
         def loss() -> Tensor:
-            (real, real_class), (fake, fake_class) = self.judge(t), self.judge(s)
+            (real, real_class) = self.judge(t)
+            (fake, fake_class) = self.judge(s)
             named = F.cross_entropy(real_class, y) + F.cross_entropy(fake_class, y)
             return losses.critic(real, fake) + named
 

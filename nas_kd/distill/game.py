@@ -25,7 +25,7 @@ class Player(nn.Module):
         lr: learning rate of its Adam.
     """
 
-    alone = True  # its own optimiser does not average gradients over processes
+    single_process = True  # its own optimiser does not average gradients over processes
 
     def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999)) -> None:
         super().__init__()

@@ -128,7 +128,8 @@ class Generator(Player):
 
     def loss(self, z: Tensor) -> Tensor:
         """Return what the generator shrinks, from (B, WIDTH) noise."""
-        s, (teacher, student) = self.switches, self._networks
+        s = self.switches
+        (teacher, student) = self._networks
         images = self.net(z)
         feature: list[Tensor] = []
         classifier = [m for m in teacher.modules() if isinstance(m, nn.Linear)]

@@ -36,7 +36,8 @@ class Fusion(nn.Module):
         if self.attend is not None and deeper is not None:
             # the attention of both side by side, of the deeper one at its own size: a 1x1 convolution and repeating
             # pixels may change places
-            size, (own, other) = x.shape[2:], self.attend.weight.split(x.shape[1], dim=1)
+            size = x.shape[2:]
+            (own, other) = self.attend.weight.split(x.shape[1], dim=1)
             share = F.conv2d(x, own, self.attend.bias) + F.interpolate(F.conv2d(deeper, other), size, mode="nearest")
             share = share.sigmoid()  # (B, 2, H, W)
             x = torch.addcmul(x * share[:, :1], F.interpolate(deeper, size, mode="nearest"), share[:, 1:])

@@ -185,7 +185,8 @@ class ClassPairs(Resampled):
         if lonely:
             expected = f"two training images a class or more; classes of one image: {lonely[:5]}"
             raise SettingError("method", "cs_kd", expected, "use another method, or leave these classes out")
-        self._counts, self._starts = counts, counts.cumsum(0) - counts
+        self._counts = counts
+        self._starts = counts.cumsum(0) - counts
         self._place = torch.empty_like(self._order)
         self._place[self._order] = torch.arange(len(self._order))
 

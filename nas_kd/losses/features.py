@@ -90,7 +90,8 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, of whose diagonal the norms are.
     """
     s, t = _maps(student, teacher)
-    (c, n), d = s.shape[1:], t.shape[1]
+    (c, n) = s.shape[1:]
+    d = t.shape[1]
     with full_precision(s):
         if n * n * (c + d) < n * (c * c + c * d + d * d):  # the same number by products of places or of channels
             return (_selectivity(s) - _selectivity(t)).square().sum((1, 2)).mean()

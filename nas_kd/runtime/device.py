@@ -70,11 +70,11 @@ class Runtime:
             keep_memory()
         self.precision = precision
         self.on_nan = on_nan
-        self._asked = (device, precision, None, on_nan)
+        self._arguments = (device, precision, None, on_nan)
         self._alone = False
 
     def __reduce__(self) -> tuple[type[Runtime], tuple[str, str, None, str]]:
-        return type(self), self._asked  # a worker makes its own, and keeps its one thread
+        return type(self), self._arguments  # a worker makes its own, and keeps its one thread
 
     @property
     def world(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runtime.device import CALM_THREADS
-from nas_kd.runtime.ranks import work_alone
+from nas_kd.runtime.ranks import forget_launcher
 from nas_kd.runtime.stop import Stop
 
 
@@ -84,7 +84,7 @@ def _start_worker() -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts
-    work_alone()  # a job is none of torchrun's processes
+    forget_launcher()  # a job is none of torchrun's processes
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 

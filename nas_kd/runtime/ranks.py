@@ -16,7 +16,7 @@ _LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun, and what torch and Fabric 
 _SLURM = "SLURM_NTASKS"  # set by srun, and what Fabric knows it by
 NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric looks away from SLURM
 PATIENCE = timedelta(minutes=30)  # a process that lets the others wait longer is lost; torch's own default
-BEAT = 60.0  # seconds between two signs of life of the first process, while the others wait for its work
+HEARTBEAT = 60.0  # seconds between two heartbeats of the first process, while the others wait for its work
 
 
 def launched() -> tuple[int, int]:
@@ -109,7 +109,7 @@ def in_turn() -> Iterator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT):
+        while not ended.wait(HEARTBEAT):
             dist.broadcast(torch.zeros(1), src=0, group=group)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -123,15 +123,15 @@ def in_turn() -> Iterator[None]:
 
 
 def part() -> None:
-    """End the work together: from here on this process, and those it starts, work alone."""
+    """Leave the process group: from here on this process and its children run as single processes."""
     dist = _group()
     if dist:
         dist.destroy_process_group()
-    work_alone()
+    forget_launcher()
 
 
-def work_alone() -> None:
-    """Let this process, and those it starts, forget that torchrun or srun started it beside others."""
+def forget_launcher() -> None:
+    """Make this process and its children ignore that torchrun or srun started them."""
     os.environ.pop(_LAUNCHER, None)
     os.environ.pop(_SLURM, None)
 

@@ -85,7 +85,8 @@ class StoredFeatures(TargetSource):
         if self._teacher.taps != self._taps:  # a student with maps of other sizes
             self._store = None
             self._taps = self._teacher.taps
-        index, view = batch.index.numpy(), batch.view.numpy()
+        index = batch.index.numpy()
+        view = batch.view.numpy()
         rows, missing = self._store.read(index, view) if self._store is not None else ([], np.ones(len(index), bool))
         if missing.any():
             which = torch.from_numpy(missing)

@@ -72,7 +72,8 @@ class Teacher(LiveSource):
         self.name = name
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.mean, self.std = _channels("mean", mean, in_chans), _channels("std", std, in_chans)
+        self.mean = _channels("mean", mean, in_chans)
+        self.std = _channels("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
             raise SettingError("teacher.std", std, "mean and std together, std above 0", "give both or none")
         names = [path for path, _ in module.named_modules() if path]

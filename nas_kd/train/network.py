@@ -98,7 +98,7 @@ def train_network(
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
     distiller.bind(pair)
-    if runtime.world > 1 and any(getattr(part, "alone", False) for part in distiller.trained.values()):
+    if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
         legal = "a method whose parts hold no state of one process alone"
         raise SettingError("method", sorted(distiller.trained), legal, "train on one process, or use kd_ls")
     if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):

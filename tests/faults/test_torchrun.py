@@ -20,7 +20,7 @@ from small_run import environment
 from nas_kd.cli import main
 from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.ranks import launched, work_alone
+from nas_kd.runtime.ranks import forget_launcher, launched
 
 CONFIG = """\
 space: digits
@@ -163,7 +163,7 @@ def test_what_srun_tells_is_what_fabric_asks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(SettingError, match="--ntasks-per-node"):
         Runtime("cpu")
-    work_alone()
+    forget_launcher()
     assert not SLURMEnvironment.detect() and launched() == (0, 1)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     monkeypatch.setenv("SLURM_NTASKS", "1")  # one process in a reservation for two

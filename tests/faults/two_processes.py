@@ -12,7 +12,7 @@ from nas_kd.runtime import device, ranks
 
 ranks.PATIENCE = timedelta(seconds=4)
 device.PATIENCE = ranks.PATIENCE
-ranks.BEAT = 0.5
+ranks.HEARTBEAT = 0.5
 
 if __name__ == "__main__":
     together = device.Runtime("cpu")
