@@ -1,4 +1,4 @@
-"""The one error a user's mistake raises: it names the setting, the value, what was expected and a hint."""
+"""The error of invalid user input: it names the setting, the value, what was expected and a hint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ LONGEST = 400  # characters of a value in a message
 
 
 class SettingError(ValueError):
-    """A setting, file or value that a user must change before work can start.
+    """An invalid setting, file or value.
 
     Args:
         field: name of the setting as the user writes it, such as ``search.max_macs``.
         value: the value that was given.
         expected: what was expected, such as ``an integer of at least 1``.
-        hint: what to do about it; empty is to give the field such a value.
+        hint: how to fix it; by default to give the field such a value.
     """
 
     def __init__(self, field: str, value: object, expected: str, hint: str = "") -> None:
@@ -34,9 +34,9 @@ class SettingError(ValueError):
         return type(self), (self.field, self.value, self.expected, self.hint)
 
 
-# what a file may be called and a terminal would obey: line ends, control characters, changes of direction
+# characters of a file name that a terminal would interpret: line ends, control characters, text direction
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# a config of ten lines may stand for a value of gigabytes, by YAML's aliases
+# YAML aliases in a config of ten lines may expand to a value of gigabytes
 _SHORT = Repr()
 _SHORT.maxlevel = 3
 _SHORT.maxdict = 12
@@ -51,12 +51,12 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
-    """Word a hint that names the nearest valid name.
+    """Return the hint that names the nearest valid name.
 
     Args:
         name: what the user wrote.
         valid: the valid names.
-        otherwise: the hint when none is near, where what was expected has listed the names already.
+        otherwise: the hint when none is near; by default a list of all valid names.
 
     Returns:
         ``"did you mean 'x'?"`` when something is close, else ``otherwise``, or a list of all valid names.
@@ -77,9 +77,9 @@ def nearest_setting(name: str, known: Iterable[str]) -> SettingError:
         The error, with the nearest names as its hint.
     """
     names = list(known)
-    # a forgotten section is the common slip: --trials is nearest to search.trials, not to train
+    # a forgotten section is the common mistake: --trials is nearest to search.trials, not to train
     last = [full for full in names if full.split(".")[-1] == name.split(".")[-1]]
-    name = name[:LONGEST]  # comparing takes the square of its length
+    name = name[:LONGEST]  # comparison is quadratic in the length
     close = last or get_close_matches(name, names, n=1) or get_close_matches(name, names, n=1, cutoff=0.3)
     hint = f"did you mean {' or '.join(close)}?" if close else "see `nas-kd run --help`"
     return SettingError("setting", name, "a setting that `nas-kd run --help` lists", hint)

@@ -111,7 +111,7 @@ class PatchStemNet(nn.Module):
 
 
 def _positions(position: Tensor, x: Tensor) -> Tensor:
-    """Bring a position embedding (1, C, G, G) to the size of x (B, C, H, W)."""
+    """Resize a position embedding (1, C, G, G) to the size of x (B, C, H, W)."""
     if position.shape[2:] == x.shape[2:]:
         return position
     size = (x.shape[2], x.shape[3])

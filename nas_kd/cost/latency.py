@@ -14,7 +14,7 @@ from torch import nn
 
 
 class Latency(NamedTuple):
-    """What was measured, and how.
+    """A measured latency and its conditions.
 
     Args:
         median_ms: median milliseconds of a forward pass over the whole batch.
@@ -34,11 +34,7 @@ class Latency(NamedTuple):
 
 @lru_cache
 def device_name(device: torch.device) -> str:
-    """Return the name of a device, so that times of different machines are not mixed.
-
-    Returns:
-        The name of the GPU or CPU where it is known, else the device's type.
-    """
+    """Return the name of a device, so that times of different machines are not mixed."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""A tar is looked through before anything reads it: names below its own folder, sizes that the file has."""
+"""Check a tar before anything reads it: names below its own folder, sizes within the file."""
 
 from __future__ import annotations
 

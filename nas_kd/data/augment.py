@@ -60,7 +60,7 @@ class Affine:
         self._shift = (-m / s).float()
 
     def to(self, device: torch.device | str) -> Affine:
-        """Return the same with its constants on a device, so that no batch has to bring them there."""
+        """Return the same with its constants on a device."""
         other = copy(self)
         other._scale = self._scale.to(device)
         other._shift = self._shift.to(device)
@@ -77,7 +77,7 @@ class Affine:
 
 
 class AutoAugment:
-    """timm's automatic augmentation, drawn anew for every image and epoch.
+    """timm's automatic augmentation, drawn for every image and epoch.
 
     Args:
         policy: timm's text, such as ``rand-m9-mstd0.5``, ``augmix-m5-w4-d2`` or ``3a``.
@@ -114,15 +114,7 @@ class AutoAugment:
         self.policy = policy
 
     def __call__(self, pixels: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:
-        """Augment a batch; every image's draw depends on seed, epoch and its number alone.
-
-        Args:
-            pixels: (B, H, W, C) uint8.
-            index: (B,) image numbers.
-
-        Returns:
-            (B, H, W, C) uint8 on the same device.
-        """
+        """Augment (B, H, W, C) uint8 images; each draw depends on seed, epoch and image number alone."""
         arrays = pixels.cpu().numpy()
         # timm draws from the global generators; they are left as they were found
         kept = random.getstate()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Augment:
-    """How training images are changed.
+    """Augmentation of training images.
 
     Args:
         pad: zero pixels added on each side before the crop.
@@ -87,11 +87,7 @@ class Split:
         return f"Split({self.name}: {len(self):,} images)"
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the split with its images on a device, where batches are then cut and augmented.
-
-        Returns:
-            The split itself when it is there, or when its images are not kept decoded or do not fit.
-        """
+        """Return the split with its images on a device, or itself where they are not decoded or do not fit."""
         wanted = torch.empty(0, device=device).device  # "cuda" as the one of "cuda:0" that is meant
         pixels = None if self._pixels.place == wanted else self._pixels.resident(self._rows, wanted)
         if pixels is None:
@@ -126,7 +122,7 @@ class Split:
         order: Tensor | None = None,
         first: int = 0,
     ) -> Iterator[Batch]:
-        """Go through the split once, shuffled and augmented; a function of seed and epoch alone.
+        """Iterate over the split once, shuffled and augmented, as a function of seed and epoch alone.
 
         What is done to an image depends neither on the batch size nor on the number of processes. An epoch's
         draws are brought to the images' device at once: a batch of images that are on a GPU copies nothing
@@ -150,7 +146,7 @@ class Split:
             yield self._planned(cut, plan, epoch, seed)
 
     def clean(self, batch_size: int, *, limit: int | None = None) -> Iterator[Batch]:
-        """Go through the split unchanged; views are -1.
+        """Iterate over the split without augmentation; views are -1.
 
         Args:
             batch_size: images a batch; the last may be smaller.
@@ -168,7 +164,7 @@ class Split:
             yield self._batch(self._fetch(index), index)
 
     def shown(self, index: Tensor, view: Tensor) -> Batch:
-        """Show images in given views, as `batches` does.
+        """Return images in given views, as `batches` does.
 
         Args:
             index: (B,) image numbers.
@@ -261,7 +257,7 @@ class Data:
 
     @property
     def augmentation(self) -> dict[str, int | bool | str | None]:
-        """How training images are changed, which the fingerprint does not cover, by the settings' names."""
+        """The augmentation of training images by setting, which the fingerprint does not cover."""
         return self.train.augment.settings if self.train.augment else {}
 
     @property

@@ -46,7 +46,7 @@ def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
 
 
 def differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
-    """Word the error of an image whose size is not the others'."""
+    """Make the error of an image whose size differs."""
     sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
     return SettingError("data.resolution", None, f"images of one size; {sizes}", HINT)
 
@@ -62,7 +62,7 @@ def expected_size(source: Source, row: int, image: Image.Image, resolution: int 
 
 
 def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
-    """Refuse an image whose pixels would be changed beyond recognition."""
+    """Raise SettingError for an image that a conversion to 8 bits would destroy."""
     if image.mode in DEEP or image.mode.startswith("I;"):
         expected = f"8-bit images; this one has mode {image.mode}"
         hint = "convert it to 8 bits"

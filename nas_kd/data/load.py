@@ -64,8 +64,8 @@ def load_data(
         seed: of the splits and of the views.
         resolution: pixels a side; None takes the images' own when they agree.
         subset: number of training images to use, divided over the classes.
-        views: crop-and-flip views per image, whose teacher logits can be cached; ``"all"`` takes every one that
-            pad and flip allow; 0 or None draws fresh ones in every epoch, without a cache.
+        views: crop-and-flip views per image, whose teacher logits can be cached; ``"all"`` takes every one that pad and
+            flip allow; 0 or None draws fresh ones in every epoch, without a cache.
         pad: pixels of padding before the crop; None is an eighth of the resolution.
         flip: mirror at random; None does, except for digits.
         augment: a policy of timm such as ``rand-m9-mstd0.5``, image by image, before a fresh crop and flip; no cache

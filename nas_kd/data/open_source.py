@@ -1,4 +1,4 @@
-"""Where images come from: digits, arrays, class folders, tars and the other sets that timm reads."""
+"""Open a source of images: digits, arrays, class folders, tars and the other sets that timm reads."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ Arrays = tuple[Any, Any]
 
 
 def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, root: str, download: bool) -> Source:
-    """Open a data set and list its names and labels; no image is decoded.
-
-    Args:
-        what: see `nas_kd.load_data`.
-        split: name of the split of sets that have named splits (``torch/``, ``hfds/``).
-        root: folder in which ``torch/`` and ``hfds/`` sets are kept.
-        download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
+    """Open a data set and list its names and labels, without decoding; settings as in `nas_kd.load_data`.
 
     Raises:
         SettingError: there is no such set, or it is not made of classes.
@@ -140,7 +134,7 @@ def _split_folder(path: Path, test: bool) -> Path:
 
 
 def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
-    """Refuse links that lead in circles, and pipes or broken links that are called as images are."""
+    """Raise SettingError for circular links, and for pipes or broken links with the name of an image."""
     todo = [(root, frozenset({root.resolve()}))]
     while todo:
         folder, above = todo.pop()
@@ -165,7 +159,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _check_folder(field: str, root: Path) -> None:
-    """Refuse what timm would read as fewer classes than the user has."""
+    """Raise SettingError where timm would find fewer classes than there are folders."""
     from timm.data.readers.img_extensions import get_img_extensions
 
     suffixes = get_img_extensions(as_set=True)

@@ -40,7 +40,7 @@ class Pixels(Protocol):
 
     @property
     def place(self) -> torch.device:
-        """Where row numbers are wanted: there they need no copy."""
+        """Device on which row numbers are expected."""
 
     def fetch(self, rows: Tensor) -> Tensor:
         """Return the images of ``rows`` (B,): (B, H, W, C) uint8."""
@@ -53,11 +53,7 @@ class Pixels(Protocol):
 
 
 class MemoryPixels:
-    """Images decoded once.
-
-    Args:
-        pixels: (N, H, W, C) uint8, on the device that batches are wanted on.
-    """
+    """Images decoded once, (N, H, W, C) uint8, on the device of the batches."""
 
     def __init__(self, pixels: Tensor) -> None:
         self._pixels = pixels
@@ -85,11 +81,7 @@ class MemoryPixels:
 
 
 class LazyPixels:
-    """Images decoded whenever they are fetched, for sets that do not fit into memory.
-
-    Args:
-        content: hash of all bytes of the image files, in order.
-    """
+    """Images decoded whenever they are fetched, for sets that do not fit into memory."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which images of a source can be read."""
+"""Find the readable images of a source."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ CHOICES = ("stop", "skip")
 
 
 def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
-    """Decode every image once and leave out those that cannot be.
-
-    Returns:
-        The source itself or what is left of it, and name and class of those that are left out.
-    """
+    """Decode every image once; return the readable ones, and name and class of the others."""
     if isinstance(source, ArraySource):
         return source, []
 

@@ -57,12 +57,7 @@ class Source:
 
 
 class ArraySource(Source):
-    """Images that are in memory already.
-
-    Args:
-        pixels: (N, C, H, W) uint8.
-        names, labels, classes, field, origin: see `Source`.
-    """
+    """Images in memory, (N, C, H, W) uint8."""
 
     def __init__(self, pixels: Tensor, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,11 +84,7 @@ class Chosen(Source):
 
 
 class FileSource(Source):
-    """Images behind open files and locks, which do not travel to another process: it opens the same source anew.
-
-    Args:
-        reopen: a function that opens the source, and its arguments.
-    """
+    """Images behind open files and locks, which do not travel to another process: it opens the same source anew."""
 
     def __init__(self, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
         super().__init__(*args)

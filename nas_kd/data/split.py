@@ -1,4 +1,4 @@
-"""Which image belongs to which split: a matter of its name, its class and a seed."""
+"""Assign images to splits by name, class and a seed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ HIGH = 2
 
 
 def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
-    """Draw a number for every name that depends on the name and the salt alone.
-
-    Args:
-        salt: seed and purpose.
-
-    Returns:
-        (N,) in 0 <= u < 1.
-    """
+    """Draw a number in 0 <= u < 1 for every name, from the name and the salt (seed and purpose) alone."""
     start = hashlib.sha256(repr(salt).encode())
 
     def digest(name: str) -> bytes:
@@ -44,7 +37,7 @@ def cut(
     keep: int = 1,
     least: int = 1,
 ) -> Codes:
-    """Cut the images with the lowest and the highest draws out of every class.
+    """Split off the images with the lowest and the highest draws of every class.
 
     A share (float) is a threshold on the draw, so that an image added later moves no other. By the chance of
     the draw a class may be far from its share: where it is off by more than one and a half standard
@@ -109,9 +102,6 @@ def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
         total: images wanted, between the sums of the bounds.
         least: the fewest of a class.
         most: (C,) the most of a class.
-
-    Returns:
-        (C,) counts whose sum is the total.
     """
     quota = total * sizes / sizes.sum()
     counts = np.clip(np.floor(quota).astype(np.int64), least if total else 0, most)
@@ -124,15 +114,7 @@ def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
 
 
 def stratified_order(labels: NDArray[np.int64], u: NDArray[np.float64]) -> Codes:
-    """Order images so that every beginning of the order holds the classes in proportion.
-
-    Args:
-        labels: (N,) class numbers.
-        u: (N,) draws, the order within a class.
-
-    Returns:
-        (N,) image numbers.
-    """
+    """Return image numbers (N,) in the order of the draws ``u``, every prefix holding the classes in proportion."""
     place = np.empty(len(labels))
     for c in np.unique(labels):
         members = np.flatnonzero(labels == c)

@@ -76,24 +76,11 @@ class AllViews:
         return "all"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
-        """Return the view in which each image is shown.
-
-        Args:
-            index: (B,) image numbers.
-            epoch: the epoch, from 0.
-
-        Returns:
-            (B,) view numbers in 0 .. V-1.
-        """
+        """Return the view, 0 .. V-1, in which each image ``index`` (B,) is shown in an epoch."""
         return self._deck[(self._start[index] + self._step[index] * epoch) % self._count]
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the crop and flip of a view.
-
-        Args:
-            index: (B,) image numbers.
-            view: (B,) view numbers, or one for all.
-        """
+        """Return top, left and mirrored of views, (B,) each; see `ViewTable.params`."""
         return decode_view(torch.as_tensor(view).expand_as(index), self.pad)
 
 
@@ -145,23 +132,11 @@ class ViewTable:
         return f"n={self.n} pad={self.pad} flip={self.flip} k={self.k} seed={self.seed}"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
-        """Return the view in which each image is shown.
-
-        Args:
-            index: (B,) image numbers.
-            epoch: the epoch, from 0.
-
-        Returns:
-            (B,) view numbers in 0 .. K-1.
-        """
+        """Return the view, 0 .. K-1, in which each image ``index`` (B,) is shown in an epoch."""
         return self._order[index, epoch % self.k].long()
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the crop and flip of a view.
-
-        Args:
-            index: (B,) image numbers.
-            view: (B,) view numbers, or one for all.
+        """Return the crop and flip of views ``view`` (B,), or of one for all images ``index`` (B,).
 
         Returns:
             Top and left corner of the crop in the padded image, in pixels 0 .. 2 pad, and whether it is mirrored: three
@@ -172,20 +147,12 @@ class ViewTable:
 
 
 def count_views(pad: int, flip: bool) -> int:
-    """Count the different crops and flips of an image.
-
-    Returns:
-        (2 pad + 1)^2, twice that with flip.
-    """
+    """Count the different crops and flips of an image: (2 pad + 1)^2, twice that with flip."""
     return (2 * pad + 1) ** 2 * (1 + bool(flip))
 
 
 def decode_view(codes: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split view codes into top, left and mirrored.
-
-    Args:
-        codes: (B,) in 0 .. (2 pad + 1)^2 (1 + flip) - 1.
-    """
+    """Split view codes into top, left and mirrored; see `ViewTable.params`."""
     side = 2 * pad + 1
     corner = codes % side**2
     return corner // side, corner % side, codes >= side**2

@@ -120,9 +120,6 @@ class Embedded(nn.Module):
 
     Both embeddings are trained, so equal constants would be a solution too; "cc" has no such shortcut.
 
-    Args:
-        width: length of an embedding.
-
     Source: RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss is not the paper's.
     """
 

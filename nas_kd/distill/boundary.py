@@ -80,15 +80,7 @@ class Boundary(nn.Module):
         self.temperature = positive("temperature", temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor, batch: Batch) -> Tensor:
-        """Return the KL on the moved images, 0 where none could be moved.
-
-        Args:
-            student: (B, C) logits on the images as they are.
-            teacher: (B, C) logits on the same images.
-
-        Returns:
-            Scalar, the mean over the moved images.
-        """
+        """Return the mean KL on the moved images, 0 where none could be moved; logits are (B, C)."""
         with torch.no_grad():
             fit = (teacher.argmax(1) == y) & (student.argmax(1) == y)
             mixed = fit + torch.rand(len(y), device=y.device) / 2  # those that fit first, by chance

@@ -18,7 +18,6 @@ class Contrast(nn.Module):
     """Contrastive representation distillation on the pooled features.
 
     Args:
-        width: length of an embedding.
         negatives: noise a batch shares, at most 16384 as published and at most the number of images.
         temperature: of the scores.
         momentum: how much of an embedding's memory stays when its image is seen.
@@ -51,12 +50,7 @@ class Contrast(nn.Module):
         self._scaled = False  # kept here: reading the buffer would synchronise with the device in every step
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Return the loss and move the memory of the batch's images.
-
-        Args:
-            student: (B, D) pooled features.
-            teacher: (B, D') pooled features.
-        """
+        """Return the loss of pooled features (B, D) and (B, D'), and update the memory of the batch's images."""
         s = F.normalize(wide(self.embed_student(student)), dim=1)
         t = F.normalize(wide(self.embed_teacher(teacher.detach())), dim=1)
         drawn = torch.randint(self.images, (self.negatives,), device=s.device)
@@ -76,7 +70,7 @@ class Contrast(nn.Module):
         return {"scaled": self._scaled}
 
     def set_extra_state(self, state: dict[str, bool]) -> None:
-        """Take up what a checkpoint holds."""
+        """Restore from a checkpoint."""
         self._scaled = state["scaled"]
 
     def _log_mean(self, anchor: Tensor, other: Tensor, noise: Tensor) -> Tensor:

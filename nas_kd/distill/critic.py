@@ -14,10 +14,6 @@ from nas_kd.losses._common import wide
 class Critic(Player):
     """Takes its own step on every batch, then scores how much the student looks like the teacher.
 
-    Args:
-        width: of its two hidden layers.
-        lr: of its Adam.
-
     Source: Xu et al., Training shallow and thin networks for acceleration via knowledge distillation with conditional
     adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also names the class.
     """
@@ -33,7 +29,7 @@ class Critic(Player):
         return found[:, 0], found[:, 1:]
 
     def learn(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-        """Take the critic's turn; the student gets no gradient."""
+        """Take a step of the critic; the student gets no gradient."""
         s = wide(student).detach()
         t = wide(teacher).detach()
 
@@ -46,15 +42,7 @@ class Critic(Player):
         return self.turn(loss)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-        """Train the critic, and return the student's loss: to be classified as the teacher and as its class.
-
-        Args:
-            student, teacher: (B, C) logits.
-            y: (B,) classes.
-
-        Returns:
-            Scalar, without gradient to the critic.
-        """
+        """Train the critic on logits (B, C), and return the student's loss, without gradient to the critic."""
         if student.requires_grad:  # not when a trained student is only measured
             self.learn(student, teacher, y)
         fake, named = self.judge(wide(student))

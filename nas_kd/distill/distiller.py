@@ -1,4 +1,4 @@
-"""Turns a method into the loss of a training step."""
+"""The loss of a training step, from a method."""
 
 from __future__ import annotations
 
@@ -87,14 +87,7 @@ class Distiller:
         return self
 
     def enter(self, progress: float) -> bool:
-        """Prepare the bound student for a step of the current training stage.
-
-        Args:
-            progress: share of the training that is done, 0..1.
-
-        Returns:
-            Whether the stage needs a forward pass of the student.
-        """
+        """Prepare the bound student for the current stage; return whether it needs a forward pass of the student."""
         phase = self.recipe.at(progress)
         if self._pair is not None and self._upstream:
             trained = None if phase.until is None else self._upstream[phase.until]
@@ -130,13 +123,13 @@ class Distiller:
         return parts | {"loss": loss.detach()}  # the terms first: who looks for a NaN finds its term
 
     def target(self, batch: Batch) -> Tensor | Output | None:
-        """Return what the method wants of the bound source for a batch: (B, C) logits, or features with them."""
+        """Return the bound source's targets for a batch: (B, C) logits, or logits and features."""
         if self.source is None:
             return None
         return self.source.features(batch) if self.recipe.needs_target_features else self.source.logits(batch)
 
     def after_epoch(self, epochs: int) -> None:
-        """Let the bound student's companions act between two epochs, such as grafting."""
+        """Run the updates between two epochs of what is trained beside the student, such as grafting."""
         for module in self.trained.values():
             act = getattr(module, "after_epoch", None)
             if act is not None:
@@ -196,14 +189,7 @@ class Distiller:
 
 
 def upstream(pair: Pair, stage: int) -> frozenset[str]:
-    """Name the student's parameters that its feature at a stage depends on.
-
-    Args:
-        stage: number of the stage, from 0, or MIDDLE.
-
-    Returns:
-        Names out of ``named_parameters``.
-    """
+    """Return the names of the student's parameters that its feature at ``stage`` depends on."""
     training = pair.model.training
     pair.model.eval()
     device = next(pair.model.parameters()).device

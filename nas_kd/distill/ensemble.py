@@ -40,7 +40,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
 
     @staticmethod
     def of(pair: Pair) -> LearnedEnsemble:
-        """Take the sources of the ensemble that the user gave as ``teacher=[...]``."""
+        """Build it from the ensemble that the user passed as ``teacher=[...]``."""
         return LearnedEnsemble(() if pair.source is None else pair.source.members)
 
     @property
@@ -73,10 +73,5 @@ class LearnedEnsemble(nn.Module, TargetSource):
 
 
 def label_loss_of_target(target: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of the targets themselves with the labels: what the shares of an ensemble learn from.
-
-    Args:
-        target: (B, C) logits that are not detached.
-        y: (B,) classes.
-    """
+    """Cross-entropy of the targets (B, C), not detached, with the labels: it trains the weights of an ensemble."""
     return F.cross_entropy(wide(target), y)

@@ -1,4 +1,4 @@
-"""Players besides the student: each is trained by a loss and an optimiser of its own, turn by turn."""
+"""Networks trained beside the student, each with its own loss and optimiser, in alternation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ class Player(nn.Module):
 
     Its parameters require gradients only in its own step, so that no other optimiser updates them. State dicts
     hold its optimiser too.
-
-    Args:
-        lr: learning rate of its Adam.
     """
 
     single_process = True  # its own optimiser does not average gradients over processes
@@ -36,14 +33,7 @@ class Player(nn.Module):
         self._optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=betas)
 
     def turn(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Take one optimiser step of this network only: no other network gets a gradient.
-
-        Args:
-            loss: computes a scalar.
-
-        Returns:
-            The loss, detached.
-        """
+        """Take one optimiser step of this network only, and return its detached loss."""
         parameters = list(self.net.parameters())
         self.net.requires_grad_(True)
         try:
@@ -63,19 +53,13 @@ class Player(nn.Module):
         return {"optimizer": self._optimizer.state_dict(), "turns": self.turns}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the optimiser's state."""
+        """Restore the optimiser's state."""
         self._optimizer.load_state_dict(state["optimizer"])
         self.turns = state["turns"]
 
 
 def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Return a sealed teacher that passes gradients to its input; its weights get none.
-
-    Args:
-        source: what teaches.
-
-    Returns:
-        The network in eval mode, and the normalisation of its images.
+    """Return a sealed teacher that passes gradients to its input, and the normalisation of its images.
 
     Raises:
         SettingError: there is no network, only logits of one.
@@ -89,7 +73,7 @@ def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callabl
 
 @contextmanager
 def norm_inputs(network: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Note the mean and variance of what every batch norm gets inside, in the order of ``norms``."""
+    """Record mean and variance of every batch norm's input within the context, in the order of ``norms``."""
     found: list[tuple[Tensor, Tensor]] = []
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:

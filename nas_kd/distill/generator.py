@@ -1,4 +1,4 @@
-"""Distillation without data: a generator makes the images, by one game whose switches give the known methods."""
+"""Data-free distillation: a generator makes the images; its loss weights give the published methods."""
 
 from __future__ import annotations
 
@@ -71,10 +71,6 @@ class Noise(Resampled):
 class Painter(nn.Module):
     """A small convolutional generator.
 
-    Args:
-        image: (C, H, W) of the images.
-        base: channels of its first map.
-
     Source: The generator of Chen et al., arXiv 1904.01186, with half its channels: a linear layer to a quarter of the
     size, twice enlarged and convolved, and a norm without weights, since inputs are normalised images.
     """
@@ -110,7 +106,6 @@ class Generator(Player):
 
     Args:
         pair: student and teacher; the teacher must be run live.
-        base: channels of its first map.
 
     Source: DAFL, arXiv 1904.01186; ZSKT, arXiv 1905.09768; DFAD, arXiv 1912.11006; DFQ, arXiv 2005.04136.
     """
@@ -127,7 +122,7 @@ class Generator(Player):
             raise SettingError("generator.norm", switches.norm, expected, "use dafl or zskt")
 
     def loss(self, z: Tensor) -> Tensor:
-        """Return what the generator shrinks, from (B, WIDTH) noise."""
+        """Return the generator's loss on (B, WIDTH) noise."""
         s = self.switches
         (teacher, student) = self._networks
         images = self.net(z)
@@ -157,7 +152,7 @@ class Generator(Player):
         return total
 
     def forward(self, batch: Batch) -> Batch:
-        """Take the generator's turn when it is due, and return the batch with images in place of noise."""
+        """Take a step of the generator when it is due, and return the batch with images in place of noise."""
         if self.calls % self.switches.student_steps == 0:
             training = self._networks[1].training
             self._networks[1].eval()  # the student's statistics are its own turn's matter
@@ -168,10 +163,10 @@ class Generator(Player):
             return batch._replace(x=self.net(batch.x))
 
     def get_extra_state(self) -> dict[str, object]:
-        """Return the optimiser's state and whose turn it is."""
+        """Return the optimiser's state and the step counter."""
         return super().get_extra_state() | {"calls": self.calls}
 
     def set_extra_state(self, state: dict[str, object]) -> None:
-        """Take up what a checkpoint holds."""
+        """Restore from a checkpoint."""
         super().set_extra_state(state)
         self.calls = int(state["calls"])  # type: ignore[call-overload]

@@ -12,14 +12,7 @@ from nas_kd.errors import SettingError, nearest
 
 
 def solve(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the least-squares Q from a student's feature to a teacher's: min_Q ||Q Y_s - Y_t||_F.
-
-    Args:
-        student: (B, C, H, W).
-        teacher: (B, C', H, W).
-
-    Returns:
-        (C', C); the one of least norm where the student's channels depend on each other.
+    """Return the least-squares Q (C', C) from a student's (B, C, H, W) to a teacher's (B, C', H, W) feature.
 
     Raises:
         ValueError: batch or maps differ.
@@ -36,11 +29,7 @@ def solve(student: Tensor, teacher: Tensor) -> Tensor:
 
 @torch.no_grad()
 def merge(conv: nn.Conv2d, q: Tensor) -> None:
-    """Merge a following 1x1 convolution into a convolution, in place.
-
-    Args:
-        conv: of C output channels and one group.
-        q: (C, C).
+    """Merge a following 1x1 convolution (C, C) into a convolution of C outputs and one group, in place.
 
     Raises:
         ValueError: q is not (C, C), or the convolution has groups.

@@ -1,4 +1,4 @@
-"""Targets that a network gives itself: its running mean, another image of the class, another view."""
+"""Targets that a network gives itself: its moving average, another image of the class, another view."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ class MeanTeacher(nn.Module, TargetSource):
     It moves before every batch's logits, so that it holds the steps taken so far.
 
     Args:
-        pair: the student.
         decay: share of the average that stays a step, 0 <= decay < 1.
         ramp: whether the first steps count more: decay min(decay, t / (t + 1)) in step t from 0, so that the average
             starts as the student.
@@ -83,7 +82,6 @@ class Itself(TargetSource):
     """The student's own output on the images beside the batch's; its running statistics see these images too.
 
     Args:
-        pair: the student.
         learns: whether the gradient flows through these targets too.
     """
 
@@ -134,7 +132,7 @@ class Privileged(TargetSource):
 
     @staticmethod
     def of(pair: Pair) -> Privileged:
-        """Let the user's teacher see the images beside the student's."""
+        """Wrap the user's teacher so that it sees the images beside the student's."""
         return Privileged(pair.source)
 
     @property

@@ -1,4 +1,4 @@
-"""What a method knows before training: the static shapes of student and teacher, and the two networks."""
+"""The inputs of a method before training: the static shapes of student and teacher, and both networks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Shapes:
 
     @staticmethod
     def of(output: Output) -> Shapes:
-        """Read the shapes off a forward pass."""
+        """Read the shapes from a forward pass."""
         stages, pre = (tuple(tuple(x.shape[1:]) for x in xs) for xs in (output.stages, output.pre))
         return Shapes(output.logits.shape[1], stages, pre, output.pooled.shape[1])
 
@@ -66,7 +66,7 @@ class Pair:
     seed: int = 0
 
     def release(self) -> None:
-        """Take readers of features off a student that does not return them itself."""
+        """Remove the hooks from a student that does not return its features itself."""
         reader = getattr(self.forward, "__self__", None)
         if isinstance(reader, ModuleReader):
             reader.remove()
@@ -76,9 +76,6 @@ class Pair:
 
         Args:
             kind: "stages", "pre", "pooled" or "logits".
-
-        Returns:
-            (student, teacher) of every stage, or the single one.
 
         Raises:
             SettingError: there is no teacher, or the stages differ in number.

@@ -19,14 +19,7 @@ from nas_kd.teacher.targets import TargetSource
 
 
 def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output]:
-    """Return a network's forward pass with features, whatever network it is.
-
-    Args:
-        model: has ``forward_stages``, or is read at the last layer of each of its resolutions.
-        image: (C, H, W) of the input.
-
-    Returns:
-        (B, C, H, W) to Output.
+    """Return a network's forward pass with features, (B, C, H, W) to Output, whatever network it is.
 
     Raises:
         SettingError: the network gives no logits, or no layer that gives a feature map.
@@ -47,7 +40,7 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
 
 @torch.no_grad()
 def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shape) -> Shapes:
-    """Read a network's shapes off one image of zeros, in eval mode so that no statistic moves.
+    """Return a network's shapes on one image of zeros, in eval mode so that no statistics change.
 
     Raises:
         SettingError: the network does not take such images, or gives no logits.
@@ -85,9 +78,6 @@ def pair_of(
         model: the student, on its device.
         recipe: determines which features are needed.
         source: the targets, or None; a teacher whose features are needed is tapped, one layer a stage.
-        image: (C, H, W) of the input.
-        images: number of training images.
-        seed: seed of what the method draws.
 
     Raises:
         SettingError: a network gives no features where they are needed.

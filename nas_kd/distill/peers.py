@@ -33,7 +33,6 @@ class Peers(nn.Module, TargetSource):
     All networks are updated at once, from the logits before the step.
 
     Args:
-        pair: the student; its peers are networks of its kind with other weights.
         count: number of networks, the student counted.
 
     Raises:
@@ -61,8 +60,6 @@ class Grafted(Peers):
     """Peers in a ring that mix their filters after every epoch, each with the one before it.
 
     Args:
-        pair: the student.
-        count: number of networks, the student counted.
         width: a of the weight, how far it may go from a half.
         slope: c of the weight.
 
@@ -88,10 +85,6 @@ def graft(
     own: dict[str, Tensor], other: dict[str, Tensor], width: float = 0.4, slope: float = 500.0
 ) -> dict[str, Tensor]:
     """Mix two states, layer by layer, by the information in their filters.
-
-    Args:
-        own: state of a network.
-        other: state of another of the same kind.
 
     Returns:
         w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows a

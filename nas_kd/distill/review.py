@@ -19,7 +19,6 @@ class Fusion(nn.Module):
 
     Args:
         middle: channels that are passed on to the next earlier stage.
-        deeper: whether there is a deeper stage.
 
     Source: Chen et al., arXiv 2104.09044, figure 3a.
     """

@@ -271,7 +271,7 @@ class WithUnlabelled(Resampled):
         return WithUnlabelled(self.split.to(device), self.images.to(device))
 
     def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Go through the labelled images once; the others come round as often as that needs."""
+        """Go through the labelled images once; the unlabelled ones repeat as often as needed."""
         generator = _draws("unlabelled", seed, epoch)
         wanted = self.steps(batch_size) * batch_size
         rounds = -(-wanted // len(self.images))

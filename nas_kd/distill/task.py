@@ -1,4 +1,4 @@
-"""What is learnt: label loss, metric and agreement with the teacher. Nothing else knows labels."""
+"""Tasks: label loss, metric and agreement with the teacher. Nothing else knows labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas_kd.errors import SettingError
 
 
 class Task(Protocol):
-    """What is learnt; a new one is any object with these."""
+    """The protocol of a task."""
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -72,15 +72,7 @@ class Classification:
         return total / (y >= 0).sum().clamp_min(1)
 
     def scores(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return what each sample counts in the metric.
-
-        Args:
-            logits: (N, C).
-            y: (N,) class numbers.
-
-        Returns:
-            (N,) float64: 1 where the largest logit is the label's, else 0.
-        """
+        """Return (N,) float64: 1 where the largest of the logits (N, C) is the label's, else 0."""
         return (logits.argmax(1) == y).double()
 
     def metric(self, logits: Tensor, y: Tensor) -> float:

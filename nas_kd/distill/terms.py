@@ -68,9 +68,6 @@ def term(name: str, task: Task, weight: float | Schedule = 1.0, **settings: Any)
     """Return one term of ``TERMS``, or "ce".
 
     Args:
-        name: a key of ``TERMS`` or "ce".
-        task: gives the label loss.
-        weight: number or schedule.
         settings: keywords of the loss, or of the module it trains.
     """
     if name == "ce":

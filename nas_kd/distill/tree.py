@@ -19,7 +19,6 @@ class SoftTree(nn.Module):
 
     Args:
         depth: decisions from root to leaf, at least 1; there are 2^depth leaves.
-        inputs: numbers of an image, C H W.
         steepness: beta of the sigmoids.
 
     Raises:
@@ -73,12 +72,7 @@ class TreeLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Return the loss.
-
-        Args:
-            student: (B, C) log-probabilities of the mixture, which this loss does not use.
-            teacher: (B, C) logits.
-        """
+        """Return the loss; the student's log-probabilities (B, C) are not used."""
         tree = self._tree[0]
         gates = tree.decisions(batch.x)
         target = wide(teacher).detach() / self.temperature

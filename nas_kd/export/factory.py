@@ -49,10 +49,10 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
 
 def check_untrusted(factory: object, folder: Path) -> None:
-    """Refuse a factory that a folder names and its reader did not, unless it is a network class that was there before.
+    """Reject a factory named by a folder only, unless it is an installed network class.
 
-    To make an installed network class runs no code that the folder's writer chose; any function might: one of
-    torch's, for one, would open a pickle.
+    An installed network class runs no code chosen by the folder's writer; a function might, such as one of torch's
+    that opens a pickle.
 
     Raises:
         SettingError: it is a function, or a class of a file that came with the folder or lies beside it.

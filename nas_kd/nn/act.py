@@ -21,9 +21,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """Return an activation.
 
-    Args:
-        name: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
-
     Raises:
         SettingError: the name is unknown.
     """
@@ -38,9 +35,6 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
     Args:
         x: (B, ...) output of a residual branch.
         rate: share of images that lose the branch, 0 to 1 (excluded).
-
-    Returns:
-        The same shape and the same expectation.
 
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth.
     """

@@ -31,11 +31,10 @@ class Recorder:
         self._sums: Tensor | None = None  # (3, channels of all norms): count, sum and sum of squares, float64
 
     def add(self, path: Any, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Add one batch.
+        """Add one batch's mean (C,) and unbiased variance (C,).
 
         Args:
             path: which norm; when it comes again, the next batch has begun.
-            mean: (C,) mean of the batch.
             variance: (C,) unbiased variance of the batch, as torch returns it.
             count: numbers a channel that were averaged.
         """
@@ -99,11 +98,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Normalise (B, C, H, W).
-
-        Args:
-            norm: None takes the batch's statistics, values are applied, a recorder takes and records them.
-        """
+        """Normalise (B, C, H, W): None by the batch's statistics, values by those, a recorder records the batch's."""
         channels = x.shape[1]
         weight = prefix(self.weight, channels)
         bias = prefix(self.bias, channels)

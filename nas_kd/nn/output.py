@@ -1,4 +1,4 @@
-"""What a network of this project returns: logits and the features of every stage."""
+"""Output of a network: logits and the features of every stage."""
 
 from __future__ import annotations
 

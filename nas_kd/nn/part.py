@@ -77,11 +77,7 @@ class ElasticPart(nn.Module):
     """The weights that all choices of a stem, a block or a head share."""
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        """Yield the channels that this part alone makes and reads, which may be sorted by importance.
-
-        Args:
-            plans: the choices in use, resolved, which must stay what they are; none but the largest when empty.
-        """
+        """Yield the inner channels that may be sorted by importance while the resolved ``plans`` stay unchanged."""
         raise NotImplementedError(f"{type(self).__name__}.channels: yield nothing if it has no inner channels")
 
 

@@ -1,4 +1,4 @@
-"""What a shortcut sees of a strided block's input."""
+"""The input of a strided block's shortcut."""
 
 from __future__ import annotations
 

@@ -26,11 +26,7 @@ class Kind(Protocol):
 
 
 class StaticStage(nn.Module):
-    """The blocks of one stage.
-
-    Args:
-        layers: the stage's entries of ``ElasticSpace.layers``.
-    """
+    """The blocks of one stage, built from its entries of ``ElasticSpace.layers``."""
 
     def __init__(self, layers: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind]) -> None:
         super().__init__()

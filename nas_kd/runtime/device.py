@@ -1,4 +1,4 @@
-"""Where and how work is computed: device, precision and threads."""
+"""Device, precision and threads of a process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 class Runtime:
     """Device, precision and threads of one process, by Lightning Fabric.
 
-    Below torchrun or srun it joins the other processes: it returns when all of them have made theirs.
+    Under torchrun or srun it joins the process group: it returns when all processes have created theirs.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes a GPU of
@@ -114,7 +114,7 @@ class Runtime:
 
 
 def _joined(device: str, precision: str) -> Fabric:
-    """Make the Fabric of one of several processes, and join the others."""
+    """Create the Fabric of one of several processes, and join the process group."""
     import torch
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy

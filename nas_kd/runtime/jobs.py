@@ -24,7 +24,7 @@ def run_jobs(
     workers: int = 2,
     advance: Callable[[], None] | None = None,
 ) -> Iterator[Any]:
-    """Call a function once a job in one-thread processes and yield the results in the order of the jobs.
+    """Call a function once per job in one-thread processes and yield the results in the order of the jobs.
 
     Args:
         function: a module-level function; a worker imports it by name.
@@ -80,7 +80,7 @@ def run_jobs(
 
 
 def _start_worker() -> None:
-    """Give a worker one thread and end it with its parent: an orphan would go on writing into the run."""
+    """Limit a worker to one thread and end it with its parent: an orphan would keep writing into the run."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts

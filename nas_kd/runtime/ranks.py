@@ -89,7 +89,7 @@ def wait() -> None:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Let the first process do what is inside, and then the others, who find its files; all must enter.
+    """Run the body in the first process, then in the others, which find its files; all must enter.
 
     The work may take hours, but a lost process must be noticed in minutes: heartbeats are sent meanwhile.
     """

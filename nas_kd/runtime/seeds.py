@@ -7,13 +7,10 @@ import random
 
 
 def seed_for(*parts: int | str) -> int:
-    """Derive the seed of one random draw from what the draw is for.
+    """Derive the seed (0 .. 2**63 - 1) of one random draw from what the draw is for.
 
     Args:
         parts: what names the draw, such as ``(run seed, "order", epoch)``.
-
-    Returns:
-        An integer in 0 .. 2**63 - 1, the same on every machine and in every process.
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 

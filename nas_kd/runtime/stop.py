@@ -16,7 +16,7 @@ from typing import Any
 from nas_kd.runtime.ranks import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-OUT_OF_TIME = 124  # what `timeout` of GNU exits with; a queue may look at it to start the command again
+OUT_OF_TIME = 124  # the exit status of GNU `timeout`, by which a queue may restart the command
 
 
 class Stopped(KeyboardInterrupt):
@@ -120,11 +120,7 @@ class Stop:
 
     @contextmanager
     def open(self, wanted: bool = True) -> Iterator[None]:
-        """Let a signal stop the work at once meanwhile, where that loses nothing.
-
-        Args:
-            wanted: False changes nothing.
-        """
+        """Let a signal stop the work at once within the context, where that loses nothing; False changes nothing."""
         before = self._at_once
         self._at_once = self._at_once or wanted
         try:

@@ -26,12 +26,7 @@ def extras(space: Chain) -> dict[str, tuple[Any, ...]]:
 
 
 def encode(space: Chain, archs: Sequence[Arch]) -> np.ndarray:
-    """Write archs as integers.
-
-    Returns:
-        (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of what else is
-        elastic: stem, head, resolution.
-    """
+    """Write archs as (N, D) integers; see ``ElasticSpace.encode``."""
     for arch in archs:
         check(space, arch)
     index = [_index(stage.candidates()) for stage in space.stages]
@@ -84,11 +79,7 @@ def checked(space: Chain, codes: np.ndarray) -> np.ndarray:
 
 
 class CostTables:
-    """Costs of every part of a space's archs for one input: one look-up a part.
-
-    Args:
-        resolution: height of the input in pixels.
-    """
+    """Costs of every part of a space's archs for one input: one look-up a part."""
 
     def __init__(self, space: Chain, resolution: int, in_chans: int, num_classes: int) -> None:
         stems = space.stem.choices()
@@ -132,16 +123,7 @@ def _costs(costs: Iterable[Cost]) -> np.ndarray:
 def costs(
     space: Chain, codes: np.ndarray, tables_at: Callable[[int], CostTables], resolution: int | None = None
 ) -> pd.DataFrame:
-    """Count many archs at once.
-
-    Args:
-        codes: (N, D) integers of ``encode``.
-        tables_at: from a height of the input in pixels to its look-up tables.
-        resolution: height of the input in pixels; None uses the archs' own, else the space's.
-
-    Returns:
-        A frame with the columns macs and params, one row a code.
-    """
+    """Count many archs at once, as ``ElasticSpace.costs``; ``tables_at`` maps an input height to look-up tables."""
     import pandas as pd
 
     codes = checked(space, codes)

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round a channel count to a multiple of ``divisor``, never below 90 % of it.
-
-    Returns:
-        The nearest multiple (ties up), at least ``divisor``, raised by one step when it lost over 10 %.
+    """Round to the nearest multiple (ties up), at least ``divisor``, one step up when it lost over 10 %.
 
     Source: MobileNetV2 reference code, used by OFA and AttentiveNAS.
     """
@@ -29,12 +26,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def conv_cost(inputs: int, outputs: int, kernel: int, pixels: int, *, bias: bool = False) -> Cost:
-    """Count a convolution, or by ``kernel=1`` a linear layer.
-
-    Args:
-        inputs: channels that each output reads: those of one group.
-        pixels: of the output.
-    """
+    """Count a convolution (``kernel=1``: a linear layer) by the inputs of one group and the output's pixels."""
     weights = inputs * outputs * kernel * kernel
     return Cost(weights * pixels, weights + (outputs if bias else 0))
 
@@ -50,11 +42,7 @@ def strided(size: int, stride: int) -> int:
 
 
 def count_layers(layers: Iterable[Mapping[str, Any]], size: int, kinds: Mapping[str, Kind]) -> Cost:
-    """Count a chain of resolved layers.
-
-    Args:
-        size: height of the first layer's input in pixels.
-    """
+    """Count a chain of resolved layers; ``size`` is the height of the first layer's input in pixels."""
     total = Cost(0, 0)
     for layer in layers:
         cost, size = kinds[layer["op"]].count(layer, size)

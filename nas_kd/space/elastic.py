@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ElasticSpace(Chain, Space):
-    """Stem, stages and head: all that a new space writes.
+    """A search space defined by its stem, stages and head.
 
     Args:
         resolution: usual height and width of the input in pixels.
@@ -65,7 +65,7 @@ class ElasticSpace(Chain, Space):
         head: Layer | None = None,
         resolution: int | None = None,
     ) -> Arch:
-        """Make an arch of this space, and validate it.
+        """Build and validate an arch of this space from one candidate a stage.
 
         Args:
             stem: setting of the stem; None is the largest.
@@ -113,11 +113,7 @@ class ElasticSpace(Chain, Space):
     # ---- networks ------------------------------------------------------------------------------------
 
     def layers(self, arch: Arch, num_classes: int, in_chans: int = 3) -> list[dict[str, Any]]:
-        """Resolve an arch to its list of layers, which needs no space to be built (``arch.json``).
-
-        Returns:
-            One dictionary a layer, each with the number of its ``stage`` (None for stem and head).
-        """
+        """Resolve an arch to one dictionary a layer, with its ``stage`` (None for stem and head): ``arch.json``."""
         self.validate(arch)
         resolved = [self.stem.resolve(arch.stem, in_chans) | {"stage": None}]
         width = self.stem.width_of(arch.stem)
@@ -135,11 +131,7 @@ class ElasticSpace(Chain, Space):
     # ---- cost ----------------------------------------------------------------------------------------
 
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:
-        """Count the exact MACs and parameters of an arch in closed form, without a network.
-
-        Args:
-            resolution: height of the input in pixels; None uses the arch's own, else the space's.
-        """
+        """Count an arch in closed form; ``resolution`` (pixels) defaults to the arch's own, else the space's."""
         if resolution is None:
             resolution = arch.resolution or self.resolution
         self.check_resolution(resolution)

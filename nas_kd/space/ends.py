@@ -1,4 +1,4 @@
-"""What comes before the first stage and after the last one, fixed or elastic."""
+"""Stems and heads: the layers before the first stage and after the last one, fixed or elastic."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class End(Part):
 
     @abstractmethod
     def label(self, setting: Layer) -> str:
-        """Word a setting in a box of a figure."""
+        """Return the label of a setting in a figure."""
 
     def drawing(self) -> dict[str, Any]:
         return {"choices": [{"setting": list(choice), "label": self.label(choice)} for choice in self.choices()]}
@@ -60,7 +60,7 @@ class End(Part):
 
 @dataclass(frozen=True)
 class Stem(End):
-    """What comes before the first stage; one of its fields is ``width``, its output channels."""
+    """The layers before the first stage; one of its fields is ``width``, its output channels."""
 
     @property
     @abstractmethod
@@ -69,7 +69,7 @@ class Stem(End):
 
     @property
     def multiple(self) -> int:
-        """What height and width of the input must be a multiple of, in pixels."""
+        """Divisor of the input's height and width, in pixels."""
         return 1
 
     @property
@@ -98,7 +98,7 @@ class Stem(End):
 
 @dataclass(frozen=True)
 class Head(End):
-    """What comes after the last stage."""
+    """The layers after the last stage."""
 
     @abstractmethod
     def resolve(self, setting: Layer, in_width: int, num_classes: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What makes two spaces the same: the hash of their description."""
+"""Identity of a space: the hash of its description."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from nas_kd.space.part import LATER, Part
 
 
 def identity(stem: Part, head: Part, stages: Sequence[Part], resolutions: Sequence[int]) -> str:
-    """Hash a space.
-
-    Returns:
-        Twelve hexadecimal digits of a SHA-256. Archs and finished runs carry it, so it must stay: what was added to a
-        description later counts only where it is used.
-    """
+    """Hash a space to twelve hexadecimal digits; fields added later count only where they are used."""
     parts = [_counted(stem), _counted(head), *(_counted(stage) for stage in stages)]
     if resolutions:
         parts.append({"resolutions": list(resolutions)})

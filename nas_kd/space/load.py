@@ -20,10 +20,7 @@ def space_names() -> list[str]:
 
 
 def find_space(name: str) -> Path | None:
-    """Look for a space without running its code.
-
-    Returns:
-        Its file; None for a module of ``search_spaces``.
+    """Find the file of a space without running it; None for a module of ``search_spaces``.
 
     Raises:
         SettingError: there is no such module or file.

@@ -1,4 +1,4 @@
-"""Which archs a space has: how many, all of them, a random one, and whether an arch is one of them."""
+"""The members of a space: their number, iteration, sampling and validation."""
 
 from __future__ import annotations
 

@@ -54,11 +54,7 @@ def to_nni(space: ElasticSpace) -> Any:
 
 
 def choices(space: ElasticSpace) -> Choices:
-    """List the values of every label.
-
-    Returns:
-        Values by label: stem, stage by stage, head, resolution. Labels of layers beyond a sample's depth count for
-        nothing.
+    """List the values of every label: stem, stage by stage, head, resolution.
 
     Raises:
         SettingError: the layer choices of a stage are not a plain product.
@@ -126,10 +122,7 @@ def _ends(space: ElasticSpace) -> tuple[tuple[str, End], tuple[str, End]]:
 
 
 def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
-    """Write an arch as an NNI sample.
-
-    Returns:
-        A value for every label; layers beyond the depth get the first value offered.
+    """Write an arch as an NNI sample; layers beyond the depth get the first value offered.
 
     Raises:
         SettingError: the arch is not of the space.

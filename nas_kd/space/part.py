@@ -42,14 +42,7 @@ class Part(ABC):
     @staticmethod
     @abstractmethod
     def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
-        """Count a resolved layer in plain integers, without a network.
-
-        Args:
-            size: height (= width) of its input in pixels.
-
-        Returns:
-            Its cost, and the height of its output in pixels.
-        """
+        """Return the cost of a resolved layer on an input of ``size`` pixels, and the height of its output."""
 
     @staticmethod
     @abstractmethod

@@ -79,15 +79,7 @@ def check_size(space: ElasticSpace, resolution: int | None) -> None:
 
 
 def full_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that were scored on all rating images.
-
-    Args:
-        table: a rating table; one without a column ``images`` has full rows only.
-
-    Returns:
-        Those rows, with their index labels. Scores on fewer images come from a halving's early rounds and must not be
-        compared with the others.
-    """
+    """Return the rows scored on all rating images; scores on fewer, of a halving's early rounds, are not comparable."""
     return table[table["images"] == table["images"].max()] if "images" in table else table
 
 

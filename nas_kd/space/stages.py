@@ -1,4 +1,4 @@
-"""What a stage is: the choices of a run of layers, and the layers that a choice resolves to."""
+"""A stage: the choices of a run of layers, and the layers that a choice resolves to."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Stage(Part):
         """
 
     def label(self, layer: Layer) -> str:
-        """Word a layer in a box of a figure."""
+        """Return the label of a layer in a figure."""
         return ", ".join(f"{value}" for value in layer)
 
     def share(self, layer: Layer) -> float:

@@ -10,11 +10,7 @@ from nas_kd.space.stages import Stage
 
 
 class ElasticStage(nn.Module):
-    """The shared blocks of one stage; a candidate uses the first of them.
-
-    Args:
-        in_widths: input widths it can meet, rising.
-    """
+    """The shared blocks of one stage; a candidate uses the first of them."""
 
     def __init__(self, stage: Stage, in_widths: tuple[int, ...], kernel_transform: bool = False) -> None:
         super().__init__()

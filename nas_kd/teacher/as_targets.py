@@ -1,4 +1,4 @@
-"""What users pass as ``teacher=`` becomes one `TargetSource`, at the border of every public function and only there."""
+"""Convert what users pass as ``teacher=`` into one `TargetSource`, in public functions only."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def as_targets(teacher: Teaches) -> TargetSource | None:
 
 
 def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teacher:
-    """Return the one teacher of what looks into its network.
+    """Return the single teacher needed by a function that uses its network.
 
     Args:
         teacher: a teacher, a source that runs one, or a function that makes one.

@@ -40,9 +40,7 @@ class Built:
     """A network and what is known of it.
 
     Args:
-        name: what the user calls it.
         num_classes: width of its logits, or None when only a forward pass can determine it.
-        in_chans: channels of its input.
         normalisation: mean and std its weights were trained with, or None when unknown.
     """
 

@@ -135,7 +135,7 @@ class ViewCache(TargetSource):
         return held + ViewCache(path).missing(views, epochs)
 
     def bind(self, data: Data, epochs: int = 0) -> ViewCache:
-        """Check that the stored logits are about this data set.
+        """Check that the stored logits belong to a data set.
 
         Args:
             epochs: epochs of the training, whose logits must be there when there is no teacher.
@@ -197,15 +197,9 @@ class ViewCache(TargetSource):
             atomic_json(self.folder / "cache.json", self.facts)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the teacher's logits of a training batch; missing ones are computed and stored.
+        """Return the teacher's (B, C) float32 logits of a training batch; missing ones are computed and stored.
 
         The teacher runs live for images in no numbered view, with one warning.
-
-        Args:
-            batch: its numbers and views lie on the CPU: nothing waits for a device.
-
-        Returns:
-            (B, C) float32 on the device of the images.
 
         Raises:
             SettingError: logits are missing and there is no teacher to compute them.
@@ -237,13 +231,7 @@ class ViewCache(TargetSource):
         return self._source[0].logits(batch)
 
     def split_logits(self, name: str, data: Data | None = None) -> Tensor:
-        """Read the teacher's logits of a held-out split.
-
-        Args:
-            name: ``rate``, ``select`` or ``test``.
-
-        Returns:
-            (N, C) float32 in the order of the split, on the CPU.
+        """Return (N, C) float32 logits of ``rate``, ``select`` or ``test`` on the CPU, in the order of the split.
 
         Raises:
             SettingError: the split is unknown, or not stored in a cache opened without its teacher.

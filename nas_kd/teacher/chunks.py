@@ -29,11 +29,7 @@ CHUNK_CPU = 32
 
 
 def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Show training images in given views, in chunks of one size.
-
-    Args:
-        index: (M,) image numbers.
-        view: (M,) view numbers.
+    """Yield numbers and views (K,) of training images, and a batch of fixed size that starts with them.
 
     Yields:
         (K,) image and view numbers, and a batch that begins with them and is filled up with repeats.
@@ -73,11 +69,7 @@ def view_logits(teacher: LiveSource, data: Data, index: Tensor, view: Tensor, ki
 
 
 def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -> NDArray[np.float32]:
-    """Compute the (N, C) logits of all images of a split, unchanged and in order.
-
-    Returns:
-        (N, C) logits.
-    """
+    """Compute the (N, C) logits of all images of a split, unchanged and in order."""
     rows = [np.zeros((0, teacher.num_classes or 0), np.float32)]
     for batch in split.clean(256) if len(split) else ():
         rows.append(image_logits(teacher, batch.x, np.float32))
@@ -87,7 +79,7 @@ def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -
 
 
 def check_equal(path: Path, stored: NDArray[np.float32], live: NDArray[np.float32]) -> None:
-    """Refuse stored logits that are not what the teacher computes now.
+    """Check that stored logits are what the teacher computes now.
 
     Raises:
         SettingError: they differ by more than fp16 and another machine's kernels can make.

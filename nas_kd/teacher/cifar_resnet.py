@@ -86,14 +86,10 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
     def forward_after(self, x: Tensor, block: str) -> Tensor:
-        """Run what comes after a block.
+        """Map the output (B, C, H, W) of a block, after its last ReLU, to logits (B, num_classes).
 
         Args:
-            x: (B, C, H, W) the block's output, after its last ReLU.
             block: its name out of `block_names`.
-
-        Returns:
-            Logits (B, num_classes).
         """
         names = self.block_names
         for name in names[names.index(block) + 1 :]:

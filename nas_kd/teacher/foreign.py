@@ -31,11 +31,7 @@ class _Reader:
 
 
 class ModuleReader:
-    """Reads the features of chosen modules, and the classifier's input, out of one forward pass.
-
-    Args:
-        paths: modules to read, one a stage; a path may come twice.
-    """
+    """Reads the features of chosen modules, and the classifier's input, out of one forward pass."""
 
     def __init__(self, module: nn.Module, probed: Probe, paths: Sequence[str]) -> None:
         self.module = module

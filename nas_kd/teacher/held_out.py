@@ -25,11 +25,7 @@ PROBE = 64  # images recomputed at every start
 
 
 class HeldOut:
-    """Logits (N, C) of each split, in fp32 and in its order.
-
-    Args:
-        source: the teacher and the data that a missing file is computed from.
-    """
+    """Logits (N, C) of each split, in fp32 and in its order."""
 
     def __init__(self, folder: Path, source: tuple[LiveSource, Data] | None) -> None:
         self.folder = folder

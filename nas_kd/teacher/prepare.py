@@ -17,15 +17,13 @@ _log = logging.getLogger(__name__)
 def prepared(
     source: TargetSource, data: Data, run: Run | None, *, epochs: int = 0, features: bool = False, unseen: str = ""
 ) -> TargetSource:
-    """Bind what teaches to the data, and return what gives the targets of one training.
+    """Bind a source to the data, and return the source of the targets of one training.
 
     Logits of numbered views are stored once and read by every later training; features and images that have no number
     need the teacher itself.
 
     Args:
-        source: what teaches.
         run: keeps what is stored; None stores nothing.
-        epochs: epochs of the training.
         features: whether the method compares features.
         unseen: which of its images are no numbered views, such as "mixed images"; nothing where all are.
 

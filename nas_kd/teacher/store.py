@@ -1,4 +1,4 @@
-"""What a teacher computes of every view of an image, kept once: in memory, or in files for many processes."""
+"""Store of a teacher's outputs for every view of an image: in memory, or in files shared by processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ViewStore:
 
     @classmethod
     def in_memory(cls, images: int, views: int, shapes: Shapes) -> ViewStore:
-        """Make an empty store that ends with the process; room is taken as entries come."""
+        """Create an empty store in memory, which is allocated as entries come."""
         return cls([np.zeros((images, views, *shape), np.float16) for shape in shapes.values()])
 
     @classmethod
@@ -67,15 +67,7 @@ class ViewStore:
         return cls(arrays, folder)
 
     def read(self, index: NDArray[Any], view: NDArray[Any]) -> tuple[list[Half], NDArray[np.bool_]]:
-        """Read entries.
-
-        Args:
-            index: (B,) image numbers.
-            view: (B,) view numbers.
-
-        Returns:
-            (B, ...) of each array, and (B,) which of them are not there yet.
-        """
+        """Return (B, ...) of each array for images and views (B,), and (B,) which of them are missing."""
         rows = [array[index, view] for array in self._arrays]  # copies
         missing = np.zeros(len(index), bool)
         for row in rows:
@@ -153,15 +145,12 @@ def store_bytes(images: int, views: int, shapes: Shapes) -> int:
 
 
 def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, shapes: Shapes, hint: str) -> Path:
-    """Make a folder with room for all views, once.
+    """Create the folder of a store with room for all views, once.
 
     Args:
         key: what determines the values.
         views: views of an image; 0 makes no files.
         shapes: shape of an entry of each array, by name.
-
-    Returns:
-        The folder, with cache.json and a file an array.
 
     Raises:
         SettingError: the disk is full or read-only, or the folder has lost its cache.json.
@@ -197,7 +186,7 @@ def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, s
 
 
 def _make_room(path: Path, shape: tuple[int, ...]) -> None:
-    """Make an array of zeros that is really there: where a disk fills up under a sparse map, its writer is killed."""
+    """Create an allocated array of zeros: a full disk under a sparse map would kill the writer."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         file.flush()

@@ -59,10 +59,7 @@ class StoredFeatures(TargetSource):
         return self._teacher.split_logits(name, data)
 
     def bind(self, data: Data, epochs: int = 0) -> StoredFeatures:
-        """Check that what it holds is about a data set.
-
-        Args:
-            epochs: for sources that cannot compute what they lack.
+        """Check that the stored features belong to a data set.
 
         Raises:
             SettingError: it was made for another data set, normalisation or set of views.

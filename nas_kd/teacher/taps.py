@@ -1,4 +1,4 @@
-"""Which layers of a teacher teach the stages of a space."""
+"""Choose the teacher layers that supervise the stages of a space."""
 
 from __future__ import annotations
 
@@ -49,29 +49,18 @@ class Tap:
 
 
 def pool_to(x: Tensor, size: int) -> Tensor:
-    """Average a feature down to a size; a feature that is not larger is returned as it is.
-
-    Args:
-        x: (B, C, H, W).
-
-    Returns:
-        (B, C, min(H, size), min(W, size)).
-    """
+    """Average (B, C, H, W) down to ``size`` pixels; a feature that is not larger is returned as it is."""
     height = min(x.shape[2], size)
     width = min(x.shape[3], size)
     return x if (height, width) == tuple(x.shape[2:]) else F.adaptive_avg_pool2d(x, (height, width))
 
 
 def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[Tap]:
-    """Give every student stage a teacher layer.
+    """Assign a teacher layer, of those from input to output, to every student stage (output heights in pixels).
 
     The ends of the teacher's resolutions when there are as many as stages, else layers at equal shares of
     the teacher's depth. A layer whose map is smaller than the student's gives way to the last one before it
     that is large enough; the layers rise strictly wherever there are enough of them.
-
-    Args:
-        layers: the teacher's layers from input to output.
-        student_sizes: output height of each student stage in pixels.
 
     Raises:
         SettingError: no layer is as large as a stage's output.
@@ -93,11 +82,9 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[T
 
 
 def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Sequence[str]) -> list[Tap]:
-    """Give every student stage the teacher layer that the user named.
+    """Assign the layer that the user named to every student stage.
 
     Args:
-        layers: every layer that can be tapped, from input to output.
-        student_sizes: output height of each student stage in pixels.
         paths: one name a stage.
 
     Raises:

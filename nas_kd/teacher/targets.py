@@ -1,4 +1,4 @@
-"""What teaches: the one protocol of everything that gives a training its targets."""
+"""The protocol of everything that gives a training its targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TargetSource(ABC):
-    """What gives the targets of a batch: a teacher, its stored logits, several teachers, peers, the student itself.
+    """Source of the targets of a batch: a teacher, its stored logits, several teachers, peers, the student itself.
 
     A subclass must define `logits`; everything else has a default.
 
@@ -49,7 +49,7 @@ class TargetSource(ABC):
         return type(self).__name__
 
     def bind(self, data: Data, epochs: int = 0) -> TargetSource:
-        """Check that it can teach on a data set, before anything is spent.
+        """Check that it fits a data set, before any computation.
 
         Args:
             epochs: epochs whose numbered views a source that cannot compute targets must have.
@@ -92,7 +92,7 @@ class TargetSource(ABC):
 
     @property
     def trained(self) -> nn.Module | None:
-        """What belongs into the checkpoints of a training, and learns in it where its parameters want gradients."""
+        """The module to save in checkpoints, trained too where its parameters require gradients."""
         return None
 
 
@@ -117,7 +117,7 @@ class LiveSource(TargetSource):
         """Map images (B, C, H, W) to logits and features, without gradient."""
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Bring images as the data give them to the network's own normalisation and device."""
+        """Convert images of the data to the network's own normalisation and device."""
         return x
 
     def match(self, space: Any, resolution: int) -> object:
@@ -125,7 +125,7 @@ class LiveSource(TargetSource):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of its network."""
         return next(self.network.parameters(), torch.zeros(())).device
 
     def to(self, device: torch.device | str) -> LiveSource:

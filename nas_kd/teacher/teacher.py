@@ -1,4 +1,4 @@
-"""A sealed network that teaches."""
+"""A sealed teacher network."""
 
 from __future__ import annotations
 
@@ -166,15 +166,12 @@ class Teacher(LiveSource):
         return self._module
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Bring images, normalised as the bound data are, to the network's own normalisation and device."""
+        """Convert images, normalised as the bound data are, to the network's own normalisation and device."""
         x = x.to(self.device)  # data may live elsewhere than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 
     def bind(self, data: Data, epochs: int = 0) -> Teacher:
         """Check that the teacher fits a data set and take its normalisation into account.
-
-        Args:
-            epochs: for sources that cannot compute what they lack.
 
         Raises:
             SettingError: channels or classes differ, or the network does not take the data's resolution.
@@ -248,7 +245,7 @@ class Teacher(LiveSource):
 
     @torch.no_grad()
     def _dry_run(self, resolution: int) -> tuple[list[Layer], list[Layer], Probe | None]:
-        """Give the layers to choose from, those that may be named, and the probe of a foreign network."""
+        """Return the layers to choose from, those that may be named, and the probe of a foreign network."""
         from torch.utils.flop_counter import FlopCounterMode
 
         images = torch.zeros(2, self.in_chans, resolution, resolution, device=self.device)

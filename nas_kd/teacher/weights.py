@@ -54,7 +54,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _check_stored(path: Path) -> None:
-    """Refuse a compressed archive, which torch.save never writes and which may be a thousand times its size."""
+    """Raise on a compressed archive: torch.save never writes one, and it may unpack to a thousand times its size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
@@ -86,11 +86,7 @@ def _bare(name: str) -> str:
 
 
 def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None) -> int | None:
-    """Find the class count of a checkpoint and hold it against the wanted one.
-
-    Args:
-        classifier: name of the classifying layer, if known.
-        num_classes: wanted class count, or None for the checkpoint's.
+    """Return the class count of a checkpoint (None if unknown), checked against the expected one.
 
     Returns:
         The class count, or None when it is neither given nor found.

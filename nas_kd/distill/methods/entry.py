@@ -1,4 +1,4 @@
-"""What a named method is."""
+"""The entry of a named method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """What it does, in one line."""
+        """Its description, one line."""
         return (inspect.getdoc(self.recipe) or "").partition("\n")[0]
 
 
@@ -51,6 +51,6 @@ def grown(method: str, weight: float, share: float) -> float | Schedule:
 
 
 def check_share(field: str, value: float) -> None:
-    """Refuse a first stage that takes nothing or all of the training."""
+    """Check that a first stage takes more than nothing and less than all of the training."""
     if not 0 < value < 1:
         raise SettingError(field, value, "above 0 and below 1", "0.1 is a tenth of the epochs")

@@ -1,4 +1,4 @@
-"""Methods with an adversary, without data, and for a student that is no network."""
+"""Adversarial and data-free methods, and one for a student that is no network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def dafl(
     lr: float = 1e-3,
     base: float = 64,
 ) -> Recipe:
-    """No data: a generator makes images of which the teacher is sure, and of all classes alike."""
+    """No data: a generator makes images that the teacher classifies confidently, balanced over the classes."""
     made = Switches(one_hot=one_hot, activation=activation, balance=balance, student_steps=int(student_steps), lr=lr)
     return _without_data(made, base, term("kd", task, weight, temperature=temperature))
 

@@ -72,7 +72,7 @@ def multi_teacher(
     temperature: float = 4.0,
     weights: str = "learned",
 ) -> Recipe:
-    """Distillation of several teachers' mean probabilities, weighted equally or as the labels teach."""
+    """Distillation of several teachers' mean probabilities, weighted equally or by weights learned from labels."""
     if weights not in ("learned", "mean"):
         raise SettingError("multi_teacher.weights", weights, "learned or mean")
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
@@ -90,7 +90,7 @@ def virtual_teacher(
     correct: float = 0.99,
     temperature: float = 20.0,
 ) -> Recipe:
-    """A made-up teacher, sure of the label and flat elsewhere; at temperature 1 it is label smoothing."""
+    """A virtual teacher, peaked at the label and uniform elsewhere; at temperature 1 it is label smoothing."""
     return with_labels(task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature))
 
 
@@ -132,7 +132,7 @@ def js_divergence(task: Task, *, ce: float = 0.1, weight: float = 0.9, standardi
 
 
 def reverse_kl(task: Task, *, ce: float = 0.1, weight: float = 0.9, standardise: bool = False) -> Recipe:
-    """KL from the student's side: punished where it is sure and the teacher is not."""
+    """Reverse KL: penalises a student that is confident where the teacher is not."""
     return with_labels(task, ce, term(_named("reverse_kl", standardise), task, weight))
 
 
