@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if launched()[1] == 1 or not peer_lost(error):
             raise
-        return _fail(1, "another process has stopped; see its message. The same command goes on from here")
+        return _fail(1, "another process has stopped; see its message. The same command continues from here")
     except KeyboardInterrupt:
-        return _fail(130, "stopped; the same command goes on from here")
+        return _fail(130, "stopped; the same command continues from here")
 
 
 def _fail(code: int, message: str) -> int:

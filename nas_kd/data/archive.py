@@ -30,7 +30,7 @@ def _check(field: str, path: Path, tar: tarfile.TarFile, depth: int) -> None:
         if info.name.startswith("/") or ".." in info.name.split("/"):
             expected = f"a .tar with names below its own folder; it has {info.name!r}"
             raise SettingError(
-                field, str(path), expected, "pack the class folders anew: tar -cf images.tar -C FOLDER ."
+                field, str(path), expected, "pack the class folders again: tar -cf images.tar -C FOLDER ."
             )
         if info.isfile() and info.name.lower().endswith(".tar"):
             if depth == NESTED:

@@ -29,7 +29,7 @@ class Augment:
     Args:
         pad: zero pixels added on each side before the crop.
         flip: whether to mirror at random.
-        views: the finite views that crop and flip come from; None draws them anew in every epoch.
+        views: the finite views that crop and flip come from; None draws them freshly in every epoch.
         auto: timm's automatic augmentation, before crop and flip; then there are no views.
     """
 
@@ -56,7 +56,7 @@ class Split:
         name: train, rate, select or test.
         rows: (N,) where in the store.
         labels: (N,) int64 class numbers.
-        device: where labels are wanted.
+        device: device of the labels.
         augment: how `batches` changes the images; None leaves them as they are.
     """
 
@@ -88,7 +88,7 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split with its images on a device, or itself where they are not decoded or do not fit."""
-        wanted = torch.empty(0, device=device).device  # "cuda" as the one of "cuda:0" that is meant
+        wanted = torch.empty(0, device=device).device  # resolves "cuda" to "cuda:0"
         pixels = None if self._pixels.place == wanted else self._pixels.resident(self._rows, wanted)
         if pixels is None:
             return self

@@ -73,7 +73,7 @@ def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> 
 
 
 def to_array(source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape) -> NDArray[np.uint8]:
-    """Turn a decoded image into (H, W, C) of the wanted shape; grey spreads over three channels."""
+    """Turn a decoded image into (H, W, C) of the given shape; grey spreads over three channels."""
     check(source, row, image, shape)
     grey = image.mode in GREY
     mode = "L" if grey else "RGB"

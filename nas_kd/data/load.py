@@ -49,10 +49,10 @@ def load_data(
     test_split: str = "validation",
     unreadable: str = "stop",
 ) -> Data:
-    """Load a data set and cut it into train, rate, select and test by a hash of the images' names.
+    """Load a data set and split it into train, rate, select and test by a hash of the images' names.
 
-    Every class gives to every split. A share is a threshold on the hash, which images added later hardly ever
-    move (`nas_kd.data.split.cut`); a count is met exactly.
+    Every class is in every split. A share is a threshold on the hash, which images added later hardly ever move
+    (`nas_kd.data.split.cut`); a count is met exactly.
 
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class

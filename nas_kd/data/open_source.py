@@ -199,7 +199,7 @@ def _torchvision(field: str, name: str, split: str, root: str, download: bool) -
         raise SettingError(field, name, f"a torchvision set that timm knows ({error})", "check the name") from error
     except (RuntimeError, OSError) as error:
         hint = "set data.root to the folder that holds it, or data.download=true"
-        raise SettingError(field, name, f"a set that lies in {root} ({error})", hint) from error
+        raise SettingError(field, name, f"a data set in {root} ({error})", hint) from error
     if not hasattr(dataset, "targets") or not hasattr(dataset, "classes"):
         raise SettingError(field, name, "a classification set", "save it as class folders")
     labels = np.asarray(dataset.targets, dtype=np.int64)

@@ -84,7 +84,7 @@ class Chosen(Source):
 
 
 class FileSource(Source):
-    """Images behind open files and locks, which do not travel to another process: it opens the same source anew."""
+    """Images behind open files and locks, which do not travel to another process: it reopens the same source."""
 
     def __init__(self, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
         super().__init__(*args)

@@ -51,7 +51,7 @@ def cut(
         low: share or count of images with the lowest draws.
         high: share or count of images with the highest draws.
         keep: images that every class keeps in the middle.
-        least: images that every class gives to a part that is wanted.
+        least: images that every class gives to a part of nonzero size.
 
     Returns:
         (N,) codes: TRAIN (the middle), LOW or HIGH.
@@ -99,9 +99,9 @@ def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
 
     Args:
         sizes: (C,) images of each class.
-        total: images wanted, between the sums of the bounds.
-        least: the fewest of a class.
-        most: (C,) the most of a class.
+        total: the sum of the counts, between the sums of the bounds.
+        least: lower bound of a class.
+        most: (C,) upper bounds of the classes.
     """
     quota = total * sizes / sizes.sum()
     counts = np.clip(np.floor(quota).astype(np.int64), least if total else 0, most)

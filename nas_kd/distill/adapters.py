@@ -58,7 +58,7 @@ class Hint(nn.Module):
 
 
 def middle(stages: int) -> int:
-    """Return the number of the middle stage, from 0: where the guided layer stands by default."""
+    """Return the number of the middle stage, from 0: the default position of the guided layer."""
     return (stages - 1) // 2
 
 
@@ -83,7 +83,7 @@ class Variational(nn.Module):
         self.spreads = nn.ParameterList()
         start = math.log(math.expm1(self.START - self.FLOOR))
         for s, t in both:
-            regressor(s, t, "vid")  # refuses unequal maps
+            regressor(s, t, "vid")  # raises for unequal maps
             self.means.append(_three_convs(channels(s), channels(t)) if len(s) == 3 else regressor(s, t))
             spread = torch.full((channels(t),), start)
             self.spreads.append(nn.Parameter(spread, requires_grad=variant == "paper"))

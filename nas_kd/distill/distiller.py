@@ -120,7 +120,7 @@ class Distiller:
             student = self._pair.forward(batch.x) if needs_student else None
             loss, parts = self._losses(student, target, batch.y, progress, batch)
         loss.backward()
-        return parts | {"loss": loss.detach()}  # the terms first: who looks for a NaN finds its term
+        return parts | {"loss": loss.detach()}  # the terms first, so that a NaN is reported with its term
 
     def target(self, batch: Batch) -> Tensor | Output | None:
         """Return the bound source's targets for a batch: (B, C) logits, or logits and features."""
@@ -205,7 +205,7 @@ def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:
     if isinstance(method, str):
         return _named(method, task, settings)
     if settings:
-        expected = "no settings beside a list or a recipe"
+        expected = "no settings with a list or a recipe"
         raise SettingError("method settings", sorted(settings), expected, "set them in the terms")
     if isinstance(method, Recipe):
         return method
@@ -234,7 +234,7 @@ def _named(method: str, task: Task, settings: dict[str, Any]) -> Recipe:
     for name, value in settings.items():
         if name not in expected:
             hint = nearest(name, expected) if expected else f"{method} has no settings"
-            named = f"a setting of {method}: {', '.join(expected)}" if expected else f"no settings beside {method}"
+            named = f"a setting of {method}: {', '.join(expected)}" if expected else f"no settings for {method}"
             raise SettingError(f"{method}.{name}", value, named, hint)
         _check(method, name, value, expected[name].default)
     made: Recipe = recipe(task, **settings)
@@ -250,10 +250,10 @@ def _check(method: str, name: str, value: object, default: Any) -> None:
     elif isinstance(default, str):
         if not isinstance(value, str):
             raise SettingError(field, value, f"a word such as {default!r}")
-    elif default < 0:  # a number of any sign, such as an order of a divergence
+    elif default < 0:  # any sign, such as the order of a divergence
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SettingError(field, value, "a finite number")
-    elif isinstance(default, int):  # numbers of things; no classes a batch means batches as they come
+    elif isinstance(default, int):  # counts; 0 classes a batch means ordinary batches
         least = 0 if field == "cc.classes" else 1
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or not least <= value < math.inf:
             raise SettingError(field, value, f"a whole number of at least {least}")

@@ -66,7 +66,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
         return self.scores.detach().softmax(0)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return (B, C) log-probabilities; a gradient goes to the shares alone."""
+        """Return (B, C) log-probabilities; only the shares get a gradient."""
         with torch.no_grad():
             each = torch.stack([source.logits(batch) for source in self.sources]).float()
         return mixture(each, self.scores)

@@ -155,7 +155,7 @@ class Generator(Player):
         """Take a step of the generator when it is due, and return the batch with images in place of noise."""
         if self.calls % self.switches.student_steps == 0:
             training = self._networks[1].training
-            self._networks[1].eval()  # the student's statistics are its own turn's matter
+            self._networks[1].eval()  # the student's statistics change only in its own step
             self.turn(lambda: self.loss(batch.x))
             self._networks[1].train(training)
         self.calls += 1

@@ -20,7 +20,7 @@ def solve(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Li et al., Few sample knowledge distillation, arXiv 1812.01839, eq. 1 and 2.
     """
     if student.shape[:1] + student.shape[2:] != teacher.shape[:1] + teacher.shape[2:]:
-        raise ValueError(f"equal batch and maps wanted, got {tuple(student.shape)} and {tuple(teacher.shape)}")
+        raise ValueError(f"expected equal batch and map sizes, got {tuple(student.shape)} and {tuple(teacher.shape)}")
     s, t = (x.detach().double().transpose(0, 1).flatten(1).T for x in (student, teacher))  # (B H W, C)
     # gelsd cuts off directions that only rounding sees; it is a CPU routine
     found = torch.linalg.lstsq(s.cpu(), t.cpu(), driver="gelsd").solution.T

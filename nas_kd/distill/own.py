@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _other(batch: Batch | PairedBatch, who: str) -> Tensor:
     if not isinstance(batch, PairedBatch):
-        raise SettingError("method", who, "batches with an image beside each", "use the method's own sampler")
+        raise SettingError("method", who, "batches of image pairs", "use the method's own sampler")
     return batch.other
 
 
@@ -79,7 +79,7 @@ class MeanTeacher(nn.Module, TargetSource):
 
 
 class Itself(TargetSource):
-    """The student's own output on the images beside the batch's; its running statistics see these images too.
+    """The student's own output on the paired images; its running statistics see these images too.
 
     Args:
         learns: whether the gradient flows through these targets too.
@@ -116,7 +116,7 @@ class Privileged(TargetSource):
 
     Args:
         source: where targets come from.
-        view: makes the teacher's images (B, ...) of the batch; default: those beside the student's.
+        view: makes the teacher's images (B, ...) of the batch; default: the paired images.
 
     Raises:
         SettingError: there is no source.
@@ -132,7 +132,7 @@ class Privileged(TargetSource):
 
     @staticmethod
     def of(pair: Pair) -> Privileged:
-        """Wrap the user's teacher so that it sees the images beside the student's."""
+        """Wrap the user's teacher so that it sees the paired images."""
         return Privileged(pair.source)
 
     @property

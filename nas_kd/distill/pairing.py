@@ -19,7 +19,7 @@ from nas_kd.teacher.targets import TargetSource
 
 
 def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output]:
-    """Return a network's forward pass with features, (B, C, H, W) to Output, whatever network it is.
+    """Return a network's forward pass with features, (B, C, H, W) to Output, for any network.
 
     Raises:
         SettingError: the network gives no logits, or no layer that gives a feature map.

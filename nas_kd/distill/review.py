@@ -46,7 +46,7 @@ class Fusion(nn.Module):
 class Review(nn.Module):
     """ReviewKD: every teacher stage is compared with a fusion of the student's stages from it on.
 
-    The stages are read before their last activation, and the pooled feature stands as a last stage of 1 pixel.
+    The stages are read before their last activation, and the pooled feature is a last stage of 1 pixel.
 
     Args:
         width: largest number of channels that the fusions pass on.

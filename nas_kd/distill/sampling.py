@@ -1,4 +1,4 @@
-"""Training batches that a method wants: of few classes, in pairs, in two views, beside clean or unlabelled images.
+"""Training batches of some methods: of few classes, in pairs, in two views, with clean or unlabelled images.
 
 Each wraps a training split and is called as one: ``len``, ``steps`` and ``batches``. All draws are functions
 of the run's seed and the epoch.
@@ -20,7 +20,7 @@ from nas_kd.runtime.seeds import seed_for
 
 
 class PairedBatch(NamedTuple):
-    """A batch with another image beside each of its own.
+    """A batch of image pairs.
 
     Args:
         x: (B, C, H, W), what the student is trained on.
@@ -89,7 +89,7 @@ class ClassBalanced(Resampled):
             the super-class sampler.
 
     Raises:
-        SettingError: fewer classes in the data than wanted.
+        SettingError: fewer classes in the data than ``classes``.
 
     Source: Peng et al., arXiv 1904.01802, section 3.4.
     """

@@ -24,7 +24,7 @@ __all__ = ["Decay", "Phase", "Recipe", "Schedule", "Term", "Warmup"]
 FEATURES = ("logits", "stages", "pre", "pooled")
 NEEDS = frozenset({"labels", "batch", *FEATURES})
 SIDES = ("both", "student", "teacher")
-MIDDLE = -1  # stands for the student's middle stage
+MIDDLE = -1  # the student's middle stage
 
 
 def _call(module: nn.Module, *inputs: Any) -> Tensor:

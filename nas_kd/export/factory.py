@@ -55,7 +55,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
     that opens a pickle.
 
     Raises:
-        SettingError: it is a function, or a class of a file that came with the folder or lies beside it.
+        SettingError: it is a function, or a class of a file in the folder or next to it.
     """
     place, _, name = str(factory).partition(":")
     if place == "timm" or not name:
@@ -65,7 +65,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         f"teacher.model={factory} with teacher.checkpoint={folder / 'weights.safetensors'}"
     )
     if _came_along(factory, place, folder):
-        expected = "a network of an installed package; this one's code lies beside the folder, or in no package"
+        expected = "a network of an installed package; this one is next to the folder, or in no package"
         raise SettingError("factory", factory, expected, hint)
     kind = _imported(str(factory), place, name)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
@@ -73,10 +73,10 @@ def check_untrusted(factory: object, folder: Path) -> None:
 
 
 def _came_along(factory: object, place: str, folder: Path) -> bool:
-    """Return whether a module's file lies in the folder, beside it, or in a folder that is no package of its own.
+    """Return whether a module's file is in the folder, next to it, or in a folder that is no package.
 
-    What pip installed is not beside it, even where the environment is. Modules are checked from the outermost on,
-    because to find one of a package runs that package.
+    Installed packages do not count as next to it, even where the environment is. Modules are checked from the outermost
+    on, because to find one of a package runs that package.
     """
     parts = place.split(".")
     inside = folder.resolve()
@@ -128,6 +128,6 @@ def _timm(factory: str, name: str, kwargs: Mapping[str, Any]) -> Any:
         raise SettingError("factory", factory, expected, "install the timm that it was saved with")
     fetching = [key for key in FETCHES if kwargs.get(key)]
     if fetching:
-        expected = "arguments that fetch no weights: they lie in the student folder"
+        expected = "arguments that fetch no weights: they are in the student folder"
         raise SettingError("factory_kwargs", fetching[0], expected, "leave it out")
     return lambda **given: timm.create_model(name, **{"pretrained": False, **given})

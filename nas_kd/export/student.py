@@ -48,7 +48,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     """
     folder = Path(folder)
     given = getattr(student, "info", {}) if info is None else info
-    # cloned: safetensors refuses tied weights, which share their memory
+    # cloned: safetensors rejects tied weights, which share their memory
     state = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in student.state_dict().items()
@@ -58,7 +58,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     }
     layers = None
     if isinstance(student, StaticNet):
-        kinds(student.kinds.values())  # refuses a block that would be taken for another
+        kinds(student.kinds.values())  # raises for a block with the op of another
         layers = [dict(layer) for layer in student.layers_spec]
         about = {"in_chans": layers[0]["in"], "num_classes": layers[-1]["out"]} | about
         about |= {"factory": None, "factory_kwargs": {}}
@@ -93,7 +93,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
     A student of a search space is built from its list of layers alone, by nas_kd's own blocks and those that are
     named here; one of timm's by timm. One that was
     saved with another factory needs that code: a network class of an installed package is made as the folder
-    says, a function is called only when it is named here too.
+    gives; a function is called only when it is named here too.
 
     Args:
         folder: what `save_student` wrote.
@@ -150,7 +150,7 @@ def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Ten
     try:
         with torch.device("meta"):  # without memory: the sizes in the file may exceed any
             shapes = StaticNet(layers, known).state_dict()
-    except Exception as error:  # whatever a damaged description leads to
+    except Exception as error:  # any error of a damaged description
         expected = "the list of layers that save_student wrote"
         if isinstance(error, SettingError):  # an op that no class builds
             expected = f"{expected}, of known blocks ({error})"
@@ -179,12 +179,12 @@ def _check_about(about: Mapping[str, Any], path: Path) -> None:
             raise SettingError("student", str(path), expected, "save the student again")
 
 
-def _check_fit(wanted: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
-    """Raise SettingError with the first tensor that is missing, not wanted, or of another shape."""
-    for name in [*wanted, *(name for name in have if name not in wanted)]:
-        shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (wanted, have)]
+def _check_fit(needed: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
+    """Raise SettingError with the first tensor that is missing, unknown, or of another shape."""
+    for name in [*needed, *(name for name in have if name not in needed)]:
+        shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (needed, have)]
         if shapes[0] != shapes[1]:
-            expected = f"weights of the same network; tensor {name}: {shapes[0]} wanted, {shapes[1]} found"
+            expected = f"weights of the same network; tensor {name}: {shapes[0]} expected, {shapes[1]} found"
             raise SettingError("student", where, expected, "architecture and weights must come from one student")
 
 
@@ -200,7 +200,7 @@ def _read(path: Path) -> Any:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder beside its place and move it there, so that a kill leaves no half of one."""
+    """Write a temporary folder and rename it, so that a kill leaves no partial folder."""
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     with on_disk(folder):

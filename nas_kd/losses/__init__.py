@@ -1,6 +1,6 @@
 """Distillation losses as pure functions: the student first, the teacher second, labels third, then keywords.
 
-Every loss computes in fp32 whatever it is given (float64 stays float64), under autocast too, detaches the
+Every loss computes in fp32 for any input (float64 stays float64), under autocast too, detaches the
 teacher, and returns a scalar, the mean over the batch.
 """
 

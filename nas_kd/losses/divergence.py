@@ -14,7 +14,7 @@ from torch import Tensor
 from nas_kd.errors import SettingError, nearest
 from nas_kd.losses._common import logit_pair
 
-_FLOOR = -1e30  # stands for log 0: unlike -inf, differences and multiples of it are never NaN
+_FLOOR = -1e30  # represents log 0: unlike -inf, differences and multiples of it are never NaN
 _CEILING = 1e30  # largest gradient of an unclipped divergence, far beyond anything an optimiser can use
 _NEAR = 1e-3  # AlphaNet's distance from 0 and from 1 within which another clipping rule holds
 _CHOICES = ("clipped", "unclipped")

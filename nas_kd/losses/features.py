@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas_kd.losses._common import Gram, full_precision, pair, same_shape, word
 
-_TINY = 1e-24  # smallest squared norm that is divided by
+_TINY = 1e-24  # lower bound of squared norms in divisions
 
 
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:

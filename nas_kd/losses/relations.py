@@ -136,7 +136,7 @@ def irg(
     the logits, are another term.
     """
     if len(student) != len(teacher) or len(student) < 2:
-        raise ValueError(f"2 or more stages of each wanted, got {len(student)} and {len(teacher)}")
+        raise ValueError(f"expected at least 2 stages of each, got {len(student)} and {len(teacher)}")
     away = []  # student's less teacher's graph of every stage
     for one, other in zip(student, teacher, strict=True):
         s, t = pair(one[:samples], other[:samples])
@@ -185,7 +185,7 @@ def _wide_distances(x: Tensor) -> Tensor:
     rounding have the distance 0 and the gradient 0.
     """
     if x.ndim == 4:
-        x = x.permute(0, 2, 3, 1)  # as they lie in memory: the order of their elements does not matter
+        x = x.permute(0, 2, 3, 1)  # memory order: the order of the elements does not matter
     x = x.flatten(1)
     x = x - x.detach().mean(0, keepdim=True)  # a distance has no gradient along what is common to all
     products: Tensor = Gram.apply(x)

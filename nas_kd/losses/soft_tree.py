@@ -22,7 +22,7 @@ def tree_paths(gates: Tensor) -> list[Tensor]:
     """
     nodes = gates.shape[1] + 1
     if nodes < 2 or nodes & (nodes - 1):
-        raise ValueError(f"2^depth - 1 gates wanted, got {gates.shape[1]}")
+        raise ValueError(f"expected 2^depth - 1 gates, got {gates.shape[1]}")
     levels = [torch.ones_like(gates[:, :1])]
     begun = 0
     while len(levels[-1][0]) < nodes:

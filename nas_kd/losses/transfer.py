@@ -1,4 +1,4 @@
-"""Losses on features that went through parts trained beside the student, and on pairs of stages."""
+"""Losses on features behind modules trained with the student, and on pairs of stages."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
 class ChannelErrors(torch.autograd.Function):
     """Mean squared difference of every channel of (B, C, ...), (C,), of which the student alone gets a gradient.
 
-    Divided by a number a channel afterwards and not element by element: broadcasting over few channels that lie
-    innermost costs several times as much as the rest.
+    The division follows per channel instead of per element: broadcasting over few innermost channels costs several
+    times as much as the rest.
     """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         away = student - teacher
         ctx.save_for_backward(away)
-        rows = away.movedim(1, -1).flatten(0, -2)  # a view of what lies channels_last
+        rows = away.movedim(1, -1).flatten(0, -2)  # a view where the memory is channels_last
         return (rows.T @ rows).diagonal() / len(rows)
 
     @staticmethod

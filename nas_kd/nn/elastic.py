@@ -28,7 +28,7 @@ def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
 
     Args:
         weight: (O, I, K, K).
-        kernel: wanted size, K or smaller, of the same parity.
+        kernel: output size, at most K, of the same parity.
         channels: number of output channels to keep; None for all.
 
     Returns:
@@ -108,6 +108,6 @@ class ElasticLinear(nn.Linear):
         outputs = outputs or self.out_features
         bias = None if self.bias is None else prefix(self.bias, outputs)
         weight = prefix(self.weight, outputs, x.shape[-1])
-        if x.numel() == x.shape[-1]:  # BLAS rounds a matrix times one vector by how far apart its rows lie
+        if x.numel() == x.shape[-1]:  # BLAS rounds a matrix-vector product differently by the stride of the rows
             weight = weight.contiguous()
         return F.linear(x, weight, bias)

@@ -14,7 +14,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 
     Args:
         x: (B, C, H, W), H = W.
-        resolution: wanted height and width in pixels; None keeps the images.
+        resolution: output height and width in pixels; None keeps the images.
 
     Returns:
         (B, C, resolution, resolution), or the images themselves when they have that size.

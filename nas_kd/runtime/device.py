@@ -134,7 +134,7 @@ def _joined(device: str, precision: str) -> Fabric:
         expected = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
         hint = f"use torchrun --nproc-per-node {max(cards, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
         raise SettingError("device", device, expected, hint)
-    # gradients go by nccl between GPUs, small messages by gloo between CPUs, which no GPU has to wait for
+    # gradients go by nccl between GPUs, small messages by gloo between CPUs without a GPU synchronisation
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     strategy = DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
     fabric = Fabric(

@@ -59,15 +59,15 @@ def run_jobs(
                 result = future.result()
             yield result
     except BrokenProcessPool as error:
-        expected = "1, or a script whose calls stand below `if __name__ == '__main__':`, and memory for each worker"
+        expected = "1, or a script whose calls are below `if __name__ == '__main__':`, and memory for each worker"
         raise SettingError("workers", workers, expected, "use workers=1") from error
     except BaseException:
-        # an error or Ctrl-C need not wait for the jobs that run: they end their step, save it, and go on next time
+        # an error or Ctrl-C does not wait for running jobs: they end their step, save it, and continue next time
         mine = set(multiprocessing.active_children()) - others
         pool.shutdown(wait=False, cancel_futures=True)
         try:
             while any([process.is_alive() for process in mine]):
-                for process in mine:  # again and again: a job that has stopped may be followed by one that waited
+                for process in mine:  # repeatedly: after a stopped job the next one in the queue may start
                     process.terminate()
                     process.join(0.2)
         except BaseException:  # a second signal

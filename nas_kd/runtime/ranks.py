@@ -14,7 +14,7 @@ ValueT = TypeVar("ValueT")
 
 _LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun, and what torch and Fabric know it by
 _SLURM = "SLURM_NTASKS"  # set by srun, and what Fabric knows it by
-NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric looks away from SLURM
+NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric ignores SLURM
 PATIENCE = timedelta(minutes=30)  # a process that lets the others wait longer is lost; torch's own default
 HEARTBEAT = 60.0  # seconds between two heartbeats of the first process, while the others wait for its work
 
@@ -47,7 +47,7 @@ def in_worker() -> bool:
 
 
 def world() -> int:
-    """Return the number of processes that work together; 1 before they have joined and after they have parted."""
+    """Return the number of processes that work together; 1 before they join and after they leave."""
     dist = _group()
     return dist.get_world_size() if dist else 1
 
@@ -68,7 +68,7 @@ def everyone(value: ValueT) -> list[ValueT]:
     if not dist:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)  # through the CPU's backend, also beside GPUs
+    dist.all_gather_object(values, value)  # through the CPU's backend, with GPUs too
     return values
 
 
@@ -83,7 +83,7 @@ def from_first(value: ValueT) -> ValueT:
 
 
 def wait() -> None:
-    """Wait until every process of the group is here."""
+    """Wait for every process of the group."""
     everyone(None)
 
 

@@ -41,13 +41,13 @@ class Stopped(KeyboardInterrupt):
 
     def __str__(self) -> str:
         why = "the time limit" if self.late else signal.Signals(self.number).name
-        return f"stopped by {why}{f', {self.saved}' if self.saved else ''}; the same command goes on from here"
+        return f"stopped by {why}{f', {self.saved}' if self.saved else ''}; the same command continues from here"
 
 
 class Stop:
     """Holds SIGINT and SIGTERM back until the work checks for them; a second one stops at once.
 
-    Use it as a context manager around steps that must not be torn apart. Within it the signals set ``requested``;
+    Use it as a context manager around steps that must not be interrupted. Within it the signals set ``requested``;
     afterwards their former handlers are back, and where nothing has checked until then `Stopped` is raised at the
     end. Signals that are ignored stay so, and a thread that is not the main one gets none. The time limit comes as
     a SIGTERM, which wakes a main thread that waits for workers or for a lock, also where SIGTERM is ignored.
@@ -66,7 +66,7 @@ class Stop:
         self._late = False
         self._due = False  # the next SIGTERM is the time limit's
         self._outer: Stop | None = None
-        self._deaf = False  # to all other SIGTERM
+        self._deaf = False  # ignores all other SIGTERM
         # such processes get the terminal's signal and that of their parent, which ends them in time
         self._patient = multiprocessing.parent_process() is not None or launched()[1] > 1
         self._before: dict[int, Any] = {}
@@ -78,7 +78,7 @@ class Stop:
                 raise RuntimeError("a time limit stops the main thread alone: enter it there")
             return self
         wanted = self._at_once, self._patient
-        # a signal is noted only, until the handlers are complete
+        # until the handlers are complete a signal is only recorded
         self._at_once = False
         self._patient = True
         for number in SIGNALS:
@@ -104,7 +104,7 @@ class Stop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # from here on a signal is noted only
+        # from here on a signal is only recorded
         self._at_once = False
         self._patient = True
         if self._timer is not None and self._timer.ident is not None:
@@ -131,7 +131,7 @@ class Stop:
             self._at_once = before
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        limit = number == signal.SIGTERM and self._limit_asks()
+        limit = number == signal.SIGTERM and self._is_time_limit()
         if limit and self.requested is not None:
             return  # work stopped by a signal ends in time, and must not be interrupted
         if number == signal.SIGTERM and self._deaf and not limit:
@@ -144,13 +144,13 @@ class Stop:
             raise Stopped(number, late=limit)
         if first and not self._patient:
             # not print: this may be in the middle of one
-            os.write(2, b"nas-kd: stopping after this step; once more stops at once\n")
+            os.write(2, b"nas-kd: stopping after this step; a second signal stops at once\n")
 
-    def _limit_asks(self) -> bool:
+    def _is_time_limit(self) -> bool:
         """Return, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
         mine = self._due
         self._due = False
-        return (self._outer is not None and self._outer._limit_asks()) or mine
+        return (self._outer is not None and self._outer._is_time_limit()) or mine
 
     def _time_is_up(self) -> None:
         self._late = self._due = True

@@ -68,7 +68,7 @@ class Arch:
     """One architecture of a space.
 
     Args:
-        space: hash of the space it belongs to; every space refuses a foreign arch.
+        space: hash of the space it belongs to; every space rejects an arch of another.
         stages: one candidate a stage, in order.
         resolution: input height and width in pixels, or None when the space does not choose it.
         stem: settings of the stem that are chosen, in the order of its ``fields``; () when it is fixed.
@@ -99,7 +99,7 @@ class Arch:
 
     @property
     def label(self) -> str:
-        """All stages in a readable line, with what is chosen besides them, such as ``192px``."""
+        """All stages in a readable line, with the other choices, such as ``192px``."""
         parts = [stage.label for stage in self.stages]
         if self.stem:
             parts.insert(0, "stem " + "/".join(map(_short, self.stem)))

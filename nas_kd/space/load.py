@@ -47,7 +47,7 @@ def _module(name: str) -> ModuleType:
             spec.loader.exec_module(module)
         except SettingError:
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # any error of the user's code
             expected = f"a .py file that runs ({type(error).__name__}: {error})"
             raise SettingError("space", name, expected, "fix the file") from error
         return module

@@ -24,9 +24,9 @@ def to_nni(space: ElasticSpace) -> Any:
     Returns:
         An ``nni.mutable.MutableDict`` of Categoricals without constraints, so that its ``random()`` and every NNI
         strategy work. Labels are ``stage_1.width``, ``stage_1.depth``, ``stage_1.layer_1.kernel`` and so on; a setting
-        that all layers of a stage share stands at the stage (``stage_1.se``), and what is elastic besides the stages is
-        there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps the width of its input has no
-        width of its own.
+        that all layers of a stage share belongs to the stage (``stage_1.se``), and what is elastic besides the stages
+        is there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps the width of its input has
+        no width of its own.
 
     Raises:
         SettingError: NNI is not installed, or the layer choices of a stage are not a plain product.
@@ -98,7 +98,7 @@ def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
             raise SettingError("sample", f"{label} is missing", "a value for every label", f"add {label}")
         if sample[label] not in table[label]:
             raise SettingError(f"sample[{label!r}]", sample[label], f"one of {list(table[label])}")
-        # the space's own type, whatever JSON made of it
+        # the space's own type, which JSON may have changed
         return table[label][table[label].index(sample[label])]
 
     stem, head = (tuple(map(value, _elastic(name, end))) for name, end in _ends(space))

@@ -29,10 +29,10 @@ def ascending(name: str, values: Any, kind: type = int) -> None:
 class Part(ABC):
     """A stem, the block of a stage, or a head: a frozen description that knows its layers, their cost and networks.
 
-    A subclass stands in one file with its elastic module and its static twin; nothing else names it. ``resolve`` of
-    stems and heads and ``resolve_layer`` of stages turn a choice into a plain dictionary with ``op`` and whatever
-    ``count`` and ``static`` need: that is an entry of ``arch.json``. Elastic and static modules have equal parameter
-    names, and the static weights are the first entries (of kernels the centre) of the shared ones.
+    A subclass is defined in one file with its elastic module and its static twin; nothing else refers to it.
+    ``resolve`` of stems and heads and ``resolve_layer`` of stages turn a choice into a plain dictionary with ``op`` and
+    everything that ``count`` and ``static`` need: that is an entry of ``arch.json``. Elastic and static modules have
+    equal parameter names, and the static weights are the first entries (of kernels the centre) of the shared ones.
     """
 
     op: ClassVar[str]  # kind of its layers in arch.json

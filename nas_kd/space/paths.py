@@ -50,7 +50,7 @@ def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed
 
     Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
     choices, each step uses each choice of the first layer once, and over the steps the counts of two choices
-    of any layer differ by at most one. A layer's own row goes on only where the depth lets it exist.
+    of any layer differ by at most one. A layer's permutation advances only at depths that include it.
 
     Args:
         ways: how it can be entered.

@@ -1,4 +1,4 @@
-"""The rows of rating tables: what each stands for, what it costs, and the arch that one row a stage makes."""
+"""The rows of rating tables: their choices and costs, and the arch of one row a stage."""
 
 from __future__ import annotations
 

@@ -59,15 +59,15 @@ class Supernet(nn.Module):
             raise SettingError("x", tuple(x.shape), f"images of {self.in_chans} channels, as in_chans of the supernet")
 
     def check_data(self, in_chans: int, num_classes: int) -> None:
-        """Check that the supernet is made for a data set.
+        """Check that the supernet fits a data set.
 
         Raises:
-            SettingError: it is made for others.
+            SettingError: channels or classes differ.
         """
-        for name, wanted in (("in_chans", in_chans), ("num_classes", num_classes)):
-            if getattr(self, name) != wanted:
-                hint = f"make it with {name}={wanted}"
-                raise SettingError(f"net.{name}", getattr(self, name), f"{wanted}, as in the data", hint)
+        for name, needed in (("in_chans", in_chans), ("num_classes", num_classes)):
+            if getattr(self, name) != needed:
+                hint = f"build it with {name}={needed}"
+                raise SettingError(f"net.{name}", getattr(self, name), f"{needed}, as in the data", hint)
 
     def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
         """Run the subnet of an arch.

@@ -96,11 +96,11 @@ class ViewCache(TargetSource):
     ) -> ViewCache:
         """Open a cache, compare it with the teacher, and compute the logits of this many epochs.
 
-        The logits of the splits `rate` and `select` are there afterwards; those of `test` are computed
+        The logits of the splits `rate` and `select` are stored afterwards; those of `test` are computed
         on first use. A data set without views gets a cache of the splits only.
 
         Args:
-            folder: where caches lie, of one run or of several.
+            folder: folder of caches, of one run or of several.
             teacher: the teacher, bound to the data.
             epochs: epochs whose views are computed now; 0: each on first use; None: all views.
             progress: a started progress of `todo` images, advanced by every batch.
@@ -212,7 +212,7 @@ class ViewCache(TargetSource):
                 expected = "a cache with the logits of all epochs of this training"
                 raise SettingError("teacher cache", str(self.folder), expected, _FILL)
             which = torch.from_numpy(missing)
-            # the images are fetched anew: whatever was done to those of the batch must not be stored
+            # the images are fetched again: changes to those of the batch must not be stored
             self._compute(batch.index[which], batch.view[which])
             (rows,), _ = self._store.read(batch.index.numpy(), batch.view.numpy())
         found = torch.from_numpy(rows)

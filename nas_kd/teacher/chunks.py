@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Kind = type[np.floating[Any]]
 
 # The teacher always runs on this many images at once, filled up with repeats: libraries choose their kernels by
-# the size of a batch, and with them the last bits. So a result is the same bits in whatever batch of whatever
-# training it was first needed, and a training that is resumed, or comes second, ends as if it had gone alone.
+# the batch size, and with them the last bits. So a result has the same bits whichever batch of whichever training
+# needed it first, and a training that is resumed, or comes second, gives the result of an uninterrupted one.
 CHUNK = 128
 CHUNK_CPU = 32
 
@@ -55,7 +55,7 @@ def rounded(x: Tensor, kind: Kind, teacher: LiveSource, what: str, hint: str) ->
 
 
 def image_logits(teacher: LiveSource, x: Tensor, kind: Kind) -> NDArray[Any]:
-    """Compute (B, C) logits of images (B, C, H, W) in the teacher's own precision, whatever a training's is."""
+    """Compute (B, C) logits of images (B, C, H, W) in the teacher's own precision, independent of the training's."""
     with torch.autocast(teacher.device.type, enabled=False):
         logits = teacher(x)
     hint = "check the teacher's checkpoint and its normalisation (teacher.mean, teacher.std)"

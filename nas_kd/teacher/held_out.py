@@ -61,7 +61,7 @@ class HeldOut:
         atomic_write(path, buffer.getbuffer())
 
     def check(self, teacher: LiveSource, data: Data) -> None:
-        """Recompute a few stored logits and refuse others than the teacher's."""
+        """Recompute a few stored logits and check that they are the teacher's."""
         path = self.folder / "rate.npy"
         if path.is_file() and len(data.rate):
             batch = next(iter(data.rate.clean(PROBE)))

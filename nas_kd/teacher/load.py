@@ -39,7 +39,7 @@ def load_teacher(
             notes, then the student folder's or the weights' usual figures, then the data's.
         std: standard deviation of each input channel; as `mean`.
         resolution: image size in pixels for timm models that have a fixed one, such as ViT and Swin.
-        name: what to call it; None takes `model`, or the class of a network.
+        name: its name in messages; None takes `model`, or the class of a network.
 
     Raises:
         SettingError: nothing has this name, the checkpoint is missing, unsafe or of another architecture, or the class

@@ -33,13 +33,13 @@ _MINUS_ZERO = 0x8000
 class ViewStore:
     """Arrays (N, V, ...) in fp16: an entry of each for every view of every image.
 
-    An entry that is not there is zero in all bits, and a zero in an entry that is there is written as -0: value and
-    mark are one and cannot be torn apart, by concurrent writers or by a kill at any point, and space that
-    was never written is empty. Writers need no lock, for an entry is a function of image and view alone: two that
-    write the same entry write the same bits.
+    A missing entry is zero in all bits, and a zero in a stored entry is written as -0: value and mark are one and
+    cannot be separated by concurrent writers or by a kill at any point, and space that was never written is empty.
+    Writers need no lock, for an entry is a function of image and view alone: two that write the same entry write the
+    same bits.
 
     Args:
-        folder: where they lie; None in memory.
+        folder: folder of the files; None in memory.
     """
 
     def __init__(self, arrays: Sequence[Half], folder: Path | None = None) -> None:

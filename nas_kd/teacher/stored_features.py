@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class StoredFeatures(TargetSource):
     """A teacher whose logits and features of every numbered view are kept in fp16 and computed on first use.
 
-    Trainings that are given the same one share what it holds; for maps of other sizes it begins anew. A ResNet-56
-    beside a student of 16, 8 and 4 pixels takes 29 kB a view. Other images than the data's views are taught live.
+    Trainings with the same instance share its content; for maps of other sizes it starts empty. A ResNet-56 with a
+    student of 16, 8 and 4 pixels takes 29 kB a view. For images that are no views of the data the teacher runs live.
 
     Args:
         data: the data set, with numbered views.
@@ -125,7 +125,7 @@ class StageFeatureFiles(StoredFeatures):
 
     Args:
         teacher: the teacher, its taps chosen.
-        root: where such files lie; a sub-folder is made for this teacher, data and taps.
+        root: folder of such files; a sub-folder is made for this teacher, data and taps.
         scales: a power of two a tap, for its feature after the last activation and for that before.
 
     Raises:

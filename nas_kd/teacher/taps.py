@@ -58,9 +58,9 @@ def pool_to(x: Tensor, size: int) -> Tensor:
 def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[Tap]:
     """Assign a teacher layer, of those from input to output, to every student stage (output heights in pixels).
 
-    The ends of the teacher's resolutions when there are as many as stages, else layers at equal shares of
-    the teacher's depth. A layer whose map is smaller than the student's gives way to the last one before it
-    that is large enough; the layers rise strictly wherever there are enough of them.
+    The ends of the teacher's resolutions when there are as many as stages, else layers at equal shares of the teacher's
+    depth. A layer whose map is smaller than the student's is replaced by the last one before it that is large enough;
+    the layers are strictly increasing wherever there are enough of them.
 
     Raises:
         SettingError: no layer is as large as a stage's output.

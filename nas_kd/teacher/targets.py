@@ -25,7 +25,7 @@ class TargetSource(ABC):
 
     Attributes:
         gives_features: whether `features` works.
-        shared: whether it lies in files, which worker processes open without the teacher.
+        shared: whether it is stored in files, which worker processes open without the teacher.
     """
 
     gives_features = False

@@ -47,7 +47,7 @@ class Teacher(LiveSource):
 
     Args:
         module: maps (B, C, H, W) to logits (B, classes); it is put into eval mode and frozen.
-        name: what the user calls it.
+        name: its name in messages.
         num_classes: width of the logits, or None when only a forward pass can determine it.
         mean: mean of each input channel in 0..1 units that the network expects; None: that of the data.
         std: standard deviation of each input channel; given with `mean`.
@@ -98,7 +98,7 @@ class Teacher(LiveSource):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what determines the outputs: name, weights and expected normalisation."""
-        # a student folder may be moved, so its layers and not its path stand for it
+        # a student folder may be moved, so its layers identify it and not its path
         name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
         digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())
         for key, tensor in sorted(self._module.state_dict().items()):
@@ -201,8 +201,8 @@ class Teacher(LiveSource):
         Args:
             run: keeps the logits in ``teacher/cache``; None keeps nothing, so the teacher runs live.
             folder: keeps them instead, for several runs.
-            epochs: epochs whose logits are computed now, as processes without the teacher need; the others are when a
-                training first asks for them.
+            epochs: epochs whose logits are computed now, as processes without the teacher need; the others on first
+                use.
 
         Returns:
             The cache, or the teacher where the augmentation has no views that can be numbered.

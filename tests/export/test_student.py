@@ -174,13 +174,13 @@ def test_the_first_tensor_that_does_not_fit_is_named(student: nn.Module, tmp_pat
     path = folder / "weights.safetensors"
     state = load_file(path)
     save_file(state | {"head.fc.weight": torch.zeros(7, 3)}, path)
-    with pytest.raises(SettingError, match=r"head\.fc\.weight: \(2, \d+\) wanted, \(7, 3\) found"):
+    with pytest.raises(SettingError, match=r"head\.fc\.weight: \(2, \d+\) expected, \(7, 3\) found"):
         load_student(folder)
     save_file({key: value for key, value in state.items() if key != "stem.bn.weight"}, path)
-    with pytest.raises(SettingError, match=r"stem\.bn\.weight: \(\d+,\) wanted, none found"):
+    with pytest.raises(SettingError, match=r"stem\.bn\.weight: \(\d+,\) expected, none found"):
         load_student(folder)
     save_file(state | {"extra": torch.zeros(1)}, path)
-    with pytest.raises(SettingError, match="extra: none wanted"):
+    with pytest.raises(SettingError, match="extra: none expected"):
         load_student(folder)
 
 

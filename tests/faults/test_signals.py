@@ -68,7 +68,7 @@ def test_a_training_stopped_after_every_step_ends_with_the_same_bits(data: Data,
         assert caught.value.code == code and isinstance(caught.value, KeyboardInterrupt)
         name = signal.Signals(number).name
         saved = f"supernet saved in epoch {epoch + 1} after step {step + 1} of {STEPS}"
-        assert str(caught.value) == f"stopped by {name}, {saved}; the same command goes on from here"
+        assert str(caught.value) == f"stopped by {name}, {saved}; the same command continues from here"
         state = stage.load()
         assert state is not None and (state["epoch"], state["step"]) == (epoch, step + 1)
         assert [signal.getsignal(number) for number in (INTERRUPT, TERMINATE)] == handlers
@@ -341,7 +341,7 @@ def test_every_stage_stops_and_goes_on(made: Made, tmp_path: Path, fork: Fork) -
         code, text = fork(command, made.config, "--run", run, "--max_hours", "9", *options, fault=fault)
         (line,) = [line for line in text.splitlines() if line.startswith("nas-kd: stopped ")]
         saved = f", {proof} of [0-9]+" if isinstance(proof, str) else ""
-        told = f"nas-kd: stopped by {CODES[what][1]}{saved}; the same command goes on from here"
+        told = f"nas-kd: stopped by {CODES[what][1]}{saved}; the same command continues from here"
         assert code == CODES[what][0] and re.fullmatch(told, line) and "Traceback" not in text, (line, told)
         if isinstance(proof, str):
             assert json.loads((run / "status.json").read_text())["state"] == "stopped"

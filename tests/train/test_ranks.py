@@ -153,7 +153,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(two: Two) -> None
     steps = two_ranks.digits().train.steps(two_ranks.BATCH)
     saved = f"supernet saved in epoch 2 after step 4 of {steps}"
     for found in two.ranks:
-        assert found["asked"]["stopped"] == f"stopped by SIGTERM, {saved}; the same command goes on from here"
+        assert found["asked"]["stopped"] == f"stopped by SIGTERM, {saved}; the same command continues from here"
         assert equal(found["went on"]["weights"], two.ranks[0]["whole"]["weights"])
     whole, asked = (two.folder / "0" / name / "supernet" / "metrics.csv" for name in ("whole", "asked"))
     assert whole.read_bytes() == asked.read_bytes()

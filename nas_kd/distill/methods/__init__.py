@@ -16,7 +16,7 @@ METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAME
 
 def describe_methods() -> list[str]:
     """List every method with what it does, needs and costs, one per line."""
-    rows = [("method", "what it does", "needs", "cost beside a plain step", "source")]
+    rows = [("method", "what it does", "needs", "cost of a step", "source")]
     rows += [(name, entry.line, entry.needs, entry.cost, entry.source) for name, entry in METHODS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ("  ".join([*(f"{text:{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in rows)

@@ -17,8 +17,8 @@ class Entry:
 
     Args:
         recipe: builds it from the task and its settings, which have the published values as defaults.
-        needs: what it needs besides a student and labels, in words.
-        cost: what a step costs beside a plain student step, in words.
+        needs: what it needs besides a student and labels, for the user.
+        cost: cost of a step relative to a plain student step, for the user.
         source: paper.
     """
 

@@ -141,14 +141,14 @@ def _named(term: str, standardise: bool) -> str:
 
 
 def takd(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
-    """Distillation through assistants of sizes between, each taught by the one before."""
+    """Distillation through assistants of intermediate sizes, each taught by the previous one."""
     return kd(task, ce=ce, weight=weight, temperature=temperature)
 
 
 def born_again(
     task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 1.0, generations: float = 3
 ) -> Recipe:
-    """The student is trained anew several times, each generation taught by the one before."""
+    """The student is retrained several times, each generation with the previous one as teacher."""
     return replace(kd(task, ce=ce, weight=weight, temperature=temperature), generations=int(generations))
 
 
