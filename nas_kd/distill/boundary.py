@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas_kd import losses
 from nas_kd.data import Batch
-from nas_kd.distill.game import opened
+from nas_kd.distill.game import open_teacher
 from nas_kd.distill.pair import Pair
 from nas_kd.losses._common import positive
 
@@ -71,7 +71,7 @@ class Boundary(nn.Module):
         self, pair: Pair, attacked: int = 64, steps: int = 10, rate: float = 0.3, temperature: float = 3.0
     ) -> None:
         super().__init__()
-        inside, normalise = opened(pair.source, "bss")
+        inside, normalise = open_teacher(pair.source, "bss")
         self._teacher: Callable[[Tensor], Tensor] = lambda x: inside(normalise(x))
         self._student = (pair.model,)  # in a tuple it is no part of this module
         self.attacked = attacked

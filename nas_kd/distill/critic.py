@@ -39,7 +39,7 @@ class Critic(Player):
             named = F.cross_entropy(real_class, y) + F.cross_entropy(fake_class, y)
             return losses.critic(real, fake) + named
 
-        return self.turn(loss)
+        return self.step(loss)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
         """Train the critic on logits (B, C), and return the student's loss, without gradient to the critic."""

@@ -32,7 +32,7 @@ class Player(nn.Module):
         self.turns = 0
         self._optimizer = torch.optim.Adam(net.parameters(), lr=lr, betas=betas)
 
-    def turn(self, loss: Callable[[], Tensor]) -> Tensor:
+    def step(self, loss: Callable[[], Tensor]) -> Tensor:
         """Take one optimiser step of this network only, and return its detached loss."""
         parameters = list(self.net.parameters())
         self.net.requires_grad_(True)
@@ -58,7 +58,7 @@ class Player(nn.Module):
         self.turns = state["turns"]
 
 
-def opened(source: TargetSource | None, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def open_teacher(source: TargetSource | None, method: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """Return a sealed teacher that passes gradients to its input, and the normalisation of its images.
 
     Raises:

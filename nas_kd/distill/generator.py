@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd import losses
 from nas_kd.data import Batch, Split
-from nas_kd.distill.game import Player, norm_inputs, norms, opened
+from nas_kd.distill.game import Player, norm_inputs, norms, open_teacher
 from nas_kd.distill.pair import Pair, Shape
 from nas_kd.distill.sampling import Resampled
 from nas_kd.errors import SettingError
@@ -68,7 +68,7 @@ class Noise(Resampled):
             yield Batch(z, none, none, none - 1)
 
 
-class Painter(nn.Module):
+class GeneratorNet(nn.Module):
     """A small convolutional generator.
 
     Source: The generator of Chen et al., arXiv 1904.01186, with half its channels: a linear layer to a quarter of the
@@ -111,8 +111,8 @@ class Generator(Player):
     """
 
     def __init__(self, pair: Pair, switches: Switches, base: int = 64) -> None:
-        super().__init__(Painter(pair.image, base), switches.lr)
-        inside, self._normalise = opened(pair.source, "a method without data")
+        super().__init__(GeneratorNet(pair.image, base), switches.lr)
+        inside, self._normalise = open_teacher(pair.source, "a method without data")
         # in a tuple they are no parts of this module
         self._networks = (inside, pair.model)
         self.switches = switches
@@ -156,7 +156,7 @@ class Generator(Player):
         if self.calls % self.switches.student_steps == 0:
             training = self._networks[1].training
             self._networks[1].eval()  # the student's statistics change only in its own step
-            self.turn(lambda: self.loss(batch.x))
+            self.step(lambda: self.loss(batch.x))
             self._networks[1].train(training)
         self.calls += 1
         with torch.no_grad():

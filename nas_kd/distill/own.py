@@ -78,7 +78,7 @@ class MeanTeacher(nn.Module, TargetSource):
         return logits
 
 
-class Itself(TargetSource):
+class SelfTargets(TargetSource):
     """The student's own output on the paired images; its running statistics see these images too.
 
     Args:
@@ -92,14 +92,14 @@ class Itself(TargetSource):
         self.learns = learns
 
     @staticmethod
-    def fixed(pair: Pair) -> Itself:
+    def fixed(pair: Pair) -> SelfTargets:
         """Return targets without gradient: CS-KD's."""
-        return Itself(pair)
+        return SelfTargets(pair)
 
     @staticmethod
-    def learning(pair: Pair) -> Itself:
+    def learning(pair: Pair) -> SelfTargets:
         """Return targets that learn as the batch's output does: DDGSD's other view."""
-        return Itself(pair, learns=True)
+        return SelfTargets(pair, learns=True)
 
     def logits(self, batch: Batch) -> Tensor:
         with torch.set_grad_enabled(self.learns):

@@ -11,7 +11,7 @@ from nas_kd.distill import Classification, Recipe
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.ranks import in_turn, part
+from nas_kd.runtime.ranks import leave_group, rank_zero_first
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
 from nas_kd.space import ElasticSpace, load_space
@@ -187,7 +187,7 @@ class Opened:
         start = seed_for(self.config.seed, "init", "supernet")
         transform = settings.pop("kernel_transform")
         runtime = self.together
-        with in_turn():  # the first finds mistakes, may download data and stores teacher logits
+        with rank_zero_first():  # the first finds mistakes, may download data and stores teacher logits
             net = Supernet(
                 self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
             )
@@ -202,5 +202,5 @@ class Opened:
             runtime=runtime,
             **settings,
         )
-        part()
+        leave_group()
         return net

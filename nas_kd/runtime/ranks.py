@@ -58,7 +58,7 @@ def rank() -> int:
     return dist.get_rank() if dist else 0
 
 
-def everyone(value: ValueT) -> list[ValueT]:
+def all_gather(value: ValueT) -> list[ValueT]:
     """Return the values of all processes, in their order; every process of the group must call it.
 
     Args:
@@ -72,7 +72,7 @@ def everyone(value: ValueT) -> list[ValueT]:
     return values
 
 
-def from_first(value: ValueT) -> ValueT:
+def broadcast(value: ValueT) -> ValueT:
     """Return the first process's value on every process; every process of the group must call it."""
     dist = _group()
     if not dist:
@@ -82,13 +82,13 @@ def from_first(value: ValueT) -> ValueT:
     return box[0]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait for every process of the group."""
-    everyone(None)
+    all_gather(None)
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """Run the body in the first process, then in the others, which find its files; all must enter.
 
     The work may take hours, but a lost process must be noticed in minutes: heartbeats are sent meanwhile.
@@ -122,7 +122,7 @@ def in_turn() -> Iterator[None]:
     dist.broadcast(torch.ones(1), src=0, group=group)
 
 
-def part() -> None:
+def leave_group() -> None:
     """Leave the process group: from here on this process and its children run as single processes."""
     dist = _group()
     if dist:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_kd.data import Split
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.ranks import from_first
+from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same
 from nas_kd.train.weights import weights_hash
 
@@ -77,7 +77,7 @@ class Checkpoint:
         """
         state = self._stage.load() if self._stage is not None else None
         if runtime.world > 1:
-            state = from_first(state)
+            state = broadcast(state)
         if state is not None:
             for key, module in self._holders.items():
                 module.load_state_dict(state[key])

@@ -16,7 +16,7 @@ from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
-from nas_kd.runtime.ranks import from_first
+from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
@@ -194,8 +194,8 @@ def train_supernet(
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
     done = stage is not None and stage.done
-    if runtime.world > 1 and (done := from_first(done)):
-        net.load_state_dict(from_first({name: value.cpu() for name, value in net.state_dict().items()}))
+    if runtime.world > 1 and (done := broadcast(done)):
+        net.load_state_dict(broadcast({name: value.cpu() for name, value in net.state_dict().items()}))
     if done:
         return net
     data = data.to(runtime.device)

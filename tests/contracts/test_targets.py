@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import nas_kd
 from nas_kd.data import Batch, Data, load_data
 from nas_kd.distill import Distiller, LearnedEnsemble, Privileged, pair_of
-from nas_kd.distill.own import Itself, MeanTeacher
+from nas_kd.distill.own import MeanTeacher, SelfTargets
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import PairedBatch
 from nas_kd.errors import SettingError
@@ -97,8 +97,8 @@ def student(model: nn.Module | None = None) -> Any:
 LEARNING: dict[str, Callable[[Teacher], TargetSource]] = {
     "learned ensemble": lambda teacher: LearnedEnsemble([teacher, teacher]),
     "mean teacher": lambda teacher: MeanTeacher(student()),
-    "itself": lambda teacher: Itself.fixed(student()),
-    "itself learning": lambda teacher: Itself.learning(student()),
+    "itself": lambda teacher: SelfTargets.fixed(student()),
+    "itself learning": lambda teacher: SelfTargets.learning(student()),
     "peers": lambda teacher: Peers(student(), 3),
     "grafted": lambda teacher: Grafted(student()),
 }
@@ -259,7 +259,7 @@ def test_fingerprints_are_those_of_other_processes(teacher: Teacher, data: Data,
 # names of what teaches, and of what only it has
 KINDS = {
     *("TargetSource", "LiveSource", "Teacher", "ViewCache", "StoredFeatures", "StageFeatureFiles", "TeacherEnsemble"),
-    *("Function", "LearnedEnsemble", "MeanTeacher", "Itself", "Privileged", "Peers", "Grafted"),
+    *("Function", "LearnedEnsemble", "MeanTeacher", "SelfTargets", "Privileged", "Peers", "Grafted"),
 }
 MEMBERS = {"fingerprint", "teacher", "sources", "members", "logits", "split_logits", "taps", "normalised", "live"}
 TESTS = {"isinstance": KINDS, "issubclass": KINDS, "hasattr": MEMBERS, "getattr": MEMBERS}

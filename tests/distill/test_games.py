@@ -13,7 +13,7 @@ from nas_kd.data import load_data
 from nas_kd.distill import Distiller, SoftTree
 from nas_kd.distill.boundary import attack
 from nas_kd.distill.game import norm_inputs, norms
-from nas_kd.distill.generator import WIDTH, Noise, Painter, Switches
+from nas_kd.distill.generator import WIDTH, GeneratorNet, Noise, Switches
 from nas_kd.errors import SettingError
 from nas_kd.losses import disagreement, norm_statistics
 from nas_kd.teacher import as_targets
@@ -140,7 +140,7 @@ def test_the_generator_learns_what_its_switches_say():
         z = noise().x
         first = float(generator.loss(z).detach())
         for _ in range(30):
-            generator.turn(lambda: generator.loss(z))  # noqa: B023
+            generator.step(lambda: generator.loss(z))  # noqa: B023
         assert float(generator.loss(z).detach()) < first
         if worse:  # the adversary finds images on which the two differ more
             x = generator.net(z)
@@ -175,7 +175,7 @@ def test_what_a_game_cannot_be_played_with_is_refused():
         Switches(one_hot=1.0, student_steps=0)
     with pytest.raises(SettingError, match="live teacher"):
         bound("dafl", student(), as_targets(lambda batch: batch.x))
-    odd = Painter((1, 7, 7), base=4)
+    odd = GeneratorNet((1, 7, 7), base=4)
     assert odd(torch.randn(3, WIDTH)).shape == (3, 1, 7, 7)
 
 

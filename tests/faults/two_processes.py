@@ -17,14 +17,14 @@ ranks.HEARTBEAT = 0.5
 if __name__ == "__main__":
     together = device.Runtime("cpu")
     began = time.monotonic()
-    with ranks.in_turn():
+    with ranks.rank_zero_first():
         if together.rank == 0:
             time.sleep(10)
     assert time.monotonic() - began > 9
-    assert ranks.everyone(together.rank) == [0, 1]
+    assert ranks.all_gather(together.rank) == [0, 1]
     if together.rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     try:
-        ranks.wait()
+        ranks.barrier()
     except RuntimeError as error:
         sys.exit(3 if ranks.peer_lost(error) else 4)

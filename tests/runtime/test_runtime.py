@@ -21,7 +21,17 @@ from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.jobs import run_jobs
-from nas_kd.runtime.ranks import everyone, from_first, in_turn, in_worker, launched, part, rank, wait, world
+from nas_kd.runtime.ranks import (
+    all_gather,
+    barrier,
+    broadcast,
+    in_worker,
+    launched,
+    leave_group,
+    rank,
+    rank_zero_first,
+    world,
+)
 from nas_kd.runtime.seeds import seed_for, seeded
 
 
@@ -101,11 +111,11 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RANK", "3")  # a scheduler may set these two without torchrun
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert launched() == (0, 1) and not in_worker()
-    assert (rank(), world(), everyone("a"), from_first("b")) == (0, 1, ["a"], "b")
-    wait()
-    with in_turn():
+    assert (rank(), world(), all_gather("a"), broadcast("b")) == (0, 1, ["a"], "b")
+    barrier()
+    with rank_zero_first():
         pass
-    part()
+    leave_group()
     runtime = Runtime("cpu", threads=1)
     assert (runtime.rank, runtime.world, runtime.alone().world, runtime.alone().device) == (0, 1, 1, runtime.device)
 

@@ -22,7 +22,7 @@ from nas_kd.nn.norm import NormValues, Recorder
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.ranks import part
+from nas_kd.runtime.ranks import leave_group
 from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch
@@ -304,7 +304,7 @@ def main(folder: Path) -> None:
     found["first"] = by_rule(runtime, "sandwich", own / "api", epochs=2)
     found["again"] = by_rule(runtime, "sandwich", own / "api", epochs=2)
     found["bestup"] = by_rule(runtime, "bestup")
-    part()
+    leave_group()
     found["parted"] = (runtime.rank, runtime.world, Runtime("cpu").world)
     torch.save(found, folder / f"{rank}.pt")
 

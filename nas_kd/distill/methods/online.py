@@ -8,7 +8,7 @@ from nas_kd import losses
 from nas_kd.distill.ensemble import label_loss_of_target
 from nas_kd.distill.exits import Exits
 from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
-from nas_kd.distill.own import Itself, MeanTeacher, Privileged
+from nas_kd.distill.own import MeanTeacher, Privileged, SelfTargets
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
 from nas_kd.distill.task import Task
@@ -37,7 +37,7 @@ def byot(
 def cs_kd(task: Task, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
     """Class-wise self-distillation: the student's logits on another image of the class are the target."""
     terms = [label_term(task), Term("cs_kd", partial(losses.kd, temperature=temperature), weight)]
-    return Recipe.of(terms, sampler=ClassPairs, source=Itself.fixed, own_targets=True)
+    return Recipe.of(terms, sampler=ClassPairs, source=SelfTargets.fixed, own_targets=True)
 
 
 def ddgsd(task: Task, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
@@ -48,7 +48,7 @@ def ddgsd(task: Task, *, weight: float = 1.0, mmd: float = 0.005, temperature: f
         Term("ddgsd", partial(losses.symmetric_kd, temperature=temperature), weight),
         Term("mmd", losses.linear_mmd, mmd, frozenset({"pooled"})),
     ]
-    return Recipe.of(terms, sampler=TwoViews, source=Itself.learning, own_targets=True)
+    return Recipe.of(terms, sampler=TwoViews, source=SelfTargets.learning, own_targets=True)
 
 
 def mean_teacher(
