@@ -102,7 +102,7 @@ class ElasticBottleneck(ElasticPart):
         self.bn2 = ElasticBatchNorm2d(mid)
         self.conv3 = ElasticConv2d(mid, outputs)
         self.bn3 = ElasticBatchNorm2d(outputs)
-        nn.init.zeros_(self.bn3.weight)  # every block has a shortcut and starts as it
+        nn.init.zeros_(self.bn3.weight)  # every block has a shortcut and starts as that shortcut
         if projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
             self.shortcut_bn = ElasticBatchNorm2d(outputs)

@@ -34,7 +34,7 @@ class ConvStem(Stem):
     act: str = "relu"
     op: ClassVar[str] = "stem"
     fields: ClassVar[tuple[str, ...]] = ("width",)
-    typed: ClassVar[bool] = False  # once the only stem, written without its type
+    typed: ClassVar[bool] = False  # was the only stem once, stored without its type
 
     def __post_init__(self) -> None:
         ascending("stem.width", several(self.width))

@@ -32,7 +32,7 @@ class LinearHead(Head):
     act: str = "relu"
     op: ClassVar[str] = "head"
     fields: ClassVar[tuple[str, ...]] = ("features",)
-    typed: ClassVar[bool] = False  # once the only head, written without its type
+    typed: ClassVar[bool] = False  # was the only head once, stored without its type
 
     def __post_init__(self) -> None:
         if self.features != 0:

@@ -130,7 +130,7 @@ class ElasticMBConv(ElasticPart):
         if stage.pooled and projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
         if stage.pooled or not projects:
-            nn.init.zeros_(self.project_bn.weight)  # there is always a shortcut, and the block starts as it
+            nn.init.zeros_(self.project_bn.weight)  # there is always a shortcut, and the block starts as that shortcut
 
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0

@@ -58,7 +58,7 @@ class ElasticNormHead(ElasticHead):
         return self.fc(F.dropout(pooled, dropout, dropout > 0.0)), pooled
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        yield from ()  # it makes none
+        yield from ()  # it has no inner channels
 
 
 class NormHeadNet(nn.Module):

@@ -40,7 +40,7 @@ class Augment:
 
     @property
     def settings(self) -> dict[str, int | bool | str | None]:
-        """The settings it comes from, by the names that users write."""
+        """Its settings by name."""
         return {
             "data.pad": self.pad,
             "data.flip": self.flip,
@@ -88,16 +88,16 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """Return the split with its images on a device, or itself where they are not decoded or do not fit."""
-        wanted = torch.empty(0, device=device).device  # resolves "cuda" to "cuda:0"
-        pixels = None if self._pixels.place == wanted else self._pixels.resident(self._rows, wanted)
+        target = torch.empty(0, device=device).device  # resolves "cuda" to "cuda:0"
+        pixels = None if self._pixels.place == target else self._pixels.resident(self._rows, target)
         if pixels is None:
             return self
         rows = torch.arange(len(self))
-        return Split(self.name, pixels, rows, self.labels, self.names, self._affine, str(wanted), self.augment)
+        return Split(self.name, pixels, rows, self.labels, self.names, self._affine, str(target), self.augment)
 
     @property
     def views(self) -> Views | None:
-        """The views that can be cached, or None when the images are shown unchanged or in fresh crops."""
+        """The views that can be cached; None without augmentation or with fresh crops."""
         return self.augment.views if self.augment else None
 
     def steps(self, batch_size: int, drop_last: bool = True) -> int:
@@ -124,9 +124,8 @@ class Split:
     ) -> Iterator[Batch]:
         """Iterate over the split once, shuffled and augmented, as a function of seed and epoch alone.
 
-        What is done to an image depends neither on the batch size nor on the number of processes. An epoch's
-        draws are brought to the images' device at once: a batch of images that are on a GPU copies nothing
-        to it.
+        The augmentation of an image depends neither on the batch size nor on the number of processes. An epoch's draws
+        are moved to the images' device at once, so that a batch on a GPU needs no copy.
 
         Args:
             batch_size: images a batch, of all processes together.
@@ -191,7 +190,7 @@ class Split:
         return Batch(self._affine(pixels), y, index, torch.full_like(index, -1) if view is None else view)
 
     def _plan(self, order: Tensor, epoch: int, seed: int) -> _Plan:
-        """Draw what an epoch does to its images, in the order of their turns."""
+        """Draw the views and crops of an epoch's images, in their order."""
         view = torch.full_like(order, -1)
         crops = None
         if self.views is not None:
@@ -220,7 +219,7 @@ class Split:
 
 
 class _Plan(NamedTuple):
-    """An epoch's images in the order of their turns: numbers and views on the CPU, the rest with the images."""
+    """An epoch's images in their order: numbers and views on the CPU, the rest on the images' device."""
 
     index: Tensor  # type: ignore[assignment]
     view: Tensor

@@ -12,7 +12,7 @@ from nas_kd.data.source import Source
 from nas_kd.errors import SettingError
 
 GREY = ("1", "L", "LA")
-DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip to white
+DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 Shape = tuple[int, int, int]  # H, W, C

@@ -85,7 +85,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         root = _split_folder(path, test)
         _check_folder(field, root)
     try:
-        # search_split would take a class that is called "train" for the training split
+        # search_split would take a class called "train" for the training split
         if tar:
             check_tar(field, root)
         # timm keeps the index of a large tar as a pickle beside it: nothing is written there, or unpickled
@@ -144,7 +144,7 @@ def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
                     real = Path(entry.path).resolve() if entry.is_symlink() else None
                     if real in above:
                         hint = "delete the link"
-                        raise SettingError(field, entry.path, "folders without links that lead in circles", hint)
+                        raise SettingError(field, entry.path, "folders without circular links", hint)
                     todo.append((Path(entry.path), above | {real or Path(entry.path).resolve()}))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes and not os.path.isfile(entry.path):
                     expected = "images that can be read; this is a broken link, a pipe or a device"
@@ -154,7 +154,7 @@ def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 

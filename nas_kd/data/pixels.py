@@ -204,7 +204,7 @@ def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDA
         elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
             buffer = np.repeat(buffer, 3, axis=-1)
         buffer[place] = to_array(source, row, image, resolution, buffer.shape[1:])
-    assert buffer is not None  # a part without images is refused where it is split
+    assert buffer is not None  # a part without images is rejected at the split
     return buffer
 
 

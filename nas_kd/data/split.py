@@ -39,11 +39,11 @@ def cut(
 ) -> Codes:
     """Split off the images with the lowest and the highest draws of every class.
 
-    A share (float) is a threshold on the draw, so that an image added later moves no other. By the chance of
-    the draw a class may be far from its share: where it is off by more than one and a half standard
-    deviations its threshold moves, in sixteenths of the share, until it is not. Only an addition that changes
-    this step moves old images: one in 25, where a cut by rank would move some at one in four. A count (int)
-    is met exactly: classes give in proportion to their size, each the images at its end.
+    A share (float) is a threshold on the draw, so that an image added later moves no other. A class may be far from its
+    share by chance: where it is off by more than one and a half standard deviations its threshold moves in sixteenths
+    of the share. Only an addition that changes this step moves old images: one in 25, where a split by rank would move
+    some in one of four. A count (int) is met exactly: classes contribute in proportion to their size, each the images
+    at its end.
 
     Args:
         labels: (N,) class numbers.
@@ -74,7 +74,7 @@ def cut(
 
 
 def _counts(labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int, most: Codes) -> Codes:
-    """Return how many images each class gives, between ``least`` and ``most``."""
+    """Return the number of images of each class, between ``least`` and ``most``."""
     if isinstance(amount, float):
         below = [_below(u[labels == c], amount) for c in range(len(most))]
         return np.clip(np.array(below), least, most)

@@ -23,7 +23,7 @@ class Views(Protocol):
 
     @property
     def setting(self) -> int | str:
-        """The setting data.views that gives them."""
+        """Its value of data.views."""
 
     def __len__(self) -> int:
         """Return how many views an image has."""
@@ -72,7 +72,7 @@ class AllViews:
 
     @property
     def setting(self) -> str:
-        """The setting that gives it."""
+        """Its setting."""
         return "all"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
@@ -123,7 +123,7 @@ class ViewTable:
 
     @property
     def setting(self) -> int:
-        """The setting that gives it."""
+        """Its setting."""
         return self.k
 
     @property
@@ -169,7 +169,7 @@ def _ordered_draws(n: int, possible: int, k: int, seed: int) -> Tensor:
 
     def look(place: Tensor) -> Tensor:
         value = place
-        for at, put in zip(places, values, strict=True):  # the latest swap of a place counts
+        for at, put in zip(places, values, strict=True):  # the latest swap of a place is valid
             value = torch.where(at == place, put, value)
         return value
 

@@ -73,7 +73,7 @@ class Boundary(nn.Module):
         super().__init__()
         inside, normalise = open_teacher(pair.source, "bss")
         self._teacher: Callable[[Tensor], Tensor] = lambda x: inside(normalise(x))
-        self._student = (pair.model,)  # in a tuple it is no part of this module
+        self._student = (pair.model,)  # a tuple keeps it out of this module's parameters
         self.attacked = attacked
         self.steps = steps
         self.rate = rate

@@ -38,7 +38,7 @@ class Distiller:
         settings: settings of a named method, such as ``temperature=2.0``.
 
     Attributes:
-        needs: what is needed of "labels", "batch", "logits", "stages", "pre", "pooled".
+        needs: the required ones of "labels", "batch", "logits", "stages", "pre", "pooled".
         task: the task.
         recipe: the terms and weights.
         trained: what is trained beside the student, by name; filled by :meth:`bind`.
@@ -93,7 +93,7 @@ class Distiller:
             trained = None if phase.until is None else self._upstream[phase.until]
             for name, module in self._pair.model.named_modules():
                 own = [f"{name}.{key}".lstrip(".") for key, _ in module.named_parameters(recurse=False)]
-                if own:  # statistics of layers that are not trained now must rest too
+                if own:  # frozen layers must keep their statistics too
                     module.train(trained is None or any(key in trained for key in own))
         return phase.student
 
@@ -156,7 +156,7 @@ class Distiller:
             The weighted sum, a scalar, and every term's value before its weight, detached, by name.
 
         Raises:
-            FloatingPointError: the loss is NaN or infinite; names the terms that are. On a GPU the end of the epoch
+            FloatingPointError: the loss is NaN or infinite; names these terms. On a GPU the end of the epoch
                 finds it, because a check in every step would synchronise with the device.
             ValueError: something needed is missing, or shapes do not fit.
         """

@@ -1,4 +1,4 @@
-"""Several teachers as one whose shares are learnt."""
+"""An ensemble of teachers with learned weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
     def __init__(self, sources: Sequence[TargetSource]) -> None:
         super().__init__()
         if len(sources) < 2:
-            raise SettingError("teacher", len(sources), "a list of at least two teachers", "or use kd_ls")
+            raise SettingError("teacher", len(sources), "a list of at least two teachers", "use kd_ls with one teacher")
         self.sources = list(sources)
         self.scores = nn.Parameter(torch.zeros(len(sources)))
 
@@ -62,11 +62,11 @@ class LearnedEnsemble(nn.Module, TargetSource):
 
     @property
     def shares(self) -> Tensor:
-        """(K,) share of every teacher."""
+        """(K,) weights of the teachers."""
         return self.scores.detach().softmax(0)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return (B, C) log-probabilities; only the shares get a gradient."""
+        """Return (B, C) log-probabilities; only the weights get a gradient."""
         with torch.no_grad():
             each = torch.stack([source.logits(batch) for source in self.sources]).float()
         return mixture(each, self.scores)

@@ -17,7 +17,7 @@ from nas_kd.errors import SettingError
 from nas_kd.losses._common import word
 from nas_kd.runtime.seeds import seed_for
 
-WIDTH = 64  # of the noise that an image is made from
+WIDTH = 64  # of the noise vector of an image
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Generator(Player):
     def __init__(self, pair: Pair, switches: Switches, base: int = 64) -> None:
         super().__init__(GeneratorNet(pair.image, base), switches.lr)
         inside, self._normalise = open_teacher(pair.source, "a method without data")
-        # in a tuple they are no parts of this module
+        # a tuple keeps them out of this module's parameters
         self._networks = (inside, pair.model)
         self.switches = switches
         self.calls = 0
@@ -124,7 +124,7 @@ class Generator(Player):
     def loss(self, z: Tensor) -> Tensor:
         """Return the generator's loss on (B, WIDTH) noise."""
         s = self.switches
-        (teacher, student) = self._networks
+        teacher, student = self._networks
         images = self.net(z)
         feature: list[Tensor] = []
         classifier = [m for m in teacher.modules() if isinstance(m, nn.Linear)]

@@ -29,11 +29,11 @@ def _other(batch: Batch | PairedBatch, who: str) -> Tensor:
 class MeanTeacher(nn.Module, TargetSource):
     """The exponential moving average of the student's weights and statistics, on the other view.
 
-    It moves before every batch's logits, so that it holds the steps taken so far.
+    It is updated before every batch's logits, so that it includes all steps taken so far.
 
     Args:
-        decay: share of the average that stays a step, 0 <= decay < 1.
-        ramp: whether the first steps count more: decay min(decay, t / (t + 1)) in step t from 0, so that the average
+        decay: decay of the average per step, 0 <= decay < 1.
+        ramp: whether the first steps weigh more: decay min(decay, t / (t + 1)) in step t from 0, so that the average
             starts as the student.
 
     Raises:
@@ -50,7 +50,7 @@ class MeanTeacher(nn.Module, TargetSource):
         self.ramp = ramp
         self.network = deepcopy(pair.model).requires_grad_(False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._student = (pair.model,)  # in a tuple it is no part of this module
+        self._student = (pair.model,)  # a tuple keeps it out of this module's parameters
         self._dtype = next(pair.model.parameters()).dtype
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ class SelfTargets(TargetSource):
 
     @staticmethod
     def learning(pair: Pair) -> SelfTargets:
-        """Return targets that learn as the batch's output does: DDGSD's other view."""
+        """Return targets with gradient: DDGSD's other view."""
         return SelfTargets(pair, learns=True)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -148,6 +148,6 @@ class Privileged(TargetSource):
         return self
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the source's logits of the other images, which are in no store."""
+        """Return the source's logits of the other images, which are not cached."""
         x = _other(batch, "privileged") if self.view is None else self.view(batch)
         return self.source.logits(Batch(x, batch.y, batch.index, torch.full_like(batch.view, -1)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fresh(model: nn.Module) -> nn.Module:
-    """Return a copy of a network with new weights, each layer's as its type draws them."""
+    """Return a copy of a network with new weights, drawn by each layer's own initialisation."""
     copy = deepcopy(model)
     for module in copy.modules():
         reset = getattr(module, "reset_parameters", None)
@@ -33,7 +33,7 @@ class Peers(nn.Module, TargetSource):
     All networks are updated at once, from the logits before the step.
 
     Args:
-        count: number of networks, the student counted.
+        count: number of networks, including the student.
 
     Raises:
         SettingError: fewer than two networks.
@@ -44,7 +44,7 @@ class Peers(nn.Module, TargetSource):
     def __init__(self, pair: Pair, count: int = 2) -> None:
         super().__init__()
         if count < 2:
-            raise SettingError("peers", count, "2 networks or more, the student counted")
+            raise SettingError("peers", count, "at least 2 networks, including the student")
         self.networks = nn.ModuleList(fresh(pair.model) for _ in range(count - 1))
 
     @property
@@ -70,7 +70,7 @@ class Grafted(Peers):
         super().__init__(pair, count)
         self.width = width
         self.slope = slope
-        self._student = (pair.model,)  # in a tuple it is no part of this module
+        self._student = (pair.model,)  # a tuple keeps it out of this module's parameters
 
     @torch.no_grad()
     def after_epoch(self, epochs: int) -> None:
@@ -88,7 +88,7 @@ def graft(
 
     Returns:
         w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows a
-        convolution (norm, classifier) takes its weight, as in the authors' code; whole numbers stay.
+        convolution (norm, classifier) takes its weight, as in the authors' code; integer tensors stay.
     """
     mixed = {}
     w = 0.5
@@ -108,7 +108,7 @@ def grafting_weight(difference: float, width: float = 0.4, slope: float = 500.0)
 
 
 def entropy(weights: Tensor, bins: int = 10) -> Tensor:
-    """Return the entropy in nats of a tensor's values in equal bins from the least to the greatest."""
+    """Return the entropy in nats of a tensor's values in bins of equal width between their extremes."""
     flat = weights.detach().flatten().double()
     low = flat.min()
     high = flat.max()

@@ -1,6 +1,6 @@
 """Training batches of some methods: of few classes, in pairs, in two views, with clean or unlabelled images.
 
-Each wraps a training split and is called as one: ``len``, ``steps`` and ``batches``. All draws are functions
+Each wraps a training split and has its interface: ``len``, ``steps`` and ``batches``. All draws are functions
 of the run's seed and the epoch.
 """
 
@@ -23,11 +23,11 @@ class PairedBatch(NamedTuple):
     """A batch of image pairs.
 
     Args:
-        x: (B, C, H, W), what the student is trained on.
+        x: (B, C, H, W) images of the student.
         y: (B,) labels of both.
         index: (B,) numbers of the images ``x``.
         view: (B,) their views, or -1.
-        other: (B, C, H, W), what the targets are made from.
+        other: (B, C, H, W) images of the targets.
     """
 
     x: Tensor
@@ -68,7 +68,7 @@ class Resampled:
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch | PairedBatch]:
-        """Go through an epoch; a function of seed and epoch alone."""
+        """Iterate over an epoch, as a function of seed and epoch alone."""
         raise NotImplementedError
 
 
@@ -108,7 +108,7 @@ class ClassBalanced(Resampled):
             raise SettingError("cc.classes", classes, "2 or more classes a batch, and as many in the data")
 
     def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Go through an epoch of as many batches as a shuffle would have."""
+        """Iterate over an epoch of as many batches as a shuffle has."""
         generator = _draws("class balanced", seed, epoch)
         if batch_size < self.classes:
             raise SettingError("batch_size", batch_size, f"at least the {self.classes} classes of a batch")
@@ -123,7 +123,7 @@ class ClassBalanced(Resampled):
             members = self._members[c]
             count = each + (place < more)
             rounds = [torch.randperm(len(members), generator=generator) for _ in range(-(-count // len(members)))]
-            parts.append(members[torch.cat(rounds)[:count]])  # an image comes twice only where a class is small
+            parts.append(members[torch.cat(rounds)[:count]])  # an image repeats only in small classes
         return torch.cat(parts)
 
     def _choose(self, generator: torch.Generator) -> list[int]:
@@ -163,7 +163,7 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
         if torch.equal(nearest, group):
             return group.tolist()
         group = nearest
-        # a group that has lost its classes keeps its centre
+        # an empty group keeps its centre
         found = [means[group == g].mean(0) if (group == g).any() else centres[g] for g in range(count)]
         centres = torch.stack(found)
 
@@ -201,7 +201,7 @@ class ClassPairs(Resampled):
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[PairedBatch]:
-        """Go through the split once, shuffled; every pair shares its label."""
+        """Iterate over the split once, shuffled; both images of a pair have one label."""
         generator = _draws("class pairs", seed, epoch)
         order = torch.randperm(len(self), generator=generator)
         other = self.partners(order, generator)
@@ -221,12 +221,12 @@ class TwoViews(Resampled):
         super().__init__(split)
         if split.augment is None or (split.views is not None and len(split.views) < 2):
             expected = "two views of an image or more"
-            raise SettingError("data.views", 1, expected, "set data.views=2 or more, or 0 for fresh crops")
+            raise SettingError("data.views", 1, expected, "set data.views to 2 or more, or to 0 for fresh crops")
 
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[PairedBatch]:
-        """Go through the split once, shuffled; the other view is the one that the next epoch would show."""
+        """Iterate over the split once, shuffled; the other view is that of the next epoch."""
         order = torch.randperm(len(self), generator=_draws("two views", seed, epoch))
         go = partial(self.split.batches, batch_size, seed=seed, order=order, rank=rank, world=world)
         for own, other in zip(go(epoch=epoch), go(epoch=epoch + 1), strict=True):
@@ -245,7 +245,7 @@ class CleanBeside(Resampled):
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[PairedBatch]:
-        """Go through the split once, shuffled."""
+        """Iterate over the split once, shuffled."""
         order = torch.randperm(len(self), generator=_draws("clean beside", seed, epoch))
         both = (
             split.batches(batch_size, epoch=epoch, seed=seed, order=order, rank=rank, world=world)
@@ -271,14 +271,14 @@ class WithUnlabelled(Resampled):
         return WithUnlabelled(self.split.to(device), self.images.to(device))
 
     def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Go through the labelled images once; the unlabelled ones repeat as often as needed."""
+        """Iterate over the labelled images once; the unlabelled ones repeat as often as needed."""
         generator = _draws("unlabelled", seed, epoch)
-        wanted = self.steps(batch_size) * batch_size
-        rounds = -(-wanted // len(self.images))
-        order = torch.cat([torch.randperm(len(self.images), generator=generator) for _ in range(rounds)])[:wanted]
+        needed = self.steps(batch_size) * batch_size
+        rounds = -(-needed // len(self.images))
+        order = torch.cat([torch.randperm(len(self.images), generator=generator) for _ in range(rounds)])[:needed]
         go = partial(Split.batches, batch_size=batch_size, epoch=epoch, seed=seed, rank=rank, world=world)
         for own, other in zip(go(self.split), go(self.images, order=order), strict=True):
             x = torch.cat([own.x, other.x])
             index = torch.cat([own.index, other.index])
             y = torch.cat([own.y, torch.full_like(other.y, -1)])
-            yield Batch(x, y, index, torch.full_like(index, -1))  # no cache knows the others
+            yield Batch(x, y, index, torch.full_like(index, -1))  # no cache holds the unlabelled images

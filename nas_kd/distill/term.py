@@ -117,7 +117,7 @@ class Term:
         loss: Callable[..., Tensor] = self.loss
         if self.module is not None:
             if module is None:
-                raise ValueError(f"{self.name} trains parts of its own: bind the distiller first")
+                raise ValueError(f"{self.name} has trainable parts: bind the distiller first")
             loss = partial(loss, module)
         rest: list[Any] = [y] if "labels" in self.needs else []
         if "batch" in self.needs:
@@ -145,17 +145,17 @@ class Term:
             return output if kind is None else getattr(output, kind)
         if output is None or kind != "logits":
             had = "nothing" if output is None else "logits only"
-            wanted = kind or ", ".join(sorted(self.features))
-            raise ValueError(f"{self.name} needs the {who}'s {wanted}, but was given {had}")
+            missing = kind or ", ".join(sorted(self.features))
+            raise ValueError(f"{self.name} needs the {who}'s {missing}, but was given {had}")
         return output
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One training stage of a recipe: terms that hold for a share of the training.
+    """One training stage of a recipe: the terms for a share of the training.
 
     What a phase's losses do not depend on is not trained in it: no gradient reaches it, and with ``until``
-    its running statistics rest too.
+    its running statistics stay too.
 
     Args:
         terms: what is trained.
@@ -169,11 +169,11 @@ class Phase:
 
     @property
     def student(self) -> bool:
-        """Whether the student is needed at all."""
+        """Whether the student is used."""
         return any(term.side != "teacher" for term in self.terms)
 
 
-Sampler = Callable[..., Any]  # a Split to what gives batches as a Split does; see nas_kd.distill.sampling
+Sampler = Callable[..., Any]  # from a Split to an object with the interface of a Split; see nas_kd.distill.sampling
 
 
 @dataclass(frozen=True, repr=False)
@@ -242,7 +242,7 @@ class Recipe:
 
     @property
     def runs_teacher(self) -> bool:
-        """Whether stored logits of numbered views do not serve it."""
+        """Whether the teacher must be run instead of read from stored logits."""
         return self.needs_teacher and (self.needs_target_features or self.live)
 
     def unseen(self, mixed: bool = False, unlabelled: bool = False) -> str:

@@ -67,7 +67,7 @@ class TreeLoss(nn.Module):
         if not isinstance(pair.model, SoftTree):
             expected = "a nas_kd.distill.SoftTree as the student of this method"
             raise SettingError("model", type(pair.model).__name__, expected, "pass SoftTree(depth, inputs, classes)")
-        self._tree = (pair.model,)  # in a tuple it is no part of this module
+        self._tree = (pair.model,)  # a tuple keeps it out of this module's parameters
         self.penalty = penalty
         self.temperature = temperature
 

@@ -37,7 +37,7 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
         raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", hint)
     build = _timm(factory, name, kwargs) if place == "timm" else _imported(factory, place, name)
     try:
-        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
+        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not advance the generator
             built = build(**kwargs)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         expected = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
@@ -64,7 +64,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         f"if you trust that code: load_student(folder, factory={str(factory)!r}), on the command line "
         f"teacher.model={factory} with teacher.checkpoint={folder / 'weights.safetensors'}"
     )
-    if _came_along(factory, place, folder):
+    if _is_bundled(factory, place, folder):
         expected = "a network of an installed package; this one is next to the folder, or in no package"
         raise SettingError("factory", factory, expected, hint)
     kind = _imported(str(factory), place, name)
@@ -72,7 +72,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         raise SettingError("factory", factory, "a network class: functions are only called when you name them", hint)
 
 
-def _came_along(factory: object, place: str, folder: Path) -> bool:
+def _is_bundled(factory: object, place: str, folder: Path) -> bool:
     """Return whether a module's file is in the folder, next to it, or in a folder that is no package.
 
     Installed packages do not count as next to it, even where the environment is. Modules are checked from the outermost
@@ -108,7 +108,7 @@ def _absent(factory: object, place: str, error: Exception) -> SettingError:
 def _imported(factory: str, place: str, name: str) -> Any:
     root = place.split(".")[0]
     if root == "__main__" or root in sys.stdlib_module_names:
-        # a script is not there in another process, and no network is built by os or subprocess
+        # a script does not exist in another process, and os or subprocess build no network
         expected = "a callable in an installed package, or in a module on the Python path"
         raise SettingError("factory", factory, expected, "move the function into a module of its own")
     try:
@@ -125,7 +125,7 @@ def _timm(factory: str, name: str, kwargs: Mapping[str, Any]) -> Any:
 
     if not timm.is_model(name):
         expected = "timm: and the name of a model that timm knows"
-        raise SettingError("factory", factory, expected, "install the timm that it was saved with")
+        raise SettingError("factory", factory, expected, "install the version of timm it was saved with")
     fetching = [key for key in FETCHES if kwargs.get(key)]
     if fetching:
         expected = "arguments that fetch no weights: they are in the student folder"

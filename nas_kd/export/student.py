@@ -21,7 +21,7 @@ from nas_kd.export.factory import build_by, check_untrusted
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.runs.files import on_disk, plain
 
-FORMAT = 1  # raised when an older load_student could no longer read the folder
+FORMAT = 1  # increased when an older load_student can no longer read the folder
 ARCH = "arch.json"
 ABOUT = "student.json"
 WEIGHTS = "weights.safetensors"
@@ -90,14 +90,13 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
 def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> nn.Module:
     """Open a student folder; nothing in it is executed.
 
-    A student of a search space is built from its list of layers alone, by nas_kd's own blocks and those that are
-    named here; one of timm's by timm. One that was
-    saved with another factory needs that code: a network class of an installed package is made as the folder
-    gives; a function is called only when it is named here too.
+    A student of a search space is built from its list of layers, by nas_kd's blocks and ``blocks``; a timm model by
+    timm. Another factory needs its code: a network class of an installed package is built as the folder says, a
+    function is called only when ``factory`` names it too.
 
     Args:
         folder: what `save_student` wrote.
-        factory: the folder's own factory, ``"package.module:callable"``, by a reader who trusts that code.
+        factory: the folder's own factory, ``"package.module:callable"``, if you trust that code.
         blocks: the classes of your own stems, blocks and heads that its space was made of.
 
     Returns:
@@ -145,7 +144,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
 
 
 def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Build a StaticNet, with the file named when its layers make no network or another than the weights'."""
+    """Build a StaticNet; errors of its layers, or of layers that do not match the weights, name the file."""
     hint = "save the student again"
     try:
         with torch.device("meta"):  # without memory: the sizes in the file may exceed any
@@ -157,12 +156,12 @@ def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Ten
             hint = "name the class of a block of your own: load_student(folder, blocks=[...])"
         raise SettingError("student", str(path), expected, hint) from error
     _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
-    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once use up no random numbers
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not advance the generator
         return StaticNet(layers, known)
 
 
 def _check_about(about: Mapping[str, Any], path: Path) -> None:
-    """Check what others read from ``.info`` without a look."""
+    """Check the entries of ``.info`` that other code relies on."""
     mean, std, channels = (about.get(name) for name in ("mean", "std", "in_chans"))
     listed = isinstance(mean, list | None) and isinstance(std, list | None)
     numbers = [*(mean or []), *(std or [])] if listed else []

@@ -21,7 +21,7 @@ class Recorder:
 
     The pooled variance is exact by the law of total variance: the mean of the batch variances plus the
     variance of the batch means. Averaging batch variances alone is too small (9 % at batch 8). All norms of
-    a batch are pooled together, in a handful of operations instead of a handful a norm.
+    a batch are pooled together, in a few operations instead of a few per norm.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from nas_kd.space.chain import Chain
 
 def number(space: Chain) -> int:
     """Count the archs of a space in closed form."""
-    count: dict[int, int] = {}  # ways to come to each width
+    count: dict[int, int] = {}  # number of partial archs by width
     for stem in space.stem.choices():
         width = space.stem.width_of(stem)
         count[width] = count.get(width, 0) + 1

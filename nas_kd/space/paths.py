@@ -19,7 +19,7 @@ Entry = int | Layer  # how a stage is entered: a setting of the stem for the fir
 
 
 def entries(space: ElasticSpace, index: int) -> tuple[Entry, ...]:
-    """Return how a stage can be entered: settings of the stem for the first one, input widths for the others."""
+    """Return the entries of a stage: settings of the stem for the first one, input widths for the others."""
     return space.stem.choices() if index == 0 else space.in_widths(index)
 
 
@@ -41,21 +41,21 @@ def _order(count: int, *parts: int | str) -> tuple[int, ...]:
 
 
 def nth(count: int, n: int, *parts: int | str) -> int:
-    """Return the n-th number of an endless row of permutations of ``range(count)``."""
+    """Return the n-th number of an endless sequence of permutations of ``range(count)``."""
     return _order(count, *parts, n // count)[n % count]
 
 
 def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
-    """Draw the paths of a step so that every choice of everything is used equally often.
+    """Draw the paths of a step so that all choices of a dimension are used equally often.
 
     Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
     choices, each step uses each choice of the first layer once, and over the steps the counts of two choices
     of any layer differ by at most one. A layer's permutation advances only at depths that include it.
 
     Args:
-        ways: how it can be entered.
+        ways: the stage's entries.
         step: number of the step in the whole training.
-        seed: what the draw is for.
+        seed: parts of the seed of the draw.
 
     Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
     """

@@ -19,7 +19,7 @@ def rows_of(
 ) -> pd.DataFrame:
     """List every (entry, candidate) of a stage with its cost.
 
-    The first stage is charged with the stem, the last one with the head. Where these are elastic, each of
+    The stem is charged to the first stage, the head to the last one. Where these are elastic, each of
     their settings makes rows of its own, identified by the columns ``stem`` and ``head``, indices in their
     ``choices()``. A stage that keeps its input's width has rows of equal widths only.
 
@@ -60,7 +60,7 @@ def rows_of(
 def cost_rows(
     space: ElasticSpace, *, in_chans: int, num_classes: int, resolution: int | None = None
 ) -> list[pd.DataFrame]:
-    """Return `rows_of` all stages with scores of 0, for solvers that are to look at costs only."""
+    """Return `rows_of` all stages with scores of 0, for solvers that use costs only."""
     return [
         rows_of(space, index, in_chans=in_chans, num_classes=num_classes, resolution=resolution).assign(score=0.0)
         for index in range(len(space.stages))
@@ -108,7 +108,7 @@ def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callabl
 
 
 def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarray:
-    """Return what each row of a stage chooses, as a number that `arch_of` reads.
+    """Return the choice of each row of a stage, as a number for `arch_of`.
 
     Returns:
         (N,) numbers: candidate (its layers alone in a stage that keeps the width), stem and head together. Any choices
@@ -128,7 +128,7 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
 
     Args:
         choices: numbers of `choices_of`, one a stage.
-        resolution: what the rows were counted for; kept by the arch where the space chooses resolutions.
+        resolution: that of the rows; part of the arch where the space chooses resolutions.
 
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
@@ -147,7 +147,7 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
             choice, at = divmod(choice, len(space.stem.choices()))
             stem = space.stem.choices()[at]
             width = space.stem.width_of(stem)
-        if stage.keeps_width:  # candidates come by width, and every width offers the same
+        if stage.keeps_width:  # candidates are sorted by width, and every width has the same layers
             choice += stage.widths.index(width) * _each(space, index)
         stages.append(stage.candidates()[choice])
         width = stages[-1].width

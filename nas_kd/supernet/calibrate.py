@@ -147,7 +147,7 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
     }
     recorder = Recorder()
-    modes = {module: module.training for module in net.modules()}  # parts may be frozen in another mode
+    modes = {module: module.training for module in net.modules()}  # frozen parts may be in another mode
     momenta = {module: module.momentum for module in norms.values()}
     buffers = [(buffer, buffer.clone()) for module in norms.values() for buffer in module.buffers()]
 
@@ -175,7 +175,7 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
             part.training = training
         for module, momentum in momenta.items():
             module.momentum = momentum
-        for buffer, value in buffers:  # also when the batches fail half-way
+        for buffer, value in buffers:  # also after an error in the batches
             buffer.copy_(value)
     _some(seen)
     recorder.reduce()

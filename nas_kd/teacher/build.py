@@ -18,7 +18,7 @@ from nas_kd.teacher.cifar_resnet import DEPTHS, CifarResNet
 from nas_kd.teacher.weights import check_classes, fit_weights, fresh_head, read_weights
 
 OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
-# the published weights of the CIFAR ResNets were trained with ImageNet's figures
+# the published weights of the CIFAR ResNets were trained with ImageNet's mean and std
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes, not package:factory
 
@@ -32,7 +32,7 @@ class _Plan:
     classifier: str | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
     trained: bool = False  # the built network already has weights to teach with
-    in_chans: int | None = None  # where it is not the user's to choose
+    in_chans: int | None = None  # where the user cannot choose it
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hu
 def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Module:
     package, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    sys.path.append(here)  # last, so that a file of the user's hides no installed package
+    sys.path.append(here)  # last, so that a user's file does not hide an installed package
     try:
         module = importlib.import_module(package)
     except ImportError as error:

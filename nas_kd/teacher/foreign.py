@@ -43,7 +43,7 @@ class ModuleReader:
             self.handles.append(module.get_submodule(probed.classifier).register_forward_hook(self.pooled))
 
     def remove(self) -> None:
-        """Take the readers off the network."""
+        """Remove the hooks from the network."""
         for handle in self.handles:
             handle.remove()
 
@@ -56,7 +56,7 @@ class ModuleReader:
             logits = self.module(x)
             stages = [_taken(self.readers[path].post) for path in self.paths]
             pre = [_taken(self.readers[path].pre) for path in self.paths]
-            # a head of an unknown kind: the mean of the last feature is what most heads see
+            # an unknown head: most heads see the mean of the last feature
             pooled = self.pooled.post if self.pooled.post is not None else stages[-1].mean((2, 3))
             return Output(logits, stages, pre, pooled)
         finally:

@@ -1,4 +1,4 @@
-"""One dry run of a foreign network: where its layers end and what their outputs look like."""
+"""A dry run of a foreign network: where its layers end and the layout of their outputs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a dry run found.
+    """The result of a dry run.
 
     Args:
         layers: the ends of the residual blocks (of the plain layers in a network without blocks), in order.
@@ -150,7 +150,7 @@ def _sites(module: nn.Module, calls: dict[str, _Call], batch: int) -> dict[str, 
 def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
     blocks = [p for p in sites if _is_block(calls[p])]
     elements = [p for p in blocks if isinstance(_parent(module, p), CONTAINERS)]
-    # a branch inside a larger block is no layer, though it be a Sequential of blocks
+    # a branch inside a larger block is no layer, even if it is a Sequential of blocks
     whole = [p for p in blocks if not any(_same(calls[e], calls[p]) for e in elements if e.startswith(p + "."))]
     elements = [e for e in elements if not any(e.startswith(p + ".") for p in whole)]
     for candidates in (elements, blocks):
@@ -203,7 +203,7 @@ def _plain(calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
         if isinstance(call.module, WEIGHTED):
             ends.append(path)
         elif "Pool" in type(call.module).__name__:
-            continue  # it opens the next resolution
+            continue  # it starts the next resolution
         elif ends and sites[path].layer.size == sites[ends[-1]].layer.size:
             ends[-1] = path
     return ends

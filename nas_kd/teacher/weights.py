@@ -40,8 +40,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the parts of a damaged file raise what they like
-        hint = "where you trust the file, load it there and write torch.save(model.state_dict(), path)"
+    except Exception as error:  # a damaged file may raise anything
+        hint = "if you trust the file, load it yourself and write torch.save(model.state_dict(), path)"
         raise SettingError("teacher.checkpoint", str(path), expected, hint) from error
     for nest in NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
@@ -125,7 +125,7 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
         if key in weights and weights[key].shape != tensor.shape:
             expected = f"weights of {name}: {key} is {_shape(weights[key])} there and {_shape(tensor)} in {name}"
             raise SettingError("teacher.checkpoint", str(path), expected, hint)
-    # counters are absent from old checkpoints and play no part in evaluation
+    # counters are absent from old checkpoints and not used in evaluation
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         expected = f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
