@@ -48,7 +48,7 @@ def layer_times(
     parts: list[nn.Module] = [net.stem, *(block for stage in net.stages for block in stage.layers), net.head]
     x = torch.randn(batch_size, in_chans, resolution, resolution, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    begun: dict[int, float] = {}
+    started: dict[int, float] = {}
     times: list[list[float]] = [[] for _ in parts]
 
     def now() -> float:
@@ -57,8 +57,8 @@ def layer_times(
         return time.perf_counter()
 
     for number, part in enumerate(parts):
-        part.register_forward_pre_hook(lambda module, args, at=number: begun.update({at: now()}))
-        part.register_forward_hook(lambda module, args, out, at=number: times[at].append(now() - begun[at]))
+        part.register_forward_pre_hook(lambda module, args, at=number: started.update({at: now()}))
+        part.register_forward_hook(lambda module, args, out, at=number: times[at].append(now() - started[at]))
     for _ in range(warmup + repeats):
         net(x)
     found: dict[LayerKey, list[float]] = {}

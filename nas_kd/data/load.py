@@ -194,13 +194,13 @@ def _membership(
     pool: Source, held: Source | None, rate: Amount, select: Amount, seed: int, subset: int | None
 ) -> dict[str, NDArray[np.int64]]:
     """Choose the rows of the pool that make up train, rate, select and, without a test set, test."""
-    wanted = ["train"] + [name for name, amount in (("rate", rate), ("select", select)) if amount]
-    least = len(wanted)
+    used = ["train"] + [name for name, amount in (("rate", rate), ("select", select)) if amount]
+    least = len(used)
     needed = least + (held is None)
     sizes = np.bincount(pool.labels, minlength=len(pool.classes))
     short = int(sizes.argmin())
     if sizes[short] < needed:
-        splits = ", ".join([*wanted, "test"] if held is None else wanted)
+        splits = ", ".join([*used, "test"] if held is None else used)
         raise SettingError(
             "data.train",
             pool.origin,

@@ -88,7 +88,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
         # search_split would take a class called "train" for the training split
         if tar:
             check_tar(field, root)
-        # timm keeps the index of a large tar as a pickle beside it: nothing is written there, or unpickled
+        # timm keeps the index of a large tar as a pickle next to it: neither written nor read here
         index: dict[str, Any] = {"cache_tarinfo": False} if tar else {}
         reader = create_dataset("", root=str(root), search_split=False, **index).reader
     except (tarfile.TarError, OSError, EOFError, RecursionError) as error:

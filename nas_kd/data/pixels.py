@@ -61,11 +61,9 @@ class MemoryPixels:
 
     @property
     def place(self) -> torch.device:
-        """See `Pixels`."""
         return self._pixels.device
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """See `Pixels`."""
         return self._pixels.index_select(0, rows.to(self._pixels.device))
 
     def resident(self, rows: Tensor, device: torch.device) -> MemoryPixels | None:
@@ -76,7 +74,6 @@ class MemoryPixels:
         return MemoryPixels(self.fetch(rows).to(device))
 
     def digest(self) -> bytes:
-        """See `Pixels`."""
         return hashlib.sha256(self._pixels.cpu().numpy().reshape(-1).data).digest()
 
 
@@ -101,14 +98,12 @@ class LazyPixels:
 
     @property
     def place(self) -> torch.device:
-        """See `Pixels`."""
         return torch.device("cpu")
 
     def resident(self, rows: Tensor, device: torch.device) -> None:
-        """See `Pixels`: nothing is kept decoded."""
+        """Return None: nothing is kept decoded."""
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """See `Pixels`."""
         out = np.empty((len(rows), *self.shape), dtype=np.uint8)
 
         def put(job: tuple[int, int]) -> None:
@@ -127,7 +122,6 @@ class LazyPixels:
         return torch.from_numpy(out).to(self._device)
 
     def digest(self) -> bytes:
-        """See `Pixels`."""
         return hashlib.sha256(repr((self.shape, self._content)).encode()).digest()
 
 
@@ -199,8 +193,8 @@ def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDA
         image = load(source, row)
         if buffer is None:
             h, w = expected_size(source, row, image, resolution)
-            wanted = shape or (h, w, 1 if image.mode in GREY else 3)
-            buffer = np.empty((len(rows), *wanted), dtype=np.uint8)
+            size = shape or (h, w, 1 if image.mode in GREY else 3)
+            buffer = np.empty((len(rows), *size), dtype=np.uint8)
         elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
             buffer = np.repeat(buffer, 3, axis=-1)
         buffer[place] = to_array(source, row, image, resolution, buffer.shape[1:])

@@ -1,4 +1,4 @@
-"""Parts that are trained beside the student, built from static shapes before training."""
+"""Parts that are trained alongside the student, built from static shapes before training."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Distiller:
         needs: the required ones of "labels", "batch", "logits", "stages", "pre", "pooled".
         task: the task.
         recipe: the terms and weights.
-        trained: what is trained beside the student, by name; filled by :meth:`bind`.
+        trained: what is trained alongside the student, by name; filled by :meth:`bind`.
         source: where targets come from; filled by :meth:`bind`.
 
     Raises:
@@ -61,7 +61,7 @@ class Distiller:
         return f"Distiller({self.recipe!r}, {self.task!r})"
 
     def bind(self, pair: Pair) -> Distiller:
-        """Build what the method trains beside the student, and reject pairs that it cannot compare.
+        """Build what the method trains alongside the student, and reject pairs that it cannot compare.
 
         Raises:
             SettingError: the method cannot compare these networks; names the shapes.
@@ -129,7 +129,7 @@ class Distiller:
         return self.source.features(batch) if self.recipe.needs_target_features else self.source.logits(batch)
 
     def after_epoch(self, epochs: int) -> None:
-        """Run the updates between two epochs of what is trained beside the student, such as grafting."""
+        """Run the updates between two epochs of what is trained alongside the student, such as grafting."""
         for module in self.trained.values():
             act = getattr(module, "after_epoch", None)
             if act is not None:

@@ -1,4 +1,4 @@
-"""Networks trained beside the student, each with its own loss and optimiser, in alternation."""
+"""Networks trained alongside the student, each with its own loss and optimiser, in alternation."""
 
 from __future__ import annotations
 

@@ -70,16 +70,16 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
     with _evaluated(student), _evaluated(teacher), torch.no_grad():
         for name, other in layers.items():
             own = _output(student, name, images)
-            wanted = _output(teacher, other, images)
-            if own.shape != wanted.shape:
-                expected = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(wanted.shape[1:])}"
+            target = _output(teacher, other, images)
+            if own.shape != target.shape:
+                expected = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(target.shape[1:])}"
                 raise SettingError("layers", f"{name}: {other}", expected, "inject needs equal channels and maps")
-            q = solve(own, wanted)
+            q = solve(own, target)
             conv = student.get_submodule(name)
             assert isinstance(conv, nn.Conv2d)
             merge(conv, q)
-            left = torch.einsum("oc,bchw->bohw", q, own) - wanted
-            errors[name] = float(left.norm() / wanted.norm().clamp_min(torch.finfo(wanted.dtype).tiny))
+            left = torch.einsum("oc,bchw->bohw", q, own) - target
+            errors[name] = float(left.norm() / target.norm().clamp_min(torch.finfo(target.dtype).tiny))
     return errors
 
 

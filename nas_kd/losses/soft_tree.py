@@ -24,11 +24,11 @@ def tree_paths(gates: Tensor) -> list[Tensor]:
     if nodes < 2 or nodes & (nodes - 1):
         raise ValueError(f"expected 2^depth - 1 gates, got {gates.shape[1]}")
     levels = [torch.ones_like(gates[:, :1])]
-    begun = 0
+    start = 0
     while len(levels[-1][0]) < nodes:
         reach = levels[-1]
-        right = gates[:, begun : begun + reach.shape[1]]
-        begun += reach.shape[1]
+        right = gates[:, start : start + reach.shape[1]]
+        start += reach.shape[1]
         levels.append(torch.stack([reach * (1 - right), reach * right], 2).flatten(1))
     return levels
 
@@ -65,11 +65,11 @@ def tree_balance(gates: Tensor) -> Tensor:
     """
     g = wide(gates)
     total = torch.zeros((), dtype=g.dtype, device=g.device)
-    begun = 0
+    start = 0
     small = torch.finfo(g.dtype).eps
     for level, reach in enumerate(tree_paths(g)[:-1]):
-        right = g[:, begun : begun + reach.shape[1]]
-        begun += reach.shape[1]
+        right = g[:, start : start + reach.shape[1]]
+        start += reach.shape[1]
         a = (reach * right).sum(0) / reach.sum(0).clamp_min(small)
         a = a.clamp(small, 1 - small)
         total = total - 0.5**level * (a.log() + (1 - a).log()).sum() / 2

@@ -1,4 +1,4 @@
-"""The interface of every search space, whatever its networks are made of."""
+"""The interface of every search space, for any kind of network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol of stems, blocks and heads that everything else uses, whatever the operators are."""
+"""The protocol of stems, blocks and heads that everything else uses, for any operators."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
         raise SettingError("teacher.model", name, f"a function of {package}", nearest(attribute, names))
     accepts = inspect.signature(factory).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in accepts.values())
-    wanted = {"num_classes": num_classes, "in_chans": in_chans}
-    given = {k: v for k, v in wanted.items() if v is not None and (k in accepts or anything)}
+    settings = {"num_classes": num_classes, "in_chans": in_chans}
+    given = {k: v for k, v in settings.items() if v is not None and (k in accepts or anything)}
     built = factory(**given)
     if not isinstance(built, nn.Module):
         raise SettingError("teacher.model", name, "a function that returns an nn.Module", "check the function")

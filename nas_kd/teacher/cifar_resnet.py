@@ -110,8 +110,8 @@ class CifarResNet(nn.Module):
             SettingError: a name is unknown.
         """
         names = self.block_names
-        wanted = [names[len(names) // 3 * s - 1] for s in (1, 2, 3)] if blocks is None else list(blocks)
-        for name in wanted:
+        chosen = [names[len(names) // 3 * s - 1] for s in (1, 2, 3)] if blocks is None else list(blocks)
+        for name in chosen:
             if name not in names:
                 raise SettingError("blocks", name, f"{names[0]} .. {names[-1]}", nearest(name, names))
         post: dict[str, Tensor] = {}
@@ -120,13 +120,13 @@ class CifarResNet(nn.Module):
         for name in names:
             block = self.get_submodule(name)
             assert isinstance(block, BasicBlock)
-            if name in wanted:
+            if name in chosen:
                 pre[name] = block.before_relu(x)
                 x = post[name] = F.relu(pre[name])
             else:
                 x = block(x)
         pooled = x.mean((2, 3))
-        return Output(self.linear(pooled), [post[n] for n in wanted], [pre[n] for n in wanted], pooled)
+        return Output(self.linear(pooled), [post[n] for n in chosen], [pre[n] for n in chosen], pooled)
 
 
 def _stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:

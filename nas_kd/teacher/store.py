@@ -117,7 +117,7 @@ def data_key(data: Data) -> dict[str, Any]:
 
 
 def same_data(key: Mapping[str, Any], data: Data, ignore: Sequence[str] = ()) -> str:
-    """Name what stored values were made with that is not the data's, such as "another views"; nothing where all is."""
+    """Name what differs between stored values and the data, such as "another views"; empty if nothing does."""
     now = data_key(data)
     other = [name for name in now if key[name] != now[name] and name not in ignore]
     return " and ".join(f"another {name}" for name in other)
