@@ -51,15 +51,10 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
-    """Return the hint that names the nearest valid name.
+    """Return the hint ``"did you mean 'x'?"`` for the nearest valid name, else a list of all of them.
 
     Args:
-        name: what the user wrote.
-        valid: the valid names.
         otherwise: the hint when none is near; by default a list of all valid names.
-
-    Returns:
-        ``"did you mean 'x'?"`` when something is close, else ``otherwise``, or a list of all valid names.
     """
     names = sorted(valid)
     close = get_close_matches(name, names, n=1)
@@ -67,15 +62,7 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
 
 
 def nearest_setting(name: str, known: Iterable[str]) -> SettingError:
-    """Make the error of a setting that does not exist.
-
-    Args:
-        name: what the user wrote, dotted.
-        known: the dotted names of all settings.
-
-    Returns:
-        The error, with the nearest names as its hint.
-    """
+    """Make the error of a dotted setting that does not exist, with the nearest names as its hint."""
     names = list(known)
     # a forgotten section is the common mistake: --trials is nearest to search.trials, not to train
     last = [full for full in names if full.split(".")[-1] == name.split(".")[-1]]

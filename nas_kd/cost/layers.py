@@ -31,17 +31,13 @@ def layer_times(
     repeats: int = 15,
     device: torch.device | str = "cpu",
 ) -> dict[LayerKey, float]:
-    """Time each layer of a network.
+    """Return the median milliseconds of a pass by layer, over all its occurrences in the network.
 
     Args:
-        layers: what ``ElasticSpace.layers`` returned.
         resolution: height and width of the input in pixels.
         batch_size: images a pass.
         warmup: passes that are not timed.
         repeats: passes that are.
-
-    Returns:
-        Median milliseconds of a pass by key; of layers that occur several times, of all of these.
     """
     device = torch.device(device)
     net = StaticNet(layers, kinds).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -169,9 +169,6 @@ class Split:
             index: (B,) image numbers.
             view: (B,) view numbers, 0 .. V-1.
 
-        Returns:
-            The batch, a function of images and views alone.
-
         Raises:
             SettingError: the split has no views, or fewer.
         """

@@ -136,12 +136,7 @@ class ViewTable:
         return self._order[index, epoch % self.k].long()
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the crop and flip of views ``view`` (B,), or of one for all images ``index`` (B,).
-
-        Returns:
-            Top and left corner of the crop in the padded image, in pixels 0 .. 2 pad, and whether it is mirrored: three
-            (B,) tensors, int64, int64 and bool.
-        """
+        """Return top, left (0 .. 2 pad, int64) and mirrored (bool), (B,) each, of views (B,) or of one view for all."""
         codes = self._codes[index, view].long()
         return decode_view(codes, self.pad)
 

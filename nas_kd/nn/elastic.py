@@ -7,32 +7,24 @@ from torch import Tensor, nn
 
 
 def prefix(weight: Tensor, *sizes: int) -> Tensor:
-    """Take the first entries of the leading dimensions.
+    """Return the first ``sizes`` entries of the leading dimensions as a view, or the tensor itself if nothing is cut.
 
     Args:
         sizes: how many entries of dimension 0, 1, ...
-
-    Returns:
-        A view, or the tensor itself when nothing is cut off: slicing all of it would still cost a node in the graph and
-        a zero-filled gradient. One strided view for all dimensions costs one such node, where a slice each would cost
-        one each.
     """
     shape = weight.shape
     if shape[: len(sizes)] == sizes:
-        return weight
+        return weight  # a slice of everything would still cost a graph node and a zero-filled gradient
+    # one strided view is one graph node, a slice for each dimension one each
     return weight.as_strided(sizes + shape[len(sizes) :], weight.stride())
 
 
 def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
-    """Take the centre of square kernels.
+    """Return the centre of square kernels (O, I, K, K) as a view: (channels, I, kernel, kernel).
 
     Args:
-        weight: (O, I, K, K).
         kernel: output size, at most K, of the same parity.
         channels: number of output channels to keep; None for all.
-
-    Returns:
-        (channels, I, kernel, kernel), a view as of ``prefix``.
     """
     outputs, inputs, _, size = weight.shape
     channels = outputs if channels is None else channels

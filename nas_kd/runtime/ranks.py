@@ -20,11 +20,7 @@ HEARTBEAT = 60.0  # seconds between two heartbeats of the first process, while t
 
 
 def launched() -> tuple[int, int]:
-    """Return rank and world size of torchrun or srun, without importing torch.
-
-    Returns:
-        The number of this process, from 0, and the number of processes; (0, 1) without them.
-    """
+    """Return rank and world size of torchrun or srun, (0, 1) without them, without importing torch."""
     if _LAUNCHER in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if _SLURM in os.environ and os.environ.get("SLURM_JOB_NAME") not in NO_SLURM_JOBS:

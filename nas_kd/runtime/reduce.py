@@ -85,14 +85,7 @@ def _view(flat: Tensor, start: int, parameter: Tensor) -> Tensor:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Average a tensor over all processes, such as a score that archs are chosen by.
-
-    Args:
-        value: of equal shape everywhere.
-
-    Returns:
-        The mean, equal to the bit on every process.
-    """
+    """Average a tensor of equal shape over all processes; the mean is equal to the bit on every process."""
     if world() == 1:
         return value
     total = value.clone()

@@ -117,12 +117,7 @@ class Stage(Part):
         return Candidate(self.widths[0], (self.groups()[0][0],) * self.depths[0])
 
     def sample(self, rng: np.random.Generator) -> Candidate:
-        """Draw width, depth and each layer uniformly and independently.
-
-        Returns:
-            A candidate. Every value of every dimension is equally likely, which is not the same as every candidate
-            being equally likely: most candidates are deep.
-        """
+        """Draw width, depth and each layer uniformly and independently; candidates are not equally likely."""
         groups = self.groups()
         group = groups[int(rng.integers(len(groups)))]
         width = self.widths[int(rng.integers(len(self.widths)))]

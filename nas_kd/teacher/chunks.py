@@ -29,11 +29,7 @@ CHUNK_CPU = 32
 
 
 def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Yield numbers and views (K,) of training images, and a batch of fixed size that starts with them.
-
-    Yields:
-        (K,) image and view numbers, and a batch that begins with them and is filled up with repeats.
-    """
+    """Yield image and view numbers (K,), and a batch of fixed size: these images, filled up with repeats."""
     size = CHUNK_CPU if teacher.device.type == "cpu" else CHUNK
     for some, views in zip(index.split(size), view.split(size), strict=True):
         full = (torch.cat([part, part[:1].expand(size - len(part))]) for part in (some, views))

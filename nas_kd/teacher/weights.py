@@ -88,9 +88,6 @@ def _bare(name: str) -> str:
 def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None) -> int | None:
     """Return the class count of a checkpoint (None if unknown), checked against the expected one.
 
-    Returns:
-        The class count, or None when it is neither given nor found.
-
     Raises:
         SettingError: the two differ.
     """
