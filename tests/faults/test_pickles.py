@@ -124,7 +124,7 @@ def test_no_code_beside_a_student_folder_runs(place: str, tmp_path: Path, monkey
     monkeypatch.delitem(sys.modules, "evilnet", raising=False)
     for factory in ("evilnet:Linear", "evilnet.deep:Linear"):
         about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": factory}))
-        with pytest.raises(SettingError, match="beside the folder") as caught:
+        with pytest.raises(SettingError, match="next to the folder") as caught:
             load_student(folder)
         assert f"factory='{factory}'" in caught.value.hint and not evil.exists()
     about.write_text(json.dumps(json.loads(about.read_text()) | {"factory": "evilnet:Linear"}))

@@ -158,7 +158,7 @@ def test_irg_compares_distances_and_their_change():
     moved = [4 * S @ TURN + MOVE, *stages[1:]]
     assert losses.irg(moved, stages) < 1e-20
     assert torch.autograd.gradcheck(lambda s: losses.irg([s, S], targets[:2]), S.clone().requires_grad_())
-    with pytest.raises(ValueError, match="2 or more"):
+    with pytest.raises(ValueError, match="at least 2 stages"):
         losses.irg(stages[:1], targets[:1])
 
 

@@ -79,7 +79,7 @@ def test_methods_that_need_stages(refused: Callable[..., None], teacher: Teacher
         ("dkd", {"temperature": -2.0}, r"dkd\.temperature=-2"),
         ("at", {"weight": -1}, r"at\.weight=-1"),
         ("ft", {"rate": 1e9}, r"ft\.rate"),
-        ("dml", {"peers": 1}, "2 networks or more"),
+        ("dml", {"peers": 1}, "at least 2 networks"),
         ([("kd", -0.5)], {}, "kd=-0.5"),
         ("dkdd", {}, "did you mean 'dkd'"),
     ],
