@@ -41,6 +41,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.train.blockwise import train_blockwise
+from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.stages import Blockwise
 
 RUN = Path("runs/halving")
@@ -77,9 +78,7 @@ def main() -> None:
         model = Blockwise(net, taps, init="scratch", seed=seed)
         calibration = model.rescale(gather(model, teacher, data.train.clean(BATCH, limit=512), runtime))
         rating = gather(model, teacher, data.rate.clean(BATCH), runtime)
-        train_blockwise(
-            model, teacher, data, epochs=epochs, batch_size=64, lr=0.03, weight_decay=1e-4, seed=seed, runtime=runtime
-        )
+        train_blockwise(model, teacher, data, BlockwiseConfig(epochs=epochs, lr=0.03), seed=seed, runtime=runtime)
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         every = [rows_of(SPACE, index, **shape) for index in range(3)]
         rated = {

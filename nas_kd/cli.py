@@ -5,18 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import typing
-from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from nas_kd.config import Config
-from nas_kd.config.file import read_file
-from nas_kd.config.places import check_places
-from nas_kd.config.typed import fits, hints_of, worded
 from nas_kd.errors import SettingError, nearest, nearest_setting
 from nas_kd.runtime.device import CALM_THREADS
 from nas_kd.runtime.ranks import forget_launcher, launched, peer_lost
@@ -24,33 +18,73 @@ from nas_kd.runtime.stop import Stop, Stopped
 from nas_kd.version import __version__
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from nas_kd.pipeline.config import Config
 
-# command -> (function of nas_kd.pipeline.commands, whether it needs a teacher with weights, help)
+# what a training of any kind takes besides its own settings
+MACHINE = ("space", "run", "seed", "device", "precision", "threads", "workers", "on_nan", "max_hours")
+BUDGET = ("search.max_macs", "search.max_params", "search.min_macs", "search.min_params")
+MOST_USED = (
+    *("space", "run", "seed", "device", "workers", "max_hours"),
+    *("data.train", "data.test", "data.resolution", "data.subset"),
+    *("teacher.model", "teacher.checkpoint", "teacher.pretrained", "teacher.epochs"),
+    *("supernet.epochs", "supernet.batch_size", "supernet.lr", "blockwise.epochs"),
+    *("search.engine", "search.max_macs", "search.max_params", "search.max_latency_ms", "search.trials"),
+    *("retrain.method", "retrain.epochs", "retrain.batch_size", "retrain.lr", "retrain.seeds", "retrain.init"),
+)
+
+
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Args:
+        function: of ``nas_kd.pipeline.commands``.
+        teaches: whether it needs a teacher with weights.
+        help: what it does.
+        shown: settings and sections that its help shows.
+    """
+
+    function: str
+    teaches: bool
+    help: str
+    shown: tuple[str, ...]
+
+
 COMMANDS = {
-    "run": ("run_pipeline", True, "do everything in order, skipping what is done"),
-    "describe": (
+    "run": Command("run_pipeline", True, "do everything in order, skipping what is done", MOST_USED),
+    "describe": Command(
         "stage_describe",
         False,
         "print the space's size and costs and whether the budget is feasible",
+        ("space", "data.train", "data.test", "data.resolution", *BUDGET),
     ),
-    "teacher": ("stage_teacher", True, "train or fine-tune the teacher"),
-    "supernet": ("stage_supernet", False, "train the supernet with in-place distillation"),
-    "blockwise": ("stage_blockwise", True, "rate every candidate of every stage against the teacher"),
-    "search": ("stage_search", True, "find the best architecture within the budget"),
-    "retrain": ("stage_retrain", True, "retrain the found student and those it is compared with"),
-    "rank": ("stage_rank", True, "train a sample of archs and say how well each score ranks them"),
-    "report": ("", False, "write the HTML report of a run"),
-    "status": ("", False, "tell where a run stands and who works in it"),
-    "methods": ("", False, "list the distillation methods: what each does, needs and costs"),
+    "teacher": Command("stage_teacher", True, "train or fine-tune the teacher", ("run", "teacher")),
+    "supernet": Command(
+        "stage_supernet", False, "train the supernet with in-place distillation", ("space", "run", "supernet")
+    ),
+    "blockwise": Command(
+        "stage_blockwise", True, "rate every candidate of every stage against the teacher", ("run", "blockwise")
+    ),
+    "search": Command("stage_search", True, "find the best architecture within the budget", ("run", "search")),
+    "retrain": Command(
+        "stage_retrain", True, "retrain the found student and those it is compared with", ("run", "workers", "retrain")
+    ),
+    "rank": Command(
+        "stage_rank",
+        True,
+        "train a sample of archs and say how well each score ranks them",
+        ("space", "run", "workers", "rank"),
+    ),
+    "report": Command("", False, "write the HTML report of a run", ("run",)),
+    "status": Command("", False, "tell where a run stands and who works in it", ("run",)),
+    "methods": Command("", False, "list the distillation methods: what each does, needs and costs", ()),
 }
 JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.pipeline.join that --worker calls
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
-FLAGS = ("--help", "-h", "--print_config")
+FLAGS = ("--help", "-h", "--help_all", "--print_config")
 # commands that end in students take --method and --method.SETTING for the long names
 STUDENTS = {"method": "retrain.method", "method.": "retrain.method_settings."}
 SHORT = {"run": STUDENTS, "retrain": STUDENTS, "blockwise": {"stage": "blockwise.stage"}}
-SETTINGS = r"retrain\.method_settings\.\w+"  # which there are depends on the method
+OPEN = "retrain.method_settings"  # which there are depends on the method
 READERS = ("status", "report")  # commands that read a run folder and need no torch
 
 
@@ -102,6 +136,9 @@ def _command(arguments: list[str]) -> int:
     if name == "methods":
         if rest and rest[0] not in FLAGS:
             raise SettingError("setting", rest[0], "nothing: `nas-kd methods` lists them all", "leave it out")
+        if rest:
+            print(_help_of(name))
+            return 0
         from nas_kd.distill import describe_methods
 
         print("\n".join(describe_methods()))
@@ -116,7 +153,7 @@ def _command(arguments: list[str]) -> int:
     config = read_config(rest, command=name)
     if config is None:
         return 0
-    function, teaches, _ = COMMANDS[name]
+    command = COMMANDS[name]
     if name == "status":
         from nas_kd.runs.status import status
 
@@ -127,8 +164,10 @@ def _command(arguments: list[str]) -> int:
 
         print(f"report: {report(str(config.run))}")
         return 0
-    if teaches:
+    if command.teaches:
         config.teacher.need_weights()
+    from nas_kd.pipeline.places import check_places
+
     check_places(config)
     if name != "describe":
         from nas_kd.runs.run import check_folder
@@ -141,13 +180,13 @@ def _command(arguments: list[str]) -> int:
         if worker:
             getattr(join, JOINS[name])(config)
         else:
-            getattr(commands, function if rank == 0 else "follow")(config)
+            getattr(commands, command.function if rank == 0 else "follow")(config)
     return 0
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {text}" for name, (_, _, text) in COMMANDS.items())
+    commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
     return f"""usage: nas-kd COMMAND [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]
 
 Find, retrain and explain the student network that a fixed teacher teaches best within a budget.
@@ -155,9 +194,31 @@ Find, retrain and explain the student network that a fixed teacher teaches best 
 commands:
 {commands}
 
-`nas-kd COMMAND --help` lists all settings, `--print_config` prints them as YAML.
+`nas-kd COMMAND --help` lists its settings, `--help_all` all there are, `--print_config` prints them as YAML.
 `nas-kd search RUN --worker` and `nas-kd rank RUN --worker` help a run that is going with one more process.
 The same command again goes on where the last one stopped."""
+
+
+def _help_of(command: str, everything: bool = False) -> str:
+    from nas_kd.config.help import listed, settings_help
+    from nas_kd.config.settings import fields_of
+    from nas_kd.pipeline.config import Config
+
+    shown = COMMANDS[command].shown
+    lines = [f"usage: nas-kd {command} [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]", "", COMMANDS[command].help]
+    if command == "methods":
+        return "\n".join(["usage: nas-kd methods", *lines[1:]])
+    if command in READERS:
+        lines[0] = f"usage: nas-kd {command} RUN"
+    lines += settings_help(Config, () if everything else shown)
+    if command in READERS:
+        return "\n".join(lines)
+    lines += ["", "Defaults stand in brackets. `--print_config` prints all settings as YAML."]
+    if not everything:
+        sections = [f"{name}.*" for name, info in fields_of(Config).items() if "default_factory" in repr(info)]
+        others = [name for name in (*MACHINE, *sections) if name.removesuffix(".*") not in shown]
+        lines += [listed([f"Also there, see `nas-kd {command} --help_all`: {others[0]}", *others[1:]])]
+    return "\n".join(lines)
 
 
 def read_config(arguments: Sequence[str], command: str = "run") -> Config | None:
@@ -174,7 +235,12 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     Raises:
         SettingError: a setting is unknown or has a value it cannot take.
     """
-    source, options = _split(arguments, SHORT.get(command, {}))
+    from nas_kd.config.file import read_file, read_value
+    from nas_kd.config.settings import build, settings_of
+    from nas_kd.pipeline.config import Config
+
+    known = settings_of(Config)
+    source, options = _split(arguments, SHORT.get(command, {}), known)
     folder = None
     if source is not None and os.path.isdir(source):
         own = Path(source) / "config.yaml"
@@ -183,21 +249,20 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
             raise SettingError("config", source, legal, "give a YAML file, or name the folder by --run")
         folder = source
         source = str(own) if own.exists() else None
-    given = [] if source is None else ["--config", source]
-    if source is not None:
-        read_file(Path(source))
-    parser = _parser(command)
-    try:
-        namespace = parser.parse_args([*given, *options])
-    except ArgumentError as error:
-        raise _type_error(str(error)) from error
-    except SystemExit as stop:
-        if stop.code:
-            raise
+    if any(flag in options for flag in ("--help", "-h", "--help_all")):
+        print(_help_of(command, "--help_all" in options))
         return None
-    settings = namespace.as_dict()
-    settings.pop("config", None)
-    config: Config = _build(Config, settings)
+    values = {} if source is None else read_file(Path(source), Config)
+    for option in options:
+        name, _, text = option.removeprefix("--").partition("=")
+        if name.startswith(f"{OPEN}."):
+            values[OPEN] = {**values.get(OPEN, {}), name.removeprefix(f"{OPEN}."): read_value(*known[OPEN], text)}
+        elif option not in FLAGS:
+            values[name] = read_value(*known[name], text)
+    config = build(Config, values)
+    if "--print_config" in options:
+        print(config.to_yaml(), end="")
+        return None
     if config.run == "":
         raise SettingError("run", "", "the path of a folder", "write --run runs/NAME, or leave it out")
     if config.run is None or folder is not None:
@@ -206,9 +271,9 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     return config
 
 
-def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | None, list[str]]:
+def _split(arguments: Sequence[str], short: Mapping[str, str], settings: Iterable[str]) -> tuple[str | None, list[str]]:
     """Part the config file from the options, so that options win wherever the file stands; write short names out."""
-    known = ["config", *hints_of(Config)]
+    known = ["config", *settings]
     source = None
     options = []
     rest = list(arguments)
@@ -226,7 +291,7 @@ def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | No
         name, dot, setting = option[2:].partition(".")
         if name + dot in short:
             option = f"--{short[name + dot]}{setting}"
-        if option[2:] not in known and not re.fullmatch(SETTINGS, option[2:]):
+        if option[2:] not in known and not re.fullmatch(rf"{re.escape(OPEN)}\.\w+", option[2:]):
             raise nearest_setting(option[2:], known)
         if not equals:
             if not rest:
@@ -237,44 +302,3 @@ def _split(arguments: Sequence[str], short: Mapping[str, str]) -> tuple[str | No
         else:
             options.append(f"{option}={value}")
     return source, options
-
-
-def _parser(command: str) -> ArgumentParser:
-    """Build the parser of a command; every command takes all settings."""
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=f"nas-kd {command}",
-        usage=f"nas-kd {command} [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]",
-        description=COMMANDS[command][2],
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of settings, the same as CONFIG.yaml")
-    parser.add_class_arguments(Config)
-    return parser
-
-
-def _type_error(text: str) -> SettingError:
-    """Turn jsonargparse's message about a type into ours."""
-    key = re.search(r'key "([^"]+)"', text)
-    value = re.search(r"(?:Got value|value): (.*)", text)
-    hint = hints_of(Config).get(key[1].partition(".")[0] if key and key[1] == "run" else key[1]) if key else None
-    if key is None or hint is None:
-        return SettingError("setting", " ".join(text.split())[:300], "what the help lists", "see `nas-kd run --help`")
-    return SettingError(key[1], value[1] if value else None, worded(hint), "see `nas-kd run --help`, or leave it out")
-
-
-def _build(kind: type, settings: Mapping[str, Any], prefix: str = "") -> Any:
-    """Make the dataclasses, which check themselves, from nested dicts of values of their types."""
-    hints = typing.get_type_hints(kind)
-    made = {}
-    for name, value in settings.items():
-        if is_dataclass(hints[name]):
-            made[name] = _build(hints[name], value, f"{name}.")
-        elif fits(value, hints[name]):
-            made[name] = value
-        else:  # jsonargparse takes null and true for numbers
-            mend = "see `nas-kd run --help`, or leave it out"
-            raise SettingError(prefix + name, value, worded(hints[name]), mend)
-    return kind(**made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ import pytest
 
 import nas_kd
 from nas_kd.cli import COMMANDS, main, read_config
-from nas_kd.config import Config
+from nas_kd.config.settings import settings_of
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.runs.run import Run
 
 ROOT = Path(nas_kd.__file__).parents[1]
@@ -91,7 +93,7 @@ def test_a_run_folder_stands_for_its_own_config(tmp_path: Path) -> None:
         (["run", "--epochs", "3"], ["supernet.epochs", "retrain.epochs"]),
         (["run", "--search.trials", "x"], ["search.trials='x'", "an integer"]),
         (["run", "--search.trials", "1.5"], ["search.trials", "an integer"]),
-        (["run", "--search.trials", "-1"], ["search.trials=-1", "above 0"]),
+        (["run", "--search.trials", "-1"], ["search.trials=-1", "at least 1"]),
         (["run", "--supernet.epochs", "0"], ["supernet.epochs=0"]),
         (["run", "--search.max_macs", "much"], ["search.max_macs='much'", "60%"]),
         (["run", "--search.trials"], ["search.trials"]),
@@ -152,7 +154,7 @@ def test_print_config_gives_a_config(config: Path, capsys: pytest.CaptureFixture
 def test_help_of_a_command_lists_and_explains_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--search.max_macs" in text and "most multiply-adds" in text and "default: 60%" in text
+    assert "--search.max_macs" in text and "most multiply-adds" in text and "(60%)" in text
 
 
 def test_status_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,9 +198,37 @@ def test_every_command_is_in_the_help_and_has_its_function(capsys: pytest.Captur
     text = capsys.readouterr().out
     from nas_kd.pipeline import commands
 
-    for name, (function, _, _) in COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert f"  {name} " in text
-        assert not function or callable(getattr(commands, function))
+        assert not command.function or callable(getattr(commands, command.function))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_a_page_of_the_commands_own_settings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= (10 if name in ("status", "report", "methods") else 80)
+    listed = re.findall(r"^  --([\w.]+)", text, re.MULTILINE)
+    assert set(listed) <= set(settings_of(Config)) and len(listed) == len(set(listed))
+    section = [full for full in settings_of(Config) if full.startswith(f"{name}.")]
+    assert set(section) <= set(listed)
+    for shown in COMMANDS[name].shown:
+        assert any(full == shown or full.startswith(f"{shown}.") for full in listed), shown
+
+
+def test_help_all_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["supernet", "--help_all"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  --([\w.]+)", text, re.MULTILINE) == list(settings_of(Config))
+
+
+def test_texts_of_options_are_read_by_the_types_of_settings() -> None:
+    found = read_config(
+        ["--run", "5", "--data.train", "no", "--retrain.lr", "1e-3", "--search.max_macs", "6.5e6", "--space", "null"]
+    )
+    assert found is not None
+    assert (found.run, found.data.train, found.space) == ("5", "no", "null")
+    assert (found.retrain.lr, found.search.max_macs) == (1e-3, 6.5e6)
 
 
 def test_threads_are_calmed_before_torch_loads() -> None:

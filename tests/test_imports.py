@@ -19,6 +19,8 @@ PACKAGE = Path(nas_kd.__file__).parent
 ROOMS = (
     "version",
     "errors",
+    "lazy",
+    "config",
     "losses",
     "runtime",
     "runs",
@@ -26,7 +28,6 @@ ROOMS = (
     "space",
     "blocks",
     "supernet",
-    "config",
     "data",
     "cost",
     "export",
@@ -42,7 +43,8 @@ ROOMS = (
     "cli",
     "__main__",
 )
-QUICK = ("version", "errors", "runtime", "runs", "space", "config", "cli", "__main__", "__init__")  # no torch at import
+# no torch at import
+QUICK = ("version", "errors", "lazy", "runtime", "runs", "space", "config", "cli", "__main__", "__init__")
 TORCHLESS = ("solve", "analyse")  # no torch at all
 NO_TORCH = ("torch", "torchvision", "timm", "lightning_fabric")
 
@@ -142,7 +144,13 @@ def test_losses_import_torch_and_errors_only() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import nas_kd", "import nas_kd.space", "import nas_kd.runs.run, nas_kd.runtime, nas_kd.config, nas_kd.cli"],
+    [
+        "import nas_kd",
+        "import nas_kd.space",
+        "import nas_kd.runs.run, nas_kd.runtime, nas_kd.config, nas_kd.cli",
+        "import nas_kd.data.config, nas_kd.searcher.config, nas_kd.ranking.config, nas_kd.pipeline.config",
+        "import nas_kd.train.config, nas_kd.train.supernet_config, nas_kd.train.teacher_config",
+    ],
 )
 def test_import_is_without_torch(code: str) -> None:
     check = "import sys; assert not {'torch', 'timm', 'optuna', 'nni'} & set(sys.modules)"

@@ -25,6 +25,7 @@ from nas_kd.ranking.sample import archs_of
 from nas_kd.rate.scores.short import TUNING, softened_kl
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
+from nas_kd.train.config import TrainingConfig
 from nas_kd.train.network import predict, train_network
 
 HERE = Path(__file__).parent
@@ -92,15 +93,13 @@ class _Bench:
         train_network(
             network,
             data,
+            TrainingConfig(**how),
             distiller=self.distiller,
             source=self.cache,
             stage=None,
             name=f"{start} {arch.key}",
-            momentum=0.9,
-            clip_grad=0.0,
             seed=0,
             runtime=self.runtime,
-            **how,
         )
         logits = predict(network, data.rate, self.runtime)
         return {

@@ -1,20 +1,34 @@
 """Data sets: read once, split by file name, augmented in batches."""
 
-from nas_kd.data.augment import AutoAugment, crop_flip
-from nas_kd.data.batch import Batch
-from nas_kd.data.dataset import Augment, Data, Split
-from nas_kd.data.load import load_data
-from nas_kd.data.views import AllViews, Views, ViewTable
+from __future__ import annotations
 
-__all__ = [
-    "AllViews",
-    "Augment",
-    "AutoAugment",
-    "Batch",
-    "Data",
-    "Split",
-    "ViewTable",
-    "Views",
-    "crop_flip",
-    "load_data",
-]
+from typing import TYPE_CHECKING
+
+from nas_kd.lazy import lazy
+
+if TYPE_CHECKING:
+    from nas_kd.data.augment import AutoAugment as AutoAugment
+    from nas_kd.data.augment import crop_flip as crop_flip
+    from nas_kd.data.batch import Batch as Batch
+    from nas_kd.data.dataset import Augment as Augment
+    from nas_kd.data.dataset import Data as Data
+    from nas_kd.data.dataset import Split as Split
+    from nas_kd.data.load import load_data as load_data
+    from nas_kd.data.views import AllViews as AllViews
+    from nas_kd.data.views import Views as Views
+    from nas_kd.data.views import ViewTable as ViewTable
+
+_HOME = {
+    "AllViews": "views",
+    "Augment": "dataset",
+    "AutoAugment": "augment",
+    "Batch": "batch",
+    "Data": "dataset",
+    "Split": "dataset",
+    "ViewTable": "views",
+    "Views": "views",
+    "crop_flip": "augment",
+    "load_data": "load",
+}
+__all__ = [*_HOME]
+__getattr__, __dir__ = lazy(__name__, _HOME)

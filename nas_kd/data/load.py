@@ -5,49 +5,41 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_kd.config.checks import check_views
+from nas_kd.config.keywords import takes
 from nas_kd.data.augment import Affine, AutoAugment
+from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.data.dataset import Augment, Data, Split
 from nas_kd.data.open_source import open_source
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
-from nas_kd.data.readable import CHOICES, readable
+from nas_kd.data.readable import readable
 from nas_kd.data.source import Source
 from nas_kd.data.split import HIGH, LOW, cut, draw
 from nas_kd.data.views import AllViews, Views, ViewTable
-from nas_kd.errors import SettingError, nearest
+from nas_kd.errors import SettingError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 TEST_SHARE = 0.2
 STATISTICS_LIMIT = 20_000  # images decoded for mean and std when the set does not fit into memory
 Amount = float | int
 
 
+@takes(DataConfig)
 def load_data(
-    train: str | Path | tuple[Any, Any],
+    train: str | Path | tuple[Any, Any] | DataConfig,
+    config: DataConfig | None = None,
     *,
     test: str | Path | tuple[Any, Any] | None = None,
-    rate: Amount = 0.05,
-    select: Amount = 0.05,
-    seed: int = 0,
-    resolution: int | None = None,
-    subset: int | None = None,
-    views: int | str | None = 8,
-    pad: int | None = None,
-    flip: bool | None = None,
-    augment: str | None = None,
     device: str = "cpu",
-    memory_gib: float = 4.0,
-    root: str | Path = "~/.cache/nas_kd",
-    download: bool = False,
-    train_split: str = "train",
-    test_split: str = "validation",
-    unreadable: str = "stop",
+    **settings: Unpack[DataSettings],
 ) -> Data:
     """Load a data set and split it into train, rate, select and test by a hash of the images' names.
 
@@ -56,62 +48,39 @@ def load_data(
 
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
-            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)).
+            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)); or the settings,
+            which name it.
+        config: the settings; what else is given replaces in it.
         test: as ``train``, with the same classes; None holds out a fifth of train.
-        rate: images that architectures are rated on, as a share of the training images (0 <= float < 1) or a count
-            (int).
-        select: images for the final selection, as a share or a count.
-        seed: of the splits and of the views.
-        resolution: pixels a side; None takes the images' own when they agree.
-        subset: number of training images to use, divided over the classes.
-        views: crop-and-flip views per image, whose teacher logits can be cached; ``"all"`` takes every one that pad and
-            flip allow; 0 or None draws fresh ones in every epoch, without a cache.
-        pad: pixels of padding before the crop; None is an eighth of the resolution.
-        flip: mirror at random; None does, except for digits.
-        augment: a policy of timm such as ``rand-m9-mstd0.5``, image by image, before a fresh crop and flip; no cache
-            can serve it.
         device: where pixels are kept and batches made.
-        memory_gib: sets up to this size, in GiB of pixels, are decoded once into memory, larger ones whenever an image
-            is used (and their mean and std come from at most 20,000 images).
-        root: folder of ``torch/`` and ``hfds/`` sets.
-        download: whether a ``torch/`` set may be fetched; ``hfds/`` sets follow HF_HUB_OFFLINE.
-        train_split, test_split: names of the splits of such sets.
-        unreadable: ``"stop"`` refuses a set with an image that cannot be read; ``"skip"`` decodes every image once
-            before anything else, and leaves such images out: ``Data.unreadable`` names them.
+
+    Returns:
+        The data set.
 
     Raises:
         SettingError: a setting is out of range, a file is missing or unreadable, or a class is too small.
     """
-    _check_settings(rate, select, resolution, subset, pad, memory_gib, views)
-    if unreadable not in CHOICES:
-        raise SettingError("data.unreadable", unreadable, " or ".join(CHOICES), nearest(unreadable, CHOICES))
-    kept = str(Path(root).expanduser())
-    pool = open_source("data.train", train, False, train_split, kept, download)
-    held = None
-    if test is not None:
-        held = open_source("data.test", test, True, test_split, kept, download)
-        _check_classes(pool, held)
-    lost: list[tuple[str, int]] = []
-    if unreadable == "skip":
-        pool, lost = readable(pool)
-        if held is not None:
-            held, more = readable(held)
-            lost += more
-    rows = _membership(pool, held, rate, select, seed, subset)
+    if isinstance(train, DataConfig):
+        config = train
+        train = config.train
+    config = DataConfig.of(config, settings)
+    test = config.test if test is None else test
+    pool, held, lost = _sources(train, test, config)
+    rows = _membership(pool, held, config.rate, config.select, config.seed, config.subset)
 
     used = np.sort(np.concatenate(list(rows.values())))
     parts = [Part(pool, used)] + ([Part(held, np.arange(len(held)))] if held else [])
-    stores = decode(parts, resolution, memory_gib, device)
+    stores = decode(parts, config.resolution, config.memory_gib, device)
     size, _, channels = stores[0].shape
     places = {name: torch.from_numpy(np.searchsorted(used, at)) for name, at in rows.items()}
     mean, std = _mean_std(stores[0], places["train"])
     affine = Affine(mean, std)
-    flip = train != "digits" if flip is None else flip
-    pad = size // 8 if pad is None else pad
+    flip = train != "digits" if config.flip is None else config.flip
+    pad = size // 8 if config.pad is None else config.pad
     if pad > size:
         raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "leave it out")
-    auto = AutoAugment(augment, mean, size) if augment else None
-    table = _views(views, len(rows["train"]), pad, flip, seed) if auto is None else None
+    auto = AutoAugment(config.augment, mean, size) if config.augment else None
+    table = _views(config.views, len(rows["train"]), pad, flip, config.seed) if auto is None else None
 
     def split(name: str, source: Source, at: NDArray[np.int64], place: Tensor, store: Pixels) -> Split:
         labels = torch.from_numpy(source.labels[at])
@@ -144,32 +113,23 @@ def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> 
     return ViewTable(n, pad, flip, views, seed) if views else None
 
 
-def _check_settings(
-    rate: Amount,
-    select: Amount,
-    resolution: int | None,
-    subset: int | None,
-    pad: int | None,
-    memory_gib: float,
-    views: int | str | None,
-) -> None:
-    expected = "a share 0 <= share < 1, or a count as an integer of at least 0"
-    for name, amount in (("data.rate", rate), ("data.select", select)):
-        share = isinstance(amount, float)
-        if isinstance(amount, bool) or not (0 <= amount < 1 if share else amount >= 0):
-            raise SettingError(name, amount, expected, "use 0.05")
-    if isinstance(rate, float) and isinstance(select, float) and rate + select >= 1:
-        raise SettingError("data.rate + data.select", f"{rate} + {select}", "a sum below 1", "leave images to train on")
-    for name, value, least in (
-        ("data.resolution", resolution, 1),
-        ("data.subset", subset, 1),
-        ("data.pad", pad, 0),
-    ):
-        if value is not None and (isinstance(value, bool) or value < least):
-            raise SettingError(name, value, f"an integer of at least {least}, or null", "leave it out")
-    check_views(views)
-    if not memory_gib >= 0:
-        raise SettingError("data.memory_gib", memory_gib, "a number of at least 0", "use 4")
+def _sources(
+    train: str | Path | tuple[Any, Any], test: str | Path | tuple[Any, Any] | None, config: DataConfig
+) -> tuple[Source, Source | None, list[tuple[str, int]]]:
+    """Open the images and, where there are any, the test images; return also what cannot be read of them."""
+    kept = str(Path(config.root).expanduser())
+    pool = open_source("data.train", train, False, config.train_split, kept, config.download)
+    held = None
+    if test is not None:
+        held = open_source("data.test", test, True, config.test_split, kept, config.download)
+        _check_classes(pool, held)
+    lost: list[tuple[str, int]] = []
+    if config.unreadable == "skip":
+        pool, lost = readable(pool)
+        if held is not None:
+            held, more = readable(held)
+            lost += more
+    return pool, held, lost
 
 
 def _check_classes(pool: Source, held: Source) -> None:

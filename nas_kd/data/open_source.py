@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas_kd.config.checks import IMAGES, existing
+from nas_kd.config.paths import existing
 from nas_kd.data.archive import check_tar
+from nas_kd.data.config import IMAGES
 from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
 from nas_kd.errors import SettingError
 

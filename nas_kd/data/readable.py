@@ -12,8 +12,6 @@ from nas_kd.data.image import load
 from nas_kd.data.source import ArraySource, Chosen, Source
 from nas_kd.errors import SettingError
 
-CHOICES = ("stop", "skip")
-
 
 def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
     """Decode every image once; return the readable ones, and name and class of the others."""

@@ -1,37 +1,56 @@
 """How losses become training: terms with weights, recipes, targets, the task and the named methods."""
 
-from nas_kd.distill.distiller import Distiller, Method
-from nas_kd.distill.ensemble import LearnedEnsemble
-from nas_kd.distill.injection import inject
-from nas_kd.distill.methods import METHODS, Entry, describe_methods
-from nas_kd.distill.own import Privileged
-from nas_kd.distill.pair import Pair, Shapes
-from nas_kd.distill.pairing import pair_of
-from nas_kd.distill.task import Classification, Task
-from nas_kd.distill.term import Decay, Phase, Recipe, Schedule, Term, Warmup
-from nas_kd.distill.terms import TERMS
-from nas_kd.distill.tree import SoftTree
+from __future__ import annotations
 
-__all__ = [
-    "METHODS",
-    "TERMS",
-    "Classification",
-    "Decay",
-    "Distiller",
-    "Entry",
-    "LearnedEnsemble",
-    "Method",
-    "Pair",
-    "Phase",
-    "Privileged",
-    "Recipe",
-    "Schedule",
-    "Shapes",
-    "SoftTree",
-    "Task",
-    "Term",
-    "Warmup",
-    "describe_methods",
-    "inject",
-    "pair_of",
-]
+from typing import TYPE_CHECKING
+
+from nas_kd.lazy import lazy
+
+if TYPE_CHECKING:
+    from nas_kd.distill.distiller import Distiller as Distiller
+    from nas_kd.distill.distiller import Method as Method
+    from nas_kd.distill.ensemble import LearnedEnsemble as LearnedEnsemble
+    from nas_kd.distill.injection import inject as inject
+    from nas_kd.distill.methods import METHODS as METHODS
+    from nas_kd.distill.methods import Entry as Entry
+    from nas_kd.distill.methods import describe_methods as describe_methods
+    from nas_kd.distill.own import Privileged as Privileged
+    from nas_kd.distill.pair import Pair as Pair
+    from nas_kd.distill.pair import Shapes as Shapes
+    from nas_kd.distill.pairing import pair_of as pair_of
+    from nas_kd.distill.task import Classification as Classification
+    from nas_kd.distill.task import Task as Task
+    from nas_kd.distill.term import Decay as Decay
+    from nas_kd.distill.term import Phase as Phase
+    from nas_kd.distill.term import Recipe as Recipe
+    from nas_kd.distill.term import Schedule as Schedule
+    from nas_kd.distill.term import Term as Term
+    from nas_kd.distill.term import Warmup as Warmup
+    from nas_kd.distill.terms import TERMS as TERMS
+    from nas_kd.distill.tree import SoftTree as SoftTree
+
+_HOME = {
+    "Classification": "task",
+    "Decay": "term",
+    "Distiller": "distiller",
+    "Entry": "methods",
+    "LearnedEnsemble": "ensemble",
+    "METHODS": "methods",
+    "Method": "distiller",
+    "Pair": "pair",
+    "Phase": "term",
+    "Privileged": "own",
+    "Recipe": "term",
+    "Schedule": "term",
+    "Shapes": "pair",
+    "SoftTree": "tree",
+    "TERMS": "terms",
+    "Task": "task",
+    "Term": "term",
+    "Warmup": "term",
+    "describe_methods": "methods",
+    "inject": "injection",
+    "pair_of": "pairing",
+}
+__all__ = [*_HOME]
+__getattr__, __dir__ = lazy(__name__, _HOME)

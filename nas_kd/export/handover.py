@@ -53,5 +53,6 @@ def factory_of(
         return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
     if needed:
         expected = "package.module:callable that builds this network, so that its student folder loads anywhere"
-        raise SettingError("factory", None, expected, "pass factory= and factory_kwargs=, or leave run= out")
+        hint = "pass factory=('package.module:callable', {...}), or leave run= out"
+        raise SettingError("factory", None, expected, hint)
     return None, None

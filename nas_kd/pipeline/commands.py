@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from nas_kd.analyse import report
-from nas_kd.config import Config
 from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.rank_command import stage_rank as stage_rank
 from nas_kd.pipeline.students import print_table, retrain_students
@@ -28,8 +27,7 @@ from nas_kd.teacher.cache import cache_bytes
 def stage_describe(config: Config) -> None:
     """Print the size and the costs of the space, and whether the budget is feasible."""
     space = load_space(config.space)
-    settings = asdict(config.data)
-    data = load_data(settings.pop("train"), **settings)
+    data = load_data(config.data)
     for line in describe(space, data, config):
         print(line)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cached_property
 
-from nas_kd.config import Config
 from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification, Recipe
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
@@ -18,7 +17,6 @@ from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher, load_teacher
 from nas_kd.train import train_supernet, train_teacher
-from nas_kd.train.manner import Manner
 from nas_kd.train.retrain import checked_method
 
 
@@ -59,8 +57,7 @@ class Opened:
     @cached_property
     def data(self) -> Data:
         """The data set."""
-        settings = asdict(self.config.data)
-        data = load_data(settings.pop("train"), device=str(self.runtime.device), **settings)
+        data = load_data(self.config.data, device=str(self.runtime.device))
         sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
         shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
         self.run.say(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
@@ -100,22 +97,7 @@ class Opened:
         if settings.epochs:
             _ = self._untrained  # a wrong name in teacher.stages is refused now
             teacher = train_teacher(
-                settings.model,
-                self.data,
-                run=self.run,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                lr=settings.lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-                warmup_epochs=settings.warmup_epochs,
-                smoothing=settings.smoothing,
-                checkpoint=settings.checkpoint,
-                pretrained=settings.pretrained,
-                stages=settings.stages,
-                seed=self.config.seed,
-                runtime=self.runtime,
-                **Manner.of(settings).chosen,
+                settings.model, self.data, settings, run=self.run, seed=self.config.seed, runtime=self.runtime
             )
         else:
             teacher = load_teacher(
@@ -171,7 +153,7 @@ class Opened:
         """What teaches the students: the stored logits, the live teacher where features are wanted, or nothing."""
         if not self.taught:
             return None
-        mixed = Manner.of(self.config.retrain).mixes and self.recipe.needs_teacher
+        mixed = self.config.retrain.mixes and self.recipe.needs_teacher
         return self.teacher if self.recipe.runs_teacher or mixed else self.cache
 
     @cached_property
@@ -183,24 +165,15 @@ class Opened:
     @cached_property
     def supernet(self) -> Supernet:
         """The in-place distilled supernet, trained when it is not yet, by all processes; then they part."""
-        settings = asdict(self.config.supernet)
+        config = self.config.supernet
         start = seed_for(self.config.seed, "init", "supernet")
-        transform = settings.pop("kernel_transform")
         runtime = self.together
         with rank_zero_first():  # the first finds mistakes, may download data and stores teacher logits
+            transform = config.kernel_transform
             net = Supernet(
                 self.space, self.data.num_classes, self.data.in_chans, seed=start, kernel_transform=transform
             )
-            teacher = self.cache if settings["teacher_weight"] > 0.0 else None
-        train_supernet(
-            net,
-            self.data,
-            run=self.run,
-            task=Classification(settings.pop("smoothing")),
-            teacher=teacher,
-            seed=self.config.seed,
-            runtime=runtime,
-            **settings,
-        )
+            teacher = self.cache if config.teacher_weight > 0.0 else None
+        train_supernet(net, self.data, config, run=self.run, teacher=teacher, seed=self.config.seed, runtime=runtime)
         leave_group()
         return net

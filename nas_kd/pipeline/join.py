@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas_kd.config import Config
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.rank_command import ranking
 from nas_kd.ranking.plan import check_planned

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from nas_kd.config.checks import checked_objectives
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import Opened
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.runs.files import read_json
-from nas_kd.searcher.search import SearchResult, search
+from nas_kd.searcher.objectives import checked_objectives
+from nas_kd.searcher.search import TRAINED_BY, SearchResult, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size
+from nas_kd.train.config import RetrainConfig
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.manner import Manner
+from nas_kd.train.mixing import check_mixing
+from nas_kd.train.optim import check_optimizer
 from nas_kd.train.retrain import checked_method
 
 NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
@@ -40,19 +43,13 @@ class Pipeline(Opened):
 
     def rated(self, stage: int | None) -> list[pd.DataFrame]:
         """Rate one stage, from 1, or all."""
-        settings = asdict(self.config.blockwise) | {"stage": stage}
+        config = replace(self.config.blockwise, stage=stage)
         return rate_blockwise(
-            self.supernet,
-            self.teacher,
-            self.data,
-            run=self.run,
-            seed=self.config.seed,
-            runtime=self.runtime,
-            **settings,
+            self.supernet, self.teacher, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
         )
 
     @cached_property
-    def weights(self) -> list[float] | None:
+    def weights(self) -> Sequence[float] | None:
         """What the stages' scores are multiplied by, found when the settings only say how."""
         how = self.config.search.weights
         settings = self.config.blockwise
@@ -131,47 +128,38 @@ class Pipeline(Opened):
 
     def searched(self, worker: bool = False) -> SearchResult:
         """Search, or help a search that is going; only the exact engine searches with the teacher."""
-        settings = self.config.search
-        engine = self.config.engine
+        own = self.config.search
         guided = self._guided
-        training = self.training
-        training["warmup_epochs"] = min(training["warmup_epochs"], settings.epochs / 4)
-        if milestones := training.pop("milestones", ()):  # at the same shares of the shorter training
-            training["milestones"] = [epoch * settings.epochs / self.config.retrain.epochs for epoch in milestones]
-        if guided and self.config.retrain.method_settings:
-            training["method_settings"] = self.config.retrain.method_settings
+        config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
         return search(
             self.supernet,
             self.teaching if guided else None,
             self.data,
             self.tables if guided else None,
-            engine=engine,
-            max_macs=settings.max_macs,
-            max_params=settings.max_params,
-            min_macs=settings.min_macs,
-            min_params=settings.min_params,
-            max_latency_ms=settings.max_latency_ms,
-            weights=self.weights if guided else None,
-            trials=settings.trials,
-            sampler=settings.sampler,
-            variables=settings.variables,
-            top=settings.top,
-            epochs=settings.epochs,
-            rounds=settings.rounds,
-            tuned=settings.tuned,
-            calibration_images=settings.calibration_images,
-            rate_images=settings.rate_images,
+            config,
             run=self.run,
             folder=self.search_folder,
-            seed=self.config.seed,
             method=self.config.method if guided else "ce",
+            training=self.short_training,
             workers=self.config.workers,
-            runtime=self.runtime,
-            training=training,
-            objectives=settings.objectives,
-            storage=settings.storage,
             worker=worker,
-            inputs={"search.weights": settings.weights} if guided and isinstance(settings.weights, str) else None,
+            seed=self.config.seed,
+            runtime=self.runtime,
+            inputs={"search.weights": own.weights} if guided and isinstance(own.weights, str) else None,
+        )
+
+    @property
+    def short_training(self) -> RetrainConfig:
+        """How the search's short trainings are done: as retrainings, with the same shares of their length."""
+        config = self.config.retrain
+        epochs = self.config.search.epochs
+        given = config.milestones
+        return replace(
+            config,
+            epochs=epochs or config.epochs,
+            warmup_epochs=min(config.warmup_epochs, epochs / 4),
+            milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
+            method_settings=config.method_settings if self._guided else {},
         )
 
     @property
@@ -192,9 +180,7 @@ class Pipeline(Opened):
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of ``retrain`` that short and full trainings share."""
-        names = ("batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "clip_grad")
-        settings = self.config.retrain
-        return {name: getattr(settings, name) for name in names} | Manner.of(settings).chosen
+        return {name: getattr(self.config.retrain, name) for name in TRAINED_BY}
 
     def _check_method(self) -> None:
         method = self.config.method
@@ -224,10 +210,11 @@ class Pipeline(Opened):
         self._check_method()
         own = self.config.retrain
         theirs = self.config.teacher
-        Manner.of(own).check("retrain", self.recipe, epochs=own.epochs, batch_size=own.batch_size)
+        check_optimizer("retrain.optimizer", own.optimizer)
+        check_mixing(own, self.recipe)
         if theirs.epochs:
-            labels = checked_method("ce", Classification(), self.data.num_classes).recipe
-            Manner.of(theirs).check("teacher", labels, epochs=theirs.epochs, batch_size=theirs.batch_size)
+            check_optimizer("teacher.optimizer", theirs.optimizer)
+            check_mixing(theirs, checked_method("ce", Classification(), self.data.num_classes).recipe)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
                 legal = f"a share that holds at least {least} images of train"

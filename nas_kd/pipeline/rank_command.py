@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import replace
 
-from nas_kd.config import Config, RankConfig
-from nas_kd.config.checks import parse_budget
+from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
-from nas_kd.ranking.ground_truth import Alone
-from nas_kd.ranking.rank import DEFAULT_SCORES, RankResult, rank
-from nas_kd.ranking.sample import Sample
+from nas_kd.ranking.rank import RankResult, rank
 from nas_kd.runs.lock import held
-from nas_kd.space import ElasticSpace
 from nas_kd.teacher import Teacher
 
 
@@ -33,7 +29,6 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
         See ``rank``.
     """
     config = pipeline.config
-    settings = pipeline.config.rank
     begin = pipeline.run.path / "rank" / "claims" / "begin.lock"
     with held(begin, wait=True):
         pipeline.check(keep=not helps)
@@ -42,41 +37,19 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
         with held(begin, wait=True):  # where it is trained first, one process does so
             return pipeline.unmatched
 
-    blockwise = asdict(config.blockwise) | {"stage": None}
     return rank(
         pipeline.space,
         teacher,
         pipeline.data,
+        config.rank,
         run=pipeline.run,
-        scores=settings.scores or DEFAULT_SCORES,
-        primary=settings.primary,
-        control=settings.control,
         net=lambda: pipeline.supernet,
-        sample=_sample(settings, pipeline.space, pipeline.cost),
-        seeds=settings.seeds,
-        training=_training(settings),
-        images=settings.images,
-        calibration_images=settings.calibration_images,
-        resamples=settings.resamples,
-        blockwise=blockwise,
+        blockwise=replace(config.blockwise, stage=None),
         workers=config.workers,
+        helps=helps,
         seed=config.seed,
         runtime=pipeline.runtime,
-        train=settings.train or helps,
-        helps=helps,
     )
-
-
-def _sample(settings: RankConfig, space: ElasticSpace, cost: dict[str, int]) -> Sample:
-    bands = None
-    if settings.bands is not None:
-        most = space.cost(space.largest(), **cost).macs
-        bands = tuple(float(parse_budget(middle, most, "rank.bands")) for middle in settings.bands)
-    return Sample(bands, settings.band, settings.in_band, settings.overall, settings.archs, settings.limit)
-
-
-def _training(settings: RankConfig) -> Alone:
-    return Alone(**{entry.name: getattr(settings, entry.name) for entry in fields(Alone)})
 
 
 def print_ranking(found: RankResult) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch.nn.functional as F
 
 from nas_kd.distill import Classification
 from nas_kd.nn import resized
+from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.results import ResultTable
 from nas_kd.runs.run import Run
 from nas_kd.runtime.seeds import seeded
@@ -61,6 +62,11 @@ class Alone:
     warmup_epochs: float = 1.0
     clip_grad: float = 0.0
     ema: float = 0.0
+
+    @classmethod
+    def of(cls, config: RankConfig) -> Alone:
+        """Take the training out of the settings of a ranking."""
+        return cls(**{entry.name: getattr(config, entry.name) for entry in fields(cls)})
 
 
 def ground_truth(run: Run) -> ResultTable:
@@ -116,13 +122,13 @@ class StandaloneTraining:
             train_network(
                 network,
                 data,
+                TrainingConfig(**settings),
                 distiller=distiller,
                 source=teacher,
                 stage=stage,
                 name="truth",
                 seed=self.seed,
                 runtime=runtime,
-                **settings,
             )
         except FloatingPointError as error:
             said = str(error).replace("truth.lr", "rank.lr")

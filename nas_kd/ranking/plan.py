@@ -10,6 +10,7 @@ import pandas as pd
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json, atomic_write, plain, read_frame, read_json
+from nas_kd.runs.format import check_format, made_with
 from nas_kd.runs.lock import held
 
 
@@ -37,9 +38,11 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
         table = folder / "archs.csv"
         if not plan.exists():
             atomic_write(table, archs.to_csv(index=False))
-            atomic_json(plan, given)
+            atomic_json(plan, given | {"made_with": made_with()})
             return archs
         old = read_json(plan, spoils=plan)
+        check_format(old, plan)
+        del old["made_with"]
         changed = [name for name in {**old, **given} if old.get(name) != given.get(name)]
         if changed:
             was = ", ".join(f"{name}={old.get(name)!r}" for name in changed)

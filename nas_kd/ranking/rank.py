@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from nas_kd.config.keywords import takes
 from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
+from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
 from nas_kd.ranking.ground_truth import Alone, ground_truth, trainings_of
 from nas_kd.ranking.plan import keep_plan
@@ -31,9 +33,13 @@ from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.as_targets import one_teacher
+from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.many import TrainingSetup, train_many
 from nas_kd.train.retrain import checked_method
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DEFAULT_SCORES = tuple(SCORES)
 
@@ -58,28 +64,21 @@ class RankResult(NamedTuple):
     verdict: list[str]
 
 
+@takes(RankConfig)
 def rank(
     space: ElasticSpace,
     teacher: Teacher | Callable[[], Teacher],
     data: Data,
+    config: RankConfig | None = None,
     *,
     run: Run | str | Path,
-    scores: Sequence[str | Score] = DEFAULT_SCORES,
-    primary: str = "tuned",
-    control: str = "minus_depth",
     net: Supernet | Callable[[], Supernet] | None = None,
-    sample: Sample | None = None,
-    seeds: int = 2,
-    training: Alone | None = None,
-    images: int = 1024,
-    calibration_images: int = 512,
-    resamples: int = 10_000,
-    blockwise: Mapping[str, Any] | None = None,
+    blockwise: BlockwiseConfig | BlockwiseSettings | None = None,
     workers: int = 1,
+    helps: bool = False,
     seed: int = 0,
     runtime: Runtime | None = None,
-    train: bool = True,
-    helps: bool = False,
+    **settings: Unpack[RankSettings],
 ) -> RankResult:
     """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
 
@@ -90,23 +89,14 @@ def rank(
         space: the space.
         teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
         data: the data; ``train`` is trained on, ``select`` and ``test`` measure the ground truth, scores use ``rate``.
+        config: the settings; keywords replace in it.
         run: run folder; the tables go to ``rank`` in it.
-        scores: names out of ``nas_kd.rate.scores.SCORES``, or scores.
-        primary: the one score that is tested without correction, named before the ground truth is known.
-        control: the one size control it is tested against, likewise.
         net: the in-place distilled supernet, or what makes it when it is needed.
-        sample: which archs are trained.
-        seeds: trainings of each arch.
-        training: how each arch is trained.
-        images: rating images that scores measure on.
-        calibration_images: training images that norms are measured on.
-        resamples: bootstrap resamples of the summary.
-        blockwise: arguments of ``rate_blockwise``.
+        blockwise: settings of ``rate_blockwise``.
         workers: processes that this call starts for the trainings, on a CPU.
+        helps: share the trainings of a ranking that is going, and leave the rest to it.
         seed: seed of the sample and of the scores.
         runtime: device and precision.
-        train: train what is not trained yet; False judges by what there is, also while others train.
-        helps: share the trainings of a ranking that is going, and leave the rest to it.
 
     Returns:
         All tables; who helps gets the ground truth and the archs alone. The folder holds them as archs.csv, truth.csv,
@@ -118,20 +108,23 @@ def rank(
 
     Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
     """
+    config = RankConfig.of(config, settings)
     runtime = runtime or Runtime()
     run = _run(run)
-    sample = sample or Sample()
-    training = training or Alone()
-    chosen = _scores(scores)
-    main = _named("primary", primary, chosen)
-    base = _named("control", control, chosen)
+    training = Alone.of(config)
+    chosen = _scores(DEFAULT_SCORES if config.scores is None else config.scores)
+    main = _named("primary", config.primary, chosen)
+    base = _named("control", config.control, chosen)
     if main == base:
-        raise SettingError("rank.primary", primary, "another score than rank.control", "name a score to be judged")
+        hint = "name a score to be judged"
+        raise SettingError("rank.primary", config.primary, "another score than rank.control", hint)
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
-        raise SettingError("rank.control", control, sizes, "name a size control")
-    _check(data, training, seeds, chosen, net)
-    drawn = sample.draw(space, seed, cost_settings(space, data))
+        raise SettingError("rank.control", config.control, sizes, "name a size control")
+    _check(data, training, chosen, net)
+    cost = cost_settings(space, data)
+    sample = Sample.of(config, space.cost(space.largest(), **cost).macs)
+    drawn = sample.draw(space, seed, cost)
     teacher = one_teacher(teacher, "rank")
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
@@ -144,8 +137,8 @@ def rank(
         "precision": runtime.precision,
         "primary": main.name,
         "control": base.name,
-        "rank.images": images,
-        "rank.calibration_images": calibration_images,
+        "rank.images": config.images,
+        "rank.calibration_images": config.calibration_images,
     }
     facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
     facts |= data.augmentation
@@ -161,21 +154,22 @@ def rank(
         raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
     cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
     setup = TrainingSetup(cache, data, space, run, runtime)
-    wanted = trainings_of(archs, seeds, setup, training, run)
-    if train:
+    wanted = trainings_of(archs, config.seeds, setup, training, run)
+    if config.train or helps:
         processes = setup.processes(workers)
         total = len(wanted.trainings)
         with Progress("ground truth", total, done=wanted.recorded(), unit="trainings", run=run) as progress:
             with wanted.watched(progress):
                 train_many([wanted] * processes, workers=processes)
     truth = ground_truth(run).frame()
-    truth = truth[truth["seed"] < seeds]
+    truth = truth[truth["seed"] < config.seeds]
     if len(truth) < len(wanted.trainings):
         trained = truth["key"].nunique()
         run.say(f"judged by {len(truth)} of {len(wanted.trainings)} trainings, of {trained} of {len(archs)} archs")
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
-    prepared = Prepared(space, teacher, data, net, blockwise or {}, run, runtime, seed)
+    stages = blockwise if isinstance(blockwise, BlockwiseConfig) else BlockwiseConfig(**(blockwise or {}))
+    prepared = Prepared(space, teacher, data, net, stages, run, runtime, seed)
     with held(folder / "claims" / "scores.lock", wait=True):
         found = kept_scores(
             chosen,
@@ -185,13 +179,15 @@ def rank(
             prepared,
             cache,
             training,
-            images=images,
-            calibration_images=calibration_images,
+            images=config.images,
+            calibration_images=config.calibration_images,
         )
-        if (blockwise or {}).get("init") != "scratch":  # then the stages begin with the supernet's weights
+        if prepared.blockwise.init != "scratch":  # then the stages begin with the supernet's weights
             needs = found["needs"].astype(object).fillna("")
             found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
-        return _judge(table, truth, found, folder, run, primary=main.name, control=base.name, resamples=resamples)
+        return _judge(
+            table, truth, found, folder, run, primary=main.name, control=base.name, resamples=config.resamples
+        )
 
 
 def _run(run: Run | str | Path) -> Run:
@@ -223,14 +219,12 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     return known[name]
 
 
-def _check(data: Data, training: Alone, seeds: int, scores: Sequence[Score], net: object) -> None:
+def _check(data: Data, training: Alone, scores: Sequence[Score], net: object) -> None:
     check_epochs("rank", training.epochs, training.batch_size, data.train)
     recipe = checked_method(training.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
         legal = "a method on logits alone, which the stored logits serve"
         raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
-    if seeds < 1:
-        raise SettingError("rank.seeds", seeds, "an integer of at least 1", "use rank.seeds=2: one has no noise")
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")

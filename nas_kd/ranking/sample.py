@@ -13,8 +13,10 @@ import pandas as pd
 
 from nas_kd.config.checks import LEAST
 from nas_kd.errors import SettingError
+from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.files import read_frame
 from nas_kd.runtime.seeds import seed_for
+from nas_kd.searcher.amounts import parse_budget
 from nas_kd.space import Arch, ElasticSpace
 
 POOL = 20_000  # random archs that the sample is chosen from
@@ -35,29 +37,29 @@ class Sample:
         limit: only the first so many of those.
     """
 
-    bands: Sequence[float] | None = None
-    band: float = 0.05
-    in_band: int = 32
-    overall: int = 16
-    archs: str | None = None
-    limit: int | None = None
+    bands: Sequence[float] | None
+    band: float
+    in_band: int
+    overall: int
+    archs: str | None
+    limit: int | None
 
-    def __post_init__(self) -> None:
-        if self.in_band < LEAST:
-            legal = f"at least {LEAST}: fewer archs give no rank correlation"
-            raise SettingError("rank.in_band", self.in_band, legal, f"use rank.in_band={LEAST}")
-        if not 0 < self.band < 1:
-            raise SettingError("rank.band", self.band, "above 0 and below 1", "use rank.band=0.05")
-        if self.limit is not None and self.archs is None:
-            legal = "None without archs: a new sample has the size of its groups"
-            raise SettingError("rank.limit", self.limit, legal, "lower rank.in_band and rank.overall")
-        if self.overall < 0:
-            raise SettingError("rank.overall", self.overall, "0 or more")
-        if self.archs is None and self.bands is not None and not len(self.bands) and self.overall < LEAST:
-            legal = f"at least {LEAST} without bands: fewer archs give no rank correlation"
-            raise SettingError("rank.overall", self.overall, legal, f"use rank.overall={LEAST}, or give rank.bands")
-        if self.archs is not None and not Path(self.archs).is_file():
-            raise SettingError("rank.archs", self.archs, "an archs.csv of another ranking", "check the path")
+    @classmethod
+    def of(cls, config: RankConfig, largest: int) -> Sample:
+        """Take the sample out of the settings of a ranking.
+
+        Args:
+            config: the settings.
+            largest: MACs of the largest arch.
+
+        Raises:
+            SettingError: there is no such list of archs.
+        """
+        if config.archs is not None and not Path(config.archs).is_file():
+            raise SettingError("rank.archs", config.archs, "an archs.csv of another ranking", "check the path")
+        given = config.bands
+        bands = None if given is None else [float(parse_budget(middle, largest, "rank.bands")) for middle in given]
+        return cls(bands, config.band, config.in_band, config.overall, config.archs, config.limit)
 
     def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
         """Return the archs, see ``sample_archs`` and ``listed_archs``."""

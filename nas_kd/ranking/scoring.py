@@ -20,6 +20,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher
+from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, weights_hash
 
@@ -32,7 +33,7 @@ class Prepared:
         teacher: the teacher.
         data: the data.
         net: the supernet, or what makes it.
-        blockwise: arguments of ``rate_blockwise``.
+        blockwise: settings of ``rate_blockwise``.
         run: the run.
         runtime: device and precision.
         seed: seed of the stages and of the scores.
@@ -44,7 +45,7 @@ class Prepared:
         teacher: Teacher,
         data: Data,
         net: Supernet | Callable[[], Supernet] | None,
-        blockwise: Mapping[str, Any],
+        blockwise: BlockwiseConfig,
         run: Run,
         runtime: Runtime,
         seed: int,
@@ -70,10 +71,10 @@ class Prepared:
         """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
         if self._model is None:
             net = self.net()
-            settings = dict(self.blockwise)
-            rate_blockwise(net, self.teacher, self.data, run=self.run, seed=self.seed, runtime=self.runtime, **settings)
+            config = self.blockwise
+            rate_blockwise(net, self.teacher, self.data, config, run=self.run, seed=self.seed, runtime=self.runtime)
             taps = self.teacher.match(self.space, self.data.resolution)
-            self._model = Blockwise(net, taps, init=str(settings.get("init", "supernet")), seed=self.seed)
+            self._model = Blockwise(net, taps, init=config.init, seed=self.seed)
             load_weights(self._model, self.run.path / "blockwise" / "adapters.safetensors")
         return self._model.to(self.runtime.device)
 

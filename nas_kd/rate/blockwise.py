@@ -4,88 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nas_kd.config.keywords import takes
 from nas_kd.data import Data
-from nas_kd.errors import SettingError, nearest
+from nas_kd.errors import SettingError
 from nas_kd.rate.errors import ERRORS
 from nas_kd.rate.features import BATCH, gather
 from nas_kd.rate.rater import Rater
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.space.paths import SAMPLINGS
 from nas_kd.space.rows import check_size
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, TargetSource, Teacher
 from nas_kd.teacher.as_targets import one_teacher
 from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 from nas_kd.train.blockwise import train_blockwise
+from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.optim import Schedule
 from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 HALF_TIME_IMAGES = 512
 
 
+@takes(BlockwiseConfig)
 def rate_blockwise(
     net: Supernet,
     teacher: Teacher,
     data: Data,
+    config: BlockwiseConfig | None = None,
     *,
     run: Run | str | Path | None = None,
-    epochs: int = 5,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    weight_decay: float = 1e-4,
-    init: str = "supernet",
-    train: bool = True,
-    sampling: str = "fair",
-    paths: int | None = None,
-    rate_images: int | None = None,
-    calibration_images: int = 512,
-    max_rows: int = 20_000,
-    cache_gb: float = 0.0,
-    stage: int | None = None,
-    mix: float = 0.0,
-    error: str = "nsr",
     seed: int = 0,
     runtime: Runtime | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    **settings: Unpack[BlockwiseSettings],
 ) -> list[pd.DataFrame]:
     """Score every candidate of every stage by how well it reproduces the teacher's next feature.
+
+    With ``stage`` one stage is a job of its own: jobs of several stages may run at once, end with the tables of a
+    whole rating, and are taken over by it.
 
     Args:
         net: the supernet; a copy of it is trained.
         teacher: the teacher; it is bound to the data, and its taps are chosen.
         data: the data; ``train`` is trained on without labels, ``rate`` is scored on.
+        config: the settings; keywords replace in it.
         run: run folder; the same call again goes on where it stopped.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW.
-        weight_decay: decay of weights; norms and biases are not decayed.
-        init: ``supernet`` starts from the supernet's weights, ``scratch`` from new ones.
-        train: False keeps the stages' weights and trains the adapters only.
-        sampling: ``fair`` (every choice of every layer equally often) or ``uniform``.
-        paths: paths a stage and step; None is one a choice of a layer, at most 4.
-        rate_images: rating images, None for all.
-        calibration_images: training images that norm statistics are measured on.
-        max_rows: rate all rows of a stage up to this many; above, by successive halving.
-        cache_gb: keep the teacher's features of all numbered views on the disk, rounded to fp16, where they
-            need at most so many GB; later epochs and other processes then run no teacher.
-        stage: only this stage, from 1, as a job of its own: jobs of several stages may run at once, end with
-            the tables of a whole rating, and are taken over by it.
-        mix: share of the training steps in which a stage gets not the teacher's feature but what the student's
-            stages before it give; then no stage can be a job of its own.
-        error: what scores measure: ``nsr`` (squared error over the variance of the teacher's channel, in the mean over
-            channels; DONNA), ``nmse`` (over the teacher's energy; Puzzle) or ``relative_l1`` (absolute error over the
-            standard deviation; DNA). Which one ranks best is measured in experiments/rank.
         seed: seed of order, augmentation, adapters and paths.
         runtime: device and precision; default: what the machine has.
-        inputs: more facts that determine the result, for the run's record.
 
     Returns:
         One table a stage (of ``stage`` alone, where it is given), one row an (input width, candidate):
@@ -99,43 +72,24 @@ def rate_blockwise(
     Raises:
         SettingError: a setting is out of range, the teacher does not fit, or the run was made with others.
 
-    Source: DNA (Li et al. 2020); the scores: DONNA (Moons et al. 2021), Puzzle (Bercovich et al. 2024).
+    Source: DNA (Li et al. 2020; its error is ``relative_l1``); the scores: DONNA (Moons et al. 2021; ``nsr``), Puzzle
+        (Bercovich et al. 2024; ``nmse``). Which one ranks best is measured in experiments/rank.
     """
+    config = BlockwiseConfig.of(config, settings)
     teacher = one_teacher(teacher, "rate stages")
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
-    _check(data, epochs, batch_size, init, sampling, error, paths, rate_images, calibration_images, max_rows)
-    if not 0 <= mix < 1:
-        raise SettingError("blockwise.mix", mix, "0 or more and below 1", "use blockwise.mix=0.3, or 0 for none")
-    if mix and stage is not None:
-        legal = "null with blockwise.mix, which feeds a stage by those before it"
-        raise SettingError("blockwise.stage", stage, legal, "rate all stages in one call, or use blockwise.mix=0")
+    check_epochs("blockwise", config.epochs, config.batch_size, data.train)
+    if len(data.rate) < 2:
+        raise SettingError("data.rate", len(data.rate), "at least 2 images to score on", "use data.rate=0.05")
+    stage = config.stage
     count = len(net.space.stages)
-    if stage is not None and not 1 <= stage <= count:
+    if stage is not None and stage > count:
         raise SettingError("blockwise.stage", stage, f"1 to {count}, a stage of {net.space.name}", "count from 1")
-    Schedule(lr)  # raises when lr is out of range, before the run folder is touched
     taps = teacher.bind(data).match(net.space, data.resolution)
     run = Run.of(run)
     runtime = runtime or Runtime()
-    stored = _stored_bytes(taps, data, cache_gb, run)
-    settings = (
-        {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "init": init,
-            "train": train,
-            "sampling": sampling,
-            "paths": paths,
-            "rate_images": rate_images,
-            "calibration_images": calibration_images,
-            "max_rows": max_rows,
-            "stored_features": bool(stored),
-        }
-        | ({"mix": mix} if mix else {})
-        | ({"error": error} if error != "nmse" else {})
-    )
+    stored = _stored_bytes(taps, data, config.cache_gb, run)
     only = list(range(count)) if stage is None else [stage - 1]
     job = None
     done: dict[int, Stage] = {}
@@ -146,21 +100,21 @@ def rate_blockwise(
             "teacher": teacher.fingerprint,
             "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps],
             "seed": seed,
-            "supernet": weights_hash(net) if init == "supernet" else None,
+            "supernet": weights_hash(net) if config.init == "supernet" else None,
             "precision": runtime.precision,
         }
-        facts |= {f"blockwise.{key}": value for key, value in settings.items()}
-        facts |= data.augmentation | dict(inputs or {})
+        facts |= config.record("stage", "cache_gb") | {"blockwise.stored_features": bool(stored)}
+        facts |= data.augmentation
         job = run.stage("blockwise", facts) if stage is None else _job(run, stage - 1, facts)
         if job.done:
             return read_ratings(job)
         if stage is None:
             done = _finished_jobs(run, facts, count)
     teacher.to(runtime.device)
-    model = Blockwise(net, taps, init=init, seed=seed).to(runtime.device)
-    calibration = gather(model, teacher, data.train.clean(BATCH, limit=calibration_images), runtime)
+    model = Blockwise(net, taps, init=config.init, seed=seed).to(runtime.device)
+    calibration = gather(model, teacher, data.train.clean(BATCH, limit=config.calibration_images), runtime)
     calibration = model.rescale(calibration)
-    images = min(rate_images or len(data.rate), len(data.rate))
+    images = min(config.rate_images or len(data.rate), len(data.rate))
     rating = gather(model, teacher, data.rate.clean(BATCH, limit=images), runtime)
     source: TargetSource = teacher
     if stored and run is not None:
@@ -174,14 +128,14 @@ def rate_blockwise(
         done = {index: other for index, other in done.items() if f"stage_{index + 1}" not in begun}
     if job is not None:
         for index, other in done.items():
-            for name in ("half", "stage") if epochs > 1 else ("stage",):
+            for name in ("half", "stage") if config.epochs > 1 else ("stage",):
                 job.write_frame(f"{name}_{index + 1}.csv", other.read_frame(f"{name}_{index + 1}.csv"))
     marks = {"space": mark(net.space.name, net.space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
-    rater = Rater(model, data, calibration, rating, max_rows, ERRORS[error], only, job, marks)
+    rater = Rater(model, data, calibration, rating, config.max_rows, ERRORS[config.error], only, job, marks)
     half: list[pd.DataFrame] = []
 
     def half_time(epoch: int) -> None:
-        if epoch == epochs // 2:
+        if epoch == config.epochs // 2:
             half.extend(rater.rate("half", min(images, HALF_TIME_IMAGES)))
 
     if rest := [index for index in only if index not in done]:
@@ -189,14 +143,7 @@ def rate_blockwise(
             model,
             source,
             data,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            train=train,
-            sampling=sampling,
-            paths=paths,
-            mix=mix,
+            config,
             seed=seed,
             only=rest,
             runtime=runtime,
@@ -208,7 +155,7 @@ def rate_blockwise(
             save_weights(model, job.folder / "adapters.safetensors")
         else:
             save_weights(model.part(stage - 1), job.folder / "weights.safetensors")
-        if epochs > 1:  # rated in an earlier process when the training was resumed after half time
+        if config.epochs > 1:  # rated in an earlier process when the training was resumed after half time
             half = [job.read_frame(f"half_{index + 1}.csv") for index in only]
     tables = rater.rate("stage", images)
     summary = rater.summarise(tables, half)
@@ -222,8 +169,6 @@ def rate_blockwise(
 
 def _stored_bytes(taps: Sequence[Tap], data: Data, cache_gb: float, run: Run | None) -> int:
     """Return the size of the teacher's stored features, 0 where they are not to be stored."""
-    if not 0 <= cache_gb < float("inf"):
-        raise SettingError("blockwise.cache_gb", cache_gb, "0 (never) or more", "use blockwise.cache_gb=2")
     if run is None or data.train.views is None:
         return 0
     size = feature_bytes(taps, len(data.train), len(data.train.views))
@@ -270,34 +215,3 @@ def read_ratings(stage: Stage) -> list[pd.DataFrame]:
 def mark(name: str, hash_: str) -> str:
     """Return what a table says of a space or a teacher: its name, and the hash that counts."""
     return f"{name} {hash_[:12]}"  # digits alone would be read back from a CSV as a number
-
-
-def _check(
-    data: Data,
-    epochs: int,
-    batch_size: int,
-    init: str,
-    sampling: str,
-    error: str,
-    paths: int | None,
-    rate_images: int | None,
-    calibration_images: int,
-    max_rows: int,
-) -> None:
-    check_epochs("blockwise", epochs, batch_size, data.train)
-    words = {"init": (init, ("supernet", "scratch")), "sampling": (sampling, tuple(SAMPLINGS))}
-    words["error"] = error, tuple(ERRORS)
-    for name, (word, valid) in words.items():
-        if word not in valid:
-            raise SettingError(f"blockwise.{name}", word, " or ".join(valid), nearest(word, valid))
-    least = {
-        "paths": (paths, 1),
-        "rate_images": (rate_images, 2),
-        "calibration_images": (calibration_images, 2),
-        "max_rows": (max_rows, 1),
-    }
-    for name, (value, low) in least.items():
-        if value is not None and value < low:
-            raise SettingError(f"blockwise.{name}", value, f"an integer of at least {low}")
-    if len(data.rate) < 2:
-        raise SettingError("data.rate", len(data.rate), "at least 2 images to score on", "use data.rate=0.05")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
+from nas_kd.runs.format import check_format, made_with
 from nas_kd.runs.log import RunLog
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ class Stage:
         given = json.loads(json.dumps(plain(inputs)))
         if self._file.exists():
             self._state: dict[str, Any] = read_json(self._file, ("inputs", "done", "facts"))
+            check_format(self._state, self._file)
             self._refuse_changes(self._state["inputs"], given)
         else:
-            self._state = {"inputs": given, "done": False, "facts": {}}
+            self._state = {"made_with": made_with(), "inputs": given, "done": False, "facts": {}}
             with on_disk(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             atomic_json(self._file, self._state)
@@ -123,7 +125,7 @@ class Stage:
         Raises:
             SettingError: the disk is full or read-only.
         """
-        self._state = {"inputs": self._state["inputs"], "done": True, "facts": plain(facts)}
+        self._state |= {"done": True, "facts": plain(facts)}
         atomic_json(self._file, self._state)
         (self.folder / PREVIOUS).unlink(missing_ok=True)
 

@@ -11,12 +11,12 @@ from numbers import Real
 import pandas as pd
 import torch
 
-from nas_kd.config.checks import parse_budget
 from nas_kd.cost.latency import device_name, measure_latency
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_frame
 from nas_kd.runs.run import Run
+from nas_kd.searcher.amounts import parse_budget
 from nas_kd.solve import best
 from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.space.rows import cost_rows

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas_kd.config.checks import COSTS
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
 from nas_kd.runs.lock import file_locks
 from nas_kd.runs.run import Run
+from nas_kd.searcher.objectives import COSTS
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 

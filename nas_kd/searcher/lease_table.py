@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from nas_kd.config.checks import without_password
 from nas_kd.errors import SettingError
 from nas_kd.runs.leases import Lease
+from nas_kd.searcher.database import without_password
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData

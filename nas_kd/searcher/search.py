@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
-from nas_kd.config.checks import COSTS, QUALITIES, checked_objectives, word
+from nas_kd.config.keywords import takes
+from nas_kd.config.settings import fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Method
@@ -22,11 +22,13 @@ from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.searcher.config import SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine
 from nas_kd.searcher.evolve import ENGINES, evolve
 from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
 from nas_kd.searcher.group import meet
 from nas_kd.searcher.latencies import with_latency
+from nas_kd.searcher.objectives import COSTS, QUALITIES, checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.searcher.refine import score_subnets
 from nas_kd.searcher.trials import EVALUATED
@@ -38,13 +40,17 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.as_targets import Teaches, as_targets
 from nas_kd.train import weights_hash
+from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
 from nas_kd.train.many import TrainingSetup
 from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from typing_extensions import Unpack
 
-VARIABLES = ("candidates", "dimensions")
+BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
+# settings of retrainings that count for short ones
+TRAINED_BY = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
 
 
 @dataclass(frozen=True)
@@ -83,39 +89,24 @@ class SearchResult:
         return unbeaten(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
 
 
+@takes(SearchConfig)
 def search(
     net: Supernet,
     teacher: Teaches = None,
     data: Data | None = None,
     tables: Sequence[pd.DataFrame] | None = None,
+    config: SearchConfig | None = None,
     *,
-    engine: str | Engine | None = None,
-    max_macs: str | int | float | None = "60%",
-    max_params: str | int | float | None = None,
-    min_macs: str | int | float | None = None,
-    min_params: str | int | float | None = None,
-    max_latency_ms: float | None = None,
-    weights: Sequence[float] | None = None,
-    trials: int = 300,
-    sampler: str | BaseSampler = "tpe",
-    variables: str = "dimensions",
-    top: int = 4,
-    epochs: int = 3,
-    rounds: int = 2,
-    tuned: int = 16,
-    calibration_images: int = 512,
-    rate_images: int | None = None,
     run: Run | str | Path | None = None,
     folder: str = "search",
-    seed: int = 0,
     method: Method | None = None,
-    training: Mapping[str, Any] | None = None,
-    objectives: Sequence[str] | None = None,
-    runtime: Runtime | None = None,
+    training: RetrainConfig | RetrainSettings | None = None,
     workers: int = 1,
-    inputs: Mapping[str, Any] | None = None,
-    storage: str | None = None,
     worker: bool = False,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    **settings: Unpack[SearchSettings],
 ) -> SearchResult:
     """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
 
@@ -132,41 +123,20 @@ def search(
         teacher: one teacher, or None.
         data: the data; ``test`` is not read.
         tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
-        engine: ``exact``, ``nsga2`` (Optuna's), ``coarse`` (coarse-to-fine), ``random`` (the baseline) or an
-            `Engine` of one's own; None is ``exact`` with tables and ``nsga2`` without.
-        max_macs: budget: share of the largest (``"60%"``), number, or None.
-        max_params: likewise.
-        min_macs: the budget as a range: the smallest wanted, likewise, or None.
-        min_params: likewise.
-        max_latency_ms: largest median latency of one image on this machine in milliseconds, or None.
-        weights: what each stage's scores are multiplied by; None is 1. `nas_kd.stage_weights` finds some.
-        trials: distinct whole subnets to score.
-        sampler: after ``exact``: ``tpe``, ``nsga2``, ``random``, or any sampler object of Optuna's.
-        variables: what that sampler varies: ``dimensions`` (every width, depth ... by itself; the ratings say where
-            to begin) or ``candidates`` (an index a stage, into those that the ratings prefer).
-        top: archs of the short training besides the three controls.
-        epochs: epochs of the short trainings of the last round; 0 leaves them out, and the lowest KL (``exact``; of the
-            tuned ones where there are some) or the highest accuracy, of equal ones the lowest loss, decides.
-        rounds: rounds of short trainings for the better half each, up to twice as long as the one before: 2 and 3
-            epochs with ``epochs=3``.
-        tuned: after ``exact``, subnets of lowest KL that are tuned; the best of them enter the short trainings.
-        calibration_images: training images for a subnet's norms.
-        rate_images: rating images a score, None for all.
+        config: the settings; keywords replace in it. ``engine`` may be an `Engine` of one's own, ``sampler`` any
+            object of Optuna's; `nas_kd.stage_weights` finds stage weights.
         run: run folder.
         folder: stage folder in the run.
-        seed: seed of proposals and of the short training.
-        method: distillation method of the short training; None is ``kd_ls``, and ``ce`` without a teacher.
-        training: further arguments of the short training, as for ``retrain`` from new weights, whose rate is lowered.
-        objectives: what proposals are to be good in: ``kl`` or ``accuracy``, and any of ``macs``, ``params`` and
-            ``latency_ms`` (measured on this machine). None is ``kl`` for ``exact``, else ``accuracy`` and ``macs``.
-            Several give a front; the best-scored within the budget are still what is trained.
-        runtime: device and precision.
+        method: distillation method of the short trainings; default: that of ``training``, else ``kd_ls``, and ``ce``
+            without a teacher.
+        training: further settings of the short trainings, as for ``retrain`` from new weights but for their length;
+            their learning rate is lowered.
         workers: processes for the short trainings.
-        inputs: more facts that determine the result, for the run's record.
-        storage: URL of a database where workers on many machines share the trials; None is a journal file in
-            the run, for those of this machine.
         worker: help a search that is going in this run, or in the database, with its trials. The best-scored
             is returned when these are done; the process that is helped trains and decides.
+        seed: seed of proposals and of the short training.
+        runtime: device and precision.
+        inputs: more facts that determine the result, for the run's record.
 
     Returns:
         The found arch, its space and all evidence as frames.
@@ -178,33 +148,27 @@ def search(
     if data is None:
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     source = as_targets(teacher)
-    own = None if engine is None or isinstance(engine, str) else engine
-    engine = _checked_engine(engine, source, tables)
-    wanted = checked_objectives(objectives, engine)
-    method = method or ("ce" if source is None else "kd_ls")
-    recipe = checked_method(method, Classification(), data.num_classes).recipe
+    config = SearchConfig.of(config, settings)
+    own = None if config.engine is None or isinstance(config.engine, str) else config.engine
+    engine = _checked_engine(config.engine, source, tables)
+    weights = config.weights
+    if isinstance(weights, str):
+        expected = "a number a stage, or null"
+        raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
+    wanted = checked_objectives(config.objectives, engine)
+    taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
+    method = method or taught.method or ("ce" if source is None else "kd_ls")
+    recipe = checked_method(method, Classification(), data.num_classes, taught.method_settings).recipe
     if source is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
-    word("search.variables", variables, VARIABLES)
-    counts = {
-        "epochs": (epochs, 0, "no short training"),
-        "tuned": (tuned, 0, "no tuning"),
-        "trials": (trials, 1, "one"),
-        "rounds": (rounds, 1, "all train alike"),
-        "top": (top, 1, "one arch and the controls"),
-        "calibration_images": (calibration_images, 1, "one"),
-        "rate_images": (rate_images, 1, "one"),
-    }
-    for name, (count, least, meaning) in counts.items():
-        if count is not None and not (isinstance(count, Integral) and count >= least):
-            raise SettingError(f"search.{name}", count, f"an integer of at least {least} ({meaning})")
     space = net.space
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
-    caps = caps_of(space, data, max_macs, max_params)
-    floors = floors_of(space, data, caps, min_macs, min_params)
-    budget = Budget(space, cost_settings(space, data), caps, max_latency_ms, runtime.device, run, floors)
+    caps = caps_of(space, data, config.max_macs, config.max_params)
+    floors = floors_of(space, data, caps, config.min_macs, config.min_params)
+    latency = config.max_latency_ms
+    budget = Budget(space, cost_settings(space, data), caps, latency, runtime.device, run, floors)
     guided = engine == "exact"
     if guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
@@ -212,30 +176,10 @@ def search(
         tables = []
     if budget.limits and guided:
         best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
+    how = {name: getattr(taught, name) for name in TRAINED_BY}
     stage = None
     group = None
     if run is not None:
-        settings = (
-            {
-                "engine": engine,
-                "caps": caps,
-                "trials": trials,
-                "sampler": _named(sampler),
-                "top": top,
-                "epochs": epochs,
-                "variables": variables,
-                "calibration_images": calibration_images,
-                "rate_images": rate_images,
-                "method": repr(method),
-                "training": dict(training or {}),
-                "max_latency_ms": max_latency_ms,
-                "floors": floors,
-                "weights": None if weights is None else [float(weight) for weight in weights],
-            }
-            | ({"rounds": rounds} if rounds > 1 else {})
-            | ({"tuned": tuned} if tuned and guided else {})
-        )
-        settings |= {} if wanted == checked_objectives(None, engine) else {"objectives": list(wanted)}
         facts: dict[str, Any] = {
             "space": space.hash,
             "data": data.fingerprint,
@@ -245,10 +189,20 @@ def search(
             "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
         }
-        if max_latency_ms is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
+        if latency is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
-        facts |= {f"search.{name}": value for name, value in settings.items()} | dict(inputs or {})
-        group = meet(run, run.path / folder, facts, engine, storage, worker)
+        facts |= config.record("storage", *BOUNDS) | {
+            "search.engine": engine,
+            "search.caps": caps,
+            "search.floors": floors,
+            "search.sampler": _named(config.sampler),
+            "search.weights": None if weights is None else [float(weight) for weight in weights],
+            "search.objectives": list(wanted),
+            "search.method": repr(method),
+            "search.training": how,
+        }
+        facts |= dict(inputs or {})
+        group = meet(run, run.path / folder, facts, engine, config.storage, worker)
         stage = None if worker else run.stage(folder, facts)
         if stage is not None and stage.done:
             return load_search(stage, space)
@@ -257,8 +211,8 @@ def search(
         data,
         None if stored is None else stored.split_logits("rate", data),
         task=Classification(),
-        calibration_images=calibration_images,
-        rate_images=rate_images,
+        calibration_images=config.calibration_images,
+        rate_images=config.rate_images,
         runtime=runtime,
     )
     exact = pd.DataFrame()
@@ -267,7 +221,7 @@ def search(
         exact = exact_front(tables, budget="macs")
         if stage is not None:
             stage.write_frame("front.csv", exact)
-        if max_latency_ms is not None:
+        if latency is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
         rows, archs = score_subnets(
             tables,
@@ -276,9 +230,9 @@ def search(
             scorer,
             extra,
             resolution=data.resolution,
-            trials=trials,
-            sampler=sampler,
-            variables=variables,
+            trials=config.trials,
+            sampler=config.sampler,
+            variables=config.variables,
             objectives=wanted,
             seed=seed,
             stage=stage,
@@ -286,29 +240,37 @@ def search(
         )
     else:
         rows, archs = evolve(
-            own or engine, budget, scorer, extra, objectives=wanted, trials=trials, seed=seed, stage=stage, group=group
+            own or engine,
+            budget,
+            scorer,
+            extra,
+            objectives=wanted,
+            trials=config.trials,
+            seed=seed,
+            stage=stage,
+            group=group,
         )
     if not rows["kind"].isin(EVALUATED).any():
         raise budget.none_kept()
     setup = TrainingSetup(stored, data, space, run, runtime, net)
     better = None
-    if tuned and stored is not None and guided and not worker:
-        better = tuned_subnets(rows, archs, setup, count=tuned, seed=seed, folder=folder, workers=workers)
+    if config.tuned and stored is not None and guided and not worker:
+        better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
-    decided = entrants(rows, top, engine, better)
-    if epochs and not worker:
+    decided = entrants(rows, config.top, engine, better)
+    if config.epochs and not worker:
         decided = short_training(
             decided,
             archs,
             replace(setup, teacher=source) if recipe.runs_teacher else setup,
-            epochs=epochs,
-            rounds=rounds,
+            epochs=config.epochs,
+            rounds=config.rounds,
             method=method,
             seed=seed,
             folder=folder,
             workers=workers,
-            training=dict(training or {}),
+            training=how,
         )
     winner = archs[_winner(decided, engine)]
     result = SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
@@ -322,7 +284,7 @@ def search(
             "arch": winner.to_dict(),
             "budget": caps,
             "at_least": floors,
-            "max_latency_ms": max_latency_ms,
+            "max_latency_ms": latency,
             "engine": engine,
             "teacher": source is not None,
             "objectives": list(wanted),
@@ -340,7 +302,6 @@ def _checked_engine(engine: str | Engine | None, source: TargetSource | None, ta
             raise SettingError("search.engine", engine.name, "a name that no other engine has", "rename it")
         return engine.name
     engine = engine or ("nsga2" if tables is None else "exact")
-    word("search.engine", engine, ("exact", *ENGINES))
     if engine == "exact" and (source is None or tables is None):
         legal = f"{', '.join(ENGINES)} without a teacher and its rating tables"
         mend = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"

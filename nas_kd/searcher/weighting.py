@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_kd.config.checks import word
 from nas_kd.data import Data
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.weights import learned_weights, sensitivity_weights
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
@@ -66,7 +65,8 @@ def stage_weights(
     Raises:
         SettingError: the run lacks what they come from.
     """
-    word("search.weights", how, HOW)
+    if how not in HOW:
+        raise SettingError("search.weights", how, ", ".join(HOW), nearest(how, HOW))
     run = run if isinstance(run, Run) else Run(run)
     runtime = runtime or Runtime()
     settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}

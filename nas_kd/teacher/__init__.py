@@ -1,48 +1,62 @@
 """Teachers: load them, read their features, store their logits and features."""
 
-from nas_kd.teacher.as_targets import TeacherEnsemble, as_targets
-from nas_kd.teacher.build import build_model
-from nas_kd.teacher.cache import ViewCache
-from nas_kd.teacher.cifar_resnet import (
-    CifarResNet,
-    cifar_resnet8,
-    cifar_resnet14,
-    cifar_resnet20,
-    cifar_resnet32,
-    cifar_resnet44,
-    cifar_resnet56,
-    cifar_resnet110,
-)
-from nas_kd.teacher.load import load_teacher
-from nas_kd.teacher.stored_features import StoredFeatures
-from nas_kd.teacher.taps import Layer, Tap, choose_taps, describe_taps, pool_to
-from nas_kd.teacher.targets import LiveSource, TargetSource
-from nas_kd.teacher.teacher import Teacher
-from nas_kd.teacher.weights import read_weights, save_weights
+from __future__ import annotations
 
-__all__ = [
-    "CifarResNet",
-    "Layer",
-    "LiveSource",
-    "StoredFeatures",
-    "Tap",
-    "TargetSource",
-    "Teacher",
-    "TeacherEnsemble",
-    "ViewCache",
-    "as_targets",
-    "build_model",
-    "choose_taps",
-    "cifar_resnet8",
-    "cifar_resnet14",
-    "cifar_resnet20",
-    "cifar_resnet32",
-    "cifar_resnet44",
-    "cifar_resnet56",
-    "cifar_resnet110",
-    "describe_taps",
-    "load_teacher",
-    "pool_to",
-    "read_weights",
-    "save_weights",
-]
+from typing import TYPE_CHECKING
+
+from nas_kd.lazy import lazy
+
+if TYPE_CHECKING:
+    from nas_kd.teacher.as_targets import TeacherEnsemble as TeacherEnsemble
+    from nas_kd.teacher.as_targets import as_targets as as_targets
+    from nas_kd.teacher.build import build_model as build_model
+    from nas_kd.teacher.cache import ViewCache as ViewCache
+    from nas_kd.teacher.cifar_resnet import CifarResNet as CifarResNet
+    from nas_kd.teacher.cifar_resnet import cifar_resnet8 as cifar_resnet8
+    from nas_kd.teacher.cifar_resnet import cifar_resnet14 as cifar_resnet14
+    from nas_kd.teacher.cifar_resnet import cifar_resnet20 as cifar_resnet20
+    from nas_kd.teacher.cifar_resnet import cifar_resnet32 as cifar_resnet32
+    from nas_kd.teacher.cifar_resnet import cifar_resnet44 as cifar_resnet44
+    from nas_kd.teacher.cifar_resnet import cifar_resnet56 as cifar_resnet56
+    from nas_kd.teacher.cifar_resnet import cifar_resnet110 as cifar_resnet110
+    from nas_kd.teacher.load import load_teacher as load_teacher
+    from nas_kd.teacher.stored_features import StoredFeatures as StoredFeatures
+    from nas_kd.teacher.taps import Layer as Layer
+    from nas_kd.teacher.taps import Tap as Tap
+    from nas_kd.teacher.taps import choose_taps as choose_taps
+    from nas_kd.teacher.taps import describe_taps as describe_taps
+    from nas_kd.teacher.taps import pool_to as pool_to
+    from nas_kd.teacher.targets import LiveSource as LiveSource
+    from nas_kd.teacher.targets import TargetSource as TargetSource
+    from nas_kd.teacher.teacher import Teacher as Teacher
+    from nas_kd.teacher.weights import read_weights as read_weights
+    from nas_kd.teacher.weights import save_weights as save_weights
+
+_HOME = {
+    "CifarResNet": "cifar_resnet",
+    "Layer": "taps",
+    "LiveSource": "targets",
+    "StoredFeatures": "stored_features",
+    "Tap": "taps",
+    "TargetSource": "targets",
+    "Teacher": "teacher",
+    "TeacherEnsemble": "as_targets",
+    "ViewCache": "cache",
+    "as_targets": "as_targets",
+    "build_model": "build",
+    "choose_taps": "taps",
+    "cifar_resnet110": "cifar_resnet",
+    "cifar_resnet14": "cifar_resnet",
+    "cifar_resnet20": "cifar_resnet",
+    "cifar_resnet32": "cifar_resnet",
+    "cifar_resnet44": "cifar_resnet",
+    "cifar_resnet56": "cifar_resnet",
+    "cifar_resnet8": "cifar_resnet",
+    "describe_taps": "taps",
+    "load_teacher": "load",
+    "pool_to": "taps",
+    "read_weights": "weights",
+    "save_weights": "weights",
+}
+__all__ = [*_HOME]
+__getattr__, __dir__ = lazy(__name__, _HOME)

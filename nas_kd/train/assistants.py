@@ -15,6 +15,7 @@ from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher
+from nas_kd.train.config import RetrainConfig
 
 
 def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
@@ -39,13 +40,14 @@ def taught_in_between(
     model: nn.Module | Arch,
     teacher: TargetSource | None,
     data: Data,
+    config: RetrainConfig,
     *,
     assistants: Sequence[nn.Module | Arch],
     generations: int,
     folder: str,
     seed: int,
     supernet: Supernet | None,
-    settings: dict[str, Any],
+    others: dict[str, Any],
 ) -> TargetSource | None:
     """Train what stands between a teacher and its student, one after the other, each by the one before.
 
@@ -54,12 +56,13 @@ def taught_in_between(
         model: the student, of which earlier generations are new copies.
         teacher: the first teacher.
         data: the data.
+        config: how all are trained.
         assistants: networks between, the largest first; none is a chain of length 0.
         generations: how often the student is born; 1 is no earlier generation.
         folder: stage folder of the student; theirs are below it.
         seed: the student's seed; a generation's is drawn from it and its number.
         supernet: where a student that is an arch begins, and its earlier generations with it.
-        settings: further arguments of ``retrain``, the same for all.
+        others: further arguments of ``retrain``, the same for all.
 
     Returns:
         What teaches the student.
@@ -82,12 +85,10 @@ def taught_in_between(
         chain.append((f"generation_{number}", copy))
     for number, (name, network) in enumerate(chain, 1):
         born = name.startswith("generation") and isinstance(network, Arch)
-        own = settings | {
+        own = others | {
             "supernet": supernet if born else None,
             "folder": f"{folder}/{name}",
-            "key": name,
             "seed": seed + 1000 * number,
-            "test": False,
         }
-        teacher = as_teacher(retrain(network, teacher, data, **own), name, data)
+        teacher = as_teacher(retrain(network, teacher, data, config, **own), name, data)
     return teacher

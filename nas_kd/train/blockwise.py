@@ -12,6 +12,7 @@ from nas_kd.runs.stage import Stage as RunStage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
 from nas_kd.teacher import TargetSource
+from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.loop import Moment, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
@@ -22,15 +23,8 @@ def train_blockwise(
     model: Blockwise,
     source: TargetSource,
     data: Data,
+    config: BlockwiseConfig,
     *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    train: bool = True,
-    sampling: str = "fair",
-    paths: int | None = None,
-    mix: float = 0.0,
     seed: int = 0,
     only: Sequence[int] | None = None,
     runtime: Runtime,
@@ -39,20 +33,13 @@ def train_blockwise(
 ) -> None:
     """Train stages and adapters in place, from one teacher forward a batch.
 
-    Without ``mix`` a stage's training depends on no other: alone or together it ends with the same weights.
+    Without mixing a stage's training depends on no other: alone or together it ends with the same weights.
 
     Args:
         model: the stages and adapters.
         source: gives the teacher's features, its taps chosen.
         data: the data; ``train`` is trained on, without labels.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW, with a cosine to zero.
-        weight_decay: decay of weights; norms and biases are not decayed.
-        train: False keeps the stages' weights and trains the adapters only.
-        sampling: ``fair`` or ``uniform``.
-        paths: paths a stage and step; None is one a choice of a layer, at most 4.
-        mix: share of the steps in which a stage gets the student's own features, see ``MixedInputs``.
+        config: the settings.
         seed: seed of order, augmentation and paths.
         only: which stages; None is all.
         runtime: device and precision.
@@ -62,20 +49,20 @@ def train_blockwise(
     space = model.space
     place(model, runtime)
     for part in (model.stem, model.stages):
-        part.requires_grad_(train)
-    draw = SAMPLINGS[sampling]
+        part.requires_grad_(config.train)
+    draw = SAMPLINGS[config.sampling]
     chosen_stages = range(len(space.stages)) if only is None else sorted(only)
     parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
-    steps = data.train.steps(batch_size)
+    steps = data.train.steps(config.batch_size)
 
     def drawn(moment: Moment, index: int) -> list[Path]:
         described = space.stages[index]
         number = moment.epoch * steps + moment.step
-        count = path_count(described, paths)
+        count = path_count(described, config.paths)
         found = draw(described, entries(space, index), count, number, seed, "blockwise", index)
         return [fitting(space, index, path) for path in found]
 
-    mixed = MixedInputs(model, mix, drawn, seed)
+    mixed = MixedInputs(model, config.mix, drawn, seed)
 
     def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
@@ -100,11 +87,11 @@ def train_blockwise(
         step,
         name="blockwise",
         modules=parts,
-        optimizer=adamw(list(parts.values()), weight_decay=weight_decay),
-        schedule=Schedule(lr),
+        optimizer=adamw(list(parts.values()), weight_decay=config.weight_decay),
+        schedule=Schedule(config.lr),
         split=data.train,
-        batch_size=batch_size,
-        epochs=epochs,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
         seed=seed,
         runtime=runtime,
         stage=stage,

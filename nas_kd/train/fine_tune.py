@@ -2,73 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from nas_kd.config.keywords import takes
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Distiller
+from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.teacher import Teacher, build_model, save_weights
 from nas_kd.train.loop import check_epochs
-from nas_kd.train.manner import Manner
+from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
+from nas_kd.train.optim import check_optimizer
+from nas_kd.train.teacher_config import EPOCHS, TeacherConfig, TeacherSettings
 from nas_kd.train.weights import load_weights, weights_hash
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+# what says where weights come from, which the hash of the weights says for the record
+LOADED = ("checkpoint", "pretrained", "stages", "mean", "std", "cache")
+
+
+@takes(TeacherConfig)
 def train_teacher(
-    model: str | nn.Module,
+    model: str | nn.Module | None,
     data: Data,
+    config: TeacherConfig | None = None,
     *,
     run: Run | str | Path | None = None,
-    epochs: int = 20,
-    batch_size: int = 64,
-    lr: float = 0.05,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    warmup_epochs: float = 1.0,
-    smoothing: float = 0.0,
-    checkpoint: str | None = None,
-    pretrained: bool = False,
-    stages: list[str] | None = None,
     seed: int = 0,
     runtime: Runtime | None = None,
-    optimizer: str = "sgd",
-    schedule: str = "cosine",
-    milestones: Sequence[float] | None = None,
-    factor: float = 0.1,
-    ema: float = 0.0,
-    mixup: float = 0.0,
-    cutmix: float = 0.0,
+    **settings: Unpack[TeacherSettings],
 ) -> Teacher:
     """Train or fine-tune a teacher on the user's data.
 
     Args:
-        model: a timm name, one of this project's CIFAR networks, ``package.module:factory`` or a module.
+        model: a timm name, one of this project's CIFAR networks, ``package.module:factory`` or a module; None takes
+            the settings'.
         data: the data.
+        config: the settings; keywords replace in it. Without epochs it trains for 20.
         run: run folder; weights go to ``teacher/weights.safetensors`` in it.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: peak learning rate.
-        momentum: momentum, of optimisers that have one.
-        weight_decay: decay of weights; norms and biases are not decayed.
-        warmup_epochs: epochs of linear warm-up.
-        smoothing: label smoothing, 0 to 1.
-        checkpoint: weights to start from; a classifier of another class count is replaced by a new one.
-        pretrained: start from timm's published weights.
-        stages: module paths of the teacher's stages instead of the default choice.
         seed: seed of weights, order and augmentation.
         runtime: device and precision.
-        optimizer: see `Manner`, as the following.
-        schedule: ``cosine`` or ``step``.
-        milestones: epochs of the steps.
-        factor: what a step multiplies the rate by.
-        ema: decay of an average of the weights.
-        mixup: parameter of mixup.
-        cutmix: parameter of CutMix.
 
     Returns:
         The sealed teacher, bound to the data.
@@ -76,55 +58,44 @@ def train_teacher(
     Raises:
         SettingError: a setting is out of range, or the run was made with others.
     """
+    config = TeacherConfig.of(config, settings)
+    if not config.epochs and "epochs" not in settings:
+        config = replace(config, epochs=EPOCHS)
+    model = config.model if model is None else model
+    if model is None:
+        raise SettingError("teacher.model", None, "a network to train", "name one")
     runtime = runtime or Runtime()
-    check_epochs("teacher", epochs, batch_size, data.train)
-    distiller = Distiller("ce", Classification(smoothing=smoothing))
-    manner = Manner(optimizer, schedule, milestones, factor, ema, mixup, cutmix)
-    manner.check("teacher", distiller.recipe, epochs=epochs, batch_size=batch_size // runtime.world)
+    check_epochs("teacher", config.epochs, config.batch_size, data.train)
+    distiller = Distiller("ce", Classification(smoothing=config.smoothing))
+    check_optimizer("teacher.optimizer", config.optimizer)
+    check_mixing(config, distiller.recipe, runtime.world)
     seeded(seed, "init", "teacher")
     name = model if isinstance(model, str) else type(model).__name__
     network = build_model(
         model,
-        checkpoint=checkpoint,
+        checkpoint=config.checkpoint,
         num_classes=data.num_classes,
         in_chans=data.in_chans,
-        pretrained=pretrained,
+        pretrained=config.pretrained,
         resolution=data.resolution,
     )
     run = Run.of(run)
     stage = None
     if run is not None:
-        settings = {
-            "model": name,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "warmup_epochs": warmup_epochs,
-            "smoothing": smoothing,
-        } | manner.chosen
         facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
         facts |= {"precision": runtime.precision}
-        stage = run.stage("teacher", facts | {f"teacher.{key}": value for key, value in settings.items()})
+        stage = run.stage("teacher", facts | config.record(*LOADED) | {"teacher.model": name})
     if stage is None or not stage.done:
         train_network(
             network,
             data,
+            config,
             distiller=distiller,
             source=None,
             stage=stage,
             name="teacher",
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            clip_grad=0.0,
             seed=seed,
             runtime=runtime,
-            manner=manner,
         )
         if stage is not None:
             save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)
@@ -138,6 +109,6 @@ def train_teacher(
         in_chans=data.in_chans,
         mean=data.mean,
         std=data.std,
-        stages=stages,
+        stages=config.stages,
     )
     return teacher.bind(data)

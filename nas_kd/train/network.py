@@ -16,9 +16,10 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
+from nas_kd.train.config import TrainingConfig
 from nas_kd.train.loop import Moment, fit
-from nas_kd.train.manner import Manner
-from nas_kd.train.optim import optimizer_of
+from nas_kd.train.mixing import mixing
+from nas_kd.train.optim import optimizer_of, schedule_of
 
 
 @torch.no_grad()
@@ -47,53 +48,36 @@ def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 
 def train_network(
     model: nn.Module,
     data: Data,
+    config: TrainingConfig,
     *,
     distiller: Distiller,
     source: TargetSource | None,
     stage: Stage | None,
     name: str,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    warmup_epochs: float,
-    clip_grad: float,
     seed: int,
     runtime: Runtime,
     teacher_logits: Tensor | None = None,
-    ema: float = 0.0,
     unlabelled: Data | None = None,
-    manner: Manner | None = None,
 ) -> None:
     """Train a network in place with any combination of distillation terms.
 
     Args:
         model: the network.
         data: the data; ``train`` is trained on, ``rate`` is watched.
+        config: optimiser, schedule, averaging and mixing, checked.
         distiller: turns student output, target and labels into a loss.
         source: where targets come from; None when the distiller needs labels only.
         stage: where metrics and checkpoints go, or None.
-        name: what is trained, for messages.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: peak learning rate.
-        momentum: momentum, of optimisers that have one.
-        weight_decay: decay of weights; norms and biases are not decayed.
-        warmup_epochs: epochs of linear warm-up.
-        clip_grad: clip every gradient entry to this magnitude, 0 for none.
+        name: what is trained, for seeds and messages.
         seed: seed of order and augmentation.
         runtime: device and precision.
         teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
-        ema: decay of an average of the weights that takes their place in the end, 0 for none.
         unlabelled: data whose training images join every batch without labels.
-        manner: optimiser, schedule, averaging and mixing, checked; default SGD with a cosine to zero and ``ema``.
 
     Raises:
         SettingError: the distiller needs features that this source or network does not give, or its parts do not
             go with several processes or with skipped steps.
     """
-    manner = manner or Manner(ema=ema)
     place(model, runtime)
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
@@ -109,7 +93,7 @@ def train_network(
     # what the method trains beside the student is in the checkpoints of a training, never in a student
     modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
-    mixed = manner.mixing(data.num_classes)
+    mixed = mixing(config, data.num_classes)
 
     # the columns of metrics.csv do not change with a recipe's stages: a term whose stage is not on counts 0
     zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
@@ -124,22 +108,29 @@ def train_network(
             found["rate_agreement"] = distiller.task.agreement(logits, teacher_logits)
         return found
 
+    optimizer = optimizer_of(
+        config.optimizer,
+        modules.values(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
     fit(
         step,
         name=name,
         modules=modules,
         split=split,
-        batch_size=batch_size,
-        epochs=epochs,
-        optimizer=optimizer_of(manner.optimizer, modules.values(), lr=lr, momentum=momentum, weight_decay=weight_decay),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        optimizer=optimizer,
         seed=seed,
         runtime=runtime,
-        schedule=manner.rates(lr, warmup_epochs),
+        schedule=schedule_of(config),
         stage=stage,
         evaluate=evaluate,
-        clip=clip_grad,
+        clip=config.clip_grad,
         after_epoch=distiller.after_epoch,
-        ema=manner.ema,
+        ema=config.ema,
     )
     pair.release()
 

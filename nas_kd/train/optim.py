@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nas_kd.errors import SettingError, nearest
+from nas_kd.train.config import TrainingConfig
 
 
 def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
@@ -69,6 +70,29 @@ def optimizer_of(
     groups = decay_groups(modules, weight_decay)
     made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, lr=lr, momentum=momentum)
     return made
+
+
+def check_optimizer(field: str, name: str) -> None:
+    """Take one step, because some need a GPU, another library or second derivatives, and say so only then.
+
+    Args:
+        field: the setting, for the message.
+        name: as for `optimizer_of`.
+
+    Raises:
+        SettingError: timm lacks it, or this machine what it needs.
+    """
+    model = nn.Linear(2, 2)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            optimizer_of(name, [model], lr=0.1, momentum=0.9, weight_decay=0.0).step()
+    except SettingError as error:
+        raise SettingError(field, name, error.expected, error.hint) from error
+    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise SettingError(field, name, f"an optimiser that runs here ({said})", f"use {field}=adamw") from error
 
 
 STEPS = (5 / 8, 3 / 4, 7 / 8)  # of the epochs: 150, 180 and 210 of the 240 that distillation papers train for
@@ -157,3 +181,9 @@ class Phased:
             number += 1
         count, plan = self.parts[number]
         return plan.at(step, steps_per_epoch, count)
+
+
+def schedule_of(config: TrainingConfig) -> Schedule:
+    """Return the learning rate of every step of a training."""
+    milestones = None if config.milestones is None else tuple(config.milestones)
+    return Schedule(config.lr, config.warmup_epochs, config.schedule, milestones=milestones, factor=config.factor)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nas_kd.config import check_supernet
+from nas_kd.config.keywords import takes
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
@@ -28,88 +28,37 @@ from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
+from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@takes(SupernetConfig)
 def train_supernet(
     net: Supernet,
     data: Data,
+    config: SupernetConfig | None = None,
     *,
     run: Run | str | Path | None = None,
     task: Task | None = None,
     teacher: Teaches = None,
-    teacher_weight: float = 0.0,
-    rule: str = "sandwich",
-    epochs: int = 30,
-    batch_size: int = 64,
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    warmup_epochs: float = 1.0,
-    schedule: str = "cosine",
-    final_lr: float = 0.0,
-    random_subnets: int | None = None,
-    order: str = "smallest_second",
-    candidates: int = 3,
-    kd_ratio: float = 1.0,
-    full_teacher: str = "frozen",
-    divergence: str | None = None,
-    alpha: float | None = None,
-    choose: str = "clipped",
-    reduction: str = "sum",
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-    ema: float = 0.0,
-    clip_grad: float = 1.0,
-    accumulate: int = 1,
-    compile: bool = False,
     seed: int = 0,
     runtime: Runtime | None = None,
     inputs: dict[str, Any] | None = None,
+    **settings: Unpack[SupernetSettings],
 ) -> Supernet:
     """Train a supernet, by default with the sandwich rule and in-place distillation.
 
     Args:
-        net: the supernet; trained in place.
+        net: the supernet; trained in place. With ``rule="shrinking"`` build it with ``kernel_transform=True`` to
+            have all of OFA.
         data: the data; archs that choose an input size get the images resized, once a size and step.
+        config: the settings; keywords replace in it.
         run: run folder; the same call again goes on where it stopped.
-        task: label loss and metric; default ``Classification(smoothing=0.1)``.
+        task: label loss and metric; default: classification with the settings' label smoothing.
         teacher: a teacher, a list of teachers or a TargetSource, used when ``teacher_weight`` is above 0.
-        teacher_weight: share of the label loss that it takes over, 0 to 1; with a largest in every step, of
-            the largest's.
-        rule: which subnets a step trains, and what they learn from.
-            ``sandwich``: largest, smallest and random ones; the largest learns from labels, the others from it.
-            ``bestup``, ``worstup``: the same, each random one the best or worst of some of equal MACs.
-            ``shrinking``: the largest first, then more and more choices, with labels and the full network's
-            logits. Build the supernet with ``kernel_transform=True`` to have all of OFA.
-            ``uniform``: one random subnet with labels. ``fair``: several that use every choice equally often.
-        epochs: passes over the training images.
-        batch_size: images a step, of all processes together.
-        lr: peak learning rate of SGD; later phases of ``shrinking`` have the published share of it.
-        momentum: Nesterov momentum.
-        weight_decay: decay of weights; norms and biases are not decayed.
-        warmup_epochs: epochs of linear warm-up.
-        schedule: ``cosine`` or ``exponential``, for each phase.
-        final_lr: share of the peak at which the rate ends.
-        random_subnets: random subnets a step (of ``sandwich``, ``bestup`` and ``worstup`` besides the largest
-            and the smallest); None is the rule's own: 2 for these, 1 for ``uniform``, one a choice of a layer
-            and at most 4 for ``fair``, the published 1, 2 and 4 by phase for ``shrinking``.
-        order: ``smallest_second`` or ``smallest_last`` among the subnets of a sandwich.
-        candidates: archs that each random subnet of ``bestup`` and ``worstup`` is chosen from.
-        kd_ratio: weight of the soft loss beside the labels in ``shrinking``.
-        full_teacher: what teaches in ``shrinking``: ``frozen``, the largest as it is after the first phase, in
-            evaluation mode with calibrated norms, or ``inplace``, the largest of every step.
-        divergence: soft loss: ``alpha``, ``kl``, ``reverse_kl`` or ``js``; None is ``alpha``, and ``kl`` for
-            ``shrinking``, as published.
-        alpha: a fixed order of the alpha-divergence; None is AlphaNet's adaptive pair of -1 and 1.
-        choose: which values that pair compares, ``clipped`` or ``unclipped``.
-        reduction: ``sum`` or ``mean`` of the subnets' losses.
-        dropout: dropout of the subnets that learn from labels.
-        drop_path: their stochastic depth.
-        ema: decay of the weights' moving average, 0 for none.
-        clip_grad: clip every gradient entry to this magnitude, 0 for none.
-        accumulate: parts that a process's images of a step are cut into, to need less memory.
-        compile: run the largest and the smallest through torch.compile; gradients agree up to rounding.
         seed: seed of order, augmentation and archs.
         runtime: device and precision; default: what the machine has.
         inputs: more facts that determine the result, for the run's record.
@@ -123,65 +72,26 @@ def train_supernet(
     Source: BigNAS (Yu et al. 2020), AlphaNet and AttentiveNAS (Wang et al. 2021), OFA (Cai et al. 2020),
         SPOS (Guo et al. 2019), FairNAS (Chu et al. 2019).
     """
-    task = task or Classification(smoothing=0.1)
-    if divergence is None:
-        divergence = "kl" if rule == "shrinking" else "alpha"
-    settings = {
-        "rule": rule,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "schedule": schedule,
-        "final_lr": final_lr,
-        "random_subnets": random_subnets,
-        "order": order,
-        "candidates": candidates,
-        "kd_ratio": kd_ratio,
-        "full_teacher": full_teacher,
-        "divergence": divergence,
-        "alpha": alpha,
-        "choose": choose,
-        "reduction": reduction,
-        "teacher_weight": teacher_weight,
-        "dropout": dropout,
-        "drop_path": drop_path,
-        "ema": ema,
-        "clip_grad": clip_grad,
-        "accumulate": accumulate,
-        "compile": compile,
-        "kernel_transform": net.kernel_transform,
-    } | dict(task.facts)
-    check_supernet(SimpleNamespace(**{"smoothing": 0.0} | settings))  # a task may have none
+    config = SupernetConfig.of(config, settings)
+    if config.kernel_transform and not net.kernel_transform:
+        expected = "false for a supernet without it"
+        raise SettingError("supernet.kernel_transform", True, expected, "build Supernet(space, kernel_transform=True)")
+    task = task or Classification(smoothing=config.smoothing)
+    config = replace(config, kernel_transform=net.kernel_transform)
     runtime = runtime or Runtime()
-    check_epochs("supernet", epochs, batch_size, data.train, accumulate, runtime.world)
+    check_epochs("supernet", config.epochs, config.batch_size, data.train, config.accumulate, runtime.world)
     net.check_data(data.in_chans, data.num_classes)
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
     source = as_targets(teacher)
-    if teacher_weight > 0.0 and source is None:
-        raise SettingError("supernet.teacher_weight", teacher_weight, "0 without a teacher", "pass teacher=")
+    taught = config.teacher_weight > 0.0
+    if taught and source is None:
+        raise SettingError("supernet.teacher_weight", config.teacher_weight, "0 without a teacher", "pass teacher=")
     if source is not None:
-        source.bind(data, epochs if teacher_weight > 0.0 else 0)
-    source = source if teacher_weight > 0.0 else None
-    made = make_rule(
-        rule,
-        net,
-        seed=seed,
-        epochs=epochs,
-        steps=data.train.steps(batch_size),
-        warmup_epochs=warmup_epochs,
-        resolution=data.resolution,
-        random_subnets=random_subnets,
-        order=order,
-        teacher_weight=teacher_weight,
-        candidates=candidates,
-        kd_ratio=kd_ratio,
-        full_teacher=full_teacher,
-    )
-    plan = made.rates(Schedule(lr, warmup_epochs, schedule, final_lr))
+        source.bind(data, config.epochs if taught else 0)
+    source = source if taught else None
+    made = make_rule(net, config, steps=data.train.steps(config.batch_size), resolution=data.resolution, seed=seed)
+    plan = made.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
     run = Run.of(run) if runtime.rank == 0 else None  # the first process alone keeps files
     stage = None
     if run is not None:
@@ -190,7 +100,8 @@ def train_supernet(
         facts |= data.augmentation | (inputs or {})
         if source is not None:
             facts["teacher"] = source.fingerprint
-        stage = run.stage("supernet", facts | {f"supernet.{key}": value for key, value in settings.items()})
+        facts |= config.record("smoothing") | {f"supernet.{name}": value for name, value in task.facts.items()}
+        stage = run.stage("supernet", facts)
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
     done = stage is not None and stage.done
@@ -200,12 +111,12 @@ def train_supernet(
         return net
     data = data.to(runtime.device)
     place(net, runtime).train()
-    optimizer = sgd([net], momentum=momentum, weight_decay=weight_decay)
-    soft_loss = divergence_of(divergence, choose, alpha)
-    forward = compiled_forward(net) if compile else subnet_forward(net)
+    optimizer = sgd([net], momentum=config.momentum, weight_decay=config.weight_decay)
+    soft_loss = divergence_of(config.soft_loss, config.choose, config.alpha)
+    forward = compiled_forward(net) if config.compile else subnet_forward(net)
     shrinking = made if isinstance(made, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
-    taught: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # epoch and step -> losses, since the last look
+    losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # epoch and step -> losses, since the last look
 
     def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
         images = Images(batch.x)
@@ -234,20 +145,20 @@ def train_supernet(
             task=task,
             divergence=soft_loss,
             target=target,
-            reduction=reduction,
-            dropout=dropout,
-            drop_path=drop_path,
+            reduction=config.reduction,
+            dropout=config.dropout,
+            drop_path=config.drop_path,
             autocast=runtime.autocast(),
             forward=forward,
         )
         now = moment.epoch, moment.step
-        if moment.step % LOOK_EVERY == 0 and now not in taught:
-            taught.clear()
-        taught.setdefault(now, []).extend(zip((lesson.arch for lesson in lessons), losses, strict=True))
-        return summary(losses, reduction, made.has_largest)
+        if moment.step % LOOK_EVERY == 0 and now not in losses_of:
+            losses_of.clear()
+        losses_of.setdefault(now, []).extend(zip((lesson.arch for lesson in lessons), losses, strict=True))
+        return summary(losses, config.reduction, made.has_largest)
 
     def describe(moment: Moment) -> str:
-        pairs = taught[moment.epoch, moment.step]
+        pairs = losses_of[moment.epoch, moment.step]
         bad = [arch for arch, loss in pairs if not loss.isfinite()]
         named = dict.fromkeys(bad or [arch for arch, _ in pairs])  # all when the loss was another process's
         return "archs " + "; ".join(f"{arch.key} {arch.label}" for arch in named)
@@ -271,20 +182,20 @@ def train_supernet(
         modules={"net": net} | ({} if full is None else {"full": full}),
         split=data.train,
         schedule=plan,
-        batch_size=batch_size,
+        batch_size=config.batch_size,
         optimizer=optimizer,
-        epochs=epochs,
+        epochs=config.epochs,
         seed=seed,
         runtime=runtime,
         stage=stage,
         evaluate=evaluate,
-        clip=clip_grad,
-        ema=ema,
+        clip=config.clip_grad,
+        ema=config.ema,
         after_epoch=after_epoch,
-        accumulate=accumulate,
+        accumulate=config.accumulate,
         describe=describe,
     )
     if stage is not None:
         save_weights(net, stage.folder / "weights.safetensors")
-        stage.finish({"epochs": epochs, "fingerprint": weights_hash(net)})
+        stage.finish({"epochs": config.epochs, "fingerprint": weights_hash(net)})
     return net

@@ -5,25 +5,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import typing
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from nas_kd import config as module
 from nas_kd.cli import read_config
-from nas_kd.config import (
-    BlockwiseConfig,
-    Config,
-    DataConfig,
-    RetrainConfig,
-    SearchConfig,
-    SupernetConfig,
-    TeacherConfig,
-    parse_budget,
-)
+from nas_kd.config.settings import Settings, fields_of, help_of, settings_of
+from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
+from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.rate.errors import ERRORS
+from nas_kd.searcher.amounts import parse_budget
+from nas_kd.searcher.config import SearchConfig, SearchSettings
+from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
+from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig, TrainingSettings
+from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
+from nas_kd.train.teacher_config import TeacherConfig, TeacherSettings
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -202,19 +204,8 @@ def test_a_teacher_with_random_weights_is_refused() -> None:
 
 def test_every_setting_is_explained() -> None:
     """The line below a field is its help: none may be missing."""
-    import ast
-
-    files = sorted(Path(str(module.__file__)).parent.glob("*.py"))
-    nodes = [node for file in files for node in ast.parse(file.read_text()).body]
-    named = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
-    assert named >= {"Config", *(entry.type for entry in dataclasses.fields(Config) if "Config" in entry.type)}
-    for node in nodes:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for entry, after in zip(node.body, [*node.body[1:], None], strict=True):
-            if isinstance(entry, ast.AnnAssign):
-                explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                assert explained, f"{node.name}.{ast.unparse(entry.target)}"
+    for name, (kind, own) in settings_of(Config).items():
+        assert len(help_of(kind, own)) > 4, name
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("**/*.yaml")), ids=lambda path: path.stem)
@@ -248,41 +239,76 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
 
 
 def test_names_that_are_checked_without_torch_are_those_there_are() -> None:
-    from nas_kd.config import names
+    from nas_kd.config.names import names_in_tables
     from nas_kd.distill import METHODS, TERMS
     from nas_kd.rate.scores import SCORES
 
-    assert set(names.METHODS) == set(METHODS), "nas_kd/config/names.py"
-    assert set(names.LOSSES) == {"ce", *TERMS}, "nas_kd/config/names.py"
-    assert set(names.SCORES) == set(SCORES), "nas_kd/config/names.py"
-    assert set(names.SIZES) <= set(SCORES) and names.ERRORS == tuple(ERRORS)
+    assert set(names_in_tables("distill/methods", "Entry")) == set(METHODS)
+    assert set(names_in_tables("distill/terms.py", "Term")) == set(TERMS)
+    assert names_in_tables("rate/scores", "Score") == tuple(SCORES)
+    assert typing.get_args(typing.get_type_hints(BlockwiseConfig)["error"]) == tuple(ERRORS)
 
 
-def test_python_and_settings_have_the_same_defaults() -> None:
-    """But for names that a function makes of None."""
-    from nas_kd import config, rate_blockwise, retrain, search, train_supernet
-    from nas_kd.ranking.ground_truth import Alone
-    from nas_kd.ranking.rank import rank
-    from nas_kd.ranking.sample import Sample
-    from nas_kd.rate.scores import SCORES
+@pytest.mark.parametrize(
+    ("kind", "keywords", "own"),
+    [
+        (DataConfig, DataSettings, {"train", "test"}),
+        (TrainingConfig, TrainingSettings, set()),
+        (TeacherConfig, TeacherSettings, {"model"}),
+        (SupernetConfig, SupernetSettings, set()),
+        (BlockwiseConfig, BlockwiseSettings, set()),
+        (SearchConfig, SearchSettings, set()),
+        (RetrainConfig, RetrainSettings, set()),
+        (RankConfig, RankSettings, set()),
+    ],
+)
+def test_keywords_are_typed_as_the_settings_are(kind: type[Settings], keywords: Any, own: set[str]) -> None:
+    """But for what a function takes by itself, because it may be an object there."""
+    given = typing.get_type_hints(keywords)
+    wanted = {name: hint for name, hint in typing.get_type_hints(kind).items() if name in fields_of(kind)}
+    assert given == {name: hint for name, hint in wanted.items() if name not in own}
 
-    of = {
-        config.BlockwiseConfig: [rate_blockwise],
-        config.SearchConfig: [search],
-        config.RetrainConfig: [retrain],
-        config.SupernetConfig: [train_supernet],
-        config.RankConfig: [rank, Sample, Alone],
+
+@pytest.mark.parametrize(
+    "name", ["load_data", "train_teacher", "train_supernet", "rate_blockwise", "search", "retrain", "rank"]
+)
+def test_functions_show_their_settings(name: str) -> None:
+    import nas_kd
+
+    kinds = {
+        "load_data": DataConfig,
+        "train_teacher": TeacherConfig,
+        "train_supernet": SupernetConfig,
+        "rate_blockwise": BlockwiseConfig,
+        "search": SearchConfig,
+        "retrain": RetrainConfig,
+        "rank": RankConfig,
     }
-    meant = {("scores", None): tuple(SCORES), ("method", None): "kd_ls", ("method_settings", ()): None}
-    compared = 0
-    for settings, functions in of.items():
-        for field in dataclasses.fields(settings):
-            own = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-            own = tuple(own) if isinstance(own, list | dict) else own
-            for function in functions:
-                other = inspect.signature(function).parameters.get(field.name)
-                if other is not None:
-                    wanted = meant.get((field.name, own), own)
-                    assert other.default == wanted, f"{settings.__name__}.{field.name}"
-                    compared += 1
-    assert compared > 60
+    function = getattr(nas_kd, name)
+    shown = inspect.signature(function).parameters
+    for field in dataclasses.fields(kinds[name]):
+        assert field.name in shown
+        if field.name not in ("train", "test", "model"):
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert shown[field.name].default == default
+            assert f"{field.name}: {help_of(kinds[name], field.name)[:20]}" in function.__doc__
+    assert not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in shown.values())
+
+
+def test_keywords_replace_in_an_object() -> None:
+    config = SupernetConfig(epochs=7, lr=0.2)
+    assert SupernetConfig.of(config, {"lr": 0.3}) == SupernetConfig(epochs=7, lr=0.3)
+    assert SupernetConfig.of(None, {"lr": 0.3}) == SupernetConfig(lr=0.3)
+    with pytest.raises(SettingError, match=r"did you mean supernet\.epochs"):
+        SupernetConfig.of(config, {"epoch": 3})
+    with pytest.raises(SettingError, match="config='RetrainConfig': expected a nas_kd.SupernetConfig"):
+        SupernetConfig.of(RetrainConfig(), {})  # type: ignore[arg-type]
+
+
+def test_a_setting_has_the_types_it_says() -> None:
+    assert SupernetConfig(lr=1).lr == 1.0 and SupernetConfig(epochs=np.int64(3)).epochs == 3  # type: ignore[arg-type]
+    for name, value in (("epochs", True), ("epochs", 2.0), ("epochs", "2"), ("lr", "0.1"), ("compile", 1)):
+        with pytest.raises(SettingError, match=rf"supernet\.{name}={value!r}: expected .*; hint: leave it out for"):
+            SupernetConfig(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SupernetConfig().epochs = 3  # type: ignore[misc]

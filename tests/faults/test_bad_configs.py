@@ -12,12 +12,12 @@ import pytest
 from bad_configs import ILLEGAL, Bad, bad_configs
 from small_run import environment
 
-from nas_kd.config import Config
-from nas_kd.config.typed import hints_of
+from nas_kd.config.settings import settings_of
+from nas_kd.pipeline.config import Config
 
 MESSAGE = re.compile(r"nas-kd: .+?=.+: expected .+; hint: .+", re.DOTALL)
 LONGEST = 3000  # characters of a message
-NAMES = tuple(hints_of(Config))
+NAMES = tuple(settings_of(Config))
 
 
 def test_every_setting_is_tried() -> None:

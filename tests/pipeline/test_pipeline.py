@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from nas_kd.config import Config, DataConfig, RetrainConfig, SearchConfig, TeacherConfig
+from nas_kd.data.config import DataConfig
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.runs.run import Run
+from nas_kd.searcher.config import SearchConfig
+from nas_kd.train.config import RetrainConfig
+from nas_kd.train.teacher_config import TeacherConfig
 
 
 def pipeline(run: Path, **retrain: Any) -> Pipeline:

@@ -12,8 +12,8 @@ from drawn import tables
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_kd.config.checks import parse_budget
 from nas_kd.errors import SettingError
+from nas_kd.searcher.amounts import parse_budget
 from nas_kd.solve import best, exact_front
 
 Chain = tuple[float, int, int]  # score, MACs, parameters

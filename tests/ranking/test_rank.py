@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ from nas_kd import rate_blockwise, stage_weights
 from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.ranking.config import RankConfig
 from nas_kd.ranking.ground_truth import Alone, StandaloneTraining, ground_truth, trainings_of
 from nas_kd.ranking.rank import RankResult, rank
-from nas_kd.ranking.sample import OVERALL, Sample, archs_of, sample_archs
+from nas_kd.ranking.sample import OVERALL, archs_of, sample_archs
 from nas_kd.rate.scores import SCORES, Score
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -31,8 +33,9 @@ from nas_kd.teacher import Teacher, ViewCache, load_teacher
 from nas_kd.train.many import TrainingSetup
 from nas_kd.train.retrain import retrain
 
-SAMPLE = Sample(bands=(9_500, 15_000), band=0.2, in_band=8, overall=4)
-HOW = Alone(epochs=1, batch_size=16, warmup_epochs=0.25)
+SAMPLE: dict[str, Any] = {"bands": (9_500, 15_000), "band": 0.2, "in_band": 8, "overall": 4}
+TRAINING: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.25}
+HOW = Alone(**TRAINING)
 CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 
 
@@ -45,8 +48,8 @@ def ask(space: ElasticSpace, teacher: Teacher, data: Data, net: Supernet, runtim
             "primary": "nmse",
             "control": "params",
             "net": net,
-            "sample": SAMPLE,
-            "training": HOW,
+            **SAMPLE,
+            **TRAINING,
             "images": 48,
             "calibration_images": 48,
             "resamples": 200,
@@ -88,9 +91,9 @@ def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict
     with pytest.raises(SettingError, match="do not overlap"):
         sample_archs(space, bands=(10_000, 10_500), cost=cost)
     with pytest.raises(SettingError, match="at least 8"):
-        Sample(in_band=7)
-    with pytest.raises(SettingError, match=r"rank\.overall=4.*at least 8 without bands"):
-        Sample(bands=(), overall=4)
+        RankConfig(in_band=7)
+    with pytest.raises(SettingError, match=r"rank\.overall=4.*8 or more without rank.bands"):
+        RankConfig(bands=[], overall=4)
     with pytest.raises(SettingError, match="lower rank.overall"):
         sample_archs(space, bands=(10_000,), band=0.3, in_band=8, overall=10**6, cost=cost)
 
@@ -170,9 +173,9 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     for change in (
         {"primary": "supernet_kl"},
         {"control": "macs"},
-        {"training": Alone(epochs=2, batch_size=16)},
+        {"epochs": 2},
         {"seed": 1},
-        {"sample": Sample(bands=(9_500, 15_000), band=0.2, in_band=9, overall=4)},
+        {"in_band": 9},
         {"images": 24},
     ):
         with pytest.raises(SettingError, match="was begun with"):
@@ -192,12 +195,12 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         ({"control": "macs", "primary": "macs"}, "another score than rank.control"),
         ({"net": None}, "a supernet, for normalised MSE, supernet KL"),
         ({"seeds": 0}, "rank.seeds"),
-        ({"training": Alone(method="fitnet")}, "a method on logits alone"),
-        ({"training": Alone(epochs=0)}, "rank.epochs"),
+        ({"method": "fitnet"}, "a method on logits alone"),
+        ({"epochs": 0}, "rank.epochs"),
         ({"run": None}, "a folder"),
         ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain, not rank"),
         ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher makes one"),
-        ({"sample": Sample(bands=(400,), in_band=8)}, "rank.bands"),
+        ({"bands": (400,)}, "rank.bands"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(
@@ -223,9 +226,9 @@ def test_stages_that_cannot_be_paired_are_found_before_anything_is_trained(
             scores=("nmse", "params"),
             primary="nmse",
             control="params",
-            sample=SAMPLE,
-            training=HOW,
             net=Supernet(space, 3, 1),
+            **SAMPLE,
+            **TRAINING,
         )
     assert not list(tmp_path.rglob("truth.csv"))
 
@@ -328,28 +331,28 @@ def test_the_archs_of_another_ranking_are_taught_anew(ask: object, tmp_path: Pat
     first = ask(scores=("macs", "params"), primary="macs", seeds=1)  # type: ignore[operator]
     given = tmp_path / "run" / "rank" / "archs.csv"
     with pytest.raises(SettingError, match=r"rank\.limit=12"):
-        Sample(limit=12)
-    again = Sample(archs=str(given), limit=12)
+        RankConfig(limit=12)
     longer = ask(  # type: ignore[operator]
         scores=("macs", "params"),
         primary="macs",
         seeds=1,
         run=tmp_path / "longer",
-        sample=again,
-        training=Alone(epochs=2, batch_size=16, warmup_epochs=0.25),
+        archs=given,
+        limit=12,
+        epochs=2,
     )
     assert list(longer.archs["key"]) == list(first.archs["key"].head(12)) and len(longer.truth) == 12
     pd.testing.assert_frame_equal(longer.archs, first.archs.head(12))
     with pytest.raises(SettingError, match="check the path"):
-        Sample(archs=str(tmp_path / "nothing.csv"))
-    with pytest.raises(SettingError, match="at least 8 archs"):
-        ask(run=tmp_path / "few", sample=Sample(archs=str(given), limit=7))  # type: ignore[operator]
+        ask(run=tmp_path / "nothing", archs=tmp_path / "nothing.csv")  # type: ignore[operator]
+    with pytest.raises(SettingError, match="rank.limit=7: expected an integer of at least 8"):
+        ask(run=tmp_path / "few", archs=given, limit=7)  # type: ignore[operator]
     with pytest.raises(SettingError, match="it lacks group, arch"):
-        ask(run=tmp_path / "no", sample=Sample(archs=str(tmp_path / "run" / "rank" / "truth.csv")))  # type: ignore[operator]
+        ask(run=tmp_path / "no", archs=tmp_path / "run" / "rank" / "truth.csv")  # type: ignore[operator]
     foreign = given.read_text().replace(first.archs["arch"].iloc[0][12:22], "0" * 10)
     given.write_text(foreign)
     with pytest.raises(SettingError, match="space"):
-        ask(run=tmp_path / "foreign", sample=Sample(archs=str(given)))  # type: ignore[operator]
+        ask(run=tmp_path / "foreign", archs=given)  # type: ignore[operator]
 
 
 def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[int], queue: object) -> None:

@@ -17,8 +17,10 @@ import torch
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, read_frame
+from nas_kd.runs.format import FORMAT
 from nas_kd.runs.run import Run, check_folder
 from nas_kd.runs.status import status
+from nas_kd.version import __version__
 
 
 def test_stage_is_done_once_and_keeps_its_facts(tmp_path: Path) -> None:
@@ -279,3 +281,19 @@ def test_two_threads_write_one_file(tmp_path: Path) -> None:
         thread.join()
     assert not failed and (tmp_path / "status.json").read_text() in "abc"
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_stage_of_another_format_is_refused_with_both_versions(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    file = run.stage("teacher", {"seed": 0}).folder / "stage.json"
+    record = json.loads(file.read_text())
+    assert record["made_with"] == {"nas_kd": __version__, "format": FORMAT}
+    run.stage("teacher", {"seed": 0})
+    older = record | {"made_with": {"nas_kd": "0.0.7", "format": FORMAT - 1}}
+    first = {name: value for name, value in record.items() if name != "made_with"}  # before there were formats
+    for other, words in ((older, r"nas_kd 0\.0\.7 \(format"), (first, r"nas_kd 0\.1\.0 \(format 1\)")):
+        file.write_text(json.dumps(other))
+        with pytest.raises(
+            SettingError, match=rf"nas_kd {__version__} \(format {FORMAT}\).*{words}.*use another --run"
+        ):
+            run.stage("teacher", {"seed": 0})

@@ -13,17 +13,16 @@ import pandas as pd
 import pytest
 
 from nas_kd import search
-from nas_kd.config import Config
-from nas_kd.config.checks import checked_objectives
-from nas_kd.config.search import SearchConfig
-from nas_kd.config.teacher import TeacherConfig
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.finalists import controls
+from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.refine import warm_choices
 from nas_kd.searcher.trials import EVALUATED
 from nas_kd.solve import exact_front
@@ -32,6 +31,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import choices_of
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
+from nas_kd.train.teacher_config import TeacherConfig
 
 VERB = import_module("nas_kd.searcher.search")  # as an attribute of the package it is the function
 Search = Callable[..., Any]

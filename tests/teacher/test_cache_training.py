@@ -48,8 +48,7 @@ def train(teacher: Any, data: Data, run: Path | None = None, seed: int = 0) -> d
         warmup_epochs=0.5,
         test=False,
         runtime=Runtime("cpu"),
-        factory="nas_kd.teacher:cifar_resnet8",
-        factory_kwargs={"num_classes": 3},
+        factory=("nas_kd.teacher:cifar_resnet8", {"num_classes": 3}),
     )
     return {name: value.clone() for name, value in trained.state_dict().items()}
 

@@ -56,8 +56,13 @@ def test_any_module_with_a_run(
     teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    mine: dict[str, Any] = {"factory": "plain_net:Plain", "factory_kwargs": {"width": 6}, "runtime": runtime}
-    student = retrain(plain(), teacher, data, run=tmp_path / "run", key="mine", **mine, **SHORT)
+    mine: dict[str, Any] = {
+        "run": tmp_path / "run",
+        "folder": "retrain/mine/seed_0",
+        "factory": ("plain_net:Plain", {"width": 6}),
+        "runtime": runtime,
+    }
+    student = retrain(plain(), teacher, data, **mine, **SHORT)
     folder = tmp_path / "run/retrain/mine/seed_0"
     rows = pd.read_csv(folder / "metrics.csv")
     first, _, last = rows["loss"]
@@ -68,12 +73,12 @@ def test_any_module_with_a_run(
     assert isinstance(opened, Plain) and equal(state(opened), state(student))
     assert opened.info["metrics"] == student.info["metrics"]
     modified = (folder / "metrics.csv").stat().st_mtime_ns
-    again = retrain(plain(), teacher, data, run=tmp_path / "run", key="mine", **mine, **SHORT)
+    again = retrain(plain(), teacher, data, **mine, **SHORT)
     assert equal(state(again), state(student)) and (folder / "metrics.csv").stat().st_mtime_ns == modified
     with pytest.raises(SettingError, match=r"retrain\.lr=0\.2.*retrain\.lr=0\.1"):
-        retrain(plain(), teacher, data, run=tmp_path / "run", key="mine", **mine, **SHORT | {"lr": 0.2})
+        retrain(plain(), teacher, data, **mine, **SHORT | {"lr": 0.2})
     with pytest.raises(SettingError, match="start"):  # other weights to start from
-        retrain(plain(1), teacher, data, run=tmp_path / "run", key="mine", **mine, **SHORT)
+        retrain(plain(1), teacher, data, **mine, **SHORT)
     # a student can teach the next one
     second = load_teacher(folder / "student").bind(data)
     assert torch.equal(predict(student, data.rate, runtime), torch.cat([second(b.x) for b in data.rate.clean(512)]))

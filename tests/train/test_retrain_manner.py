@@ -18,6 +18,8 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import ElasticSpace
 from nas_kd.teacher import Teacher, ViewCache
+from nas_kd.train.config import RetrainConfig
+from nas_kd.train.retrain import OF_THE_COMMAND
 
 SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 0.02, "warmup_epochs": 0.5, "test": False}
 MANNERS: dict[str, dict[str, Any]] = {
@@ -103,14 +105,17 @@ def test_mixed_images_are_taught_live_with_one_line(
         retrain(arch, teacher, data, **settings | {"method": "dkd"})
 
 
-def test_the_record_names_what_was_chosen(
+def test_the_record_names_every_setting_of_the_training(
     space: ElasticSpace, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path
 ) -> None:
     arch = space.smallest()
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "run": tmp_path, "method": "kd"} | SHORT
     retrain(arch, teacher, data, optimizer="adamw", **settings)
     inputs = json.loads((tmp_path / "retrain" / arch.key / "seed_0" / "stage.json").read_text())["inputs"]
-    assert inputs["retrain.optimizer"] == "adamw" and "retrain.ema" not in inputs
+    config = RetrainConfig(optimizer="adamw", method="kd", **SHORT)
+    of_the_command = {f"retrain.{name}" for name in OF_THE_COMMAND}
+    assert {name for name in inputs if name.startswith("retrain.")} == set(config.record()) - of_the_command
+    assert (inputs["retrain.optimizer"], inputs["retrain.ema"], inputs["retrain.lr"]) == ("adamw", 0.0, SHORT["lr"])
     with pytest.raises(SettingError, match=r"retrain\.optimizer='lamb'.*adamw"):
         retrain(arch, teacher, data, optimizer="lamb", **settings)
 

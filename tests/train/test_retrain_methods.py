@@ -173,16 +173,15 @@ def load_data_of_32() -> Data:
 
 def test_a_soft_tree_is_a_student(teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path) -> None:
     kwargs = {"depth": 3, "inputs": 64, "classes": 3}
-    made = {"factory": "nas_kd.distill.tree:SoftTree", "factory_kwargs": kwargs}
     tree = retrain(
         SoftTree(**kwargs),
         teacher,
         data,
         method="soft_tree",
         run=tmp_path,
-        key="tree",
+        folder="retrain/tree/seed_0",
+        factory=("nas_kd.distill.tree:SoftTree", kwargs),
         runtime=runtime,
-        **made,
         **SHORT | {"epochs": 20, "lr": 0.3},
     )
     opened = load_student(tmp_path / "retrain/tree/seed_0/student")
@@ -241,7 +240,7 @@ def test_settings_of_a_method_are_part_of_the_record(
 ) -> None:
     common: dict[str, Any] = {"space": space, "run": tmp_path, "runtime": runtime, "method": "kd", **SHORT}
     retrain(space.smallest(), teacher, data, method_settings={"temperature": 2.0}, **common)
-    with pytest.raises(SettingError, match=r"retrain\.method\.temperature=3\.0.*2\.0"):
+    with pytest.raises(SettingError, match=r"retrain\.method_settings=.*temperature': 3\.0.*temperature': 2\.0"):
         retrain(space.smallest(), teacher, data, method_settings={"temperature": 3.0}, **common)
     with pytest.raises(SettingError, match=r"kd\.heat"):
         retrain(space.smallest(), teacher, data, method_settings={"heat": 3.0}, **common)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+import typing
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +22,10 @@ from tiny_spaces import BASIC, FAMILIES, MOBILE, POOLED, VIT, full_net
 from torch import Tensor
 
 import nas_kd
-from nas_kd.config import RULES
 from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
 from nas_kd.space import Arch, ElasticSpace
+from nas_kd.train import supernet_config as config
 from nas_kd.train.attentive import Attentive, MacsTable
 from nas_kd.train.loop import Moment
 from nas_kd.train.options import make_rule
@@ -33,6 +35,7 @@ from nas_kd.train.single_path import Fair, Uniform, most_choices
 
 EPOCHS, STEPS = 12, 5
 QUICK = (None, 0, 300, 64)  # resolution, seed, size and bins of a table
+RULES = typing.get_args(config.Rule)
 KINDS = [*RULES, "shrinking in place"]
 rules = pytest.mark.parametrize("kind", KINDS)
 families = pytest.mark.parametrize("space", FAMILIES, ids=lambda s: s.name)
@@ -41,19 +44,13 @@ families = pytest.mark.parametrize("space", FAMILIES, ids=lambda s: s.name)
 def make(kind: str, space: ElasticSpace, **changed: Any) -> Rule:
     name, _, inplace = kind.partition(" ")
     settings: dict[str, Any] = {
-        "seed": 3,
+        "rule": name,
         "epochs": EPOCHS,
-        "steps": STEPS,
-        "warmup_epochs": 1.0,
-        "resolution": space.resolution,
-        "random_subnets": None,
-        "order": "smallest_second",
-        "teacher_weight": 0.0,
-        "candidates": 3,
-        "kd_ratio": 1.0,
         "full_teacher": "inplace" if inplace else "frozen",
     }
-    return make_rule(name, full_net(space), **settings | changed)
+    own = {key: changed.pop(key) for key in ("steps", "resolution", "seed") if key in changed}
+    around = {"steps": STEPS, "resolution": space.resolution, "seed": 3} | own
+    return make_rule(full_net(space), config.SupernetConfig(**settings | changed), **around)
 
 
 def by_label(archs: Sequence[Arch]) -> Tensor:
@@ -291,4 +288,4 @@ def test_a_teacher_may_take_the_place_of_labels(kind: str) -> None:
 
 def test_rules_can_be_named_from_outside() -> None:
     assert set(RULES) == {"sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"}
-    assert nas_kd.train_supernet.__kwdefaults__["rule"] == "sandwich"
+    assert inspect.signature(nas_kd.train_supernet).parameters["rule"].default == "sandwich"

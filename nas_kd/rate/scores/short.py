@@ -15,6 +15,7 @@ from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
+from nas_kd.train.config import TrainingConfig
 from nas_kd.train.network import predict, train_network
 
 TEMPERATURE = 4.0  # of "kd", which trains them
@@ -77,17 +78,13 @@ def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **
     train_network(
         network,
         data,
+        TrainingConfig(epochs=epochs, batch_size=min(batch_size, len(data.train)), **settings),
         distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
         source=source,
         stage=None,
         name="short training",
-        epochs=epochs,
-        batch_size=min(batch_size, len(data.train)),
-        momentum=0.9,
-        clip_grad=0.0,
         seed=bench.seed,
         runtime=bench.runtime,
-        **settings,
     )
     bench.used.student += 3 * epochs * len(data.train) + epochs * len(data.rate)
     bench.used.teacher += 0 if bench.cache is not None else epochs * len(data.train)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nas_kd.config.checks import IMAGES, existing
-from nas_kd.config.whole import Config
+from nas_kd.config.paths import existing
+from nas_kd.data.config import IMAGES
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
 
 SETS = ("torch", "hfds")  # what timm finds by name
 STUDENT = ("arch.json", "student.json")

@@ -15,8 +15,9 @@ from torch import nn
 from nas_kd.data import Batch
 from nas_kd.distill import Distiller
 from nas_kd.errors import SettingError
-from nas_kd.train.manner import Manner
-from nas_kd.train.optim import optimizer_of
+from nas_kd.train.config import RetrainConfig
+from nas_kd.train.mixing import check_mixing, mixing
+from nas_kd.train.optim import check_optimizer, optimizer_of
 
 
 def network() -> nn.Module:
@@ -63,14 +64,14 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.2, 1.0)])
 def test_mixing_is_timms_and_keeps_each_images_share(mixup: float, cutmix: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    mixing = Manner(mixup=mixup, cutmix=cutmix).mixing(5)
+    mix = mixing(RetrainConfig(mixup=mixup, cutmix=cutmix), 5)
     theirs = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=5)
     seen = set()
     for seed in range(12):
         x, y = torch.rand(6, 2, 8, 8, generator=generator), torch.randint(5, (6,), generator=generator)
         batch = Batch(x.clone(), y, torch.arange(6), torch.full((6,), 3))
         np.random.seed(seed)
-        mixed = mixing(batch)
+        mixed = mix(batch)
         np.random.seed(seed)
         wanted, labels = theirs(x.clone(), y)
         assert torch.equal(mixed.x, wanted) and torch.equal(mixed.y, labels)
@@ -79,9 +80,9 @@ def test_mixing_is_timms_and_keeps_each_images_share(mixup: float, cutmix: float
         # the share of the label is that of the pixels: both are the same mean of an image and its partner
         marked = torch.stack([torch.full((2, 8, 8), float(number)) for number in range(6)])
         np.random.seed(seed)
-        shown = mixing(Batch(marked, torch.arange(6) % 5, torch.arange(6), torch.zeros(6))).x.mean((1, 2, 3))
+        shown = mix(Batch(marked, torch.arange(6) % 5, torch.arange(6), torch.zeros(6))).x.mean((1, 2, 3))
         np.random.seed(seed)
-        kept = mixing(Batch(torch.zeros(6, 2, 8, 8), torch.tensor([0, 0, 0, 1, 1, 1]), mixed.index, mixed.view)).y[0, 0]
+        kept = mix(Batch(torch.zeros(6, 2, 8, 8), torch.tensor([0, 0, 0, 1, 1, 1]), mixed.index, mixed.view)).y[0, 0]
         torch.testing.assert_close(shown[0], (1 - kept) * 5.0, rtol=1e-4, atol=1e-4)
         seen.add(round(float(kept), 4))
     assert len(seen) > 4
@@ -89,16 +90,7 @@ def test_mixing_is_timms_and_keeps_each_images_share(mixup: float, cutmix: float
 
 def test_unmixed_batches_stay_what_they_are() -> None:
     batch = Batch(torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 2]), torch.arange(3), torch.arange(3))
-    assert Manner().mixing(3)(batch) is batch
-
-
-def test_only_what_is_chosen_is_recorded() -> None:
-    assert Manner().chosen == {}
-    assert Manner("adamw", milestones=[1, 2], schedule="step").chosen == {
-        "optimizer": "adamw",
-        "schedule": "step",
-        "milestones": (1, 2),
-    }
+    assert mixing(RetrainConfig(), 3)(batch) is batch
 
 
 @pytest.mark.parametrize(
@@ -123,20 +115,22 @@ def test_only_what_is_chosen_is_recorded() -> None:
 )
 def test_refusals(settings: dict[str, Any], field: str) -> None:
     settings = deepcopy(settings)
-    rest = {name: settings.pop(name) for name in ("batch_size", "unlabelled") if name in settings}
+    unlabelled = settings.pop("unlabelled", False)
     with pytest.raises(SettingError) as caught:
-        Manner(**settings).check("retrain", Distiller("kd").recipe, **{"epochs": 8, "batch_size": 4} | rest)
+        config = RetrainConfig(**{"epochs": 8, "batch_size": 4} | settings)
+        check_optimizer("retrain.optimizer", config.optimizer)
+        check_mixing(config, Distiller("kd").recipe, unlabelled=unlabelled)
     assert caught.value.field == field and caught.value.expected
 
 
 @pytest.mark.parametrize("method", ["dkd", "crd", "cs_kd", "virtual_teacher", "bss", "dfq", "mean_teacher", "byot"])
 def test_methods_that_cannot_see_mixed_images(method: str) -> None:
     recipe = Distiller(method).recipe
-    Manner().check("retrain", recipe, epochs=8, batch_size=4)
+    check_mixing(RetrainConfig(), recipe)
     with pytest.raises(SettingError, match=r"retrain\.cutmix=0\.5"):
-        Manner(cutmix=0.5).check("retrain", recipe, epochs=8, batch_size=4)
+        check_mixing(RetrainConfig(cutmix=0.5), recipe)
 
 
 @pytest.mark.parametrize("method", ["ce", "label_smoothing", "kd", "kd_ls", "dist", "sp", "at", "vid"])
 def test_methods_that_can(method: str) -> None:
-    Manner(mixup=0.2, cutmix=1.0).check("retrain", Distiller(method).recipe, epochs=8, batch_size=4)
+    check_mixing(RetrainConfig(mixup=0.2, cutmix=1.0), Distiller(method).recipe)

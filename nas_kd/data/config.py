@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
-from nas_kd.config.checks import check_views, natural, positive, share, word
+from typing_extensions import TypedDict
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, Images, Integer, Natural, Positive, Share
 from nas_kd.errors import SettingError
 
+IMAGES = (
+    "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
+    "'hfds/NAME', or a pair (x, y) of tensors"
+)
 
-@dataclass(frozen=True)
-class DataConfig:
+
+@settings("data")
+class DataConfig(Settings):
     """Images, their splits and their augmentation."""
 
     train: str = "digits"
     """digits, a folder or a .tar of class folders, or a timm data set such as torch/cifar10 or hfds/NAME"""
     test: str | None = None
     """test images, as train; null holds out a stratified fifth of train"""
-    rate: float = 0.05
-    """share of train held out to score architectures on"""
-    select: float = 0.05
-    """share of train held out to choose the final architecture on"""
-    seed: int = 0
+    rate: Share | Images = 0.05
+    """share of train held out to score architectures on, or a number of images"""
+    select: Share | Images = 0.05
+    """share of train held out to choose the final architecture on, or a number of images"""
+    seed: Integer = 0
     """seed of the splits and of the views"""
-    resolution: int | None = None
+    resolution: Count | None = None
     """image size in pixels; null takes the images' own"""
-    subset: int | None = None
+    subset: Count | None = None
     """use only this many images of train, class-stratified; null uses all"""
-    views: int | str = 8
+    views: Natural | Literal["all"] = 8
     """views (crop, flip) an image that the teacher's answers are cached for: so many fixed ones, or all;
     0 draws new ones always and asks the teacher live"""
-    pad: int | None = None
+    pad: Natural | None = None
     """pixels of padding before the random crop; null is an eighth of the resolution"""
     flip: bool | None = None
     """flip images left to right at random; null flips unless the data are digits"""
     augment: str | None = None
     """a timm augmentation such as rand-m9-mstd0.5 (the teacher then answers live); null is crop and flip"""
-    memory_gib: float = 4.0
+    memory_gib: Positive = 4.0
     """decoded images are kept in memory up to this many GiB, else decoded at every use"""
     download: bool = False
     """allow a timm data set to be downloaded"""
@@ -45,14 +53,29 @@ class DataConfig:
     """name of the training split of such a data set"""
     test_split: str = "validation"
     """name of the test split of such a data set"""
-    unreadable: str = "stop"
+    unreadable: Literal["stop", "skip"] = "stop"
     """stop at an image that cannot be read, or skip: decode all once, leave such images out and list them"""
 
     def __post_init__(self) -> None:
-        share("data", self, "rate", "select")
-        if self.rate + self.select >= 1:
+        if isinstance(self.rate, float) and isinstance(self.select, float) and self.rate + self.select >= 1:
             raise SettingError("data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them")
-        positive("data", self, "resolution", "subset", "memory_gib")
-        natural("data", self, "pad")
-        check_views(self.views)
-        word("data.unreadable", self.unreadable, ("stop", "skip"))
+
+
+class DataSettings(TypedDict, total=False):
+    """The settings of `DataConfig` as keywords, but for the images themselves, which may be arrays there."""
+
+    rate: float | int
+    select: float | int
+    seed: int
+    resolution: int | None
+    subset: int | None
+    views: int | Literal["all"]
+    pad: int | None
+    flip: bool | None
+    augment: str | None
+    memory_gib: float
+    download: bool
+    root: str
+    train_split: str
+    test_split: str
+    unreadable: Literal["stop", "skip"]

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
 
-from nas_kd.config.checks import checked_objectives, without_password
-from nas_kd.config.data import DataConfig
-from nas_kd.config.rank import RankConfig
-from nas_kd.config.retrain import RetrainConfig
-from nas_kd.config.search import BlockwiseConfig, SearchConfig
-from nas_kd.config.supernet import SupernetConfig
-from nas_kd.config.teacher import TeacherConfig
+from pydantic import Field
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, Integer
+from nas_kd.data.config import DataConfig
 from nas_kd.errors import SettingError
+from nas_kd.ranking.config import RankConfig
 from nas_kd.runtime.device import check_runtime
+from nas_kd.searcher.config import SearchConfig
+from nas_kd.searcher.database import without_password
+from nas_kd.searcher.objectives import checked_objectives
+from nas_kd.train.blockwise_config import BlockwiseConfig
+from nas_kd.train.config import RetrainConfig
+from nas_kd.train.supernet_config import SupernetConfig
+from nas_kd.train.teacher_config import TeacherConfig
 
-MOST_HOURS = 100_000  # eleven years; timers count seconds in 64 bits of nanoseconds
+Hours = Annotated[float, Field(gt=0, lt=100_000, allow_inf_nan=False)]  # timers count seconds in 64 bits of nanoseconds
 
 
-@dataclass(frozen=True)
-class Config:
+@settings("")
+class Config(Settings):
     """Everything a run depends on."""
 
     space: str = "digits"
     """search space: a name such as resnet_cifar, or the path of a .py file that defines SPACE"""
     run: str | None = None
     """run folder; null is runs/ and the name of the config file"""
-    seed: int = 0
+    seed: Integer = 0
     """seed of everything but the data's splits and views"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps"""
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed"""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of this process; null leaves it to torch"""
-    workers: int = 2
+    workers: Count = 2
     """one-thread processes for independent trainings; 1 stays in this process"""
-    on_nan: str = "stop"
+    on_nan: Literal["stop", "skip"] = "stop"
     """stop or skip: what a training does at a step whose loss or gradient is not finite"""
-    max_hours: float | None = None
+    max_hours: Hours | None = None
     """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
@@ -56,27 +63,22 @@ class Config:
 
     def __post_init__(self) -> None:
         check_runtime(self.device, self.precision, self.threads, self.on_nan)
-        if self.max_hours is not None and not 0 < self.max_hours < MOST_HOURS:
-            legal = f"above 0 and below {MOST_HOURS:,}, or null"
-            raise SettingError("max_hours", self.max_hours, legal, "leave it out")
-        if self.workers < 1:
-            raise SettingError("workers", self.workers, "an integer of at least 1", "use workers=1")
         if self.teacher.model is None and self.search.engine == "exact":
-            legal = "nsga2, coarse or random without a teacher"
-            raise SettingError("search.engine", "exact", legal, "give teacher.model, or search.engine=nsga2")
+            expected = "nsga2, coarse or random without a teacher"
+            raise SettingError("search.engine", "exact", expected, "give teacher.model, or search.engine=nsga2")
         checked_objectives(self.search.objectives, self.engine)
         if self.teacher.model is None and self.supernet.teacher_weight > 0:
-            legal = "0 without a teacher"
-            mend = "give teacher.model, or leave supernet.teacher_weight out"
-            raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, legal, mend)
+            expected = "0 without a teacher"
+            hint = "give teacher.model, or leave supernet.teacher_weight out"
+            raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, expected, hint)
 
     @property
-    def engine(self) -> str:
+    def engine(self) -> Any:
         """What searches."""
         return self.search.engine or ("nsga2" if self.teacher.model is None else "exact")
 
     @property
-    def method(self) -> str | list[tuple[str, float]]:
+    def method(self) -> Any:
         """How students are trained in the end."""
         return self.retrain.method or ("ce" if self.teacher.model is None else "kd_ls")
 

@@ -1,16 +1,18 @@
-"""Settings of the teacher."""
+"""Settings of the teacher: what it is, and how it is trained where it is."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from nas_kd.config.checks import manner, natural, positive, share, warmup
-from nas_kd.config.training import TrainingConfig
+from nas_kd.config.settings import settings
+from nas_kd.config.types import Count, Finite, Natural, Positive, Share
 from nas_kd.errors import SettingError
+from nas_kd.train.config import TrainingConfig, TrainingSettings
+
+EPOCHS = 20  # of train_teacher, where nothing else is said
 
 
-@dataclass(frozen=True)
+@settings("teacher")
 class TeacherConfig(TrainingConfig):
     """The fixed network that teaches."""
 
@@ -21,48 +23,39 @@ class TeacherConfig(TrainingConfig):
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
     """load timm's pretrained weights (downloads them)"""
-    stages: list[str] | None = None
+    stages: Sequence[str] | None = None
     """names of the teacher's layers that the student's stages learn from; null chooses them"""
-    mean: list[float] | None = None
+    mean: Sequence[Finite] | None = None
     """channel means, in 0..1 units, of the teacher's own input normalisation; null takes the model's"""
-    std: list[float] | None = None
+    std: Sequence[Positive] | None = None
     """channel standard deviations, likewise"""
     cache: str | None = None
     """folder of the teacher's stored answers that several runs share; null keeps them in the run"""
-    epochs: int = 0
-    """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is"""
-    batch_size: int = 64
+    epochs: Natural = 0
+    """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is (train_teacher: 20 epochs)"""
+    batch_size: Count = 64
     """images a step"""
-    lr: float = 0.05
+    lr: Positive = 0.05
     """peak learning rate"""
-    smoothing: float = 0.0
+    smoothing: Share = 0.0
     """label smoothing"""
 
     def __post_init__(self) -> None:
-        natural("teacher", self, "epochs", "weight_decay", "warmup_epochs")
-        positive("teacher", self, "lr", "batch_size")
-        share("teacher", self, "momentum", "smoothing")
+        super().__post_init__()
         self._check_normalisation()
         if self.model is None and (self.epochs or self.checkpoint or self.pretrained):
             given = ", ".join(name for name in ("epochs", "checkpoint", "pretrained") if getattr(self, name))
-            legal = f"a network, when teacher.{given} is given"
-            raise SettingError("teacher.model", None, legal, "name a model, or leave that out")
-        if self.epochs:
-            warmup("teacher", self.warmup_epochs, self.epochs)
-            manner("teacher", self, self.epochs)
-            if self.mean is not None or self.std is not None:
-                legal = "null for a teacher that is trained here: it sees the data's own normalisation"
-                raise SettingError("teacher.mean", self.mean, legal, "leave out teacher.mean and teacher.std")
+            expected = f"a network, when teacher.{given} is given"
+            raise SettingError("teacher.model", None, expected, "name a model, or leave that out")
+        if self.epochs and (self.mean is not None or self.std is not None):
+            expected = "null for a teacher that is trained here: it sees the data's own normalisation"
+            raise SettingError("teacher.mean", self.mean, expected, "leave out teacher.mean and teacher.std")
 
     def _check_normalisation(self) -> None:
         for name, given, other in (("mean", self.mean, self.std), ("std", self.std, self.mean)):
             if given is not None and (other is None or len(other) != len(given)):
-                legal = "one number a channel in teacher.mean and teacher.std, or null in both"
-                raise SettingError(f"teacher.{name}", given, legal, "give both, or leave both out")
-        for name, given, low in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
-            if not all(low < value < math.inf for value in given or ()):
-                legal = "finite numbers" + (" above 0" if name == "std" else "")
-                raise SettingError(f"teacher.{name}", given, legal, "leave it out: the model's own are taken")
+                expected = "one number a channel in teacher.mean and teacher.std, or null in both"
+                raise SettingError(f"teacher.{name}", given, expected, "give both, or leave both out")
 
     def need_weights(self) -> None:
         """Refuse a teacher that would be left with random weights.
@@ -80,3 +73,15 @@ class TeacherConfig(TrainingConfig):
                 f"weights for teacher.model={self.model}",
                 "give teacher.checkpoint, teacher.pretrained=true, or teacher.epochs to train it",
             )
+
+
+class TeacherSettings(TrainingSettings, total=False):
+    """The settings of `TeacherConfig` as keywords, but for the network itself, which may be an object there."""
+
+    checkpoint: str | None
+    pretrained: bool
+    stages: Sequence[str] | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    cache: str | None
+    smoothing: float

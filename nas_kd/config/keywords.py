@@ -1,0 +1,47 @@
+"""Functions that take a stage's settings as an object or as keywords say so to help() and to completion."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from nas_kd.config.settings import Settings, default_of, fields_of, help_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes(kind: type[Settings]) -> Callable[[F], F]:
+    """Show the settings of a class in the signature and the docstring of a function with ``**settings`` of it.
+
+    Args:
+        kind: the class, whose names, types, defaults and help are shown.
+
+    Returns:
+        Decorates the function, which stays itself.
+    """
+
+    def decorate(function: F) -> F:
+        shown = inspect.signature(function)
+        own = [one for one in shown.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = [name for name in fields_of(kind) if name not in shown.parameters]
+        more = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default_of(kind, name),
+                annotation=kind.__dataclass_fields__[name].type,  # type: ignore[attr-defined]
+            )
+            for name in names
+        ]
+        function.__signature__ = shown.replace(parameters=own + more)  # type: ignore[attr-defined]
+        if function.__doc__ is not None:
+            lines = [f"{name}: {help_of(kind, name)}" for name in names]
+            told = "\n".join(
+                textwrap.fill(line, 110, initial_indent=" " * 8, subsequent_indent=" " * 12) for line in lines
+            )
+            function.__doc__ = f"{function.__doc__.rstrip()}\n\n    Settings of {kind.__name__}:\n{told}\n    "
+        return function
+
+    return decorate

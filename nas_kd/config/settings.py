@@ -1,0 +1,194 @@
+"""The settings of a stage: a frozen class whose fields have defaults, types, ranges and help, and nothing else has."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from itertools import pairwise
+from numbers import Number
+from pathlib import PurePath
+from typing import Any, ClassVar, TypeVar, cast
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import Self, dataclass_transform
+
+from nas_kd.config.wording import names_in, worded
+from nas_kd.errors import SettingError, nearest, nearest_setting
+
+# strict: true is no 1 and 2.0 no integer, but 2 is a number
+STRICT = ConfigDict(strict=True, extra="forbid")
+S = TypeVar("S", bound="Settings")
+
+
+class Settings:
+    """What every class of settings can do; see `settings`."""
+
+    section: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, config: Self | None, changes: Mapping[str, Any]) -> Self:
+        """Take what a function was given: an object, keywords, or an object with keywords that replace in it.
+
+        Args:
+            config: the object; None is that of the defaults.
+            changes: settings by name.
+
+        Raises:
+            SettingError: a setting is unknown or out of range.
+        """
+        if config is not None and not isinstance(config, cls):
+            expected = f"a nas_kd.{cls.__name__}, or nothing"
+            raise SettingError("config", type(config).__name__, expected, "give settings by their names")
+        values = {} if config is None else {name: getattr(config, name) for name in fields_of(cls)}
+        return cls(**{**values, **changes})
+
+    def record(self, *without: str) -> dict[str, Any]:
+        """Return all settings by their dotted names, for the record of a stage.
+
+        Args:
+            without: settings that do not determine the result.
+        """
+        return {f"{self.section}.{name}": getattr(self, name) for name in fields_of(type(self)) if name not in without}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))
+def settings(section: str) -> Callable[[type[S]], type[S]]:
+    """Make a class of settings out of annotated fields, each with its help in a docstring below it.
+
+    Args:
+        section: what it is called in a config file and in messages; empty for the whole.
+
+    Returns:
+        Decorates the class: instances are frozen and checked when they are made; what is wrong raises
+        SettingError with the first setting's name, value, range and a hint.
+    """
+
+    def decorate(kind: type[S]) -> type[S]:
+        make = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+        made = cast(type[S], make(kind))
+        check: Any = made.__init__
+
+        @wraps(check)
+        def init(self: S, **given: Any) -> None:
+            values = {name: _plain(value) for name, value in given.items()}
+            try:
+                check(self, **values)
+            except ValidationError as error:
+                raise _setting_error(made, values, error) from None
+
+        made.__init__ = init  # type: ignore[method-assign, assignment]
+        made.section = section
+        return made
+
+    return decorate
+
+
+def fields_of(kind: type[Settings]) -> dict[str, Any]:
+    """Return the fields of a class of settings as pydantic knows them: annotation and default."""
+    return kind.__pydantic_fields__  # type: ignore[attr-defined]
+
+
+def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
+    """List all settings of a class and of the sections in it.
+
+    Returns:
+        Dotted name to the class that declares it and the name there, in the order of the fields.
+    """
+    found: dict[str, tuple[type[Settings], str]] = {}
+    for name, info in fields_of(kind).items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            found |= {f"{name}.{key}": value for key, value in settings_of(inner).items()}
+        else:
+            found[name] = kind, name
+    return found
+
+
+def hint_of(kind: type[Settings], name: str) -> Any:
+    """Return the type of a setting with the ranges in it."""
+    return typing.get_type_hints(kind, include_extras=True)[name]
+
+
+def default_of(kind: type[Settings], name: str) -> Any:
+    """Return the default of a setting."""
+    return fields_of(kind)[name].get_default(call_default_factory=True)
+
+
+def build(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Make settings, with the sections in them, from values by their dotted names.
+
+    Raises:
+        SettingError: a setting is unknown or out of range, or two do not go together.
+    """
+    own = {name: value for name, value in values.items() if "." not in name}
+    for name, info in fields_of(kind).items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, Settings):
+            inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
+            own[name] = build(section, inner)
+    return kind(**own)
+
+
+def refusal(kind: type[Settings], name: str, value: object) -> SettingError | None:
+    """Return what is wrong with a value for a setting by itself, or None."""
+    try:
+        TypeAdapter(hint_of(kind, name), config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError:
+        return _refused(kind, name, value)
+    return None
+
+
+def help_of(kind: type[Settings], name: str) -> str:
+    """Return what the docstring below a field says, of the class that declares it, in one line."""
+    for owner in kind.__mro__:
+        if issubclass(owner, Settings) and (found := _docstrings(owner).get(name)):  # type: ignore[arg-type]
+            return " ".join(found.split())
+    return ""
+
+
+@cache
+def _docstrings(kind: type[Settings]) -> dict[str, str]:
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    return {
+        ast.unparse(entry.target): str(after.value.value)
+        for entry, after in pairwise(body)
+        if isinstance(entry, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+
+
+def _refused(kind: type[Settings], name: str, value: object) -> SettingError:
+    hint = hint_of(kind, name)
+    default = default_of(kind, name)
+    otherwise = "leave it out" if default is None or default == {} else f"leave it out for {default!r}"
+    words = names_in(hint)
+    near = nearest(value, words, otherwise) if words and isinstance(value, str) else otherwise
+    return SettingError(_dotted(kind, name), value, worded(hint), near)
+
+
+def _dotted(kind: type[Settings], name: str) -> str:
+    return f"{kind.section}.{name}" if kind.section else name
+
+
+def _setting_error(kind: type[Settings], values: Mapping[str, Any], error: ValidationError) -> SettingError:
+    first = error.errors(include_url=False)[0]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, SettingError):  # of settings that do not go together
+        return own
+    name = str(first["loc"][0])
+    if name not in fields_of(kind):
+        return nearest_setting(_dotted(kind, name), [_dotted(kind, known) for known in fields_of(kind)])
+    return _refused(kind, name, values.get(name))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as Python's, and a path as text."""
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if isinstance(value, Number) and hasattr(value, "item") else value

@@ -1,0 +1,120 @@
+"""Settings of the budget and the search within it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator
+from typing_extensions import TypedDict
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, Natural, NotNegative, Positive
+from nas_kd.errors import SettingError
+from nas_kd.searcher.amounts import Amount, check_budget
+from nas_kd.searcher.database import check_database
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler as Sampler
+
+    from nas_kd.searcher.engine import Engine
+else:
+
+    def _sampler(value):
+        """Take what has the one method that every sampler has; Optuna is not imported to check settings."""
+        if not hasattr(value, "sample_relative"):
+            raise ValueError("no sampler")
+        return value
+
+    def _engine(value):
+        if not hasattr(value, "propose"):
+            raise ValueError("no engine")
+        return value
+
+    Sampler = Annotated[Any, AfterValidator(_sampler), "a sampler object of Optuna's"]
+    Engine = Annotated[Any, AfterValidator(_engine), "an engine object of one's own"]
+
+EngineName = Literal["exact", "nsga2", "coarse", "random"]
+
+
+@settings("search")
+class SearchConfig(Settings):
+    """The budget and the search within it."""
+
+    engine: EngineName | Engine | None = None
+    """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
+    nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
+    max_macs: Amount = "60%"
+    """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
+    max_params: Amount = None
+    """most parameters, likewise"""
+    min_macs: Amount = None
+    """least multiply-adds, for a budget that is a range; null is no limit"""
+    min_params: Amount = None
+    """least parameters, likewise"""
+    max_latency_ms: Positive | None = None
+    """largest median latency of one image on this machine, in milliseconds; null is no limit"""
+    weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
+    """what the stages' scores are multiplied by before they are added up: a number a stage, sensitivity (what the
+    teacher's answers lose when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
+    trials: Count = 300
+    """whole subnets to score"""
+    sampler: Literal["tpe", "nsga2", "random"] | Sampler = "tpe"
+    """Optuna's sampler after exact: tpe, nsga2 or random"""
+    objectives: Sequence[str] | None = None
+    """what proposals are to be good in: kl or accuracy, and any of macs, params and latency_ms (measured here); several
+    give a front. null is kl with engine exact, else accuracy and macs"""
+    variables: Literal["dimensions", "candidates"] = "dimensions"
+    """what it varies: dimensions (every width, depth, kernel ... by itself; the ratings say where to begin) or
+    candidates (an index a stage, into those that the ratings prefer)"""
+    top: Count = 4
+    """architectures that a short training decides between, besides the controls"""
+    epochs: Natural = 3
+    """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
+    rounds: Count = 2
+    """rounds of that training for the better half each, up to twice as long as the one before; 1 trains all alike"""
+    tuned: Natural = 16
+    """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
+    the best of them enter the short trainings; 0 leaves it out"""
+    calibration_images: Count = 512
+    """training images that norm statistics of a subnet are measured on"""
+    rate_images: Count | None = None
+    """images of the rate split that subnets are scored on; null takes all"""
+    storage: str | None = None
+    """postgresql://USER@HOST/DATABASE where workers of many machines share the trials (`nas-kd search --worker`);
+    null is a journal file in the run, for workers of this machine. The password: in PGPASSWORD or ~/.pgpass"""
+
+    def __post_init__(self) -> None:
+        check_database("search.storage", self.storage)
+        if self.storage is not None and self.engine == "coarse":
+            raise SettingError("search.storage", "a database", "null with search.engine=coarse: one process searches")
+        check_budget(self.max_macs, "search.max_macs")
+        check_budget(self.max_params, "search.max_params")
+        check_budget(self.min_macs, "search.min_macs")
+        check_budget(self.min_params, "search.min_params")
+        if not isinstance(self.weights, str | None) and not any(self.weights):
+            expected = "numbers of at least 0, one a stage and not all of them 0, or sensitivity or learned"
+            raise SettingError("search.weights", self.weights, expected, "leave it out: all stages count alike")
+
+
+class SearchSettings(TypedDict, total=False):
+    """The settings of `SearchConfig` as keywords."""
+
+    engine: EngineName | Engine | None
+    max_macs: Amount
+    max_params: Amount
+    min_macs: Amount
+    min_params: Amount
+    max_latency_ms: float | None
+    weights: Literal["sensitivity", "learned"] | Sequence[float] | None
+    trials: int
+    sampler: Literal["tpe", "nsga2", "random"] | Sampler
+    objectives: Sequence[str] | None
+    variables: Literal["dimensions", "candidates"]
+    top: int
+    epochs: int
+    rounds: int
+    tuned: int
+    calibration_images: int
+    rate_images: int | None
+    storage: str | None

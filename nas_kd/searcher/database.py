@@ -1,0 +1,44 @@
+"""The URL of a database that workers of many machines share."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_plus, urlsplit
+
+from nas_kd.errors import SettingError
+
+SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's arguments; passfile is a path
+
+
+def check_database(name: str, url: str | None) -> None:
+    """Check the URL of a database, without a look at the database.
+
+    Args:
+        name: name of the setting.
+        url: the URL, or None.
+
+    Raises:
+        SettingError: it is no URL of a database that several processes can share.
+    """
+    if url is None:
+        return
+    legal = "postgresql://USER@HOST/DATABASE, or null for the run's journal"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingError(name, "a URL that cannot be read", legal, "mend the host or the port") from error
+    known = parts.scheme.partition("+")[0] in ("postgresql", "postgres", "mysql", "mariadb")
+    if not known or len(parts.path) < 2 or port == 0:
+        raise SettingError(name, without_password(url), legal, "leave it out for workers of one machine")
+
+
+def without_password(url: str) -> str:
+    """Return a URL without its passwords, the user's and those of the query, which no file and no message shall show.
+
+    Args:
+        url: the URL, as SQLAlchemy reads it: a password may hold ``/``, ``?`` and ``#``, and there are no fragments.
+    """
+    place, mark, query = re.sub(r"^([^:]*://[^:/]*):[^@]*@([^/?]*@)?", r"\1@", url).partition("?")
+    shown = [part for part in query.split("&") if not SECRET.search(unquote_plus(part.partition("=")[0]))]
+    return place + (mark if shown else "") + "&".join(shown)

@@ -1,0 +1,43 @@
+"""What a search is to be good in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas_kd.errors import SettingError, nearest
+
+QUALITIES = ("kl", "accuracy")
+COSTS = ("macs", "params", "latency_ms")
+
+
+def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, ...]:
+    """Check what a search is to be good in.
+
+    Args:
+        given: names out of kl, accuracy, macs, params and latency_ms, or None for the engine's own.
+        engine: what searches.
+
+    Returns:
+        The names, of which kl or accuracy is one.
+
+    Raises:
+        SettingError: a name is unknown, given twice, or not for this engine, or no score is among them.
+    """
+    own = ("kl",) if engine == "exact" else ("accuracy", "macs")
+    if given is None or tuple(given) == own:
+        return own
+    field = "search.objectives"
+    names = () if isinstance(given, str) else tuple(given)
+    if engine == "coarse":
+        legal = "null with coarse: its grid goes by accuracy and MACs"
+        raise SettingError(field, list(names), legal, f"give {field}=null")
+    for name in names:
+        if name not in (known := (*QUALITIES, *COSTS)):
+            raise SettingError(field, name, ", ".join(known), nearest(name, known))
+    if "kl" in names and engine != "exact":
+        legal = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
+        raise SettingError(field, list(names), legal, "use accuracy")
+    if len(set(names)) < len(names) or not set(names) & set(QUALITIES):
+        legal = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
+        raise SettingError(field, given, legal, f"use [{', '.join(own)}]")
+    return names

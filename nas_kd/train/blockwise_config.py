@@ -1,0 +1,76 @@
+"""Settings of the blockwise rating."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, Images, NotNegative, Positive, Share
+from nas_kd.errors import SettingError
+
+
+@settings("blockwise")
+class BlockwiseConfig(Settings):
+    """Blockwise supervision by the teacher and the rating of every candidate of a stage."""
+
+    train: bool = True
+    """train the stages on the teacher's features (DNA); false trains the adapters only"""
+    epochs: Count = 5
+    """passes over train"""
+    batch_size: Count = 64
+    """images a step"""
+    lr: Positive = 0.01
+    """peak learning rate (AdamW)"""
+    weight_decay: NotNegative = 1e-4
+    """weight decay, on neither norms nor biases"""
+    init: Literal["supernet", "scratch"] = "supernet"
+    """supernet or scratch: the weights that the stages start from"""
+    sampling: Literal["fair", "uniform"] = "fair"
+    """fair (every choice of every layer equally often) or uniform"""
+    paths: Count | None = None
+    """paths a stage and step; null is one a choice of a layer, at most 4"""
+    mix: Share = 0.0
+    """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
+    error: Literal["nsr", "nmse", "relative_l1"] = "nsr"
+    """what scores measure: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
+    energy) or relative_l1 (absolute error over the standard deviation)"""
+    rate_images: Images | None = None
+    """images of the rate split that candidates are scored on; null takes all"""
+    calibration_images: Images = 512
+    """training images that norm statistics are measured on"""
+    max_rows: Count = 20_000
+    """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
+    cache_gb: NotNegative = 0.0
+    """store the teacher's features of all views in the run, in fp16, where they need at most so many GB, so that
+    epochs beyond data.views and stages in processes of their own run no teacher; 0 stores none"""
+    stage: Count | None = None
+    """rate this stage alone, from 1: `nas-kd blockwise --stage 3`, several at once; null rates all"""
+
+    def __post_init__(self) -> None:
+        if self.mix and self.stage is not None:
+            expected = "null with blockwise.mix, which feeds a stage by those before it"
+            raise SettingError(
+                "blockwise.stage", self.stage, expected, "rate all stages at once, or use blockwise.mix=0"
+            )
+
+
+class BlockwiseSettings(TypedDict, total=False):
+    """The settings of `BlockwiseConfig` as keywords."""
+
+    train: bool
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    init: Literal["supernet", "scratch"]
+    sampling: Literal["fair", "uniform"]
+    paths: int | None
+    mix: float
+    error: Literal["nsr", "nmse", "relative_l1"]
+    rate_images: int | None
+    calibration_images: int
+    max_rows: int
+    cache_gb: float
+    stage: int | None

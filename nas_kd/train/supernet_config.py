@@ -1,0 +1,131 @@
+"""Settings of the supernet's training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import ClosedShare, Count, Finite, Natural, NotNegative, Positive, Share
+from nas_kd.errors import SettingError
+from nas_kd.train.config import check_warmup
+
+Rule = Literal["sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"]
+Order = Literal["smallest_second", "smallest_last"]
+Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
+
+
+@settings("supernet")
+class SupernetConfig(Settings):
+    """Training of the supernet, by default by the sandwich rule with in-place distillation."""
+
+    rule: Rule = "sandwich"
+    """sandwich; bestup or worstup (of some random subnets of equal MACs the best or worst is trained); shrinking
+    (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
+    epochs: Count = 30
+    """passes over train"""
+    batch_size: Count = 64
+    """images a step, of all processes together"""
+    lr: Positive = 0.1
+    """peak learning rate; later phases of shrinking have the published share of it"""
+    momentum: Share = 0.9
+    """Nesterov momentum"""
+    weight_decay: NotNegative = 5e-4
+    """weight decay, on neither norms nor biases"""
+    warmup_epochs: NotNegative = 1.0
+    """epochs of linear warm-up"""
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    """cosine or exponential, for each phase"""
+    final_lr: Share = 0.0
+    """learning rate at the end, as a share of the peak"""
+    smoothing: Share = 0.1
+    """label smoothing"""
+    random_subnets: Natural | None = None
+    """random subnets a step; null is the rule's own: 2 besides the largest and the smallest for sandwich, bestup
+    and worstup, 1 for uniform, one a choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
+    order: Order = "smallest_second"
+    """smallest_second (as US-Nets) or smallest_last (as AlphaNet): where the smallest stands in a sandwich"""
+    candidates: Count = 3
+    """archs that bestup and worstup choose each random subnet from"""
+    kd_ratio: NotNegative = 1.0
+    """shrinking: weight of the full network's soft targets beside the labels"""
+    full_teacher: Literal["frozen", "inplace"] = "frozen"
+    """shrinking: frozen (the largest as it is after the first phase) or inplace (the largest of every step)"""
+    kernel_transform: bool = False
+    """learn matrices that turn large depthwise kernels into small ones, as OFA does, in the place of cropping"""
+    divergence: Divergence | None = None
+    """alpha (alpha-divergence), kl, reverse_kl or js: how subnets learn from soft targets; null is alpha, and kl
+    for shrinking"""
+    alpha: Finite | None = None
+    """a fixed order of the alpha-divergence; null is AlphaNet's adaptive pair of -1 and 1"""
+    choose: Literal["clipped", "unclipped"] = "clipped"
+    """clipped (as AlphaNet) or unclipped: which of the two alpha values are compared"""
+    reduction: Literal["sum", "mean"] = "sum"
+    """sum or mean of the subnets' losses"""
+    teacher_weight: ClosedShare = 0.0
+    """0..1: how far the external teacher takes the place of the labels (in a sandwich, for the largest)"""
+    dropout: Share = 0.0
+    """dropout before the classifier, for subnets that learn from labels (in a sandwich, the largest)"""
+    drop_path: Share = 0.0
+    """stochastic depth, for the same subnets"""
+    ema: Share = 0.0
+    """decay of an average of the weights that is used in their place at the end; 0 is off"""
+    clip_grad: NotNegative = 1.0
+    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    accumulate: Count = 1
+    """parts that a process's images of a step are cut into, to need less memory"""
+    compile: bool = False
+    """run the largest and the smallest through torch.compile; gradients agree up to rounding"""
+
+    def __post_init__(self) -> None:
+        check_warmup("supernet", self.warmup_epochs, self.epochs)
+        if self.schedule == "exponential" and self.final_lr == 0:
+            expected = "above 0 when supernet.schedule=exponential"
+            raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as BigNAS does")
+        if self.rule in ("uniform", "fair", "shrinking") and self.random_subnets == 0:
+            expected = f"at least 1 with supernet.rule={self.rule}"
+            raise SettingError("supernet.random_subnets", 0, expected, "leave it out")
+        if self.rule == "shrinking" and self.ema > 0:
+            expected = "0 with supernet.rule=shrinking, which moves channels and starts anew in every phase"
+            raise SettingError("supernet.ema", self.ema, expected, "leave it out")
+        if self.alpha is not None and self.divergence not in (None, "alpha"):
+            expected = f"null with supernet.divergence={self.divergence}"
+            raise SettingError("supernet.alpha", self.alpha, expected, "use supernet.divergence=alpha")
+
+    @property
+    def soft_loss(self) -> Divergence:
+        """How subnets learn from soft targets."""
+        return self.divergence or ("kl" if self.rule == "shrinking" else "alpha")
+
+
+class SupernetSettings(TypedDict, total=False):
+    """The settings of `SupernetConfig` as keywords."""
+
+    rule: Rule
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    warmup_epochs: float
+    schedule: Literal["cosine", "exponential"]
+    final_lr: float
+    smoothing: float
+    random_subnets: int | None
+    order: Order
+    candidates: int
+    kd_ratio: float
+    full_teacher: Literal["frozen", "inplace"]
+    kernel_transform: bool
+    divergence: Divergence | None
+    alpha: float | None
+    choose: Literal["clipped", "unclipped"]
+    reduction: Literal["sum", "mean"]
+    teacher_weight: float
+    dropout: float
+    drop_path: float
+    ema: float
+    clip_grad: float
+    accumulate: int
+    compile: bool
