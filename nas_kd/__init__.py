@@ -10,15 +10,18 @@ from nas_kd.version import __version__
 if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
+    from nas_kd.data.config import DataConfig as DataConfig
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
     from nas_kd.export import load_student as load_student
     from nas_kd.export import save_student as save_student
+    from nas_kd.ranking.config import RankConfig as RankConfig
     from nas_kd.ranking.rank import rank as rank
     from nas_kd.rate import rate_blockwise as rate_blockwise
     from nas_kd.runs.run import Run as Run
     from nas_kd.runtime.stop import Stopped as Stopped
     from nas_kd.runtime.stop import time_limit as time_limit
+    from nas_kd.searcher.config import SearchConfig as SearchConfig
     from nas_kd.searcher.search import search as search
     from nas_kd.searcher.weighting import stage_weights as stage_weights
     from nas_kd.solve import exact_front as exact_front
@@ -29,16 +32,27 @@ if TYPE_CHECKING:
     from nas_kd.teacher import load_teacher as load_teacher
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
+    from nas_kd.train.blockwise_config import BlockwiseConfig as BlockwiseConfig
+    from nas_kd.train.config import RetrainConfig as RetrainConfig
     from nas_kd.train.retrain import retrain as retrain
+    from nas_kd.train.supernet_config import SupernetConfig as SupernetConfig
+    from nas_kd.train.teacher_config import TeacherConfig as TeacherConfig
 
 # public name -> module; torch and timm load with the first name that needs them, not with `import nas_kd`
 _HOME = {
     "Arch": "space",
+    "BlockwiseConfig": "train.blockwise_config",
     "Classification": "distill",
+    "DataConfig": "data.config",
+    "RankConfig": "ranking.config",
+    "RetrainConfig": "train.config",
     "Run": "runs.run",
+    "SearchConfig": "searcher.config",
     "SettingError": "errors",
     "Stopped": "runtime.stop",
     "Supernet": "supernet",
+    "SupernetConfig": "train.supernet_config",
+    "TeacherConfig": "train.teacher_config",
     "calibrate": "supernet",
     "exact_front": "solve",
     "load_data": "data",

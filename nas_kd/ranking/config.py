@@ -80,7 +80,7 @@ class RankConfig(Settings):
         checked_method_name("rank.method", self.method)
         for score in self.scores or ():
             check_score("rank.scores", score)
-        own = [score.name for score in self.scores or () if hasattr(score, "measure")]
+        own = [score.name for score in self.scores or () if not isinstance(score, str)]
         for name in ("primary", "control"):
             if getattr(self, name) not in own:
                 check_score(f"rank.{name}", getattr(self, name))
