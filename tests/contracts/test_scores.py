@@ -13,8 +13,6 @@ from tiny_ratings import SPACE
 from nas_kd import rank
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Alone
-from nas_kd.ranking.sample import Sample
 from nas_kd.rate.scores import CONTROLS, SCORES, Bench, Score, measure_scores
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch
@@ -93,8 +91,13 @@ def test_a_new_score_ranks_by_being_passed_in(net: Supernet, teacher: Teacher, d
         primary=SUREST.name,
         control="minus_depth",
         net=net,
-        sample=Sample(bands=(80_000,), band=0.3, in_band=8, overall=0),
-        training=Alone(epochs=1, batch_size=16, warmup_epochs=0.25),
+        bands=[80_000],
+        band=0.3,
+        in_band=8,
+        overall=0,
+        epochs=1,
+        batch_size=16,
+        warmup_epochs=0.25,
         seeds=1,
         images=24,
         resamples=20,

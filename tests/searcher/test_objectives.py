@@ -262,7 +262,7 @@ def test_what_is_no_objective_is_refused_with_the_settings(names: list[str], eng
 
 
 def test_a_word_is_no_list(wanted: Search) -> None:
-    with pytest.raises(SettingError, match=r"search\.objectives='kl'.*different names"):
+    with pytest.raises(SettingError, match=r"search\.objectives='kl'.*a list of texts"):
         wanted(objectives="kl")
 
 
