@@ -17,6 +17,7 @@ from nas_kd.runs.results import ResultTable
 from nas_kd.runs.run import Run
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
+from nas_kd.train.config import TrainingConfig
 from nas_kd.train.many import Results, TrainingSetup
 from nas_kd.train.many_shared import SharedTrainings
 from nas_kd.train.moving import MovingStage
