@@ -7,7 +7,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from nas_kd.config.settings import Settings, settings
-from nas_kd.config.types import Count, Images, Integer, Natural, Positive, Share
+from nas_kd.config.types import Count, Images, Integer, Natural, NotNegative, Share
 from nas_kd.errors import SettingError
 
 IMAGES = (
@@ -34,7 +34,7 @@ class DataConfig(Settings):
     """image size in pixels; null takes the images' own"""
     subset: Count | None = None
     """use only this many images of train, class-stratified; null uses all"""
-    views: Natural | Literal["all"] = 8
+    views: Natural | Literal["all"] | None = 8
     """views (crop, flip) an image that the teacher's answers are cached for: so many fixed ones, or all;
     0 draws new ones always and asks the teacher live"""
     pad: Natural | None = None
@@ -43,8 +43,8 @@ class DataConfig(Settings):
     """flip images left to right at random; null flips unless the data are digits"""
     augment: str | None = None
     """a timm augmentation such as rand-m9-mstd0.5 (the teacher then answers live); null is crop and flip"""
-    memory_gib: Positive = 4.0
-    """decoded images are kept in memory up to this many GiB, else decoded at every use"""
+    memory_gib: NotNegative = 4.0
+    """decoded images are kept in memory up to this many GiB, else decoded at every use; 0 keeps none"""
     download: bool = False
     """allow a timm data set to be downloaded"""
     root: str = "~/.cache/nas_kd"
@@ -69,7 +69,7 @@ class DataSettings(TypedDict, total=False):
     seed: int
     resolution: int | None
     subset: int | None
-    views: int | Literal["all"]
+    views: int | Literal["all"] | None
     pad: int | None
     flip: bool | None
     augment: str | None

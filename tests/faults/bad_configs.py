@@ -102,7 +102,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "pad": (NOT_INT, NATURAL_INT),
             "flip": (NOT_BOOL,),
             "augment": (NOT_TEXT,),
-            "memory_gib": (NOT_FLOAT, NONE, POSITIVE),
+            "memory_gib": (NOT_FLOAT, NONE, NATURAL),
             "download": (NOT_BOOL, NONE),
             "root": (NOT_TEXT, NONE),
             "unreadable": (NOT_TEXT, NONE, WORD),
