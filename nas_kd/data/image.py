@@ -20,7 +20,7 @@ HINT = "set data.resolution to the pixels a side that every image is resized and
 
 
 def header(source: Source, row: int, stream: object) -> Image.Image:
-    """Read size and mode alone."""
+    """Read size and mode only."""
     if isinstance(stream, Image.Image):
         return stream
     try:

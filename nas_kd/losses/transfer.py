@@ -64,7 +64,7 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
 
 
 class ChannelErrors(torch.autograd.Function):
-    """Mean squared difference of every channel of (B, C, ...), (C,), of which the student alone gets a gradient.
+    """Mean squared difference of every channel of (B, C, ...), (C,), of which only the student gets a gradient.
 
     The division follows per channel instead of per element: broadcasting over few innermost channels costs several
     times as much as the rest.

@@ -47,7 +47,7 @@ class Opened:
     @cached_property
     def runtime(self) -> Runtime:
         """The same for one process by itself: the first does all but the training of the supernet alone."""
-        return self.together.alone()
+        return self.together.single_process()
 
     @cached_property
     def space(self) -> ElasticSpace:

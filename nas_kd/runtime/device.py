@@ -71,7 +71,7 @@ class Runtime:
         self.precision = precision
         self.on_nan = on_nan
         self._arguments = (device, precision, None, on_nan)
-        self._alone = False
+        self._single = False
 
     def __reduce__(self) -> tuple[type[Runtime], tuple[str, str, None, str]]:
         return type(self), self._arguments  # a worker makes its own, and keeps its one thread
@@ -79,17 +79,17 @@ class Runtime:
     @property
     def world(self) -> int:
         """The number of processes that train together."""
-        return 1 if self._alone else world()
+        return 1 if self._single else world()
 
     @property
     def rank(self) -> int:
-        """The number of this process among them, from 0; the first alone keeps files."""
-        return 0 if self._alone else rank()
+        """The number of this process among them, from 0; only the first writes files."""
+        return 0 if self._single else rank()
 
-    def alone(self) -> Runtime:
+    def single_process(self) -> Runtime:
         """Return the same for work that only this process does while the others wait."""
         other = object.__new__(type(self))  # not copy.copy, which would join once more by __reduce__
-        other.__dict__.update(self.__dict__, _alone=True)
+        other.__dict__.update(self.__dict__, _single=True)
         return other
 
     @property

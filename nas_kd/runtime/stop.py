@@ -75,7 +75,7 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
             if self._timer is not None:
-                raise RuntimeError("a time limit stops the main thread alone: enter it there")
+                raise RuntimeError("a time limit stops the main thread only: enter it there")
             return self
         wanted = self._at_once, self._patient
         # until the handlers are complete a signal is only recorded

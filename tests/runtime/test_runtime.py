@@ -117,7 +117,12 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         pass
     leave_group()
     runtime = Runtime("cpu", threads=1)
-    assert (runtime.rank, runtime.world, runtime.alone().world, runtime.alone().device) == (0, 1, 1, runtime.device)
+    assert (runtime.rank, runtime.world, runtime.single_process().world, runtime.single_process().device) == (
+        0,
+        1,
+        1,
+        runtime.device,
+    )
 
 
 def test_a_process_of_torchrun_that_is_not_the_first_keeps_quiet(

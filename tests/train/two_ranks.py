@@ -285,7 +285,7 @@ def main(folder: Path) -> None:
     rank = runtime.rank
     own = folder / str(rank)  # a folder of its own: what the second process writes would be seen
     found: dict[str, Any] = {"place": (runtime.rank, runtime.world, str(runtime.device))}
-    found["alone"] = (runtime.alone().rank, runtime.alone().world)
+    found["alone"] = (runtime.single_process().rank, runtime.single_process().world)
     found["whole"] = train(runtime, stage_in(own / "whole"))
     found["parts"] = train(runtime, None, accumulate=2)
     train(runtime, stage_in(own / "halved"), kill_after=2)
