@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,15 @@ def test_public_names_are_typed() -> None:
         for alias in node.names
     }
     assert typed == nas_kd._HOME
+
+
+def test_no_module_hides_a_name_of_its_room() -> None:
+    """Once a module is imported, its room holds it by its name, and a lazy name is not looked up any more."""
+    lazy = [path.parent for path in PACKAGE.rglob("__init__.py") if "_HOME" in path.read_text()]
+    assert len(lazy) > 4
+    for room in lazy:
+        names = import_module(".".join(room.relative_to(PACKAGE.parent).parts))._HOME
+        assert not names.keys() & {path.stem for path in room.iterdir()}, room
 
 
 def test_every_extra_is_used() -> None:

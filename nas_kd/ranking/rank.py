@@ -32,7 +32,7 @@ from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.teacher.as_targets import one_teacher
+from nas_kd.teacher.sources import one_teacher
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.many import TrainingSetup, train_many

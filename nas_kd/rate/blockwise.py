@@ -20,7 +20,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space.rows import check_size
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, TargetSource, Teacher
-from nas_kd.teacher.as_targets import one_teacher
+from nas_kd.teacher.sources import one_teacher
 from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings

@@ -38,7 +38,7 @@ from nas_kd.solve.pareto import unbeaten
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
-from nas_kd.teacher.as_targets import Teaches, as_targets
+from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train import weights_hash
 from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
 from nas_kd.train.many import TrainingSetup

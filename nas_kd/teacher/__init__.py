@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from nas_kd.lazy import lazy
 
 if TYPE_CHECKING:
-    from nas_kd.teacher.as_targets import TeacherEnsemble as TeacherEnsemble
-    from nas_kd.teacher.as_targets import as_targets as as_targets
     from nas_kd.teacher.build import build_model as build_model
     from nas_kd.teacher.cache import ViewCache as ViewCache
     from nas_kd.teacher.cifar_resnet import CifarResNet as CifarResNet
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     from nas_kd.teacher.cifar_resnet import cifar_resnet56 as cifar_resnet56
     from nas_kd.teacher.cifar_resnet import cifar_resnet110 as cifar_resnet110
     from nas_kd.teacher.load import load_teacher as load_teacher
+    from nas_kd.teacher.sources import TeacherEnsemble as TeacherEnsemble
+    from nas_kd.teacher.sources import as_targets as as_targets
     from nas_kd.teacher.stored_features import StoredFeatures as StoredFeatures
     from nas_kd.teacher.taps import Layer as Layer
     from nas_kd.teacher.taps import Tap as Tap
@@ -40,9 +40,9 @@ _HOME = {
     "Tap": "taps",
     "TargetSource": "targets",
     "Teacher": "teacher",
-    "TeacherEnsemble": "as_targets",
+    "TeacherEnsemble": "sources",
     "ViewCache": "cache",
-    "as_targets": "as_targets",
+    "as_targets": "sources",
     "build_model": "build",
     "choose_taps": "taps",
     "cifar_resnet110": "cifar_resnet",

@@ -22,8 +22,8 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher.as_targets import Teaches, as_targets
 from nas_kd.teacher.prepare import prepared
+from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train.assistants import taught_in_between
 from nas_kd.train.config import RetrainConfig, RetrainSettings
 from nas_kd.train.loop import check_epochs

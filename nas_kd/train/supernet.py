@@ -20,7 +20,7 @@ from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
-from nas_kd.teacher.as_targets import Teaches, as_targets
+from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit

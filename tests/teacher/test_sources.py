@@ -12,7 +12,7 @@ from nas_kd.data import Batch
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher import LiveSource, TargetSource, TeacherEnsemble, as_targets, cifar_resnet8, load_teacher
-from nas_kd.teacher.as_targets import one_teacher
+from nas_kd.teacher.sources import one_teacher
 
 
 class Linear(LiveSource):
