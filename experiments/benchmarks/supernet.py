@@ -57,7 +57,7 @@ from nas_kd.losses import adaptive_alpha_divergence
 from nas_kd.runtime.device import keep_memory
 from nas_kd.space import ElasticSpace
 from nas_kd.train.compiled import compiled_forward
-from nas_kd.train.rules import sandwich_lessons
+from nas_kd.train.rules import sandwich_targets
 from nas_kd.train.sandwich import Images, sandwich_step, teach
 
 TASK = Classification(smoothing=0.1)
@@ -215,7 +215,7 @@ def gpu(space: ElasticSpace, x: Tensor, y: Tensor, repeats: int) -> None:
                 net,
                 Images(images),
                 labels,
-                sandwich_lessons(archs),
+                sandwich_targets(archs),
                 task=TASK,
                 divergence=adaptive_alpha_divergence,
                 autocast=context,

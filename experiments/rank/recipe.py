@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas_kd import load_data, load_space, load_teacher
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Distiller, pair_of
-from nas_kd.ranking.ground_truth import Alone
+from nas_kd.ranking.ground_truth import StandaloneConfig
 from nas_kd.ranking.sample import archs_of, sample_archs
 from nas_kd.ranking.statistics import noise_of
 from nas_kd.runs.files import CsvLog
@@ -36,18 +36,18 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.network import predict
 from nas_kd.train.optim import Schedule, sgd
 
 BANDS = (2.5e6, 4.0e6, 6.0e6)
 DATA = {"subset": 25_000, "rate": 0.1, "select": 0.3, "views": 8}
 RECIPES = {
-    "6 epochs": Alone(method="kd", epochs=6, lr=0.05),
-    "12 epochs": Alone(method="kd", epochs=12, lr=0.05),
-    "12 epochs, lr 0.02": Alone(method="kd", epochs=12, lr=0.02),
-    "24 epochs": Alone(method="kd", epochs=24, lr=0.05),
-    "tiny": Alone(method="kd", epochs=1, lr=0.05, batch_size=20, warmup_epochs=0.5),  # of --quick
+    "6 epochs": StandaloneConfig(method="kd", epochs=6, lr=0.05),
+    "12 epochs": StandaloneConfig(method="kd", epochs=12, lr=0.05),
+    "12 epochs, lr 0.02": StandaloneConfig(method="kd", epochs=12, lr=0.02),
+    "24 epochs": StandaloneConfig(method="kd", epochs=24, lr=0.05),
+    "tiny": StandaloneConfig(method="kd", epochs=1, lr=0.05, batch_size=20, warmup_epochs=0.5),  # of --quick
 }
 DECAYS = (0.99, 0.998)
 WEIGHTS = ("last", *(f"ema_{decay}" for decay in DECAYS))
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def train(
-    arch: Arch, space: ElasticSpace, how: Alone, data: Data, cache: ViewCache, runtime: Runtime, seed: int
+    arch: Arch, space: ElasticSpace, how: StandaloneConfig, data: Data, cache: ViewCache, runtime: Runtime, seed: int
 ) -> dict[str, float]:
     """Train one net and measure its last weights and their averages."""
     begun = time.perf_counter()
@@ -122,10 +122,10 @@ def train(
     distiller = Distiller(how.method, task)
     distiller.bind(pair_of(model, distiller.recipe, cache, (3, 32, 32), 10, len(data.train), seed))
 
-    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
         for average in averages.values():
             average.update_parameters(model)
-        return distiller.step(batch, moment.progress, runtime.autocast())
+        return distiller.step(batch, info.progress, runtime.autocast())
 
     fit(
         step,

@@ -94,13 +94,15 @@ def stage_teacher(config: Config) -> None:
         legal = "an integer of at least 1 for this command"
         raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
     with _opened(config) as pipeline:
-        pipeline.run.say(f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}")
+        pipeline.run.log_message(
+            f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}"
+        )
 
 
 def stage_supernet(config: Config) -> None:
     """Train the supernet."""
     with _opened(config) as pipeline:
-        pipeline.run.say(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
+        pipeline.run.log_message(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
 
 
 def follow(config: Config) -> None:
@@ -122,7 +124,7 @@ def stage_blockwise(config: Config) -> None:
         _say_taps(pipeline)
         _rate(pipeline)
         rows = ", ".join(str(len(table)) for table in pipeline.tables)
-        pipeline.run.say(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
+        pipeline.run.log_message(f"blockwise: rows a stage: {rows}; in {pipeline.run.path / 'blockwise'}")
 
 
 def _one_stage(config: Config, number: int) -> None:
@@ -135,12 +137,12 @@ def _one_stage(config: Config, number: int) -> None:
                 raise SettingError("blockwise.stage", number, f"a run whose {name} is trained, for one stage", mend)
         table = pipeline.rated(number)[0]
         folder = pipeline.run.path / "blockwise" / f"stage_{number}"
-        pipeline.run.say(f"blockwise: {len(table)} rows of stage {number} in {folder / f'stage_{number}.csv'}")
+        pipeline.run.log_message(f"blockwise: {len(table)} rows of stage {number} in {folder / f'stage_{number}.csv'}")
 
 
 def _say_taps(pipeline: Pipeline) -> None:
     for line in describe_taps(pipeline.teacher.taps or ()):
-        pipeline.run.say(line)
+        pipeline.run.log_message(line)
 
 
 def _rate(pipeline: Pipeline) -> None:
@@ -164,7 +166,7 @@ def stage_search(config: Config) -> None:
     with _opened(config) as pipeline:
         best = pipeline.result.best
         total = pipeline.space.cost(best, **pipeline.cost)
-        pipeline.run.say(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
+        pipeline.run.log_message(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
 
 
 def stage_retrain(config: Config) -> None:
@@ -178,7 +180,7 @@ def run_pipeline(config: Config) -> None:
     """Do everything in order, skipping what is done, and end with the table of results."""
     with _opened(config) as pipeline:
         for line in describe(pipeline.space, pipeline.data, config):
-            pipeline.run.say(line)
+            pipeline.run.log_message(line)
         steps: list[tuple[str, Callable[[], Any]]] = [
             ("supernet", lambda: pipeline.supernet),
             ("search", lambda: pipeline.result),
@@ -191,9 +193,9 @@ def run_pipeline(config: Config) -> None:
             steps = [("teacher", lambda: _say_taps(pipeline)), learn, *steps]
         else:
             how = f"{config.engine} searches by the supernet's accuracy, students learn from labels"
-            pipeline.run.say(f"no teacher: {how}")
+            pipeline.run.log_message(f"no teacher: {how}")
         for number, (name, step) in enumerate(steps, 1):
-            pipeline.run.say(f"[{number}/{len(steps)}] {name}")
+            pipeline.run.log_message(f"[{number}/{len(steps)}] {name}")
             step()
         print(f"report: {report(pipeline.run)}")
         print_table(pipeline)

@@ -20,7 +20,7 @@ from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.retrain import checked_method
 
 
-class Opened:
+class RunContext:
     """The objects of one configuration, each made when it is first needed.
 
     Args:
@@ -60,10 +60,10 @@ class Opened:
         data = load_data(self.config.data, device=str(self.runtime.device))
         sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
         shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
-        self.run.say(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
+        self.run.log_message(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
         if data.unreadable:
             names = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
-            self.run.say(f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {names}")
+            self.run.log_message(f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {names}")
         return data
 
     @cached_property

@@ -23,7 +23,7 @@ def join_search(config: Config) -> None:
         with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several helpers may start at once
             _ = pipeline.teaching  # opens the stored answers
     found = pipeline.searched(worker=True)
-    pipeline.run.say(f"worker: all trials are done; {found.best.key} scores best")
+    pipeline.run.log_message(f"worker: all trials are done; {found.best.key} scores best")
 
 
 def join_rank(config: Config) -> None:
@@ -31,7 +31,7 @@ def join_rank(config: Config) -> None:
     check_planned(Path(str(config.run)) / "rank")
     pipeline = _joined(config, ())
     truth = ranking(pipeline, helps=True).truth
-    pipeline.run.say(f"worker: all {len(truth)} trainings are done")
+    pipeline.run.log_message(f"worker: all {len(truth)} trainings are done")
 
 
 def _joined(config: Config, stages: tuple[str, ...]) -> Pipeline:

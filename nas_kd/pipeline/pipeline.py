@@ -12,7 +12,7 @@ import pandas as pd
 
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
-from nas_kd.pipeline.context import Opened
+from nas_kd.pipeline.context import RunContext
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.runs.files import read_json
 from nas_kd.searcher.objectives import checked_objectives
@@ -33,7 +33,7 @@ def _legal(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name.replace("+", "")).strip("_")
 
 
-class Pipeline(Opened):
+class Pipeline(RunContext):
     """The stages of one configuration, each done when its result is first needed."""
 
     @cached_property

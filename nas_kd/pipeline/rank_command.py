@@ -15,7 +15,7 @@ def stage_rank(config: Config) -> None:
     """Train a sample of archs, score the same archs, and print how well each score ranks them."""
     pipeline = Pipeline(config)
     print_ranking(ranking(pipeline))
-    pipeline.run.say(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
+    pipeline.run.log_message(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
 
 
 def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:

@@ -48,7 +48,9 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
             archs[f"random_{len(archs)}"] = arch
     else:
         near = f"within {100 * settings.band:g} % of the found student's {macs:,} MACs"
-        pipeline.run.say(f"only {len(archs) - 1} of {settings.random_students} random students: few archs are {near}")
+        pipeline.run.log_message(
+            f"only {len(archs) - 1} of {settings.random_students} random students: few archs are {near}"
+        )
     largest = controls(pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
     guided = pipeline.config.engine == "exact"
@@ -111,7 +113,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     atomic_write(run.path / "retrain" / "results.csv", results.to_csv(index=False))
     decided = decision(run.path, runs_of(run, folder))
     atomic_write(run.path / folder / FILE, decided.to_csv(index=False))
-    run.say(verdict(decided))
+    run.log_message(verdict(decided))
     _measure_teacher(pipeline)
     return results
 

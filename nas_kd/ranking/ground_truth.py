@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Alone:
+class StandaloneConfig:
     """How each arch is trained for the ground truth.
 
     Args:
@@ -65,7 +65,7 @@ class Alone:
     ema: float = 0.0
 
     @classmethod
-    def of(cls, config: RankConfig) -> Alone:
+    def of(cls, config: RankConfig) -> StandaloneConfig:
         """Take the training out of the settings of a ranking."""
         return cls(**{entry.name: getattr(config, entry.name) for entry in fields(cls)})
 
@@ -89,7 +89,7 @@ class StandaloneTraining:
     setup: TrainingSetup
     arch: Arch
     seed: int
-    how: Alone
+    how: StandaloneConfig
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -149,7 +149,9 @@ class StandaloneTraining:
         return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 
 
-def trainings_of(archs: Sequence[Arch], seeds: int, setup: TrainingSetup, how: Alone, run: Run) -> SharedTrainings:
+def trainings_of(
+    archs: Sequence[Arch], seeds: int, setup: TrainingSetup, how: StandaloneConfig, run: Run
+) -> SharedTrainings:
     """List the trainings of a ranking, all archs of a seed before the next seed; any number of processes share them.
 
     Args:

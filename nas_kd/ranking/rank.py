@@ -16,7 +16,7 @@ from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
-from nas_kd.ranking.ground_truth import Alone, ground_truth, trainings_of
+from nas_kd.ranking.ground_truth import StandaloneConfig, ground_truth, trainings_of
 from nas_kd.ranking.plan import keep_plan
 from nas_kd.ranking.sample import Sample, archs_of
 from nas_kd.ranking.scoring import Prepared, kept_scores
@@ -111,7 +111,7 @@ def rank(
     config = RankConfig.of(config, settings)
     runtime = runtime or Runtime()
     run = _run(run)
-    training = Alone.of(config)
+    training = StandaloneConfig.of(config)
     chosen = _scores(DEFAULT_SCORES if config.scores is None else config.scores)
     main = _named("primary", config.primary, chosen)
     base = _named("control", config.control, chosen)
@@ -165,7 +165,9 @@ def rank(
     truth = truth[truth["seed"] < config.seeds]
     if len(truth) < len(wanted.trainings):
         trained = truth["key"].nunique()
-        run.say(f"judged by {len(truth)} of {len(wanted.trainings)} trainings, of {trained} of {len(archs)} archs")
+        run.log_message(
+            f"judged by {len(truth)} of {len(wanted.trainings)} trainings, of {trained} of {len(archs)} archs"
+        )
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
     stages = blockwise if isinstance(blockwise, BlockwiseConfig) else BlockwiseConfig(**(blockwise or {}))
@@ -219,7 +221,7 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     return known[name]
 
 
-def _check(data: Data, training: Alone, scores: Sequence[Score], net: object) -> None:
+def _check(data: Data, training: StandaloneConfig, scores: Sequence[Score], net: object) -> None:
     check_epochs("rank", training.epochs, training.batch_size, data.train)
     recipe = checked_method(training.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
@@ -276,5 +278,5 @@ def _judge(
     atomic_write(folder / "summary.csv", summary.to_csv(index=False))
     atomic_write(folder / "summary.svg", rank_figure(summary, noise))
     for line in said:
-        run.say(line)
+        run.log_message(line)
     return RankResult(summary, noise, truth, scores, archs, said)

@@ -11,7 +11,7 @@ import pandas as pd
 from nas_kd.config.checks import LEAST
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import Alone
+from nas_kd.ranking.ground_truth import StandaloneConfig
 from nas_kd.rate import rate_blockwise
 from nas_kd.rate.scores import Bench, Score, measure_scores
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
@@ -103,7 +103,7 @@ def kept_scores(
     folder: Path,
     prepared: Prepared,
     cache: TargetSource,
-    training: Alone,
+    training: StandaloneConfig,
     *,
     images: int,
     calibration_images: int,
@@ -148,16 +148,16 @@ def kept_scores(
     )
     for score in missing:
         if "truth" in score.needs and len(mean) < 2 * LEAST:
-            prepared.run.say(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
+            prepared.run.log_message(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
             continue
         rows = measure_scores([score], archs, bench)
         unknown = int(rows["value"].isna().sum())
         lost = f", {unknown} archs without a finite value" if unknown else ""
-        prepared.run.say(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
+        prepared.run.log_message(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
         kept = pd.concat([kept, rows], ignore_index=True)
         atomic_write(path, kept.to_csv(index=False))
     for name, value in bench.notes.items():
-        prepared.run.say(f"{name}: {100 * value:.2f} points")
+        prepared.run.log_message(f"{name}: {100 * value:.2f} points")
     return kept[kept["score"].isin([score.name for score in scores])]
 
 

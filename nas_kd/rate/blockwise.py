@@ -119,7 +119,7 @@ def rate_blockwise(
     source: TargetSource = teacher
     if stored and run is not None:
         scales = model.input_scale.tolist()[1:] + [1.0], model.target_scale.tolist()
-        run.say(f"teacher's features: {stored / 1e9:.2f} GB in {run.path / 'teacher' / 'features'}")
+        run.log_message(f"teacher's features: {stored / 1e9:.2f} GB in {run.path / 'teacher' / 'features'}")
         source = StageFeatureFiles(teacher, data, run.path / "teacher" / "features", scales)
     for index, other in done.items():
         load_weights(model.part(index), other.folder / "weights.safetensors")
@@ -174,7 +174,7 @@ def _stored_bytes(taps: Sequence[Tap], data: Data, cache_gb: float, run: Run | N
     size = feature_bytes(taps, len(data.train), len(data.train.views))
     if cache_gb and size <= 1e9 * cache_gb:
         return size
-    run.say(f"the teacher runs live: its features need {size / 1e9:.2f} GB, blockwise.cache_gb is {cache_gb:g}")
+    run.log_message(f"the teacher runs live: its features need {size / 1e9:.2f} GB, blockwise.cache_gb is {cache_gb:g}")
     return 0
 
 

@@ -14,7 +14,7 @@ from nas_kd.data import Data
 from nas_kd.rate.errors import StageError
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
 from nas_kd.rate.tree import tree_size
-from nas_kd.runs.log import tell
+from nas_kd.runs.log import log_message
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.stage import Stage
 from nas_kd.space.rows import full_rows, rows_of
@@ -132,7 +132,7 @@ class Rater:
                 "score_spread": full["score"].std(),
             }
             rows.append(row)
-            tell(self.stage.run if self.stage else None, f"stage {index + 1}: {self._told(row, bool(half))}")
+            log_message(self.stage.run if self.stage else None, f"stage {index + 1}: {self._told(row, bool(half))}")
         return pd.DataFrame(rows)
 
     def _told(self, row: dict[str, Any], half: bool) -> str:

@@ -24,7 +24,7 @@ class RunLog:
         self.path = path
         self.timing = CsvLog(path / "timing.csv")
 
-    def say(self, message: str) -> None:
+    def log_message(self, message: str) -> None:
         """Show a line and keep it in log.txt.
 
         Args:
@@ -46,9 +46,9 @@ class RunLog:
         atomic_json(self.path / "status.json", {**state, "pid": os.getpid(), "updated": time.time()})
 
 
-def tell(run: RunLog | None, line: str) -> None:
+def log_message(run: RunLog | None, line: str) -> None:
     """Show a line, and keep it in the run's log where there is a run."""
     if run is not None:
-        run.say(line)
+        run.log_message(line)
     else:
         print(line, file=sys.stderr, flush=True)

@@ -168,7 +168,7 @@ class Run(RunLog):
         changed = [f"{key} {old[key]} -> {now[key]}" for key in now if key in old and old[key] != now[key]]
         if changed:
             began = f"{self.path} began with other versions: {', '.join(changed)}"
-            self.say(f"warning: numbers may differ in their last digits, {began}")
+            self.log_message(f"warning: numbers may differ in their last digits, {began}")
         if now.keys() - old.keys():
             atomic_json(path, {**now, **old})
 
@@ -182,7 +182,7 @@ class Run(RunLog):
         Raises:
             SettingError: another command is working in the folder.
         """
-        with folder_lock(self.path, part, self.say):
+        with folder_lock(self.path, part, self.log_message):
             if part is None:  # else others may be writing; processes of a ranking are not under this lock
                 ranking = self.path / "rank"
                 clear_parts([path for path in self.path.rglob(".*") if ranking not in path.parents])

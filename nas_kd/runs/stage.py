@@ -195,7 +195,7 @@ class Stage:
                 damaged.append((path, error))
                 continue
             for bad, _ in damaged:
-                self.run.say(f"warning: {bad} is damaged: {self.name} goes on from {path}")
+                self.run.log_message(f"warning: {bad} is damaged: {self.name} goes on from {path}")
                 bad.unlink()
             return state
         if damaged:

@@ -51,7 +51,7 @@ def meet(
     if storage is not None:
         _check_untimed(given)
     name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
-    return WorkerGroup(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.say)
+    return WorkerGroup(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.log_message)
 
 
 def check_begun(folder: Path, storage: str | None) -> None:

@@ -11,7 +11,7 @@ import torch
 from nas_kd.cost.latency import device_name
 from nas_kd.rate.timed import latency_rows
 from nas_kd.runs.files import atomic_write, read_frame
-from nas_kd.runs.log import tell
+from nas_kd.runs.log import log_message
 from nas_kd.searcher.budget import Budget
 
 
@@ -48,7 +48,7 @@ def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int
             run.latency({str(name): value for name, value in row.items()})
         timed = rows.assign(latency_ms=np.concatenate([times.to_numpy() for times in found.rows]))
         atomic_write(run.path / "latency_rows.csv", timed.to_csv(index=False))
-    tell(
+    log_message(
         run,
         f"latency of rows: sums of {len(found.whole)} whole networks are off by {100 * found.error:.1f} % on the "
         f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.runs.log import tell
+from nas_kd.runs.log import log_message
 from nas_kd.runs.run import Run
 from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import full_rows, rows_of
@@ -60,9 +60,11 @@ def usable_ratings(
             names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
             more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
             lacking = f"{len(lost)} of {len(full)} rows have no score and are left out"
-            tell(run, f"warning: stage {number}: {lacking}: {names}{more}")
+            log_message(run, f"warning: stage {number}: {lacking}: {names}{more}")
         if len(full) == 1:
-            tell(run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it")
+            log_message(
+                run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it"
+            )
         rest = full.drop(index=lost.index)
         found.append(rest if weight == 1.0 else rest.assign(score=weight * rest["score"]))
     return found

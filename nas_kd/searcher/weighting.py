@@ -104,7 +104,7 @@ def stage_weights(
         said = f"from {found.table['candidates'].sum()} replaced stages"
     atomic_write(path.with_suffix(".csv"), found.table.to_csv(index=False))
     atomic_json(path, {"origin": origin, "weights": found.values})
-    run.say(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
+    run.log_message(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
     return found.values
 
 

@@ -33,7 +33,7 @@ def prepared(
     if unseen:
         live = source.live()
         if run is not None:
-            run.say(f"the teacher runs live: {unseen} are in no cache")
+            run.log_message(f"the teacher runs live: {unseen} are in no cache")
         elif live is not source:
             _log.warning(f"the teacher runs live: {unseen} are in no cache")
         source = live

@@ -211,12 +211,14 @@ class Teacher(LiveSource):
         if run is None:
             return self
         if data.train.views is None:
-            run.say("the teacher runs live: this augmentation has no fixed views to cache")
+            run.log_message("the teacher runs live: this augmentation has no fixed views to cache")
             return self
         folder = Path(folder or run.path / "teacher" / "cache").expanduser()
         if not store_path(folder, store_key(self, data)).is_dir():
             size = f"{cache_bytes(data) / 1e6:,.1f} MB"
-            run.say(f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}")
+            run.log_message(
+                f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}"
+            )
         todo = ViewCache.todo(folder, self, data, epochs)
         with Progress("teacher logits", todo, unit="images", run=run) as progress:
             return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)

@@ -9,7 +9,7 @@ from nas_kd.lazy import lazy
 if TYPE_CHECKING:
     from nas_kd.train.evaluate import evaluate_archs as evaluate_archs
     from nas_kd.train.fine_tune import train_teacher as train_teacher
-    from nas_kd.train.loop import Moment as Moment
+    from nas_kd.train.loop import StepInfo as StepInfo
     from nas_kd.train.loop import fit as fit
     from nas_kd.train.network import measure as measure
     from nas_kd.train.network import predict as predict
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nas_kd.train.weights import weights_hash as weights_hash
 
 _HOME = {
-    "Moment": "loop",
+    "StepInfo": "loop",
     "Schedule": "optim",
     "adamw": "optim",
     "decay_groups": "optim",

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.rules import Sandwich, Score
 
 
@@ -93,8 +93,8 @@ class Attentive(Sandwich):
     candidates: int = 3
     best: bool = True
 
-    def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
+    def draw(self, info: StepInfo, k: int, score: Score | None) -> Arch:
         assert self.table is not None and score is not None
-        drawn = self.table.draw(self.candidates, self.seed, "attentive", moment.epoch, moment.step, k)
+        drawn = self.table.draw(self.candidates, self.seed, "attentive", info.epoch, info.step, k)
         losses = score(drawn)
         return drawn[int(losses.argmin() if self.best else losses.argmax())]

@@ -13,7 +13,7 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
 from nas_kd.teacher import TargetSource
 from nas_kd.train.blockwise_config import BlockwiseConfig
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
 from nas_kd.train.stages import Blockwise
@@ -55,32 +55,32 @@ def train_blockwise(
     parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
     steps = data.train.steps(config.batch_size)
 
-    def drawn(moment: Moment, index: int) -> list[Path]:
+    def drawn(info: StepInfo, index: int) -> list[Path]:
         described = space.stages[index]
-        number = moment.epoch * steps + moment.step
+        number = info.epoch * steps + info.step
         count = path_count(described, config.paths)
         found = draw(described, entries(space, index), count, number, seed, "blockwise", index)
         return [fitting(space, index, path) for path in found]
 
     mixed = MixedInputs(model, config.mix, drawn, seed)
 
-    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
         with runtime.autocast():
             pairs = model.features(x, source.features(batch))
         losses = {}
         for index in chosen_stages:
             with runtime.autocast():
-                chosen = drawn(moment, index)
-                entered = mixed.entered(pairs, moment, index, [path.entry for path in chosen])
+                chosen = drawn(info, index)
+                entered = mixed.entered(pairs, info, index, [path.entry for path in chosen])
                 loss = model.loss(index, pairs[index], chosen, entered)
             loss.backward()  # at once: the memory of one stage's graph at a time
             losses[f"loss_stage_{index + 1}"] = loss.detach()
         # the stages first: who looks for a NaN finds its stage
         return losses | {"loss": torch.stack(list(losses.values())).sum()}
 
-    def describe(moment: Moment) -> str:
-        each = ("; ".join(path.candidate.label for path in drawn(moment, index)) for index in chosen_stages)
+    def describe(info: StepInfo) -> str:
+        each = ("; ".join(path.candidate.label for path in drawn(info, index)) for index in chosen_stages)
         return ", ".join(f"stage {index + 1}: {labels}" for index, labels in zip(chosen_stages, each, strict=True))
 
     fit(

@@ -25,7 +25,7 @@ from nas_kd.train.skips import Skips
 from nas_kd.train.watch import Bad, Watch
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """Where in the training a step is.
 
     Args:
@@ -52,8 +52,8 @@ class Source(Protocol):
         """Go through an epoch; see `Split.batches`."""
 
 
-Step = Callable[[Batch, Moment], Mapping[str, Tensor]]
-Describe = Callable[[Moment], str]  # what a step trained, for the message of one that went wrong
+Step = Callable[[Batch, StepInfo], Mapping[str, Tensor]]
+Describe = Callable[[StepInfo], str]  # what a step trained, for the message of one that went wrong
 LOOK_EVERY = 50  # steps after which a GPU is waited for, to see whether a loss was not finite
 
 
@@ -171,15 +171,15 @@ def fit(
     watch = Watch(waited)
     own = (runtime.rank,) if runtime.rank else ()  # dropout of its own for each process's images
 
-    def diverged(bad: Bad, at: Moment) -> FloatingPointError:
+    def diverged(bad: Bad, at: StepInfo) -> FloatingPointError:
         found = _words(bad, at, steps, describe)
         return FloatingPointError(_advised(found, title, name, schedule.at(_nth(at, steps), steps, epochs), at, kept))
 
     def check(epoch: int, done: int) -> None:
         """Raise where anything that would be saved is not finite."""
-        at = _moment(epoch, done - 1, steps, epochs)
+        at = _step_info(epoch, done - 1, steps, epochs)
         if (bad := watch.look()) is not None:
-            raise diverged(bad, _moment(epoch, bad.step, steps, epochs))
+            raise diverged(bad, _step_info(epoch, bad.step, steps, epochs))
         if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
             place = f"epoch {epoch + 1}" if done == steps else f"epoch {epoch + 1}, step {done} of {steps}"
             found = f"weights are not finite after {place}"
@@ -208,21 +208,21 @@ def fit(
             )
             for index, batch in enumerate(batches, here.step):
                 seeded(seed, name, epoch, index, *own)  # dropout and stochastic depth draw from global generators
-                moment = _moment(epoch, index, steps, epochs)
+                info = _step_info(epoch, index, steps, epochs)
                 for group in optimizer.param_groups:
-                    group["lr"] = schedule.at(_nth(moment, steps), steps, epochs)
+                    group["lr"] = schedule.at(_nth(info, steps), steps, epochs)
                 optimizer.zero_grad(set_to_none=True)
                 if skips is not None:
                     skips.hold()
                 batch = batch.to(runtime.device)
                 shares = batch.parts(accumulate) if accumulate > 1 else [batch]
-                parts, asked = _gradients(step, shares, moment, optimizer, runtime, stop)
+                parts, asked = _gradients(step, shares, info, optimizer, runtime, stop)
                 if skips is not None and (bad := skips.find(index, parts, _parameters(optimizer))) is not None:
-                    skips.undo(bad, f"{title}: {_words(bad, moment, steps, describe)}", epoch, steps)
+                    skips.undo(bad, f"{title}: {_words(bad, info, steps, describe)}", epoch, steps)
                     skipped += 1
                 else:
                     if skips is None and (bad := watch.add(index, parts)) is not None:
-                        raise diverged(bad, _moment(epoch, bad.step, steps, epochs))
+                        raise diverged(bad, _step_info(epoch, bad.step, steps, epochs))
                     if clip > 0.0:
                         torch.nn.utils.clip_grad_value_(_parameters(optimizer), clip)
                     optimizer.step()
@@ -234,7 +234,7 @@ def fit(
                     check(epoch, index + 1)
                     raise stopped(Place(epoch, index + 1, skipped, sums))
             check(epoch, steps)
-            last = _moment(epoch, steps - 1, steps, epochs)
+            last = _step_info(epoch, steps - 1, steps, epochs)
             rate = schedule.at(_nth(last, steps), steps, epochs)
             if skipped == steps:
                 found = f"all steps of epoch {epoch + 1} were skipped"
@@ -261,23 +261,23 @@ def fit(
             progress.advance(1, **shown, **({"skipped": skipped} if skipped else {}))
 
 
-def _moment(epoch: int, step: int, steps: int, epochs: int) -> Moment:
-    return Moment(epoch, step, (epoch * steps + step) / (epochs * steps))
+def _step_info(epoch: int, step: int, steps: int, epochs: int) -> StepInfo:
+    return StepInfo(epoch, step, (epoch * steps + step) / (epochs * steps))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _nth(moment: Moment, steps: int) -> int:
+def _nth(info: StepInfo, steps: int) -> int:
     """Return the number of a step in the whole training, from 0."""
-    return moment.epoch * steps + moment.step
+    return info.epoch * steps + info.step
 
 
-def _stepped(step: Step, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
+def _stepped(step: Step, batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
     """Take a step, with torch's refusal to normalise a single value said in the settings' words."""
     try:
-        return step(batch, moment)
+        return step(batch, info)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -288,7 +288,7 @@ def _stepped(step: Step, batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
 def _gradients(
     step: Step,
     batches: Sequence[Batch],
-    moment: Moment,
+    info: StepInfo,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
     stop: Stop,
@@ -300,7 +300,7 @@ def _gradients(
     """
     sums: dict[str, Tensor] = {}
     for batch in batches:
-        for key, value in _stepped(step, batch, moment).items():
+        for key, value in _stepped(step, batch, info).items():
             sums[key] = sums[key] + value.detach() if key in sums else value.detach()
     if len(batches) > 1:
         torch._foreach_div_([p.grad for p in _parameters(optimizer) if p.grad is not None], len(batches))
@@ -322,12 +322,12 @@ def _looked(index: int, steps: int, waited: int) -> bool:
     return (index + 1) % waited == 0 or index + 1 == steps
 
 
-def _words(bad: Bad, at: Moment, steps: int, describe: Describe | None) -> str:
+def _words(bad: Bad, at: StepInfo, steps: int, describe: Describe | None) -> str:
     """Say what went wrong, and where."""
     trained = f" ({describe(at)})" if describe is not None else ""
     return f"{bad.key} is {bad.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
 
 
-def _advised(found: str, title: str, name: str, rate: float, at: Moment, kept: bool) -> str:
+def _advised(found: str, title: str, name: str, rate: float, at: StepInfo, kept: bool) -> str:
     saved = f"; the checkpoint of epoch {at.epoch} is kept" if kept and at.epoch else ""
     return f"{title}: {found}{saved}; lower {name}.lr (now {rate:.3g}), or skip such steps with on_nan=skip"

@@ -73,7 +73,7 @@ class SharedTrainings:
             ``trained``, the number of trainings that this process did.
         """
         folder = self.run.path / self.folder
-        with Worker(FileLeases(folder / "leases"), log=self.run.say) as worker:
+        with Worker(FileLeases(folder / "leases"), log=self.run.log_message) as worker:
             stages = MovingStages(self.run, self.folder, worker.lease.worker)
             with worker.store.lock(), self.table.locked(), held(self.writing, wait=False) as alone:
                 if alone and not worker.others():
@@ -167,7 +167,9 @@ class _Units:
         self._begun.end()
         self.recorded += 1
         number = f"{len(done) + 1}/{len(self.wanted)}"
-        shared.run.say(f"{shared.name} {number}: {unit}, accuracy {100 * result['accuracy']:.2f} %, by {self.worker}")
+        shared.run.log_message(
+            f"{shared.name} {number}: {unit}, accuracy {100 * result['accuracy']:.2f} %, by {self.worker}"
+        )
 
     @property
     def _begun(self) -> MovingStage:

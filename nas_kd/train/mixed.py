@@ -12,7 +12,7 @@ from torch import Tensor
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import ElasticSpace
 from nas_kd.space.paths import Entry, Path, entries, entry_width
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 
@@ -34,43 +34,43 @@ class MixedInputs:
     al. 2015, section 2.4, for blocks instead of tokens.
     """
 
-    def __init__(self, model: Blockwise, share: float, drawn: Callable[[Moment, int], list[Path]], seed: int) -> None:
+    def __init__(self, model: Blockwise, share: float, drawn: Callable[[StepInfo, int], list[Path]], seed: int) -> None:
         self.model = model
         self.share = share
         self.drawn = drawn
         self.seed = seed
 
-    def chosen(self, moment: Moment, index: int) -> bool:
+    def chosen(self, info: StepInfo, index: int) -> bool:
         """Say whether a stage gets the student's features in this step."""
         if index == 0 or not self.share:
             return False
-        rng = np.random.default_rng(seed_for(self.seed, "mix", index, moment.epoch, moment.step))
+        rng = np.random.default_rng(seed_for(self.seed, "mix", index, info.epoch, info.step))
         return bool(rng.random() < self.share)
 
     @torch.no_grad()
     def entered(
-        self, pairs: Sequence[StageFeatures], moment: Moment, index: int, ways: Iterable[Entry]
+        self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, ways: Iterable[Entry]
     ) -> dict[Entry, Tensor]:
         """Compute the student's features that enter a stage; none where it gets the teacher's.
 
         Args:
             pairs: the teacher's features of the step.
-            moment: the step.
+            info: the step.
             index: which stage.
             ways: the entries that are needed.
 
         Returns:
             (B, width, H, W) of each entry.
         """
-        if not self.chosen(moment, index):
+        if not self.chosen(info, index):
             return {}
-        return {way: self._student(pairs, moment, index, way) for way in sorted(set(ways))}
+        return {way: self._student(pairs, info, index, way) for way in sorted(set(ways))}
 
-    def _student(self, pairs: Sequence[StageFeatures], moment: Moment, index: int, way: Entry) -> Tensor:
+    def _student(self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, way: Entry) -> Tensor:
         space = self.model.space
         before = index - 1
-        path = ending(space, before, self.drawn(moment, before)[0], entry_width(space, way))
-        given = self.entered(pairs, moment, before, [path.entry])
+        path = ending(space, before, self.drawn(info, before)[0], entry_width(space, way))
+        given = self.entered(pairs, info, before, [path.entry])
         x = given[path.entry] if given else self.model.enter(before, pairs[before].inputs, path.entry)
         out: Tensor = self.model.stages[before](x, path.candidate)[0]
         return out

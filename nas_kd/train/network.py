@@ -17,7 +17,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
 from nas_kd.train.config import TrainingConfig
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixing import mixing
 from nas_kd.train.optim import optimizer_of, schedule_of
 
@@ -98,8 +98,8 @@ def train_network(
     # the columns of metrics.csv do not change with a recipe's stages: a term whose stage is not on counts 0
     zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
 
-    def step(batch: Batch, moment: Moment) -> Mapping[str, Tensor]:
-        return zeros | distiller.step(mixed(batch), moment.progress, runtime.autocast())
+    def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
+        return zeros | distiller.step(mixed(batch), info.progress, runtime.autocast())
 
     def evaluate() -> dict[str, float]:
         logits = predict(model, data.rate, runtime)

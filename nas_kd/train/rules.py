@@ -11,11 +11,11 @@ from torch import Tensor
 
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.optim import Rates, Schedule
 
 
-class Lesson(NamedTuple):
+class SubnetTarget(NamedTuple):
     """One subnet of a step and what it learns from.
 
     Args:
@@ -35,7 +35,7 @@ Score = Callable[[Sequence[Arch]], Tensor]  # label losses (N,) of archs on the 
 
 
 class Rule(ABC):
-    """Says what a step of the training loop trains; a function of the seed and the moment."""
+    """Says what a step of the training loop trains; a function of the seed and the step."""
 
     @property
     def has_largest(self) -> bool:
@@ -47,22 +47,22 @@ class Rule(ABC):
         return plan
 
     @abstractmethod
-    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
+    def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
         """Return the subnets of a step.
 
         Args:
-            moment: the step; equal moments give equal archs on every rank and after every resume.
+            info: the step; equal steps give equal archs on every rank and after every resume.
             score: measures archs on the step's batch, for rules that choose by it.
 
         Returns:
-            One lesson a subnet, in the order in which they run.
+            One target a subnet, in the order in which they run.
         """
 
 
-def sandwich_lessons(archs: list[Arch], teacher_weight: float = 0.0) -> list[Lesson]:
+def sandwich_targets(archs: list[Arch], teacher_weight: float = 0.0) -> list[SubnetTarget]:
     """Let the first arch learn from labels and an external teacher, the others from the first."""
-    first = Lesson(archs[0], 1.0 - teacher_weight, teacher_weight)
-    return [first, *(Lesson(arch, 0.0, 1.0, inplace=True) for arch in archs[1:])]
+    first = SubnetTarget(archs[0], 1.0 - teacher_weight, teacher_weight)
+    return [first, *(SubnetTarget(arch, 0.0, 1.0, inplace=True) for arch in archs[1:])]
 
 
 ORDERS = ("smallest_second", "smallest_last")
@@ -92,15 +92,15 @@ class Sandwich(Rule):
     def has_largest(self) -> bool:
         return True
 
-    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
-        return sandwich_lessons(self.archs(moment, score), self.teacher_weight)
+    def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
+        return sandwich_targets(self.archs(info, score), self.teacher_weight)
 
-    def archs(self, moment: Moment, score: Score | None = None) -> list[Arch]:
+    def archs(self, info: StepInfo, score: Score | None = None) -> list[Arch]:
         """Return the archs of a step, the largest first."""
-        drawn = [self.draw(moment, k, score) for k in range(self.random)]
+        drawn = [self.draw(info, k, score) for k in range(self.random)]
         ends = self.space.largest(), self.space.smallest()
         return [ends[0], *drawn, ends[1]] if self.order == "smallest_last" else [*ends, *drawn]
 
-    def draw(self, moment: Moment, k: int, score: Score | None) -> Arch:
+    def draw(self, info: StepInfo, k: int, score: Score | None) -> Arch:
         """Draw the ``k``-th random arch of a step."""
-        return self.space.sample(seed_for(self.seed, "sandwich", moment.epoch, moment.step, k))
+        return self.space.sample(seed_for(self.seed, "sandwich", info.epoch, info.step, k))

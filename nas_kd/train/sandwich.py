@@ -13,7 +13,7 @@ from nas_kd.distill import Task
 from nas_kd.nn import at_resolution
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.train.rules import Lesson, sandwich_lessons
+from nas_kd.train.rules import SubnetTarget, sandwich_targets
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[..., Tensor]  # (x, arch, *, dropout, drop_path) -> logits
@@ -40,7 +40,7 @@ def teach(
     net: Supernet,
     images: Images,
     y: Tensor,
-    lessons: Sequence[Lesson],
+    subnet_targets: Sequence[SubnetTarget],
     *,
     task: Task,
     divergence: Divergence,
@@ -59,10 +59,10 @@ def teach(
         net: the supernet, in training mode, gradients cleared.
         images: the batch.
         y: (B,) labels.
-        lessons: the subnets and what each learns from.
+        subnet_targets: the subnets and what each learns from.
         task: its label loss.
         divergence: soft loss, from (B, C) logits to detached target logits.
-        target: (B, C) logits for lessons whose soft targets are not in-place.
+        target: (B, C) logits for subnet_targets whose soft targets are not in-place.
         reduction: ``sum`` adds the subnets' losses (AlphaNet), ``mean`` divides by their number (mmrazor).
         dropout: dropout before the classifier.
         drop_path: stochastic depth.
@@ -70,16 +70,16 @@ def teach(
         forward: runs a subnet in the place of ``net``, for instance compiled.
 
     Returns:
-        Each lesson's loss, detached, not divided.
+        Each target's loss, detached, not divided.
 
     Source: US-Nets (Yu & Huang 2019); BigNAS (Yu et al. 2020); AlphaNet (Wang et al. 2021).
     """
-    share = 1.0 / len(lessons) if reduction == "mean" else 1.0
+    share = 1.0 / len(subnet_targets) if reduction == "mean" else 1.0
     context = autocast if autocast is not None else nullcontext()
     run = forward or subnet_forward(net)
     first: Tensor | None = None
     losses = []
-    for arch, labels, soft, inplace in lessons:
+    for arch, labels, soft, inplace in subnet_targets:
         alone = labels > 0.0 or not inplace
         with context:
             logits = run(images.at(arch.resolution), arch, dropout=dropout * alone, drop_path=drop_path * alone)
@@ -160,7 +160,7 @@ def sandwich_step(
         net,
         Images(x),
         y,
-        sandwich_lessons(list(archs), teacher_weight if target is not None else 0.0),
+        sandwich_targets(list(archs), teacher_weight if target is not None else 0.0),
         task=task,
         divergence=divergence,
         target=target,

@@ -16,9 +16,9 @@ from nas_kd.nn import NormValues, at_resolution
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace, Head, Stage, Stem
 from nas_kd.supernet import Supernet
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.optim import Phased, Rates, Schedule
-from nas_kd.train.rules import Lesson, Rule, Score
+from nas_kd.train.rules import Rule, Score, SubnetTarget
 
 PartT = TypeVar("PartT", Stage, Stem, Head)
 
@@ -228,16 +228,16 @@ class Shrinking(Rule):
         """Return the phase that an epoch (from 0) belongs to."""
         return next(phase for phase in reversed(self.phases) if phase.start <= epoch)
 
-    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
-        phase = self.phase(moment.epoch)
+    def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
+        phase = self.phase(info.epoch)
         count = self.subnets if self.subnets and phase.start > 0 else phase.subnets  # the full network is one
-        seeds = [seed_for(self.seed, "shrinking", moment.epoch, moment.step, k) for k in range(count)]
+        seeds = [seed_for(self.seed, "shrinking", info.epoch, info.step, k) for k in range(count)]
         archs = [widened(phase.space.sample(seed), phase.space, self.space) for seed in seeds]
         full = (1.0 - self.teacher_weight, self.teacher_weight)
         if phase.start == 0:
-            return [Lesson(arch, *full) for arch in archs]
-        others = [Lesson(arch, 1.0, self.kd_ratio, self.inplace) for arch in archs]
-        return [Lesson(self.space.largest(), *full), *others] if self.inplace else others
+            return [SubnetTarget(arch, *full) for arch in archs]
+        others = [SubnetTarget(arch, 1.0, self.kd_ratio, self.inplace) for arch in archs]
+        return [SubnetTarget(self.space.largest(), *full), *others] if self.inplace else others
 
 
 class FullNet(nn.Module):

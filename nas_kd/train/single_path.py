@@ -8,8 +8,8 @@ from typing import Any
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.paths import MOST_PATHS, fair_paths, nth
-from nas_kd.train.loop import Moment
-from nas_kd.train.rules import Lesson, Rule, Score
+from nas_kd.train.loop import StepInfo
+from nas_kd.train.rules import Rule, Score, SubnetTarget
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Uniform(Rule):
     paths: int = 1
     teacher_weight: float = 0.0
 
-    def lessons(self, moment: Moment, score: Score) -> list[Lesson]:
-        return [Lesson(arch, 1.0 - self.teacher_weight, self.teacher_weight) for arch in self.archs(moment)]
+    def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
+        return [SubnetTarget(arch, 1.0 - self.teacher_weight, self.teacher_weight) for arch in self.archs(info)]
 
-    def archs(self, moment: Moment) -> list[Arch]:
+    def archs(self, info: StepInfo) -> list[Arch]:
         """Return the archs of a step."""
-        seeds = [seed_for(self.seed, "uniform", moment.epoch, moment.step, k) for k in range(self.paths)]
+        seeds = [seed_for(self.seed, "uniform", info.epoch, info.step, k) for k in range(self.paths)]
         return [self.space.sample(seed) for seed in seeds]
 
 
@@ -55,8 +55,8 @@ class Fair(Uniform):
 
     steps: int = 1
 
-    def archs(self, moment: Moment) -> list[Arch]:
-        number = moment.epoch * self.steps + moment.step
+    def archs(self, info: StepInfo) -> list[Arch]:
+        number = info.epoch * self.steps + info.step
         space = self.space
         columns = [
             fair_paths(stage, (0,), self.paths, number, self.seed, "fair", index)  # in_width is the stage's before

@@ -88,7 +88,7 @@ class Skips:
             _log.warning("%s: skipped", words)
             return
         if not self._file.columns:
-            self._stage.run.say(f"{words}: skipped; this and all others are in {self._file.path}")
+            self._stage.run.log_message(f"{words}: skipped; this and all others are in {self._file.path}")
         at = epoch * steps + bad.step + 1
         row = {"steps": at, "epoch": epoch + 1, "step": bad.step + 1, "what": bad.key, "value": bad.value}
         self._file.append(row | {"trained": words})

@@ -23,7 +23,7 @@ from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
-from nas_kd.train.loop import LOOK_EVERY, Moment, check_epochs, fit
+from nas_kd.train.loop import LOOK_EVERY, StepInfo, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
@@ -118,7 +118,7 @@ def train_supernet(
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
     losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # epoch and step -> losses, since the last look
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         images = Images(batch.x)
 
         @torch.no_grad()
@@ -127,12 +127,12 @@ def train_supernet(
                 losses = [task.loss(net(images.at(arch.resolution), arch), batch.y) for arch in archs]
             return mean_over_ranks(torch.stack(losses)) if runtime.world > 1 else torch.stack(losses)
 
-        lessons = made.lessons(moment, score)
+        subnet_targets = made.subnet_targets(info, score)
         if runtime.world > 1:
-            check_same("archs", ",".join(lesson.arch.key for lesson in lessons))
+            check_same("archs", ",".join(subnet.arch.key for subnet in subnet_targets))
         target: Tensor | None = None
-        if any(lesson.soft > 0.0 and not lesson.inplace for lesson in lessons):
-            if full is not None and shrinking is not None and shrinking.phase(moment.epoch).start > 0:
+        if any(subnet.soft > 0.0 and not subnet.inplace for subnet in subnet_targets):
+            if full is not None and shrinking is not None and shrinking.phase(info.epoch).start > 0:
                 with runtime.autocast():
                     target = full(batch.x)
             elif source is not None:
@@ -141,7 +141,7 @@ def train_supernet(
             net,
             images,
             batch.y,
-            lessons,
+            subnet_targets,
             task=task,
             divergence=soft_loss,
             target=target,
@@ -151,14 +151,14 @@ def train_supernet(
             autocast=runtime.autocast(),
             forward=forward,
         )
-        now = moment.epoch, moment.step
-        if moment.step % LOOK_EVERY == 0 and now not in losses_of:
+        now = info.epoch, info.step
+        if info.step % LOOK_EVERY == 0 and now not in losses_of:
             losses_of.clear()
-        losses_of.setdefault(now, []).extend(zip((lesson.arch for lesson in lessons), losses, strict=True))
+        losses_of.setdefault(now, []).extend(zip((subnet.arch for subnet in subnet_targets), losses, strict=True))
         return summary(losses, config.reduction, made.has_largest)
 
-    def describe(moment: Moment) -> str:
-        pairs = losses_of[moment.epoch, moment.step]
+    def describe(info: StepInfo) -> str:
+        pairs = losses_of[info.epoch, info.step]
         bad = [arch for arch, loss in pairs if not loss.isfinite()]
         named = dict.fromkeys(bad or [arch for arch, _ in pairs])  # all when the loss was another process's
         return "archs " + "; ".join(f"{arch.key} {arch.label}" for arch in named)

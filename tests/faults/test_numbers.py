@@ -20,7 +20,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import blockwise
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from tests.faults.trainings import EPOCHS, STEPS, TERMINATE, few_images, send, stage_in, train
 
@@ -34,10 +34,10 @@ def data() -> Data:
 
 
 def spoiled(*moments: tuple[int, int], value: float = float("nan")) -> Any:
-    """Spoil the loss of some steps; two parts a step share its moment."""
+    """Spoil the loss of some steps; two parts a step share its step."""
 
-    def spoil(moment: Moment, batch: Batch, loss: Tensor) -> Tensor:
-        return loss * value if moment[:2] in moments else loss
+    def spoil(info: StepInfo, batch: Batch, loss: Tensor) -> Tensor:
+        return loss * value if info[:2] in moments else loss
 
     return spoil
 
@@ -50,9 +50,9 @@ def test_skipped_steps_are_as_if_they_had_never_been(data: Data, tmp_path: Path)
 
     class Leaving(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:
-            moment = divmod(len(seen), STEPS)
-            seen.append(moment)
-            if moment not in BAD:
+            info = divmod(len(seen), STEPS)
+            seen.append(info)
+            if info not in BAD:
                 super().step()
 
     from tests.faults import trainings
@@ -82,18 +82,18 @@ def test_skipped_steps_are_as_if_they_had_never_been(data: Data, tmp_path: Path)
 def test_statistics_of_a_skipped_step_are_put_back(data: Data) -> None:
     """Images of NaN spoil running statistics in the forward pass, for ever."""
 
-    def poison(batch: Batch, moment: Moment) -> None:
-        if moment[:2] in BAD:
+    def poison(batch: Batch, info: StepInfo) -> None:
+        if info[:2] in BAD:
             batch.x[:] = float("nan")
 
     from nas_kd.train import loop
 
     real = loop._gradients
 
-    def gradients(step: Any, batches: Any, moment: Moment, *rest: Any) -> Any:
+    def gradients(step: Any, batches: Any, info: StepInfo, *rest: Any) -> Any:
         for batch in batches:
-            poison(batch, moment)
-        return real(step, batches, moment, *rest)
+            poison(batch, info)
+        return real(step, batches, info, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_gradients", gradients)
@@ -121,8 +121,8 @@ def test_a_running_mean_of_weights_is_put_back(data: Data) -> None:
     mean = Mean(model)
     expected = [p.detach().clone() for p in model.parameters()]
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        bad = moment[:2] in BAD
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
+        bad = info[:2] in BAD
         if not bad:
             for wanted, now in zip(expected, model.parameters(), strict=True):
                 wanted.lerp_(now.detach(), 0.5)
@@ -178,8 +178,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(data: Data, tmp_path: Path
         def backward(ctx: Any, gradient: Tensor) -> Tensor:
             return gradient * float("inf")
 
-    def spoil(moment: Moment, batch: Batch, loss: Tensor) -> Tensor:
-        return Root.apply(loss) if moment[:2] == (1, 2) else loss
+    def spoil(info: StepInfo, batch: Batch, loss: Tensor) -> Tensor:
+        return Root.apply(loss) if info[:2] == (1, 2) else loss
 
     stage = stage_in(tmp_path)
     model = train(data, stage, spoil=spoil, runtime=SKIP)
@@ -195,8 +195,8 @@ def test_a_stop_among_skipped_steps_forgets_none_and_counts_none_twice(data: Dat
     for cut in ((0, 1), (1, 3)):
         asked = [cut]
 
-        def before(moment: Moment, asked: list[Any] = asked) -> None:
-            if asked and moment[:2] == asked[0]:
+        def before(info: StepInfo, asked: list[Any] = asked) -> None:
+            if asked and info[:2] == asked[0]:
                 asked.pop()
                 send(TERMINATE)
 
@@ -205,7 +205,7 @@ def test_a_stop_among_skipped_steps_forgets_none_and_counts_none_twice(data: Dat
     # and a kill: the rows after the checkpoint are done again
     with pytest.raises(ZeroDivisionError):
         stage = stage_in(tmp_path / "cut")
-        train(data, stage, lambda moment: 1 / (moment.epoch < 2), spoiled(*BAD), runtime=SKIP)
+        train(data, stage, lambda info: 1 / (info.epoch < 2), spoiled(*BAD), runtime=SKIP)
     ended = train(data, stage_in(tmp_path / "cut"), spoil=spoiled(*BAD), runtime=SKIP)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, ended.state_dict()[name]), name
@@ -232,8 +232,8 @@ def test_what_was_stopped_goes_on_with_skip(data: Data, tmp_path: Path) -> None:
 def test_a_stop_does_not_save_weights_that_are_not_finite(data: Data, tmp_path: Path) -> None:
     """The step after which it is asked has a finite loss, and weights that are not."""
 
-    def before(moment: Moment) -> None:
-        if moment[:2] == (1, 2):
+    def before(info: StepInfo) -> None:
+        if info[:2] == (1, 2):
             send(TERMINATE)
 
     class Spoiling(torch.optim.SGD):

@@ -27,7 +27,7 @@ from small_run import Made, changes, environment, numbers
 from nas_kd.data import Data
 from nas_kd.runtime.jobs import run_jobs
 from nas_kd.runtime.stop import Stop, Stopped, time_limit
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from tests.faults import trainings
 from tests.faults.trainings import EPOCHS, INTERRUPT, STEPS, TERMINATE, few_images, send, stage_in, train
 
@@ -39,13 +39,13 @@ def data() -> Data:
     return few_images()
 
 
-def at(*moments: tuple[int, int], number: int = TERMINATE, times: int = 1) -> Callable[[Moment], None]:
+def at(*moments: tuple[int, int], number: int = TERMINATE, times: int = 1) -> Callable[[StepInfo], None]:
     """Send this process a signal in some steps, once each."""
     left = list(moments)
 
-    def before(moment: Moment) -> None:
-        if moment[:2] in left:
-            left.remove(moment[:2])
+    def before(info: StepInfo) -> None:
+        if info[:2] in left:
+            left.remove(info[:2])
             send(number, times)
 
     return before
@@ -81,10 +81,10 @@ def test_a_training_stopped_after_every_step_ends_with_the_same_bits(data: Data,
 def test_a_second_signal_stops_in_the_middle_of_the_step(data: Data, tmp_path: Path) -> None:
     stage, went_on = stage_in(tmp_path), []
 
-    def before(moment: Moment) -> None:
-        if moment[:2] == (1, 2):
+    def before(info: StepInfo) -> None:
+        if info[:2] == (1, 2):
             send(INTERRUPT, 2)
-            went_on.append(moment)
+            went_on.append(info)
 
     with pytest.raises(Stopped):
         train(data, stage, before)
@@ -149,7 +149,7 @@ def test_a_time_limit_ends_a_training_and_is_no_signal(data: Data, tmp_path: Pat
     stage = stage_in(tmp_path)
     train(data, None, epochs=1)  # imports what an optimiser needs at its first step
     with pytest.raises(Stopped) as caught, time_limit(2 / 3600):
-        train(data, stage, lambda moment: time.sleep(0.05), epochs=1000)
+        train(data, stage, lambda info: time.sleep(0.05), epochs=1000)
     assert caught.value.late and caught.value.code == 124
     assert str(caught.value).startswith("stopped by the time limit, supernet saved in epoch ")
     assert stage.load() is not None

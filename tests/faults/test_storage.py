@@ -24,7 +24,7 @@ from nas_kd.runs.files import CsvLog
 from nas_kd.runs.folder_lock import folder_lock
 from nas_kd.runs.leases import Lease
 from nas_kd.runs.stage import Stage
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from tests.faults.trainings import few_images, stage_in, train
 
 Main = Callable[..., Said]
@@ -203,8 +203,8 @@ def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
     whole = train(data, stage_in(tmp_path / "whole"))
     filler, stage = small_disk / "filler", stage_in(small_disk / "run")
 
-    def fill(moment: Moment) -> None:
-        if moment[:2] == (1, 4):
+    def fill(info: StepInfo) -> None:
+        if info[:2] == (1, 4):
             with pytest.raises(OSError), open(filler, "wb", buffering=0) as file:
                 while True:
                     file.write(bytes(512))
@@ -296,8 +296,8 @@ def test_a_training_goes_on_from_the_checkpoint_before(tmp_path: Path) -> None:
     data = few_images()
     whole = train(data, stage_in(tmp_path / "whole"))
 
-    def die(moment: Moment) -> None:
-        assert moment.epoch < 2
+    def die(info: StepInfo) -> None:
+        assert info.epoch < 2
 
     with pytest.raises(AssertionError):
         train(data, stage_in(tmp_path / "cut"), die)

@@ -17,7 +17,7 @@ from nas_kd.data import Batch, Data, load_data
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 
 EPOCHS, BATCH, STEPS = 3, 16, 5
@@ -51,8 +51,8 @@ def stage_in(folder: Path) -> Stage:
 def train(
     data: Data,
     stage: Stage | None,
-    before: Callable[[Moment], object] = lambda moment: None,
-    spoil: Callable[[Moment, Batch, Tensor], Tensor] = lambda moment, batch, loss: loss,
+    before: Callable[[StepInfo], object] = lambda info: None,
+    spoil: Callable[[StepInfo, Batch, Tensor], Tensor] = lambda info, batch, loss: loss,
     **changed: Any,
 ) -> nn.Module:
     """Train with dropout, statistics, an average of the weights, clipping and accumulation.
@@ -66,9 +66,9 @@ def train(
     """
     model = make_model()
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        before(moment)
-        loss = spoil(moment, batch, F.cross_entropy(model(batch.x), batch.y))
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
+        before(info)
+        loss = spoil(info, batch, F.cross_entropy(model(batch.x), batch.y))
         loss.backward()
         return {"loss": loss.detach(), "first": batch.x.mean()}
 
@@ -95,7 +95,7 @@ def train(
 def slow_job(folder: str) -> None:
     """Train so slowly that whoever waits for it stops it; for a worker process."""
 
-    def before(moment: Moment) -> None:
+    def before(info: StepInfo) -> None:
         Path(folder, "begun").touch()
         time.sleep(0.2)
 

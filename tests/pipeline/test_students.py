@@ -27,7 +27,7 @@ def pipeline(space: ElasticSpace, cost: dict[str, int], tables: list[pd.DataFram
         result=SimpleNamespace(best=found),
         said=said,
         scorer=lambda arch: {"kl": 1.0, "accuracy": 0.5, "agreement": 0.5},
-        run=SimpleNamespace(say=said.append),
+        run=SimpleNamespace(log_message=said.append),
     )
 
 

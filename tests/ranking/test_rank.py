@@ -21,7 +21,7 @@ from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
-from nas_kd.ranking.ground_truth import Alone, StandaloneTraining, ground_truth, trainings_of
+from nas_kd.ranking.ground_truth import StandaloneConfig, StandaloneTraining, ground_truth, trainings_of
 from nas_kd.ranking.rank import RankResult, rank
 from nas_kd.ranking.sample import OVERALL, archs_of, sample_archs
 from nas_kd.rate.scores import SCORES, Score
@@ -35,7 +35,7 @@ from nas_kd.train.retrain import retrain
 
 SAMPLE: dict[str, Any] = {"bands": (9_500, 15_000), "band": 0.2, "in_band": 8, "overall": 4}
 TRAINING: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.25}
-HOW = Alone(**TRAINING)
+HOW = StandaloneConfig(**TRAINING)
 CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 
 
@@ -323,7 +323,7 @@ def test_the_truth_is_that_of_retrain(
     total = len(data.select) + len(data.test)
     shares = found["select_accuracy"] * len(data.select) + found["test_accuracy"] * len(data.test)
     assert found["accuracy"] == pytest.approx(shares / total)
-    averaged = StandaloneTraining(setup, arch, 1, Alone(**(vars(HOW) | {"ema": 0.9}))).train_in(None)
+    averaged = StandaloneTraining(setup, arch, 1, StandaloneConfig(**(vars(HOW) | {"ema": 0.9}))).train_in(None)
     assert averaged["test_loss"] != found["test_loss"]
 
 

@@ -134,14 +134,14 @@ def test_a_process_of_torchrun_that_is_not_the_first_keeps_quiet(
     assert launched() == (1, 2) and in_worker()
     again = Run(tmp_path / "a")
     again.record_env({"more": 1})
-    again.say("what the first says too")
+    again.log_message("what the first says too")
     with Progress("supernet", 2, run=again, every=0.0) as progress:
         progress.advance(loss=1.0)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
     assert capsys.readouterr() == ("", "")
     as_rank(monkeypatch, 0, 2)
     assert not in_worker()
-    again.say("once")
+    again.log_message("once")
     assert capsys.readouterr().err == "once\n"
 
 

@@ -15,20 +15,20 @@ from nas_kd.losses import adaptive_alpha_divergence
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train.compiled import compiled_forward
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import Forward, Images, teach
 
 
 def gradients(net: Supernet, forward: Forward | None) -> list[Tensor]:
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    lessons = Sandwich(net.space).lessons(Moment(0, 0, 0.0), None)  # type: ignore[arg-type]
+    subnet_targets = Sandwich(net.space).subnet_targets(StepInfo(0, 0, 0.0), None)  # type: ignore[arg-type]
     net.zero_grad(set_to_none=True)
     teach(
         net,
         Images(x),
         torch.arange(6),
-        lessons,
+        subnet_targets,
         task=Classification(),
         divergence=adaptive_alpha_divergence,
         forward=forward,

@@ -18,7 +18,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
-from nas_kd.train.loop import Moment, _looked, check_epochs, fit
+from nas_kd.train.loop import StepInfo, _looked, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd
 from tests.faults.trainings import few_images, make_model
 
@@ -38,7 +38,7 @@ def train(data: Data, stage: Stage | None, model: nn.Module | None = None, **cha
     model = make_model() if model is None else model
     make = changed.pop("optimizer", sgd)
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()
         return {"loss": loss.detach(), "first": batch.x.mean()}
@@ -105,7 +105,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(
         changed = {"evaluate": killing}
     else:
 
-        def original(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        def original(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
             loss = F.cross_entropy(model(batch.x), batch.y)
             loss.backward()
             return {"loss": loss.detach(), "first": batch.x.mean()}
@@ -167,25 +167,25 @@ def test_moments_and_rates_of_the_steps(data: Data) -> None:
     model, seen, steps = nn.Linear(64, 3), [], data.train.steps(BATCH)
     optimizer = sgd([model])
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = F.cross_entropy(model(batch.x.flatten(1)), batch.y)
         assert all(p.grad is None for p in model.parameters())  # gradients are cleared
         loss.backward()
-        seen.append((moment, {group["lr"] for group in optimizer.param_groups}))
+        seen.append((info, {group["lr"] for group in optimizer.param_groups}))
         return {"loss": loss}
 
     train(data, None, model, step=step, optimizer=lambda _: optimizer, ema=0.0, evaluate=None, epochs=2)
     assert len(seen) == 2 * steps
-    for number, (moment, rates) in enumerate(seen):
-        assert moment == (number // steps, number % steps, number / (2 * steps))
+    for number, (info, rates) in enumerate(seen):
+        assert info == (number // steps, number % steps, number / (2 * steps))
         assert rates == {Schedule(0.1, 1.0).at(number, steps, 2)}
 
 
 def test_averaged_weights_by_hand(data: Data) -> None:
     model, path = make_model(), []
 
-    def record(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        if moment.epoch or moment.step:
+    def record(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
+        if info.epoch or info.step:
             path.append(copy.deepcopy(model.state_dict()))  # weights after the step before
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()
@@ -222,7 +222,7 @@ def test_gradients_are_clipped_by_value(data: Data) -> None:
             self.largest.append(max(float(p.grad.abs().max()) for p in model.parameters()))
             super().step()
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = 100 * F.cross_entropy(model(batch.x.flatten(1)), batch.y)
         loss.backward()
         return {"loss": loss}
@@ -241,16 +241,16 @@ def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path:
     model, stage = make_model(), stage_in(tmp_path)
     before: dict[str, Tensor] = {}
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()
-        hit = moment.epoch == 2 and moment.step == 1
+        hit = info.epoch == 2 and info.step == 1
         if hit:
             before.update({key: value.clone() for key, value in model.named_parameters()})
         return {"loss": loss.detach(), "loss_others": torch.tensor(bad if hit else 1.0)}
 
-    def describe(moment: Moment) -> str:
-        return f"archs of {moment.epoch}/{moment.step} at {moment.progress:.3f}"
+    def describe(info: StepInfo) -> str:
+        return f"archs of {info.epoch}/{info.step} at {info.progress:.3f}"
 
     message = (
         r"^supernet: loss_others is (nan|inf) in epoch 3, step 2 of 5 \(archs of 2/1 at 0\.550\); the checkpoint of"
@@ -267,10 +267,10 @@ def test_a_value_that_is_not_finite_is_named_and_not_saved(data: Data, tmp_path:
 def test_weights_that_are_not_finite_are_not_saved(data: Data, tmp_path: Path) -> None:
     model, stage = make_model(), stage_in(tmp_path)
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()
-        if moment.epoch == 1 and moment.step == 4:  # the epoch's last: no later loss would tell
+        if info.epoch == 1 and info.step == 4:  # the epoch's last: no later loss would tell
             model[6].weight.grad[0, 0] = float("nan")
         return {"loss": loss.detach()}
 
@@ -283,7 +283,7 @@ def test_weights_that_are_not_finite_are_not_saved(data: Data, tmp_path: Path) -
 
 
 def test_a_first_epoch_that_diverges_promises_no_checkpoint(data: Data, tmp_path: Path) -> None:
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         return {"loss": torch.tensor(float("-inf"))}
 
     for stage in (stage_in(tmp_path), None):
@@ -306,7 +306,7 @@ def gradients_of(data: Data, accumulate: int) -> tuple[list[list[Tensor]], list[
             grads.append([p.grad.clone() for p in model.parameters()])
             super().step()
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         norm.eval()
         sizes.append(len(batch.y))
         loss = F.cross_entropy(model(batch.x.double()), batch.y)
@@ -342,7 +342,7 @@ def test_accumulated_values_are_means(data: Data, tmp_path: Path) -> None:
     def first(accumulate: int) -> list[float]:
         stage, model = stage_in(tmp_path / str(accumulate)), nn.Linear(64, 3)
 
-        def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
             loss = F.cross_entropy(model(batch.x.flatten(1)), batch.y)
             loss.backward()
             return {"loss": loss, "first": batch.x.mean()}
@@ -356,7 +356,7 @@ def test_accumulated_values_are_means(data: Data, tmp_path: Path) -> None:
 def test_mode_is_training_in_every_epoch(data: Data) -> None:
     model, modes = make_model(), []
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         modes.append(model.training)
         loss = F.cross_entropy(model(batch.x), batch.y)
         loss.backward()

@@ -12,7 +12,7 @@ from nas_kd.space import Candidate, ElasticSpace, load_space
 from nas_kd.space.paths import Path, entries, entry_width, fair_paths, fitting
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.mixed import MixedInputs, ending
 from nas_kd.train.stages import Blockwise
 
@@ -39,30 +39,30 @@ def teacher_output() -> tuple[torch.Tensor, Output]:
     return x, Output(torch.zeros(5, 3), [p.relu() for p in pre], pre, torch.zeros(5, 7))
 
 
-def drawn(moment: Moment, index: int) -> list[Path]:
-    return fair_paths(SPACE.stages[index], entries(SPACE, index), 2, moment.step, 0, index)
+def drawn(info: StepInfo, index: int) -> list[Path]:
+    return fair_paths(SPACE.stages[index], entries(SPACE, index), 2, info.step, 0, index)
 
 
-def moment(step: int) -> Moment:
-    return Moment(0, step, step / 1000)
+def info(step: int) -> StepInfo:
+    return StepInfo(0, step, step / 1000)
 
 
 def test_a_stage_gets_the_students_features_in_the_share_of_steps_that_was_asked_for(model: Blockwise) -> None:
     mixed = MixedInputs(model, 0.3, drawn, seed=0)
-    chosen = np.array([[mixed.chosen(moment(step), index) for index in range(3)] for step in range(1000)])
+    chosen = np.array([[mixed.chosen(info(step), index) for index in range(3)] for step in range(1000)])
     assert not chosen[:, 0].any()
     assert abs(chosen[:, 1:].mean(0) - 0.3).max() < 0.05  # three standard deviations of 1000 draws
     assert abs(np.corrcoef(chosen[:, 1:].T)[0, 1]) < 0.1
     again = MixedInputs(model, 0.3, drawn, seed=0)
-    assert [again.chosen(moment(step), 1) for step in range(50)] == list(chosen[:50, 1])
-    assert not any(MixedInputs(model, 0.0, drawn, seed=0).chosen(moment(step), 2) for step in range(50))
+    assert [again.chosen(info(step), 1) for step in range(50)] == list(chosen[:50, 1])
+    assert not any(MixedInputs(model, 0.0, drawn, seed=0).chosen(info(step), 2) for step in range(50))
 
 
 def test_what_enters_is_what_the_stages_before_give(model: Blockwise, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = model.features(*teacher_output())
     mixed = MixedInputs(model, 0.5, drawn, seed=0)
-    monkeypatch.setattr(mixed, "chosen", lambda moment, index: index == 2)
-    now = moment(3)
+    monkeypatch.setattr(mixed, "chosen", lambda info, index: index == 2)
+    now = info(3)
     assert mixed.entered(pairs, now, 1, [4, 8]) == {}
     found = mixed.entered(pairs, now, 2, [8, 4, 8])
     assert set(found) == {4, 8} and not any(x.requires_grad for x in found.values())
@@ -71,7 +71,7 @@ def test_what_enters_is_what_the_stages_before_give(model: Blockwise, monkeypatc
         entered = model.enter(1, pairs[1].inputs, path.entry)
         wanted = model.stages[1](entered, Candidate(width, path.candidate.layers))[0]
         assert torch.equal(x, wanted) and x.shape[1] == width
-    monkeypatch.setattr(mixed, "chosen", lambda moment, index: index > 0)  # now both: a chain from the images
+    monkeypatch.setattr(mixed, "chosen", lambda info, index: index > 0)  # now both: a chain from the images
     chain = mixed.entered(pairs, now, 2, [4])[4]
     assert not torch.equal(chain, found[4])
     changed = [pairs[0], *(pair._replace(inputs=torch.full_like(pair.inputs, torch.nan)) for pair in pairs[1:])]
@@ -83,9 +83,9 @@ def test_a_loss_on_the_students_features_reaches_its_own_stage_only(
 ) -> None:
     pairs = model.features(*teacher_output())
     mixed = MixedInputs(model, 0.5, drawn, seed=0)
-    monkeypatch.setattr(mixed, "chosen", lambda moment, index: index > 0)
-    paths = drawn(moment(0), 2)
-    model.loss(2, pairs[2], paths, mixed.entered(pairs, moment(0), 2, [path.entry for path in paths])).backward()
+    monkeypatch.setattr(mixed, "chosen", lambda info, index: index > 0)
+    paths = drawn(info(0), 2)
+    model.loss(2, pairs[2], paths, mixed.entered(pairs, info(0), 2, [path.entry for path in paths])).backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert reached and all(name.startswith(("stages.2.", "outputs.2.")) for name in reached)
 

@@ -1,4 +1,4 @@
-"""What each training rule draws: archs of the space, by seed and moment alone, in the published proportions."""
+"""What each training rule draws: archs of the space, by seed and step alone, in the published proportions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from nas_kd.losses import kl_divergence
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.train import supernet_config as config
 from nas_kd.train.attentive import Attentive, MacsTable
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.options import make_rule
-from nas_kd.train.rules import Lesson, Rule, Sandwich
+from nas_kd.train.rules import Rule, Sandwich, SubnetTarget
 from nas_kd.train.sandwich import Images, teach
 from nas_kd.train.single_path import Fair, Uniform, most_choices
 
@@ -58,8 +58,8 @@ def by_label(archs: Sequence[Arch]) -> Tensor:
     return torch.tensor([float(int(arch.key, 16) % 10_007) for arch in archs])
 
 
-def moments(epochs: Sequence[int] = range(EPOCHS)) -> list[Moment]:
-    return [Moment(epoch, step, 0.0) for epoch in epochs for step in range(STEPS)]
+def moments(epochs: Sequence[int] = range(EPOCHS)) -> list[StepInfo]:
+    return [StepInfo(epoch, step, 0.0) for epoch in epochs for step in range(STEPS)]
 
 
 def small_table(space: ElasticSpace, size: int = 400, **changed: int) -> MacsTable:
@@ -76,28 +76,28 @@ def quick_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_archs_are_of_the_space(kind: str, space: ElasticSpace) -> None:
     rule = make(kind, space)
     drawn = set()
-    for moment in moments():
-        lessons = rule.lessons(moment, by_label)
-        for lesson in lessons:
-            space.validate(lesson.arch)
-            assert lesson.labels + lesson.soft > 0
-            drawn.add(lesson.arch)
+    for info in moments():
+        subnet_targets = rule.subnet_targets(info, by_label)
+        for subnet in subnet_targets:
+            space.validate(subnet.arch)
+            assert subnet.labels + subnet.soft > 0
+            drawn.add(subnet.arch)
         if rule.has_largest:
             largest = space.largest()  # in the full network's phase at any input size
-            assert replace(lessons[0].arch, resolution=largest.resolution) == largest
-            assert not lessons[0].inplace and all(lesson.inplace for lesson in lessons[1:])
+            assert replace(subnet_targets[0].arch, resolution=largest.resolution) == largest
+            assert not subnet_targets[0].inplace and all(subnet.inplace for subnet in subnet_targets[1:])
         else:
-            assert not any(lesson.inplace for lesson in lessons)
+            assert not any(subnet.inplace for subnet in subnet_targets)
     assert len(drawn) > 10
 
 
 @rules
-def test_draws_are_a_function_of_seed_and_moment(kind: str) -> None:
+def test_draws_are_a_function_of_seed_and_step(kind: str) -> None:
     one, again, other = make(kind, MOBILE), make(kind, MOBILE), make(kind, MOBILE, seed=4)
-    for moment in reversed(moments()):
-        assert one.lessons(moment, by_label) == again.lessons(moment._replace(progress=0.5), by_label)
+    for info in reversed(moments()):
+        assert one.subnet_targets(info, by_label) == again.subnet_targets(info._replace(progress=0.5), by_label)
     late = moments([EPOCHS - 1])
-    assert [one.lessons(m, by_label) for m in late] != [other.lessons(m, by_label) for m in late]
+    assert [one.subnet_targets(m, by_label) for m in late] != [other.subnet_targets(m, by_label) for m in late]
 
 
 def test_draws_are_the_same_in_another_process() -> None:
@@ -106,15 +106,15 @@ def test_draws_are_the_same_in_another_process() -> None:
         "MacsTable.__init__.__defaults__ = QUICK\n"
         "for kind in KINDS:\n"
         "    rule = make(kind, MOBILE)\n"
-        "    for m in moments([0, 7, 11]): print(*(l.arch.key for l in rule.lessons(m, by_label)))\n"
+        "    for m in moments([0, 7, 11]): print(*(l.arch.key for l in rule.subnet_targets(m, by_label)))\n"
     )
     here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     env = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": here}
     theirs = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     mine = [
-        " ".join(lesson.arch.key for lesson in rule.lessons(moment, by_label))
+        " ".join(subnet.arch.key for subnet in rule.subnet_targets(info, by_label))
         for rule in (make(kind, MOBILE) for kind in KINDS)
-        for moment in moments([0, 7, 11])
+        for info in moments([0, 7, 11])
     ]
     assert theirs.stdout.splitlines() == mine
 
@@ -126,14 +126,14 @@ def test_only_weights_of_the_steps_archs_count(kind: str, space: ElasticSpace) -
     rule = make(kind, space)
     x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     y = torch.arange(4)
-    for moment in (Moment(0, 0, 0.0), Moment(EPOCHS - 1, 1, 0.0)):
+    for info in (StepInfo(0, 0, 0.0), StepInfo(EPOCHS - 1, 1, 0.0)):
         # a largest uses everything: look at what the others do beside it
-        lessons = rule.lessons(moment, by_label)
-        lessons = [Lesson(lesson.arch) for lesson in lessons if lesson.arch != space.largest()]
+        subnet_targets = rule.subnet_targets(info, by_label)
+        subnet_targets = [SubnetTarget(subnet.arch) for subnet in subnet_targets if subnet.arch != space.largest()]
         net = full_net(space)
         used = {key: torch.zeros_like(p, dtype=torch.bool) for key, p in net.named_parameters()}
-        for lesson in lessons:
-            for key, part in net.extract(lesson.arch).named_parameters():
+        for subnet in subnet_targets:
+            for key, part in net.extract(subnet.arch).named_parameters():
                 there = used[key]
                 for dim, size in enumerate(part.shape):
                     there = there.narrow(dim, (there.shape[dim] - size) // 2 if dim > 1 else 0, size)
@@ -142,7 +142,7 @@ def test_only_weights_of_the_steps_archs_count(kind: str, space: ElasticSpace) -
             for key, parameter in net.named_parameters():
                 parameter[~used[key]] = float("nan")
         settings: dict[str, Any] = {"task": Classification(), "divergence": kl_divergence}
-        losses = teach(net, Images(x), y, lessons, **settings)
+        losses = teach(net, Images(x), y, subnet_targets, **settings)
         assert all(loss.isfinite() for loss in losses)
         for key, parameter in net.named_parameters():
             if not used[key].any():
@@ -155,8 +155,8 @@ def test_only_weights_of_the_steps_archs_count(kind: str, space: ElasticSpace) -
 
 
 def test_order_of_a_sandwich() -> None:
-    moment = Moment(2, 1, 0.0)
-    second, last = (Sandwich(BASIC, 5, 3, order).archs(moment) for order in ("smallest_second", "smallest_last"))
+    info = StepInfo(2, 1, 0.0)
+    second, last = (Sandwich(BASIC, 5, 3, order).archs(info) for order in ("smallest_second", "smallest_last"))
     assert second[:2] == [BASIC.largest(), BASIC.smallest()] and last[0] == BASIC.largest()
     assert last == [second[0], *second[2:], second[1]]
 
@@ -210,12 +210,12 @@ def test_the_best_or_the_worst_candidate_is_trained(kind: str) -> None:
         return by_label(archs)
 
     assert isinstance(rule, Attentive)
-    for moment in moments([0, 1]):
+    for info in moments([0, 1]):
         asked.clear()
-        lessons = rule.lessons(moment, watching)
-        assert [lesson.arch for lesson in lessons[:2]] == [MOBILE.largest(), MOBILE.smallest()]
+        subnet_targets = rule.subnet_targets(info, watching)
+        assert [subnet.arch for subnet in subnet_targets[:2]] == [MOBILE.largest(), MOBILE.smallest()]
         choose = min if kind == "bestup" else max
-        assert [lesson.arch for lesson in lessons[2:]] == [
+        assert [subnet.arch for subnet in subnet_targets[2:]] == [
             choose(drawn, key=lambda arch: float(by_label([arch]))) for drawn in asked
         ]
         assert len(asked) == 2 and all(1 <= len(drawn) <= 4 for drawn in asked)
@@ -226,8 +226,10 @@ def test_the_best_or_the_worst_candidate_is_trained(kind: str) -> None:
 
 def test_uniform_draws_every_value_equally_often() -> None:
     rule = Uniform(VIT, 0, 4)
-    archs = [lesson.arch for m in moments(range(100)) for lesson in rule.lessons(m, by_label)]
-    assert len(archs) == 2000 and all(lesson == Lesson(lesson.arch) for lesson in rule.lessons(moments()[0], by_label))
+    archs = [subnet.arch for m in moments(range(100)) for subnet in rule.subnet_targets(m, by_label)]
+    assert len(archs) == 2000 and all(
+        subnet == SubnetTarget(subnet.arch) for subnet in rule.subnet_targets(moments()[0], by_label)
+    )
     stage = VIT.stages[0]
     counts = {
         "resolution": ([arch.resolution for arch in archs], VIT.resolutions),
@@ -241,14 +243,14 @@ def test_uniform_draws_every_value_equally_often() -> None:
 
 @families
 def test_fair_uses_every_choice_equally_often(space: ElasticSpace) -> None:
-    """At every moment two choices of anything have been used equally often, but for one."""
+    """At every step two choices of anything have been used equally often, but for one."""
     rule = make("fair", space)
     assert isinstance(rule, Fair)
     tallies: dict[Any, Counter[Any]] = {}
     for number in range(60):
-        moment = Moment(number // STEPS, number % STEPS, 0.0)
-        for lesson in rule.lessons(moment, by_label):
-            arch = lesson.arch
+        info = StepInfo(number // STEPS, number % STEPS, 0.0)
+        for subnet in rule.subnet_targets(info, by_label):
+            arch = subnet.arch
             used = {"resolution": arch.resolution, "stem": arch.stem, "head": arch.head}
             for index, (stage, candidate) in enumerate(zip(space.stages, arch.stages, strict=True)):
                 group = next(g for g in stage.groups() if set(candidate.layers) <= set(g))
@@ -275,15 +277,15 @@ def test_fair_uses_every_choice_equally_often(space: ElasticSpace) -> None:
 def test_a_step_of_fair_uses_each_choice_of_a_layer_once() -> None:
     rule = make("fair", BASIC)
     assert most_choices(BASIC) == 3 and most_choices(MOBILE) == 4 and most_choices(POOLED) == 4
-    for moment in moments():
-        first = [lesson.arch.stages[0].layers[0] for lesson in rule.lessons(moment, by_label)]
+    for info in moments():
+        first = [subnet.arch.stages[0].layers[0] for subnet in rule.subnet_targets(info, by_label)]
         assert sorted(first) == [(4,), (6,), (8,)]
 
 
 @pytest.mark.parametrize("kind", ["uniform", "fair"])
 def test_a_teacher_may_take_the_place_of_labels(kind: str) -> None:
-    for lesson in make(kind, BASIC, teacher_weight=0.25).lessons(moments()[0], by_label):
-        assert (lesson.labels, lesson.soft, lesson.inplace) == (0.75, 0.25, False)
+    for subnet in make(kind, BASIC, teacher_weight=0.25).subnet_targets(moments()[0], by_label):
+        assert (subnet.labels, subnet.soft, subnet.inplace) == (0.75, 0.25, False)
 
 
 def test_rules_can_be_named_from_outside() -> None:

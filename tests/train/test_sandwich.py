@@ -21,7 +21,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train import sandwich
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.options import divergence_of
 from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import sandwich_step
@@ -48,7 +48,7 @@ def logits_of(net: Supernet, arch: Arch) -> Tensor:
 
 
 def archs_of(net: Supernet, random: int = 2, step: int = 0) -> list[Arch]:
-    return Sandwich(net.space, 0, random).archs(Moment(0, step, 0.0))
+    return Sandwich(net.space, 0, random).archs(StepInfo(0, step, 0.0))
 
 
 def gradients(net: Supernet) -> dict[str, Tensor]:
@@ -279,14 +279,14 @@ def test_only_the_largest_is_regularised(how: dict[str, float]) -> None:
         assert torch.equal(first[index][1], again[index][1])
 
 
-def test_archs_of_a_step_are_a_function_of_seed_and_moment() -> None:
+def test_archs_of_a_step_are_a_function_of_seed_and_step() -> None:
     net = make(MOBILE)
-    one = Sandwich(net.space, 7, 3).archs(Moment(1, 2, 0.5))
+    one = Sandwich(net.space, 7, 3).archs(StepInfo(1, 2, 0.5))
     assert one[:2] == [MOBILE.largest(), MOBILE.smallest()] and len(one) == 5
-    assert one == Sandwich(net.space, 7, 3).archs(Moment(1, 2, 0.9))
-    other = [(8, Moment(1, 2, 0.5)), (7, Moment(2, 2, 0.5)), (7, Moment(1, 3, 0.5))]
-    assert all(one[2:] != Sandwich(net.space, seed, 3).archs(moment)[2:] for seed, moment in other)
-    drawn = {a for step in range(200) for a in Sandwich(net.space, 0, 1).archs(Moment(0, step, 0.0))[2:]}
+    assert one == Sandwich(net.space, 7, 3).archs(StepInfo(1, 2, 0.9))
+    other = [(8, StepInfo(1, 2, 0.5)), (7, StepInfo(2, 2, 0.5)), (7, StepInfo(1, 3, 0.5))]
+    assert all(one[2:] != Sandwich(net.space, seed, 3).archs(info)[2:] for seed, info in other)
+    drawn = {a for step in range(200) for a in Sandwich(net.space, 0, 1).archs(StepInfo(0, step, 0.0))[2:]}
     assert len(drawn) > 150
 
 

@@ -14,9 +14,9 @@ from nas_kd.blocks import ConvStem, LinearHead, MBStage
 from nas_kd.errors import SettingError
 from nas_kd.nn import at_resolution
 from nas_kd.space import ElasticSpace
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.optim import Phased, Schedule
-from nas_kd.train.rules import Lesson
+from nas_kd.train.rules import SubnetTarget
 from nas_kd.train.shrinking import FullNet, Shrinking, phases, restricted, widened
 
 OFA = ElasticSpace(
@@ -112,14 +112,14 @@ def test_an_elastic_stem_and_head_are_written_as_the_whole_space_does() -> None:
 
 def test_draws_of_a_phase_are_uniform() -> None:
     rule = Shrinking(OFA, phases(OFA, 605, 5.0), seed=1)
-    lessons = [lesson for step in range(300) for lesson in rule.lessons(Moment(460, step, 0.0), None)]  # type: ignore[arg-type]
-    assert len(lessons) == 1200
-    first = [lesson.arch.stages[0].layers[0] for lesson in lessons]
+    subnet_targets = [subnet for step in range(300) for subnet in rule.subnet_targets(StepInfo(460, step, 0.0), None)]  # type: ignore[arg-type]
+    assert len(subnet_targets) == 1200
+    first = [subnet.arch.stages[0].layers[0] for subnet in subnet_targets]
     for values, drawn in (
         ((3, 5, 7), [kernel for kernel, _, _ in first]),
         ((4, 6), [expand for _, expand, _ in first]),
-        ((2, 3, 4), [lesson.arch.stages[0].depth for lesson in lessons]),
-        ((12, 16), [lesson.arch.resolution for lesson in lessons]),
+        ((2, 3, 4), [subnet.arch.stages[0].depth for subnet in subnet_targets]),
+        ((12, 16), [subnet.arch.resolution for subnet in subnet_targets]),
     ):
         assert set(drawn) == set(values)
         assert chisquare([drawn.count(v) for v in values]).pvalue > 1e-4
@@ -128,13 +128,13 @@ def test_draws_of_a_phase_are_uniform() -> None:
 @pytest.mark.parametrize("inplace", [False, True])
 def test_what_subnets_learn_from(inplace: bool) -> None:
     rule = Shrinking(OFA, phases(OFA, 605, 5.0), kd_ratio=0.5, inplace=inplace, teacher_weight=0.25)
-    (full,) = rule.lessons(Moment(0, 0, 0.0), None)  # type: ignore[arg-type]
+    (full,) = rule.subnet_targets(StepInfo(0, 0, 0.0), None)  # type: ignore[arg-type]
     assert full[1:] == (0.75, 0.25, False)
-    later = rule.lessons(Moment(500, 0, 0.0), None)  # type: ignore[arg-type]
+    later = rule.subnet_targets(StepInfo(500, 0, 0.0), None)  # type: ignore[arg-type]
     if inplace:
         first, *later = later
-        assert first == Lesson(OFA.largest(), 0.75, 0.25, False)
-    assert len(later) == 4 and all(lesson[1:] == (1.0, 0.5, inplace) for lesson in later)
+        assert first == SubnetTarget(OFA.largest(), 0.75, 0.25, False)
+    assert len(later) == 4 and all(subnet[1:] == (1.0, 0.5, inplace) for subnet in later)
     assert (rule.frozen, rule.has_largest) == (not inplace, inplace)
     assert not Shrinking(OFA, rule.phases, kd_ratio=0.0).frozen
 

@@ -26,7 +26,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.train import supernet as training
 from nas_kd.train.attentive import Attentive, MacsTable
 from nas_kd.train.evaluate import evaluate_archs
-from nas_kd.train.loop import Moment
+from nas_kd.train.loop import StepInfo
 from nas_kd.train.rules import Sandwich, Score
 from nas_kd.train.shrinking import FullNet
 from nas_kd.train.single_path import Uniform
@@ -170,9 +170,11 @@ def test_every_divergence_trains(patterns: Data, divergence: str, alpha: float |
 
 
 def test_rules_differ_in_nothing_but_what_they_train(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A uniform rule that is given the sandwich's lessons trains the sandwich's weights."""
+    """A uniform rule that is given the sandwich's subnet_targets trains the sandwich's weights."""
     sandwich = short(digits_net(few, BASIC), few)
-    monkeypatch.setattr(Uniform, "lessons", lambda rule, *rest: Sandwich(rule.space, rule.seed).lessons(*rest))
+    monkeypatch.setattr(
+        Uniform, "subnet_targets", lambda rule, *rest: Sandwich(rule.space, rule.seed).subnet_targets(*rest)
+    )
     uniform = short(digits_net(few, BASIC), few, rule="uniform")
     assert all(torch.equal(value, uniform.state_dict()[key]) for key, value in sandwich.state_dict().items())
 
@@ -181,7 +183,7 @@ def test_candidates_are_scored_by_labels_without_a_trace(few: Data, monkeypatch:
     asked: list[Tensor] = []
     real = Attentive.draw
 
-    def watching(rule: Attentive, moment: Moment, k: int, score: Score | None) -> Arch:
+    def watching(rule: Attentive, info: StepInfo, k: int, score: Score | None) -> Arch:
         seen: list[Arch] = []
 
         def recording(archs: Sequence[Arch]) -> Tensor:
@@ -191,7 +193,7 @@ def test_candidates_are_scored_by_labels_without_a_trace(few: Data, monkeypatch:
             assert len(asked[-1]) == len(archs) and not asked[-1].requires_grad
             return asked[-1]
 
-        chosen = real(rule, moment, k, recording)
+        chosen = real(rule, info, k, recording)
         assert seen.index(chosen) == int(asked[-1].argmin())
         return chosen
 
@@ -279,7 +281,7 @@ def test_the_one_arch_whose_loss_is_bad_is_named(
 
     steps = few.train.steps(16)
     monkeypatch.setattr(training, "teach", poisoned)
-    at = Moment(1, steps - 1, 0.0) if accumulate == 2 else Moment(1, steps - 2, 0.0)
+    at = StepInfo(1, steps - 1, 0.0) if accumulate == 2 else StepInfo(1, steps - 2, 0.0)
     arch = Sandwich(MOBILE, 0).archs(at)[3]
     message = f"epoch 2, step {at.step + 1} of {steps} (archs {arch.key} {arch.label}); the checkpoint of epoch 1 is"
     with pytest.raises(FloatingPointError, match=re.escape(message)):

@@ -27,10 +27,10 @@ from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.train.loop import Moment, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.rules import Sandwich
-from nas_kd.train.sandwich import Images, sandwich_lessons, summary, teach
+from nas_kd.train.sandwich import Images, sandwich_targets, summary, teach
 
 EPOCHS, BATCH = 3, 24
 BAD = [(0, 2), (1, 0)]  # steps of the second process whose losses are not finite
@@ -112,21 +112,21 @@ def train(
     def forward(x: Tensor, arch: Arch, **_: float) -> Tensor:
         return net.forward_stages(x, arch, norm_of(arch)).logits
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        lessons = sandwich_lessons(Sandwich(net.space, 0, 2).archs(moment))
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
+        subnet_targets = sandwich_targets(Sandwich(net.space, 0, 2).archs(info))
         losses = teach(
             net,
             Images(batch.x.double()),
             batch.y,
-            lessons,
+            subnet_targets,
             task=task,
             divergence=adaptive_alpha_divergence,
             forward=forward,
         )
         parts = summary(losses, "sum", True)
-        if runtime.rank == 1 and moment[:2] == stop_at:
+        if runtime.rank == 1 and info[:2] == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        if runtime.rank == 1 and moment[:2] in bad:
+        if runtime.rank == 1 and info[:2] in bad:
             parts["loss"] = parts["loss"] * float("nan")
         carried.append(sum(p.numel() for p in net.parameters() if p.grad is not None) + len(parts) + 1)
         return parts
@@ -187,7 +187,7 @@ def different_gradients(rank: int) -> None:
 def different_starts(runtime: Runtime) -> None:
     net = supernet(seed=runtime.rank)
     fit(
-        lambda batch, moment: {},
+        lambda batch, info: {},
         name="supernet",
         modules={"net": net},
         optimizer=sgd([net]),
@@ -218,10 +218,10 @@ def diverge(runtime: Runtime, stage: Stage) -> None:
     """Meet a NaN on the second process alone, in the second epoch."""
     net = nn.Linear(64, 10)
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         loss = net(batch.x.flatten(1)).square().mean()
         loss.backward()
-        hit = runtime.rank == 1 and moment[:2] == (1, 3)
+        hit = runtime.rank == 1 and info[:2] == (1, 3)
         return {"loss": loss, "other": torch.tensor(float("nan")) if hit else loss}
 
     torch.manual_seed(0)
@@ -239,7 +239,7 @@ def diverge(runtime: Runtime, stage: Stage) -> None:
         epochs=2,
         runtime=runtime,
         stage=stage,
-        describe=lambda moment: f"arch of step {moment.step}",
+        describe=lambda info: f"arch of step {info.step}",
     )
 
 
@@ -247,7 +247,7 @@ def draws(runtime: Runtime) -> list[float]:
     """Return what dropout would draw in the first steps."""
     net, seen = nn.Linear(1, 1), []
 
-    def step(batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         seen.append(float(torch.rand(())))
         loss = net.weight.sum()
         loss.backward()
