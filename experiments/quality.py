@@ -50,7 +50,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import Budget, caps_of, cost_settings
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.refine import warm_choices
-from nas_kd.searcher.variables import Genes
+from nas_kd.searcher.variables import SearchVariables
 from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch
@@ -153,7 +153,7 @@ def methods(
         most: evaluations of a search.
     """
     space = budget.space
-    genes = Genes(budget.space)
+    variables = SearchVariables(budget.space)
     coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(tables)]
     lists = shortlists(coded)
 
@@ -166,7 +166,7 @@ def methods(
                 sizes,
                 lambda point: {"kl": kl(arch(point))},
                 constraints=lambda point: budget.violations(arch(point)),
-                canonical=genes.canonical if arch == genes.decode else None,
+                canonical=variables.canonical if arch == variables.decode else None,
                 warm=warm,
                 trials=most,
                 seed=seed,
@@ -187,7 +187,7 @@ def methods(
         return [tuple(names.index(c) for c, names in zip(row, lists, strict=True)) for row in inside]
 
     def freed(rows: Sequence[Sequence[int]]) -> list[Point]:
-        return [genes.encode(arch_of(space, row, resolution)) for row in rows]
+        return [variables.encode(arch_of(space, row, resolution)) for row in rows]
 
     front = warm_choices(exact_front(tables), coded, budget, 24)
     diverse = ranked(0.4)
@@ -199,12 +199,12 @@ def methods(
         "exact + NSGA-II": optuna(sizes, listed, "nsga2", begun),
         "diverse + TPE": optuna(sizes, listed, "tpe", chains),
         "k-best": lambda seed: [kl(arch_of(space, chosen, resolution)) for chosen in ranked(0.0)],
-        "exact + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(front)),
-        "exact 8 + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(front[:8])),
-        "diverse 8 + TPE on dimensions": optuna(genes.sizes, genes.decode, "tpe", freed(diverse[:8])),
-        "TPE": optuna(genes.sizes, genes.decode, "tpe", ()),
-        "NSGA-II": optuna(genes.sizes, genes.decode, "nsga2", ()),
-        "random": optuna(genes.sizes, genes.decode, "random", ()),
+        "exact + TPE on dimensions": optuna(variables.sizes, variables.decode, "tpe", freed(front)),
+        "exact 8 + TPE on dimensions": optuna(variables.sizes, variables.decode, "tpe", freed(front[:8])),
+        "diverse 8 + TPE on dimensions": optuna(variables.sizes, variables.decode, "tpe", freed(diverse[:8])),
+        "TPE": optuna(variables.sizes, variables.decode, "tpe", ()),
+        "NSGA-II": optuna(variables.sizes, variables.decode, "nsga2", ()),
+        "random": optuna(variables.sizes, variables.decode, "random", ()),
     }
 
 

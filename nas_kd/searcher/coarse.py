@@ -15,7 +15,7 @@ import numpy as np
 from nas_kd.errors import SettingError
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.fill import unseen
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 
 Row = dict[str, Any]
 GRID = 2_000  # points of a grid at most; kinds with many levels are thinned out above
@@ -25,7 +25,7 @@ PATIENCE = 20  # proposals in a row that are infeasible before that
 
 
 def coarse_to_fine(
-    genes: Genes,
+    variables: SearchVariables,
     evaluate: Callable[[Point], Mapping[str, float]],
     *,
     cost: Callable[[Point], float],
@@ -39,15 +39,15 @@ def coarse_to_fine(
 ) -> list[Row]:
     """Search for archs of high gain and low cost, coarsely first.
 
-    Coarse: settings for the whole network. All genes of a kind (resolution, width, depth, kernel, expand ...)
+    Coarse: settings for the whole network. All variables of a kind (resolution, width, depth, kernel, expand ...)
     move together from their smallest to their largest value, and every combination of kinds is a point. Of
     those within the budget up to ``SHARE`` of the evaluations are made, evenly spaced in cost. Fine: a point
     of the front so far, the better in gain of two drawn ones, is mutated stage by stage: each stage, and
     resolution, stem and head, is changed with probability one over their number; a changed one draws each of
-    its genes anew with probability one half.
+    its variables anew with probability one half.
 
     Args:
-        genes: the dimensions of the space.
+        variables: the dimensions of the space.
         evaluate: the scores of a point by name, ``gain`` among them; called once a distinct arch.
         cost: what a point costs, counted; the front is that of ``gain`` and this.
         gain: name of the score that is to be high.
@@ -71,11 +71,11 @@ def coarse_to_fine(
     """
     if trials < 1:
         raise SettingError("trials", trials, "an integer of at least 1")
-    search = _Search(genes, cost, gain, affordable, feasible, seed)
+    search = _Search(variables, cost, gain, affordable, feasible, seed)
     rows: list[Row] = [dict(row) for row in done]
     for number, row in enumerate(rows):
         search.add(row, search.point(row, number))
-    grid = coarse_grid(genes, affordable, cost, math.ceil(SHARE * trials))
+    grid = coarse_grid(variables, affordable, cost, math.ceil(SHARE * trials))
     while len(search.found) < trials:
         kind = "coarse"
         point = next((point for point in grid if point not in search.seen), None)
@@ -95,12 +95,12 @@ def coarse_to_fine(
 
 
 def coarse_grid(
-    genes: Genes, affordable: Callable[[Point], bool], cost: Callable[[Point], float], most: int
+    variables: SearchVariables, affordable: Callable[[Point], bool], cost: Callable[[Point], float], most: int
 ) -> list[Point]:
     """Return settings for the whole network within a budget.
 
     Args:
-        genes: the dimensions of the space.
+        variables: the dimensions of the space.
         affordable: whether a point keeps the budget.
         cost: what a point costs.
         most: how many points are wanted at most.
@@ -109,14 +109,18 @@ def coarse_grid(
         Distinct canonical points from the cheapest to the dearest, evenly spaced in that order, both ends
         among them, where there are more than ``most``.
     """
-    kinds = list(dict.fromkeys(gene.kind for gene in genes.genes))
-    levels = {kind: max(len(gene.values) for gene in genes.genes if gene.kind == kind) for kind in kinds}
+    kinds = list(dict.fromkeys(variable.kind for variable in variables.variables))
+    levels = {
+        kind: max(len(variable.values) for variable in variables.variables if variable.kind == kind) for kind in kinds
+    }
     while math.prod(levels.values()) > GRID:
         levels[max(levels, key=lambda kind: levels[kind])] -= 1
     found: dict[Point, float] = {}
     for at in product(*(range(count) for count in levels.values())):
         level = {kind: i / max(1, levels[kind] - 1) for kind, i in zip(kinds, at, strict=True)}
-        point = genes.canonical([round(level[gene.kind] * (len(gene.values) - 1)) for gene in genes.genes])
+        point = variables.canonical(
+            [round(level[variable.kind] * (len(variable.values) - 1)) for variable in variables.variables]
+        )
         if point not in found and affordable(point):
             found[point] = cost(point)
     ordered = sorted(found, key=lambda point: (found[point], point))
@@ -130,22 +134,24 @@ class _Search:
 
     def __init__(
         self,
-        genes: Genes,
+        variables: SearchVariables,
         cost: Callable[[Point], float],
         gain: str,
         affordable: Callable[[Point], bool],
         feasible: Callable[[Point], bool],
         seed: int,
     ) -> None:
-        self.genes = genes
+        self.variables = variables
         self.cost = cost
         self.gain = gain
         self.seed = seed
         self.affordable = affordable
         self.feasible = feasible
-        self.sizes = genes.sizes
-        parts = list(dict.fromkeys(gene.part for gene in genes.genes))
-        self.parts = [[at for at, gene in enumerate(genes.genes) if gene.part == part] for part in parts]
+        self.sizes = variables.sizes
+        parts = list(dict.fromkeys(variable.part for variable in variables.variables))
+        self.parts = [
+            [at for at, variable in enumerate(variables.variables) if variable.part == part] for part in parts
+        ]
         self.found: dict[Point, float] = {}  # evaluated: the gain
         self.seen: set[Point] = set()  # evaluated or infeasible
         self.stalled = 0  # infeasible proposals since the last evaluation
@@ -179,16 +185,16 @@ class _Search:
         for _ in range(TRIES if front and self.stalled < PATIENCE else 0):
             first, second = (front[int(rng.integers(len(front)))] for _ in range(2))
             parent = first if self.found[first] >= self.found[second] else second
-            point = self.genes.canonical(self.mutated(parent, rng))
+            point = self.variables.canonical(self.mutated(parent, rng))
             if point not in self.seen and self.affordable(point):
                 return "fine", point
 
         def new(point: Point) -> bool:
-            point = self.genes.canonical(point)
+            point = self.variables.canonical(point)
             return point not in self.seen and self.affordable(point) and self.feasible(point)
 
         drawn = unseen(self.sizes, new, sorted(self.found), self.seed, number)
-        return "random", None if drawn is None else self.genes.canonical(drawn)
+        return "random", None if drawn is None else self.variables.canonical(drawn)
 
     def front(self) -> list[Point]:
         """Return the evaluated points that no other beats in gain and cost; a NaN beats and stays nothing."""

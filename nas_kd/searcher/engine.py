@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from nas_kd.errors import SettingError
 from nas_kd.searcher.fill import unseen
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 
 Row = dict[str, Any]
 PATIENCE = 20  # proposals in a row that bring nothing new before a random new point is taken
@@ -19,7 +19,7 @@ class Problem:
     """What an engine searches.
 
     Args:
-        genes: the dimensions; a point is one index a gene, and ``genes.decode(point)`` its arch.
+        variables: the dimensions; a point is one index per variable, and ``variables.decode(point)`` its arch.
         affordable: whether a point keeps the budget that is counted: no images, no clock.
         cost: multiply-adds of a point.
         objectives: what to be good in: ``accuracy`` (high) and costs (low), all in the rows.
@@ -27,7 +27,7 @@ class Problem:
         seed: the run's seed.
     """
 
-    genes: Genes
+    variables: SearchVariables
     affordable: Callable[[Point], bool]
     cost: Callable[[Point], int]
     objectives: Sequence[str]
@@ -89,7 +89,7 @@ def one_by_one(
     Raises:
         SettingError: the engine proposes what is no point.
     """
-    sizes = problem.genes.sizes
+    sizes = problem.variables.sizes
     rows: list[Row] = [dict(row) for row in done]
     seen = {point_of(row, len(sizes)): row["kind"] != "infeasible" for row in rows}
 
@@ -97,7 +97,7 @@ def one_by_one(
         return problem.affordable(point) and feasible(point)
 
     def new(point: Point) -> bool:
-        point = problem.genes.canonical(point)
+        point = problem.variables.canonical(point)
         return point not in seen and fits(point)
 
     while sum(seen.values()) < problem.trials:
@@ -109,7 +109,7 @@ def one_by_one(
             drawn = unseen(sizes, new, known, problem.seed, len(rows))
             if drawn is None:
                 break
-            point = problem.genes.canonical(drawn)
+            point = problem.variables.canonical(drawn)
         seen[point] = fits(point)
         indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
         row: Row = {"number": len(rows), "kind": kind if seen[point] else "infeasible", **indices}
@@ -127,8 +127,10 @@ def _next(engine: Engine, problem: Problem, rows: Sequence[Row], sizes: Sequence
     inside = len(given) == len(sizes) and all(0 <= at < size for at, size in zip(given, sizes, strict=True))
     if not inside:
         expected = f"{len(sizes)} indices, each from 0 and below {', '.join(map(str, sizes))}"
-        raise SettingError(f"{engine.name}.propose", given, expected, "return one index a gene of problem.genes")
-    return problem.genes.canonical([int(at) for at in given])
+        raise SettingError(
+            f"{engine.name}.propose", given, expected, "return one index per variable of problem.variables"
+        )
+    return problem.variables.canonical([int(at) for at in given])
 
 
 def _stalled(rows: Sequence[Mapping[str, Any]]) -> int:

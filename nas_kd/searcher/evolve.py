@@ -14,7 +14,7 @@ from nas_kd.searcher.engine import Engine, Problem, one_by_one
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import TrialLog
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.space import Arch
 
 ENGINES = ("nsga2", "coarse", "random")
@@ -25,12 +25,12 @@ FIRST = 10  # network-wise settings in the first generation of 20; the others ar
 class _Known:
     """Archs of points, decoded once."""
 
-    genes: Genes
+    variables: SearchVariables
     archs: dict[Point, Arch] = field(default_factory=dict)
 
     def __call__(self, point: Point) -> Arch:
         if point not in self.archs:
-            self.archs[point] = self.genes.decode(point)
+            self.archs[point] = self.variables.decode(point)
         return self.archs[point]
 
 
@@ -67,8 +67,8 @@ def evolve(
     Source: NSGA-II (Deb et al. 2002); for supernets as in NSGANetV2 (Lu et al. 2020); BigNAS (Yu et al. 2020).
     """
     space = budget.space
-    genes = Genes(budget.space)
-    arch = _Known(genes)
+    variables = SearchVariables(budget.space)
+    arch = _Known(variables)
 
     def macs(point: Point) -> int:
         return budget.cost_of(arch(point)).macs
@@ -82,7 +82,7 @@ def evolve(
     log = TrialLog(
         budget,
         lambda point: arch(tuple(point)),
-        len(genes.genes),
+        len(variables.variables),
         scorer,
         stage=stage,
         trials=trials,
@@ -92,7 +92,7 @@ def evolve(
         if not isinstance(engine, str):
             one_by_one(
                 engine,
-                Problem(genes, affordable, macs, tuple(objectives), trials, seed),
+                Problem(variables, affordable, macs, tuple(objectives), trials, seed),
                 evaluate,
                 feasible=lambda point: budget.fits(arch(point)),
                 done=log.proposals,
@@ -100,7 +100,7 @@ def evolve(
             )
         elif engine == "coarse":
             coarse_to_fine(
-                genes,
+                variables,
                 evaluate,
                 cost=macs,
                 affordable=affordable,
@@ -112,14 +112,14 @@ def evolve(
             )
         else:
             # the smallest arch is always among the first: from its neighbours a tight budget can be explored
-            warm = coarse_grid(genes, affordable, macs, FIRST) if engine == "nsga2" else ()
+            warm = coarse_grid(variables, affordable, macs, FIRST) if engine == "nsga2" else ()
             refine(
-                genes.sizes,
+                variables.sizes,
                 evaluate,
                 constraints=lambda point: budget.violations(arch(point)),
                 objective=objectives,
                 maximise=("accuracy",),
-                canonical=genes.canonical,
+                canonical=variables.canonical,
                 warm=warm,
                 trials=trials,
                 seed=seed,

@@ -46,7 +46,7 @@ def refine(
     study_name: str = "nas_kd",
     group: WorkerGroup | None = None,
 ) -> list[Row]:
-    """Minimise scores of whole subnets over one index a stage, or a gene.
+    """Minimise scores of whole subnets over one index a stage, or a variable.
 
     Args:
         sizes: number of choices of each stage; a point is one index a stage, from 0.

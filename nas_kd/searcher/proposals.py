@@ -25,7 +25,7 @@ class Proposals:
     """The rules of one search, and the points seen so far.
 
     Args:
-        sizes: number of choices of each stage, or gene.
+        sizes: number of choices of each stage, or variable.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: names of the scores to minimise.
         maximise: which of them are to be large instead.

@@ -15,7 +15,7 @@ from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import TrialLog
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists
 from nas_kd.space import Arch, ElasticSpace
@@ -129,12 +129,12 @@ def _candidates(space: ElasticSpace, lists: Sequence[Sequence[int]], resolution:
 
 
 def _dimensions(space: ElasticSpace, resolution: int) -> _Variables:
-    genes = Genes(space)
+    variables = SearchVariables(space)
     return _Variables(
-        genes.sizes,
-        genes.decode,
-        genes.canonical,
-        lambda choices: genes.encode(arch_of(space, choices, resolution)),
+        variables.sizes,
+        variables.decode,
+        variables.canonical,
+        lambda choices: variables.encode(arch_of(space, choices, resolution)),
     )
 
 

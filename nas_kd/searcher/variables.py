@@ -15,14 +15,14 @@ from nas_kd.space.arch import Layer, Setting
 Point = tuple[int, ...]
 
 
-class Gene(NamedTuple):
+class SearchVariable(NamedTuple):
     """One dimension of the archs of a space.
 
     Args:
         part: what it belongs to: ``resolution``, ``stem``, ``head`` or ``stage 1`` and on.
         kind: what is chosen: ``resolution``, ``width``, ``depth``, or the name of a layer's setting.
-        values: what to choose from, rising; a gene is an index into them.
-        layer: the layer it is for, from 0; None when it is for the whole part.
+        values: what to choose from, in ascending order.
+        layer: index of the layer, from 0; None for the whole part.
     """
 
     part: str
@@ -40,46 +40,45 @@ class _Fields(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Genes:
-    """The dimensions of a space that have several values, and archs as points in them.
+class SearchVariables:
+    """The dimensions of a space that have several values; an arch is a point in them.
 
-    A layer beyond an arch's depth has genes too, which do nothing: many points can be one arch. `canonical`
-    gives the one point that stands for all of them.
+    Layers beyond an arch's depth have variables without effect, so several points decode to the same arch;
+    `canonical` returns the one that represents them.
 
     Args:
-        space: the space. Stages whose layers are combinations of settings get a gene a setting; settings
-            that all layers of a stage share get one gene a stage.
+        space: each setting of each layer is one variable; a setting shared by all layers of a stage is one variable.
     """
 
     space: ElasticSpace
 
     @cached_property
-    def genes(self) -> tuple[Gene, ...]:
+    def variables(self) -> tuple[SearchVariable, ...]:
         """The dimensions in order: resolution, stem, stages from first to last, head."""
-        found = [Gene("resolution", "resolution", self.space.resolutions)]
+        found = [SearchVariable("resolution", "resolution", self.space.resolutions)]
         found += self._ends("stem")
         for index, stage in enumerate(self.space.stages):
             part = f"stage {index + 1}"
             fields = self._fields[index]
             if not stage.keeps_width:
-                found.append(Gene(part, "width", stage.widths))
-            found.append(Gene(part, "depth", stage.depths))
-            found += [Gene(part, stage.fields[f], fields.values[f]) for f in fields.shared]
+                found.append(SearchVariable(part, "width", stage.widths))
+            found.append(SearchVariable(part, "depth", stage.depths))
+            found += [SearchVariable(part, stage.fields[f], fields.values[f]) for f in fields.shared]
             for layer in range(stage.depths[-1]):
-                found += [Gene(part, stage.fields[f], fields.values[f], layer) for f in fields.free]
+                found += [SearchVariable(part, stage.fields[f], fields.values[f], layer) for f in fields.free]
         found += self._ends("head")
-        varied = tuple(gene for gene in found if len(gene.values) > 1)
-        # a space of one arch keeps a gene of one value: engines want a dimension
-        return varied or (next(gene for gene in found if gene.kind == "depth"),)
+        varied = tuple(variable for variable in found if len(variable.values) > 1)
+        # a space of one arch keeps a variable of one value: engines want a dimension
+        return varied or (next(variable for variable in found if variable.kind == "depth"),)
 
     @property
     def sizes(self) -> list[int]:
-        """Number of values of each gene."""
-        return [len(gene.values) for gene in self.genes]
+        """Number of values of each variable."""
+        return [len(variable.values) for variable in self.variables]
 
-    def _ends(self, name: str) -> list[Gene]:
+    def _ends(self, name: str) -> list[SearchVariable]:
         end = getattr(self.space, name)
-        return [Gene(name, kind, values) for kind, values in zip(end.fields, end.options(), strict=True)]
+        return [SearchVariable(name, kind, values) for kind, values in zip(end.fields, end.options(), strict=True)]
 
     @cached_property
     def _fields(self) -> tuple[_Fields, ...]:
@@ -87,17 +86,10 @@ class Genes:
 
     @cached_property
     def _at(self) -> dict[tuple[str, str, int | None], int]:
-        return {(gene.part, gene.kind, gene.layer): at for at, gene in enumerate(self.genes)}
+        return {(variable.part, variable.kind, variable.layer): at for at, variable in enumerate(self.variables)}
 
     def decode(self, point: Sequence[int]) -> Arch:
-        """Return the arch of a point.
-
-        Args:
-            point: one index a gene.
-
-        Returns:
-            An arch of the space.
-        """
+        """Return the arch of a point, which holds one index per variable."""
         space = self.space
 
         def value(part: str, kind: str, values: Sequence[Setting], layer: int | None = None) -> Setting:
@@ -129,43 +121,36 @@ class Genes:
         return Arch(space.hash, tuple(stages), size, stem, end("head"))
 
     def encode(self, arch: Arch) -> Point:
-        """Return the point of an arch, 0 in every gene that does nothing.
-
-        Args:
-            arch: an arch of the space.
-
-        Returns:
-            One index a gene.
-        """
+        """Return the point of an arch, one index per variable; 0 for variables without effect."""
         named = {"stem": self.space.stem.named(arch.stem), "head": self.space.head.named(arch.head)}
         point = []
-        for gene in self.genes:
+        for variable in self.variables:
             chosen: Setting | None
-            if gene.part == "resolution":
+            if variable.part == "resolution":
                 chosen = arch.resolution
-            elif gene.part in named:
-                chosen = named[gene.part][gene.kind]
+            elif variable.part in named:
+                chosen = named[variable.part][variable.kind]
             else:
-                index = int(gene.part.split()[1]) - 1
-                chosen = _setting(self.space.stages[index], arch.stages[index], gene)
-            point.append(0 if chosen is None else gene.values.index(chosen))
+                index = int(variable.part.split()[1]) - 1
+                chosen = _setting(self.space.stages[index], arch.stages[index], variable)
+            point.append(0 if chosen is None else variable.values.index(chosen))
         return tuple(point)
 
     def canonical(self, point: Sequence[int]) -> Point:
-        """Return the point that stands for all points of the same arch."""
+        """Return the point that represents all points of the same arch."""
         return self.encode(self.decode(point))
 
 
-def _setting(stage: Stage, candidate: Candidate, gene: Gene) -> Setting | None:
-    """Return what a candidate has for a gene; None for a layer that it has not."""
-    if gene.layer is None and gene.kind in ("width", "depth"):
-        return candidate.width if gene.kind == "width" else candidate.depth
-    layer = gene.layer or 0
-    return candidate.layers[layer][stage.fields.index(gene.kind)] if layer < candidate.depth else None
+def _setting(stage: Stage, candidate: Candidate, variable: SearchVariable) -> Setting | None:
+    """Return what a candidate has for a variable; None for a layer that it has not."""
+    if variable.layer is None and variable.kind in ("width", "depth"):
+        return candidate.width if variable.kind == "width" else candidate.depth
+    layer = variable.layer or 0
+    return candidate.layers[layer][stage.fields.index(variable.kind)] if layer < candidate.depth else None
 
 
 def _factor(index: int, stage: Stage) -> _Fields:
-    """Part a stage's layer choices into settings of the whole stage and settings of each layer."""
+    """Split a stage's layer choices into settings of the whole stage and settings of each layer."""
     groups = stage.groups()
     values = tuple(tuple(sorted({layer[f] for group in groups for layer in group})) for f in range(len(stage.fields)))
     shared = tuple(f for f in range(len(values)) if all(len({layer[f] for layer in group}) == 1 for group in groups))

@@ -24,7 +24,7 @@ from nas_kd.searcher.engine import Engine, Problem, point_of
 from nas_kd.searcher.evolve import ENGINES, evolve
 from nas_kd.searcher.refine import score_subnets
 from nas_kd.searcher.trials import EVALUATED
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.solve import exact_front
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import rows_of
@@ -44,12 +44,12 @@ COST = {"resolution": 8, "in_chans": 1, "num_classes": 3}
 CAPS = {"macs": int(0.7 * SPACE.cost(SPACE.largest(), **COST).macs)}
 BUDGET = Budget(SPACE, COST, CAPS)
 WITHIN = [arch for arch in SPACE if SPACE.cost(arch, **COST).macs <= CAPS["macs"]]
-GENES = Genes(SPACE)
+VARIABLES = SearchVariables(SPACE)
 
 
 @dataclass(frozen=True)
 class Climber:
-    """Changes one gene of the best arch so far, one after the other."""
+    """Changes one variable of the best arch so far, one after the other."""
 
     step: int = 1
 
@@ -58,15 +58,15 @@ class Climber:
         return f"climber_{self.step}"
 
     def propose(self, problem: Problem, rows: Sequence[dict[str, Any]]) -> Point | None:
-        sizes = problem.genes.sizes
+        sizes = problem.variables.sizes
         known = [row for row in rows if row["kind"] != "infeasible"]
         if not known:
-            return problem.genes.canonical([0] * len(sizes))
+            return problem.variables.canonical([0] * len(sizes))
         best = list(point_of(max(known, key=lambda row: (row["accuracy"], -row["number"])), len(sizes)))
         seen = {point_of(row, len(sizes)) for row in rows}
         for at, size in enumerate(sizes):
             moved = [*best[:at], (best[at] + self.step) % size, *best[at + 1 :]]
-            if (point := problem.genes.canonical(moved)) not in seen and problem.affordable(point):
+            if (point := problem.variables.canonical(moved)) not in seen and problem.affordable(point):
                 return point
         return None
 
@@ -75,10 +75,10 @@ ALL: list[str | Engine] = ["exact", *ENGINES, Climber()]
 every = pytest.mark.parametrize("engine", ALL, ids=lambda engine: engine if isinstance(engine, str) else engine.name)
 
 
-def toy(arch: Arch, genes: Genes = GENES) -> dict[str, float]:
-    """Score an arch gene by gene: the best one has every width at its largest and every depth at its smallest."""
-    point = genes.encode(arch)
-    wanted = [0 if gene.kind == "depth" else len(gene.values) - 1 for gene in genes.genes]
+def toy(arch: Arch, variables: SearchVariables = VARIABLES) -> dict[str, float]:
+    """Score an arch by its variables: the best one has the largest widths and the smallest depths."""
+    point = variables.encode(arch)
+    wanted = [0 if variable.kind == "depth" else len(variable.values) - 1 for variable in variables.variables]
     off = sum((at - want) ** 2 * (1 + 0.01 * place) for place, (at, want) in enumerate(zip(point, wanted, strict=True)))
     return {"accuracy": 1 / (1 + off), "kl": float(off), "agreement": 0.5, "loss": float(off)}
 
@@ -170,12 +170,12 @@ def test_given_enough_trials_it_finds_the_best(engine: str | Engine) -> None:
 def test_who_looks_at_scores_beats_drawing_at_random(engine: str | Engine) -> None:
     """Of 46,656 archs of 12 dimensions, by what is best among 200."""
     space = nas_kd.load_space("digits")
-    genes = Genes(space)
+    variables = SearchVariables(space)
     budget = Budget(space, COST, {"macs": int(0.7 * space.cost(space.largest(), **COST).macs)})
 
     def best(engine: str | Engine, seed: int) -> float:
         def scorer(arch: Arch) -> dict[str, float]:
-            return toy(arch, genes)
+            return toy(arch, variables)
 
         how: dict[str, Any] = {"objectives": ("accuracy", "macs"), "trials": 200, "seed": seed, "stage": None}
         return float(evaluated(evolve(engine, budget, scorer, {}, **how)[0])["accuracy"].max())

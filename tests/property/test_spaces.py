@@ -9,7 +9,7 @@ from drawn import SMALL, archs_of, spaces
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nas_kd.searcher.variables import Genes
+from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch, Candidate, ElasticSpace
 from nas_kd.space.nni_codec import from_sample, to_sample
 
@@ -34,19 +34,19 @@ def test_archs_travel_through_every_codec(data: st.DataObject, space: ElasticSpa
     assert there == arch and hash(there) == hash(arch) and there.key == arch.key
     assert space.decode(space.encode([arch, arch])) == [arch, arch]
     assert from_sample(space, json.loads(json.dumps(to_sample(space, arch)))) == arch
-    genes = Genes(space)
-    point = genes.encode(arch)
-    assert genes.decode(point) == arch and genes.canonical(point) == point
+    variables = SearchVariables(space)
+    point = variables.encode(arch)
+    assert variables.decode(point) == arch and variables.canonical(point) == point
 
 
 @given(st.data(), spaces)
-def test_genes_beyond_the_depth_change_nothing(data: st.DataObject, space: ElasticSpace) -> None:
-    genes = Genes(space)
-    point = tuple(data.draw(st.integers(0, size - 1)) for size in genes.sizes)
-    arch, canonical = genes.decode(point), genes.canonical(point)
+def test_variables_beyond_the_depth_change_nothing(data: st.DataObject, space: ElasticSpace) -> None:
+    variables = SearchVariables(space)
+    point = tuple(data.draw(st.integers(0, size - 1)) for size in variables.sizes)
+    arch, canonical = variables.decode(point), variables.canonical(point)
     space.validate(arch)
-    assert genes.decode(canonical) == arch and genes.encode(arch) == canonical
-    assert genes.canonical(canonical) == canonical
+    assert variables.decode(canonical) == arch and variables.encode(arch) == canonical
+    assert variables.canonical(canonical) == canonical
 
 
 @given(spaces, st.text(max_size=9))

@@ -15,7 +15,7 @@ from elastic_spaces import ELASTIC, ENDS, PLAIN
 from nas_kd.errors import SettingError
 from nas_kd.searcher.coarse import GRID, SHARE, coarse_grid, coarse_to_fine
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.variables import Genes, Point
+from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.space import Candidate, ElasticSpace, load_space
 
 SHAPE = {"in_chans": 1, "num_classes": 4}
@@ -25,26 +25,26 @@ class Judge:
     """Rough scores of archs, and how often each arch was asked for."""
 
     def __init__(self, space: ElasticSpace, share: float = 0.6) -> None:
-        self.space, self.genes, self.calls = space, Genes(space), list[str]()
+        self.space, self.variables, self.calls = space, SearchVariables(space), list[str]()
         self.most = space.cost(space.largest(), **SHAPE).macs * share
 
     def macs(self, point: Point) -> int:
-        return self.space.cost(self.genes.decode(point), **SHAPE).macs
+        return self.space.cost(self.variables.decode(point), **SHAPE).macs
 
     def affordable(self, point: Point) -> bool:
         return self.macs(point) <= self.most
 
     def accuracy(self, point: Point) -> float:
-        point = self.genes.canonical(point)
+        point = self.variables.canonical(point)
         weights = np.random.default_rng(5).random(len(point))
-        return float(sum(w * i / n for w, i, n in zip(weights, point, self.genes.sizes, strict=True)))
+        return float(sum(w * i / n for w, i, n in zip(weights, point, self.variables.sizes, strict=True)))
 
     def __call__(self, point: Point) -> Mapping[str, float]:
-        self.calls.append(self.genes.decode(point).key)
+        self.calls.append(self.variables.decode(point).key)
         return {"accuracy": self.accuracy(point), "macs": self.macs(point)}
 
     def search(self, trials: int, **more: Any) -> list[dict[str, Any]]:
-        return coarse_to_fine(self.genes, self, cost=self.macs, affordable=self.affordable, trials=trials, **more)
+        return coarse_to_fine(self.variables, self, cost=self.macs, affordable=self.affordable, trials=trials, **more)
 
 
 @pytest.mark.parametrize("space", ELASTIC, ids=lambda space: space.name)
@@ -61,8 +61,8 @@ def test_distinct_archs_within_the_budget(space: ElasticSpace) -> None:
 
 def test_the_grid_moves_whole_networks() -> None:
     """Widths of stem and stages, depths, inner widths, head and input size each move as one."""
-    grid = coarse_grid(Genes(ENDS), lambda point: True, Judge(ENDS).macs, 10_000)
-    archs = [Genes(ENDS).decode(point) for point in grid]
+    grid = coarse_grid(SearchVariables(ENDS), lambda point: True, Judge(ENDS).macs, 10_000)
+    archs = [SearchVariables(ENDS).decode(point) for point in grid]
     wanted = [
         ENDS.arch(
             tuple(
@@ -78,13 +78,13 @@ def test_the_grid_moves_whole_networks() -> None:
     assert set(archs) == set(wanted) and len(archs) == len(wanted) == 72
     macs = [Judge(ENDS).macs(point) for point in grid]
     assert macs == sorted(macs) and archs[0] == ENDS.smallest() and archs[-1] == ENDS.largest()
-    thinned = coarse_grid(Genes(ENDS), lambda point: True, Judge(ENDS).macs, 7)
+    thinned = coarse_grid(SearchVariables(ENDS), lambda point: True, Judge(ENDS).macs, 7)
     assert len(thinned) == 7 and thinned[0] == grid[0] and thinned[-1] == grid[-1] and set(thinned) <= set(grid)
 
 
 def test_a_grid_of_many_kinds_is_thinned_out() -> None:
     space = load_space("attentive_nas")
-    grid = coarse_grid(Genes(space), lambda point: True, Judge(space).macs, 10**6)
+    grid = coarse_grid(SearchVariables(space), lambda point: True, Judge(space).macs, 10**6)
     assert 100 < len(grid) <= GRID
 
 
@@ -110,7 +110,7 @@ def test_latency_is_asked_of_proposals_only_and_never_exceeded() -> None:
     assert {row["kind"] for row in rows} >= {"coarse", "infeasible"} and len(judge.calls) == 20
     assert all((row["macs"] % 3 != 0) if row["feasible"] else "accuracy" not in row for row in rows)
     assert len(asked) < 3 * len(rows)
-    nothing = coarse_to_fine(judge.genes, judge, cost=judge.macs, feasible=lambda point: False, trials=5)
+    nothing = coarse_to_fine(judge.variables, judge, cost=judge.macs, feasible=lambda point: False, trials=5)
     assert {row["kind"] for row in nothing} == {"infeasible"}
 
 
@@ -125,12 +125,12 @@ def test_it_finds_more_than_random_draws() -> None:
                 rows = judge.search(80, seed=seed)
             else:
                 rows = refine(
-                    judge.genes.sizes,
+                    judge.variables.sizes,
                     judge,
                     constraints=lambda p, j=judge: {"macs": j.macs(p) / j.most - 1.0},
                     objective=("accuracy", "macs"),
                     maximise=("accuracy",),
-                    canonical=judge.genes.canonical,
+                    canonical=judge.variables.canonical,
                     trials=80,
                     seed=seed,
                     sampler=engine,
@@ -147,7 +147,7 @@ def test_nan_is_never_a_parent() -> None:
     def broken(point: Point) -> dict[str, float]:
         return {"accuracy": math.nan if judge.macs(point) % 2 else 0.5}
 
-    rows = coarse_to_fine(judge.genes, broken, cost=judge.macs, trials=30)
+    rows = coarse_to_fine(judge.variables, broken, cost=judge.macs, trials=30)
     assert len(rows) == 30
 
 
@@ -164,5 +164,5 @@ def test_bad_settings_are_refused(change: dict[str, Any], field: str) -> None:
     judge = Judge(PLAIN)
     keywords: dict[str, Any] = {"cost": judge.macs, "trials": 3} | change
     with pytest.raises(SettingError) as caught:
-        coarse_to_fine(judge.genes, judge, **keywords)
+        coarse_to_fine(judge.variables, judge, **keywords)
     assert caught.value.field == field

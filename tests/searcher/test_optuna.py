@@ -237,7 +237,7 @@ def test_bad_settings_are_refused(change, field):
     assert caught.value.field == field
 
 
-# ---- genes: several points a subnet, two objectives ---------------------------------------------------
+# ---- variables: several points a subnet, two objectives ---------------------------------------------------
 
 
 def half(point):

@@ -25,7 +25,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget, caps_of, floors_of
 from nas_kd.searcher.finalists import controls, entrants
-from nas_kd.searcher.variables import Genes
+from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
@@ -264,7 +264,7 @@ def test_a_planted_score_is_found(
     monkeypatch.setattr(VERB, "short_training", _no_training)
     monkeypatch.setattr(VERB, "SubnetScorer", Planted)
     result = run_search(variables=variables)
-    count = {"candidates": len(space.stages), "dimensions": len(Genes(space).sizes)}[variables]
+    count = {"candidates": len(space.stages), "dimensions": len(SearchVariables(space).sizes)}[variables]
     assert [name for name in result.frame() if name.startswith("i_")] == [f"i_{n}" for n in range(1, count + 1)]
     feasible = [arch for arch in space if space.cost(arch, **cost).macs <= result.caps["macs"]]
     assert result.best == min(feasible, key=lambda arch: chain_score(space, tables, arch))
