@@ -47,7 +47,7 @@ from nas_kd.rate import SubnetScorer
 from nas_kd.runs.files import CsvLog
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.device import Runtime
-from nas_kd.searcher.budget import Budget, caps_of, cost_settings
+from nas_kd.searcher.budget import Budget, cost_settings, upper_bounds
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.refine import warm_choices
 from nas_kd.searcher.variables import SearchVariables
@@ -79,7 +79,7 @@ def main() -> None:
     nas_kd.train_supernet(net, data, run=run, epochs=epochs, lr=0.05, runtime=runtime)
     rating = 2 if quick else 5
     tables = nas_kd.rate_blockwise(net, teacher, data, run=run, epochs=rating, lr=0.03, error="nmse", runtime=runtime)
-    caps = caps_of(space, data, "15%" if quick else "35%", None)
+    caps = upper_bounds(space, data, "15%" if quick else "35%", None)
     cache = teacher.cached(data, nas_kd.Run(run))
     scorer = SubnetScorer(
         net,

@@ -37,7 +37,7 @@ from nas_kd.cli import read_config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.rate import SubnetScorer
 from nas_kd.runs.files import CsvLog
-from nas_kd.searcher.budget import Budget, caps_of, cost_settings
+from nas_kd.searcher.budget import Budget, cost_settings, upper_bounds
 from nas_kd.space import Arch
 
 HERE = Path(__file__).parent
@@ -86,7 +86,7 @@ def main() -> None:
     pipeline = Pipeline(config)
     space = pipeline.space
     data = pipeline.data
-    budget = Budget(space, cost_settings(space, data), caps_of(space, data, "50%", None))
+    budget = Budget(space, cost_settings(space, data), upper_bounds(space, data, "50%", None))
     kl = Measured(pipeline.scorer, pipeline.run.path / "quality.csv")
     proposals = methods(budget, pipeline.tables, kl, data.resolution, max(evaluations))
     rows = []

@@ -148,8 +148,8 @@ def _command(arguments: list[str]) -> int:
         forget_launcher()  # `srun -n 4 nas-kd search RUN --worker` starts four
     rank, world = launched()
     if world > 1 and name not in TOGETHER:
-        legal = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
-        raise SettingError("command", name, legal, "start it without torchrun or srun")
+        expected = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
+        raise SettingError("command", name, expected, "start it without torchrun or srun")
     config = read_config(rest, command=name)
     if config is None:
         return 0
@@ -245,8 +245,8 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     if source is not None and os.path.isdir(source):
         own = Path(source) / "config.yaml"
         if command not in READERS and not own.is_file():
-            legal = "a config file, or a run folder, which holds config.yaml"
-            raise SettingError("config", source, legal, "give a YAML file, or name the folder by --run")
+            expected = "a config file, or a run folder, which holds config.yaml"
+            raise SettingError("config", source, expected, "give a YAML file, or name the folder by --run")
         folder = source
         source = str(own) if own.exists() else None
     if any(flag in options for flag in ("--help", "-h", "--help_all")):

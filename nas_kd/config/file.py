@@ -102,7 +102,7 @@ def _tree(content: bytes, path: str) -> Any:
     try:
         return yaml.load(content, Loader)
     except RecursionError as error:
-        raise SettingError("config", path, "a YAML file of settings", "mend it: it is nested too deeply") from error
+        raise SettingError("config", path, "a YAML file of settings", "reduce the nesting") from error
     except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, numbers of 5,000 digits, no such dates
         text = " ".join(str(error).split())
-        raise SettingError("config", path, "a YAML file", f"mend it: {text[:300]}") from error
+        raise SettingError("config", path, "a YAML file", f"fix the syntax: {text[:300]}") from error

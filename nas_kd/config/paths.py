@@ -7,13 +7,13 @@ from pathlib import Path
 from nas_kd.errors import SettingError
 
 
-def existing(field: str, path: str | Path, legal: str) -> Path:
+def existing(field: str, path: str | Path, expected: str) -> Path:
     """Check that a path leads somewhere.
 
     Args:
         field: the setting, for the message.
         path: the file or folder; ``~`` is the user's home.
-        legal: the legal range in words.
+        expected: the allowed values in words.
 
     Returns:
         The path.
@@ -27,6 +27,6 @@ def existing(field: str, path: str | Path, legal: str) -> Path:
     except (OSError, ValueError):  # no file can be called so
         there = False
     if not there or not str(path):
-        mend = f"check the path; the working folder is {Path.cwd()}"
-        raise SettingError(field, str(path), f"{legal}; this does not exist", mend)
+        hint = f"check the path; the working folder is {Path.cwd()}"
+        raise SettingError(field, str(path), f"{expected}; this does not exist", hint)
     return found

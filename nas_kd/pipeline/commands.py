@@ -18,7 +18,7 @@ from nas_kd.pipeline.students import print_table, retrain_students
 from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runtime.ranks import peer_lost
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import caps_of, cost_settings, floors_of
+from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
 from nas_kd.teacher.cache import cache_bytes
@@ -48,8 +48,8 @@ def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
         views = len(data.train.views)
         size = cache_bytes(data) / 1e6
         lines.append(f"teacher logits: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
-    caps = caps_of(space, data, config.search.max_macs, config.search.max_params)
-    floors = floors_of(space, data, caps, config.search.min_macs, config.search.min_params)
+    caps = upper_bounds(space, data, config.search.max_macs, config.search.max_params)
+    floors = lower_bounds(space, data, caps, config.search.min_macs, config.search.min_params)
     for index, name in enumerate(("macs", "params")):
         low = ends["smallest"][index]
         high = ends["largest"][index]
@@ -83,16 +83,16 @@ def _opened(config: Config, part: str | None = None) -> Iterator[Pipeline]:
 
 def _need_teacher(config: Config, command: str) -> None:
     if config.teacher.model is None:
-        legal = f"a network: `nas-kd {command}` has nothing to do without a teacher"
-        raise SettingError("teacher.model", None, legal, "give teacher.model, or go on with `nas-kd supernet`")
+        expected = f"a network: `nas-kd {command}` has nothing to do without a teacher"
+        raise SettingError("teacher.model", None, expected, "give teacher.model, or go on with `nas-kd supernet`")
 
 
 def stage_teacher(config: Config) -> None:
     """Train or fine-tune the teacher."""
     _need_teacher(config, "teacher")
     if not config.teacher.epochs:
-        legal = "an integer of at least 1 for this command"
-        raise SettingError("teacher.epochs", config.teacher.epochs, legal, "give teacher.epochs")
+        expected = "an integer of at least 1 for this command"
+        raise SettingError("teacher.epochs", config.teacher.epochs, expected, "give teacher.epochs")
     with _opened(config) as pipeline:
         pipeline.run.log_message(
             f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}"
@@ -133,8 +133,8 @@ def _one_stage(config: Config, number: int) -> None:
         for name in ("teacher", "supernet") if config.teacher.epochs else ("supernet",):
             file = pipeline.run.path / name / "stage.json"
             if not file.exists() or not read_json(file, ("done",))["done"]:
-                mend = f"run `nas-kd {name}` with the same settings first"
-                raise SettingError("blockwise.stage", number, f"a run whose {name} is trained, for one stage", mend)
+                hint = f"run `nas-kd {name}` with the same settings first"
+                raise SettingError("blockwise.stage", number, f"a run whose {name} is trained, for one stage", hint)
         table = pipeline.rated(number)[0]
         folder = pipeline.run.path / "blockwise" / f"stage_{number}"
         pipeline.run.log_message(f"blockwise: {len(table)} rows of stage {number} in {folder / f'stage_{number}.csv'}")

@@ -12,7 +12,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.space import ElasticSpace, load_space
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher, load_teacher
@@ -74,13 +74,13 @@ class RunContext:
     @cached_property
     def caps(self) -> dict[str, int]:
         """The budget as numbers; raises when it is infeasible."""
-        return caps_of(self.space, self.data, self.config.search.max_macs, self.config.search.max_params)
+        return upper_bounds(self.space, self.data, self.config.search.max_macs, self.config.search.max_params)
 
     @cached_property
     def floors(self) -> dict[str, int]:
         """The smallest costs of a budget that is a range, as numbers; raises when the ranges are infeasible."""
         settings = self.config.search
-        return floors_of(self.space, self.data, self.caps, settings.min_macs, settings.min_params)
+        return lower_bounds(self.space, self.data, self.caps, settings.min_macs, settings.min_params)
 
     @cached_property
     def budget(self) -> Budget:

@@ -41,7 +41,7 @@ def _joined(config: Config, stages: tuple[str, ...]) -> Pipeline:
     for name in names:
         file = path / name / "stage.json"
         if not file.exists() or not read_json(file, ("done",))["done"]:
-            legal = f"a run whose {name} is finished: a helper trains nothing that others wait for"
-            mend = "wait until it is; on another machine copy the run folder of the first"
-            raise SettingError("run", str(path), legal, mend)
+            expected = f"a run whose {name} is finished: a helper trains nothing that others wait for"
+            hint = "wait until it is; on another machine copy the run folder of the first"
+            raise SettingError("run", str(path), expected, hint)
     return Pipeline(config)

@@ -193,8 +193,8 @@ class Pipeline(RunContext):
             field = f"retrain.method_settings.{setting}" if own else "retrain.method"
             raise SettingError(field, error.value if own else method, error.expected, error.hint) from error
         if not self.taught and recipe.needs_teacher:
-            mend = "give teacher.model, or retrain.method=ce"
-            raise SettingError("retrain.method", method, "ce or a method without a teacher", mend)
+            hint = "give teacher.model, or retrain.method=ce"
+            raise SettingError("retrain.method", method, "ce or a method without a teacher", hint)
         if isinstance(method, str) and method in NOT_HERE:
             raise SettingError("retrain.method", method, f"a method without {NOT_HERE[method]}", "use nas_kd.retrain")
 
@@ -217,14 +217,14 @@ class Pipeline(RunContext):
             check_mixing(theirs, checked_method("ce", Classification(), self.data.num_classes).recipe)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
-                legal = f"a share that holds at least {least} images of train"
+                expected = f"a share that holds at least {least} images of train"
                 given = getattr(self.config.data, name)
-                raise SettingError(f"data.{name}", given, legal, f"use data.{name}=0.05")
+                raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
         for name in ("supernet", "blockwise", "retrain") if self.taught else ("supernet", "retrain"):
             batch = getattr(self.config, name).batch_size
             if batch > len(self.data.train):
-                legal = f"at most {len(self.data.train)}, the number of training images"
-                raise SettingError(f"{name}.batch_size", batch, legal)
+                expected = f"at most {len(self.data.train)}, the number of training images"
+                raise SettingError(f"{name}.batch_size", batch, expected)
         supernet = self.config.supernet
         check_epochs(
             "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
@@ -251,5 +251,7 @@ class Pipeline(RunContext):
             if not changed:
                 raise
             names = ", ".join(f"data.{name}" for name in changed)
-            legal = ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
-            raise SettingError(names, ", ".join(str(now[name]) for name in changed), legal, error.hint) from error
+            expected = (
+                ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
+            )
+            raise SettingError(names, ", ".join(str(now[name]) for name in changed), expected, error.hint) from error

@@ -27,17 +27,17 @@ def check_places(config: Config) -> None:
         if given is not None and given != "digits" and given.partition("/")[0].lower() not in SETS:
             path = existing(field, given, IMAGES)
             if not path.is_dir() and path.suffix.lower() != ".tar":
-                mend = "unpack it, or make an uncompressed .tar of class folders"
-                raise SettingError(field, given, IMAGES, mend)
+                hint = "unpack it, or make an uncompressed .tar of class folders"
+                raise SettingError(field, given, IMAGES, hint)
     teacher = config.teacher
     if teacher.model is None:
         return
     if is_path(teacher.model):
-        legal = "a student folder (with arch.json), a timm name or package.module:factory"
-        path = existing("teacher.model", teacher.model, legal)
+        expected = "a student folder (with arch.json), a timm name or package.module:factory"
+        path = existing("teacher.model", teacher.model, expected)
         if not any((path / name).is_file() for name in STUDENT):
-            mend = "give the folder that `nas-kd retrain` wrote"
-            raise SettingError("teacher.model", teacher.model, "a student folder, which holds arch.json", mend)
+            hint = "give the folder that `nas-kd retrain` wrote"
+            raise SettingError("teacher.model", teacher.model, "a student folder, which holds arch.json", hint)
     if teacher.checkpoint is not None:
         existing("teacher.checkpoint", teacher.checkpoint, "an existing file")
 

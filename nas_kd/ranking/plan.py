@@ -47,12 +47,12 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
         if changed:
             was = ", ".join(f"{name}={old.get(name)!r}" for name in changed)
             now = ", ".join(f"{name}={given.get(name)!r}" for name in changed)
-            mend = f"give the settings of then, or another --run; or delete {folder} and its truth"
-            raise SettingError("rank", now, f"what {plan} was begun with: {was}", mend)
+            hint = f"give the settings of then, or another --run; or delete {folder} and its truth"
+            raise SettingError("rank", now, f"what {plan} was begun with: {was}", hint)
         kept = read_frame(table)
         if list(kept.get("key", [])) != list(archs["key"]):
-            legal = "the archs that this plan draws"
-            raise SettingError("rank", str(table), legal, f"put the file back, or delete {folder} and its truth")
+            expected = "the archs that this plan draws"
+            raise SettingError("rank", str(table), expected, f"put the file back, or delete {folder} and its truth")
         return archs
 
 
@@ -66,6 +66,6 @@ def check_planned(folder: Path) -> None:
         SettingError: there is no plan in it.
     """
     if not (folder / "plan.json").exists():
-        legal = "a run whose ranking has begun"
-        mend = "start the same command without --worker first, and wait until it trains"
-        raise SettingError("run", str(folder), legal, mend)
+        expected = "a run whose ranking has begun"
+        hint = "start the same command without --worker first, and wait until it trains"
+        raise SettingError("run", str(folder), expected, hint)

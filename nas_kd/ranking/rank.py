@@ -150,8 +150,8 @@ def rank(
     with held(folder / "claims" / "answers.lock", wait=True):
         cache = teacher.cached(data, run, epochs=training.epochs)
     if not cache.shared:
-        legal = "an augmentation whose views can be cached: every arch is then taught the same"
-        raise SettingError("data.views", data.augmentation.get("data.views"), legal, "use data.views=8")
+        expected = "an augmentation whose views can be cached: every arch is then taught the same"
+        raise SettingError("data.views", data.augmentation.get("data.views"), expected, "use data.views=8")
     cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
     setup = TrainingSetup(cache, data, space, run, runtime)
     wanted = trainings_of(archs, config.seeds, setup, training, run)
@@ -215,9 +215,9 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     short = {key: score for key, score in SCORES.items() if score in scores}
     known = short | {score.name: score for score in scores}
     if name not in known:
-        legal = f"one of the scores that are asked for: {', '.join(short or known)}"
-        mend = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
-        raise SettingError(f"rank.{field}", name, legal, mend)
+        expected = f"one of the scores that are asked for: {', '.join(short or known)}"
+        hint = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
+        raise SettingError(f"rank.{field}", name, expected, hint)
     return known[name]
 
 
@@ -225,15 +225,15 @@ def _check(data: Data, training: StandaloneConfig, scores: Sequence[Score], net:
     check_epochs("rank", training.epochs, training.batch_size, data.train)
     recipe = checked_method(training.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
-        legal = "a method on logits alone, which the stored logits serve"
-        raise SettingError("rank.method", training.method, legal, "use rank.method=kd")
+        expected = "a method on logits alone, which the stored logits serve"
+        raise SettingError("rank.method", training.method, expected, "use rank.method=kd")
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
     lacking = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
     if net is None and lacking:
-        legal = f"a supernet, for {', '.join(lacking)}"
-        raise SettingError("net", None, legal, "pass net=, or name other scores")
+        expected = f"a supernet, for {', '.join(lacking)}"
+        raise SettingError("net", None, expected, "pass net=, or name other scores")
 
 
 def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:

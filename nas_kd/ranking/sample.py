@@ -106,16 +106,16 @@ def sample_archs(
     centres = sorted(bands)
     for low, high in zip(centres, centres[1:], strict=False):
         if low * (1 + band) >= high * (1 - band):
-            legal = "bands that do not overlap"
-            raise SettingError("rank.bands", list(bands), legal, "move them apart, or lower rank.band")
+            expected = "bands that do not overlap"
+            raise SettingError("rank.bands", list(bands), expected, "move them apart, or lower rank.band")
     groups: dict[str, pd.DataFrame] = {}
     for number, centre in enumerate(centres, 1):
         inside = pool[(pool["macs"] - centre).abs() <= band * centre]
         if len(inside) < in_band:
             low, high = pool["macs"].quantile([0.05, 0.95])
-            legal = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones lie in it"
-            mend = f"choose bands between {low:,.0f} and {high:,.0f} MACs, a wider rank.band or a smaller rank.in_band"
-            raise SettingError("rank.bands", centre, legal, mend)
+            expected = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones lie in it"
+            hint = f"choose bands between {low:,.0f} and {high:,.0f} MACs, a wider rank.band or a smaller rank.in_band"
+            raise SettingError("rank.bands", centre, expected, hint)
         chosen = _by_depth(inside, in_band, np.random.default_rng(seed_for(seed, "rank band", number)))
         groups[f"band {number}"] = chosen
     taken = {key for rows in groups.values() for key in rows["key"]}
@@ -145,8 +145,8 @@ def listed_archs(
     """
     lacking = [name for name in ("group", "arch") if name not in table]
     if lacking:
-        legal = f"the archs.csv of a ranking; it lacks {', '.join(lacking)}"
-        raise SettingError("rank.archs", list(table.columns), legal, "give runs/NAME/rank/archs.csv")
+        expected = f"the archs.csv of a ranking; it lacks {', '.join(lacking)}"
+        raise SettingError("rank.archs", list(table.columns), expected, "give runs/NAME/rank/archs.csv")
     table = table.head(limit) if limit is not None else table
     archs = archs_of(table)
     if len(archs) < LEAST:
@@ -198,8 +198,8 @@ def _by_depth(inside: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.
 def _by_size(pool: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
     """Choose archs at even steps of log MACs, from the smallest to the largest."""
     if len(pool) < count:
-        legal = f"at most {len(pool)}, the archs that are left of the space"
-        raise SettingError("rank.overall", count, legal, "lower rank.overall or rank.in_band")
+        expected = f"at most {len(pool)}, the archs that are left of the space"
+        raise SettingError("rank.overall", count, expected, "lower rank.overall or rank.in_band")
     logs = np.log(pool["macs"].to_numpy(dtype=float))
     picks: list[int] = []
     for target in np.linspace(logs.min(), logs.max(), count):

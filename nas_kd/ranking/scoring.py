@@ -167,8 +167,8 @@ def _check_weights(folder: Path, made: Mapping[str, str]) -> None:
     old: dict[str, str] = read_json(path) if path.exists() else {}
     for name, hash_ in made.items():
         if old.get(name, hash_) != hash_:
-            legal = f"scores of the {name} that {folder / 'scores.csv'} holds those of, {old[name]}"
-            mend = f"give the settings of then, or delete {folder / 'scores.csv'} and {path}: all are measured anew"
-            raise SettingError(f"rank.{name}", hash_, legal, mend)
+            expected = f"scores of the {name} that {folder / 'scores.csv'} holds those of, {old[name]}"
+            hint = f"give the settings of then, or delete {folder / 'scores.csv'} and {path}: all are measured anew"
+            raise SettingError(f"rank.{name}", hash_, expected, hint)
     if made.items() - old.items():
         atomic_json(path, {**old, **made})

@@ -75,13 +75,13 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
     for name, table in (("truth", truth), ("scores", scores)):
         foreign = set(table["key"]) - set(archs["key"]) if len(table) else set()
         if foreign:
-            legal = "a table of the archs in archs.csv"
-            mend = "use another folder: these come from another space, seed or sample"
-            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", legal, mend)
+            expected = "a table of the archs in archs.csv"
+            hint = "use another folder: these come from another space, seed or sample"
+            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", expected, hint)
     known = archs[archs["key"].isin(truth["key"])] if len(truth) else archs.head(0)
     if len(known) < LEAST:
-        legal = f"at least {LEAST} trained archs for a rank correlation"
-        raise SettingError("rank.truth", f"{len(known)} archs", legal, "train more of them: give the command again")
+        expected = f"at least {LEAST} trained archs for a rank correlation"
+        raise SettingError("rank.truth", f"{len(known)} archs", expected, "train more of them: give the command again")
     table = truth.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first")
     values = table.reindex(known["key"]).to_numpy(dtype=float)
     names = list(dict.fromkeys(scores["score"]))

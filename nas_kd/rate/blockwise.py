@@ -205,9 +205,9 @@ def read_ratings(stage: Stage) -> list[pd.DataFrame]:
     for number, rows in stage.facts["rows"].items():
         table = stage.read_frame(f"stage_{number}.csv")
         if len(table) != rows or "images" not in table or table["images"].isna().any():
-            legal = f"the table of {rows} rows that nas_kd wrote"
-            mend = f"delete {stage.folder} and give the same command again"
-            raise SettingError("run", str(stage.folder / f"stage_{number}.csv"), legal, mend)
+            expected = f"the table of {rows} rows that nas_kd wrote"
+            hint = f"delete {stage.folder} and give the same command again"
+            raise SettingError("run", str(stage.folder / f"stage_{number}.csv"), expected, hint)
         tables.append(table)
     return tables
 

@@ -71,8 +71,8 @@ def latency_rows(
     given = tables
     tables = _joined(given)
     if not len(tables[0]):
-        legal = "tables with a chain in which in_width equals the out_width before"
-        raise SettingError("tables", f"{len(given)} stages", legal, "rate every stage at all its input widths")
+        expected = "tables with a chain in which in_width equals the out_width before"
+        raise SettingError("tables", f"{len(given)} stages", expected, "rate every stage at all its input widths")
     known: dict[LayerKey, float] = {}
     rows = []
 

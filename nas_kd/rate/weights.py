@@ -56,8 +56,8 @@ def learned_weights(
     targets = np.array(accuracy, dtype=float)
     known = np.isfinite(features).all(axis=1) & np.isfinite(targets)
     if known.sum() < LEAST:
-        legal = f"learned from at least {LEAST} trained archs ({int(known.sum())} are here)"
-        raise SettingError("search.weights", "learned", legal, "train some: `nas-kd rank` with the same settings")
+        expected = f"learned from at least {LEAST} trained archs ({int(known.sum())} are here)"
+        raise SettingError("search.weights", "learned", expected, "train some: `nas-kd rank` with the same settings")
     fit = fit_ridge(features[known], targets[known])
     columns = {"coefficient": fit.weights, "ridge": fit.ridge, "leave_one_out_error": fit.loo, "archs": known.sum()}
     return _weights(np.clip(-fit.weights, 0.0, None), "learned", columns)
@@ -105,8 +105,8 @@ def _key(space: ElasticSpace, index: int, row: Mapping[str, object]) -> Key:
 
 def _weights(values: np.ndarray, how: str, columns: Mapping[str, object]) -> Weights:
     if not np.isfinite(values).all() or not (values > 0).any():
-        legal = f"a stage whose score tells something (found {np.round(values, 6).tolist()})"
-        raise SettingError("search.weights", how, legal, "leave it out: all stages count alike")
+        expected = f"a stage whose score tells something (found {np.round(values, 6).tolist()})"
+        raise SettingError("search.weights", how, expected, "leave it out: all stages count alike")
     scaled = (values / values.mean()).tolist()
     table = pd.DataFrame({"stage": range(1, len(scaled) + 1), "weight": scaled, **columns})
     return Weights(scaled, table)

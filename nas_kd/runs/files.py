@@ -42,11 +42,11 @@ def on_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in full:
-            mend = "free space and give the same command again: finished work is kept"
-            raise SettingError("run", str(path), f"a folder with space left ({full[error.errno]})", mend) from error
+            hint = "free space and give the same command again: finished work is kept"
+            raise SettingError("run", str(path), f"a folder with space left ({full[error.errno]})", hint) from error
         if error.errno in shut:
-            legal = f"a folder that can be written ({shut[error.errno]})"
-            raise SettingError("run", str(path), legal, "choose another --run") from error
+            expected = f"a folder that can be written ({shut[error.errno]})"
+            raise SettingError("run", str(path), expected, "choose another --run") from error
         raise
 
 
@@ -142,14 +142,14 @@ def read_json(path: Path, keys: Sequence[str] = (), spoils: Path | None = None) 
     Raises:
         SettingError: the file is missing or damaged.
     """
-    mend = f"delete {spoils or path.parent} and give the same command again"
+    hint = f"delete {spoils or path.parent} and give the same command again"
     try:
         value = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:  # also UnicodeDecodeError
-        raise SettingError("run", str(path), "the JSON that nas_kd wrote", mend) from error
+        raise SettingError("run", str(path), "the JSON that nas_kd wrote", hint) from error
     if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
-        legal = f"the JSON that nas_kd wrote, with {', '.join(keys)}"
-        raise SettingError("run", str(path), legal, mend)
+        expected = f"the JSON that nas_kd wrote, with {', '.join(keys)}"
+        raise SettingError("run", str(path), expected, hint)
     return value
 
 
@@ -293,5 +293,5 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=text, **exact)
     except (ValueError, OSError) as error:  # also pandas' ParserError and UnicodeDecodeError
-        mend = f"delete {path.parent} and give the same command again"
-        raise SettingError("run", str(path), "the table that nas_kd wrote", mend) from error
+        hint = f"delete {path.parent} and give the same command again"
+        raise SettingError("run", str(path), "the table that nas_kd wrote", hint) from error

@@ -99,8 +99,8 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
 
 def _refused(folder: Path, holder: Lease | None) -> SettingError:
     who = f" (process {holder.pid} on {holder.host} is)" if holder is not None else ""
-    legal = f"a folder no other command is working in{who}"
-    return SettingError("run", str(folder), legal, "wait for it, or use another --run")
+    expected = f"a folder no other command is working in{who}"
+    return SettingError("run", str(folder), expected, "wait for it, or use another --run")
 
 
 def _renew(note: Path, ended: threading.Event, heartbeat: float) -> None:

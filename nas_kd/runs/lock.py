@@ -66,6 +66,6 @@ def held(path: Path, *, wait: bool) -> Iterator[bool]:
             file = opened.enter_context(open(path, "a"))
             ours = flock(file, wait=wait)
         if ours is None:
-            legal = "a system with file locks, when several processes share a folder"
-            raise SettingError("run", str(path.parent), legal, "use a local disk, on Linux or macOS")
+            expected = "a system with file locks, when several processes share a folder"
+            raise SettingError("run", str(path.parent), expected, "use a local disk, on Linux or macOS")
         yield ours

@@ -134,8 +134,8 @@ class Run(RunLog):
         old = read_json(path, spoils=path)
         changed = [key for key in {**old, **given} if old.get(key) != given.get(key)]
         if changed:
-            legal = f"the {what} of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})"
-            raise SettingError(what, given.get("name"), legal, "use another --run")
+            expected = f"the {what} of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})"
+            raise SettingError(what, given.get("name"), expected, "use another --run")
 
     def record_data(self, frame: pd.DataFrame) -> None:
         """Keep the list of images, labels and splits as data.csv.
@@ -151,8 +151,8 @@ class Run(RunLog):
         if not path.exists():
             atomic_write(path, text)
         elif path.read_text() != text:
-            legal = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
-            raise SettingError("data", f"{len(frame)} images", legal, "use another --run, or the data of then")
+            expected = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
+            raise SettingError("data", f"{len(frame)} images", expected, "use another --run, or the data of then")
 
     def record_env(self, env: Mapping[str, Any]) -> None:
         """Keep versions, processor, device and threads as env.json; warn by one line when they changed.
@@ -215,18 +215,18 @@ def check_folder(path: Path) -> None:
     Raises:
         SettingError: it is a file or holds something else.
     """
-    legal = "a new or empty folder, or one that nas_kd made"
+    expected = "a new or empty folder, or one that nas_kd made"
     above = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not above.is_dir() or "\0" in str(path):
-        raise SettingError("run", str(path), f"{legal} (no folder can be there)", "use another --run")
+        raise SettingError("run", str(path), f"{expected} (no folder can be there)", "use another --run")
     if path.exists() and not path.is_dir():
-        raise SettingError("run", str(path), f"{legal} (this is a file)", "use another --run")
+        raise SettingError("run", str(path), f"{expected} (this is a file)", "use another --run")
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         env = path / "env.json"
         made = env.is_file() and "nas_kd" in read_json(env, spoils=env)
         made = made or (path / "rank" / "plan.json").is_file()  # a ranking that was begun on another machine
         if not made and not all((path / name).is_file() for name in ("config.yaml", "space.json", "data.csv")):
-            raise SettingError("run", str(path), f"{legal} (this holds other files)", "use another --run")
+            raise SettingError("run", str(path), f"{expected} (this holds other files)", "use another --run")
 
 
 def versions() -> dict[str, str | int | None]:

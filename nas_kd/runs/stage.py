@@ -157,8 +157,8 @@ class Stage:
         """
         path = self.folder / name
         if self.done and not path.exists():
-            mend = f"delete {self.folder} and give the same command again"
-            raise SettingError("run", str(path), "the table of a finished stage", mend)
+            hint = f"delete {self.folder} and give the same command again"
+            raise SettingError("run", str(path), "the table of a finished stage", hint)
         return read_frame(path)
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -199,9 +199,9 @@ class Stage:
                 bad.unlink()
             return state
         if damaged:
-            mend = f"delete {self.folder}: the stage then begins anew"
-            legal = "the state that nas_kd saved, undamaged"
-            raise SettingError("run", str(damaged[0][0]), legal, mend) from damaged[0][1]
+            hint = f"delete {self.folder}: the stage then begins anew"
+            expected = "the state that nas_kd saved, undamaged"
+            raise SettingError("run", str(damaged[0][0]), expected, hint) from damaged[0][1]
         return None
 
     def forget(self) -> None:

@@ -25,7 +25,7 @@ def parse_budget(value: str | int | float, largest: int, name: str, up: bool = F
     Raises:
         SettingError: it is not a budget.
     """
-    legal = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M"
+    expected = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M"
     text = str(value).strip()
     scale = {"%": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9)}.get(text[-1:])
     try:  # decimal: 2.3M is 2300000, which floats make 2299999
@@ -33,15 +33,15 @@ def parse_budget(value: str | int | float, largest: int, name: str, up: bool = F
     except InvalidOperation:
         amount = Decimal("nan")
     if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise SettingError(name, value, legal, f"write {name}=60%")
+        raise SettingError(name, value, expected, f"write {name}=60%")
     whole = math.ceil if up else math.floor
     if text.endswith("%"):
         if amount > 100:
-            mend = f"write {name}=100%, or null for no limit"
-            raise SettingError(name, value, "a share above 0% and up to 100%", mend)
+            hint = f"write {name}=100%, or null for no limit"
+            raise SettingError(name, value, "a share above 0% and up to 100%", hint)
         return whole(largest * amount / 100)
     if scale is None and amount < 1:
-        raise SettingError(name, value, legal, f"for a share write {name}={(100 * amount).normalize():f}%")
+        raise SettingError(name, value, expected, f"for a share write {name}={(100 * amount).normalize():f}%")
     return whole(amount * (scale or 1))
 
 

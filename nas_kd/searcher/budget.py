@@ -22,7 +22,7 @@ from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.space.rows import cost_rows
 
 
-def caps_of(
+def upper_bounds(
     space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
 ) -> dict[str, int]:
     """Turn a budget into numbers and check that the space can keep it.
@@ -49,12 +49,12 @@ def caps_of(
         least = getattr(smallest, name)
         caps[name] = parse_budget(value, most, f"search.max_{name}")
         if caps[name] < least:
-            legal = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
-            raise SettingError(f"search.max_{name}", value, legal, f"give search.max_{name} at least {least}")
+            expected = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
+            raise SettingError(f"search.max_{name}", value, expected, f"give search.max_{name} at least {least}")
     return caps
 
 
-def floors_of(
+def lower_bounds(
     space: ElasticSpace,
     data: Data,
     caps: Mapping[str, int],
@@ -66,7 +66,7 @@ def floors_of(
     Args:
         space: the space.
         data: gives resolution, channels and classes.
-        caps: what `caps_of` returned.
+        caps: what `upper_bounds` returned.
         min_macs: share of the largest (``"40%"``), number, or None.
         min_params: likewise.
 
@@ -84,8 +84,8 @@ def floors_of(
         most = getattr(largest, name)
         floors[name] = parse_budget(value, most, f"search.min_{name}", up=True)
         if floors[name] > caps.get(name, most):
-            legal = f"at most {caps.get(name, most)}, the largest that is allowed"
-            raise SettingError(f"search.min_{name}", value, legal, f"lower it, or raise search.max_{name}")
+            expected = f"at most {caps.get(name, most)}, the largest that is allowed"
+            raise SettingError(f"search.min_{name}", value, expected, f"lower it, or raise search.max_{name}")
     if floors:  # caps alone are kept by the smallest arch
         refused = None
         for size in space.resolutions or (data.resolution,):
@@ -139,13 +139,13 @@ class Budget:
         if self.max_latency_ms is None:
             return
         if not (isinstance(self.max_latency_ms, Real) and 0 < self.max_latency_ms < math.inf):
-            legal = "a number of milliseconds above 0, or None"
-            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, "leave it out for no limit")
+            expected = "a number of milliseconds above 0, or None"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, "leave it out for no limit")
         least = self.latency(self.space.smallest())
         if least > self.max_latency_ms:
-            legal = f"{least:.3g} (the smallest arch on this machine) or more"
-            mend = f"give search.max_latency_ms at least {least:.3g}"
-            raise SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+            expected = f"{least:.3g} (the smallest arch on this machine) or more"
+            hint = f"give search.max_latency_ms at least {least:.3g}"
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
 
     def latency(self, arch: Arch) -> float:
         """Return an arch's median latency in milliseconds, measured once."""
@@ -186,12 +186,14 @@ class Budget:
         pairs = ((arch.key, arch) for arch in self._counted if arch.key in self._known)
         measured = [self._known[key] for key, arch in pairs if self.affordable(arch)]
         if self.max_latency_ms is None or not measured:
-            legal = "a budget that an arch keeps which the search proposes"
-            return SettingError("search.max_macs", dict(self.caps), legal, "widen the budget, or raise search.trials")
+            expected = "a budget that an arch keeps which the search proposes"
+            return SettingError(
+                "search.max_macs", dict(self.caps), expected, "widen the budget, or raise search.trials"
+            )
         least = min(measured)
-        legal = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
-        mend = f"give search.max_latency_ms at least {least:.3g}, lower the smallest costs, or raise search.trials"
-        return SettingError("search.max_latency_ms", self.max_latency_ms, legal, mend)
+        expected = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
+        hint = f"give search.max_latency_ms at least {least:.3g}, lower the smallest costs, or raise search.trials"
+        return SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
 
     def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
         """Return those of macs, params and latency_ms that are named; other names are left out."""

@@ -162,11 +162,11 @@ class _Search:
             given = int(row["number"])
             point = tuple(int(row[f"i_{i}"]) for i in range(1, len(self.sizes) + 1))
         except (KeyError, TypeError, ValueError) as error:
-            legal = "rows that coarse_to_fine returned"
-            raise SettingError("done", dict(row), legal, "start the search afresh") from error
+            expected = "rows that coarse_to_fine returned"
+            raise SettingError("done", dict(row), expected, "start the search afresh") from error
         if given != number:
-            legal = f"number {number}: rows of every kind from 0 on, none left out"
-            raise SettingError("done", given, legal, "start the search afresh")
+            expected = f"number {number}: rows of every kind from 0 on, none left out"
+            raise SettingError("done", given, expected, "start the search afresh")
         return point
 
     def add(self, row: Mapping[str, Any], point: Point) -> None:

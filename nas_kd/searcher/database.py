@@ -22,15 +22,15 @@ def check_database(name: str, url: str | None) -> None:
     """
     if url is None:
         return
-    legal = "postgresql://USER@HOST/DATABASE, or null for the run's journal"
+    expected = "postgresql://USER@HOST/DATABASE, or null for the run's journal"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingError(name, "a URL that cannot be read", legal, "mend the host or the port") from error
+        raise SettingError(name, "a URL that cannot be read", expected, "check the host and the port") from error
     known = parts.scheme.partition("+")[0] in ("postgresql", "postgres", "mysql", "mariadb")
     if not known or len(parts.path) < 2 or port == 0:
-        raise SettingError(name, without_password(url), legal, "leave it out for workers of one machine")
+        raise SettingError(name, without_password(url), expected, "leave it out for workers of one machine")
 
 
 def without_password(url: str) -> str:

@@ -66,8 +66,8 @@ def check_begun(folder: Path, storage: str | None) -> None:
     """
     file = folder / "stage.json"
     if not file.exists() and storage is None:
-        mend = "start the same command without --worker first, and wait until it searches"
-        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", mend)
+        hint = "start the same command without --worker first, and wait until it searches"
+        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", hint)
     if file.exists() and read_json(file, ("done",))["done"]:
         raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
 
@@ -85,20 +85,20 @@ def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
     changed = [name for name in {**old, **facts} if old.get(name) != facts.get(name)]
     if changed:
         was, now = (", ".join(f"{name}={made.get(name)!r}" for name in changed) for made in (old, facts))
-        mend = "give the settings of the search that is going"
-        raise SettingError("search", now, f"what {folder} was begun with: {was}", mend)
+        hint = "give the settings of the search that is going"
+        raise SettingError("search", now, f"what {folder} was begun with: {was}", hint)
 
 
 def _check_untimed(facts: Mapping[str, Any]) -> None:
     """Refuse to measure latencies by several processes."""
     why = "one machine measures, with nothing beside it"
-    mend = "search in one process, without search.storage"
+    hint = "search in one process, without search.storage"
     limit = facts["search.max_latency_ms"]
     names = facts.get("search.objectives", ())
     if limit is not None:
-        raise SettingError("search.max_latency_ms", limit, f"null with workers: {why}", mend)
+        raise SettingError("search.max_latency_ms", limit, f"null with workers: {why}", hint)
     if "latency_ms" in names:
-        raise SettingError("search.objectives", names, f"macs and params as costs, with workers: {why}", mend)
+        raise SettingError("search.objectives", names, f"macs and params as costs, with workers: {why}", hint)
 
 
 def _kept_rows(path: Path) -> list[dict[str, Any]]:

@@ -210,20 +210,20 @@ def _unanswered(url: str, error: BaseException) -> SettingError:
     shown = without_password(url)
     again = "give the same command again: what is finished is kept"
     if isinstance(error, ImportError):
-        legal = "a database whose driver is installed"
-        mend = "pip install 'nas_kd[postgres]', or the driver that the URL names"
-        return SettingError("search.storage", shown, legal, mend)
+        expected = "a database whose driver is installed"
+        hint = "pip install 'nas_kd[postgres]', or the driver that the URL names"
+        return SettingError("search.storage", shown, expected, hint)
     cause = getattr(error, "orig", None) or error
     lines = str(cause).replace(driven(url), shown).replace(url, shown).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
     state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
     if state in ("42501", "25006"):  # insufficient_privilege, read_only_sql_transaction
-        legal = "a database whose tables this user may make, read and write"
-        mend = "grant that, or name another"
+        expected = "a database whose tables this user may make, read and write"
+        hint = "grant that, or name another"
     elif state[:2] in ("42", "3F"):  # tables, columns or schemas that are not there
-        legal = "a database whose tables nobody else changes"
-        mend = f"give another database, or {again}"
+        expected = "a database whose tables nobody else changes"
+        hint = f"give another database, or {again}"
     else:
-        legal = "a database that answers"
-        mend = f"start it, or mend the URL, the user or PGPASSWORD; then {again}"
-    return SettingError("search.storage", shown, f"{legal} ({said})", mend)
+        expected = "a database that answers"
+        hint = f"start it, or check the URL, the user and PGPASSWORD; then {again}"
+    return SettingError("search.storage", shown, f"{expected} ({said})", hint)

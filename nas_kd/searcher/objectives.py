@@ -29,15 +29,15 @@ def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, .
     field = "search.objectives"
     names = () if isinstance(given, str) else tuple(given)
     if engine == "coarse":
-        legal = "null with coarse: its grid goes by accuracy and MACs"
-        raise SettingError(field, list(names), legal, f"give {field}=null")
+        expected = "null with coarse: its grid goes by accuracy and MACs"
+        raise SettingError(field, list(names), expected, f"give {field}=null")
     for name in names:
         if name not in (known := (*QUALITIES, *COSTS)):
             raise SettingError(field, name, ", ".join(known), nearest(name, known))
     if "kl" in names and engine != "exact":
-        legal = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
-        raise SettingError(field, list(names), legal, "use accuracy")
+        expected = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
+        raise SettingError(field, list(names), expected, "use accuracy")
     if len(set(names)) < len(names) or not set(names) & set(QUALITIES):
-        legal = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
-        raise SettingError(field, given, legal, f"use [{', '.join(own)}]")
+        expected = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
+        raise SettingError(field, given, expected, f"use [{', '.join(own)}]")
     return names

@@ -52,8 +52,8 @@ class Proposals:
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
         if not isinstance(sampler, str) and not callable(sampler) and not hasattr(sampler, "sample_relative"):
-            legal = f"{', '.join(SAMPLERS)}, a sampler of Optuna's, or a function from a seed to one"
-            raise SettingError("sampler", type(sampler).__name__, legal, "use sampler='tpe'")
+            expected = f"{', '.join(SAMPLERS)}, a sampler of Optuna's, or a function from a seed to one"
+            raise SettingError("sampler", type(sampler).__name__, expected, "use sampler='tpe'")
         self.names = [objective] if isinstance(objective, str) else list(objective)
         if unknown := [name for name in maximise if name not in self.names]:
             raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")
@@ -166,11 +166,11 @@ class Proposals:
             given = int(row["number"])
             indices = [int(row[f"i_{i}"]) for i in range(1, len(self.sizes) + 1)]
         except (KeyError, TypeError, ValueError) as error:
-            legal = "rows that refine returned"
-            raise SettingError("done", dict(row), legal, "start the search afresh") from error
+            expected = "rows that refine returned"
+            raise SettingError("done", dict(row), expected, "start the search afresh") from error
         if given != number:
-            legal = f"number {number}: rows of every kind from 0 on, none left out"
-            raise SettingError("done", given, legal, "start the search afresh")
+            expected = f"number {number}: rows of every kind from 0 on, none left out"
+            raise SettingError("done", given, expected, "start the search afresh")
         return self.point(indices, "done")
 
 

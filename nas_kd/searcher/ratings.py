@@ -44,8 +44,8 @@ def usable_ratings(
             number of at least 0 a stage.
     """
     if len(tables) != len(space.stages):
-        legal = f"{len(space.stages)} tables, one a stage of {space.name}"
-        raise SettingError("tables", len(tables), legal, "rate the stages of this space")
+        expected = f"{len(space.stages)} tables, one a stage of {space.name}"
+        raise SettingError("tables", len(tables), expected, "rate the stages of this space")
     chosen = _checked_weights(weights, len(tables))
     found = []
     for number, (table, weight) in enumerate(zip(tables, chosen, strict=True), 1):
@@ -54,8 +54,8 @@ def usable_ratings(
         lost = full[~np.isfinite(full["score"].astype(float))]
         if len(lost) == len(full):
             field = f"tables[{number - 1}].score"
-            legal = "a table with at least one finite score"
-            raise SettingError(field, f"{len(full)} rows without", legal, "rate the stage again")
+            expected = "a table with at least one finite score"
+            raise SettingError(field, f"{len(full)} rows without", expected, "rate the stage again")
         if len(lost):
             names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
             more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
@@ -74,9 +74,9 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
     given = [1.0] * count if weights is None else list(weights) if isinstance(weights, Iterable) else []
     usable = len(given) == count and all(isinstance(w, Real) and np.isfinite(w) and w >= 0 for w in given)
     if not usable or not any(given):
-        legal = f"{count} numbers of at least 0, one a stage and not all of them 0"
-        mend = "leave it out: all stages count alike; nas_kd.stage_weights finds some"
-        raise SettingError("search.weights", weights, legal, mend)
+        expected = f"{count} numbers of at least 0, one a stage and not all of them 0"
+        hint = "leave it out: all stages count alike; nas_kd.stage_weights finds some"
+        raise SettingError("search.weights", weights, expected, hint)
     return [float(weight) for weight in given]
 
 
@@ -87,8 +87,8 @@ def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Da
     for name, hash_ in (("space", space.hash), ("teacher", teacher)):
         others = set(table[name].astype(str)) if name in table else set()
         if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
-            legal = f"ratings of the {name} of this search, {hash_[:12]}"
-            raise SettingError(f"{where}.{name}", foreign[0], legal, rate)
+            expected = f"ratings of the {name} of this search, {hash_[:12]}"
+            raise SettingError(f"{where}.{name}", foreign[0], expected, rate)
     known = rows_of(space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes)
     keys = [name for name in ("in_width", "candidate", "stem", "head") if name in known]
     lacking = [name for name in [*keys, "score", "macs", "params", "out_width"] if name not in table]
@@ -99,5 +99,5 @@ def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Da
         other = joined[joined[name] != joined[f"{name}_known"]]
         if len(other):
             row = other.iloc[0]
-            legal = f"what the rows of stage {number} of {space.name} have on these data: another space's table?"
-            raise SettingError(f"{where}.{name}", f"{row[name]} in row {row.name}", legal, rate)
+            expected = f"what the rows of stage {number} of {space.name} have on these data: another space's table?"
+            raise SettingError(f"{where}.{name}", f"{row[name]} in row {row.name}", expected, rate)

@@ -21,7 +21,7 @@ from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.searcher.budget import Budget, caps_of, cost_settings, floors_of
+from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine
 from nas_kd.searcher.evolve import ENGINES, evolve
@@ -165,8 +165,8 @@ def search(
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
-    caps = caps_of(space, data, config.max_macs, config.max_params)
-    floors = floors_of(space, data, caps, config.min_macs, config.min_params)
+    caps = upper_bounds(space, data, config.max_macs, config.max_params)
+    floors = lower_bounds(space, data, caps, config.min_macs, config.min_params)
     latency = config.max_latency_ms
     budget = Budget(space, cost_settings(space, data), caps, latency, runtime.device, run, floors)
     guided = engine == "exact"
@@ -303,12 +303,12 @@ def _checked_engine(engine: str | Engine | None, source: TargetSource | None, ta
         return engine.name
     engine = engine or ("nsga2" if tables is None else "exact")
     if engine == "exact" and (source is None or tables is None):
-        legal = f"{', '.join(ENGINES)} without a teacher and its rating tables"
-        mend = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
-        raise SettingError("search.engine", engine, legal, mend)
+        expected = f"{', '.join(ENGINES)} without a teacher and its rating tables"
+        hint = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
+        raise SettingError("search.engine", engine, expected, hint)
     if source is not None and source.teacher is None and not source.shared:
-        legal = "one nas_kd Teacher, the cache of its logits, or None"
-        raise SettingError("teacher", type(source).__name__, legal, "several teachers can retrain, not search")
+        expected = "one nas_kd Teacher, the cache of its logits, or None"
+        raise SettingError("teacher", type(source).__name__, expected, "several teachers can retrain, not search")
     return engine
 
 

@@ -156,8 +156,8 @@ def row_of(number: int, trial: FrozenTrial) -> Row:
         SettingError: another program made it.
     """
     if ROW not in trial.user_attrs:
-        legal = "a study that nas_kd alone adds trials to"
-        raise SettingError("search.storage", f"trial {number}", legal, "delete the study, or give another storage")
+        expected = "a study that nas_kd alone adds trials to"
+        raise SettingError("search.storage", f"trial {number}", expected, "delete the study, or give another storage")
     return {"number": number, **trial.params, **trial.user_attrs[ROW]}
 
 
@@ -259,9 +259,9 @@ def _no_study(storage: optuna.storages.RDBStorage, name: str, facts: Mapping[str
     for study in storage.get_all_studies():
         if (found := study.user_attrs.get(FACTS)) is not None:
             others.append([key for key in {**found, **facts} if found.get(key) != facts.get(key)])
-    legal = "a search that is going, with the same supernet, tables and settings"
+    expected = "a search that is going, with the same supernet, tables and settings"
     if not others:
-        return SettingError("search.storage", name, legal, "start `nas-kd search` without --worker first")
+        return SettingError("search.storage", name, expected, "start `nas-kd search` without --worker first")
     differs = ", ".join(sorted(others, key=len)[0])
-    mend = f"copy the other host's run folder and give its settings: the nearest search there differs in {differs}"
-    return SettingError("search.storage", name, legal, mend)
+    hint = f"copy the other host's run folder and give its settings: the nearest search there differs in {differs}"
+    return SettingError("search.storage", name, expected, hint)

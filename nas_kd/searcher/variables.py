@@ -160,9 +160,9 @@ def _factor(index: int, stage: Stage) -> _Fields:
         for together in product(*(values[f] for f in shared))
     )
     if sorted(sorted(group) for group in groups) != every:
-        legal = "every combination of the settings of a layer, those that all layers share in groups of their own"
-        mend = "let a setting be free in each layer, or the same in all of them"
-        raise SettingError(f"stages[{index}].groups", groups, legal, mend)
+        expected = "every combination of the settings of a layer, those that all layers share in groups of their own"
+        hint = "let a setting be free in each layer, or the same in all of them"
+        raise SettingError(f"stages[{index}].groups", groups, expected, hint)
     return _Fields(shared, free, values)
 
 

@@ -115,13 +115,13 @@ def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[f
     """
     archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
     if not len(archs) or not len(truth):
-        legal = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
-        raise SettingError("search.weights", "learned", legal, "run `nas-kd rank` with the same settings first")
+        expected = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
+        raise SettingError("search.weights", "learned", expected, "run `nas-kd rank` with the same settings first")
     plan = read_json(run.path / "rank" / "plan.json", ("space", "data", "teacher"))
     other = [name for name in ("space", "data", "teacher") if plan[name] != origin[name]]
     if other:
-        legal = f"learned from a ranking with the {' and '.join(other)} of this search"
-        raise SettingError("search.weights", "learned", legal, "rank with them in this run, or use sensitivity")
+        expected = f"learned from a ranking with the {' and '.join(other)} of this search"
+        raise SettingError("search.weights", "learned", expected, "rank with them in this run, or use sensitivity")
     mean = truth.groupby("key")["select_accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
     return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

@@ -43,13 +43,13 @@ def exact_front(
     others = [name for name in ("params", "macs") if name != budget]
     between = limits_of(caps or {})
     if ranged := [name for name, (low, _) in between.items() if low > -np.inf]:
-        legal = "the largest sum of a column: a front begins at the smallest"
-        raise SettingError(f"caps.{ranged[0]}", (caps or {})[ranged[0]], legal, "use nas_kd.solve.best for ranges")
+        expected = "the largest sum of a column: a front begins at the smallest"
+        raise SettingError(f"caps.{ranged[0]}", (caps or {})[ranged[0]], expected, "use nas_kd.solve.best for ranges")
     limits = {name: high for name, (_, high) in between.items()}
     carried = [name for name in limits if name != budget]
     if len(carried) > 1:
-        legal = f"{budget} and one other column"
-        raise SettingError("caps", sorted(limits), legal, "use nas_kd.solve.best for more caps")
+        expected = f"{budget} and one other column"
+        raise SettingError("caps", sorted(limits), expected, "use nas_kd.solve.best for more caps")
     stages, nan_rows = read_tables(tables, list(dict.fromkeys(["score", budget, *others, *carried])))
     stages = [rows.take(_surviving(rows, [budget, *carried], others[0])) for rows in stages]
     chains = _fold(stages, budget, carried[0] if carried else None, others[0], limits)

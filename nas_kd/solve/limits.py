@@ -32,8 +32,8 @@ def limits_of(caps: Caps) -> dict[str, tuple[float, float]]:
         ends = tuple(cap) if isinstance(cap, tuple | list) else (None, cap)
         numbers = [end for end in ends if end is not None]
         if len(ends) != 2 or not all(isinstance(end, Real) and not np.isnan(end) for end in numbers):
-            legal = "a number, the largest sum, or a pair of the smallest and the largest, either of them None"
-            raise SettingError(f"caps.{name}", cap, legal, f"write {{{name!r}: 5e6}}, with no share and no unit")
+            expected = "a number, the largest sum, or a pair of the smallest and the largest, either of them None"
+            raise SettingError(f"caps.{name}", cap, expected, f"write {{{name!r}: 5e6}}, with no share and no unit")
         low, high = ends
         pair = -np.inf if low is None else float(low), np.inf if high is None else float(high)
         if not pair[0] <= pair[1]:
@@ -58,7 +58,7 @@ def infeasible(stages: Sequence[Rows], limits: Limits, solve: Solve) -> SettingE
     most = {name: remaining(stages, name, largest=True)[0].max() for name in limits}
     told = [f"{name} at least {least[name]:.15g}" for name, (_, high) in limits.items() if high < np.inf]
     told += [f"{name} at most {most[name]:.15g}" for name, (low, _) in limits.items() if low > -np.inf]
-    legal = ", ".join(told)
+    expected = ", ".join(told)
     if all(least[name] <= high and most[name] >= low for name, (low, high) in limits.items()):
         # each alone would do, together they do not
         for name, (low, high) in limits.items():
@@ -71,9 +71,9 @@ def infeasible(stages: Sequence[Rows], limits: Limits, solve: Solve) -> SettingE
                     picks = solve(stages, rest | {name: own}, name, word == "most")
                     if picks is not None:
                         values = [rows.columns[name][at].item() for rows, at in zip(stages, picks, strict=True)]
-                        legal += f"; {under}{name} at {word} {sum(values):.15g}"
+                        expected += f"; {under}{name} at {word} {sum(values):.15g}"
     given = {name: high if low == -np.inf else (low, high) for name, (low, high) in limits.items()}
-    return SettingError("caps", given, legal, "widen the budget")
+    return SettingError("caps", given, expected, "widen the budget")
 
 
 def _worded(name: str, low: float, high: float) -> str:

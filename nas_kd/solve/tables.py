@@ -66,12 +66,12 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
         where = f"tables[{number - 1}]"
         for name in columns:
             if name not in table.columns:
-                legal = f"a table with the columns {', '.join(columns)}; this one has {list(table.columns)}"
-                raise SettingError(f"{where}.{name}", "missing", legal, "name a column that every table has")
+                expected = f"a table with the columns {', '.join(columns)}; this one has {list(table.columns)}"
+                raise SettingError(f"{where}.{name}", "missing", expected, "name a column that every table has")
         if not table.index.is_unique:
             twice = table.index[table.index.duplicated()][0]
-            mend = "use reset_index(drop=True)"
-            raise SettingError(f"{where}.index", twice, "labels that are all different", mend)
+            hint = "use reset_index(drop=True)"
+            raise SettingError(f"{where}.index", twice, "labels that are all different", hint)
         known = [name for name in ("score", "in_width", "out_width") if name in table]
         wanted = list(dict.fromkeys([*columns, *known]))
         values = {name: _floats(table[name], f"{where}.{name}") for name in wanted}
@@ -81,8 +81,8 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
             usable &= rated == rated.max()
         keep = np.flatnonzero(usable)
         if not len(keep):
-            legal = "at least one row without NaN"
-            raise SettingError(where, f"{len(table)} rows", legal, "rate the stage again")
+            expected = "at least one row without NaN"
+            raise SettingError(where, f"{len(table)} rows", expected, "rate the stage again")
         dropped += len(table) - len(keep)
         kept = {name: v[keep] if name == "score" else _whole(v[keep]) for name, v in values.items()}
         zero = np.zeros(len(keep), dtype=np.int64)
@@ -176,10 +176,10 @@ def no_chain(stages: Sequence[Rows]) -> SettingError:
     for number in range(len(stages) - 1):
         if not np.isin(stages[number].leave, stages[number + 1].enter).any():
             gives = sorted(set(stages[number].columns["out_width"].tolist()))
-            legal = f"one of the out_width values {gives} of tables[{number}]"
+            expected = f"one of the out_width values {gives} of tables[{number}]"
             needs = sorted(set(stages[number + 1].columns["in_width"].tolist()))
             field = f"tables[{number + 1}].in_width"
-            return SettingError(field, needs, legal, "rate the stage at these widths")
-    legal = "tables with a chain in which in_width equals the out_width before"
-    mend = "rate every stage at all its input widths"
-    return SettingError("tables", f"{len(stages)} stages", legal, mend)
+            return SettingError(field, needs, expected, "rate the stage at these widths")
+    expected = "tables with a chain in which in_width equals the out_width before"
+    hint = "rate every stage at all its input widths"
+    return SettingError("tables", f"{len(stages)} stages", expected, hint)

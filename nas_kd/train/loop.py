@@ -71,16 +71,16 @@ def check_epochs(field: str, epochs: int, batch_size: int, split: Source, accumu
     if epochs < 1:
         raise SettingError(f"{field}.epochs", epochs, "an integer of at least 1")
     if not 1 <= batch_size <= len(split):
-        legal = f"1 to {len(split)}, the number of training images"
-        raise SettingError(f"{field}.batch_size", batch_size, legal)
+        expected = f"1 to {len(split)}, the number of training images"
+        raise SettingError(f"{field}.batch_size", batch_size, expected)
     if accumulate < 1:
         raise SettingError(f"{field}.accumulate", accumulate, "an integer of at least 1", "use 1")
     parts = world * accumulate
     if parts > 1 and (batch_size % parts or batch_size < 2 * parts):
         words = [f"{world} processes"] * (world > 1) + [f"{field}.accumulate={accumulate}"] * (accumulate > 1)
         near = max(2, round(batch_size / parts)) * parts
-        legal = f"a multiple of {parts}, at least {2 * parts}, with {' and '.join(words)}"
-        raise SettingError(f"{field}.batch_size", batch_size, legal, f"use {field}.batch_size={near}")
+        expected = f"a multiple of {parts}, at least {2 * parts}, with {' and '.join(words)}"
+        raise SettingError(f"{field}.batch_size", batch_size, expected, f"use {field}.batch_size={near}")
 
 
 def fit(
@@ -281,8 +281,8 @@ def _stepped(step: Step, batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        legal = "2 or more for a network with maps of one pixel: a norm would see one value a channel"
-        raise SettingError("batch_size", len(batch.y), legal, "use 2 or more, or larger images") from error
+        expected = "2 or more for a network with maps of one pixel: a norm would see one value a channel"
+        raise SettingError("batch_size", len(batch.y), expected, "use 2 or more, or larger images") from error
 
 
 def _gradients(

@@ -83,11 +83,11 @@ def train_network(
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
     distiller.bind(pair)
     if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
-        legal = "a method whose parts hold no state of one process alone"
-        raise SettingError("method", sorted(distiller.trained), legal, "train on one process, or use kd_ls")
+        expected = "a method whose parts hold no state of one process alone"
+        raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")
     if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
-        legal = "stop with a method whose networks step optimisers of their own, which a skipped step has moved"
-        raise SettingError("on_nan", "skip", legal, "use on_nan=stop")
+        expected = "stop with a method whose networks step optimisers of their own, which a skipped step has moved"
+        raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
     place(distiller.trained, runtime)
     split = sampled(distiller.recipe, data, unlabelled)
     # what the method trains beside the student is in the checkpoints of a training, never in a student
@@ -153,8 +153,8 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
         return data.train if recipe.sampler is None else recipe.sampler(data.train)
     known = [term.name for term in recipe.terms if term.needs & {"labels", "batch"} and term.name != "ce"]
     if known or recipe.sampler is not None:
-        legal = "a method that uses labels in ce alone and draws no batches of its own"
-        raise SettingError("unlabelled", known or "own batches", legal, "use kd, kd_ls, dist, sp, ...")
+        expected = "a method that uses labels in ce alone and draws no batches of its own"
+        raise SettingError("unlabelled", known or "own batches", expected, "use kd, kd_ls, dist, sp, ...")
     theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
     if theirs != own:
         raise SettingError("unlabelled", theirs, f"channels and pixels of the data, {own}", "set data.resolution")

@@ -115,8 +115,8 @@ def retrain(
         raise SettingError("teacher", None, "a teacher for this method", "pass teacher= or method='ce'")
     generations = distiller.recipe.generations
     if method == "takd" and not assistants:
-        legal = "networks between teacher and student, for method='takd'"
-        raise SettingError("assistants", list(assistants), legal, "pass assistants=[...], or use kd")
+        expected = "networks between teacher and student, for method='takd'"
+        raise SettingError("assistants", list(assistants), expected, "pass assistants=[...], or use kd")
     if assistants or generations > 1:
         source = taught_in_between(
             retrain,
@@ -218,6 +218,6 @@ def checked_method(method: Method, task: Task, classes: int, settings: Mapping[s
     names = {term.name for term in distiller.recipe.terms}
     for name in sorted(names):
         if classes == 2 and name.endswith("_ls"):
-            legal = "a method that teaches two classes; two standardised logits are always +1 and -1"
-            raise SettingError("retrain.method", name, legal, "use retrain.method=kd")
+            expected = "a method that teaches two classes; two standardised logits are always +1 and -1"
+            raise SettingError("retrain.method", name, expected, "use retrain.method=kd")
     return distiller

@@ -159,8 +159,8 @@ def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phas
         kept.append((row, part))
     if epochs < len(kept):
         names = ", ".join(row.name for row, _ in kept)
-        legal = f"at least {len(kept)} with supernet.rule=shrinking, one a phase: {names}"
-        raise SettingError("supernet.epochs", epochs, legal)
+        expected = f"at least {len(kept)} with supernet.rule=shrinking, one a phase: {names}"
+        raise SettingError("supernet.epochs", epochs, expected)
     published = np.array([row.epochs for row, _ in kept])
     shares = [int(n) for n in apportion(published, epochs, 1, np.full(len(kept), epochs))]
     starts = accumulate(shares, initial=0)

@@ -23,7 +23,7 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import Budget, caps_of, floors_of
+from nas_kd.searcher.budget import Budget, lower_bounds, upper_bounds
 from nas_kd.searcher.finalists import controls, entrants
 from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch, ElasticSpace
@@ -49,7 +49,7 @@ def chain_score(space: ElasticSpace, tables: Tables, arch: Arch) -> float:
 def test_caps_and_controls_against_the_whole_space(
     macs: str | None, params: str | None, space: ElasticSpace, data: Data, cost: dict[str, int], tables: Tables
 ) -> None:
-    caps = caps_of(space, data, macs, params)
+    caps = upper_bounds(space, data, macs, params)
     largest = space.cost(space.largest(), **cost)
     for name, share in (("macs", macs), ("params", params)):
         wanted = None if share is None else getattr(largest, name) * int(share[:-1]) // 100
@@ -70,10 +70,10 @@ def _keeps(cost: Any, caps: dict[str, int]) -> bool:
 
 def test_a_budget_below_the_smallest_names_it(space: ElasticSpace, data: Data, cost: dict[str, int]) -> None:
     least = space.cost(space.smallest(), **cost)
-    assert caps_of(space, data, least.macs, least.params) == {"macs": least.macs, "params": least.params}
+    assert upper_bounds(space, data, least.macs, least.params) == {"macs": least.macs, "params": least.params}
     for name, kw in (("macs", (least.macs - 1, None)), ("params", (None, least.params - 1))):
         with pytest.raises(SettingError, match=f"search.max_{name}=.*{getattr(least, name)}"):
-            caps_of(space, data, *kw)
+            upper_bounds(space, data, *kw)
 
 
 def test_a_budget_that_is_a_range_is_kept(
@@ -118,23 +118,23 @@ def test_ranges_that_nobody_keeps_are_told_what_is_feasible(
 ) -> None:
     every = [space.cost(arch, **cost) for arch in space]
     most = max(c.macs for c in every)
-    assert floors_of(space, data, {}, most, None) == {"macs": most}
+    assert lower_bounds(space, data, {}, most, None) == {"macs": most}
     with pytest.raises(SettingError, match=f"search.min_macs={most + 1}.*at most {most}"):
-        floors_of(space, data, {}, most + 1, None)
+        lower_bounds(space, data, {}, most + 1, None)
     with pytest.raises(SettingError, match="search.min_macs.*search.max_macs"):
-        floors_of(space, data, {"macs": most // 2}, most // 2 + 1, None)
+        lower_bounds(space, data, {"macs": most // 2}, most // 2 + 1, None)
     few = sorted(c.params for c in every)[3]  # the smallest cannot have most MACs
     wanted = max(c.macs for c in every if c.params <= few)
     with pytest.raises(SettingError, match=f"with params <= {few} macs at most {wanted}"):
-        floors_of(space, data, {"params": few}, "90%", None)
+        lower_bounds(space, data, {"params": few}, "90%", None)
     least = min(c.params for c in every if c.macs >= 0.9 * most)
     with pytest.raises(SettingError, match=f"macs params at least {least}"):
-        floors_of(space, data, {"params": few}, "90%", None)
+        lower_bounds(space, data, {"params": few}, "90%", None)
 
 
 @pytest.mark.parametrize("share", ["1e-9%", "33.3%", "50.01%"])
 def test_a_floor_is_not_less_than_its_share(share: str, space: ElasticSpace, data: Data, cost: dict[str, int]) -> None:
-    floors = floors_of(space, data, {}, share, share)
+    floors = lower_bounds(space, data, {}, share, share)
     largest, part = space.cost(space.largest(), **cost), Fraction(share[:-1]) / 100
     for name, floor in floors.items():
         assert floor - 1 < part * getattr(largest, name) <= floor, name

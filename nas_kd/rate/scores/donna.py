@@ -91,8 +91,8 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
     known = {key for key, value in bench.truth.items() if math.isfinite(value)}
     trained = [arch.key for arch in archs if whole[place[arch.key]] and arch.key in known]
     if len(trained) < LEAST + LEAST // (FOLDS - 1):
-        legal = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
-        raise SettingError("scores", "a regression", legal, "train more of the truth first, or leave it out")
+        expected = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
+        raise SettingError("scores", "a regression", expected, "train more of the truth first, or leave it out")
     order = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(len(archs))
     turn = {int(index): turn for turn, index in enumerate(order)}
     centre = features[whole].mean(0)

@@ -42,8 +42,8 @@ def logits_with(teacher: Teacher, index: int, x: Tensor, known: Tensor, answer: 
     def hook(module: nn.Module, args: object, out: object) -> object:
         post = out[0] if isinstance(out, tuple) else out  # own blocks also give what is before the activation
         if not isinstance(post, Tensor) or post.shape != known.shape or not swap.gives(post):
-            legal = "a module that gives one feature map (B, C, H, W), with or without a ReLU at its end"
-            raise SettingError("teacher.stages", swap.tap.path, legal, "leave out the scores that replace stages")
+            expected = "a module that gives one feature map (B, C, H, W), with or without a ReLU at its end"
+            raise SettingError("teacher.stages", swap.tap.path, expected, "leave out the scores that replace stages")
         new = swap.after()
         return (new, *out[1:]) if isinstance(out, tuple) else new
 
