@@ -1,0 +1,157 @@
+"""A unit with fewer channels inside: its own class with other sizes, called with slices of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.derive.groups import Group
+from nas_kd.derive.units import Unit
+
+Kept = tuple[int, ...]  # of each group of a unit, how many of its parts stay
+
+
+def sizes(group: Group, shares: Sequence[float], multiple: int = 8, least: int = 32) -> tuple[int, ...]:
+    """Return how many parts of a group may stay.
+
+    Args:
+        group: the channels.
+        shares: shares of them, rising, the last 1.
+        multiple: what the numbers are multiples of where there are at least ``least`` channels.
+        least: see there.
+
+    Returns:
+        Rising numbers, each once; the last is all.
+    """
+    step = multiple if group.channels >= least else 1
+    counts = {max(step, round(group.channels * share / step) * step) for share in shares}
+    return tuple(sorted({min(count, group.channels) for count in counts} | {group.channels}))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a tensor of a twin comes from.
+
+    Args:
+        source: name of the tensor in the unit.
+        picks: for each dimension that is cut, the positions that stay, in rising order.
+    """
+
+    source: str
+    picks: tuple[tuple[int, Tensor], ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Cut the unit's tensor to that of the twin."""
+        for dim, index in self.picks:
+            tensor = tensor.index_select(dim, index)
+        return tensor
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A unit after a choice.
+
+    Args:
+        module: the unit's own class with the sizes of the choice; its parameters are on the meta device.
+        slices: name of each cut tensor to where it comes from.
+    """
+
+    module: nn.Module
+    slices: Mapping[str, Slice]
+
+
+def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Twin:
+    """Make the twin of a unit for a choice.
+
+    Args:
+        block: the unit.
+        unit: its description.
+        kept: how many parts of each group stay.
+        order: of each group, its parts by falling importance.
+
+    Returns:
+        The twin; no weight of the block is copied for good.
+    """
+    picks: dict[str, dict[int, Tensor]] = {}
+    layers: set[str] = set()
+    for group, count, rank in zip(unit.groups, kept, order, strict=True):
+        if count == group.channels:
+            continue
+        parts = sorted(rank[:count].tolist())
+        for slot in group.slots:
+            layer = slot.layer.removeprefix(unit.path + ".")
+            layers.add(layer)
+            places = torch.tensor(sorted(place for part in parts for place in slot.index[part]))
+            if slot.tensor == "weight" and slot.dim == 1 and _grouped(block.get_submodule(layer)):
+                continue  # whole groups of a convolution go by its outputs
+            picks.setdefault(f"{layer}.{slot.tensor}", {})[slot.dim] = places
+    module = deepcopy(block)
+    slices = {}
+    for name, by_dim in picks.items():
+        picked = Slice(name, tuple(sorted(by_dim.items(), key=lambda item: item[0])))
+        _resize(module, name, picked)
+        slices[name] = picked
+    for layer in layers:
+        _settle(module.get_submodule(layer))
+    for group, count in zip(unit.groups, kept, strict=True):
+        _attend(module, group.root.removeprefix(unit.path + "."), group, count)
+    for name, _ in list(module.named_parameters()):
+        owner, tensor = _owner(module, name)
+        owner._parameters[tensor] = nn.Parameter(getattr(owner, tensor).to("meta"))
+    return Twin(module, slices)
+
+
+def _grouped(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, tensor = name.rpartition(".")
+    return module.get_submodule(path), tensor
+
+
+def _resize(module: nn.Module, name: str, picked: Slice) -> None:
+    owner, tensor = _owner(module, name)
+    small = picked.of(getattr(owner, tensor).detach())
+    if tensor in owner._parameters:
+        owner._parameters[tensor] = nn.Parameter(small)
+    else:
+        owner._buffers[tensor] = small
+
+
+def _settle(layer: nn.Module) -> None:
+    """Make the sizes that a layer keeps as numbers those of its tensors."""
+    weight: Any = getattr(layer, "weight", None)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        outs = weight.shape[0]
+        layer.groups = layer.groups * outs // layer.out_channels if layer.groups > 1 else 1
+        layer.out_channels = outs
+        layer.in_channels = weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = weight.shape
+    elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        layer.num_features = len(weight if weight is not None else layer.running_mean)
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = tuple(weight.shape)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups = layer.num_groups * len(weight) // layer.num_channels
+        layer.num_channels = len(weight)
+
+
+def _attend(module: nn.Module, root: str, group: Group, count: int) -> None:
+    """Give an attention the number of heads that stay."""
+    if "." not in root:
+        return
+    attention: Any = module.get_submodule(root.rpartition(".")[0])
+    heads = getattr(attention, "num_heads", None)
+    if heads != group.channels or count == heads:
+        return
+    attention.num_heads = count
+    for name in ("attn_dim", "inner_dim", "all_head_dim"):
+        if isinstance(size := getattr(attention, name, None), int):
+            setattr(attention, name, size * count // heads)

@@ -1,0 +1,181 @@
+"""Which channels of a network can only be cut together, found by tracing it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+
+# where a layer keeps its output and its input channels: (tensor, dimension)
+OUT = {
+    nn.modules.conv._ConvNd: (("weight", 0), ("bias", 0)),
+    nn.Linear: (("weight", 0), ("bias", 0)),
+    nn.modules.batchnorm._BatchNorm: (("weight", 0), ("bias", 0), ("running_mean", 0), ("running_var", 0)),
+    nn.GroupNorm: (("weight", 0), ("bias", 0)),
+    nn.LayerNorm: (("weight", 0), ("bias", 0)),
+    nn.PReLU: (("weight", 0),),
+}
+Key = tuple[str, str, int]  # layer, tensor, dimension
+Part = dict[Key, tuple[int, ...]]
+IN = {nn.modules.conv._ConvNd: (("weight", 1),), nn.Linear: (("weight", 1),)}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one tensor that channels run along.
+
+    Args:
+        layer: path of the module.
+        tensor: name of the parameter or buffer in it.
+        dim: which dimension.
+        index: for each channel the positions that go with it, in rising order.
+    """
+
+    layer: str
+    tensor: str
+    dim: int
+    index: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that exist in several layers at once, such as those between the two convolutions of a residual block.
+
+    Args:
+        root: path of the layer that makes them.
+        slots: every dimension that they run along.
+        layers: paths of all layers that they pass through.
+    """
+
+    root: str
+    slots: tuple[Slot, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """How many parts the group has that can be left out by themselves: channels, or groups of a convolution."""
+        return len(self.slots[0].index)
+
+
+class Tracer:
+    """The dependency graph of a network.
+
+    Args:
+        network: the network, in evaluation mode.
+        images: (B, C, H, W) of the size that it takes.
+
+    Raises:
+        SettingError: the network cannot be traced.
+
+    Source: Fang et al. 2023, DepGraph: Towards Any Structural Pruning; torch-pruning is its authors' code.
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        import torch_pruning
+
+        self.network = network
+        self.names = {module: name for name, module in network.named_modules()}
+        frozen = [p for p in network.parameters() if not p.requires_grad]
+        for parameter in frozen:  # the graph is read off autograd
+            parameter.requires_grad_(True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.graph = torch_pruning.DependencyGraph().build_dependency(
+                    network, example_inputs=images, verbose=False
+                )
+        except Exception as error:  # whatever a foreign forward pass raises
+            text = " ".join(str(error).split())[:200]
+            hint = "name a space instead (--space), or give a network whose forward pass is the same for every image"
+            raise SettingError(
+                "teacher", type(network).__name__, f"a network that can be traced ({text})", hint
+            ) from error
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+    def groups(self) -> Iterator[Group]:
+        """Find the groups of channels whose tensors are all known."""
+        seen: set[tuple[str, int]] = set()
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and layer in self.graph.module2node:
+                if (group := self._group(name, layer, seen)) is not None:
+                    yield group
+
+    def _group(self, name: str, layer: Any, seen: set[tuple[str, int]]) -> Group | None:
+        channels = self.graph.get_pruner_of_module(layer).get_out_channels(layer)
+        new = [channel for channel in range(channels) if (name, channel) not in seen]
+        if not new:
+            return None
+        parts = self._all_at_once(layer, channels) if len(new) == channels else None
+        if parts is None:
+            parts = self._one_by_one(name, layer, new)
+        if not parts or any(part.keys() != parts[0].keys() for part in parts):
+            return None
+        for part in parts:
+            seen |= {(key[0], place) for key, index in part.items() if key[1:] == ("weight", 0) for place in index}
+        slots = tuple(Slot(*key, tuple(part[key] for part in parts)) for key in parts[0])
+        return Group(name, slots, tuple(dict.fromkeys(slot.layer for slot in slots)))
+
+    def _all_at_once(self, layer: Any, channels: int) -> list[Part] | None:
+        """Return the parts of a group whose positions go through all layers in one order; None where they do not."""
+        found = self._tied(layer, list(range(channels)))
+        if found is None or any(len(index) != channels for index in found.values()):
+            return None
+        parts = [{key: (index[channel],) for key, index in found.items()} for channel in range(channels)]
+        for channel in {0, channels // 3, channels - 1}:
+            alone = self._tied(layer, [channel])
+            if alone is None or {key: tuple(index) for key, index in alone.items()} != parts[channel]:
+                return None
+        return parts
+
+    def _one_by_one(self, name: str, layer: Any, channels: Sequence[int]) -> list[Part]:
+        """Return the parts of a group, asked for by themselves: a query goes with its key and its value."""
+        parts: list[Part] = []
+        known: set[int] = set()
+        for channel in channels:
+            if channel in known:
+                continue
+            found = self._tied(layer, [channel])
+            if found is None:
+                return []
+            part = {key: tuple(sorted(set(index))) for key, index in found.items()}
+            known.update(part[name, "weight", 0])
+            parts.append(part)
+        return parts
+
+    def _tied(self, layer: Any, channels: list[int]) -> dict[Key, list[int]] | None:
+        """Return the positions that output channels of a layer are tied to; None where a tensor is not known."""
+        found: dict[Key, list[int]] = {}
+        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
+        for dependency, indices in self.graph.get_pruning_group(layer, prune, idxs=channels):
+            module = dependency.target.module
+            if module not in self.names:
+                if isinstance(module, nn.Parameter):
+                    return None
+                continue  # an operation without tensors
+            table = OUT if dependency.handler.__name__.endswith("out_channels") else IN
+            kind = next((kind for kind in table if isinstance(module, kind)), None)
+            if kind is None:
+                if next(module.parameters(recurse=False), None) is None:
+                    continue
+                return None
+            for tensor, dim in (*table[kind], *_own(module, table is OUT)):
+                if getattr(module, tensor, None) is not None:
+                    key = (self.names[module], tensor, dim)
+                    if key not in found:
+                        found[key] = [int(place) for place in indices]
+        return found
+
+
+def _own(layer: nn.Module, outs: bool) -> Iterator[tuple[str, int]]:
+    """Yield further parameters of a layer that hold one row an output channel, such as gains of standardised weights."""
+    width = getattr(layer, "out_channels", None)
+    for name, parameter in layer.named_parameters(recurse=False):
+        if outs and name not in ("weight", "bias") and parameter.ndim > 1 and parameter.shape[0] == width:
+            yield name, 0

@@ -1,0 +1,241 @@
+"""The residual blocks of a network, and what each of them can lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.derive.groups import Group, Slot, Tracer
+from nas_kd.errors import SettingError
+
+# operations of autograd that hand an image on as it is, but for its size, layout or range
+PLAIN = ("Add", "Relu", "Hardtanh", "Gelu", "Silu", "View", "Reshape", "Permute", "Transpose", "Clone", "Alias")
+PLAIN += ("Slice", "Roll", "Dropout", "Mul", "Squeeze", "Unsqueeze", "Copy", "ToCopy", "ConstantPad", "AsStrided")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block of a network that is cut by itself.
+
+    Args:
+        path: where it is in the network.
+        groups: channels inside it that can be cut, those of each group together.
+        removable: whether it may be left out: its output has the shape of its input.
+        shape: (C, H, W) or (N, C) of its input.
+        out_shape: likewise of its output.
+    """
+
+    path: str
+    groups: tuple[Group, ...]
+    removable: bool
+    shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+
+@dataclass
+class _Call:
+    """How often a module was called, and the last call."""
+
+    count: int = 0
+    x: Tensor | None = None
+    out: Tensor | None = None
+
+
+def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
+    """Find the blocks of a network, in the order in which they run.
+
+    A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
+    first block of a stage, whose shortcut is a convolution). Channels that are tied to none outside of a block are its groups.
+    Where channels are tied inside a module of no such class, this module is a unit without the choice to be left out.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W) random images of the size that it takes.
+
+    Returns:
+        The units.
+
+    Raises:
+        SettingError: the network cannot be traced, a block runs twice, or there is nothing to cut.
+    """
+    groups = _merged(network, list(Tracer(network, images).groups()))
+    calls = _calls(network, images)
+    blocks = _blocks(network, calls)
+    homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
+    around = {path for path in (*blocks, *homes.values()) if path}
+    inner: dict[str, list[Group]] = {path: [] for path in blocks}
+    for group in groups:
+        path = homes[id(group)]
+        holds = any(other.startswith(f"{path}.") for other in around)  # channels between units, not in one
+        if path in calls and not holds and any(slot.dim == 1 for slot in group.slots):
+            inner.setdefault(path, []).append(by_heads(network, group))
+    units = []
+    for path, call in calls.items():  # in the order of the calls
+        if path not in inner or any(path.startswith(f"{other}.") for other in inner):
+            continue
+        if call.count > 1:
+            legal = f"a network whose blocks run once an image ({path} runs {call.count} times)"
+            raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
+        if call.x is None or call.out is None:
+            continue
+        removable = call.x.shape == call.out.shape and path in blocks
+        cuts = tuple(inner[path])
+        if removable or cuts:
+            units.append(Unit(path, cuts, removable, tuple(call.x.shape[1:]), tuple(call.out.shape[1:])))
+    if not units:
+        legal = "a network with residual blocks, or with channels inside a block"
+        raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
+    return units
+
+
+def _calls(network: nn.Module, images: Tensor) -> dict[str, _Call]:
+    """Run the network once and note the calls of its modules that map one tensor to one, in order."""
+    calls: dict[str, _Call] = {}
+
+    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        call = calls.setdefault(name, _Call())
+        call.count += 1
+        call.x = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
+
+    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        calls[name].out = out if isinstance(out, Tensor) else None
+
+    handles = []
+    for name, module in network.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(partial(before, name)))
+            handles.append(module.register_forward_hook(partial(after, name)))
+    weights = [p for p in network.parameters() if not p.requires_grad]
+    for parameter in weights:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            network(images.clone().requires_grad_(True))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in weights:
+            parameter.requires_grad_(False)
+    return calls
+
+
+def _blocks(network: nn.Module, calls: dict[str, _Call]) -> list[str]:
+    """Return the paths of the residual blocks: the smallest modules with a plain way around, and their like."""
+    skips = [path for path, call in calls.items() if _skips(call)]
+    smallest = [path for path in skips if not any(other.startswith(f"{path}.") for other in skips)]
+    kinds = {type(network.get_submodule(path)) for path in smallest}
+    alike = [path for path in calls if type(network.get_submodule(path)) in kinds]
+    # a class may hold blocks in one place and be one in another
+    return [path for path in alike if not any(other.startswith(f"{path}.") for other in smallest)]
+
+
+def _skips(call: _Call) -> bool:
+    """Tell whether a module's input reaches its output by additions and plain operations alone."""
+    if call.x is None or call.out is None or call.x.grad_fn is None or call.out.grad_fn is None:
+        return False
+    start = call.x.grad_fn
+    todo = [(call.out.grad_fn, False)]
+    seen = set()
+    while todo:
+        node, added = todo.pop()
+        if node is start:
+            if added:
+                return True
+            continue
+        if (node, added) in seen or node is None:
+            continue
+        seen.add((node, added))
+        name = node.name()
+        if not name.startswith(PLAIN) or name.startswith("Addmm"):
+            continue
+        branches = [parent for parent, _ in node.next_functions if parent is not None]
+        if name.startswith("Mul") and len(branches) > 1 and not _scales(node):
+            continue  # a gate, as of squeeze-excite
+        todo += [(parent, added or (name.startswith("Add") and len(branches) > 1)) for parent in branches]
+    return False
+
+
+def _scales(node: Any) -> bool:
+    """Tell whether a product is one with a parameter alone, such as a layer scale."""
+    return any(
+        parent is not None and parent.name() == "torch::autograd::AccumulateGrad" for parent, _ in node.next_functions
+    )
+
+
+def _merged(network: nn.Module, groups: Sequence[Group]) -> list[Group]:
+    """Tie the channels that go into a grouped convolution to those that come out, group of channels by group.
+
+    Only whole groups can be cut there. Depthwise convolutions, where both are one channel, are tied already.
+    """
+    merged = list(groups)
+    for name, layer in network.named_modules():
+        if not isinstance(layer, nn.modules.conv._ConvNd) or layer.groups == 1:
+            continue
+        ins = next(
+            (g for g in merged if any(s.layer == name and (s.tensor, s.dim) == ("weight", 1) for s in g.slots)), None
+        )
+        outs = next(
+            (g for g in merged if any(s.layer == name and (s.tensor, s.dim) == ("weight", 0) for s in g.slots)), None
+        )
+        if ins is None or outs is None:
+            continue
+        if ins is outs:
+            continue
+        together = _tied(layer.groups, [s for s in ins.slots if not (s.layer == name and s.dim == 1)], outs.slots)
+        merged = [group for group in merged if group is not ins and group is not outs]
+        if together is not None:
+            layers = tuple(dict.fromkeys((*ins.layers, *outs.layers)))
+            merged.append(Group(ins.root, together, layers))
+    return merged
+
+
+def _tied(groups: int, *sides: Sequence[Slot]) -> tuple[Slot, ...] | None:
+    """Write slots of channels as slots of groups of channels; None where they do not fall into so many equal parts."""
+    found = []
+    for slot in (slot for side in sides for slot in side):
+        each, rest = divmod(len(slot.index), groups)
+        if rest:
+            return None
+        parts = [slot.index[g * each : (g + 1) * each] for g in range(groups)]
+        found.append(replace(slot, index=tuple(tuple(sorted(i for part in block for i in part)) for block in parts)))
+    return tuple(found)
+
+
+def _home(group: Group, blocks: Sequence[str]) -> str | None:
+    """Return the block that all layers of a group lie in."""
+    return next((path for path in blocks if all(layer.startswith(f"{path}.") for layer in group.layers)), None)
+
+
+def _common(layers: Sequence[str]) -> str:
+    """Return the path of the smallest module that holds all layers."""
+    parts = [layer.split(".")[:-1] for layer in layers]
+    shared = []
+    for names in zip(*parts, strict=False):
+        if len(set(names)) > 1:
+            break
+        shared.append(names[0])
+    return ".".join(shared)
+
+
+def by_heads(network: nn.Module, group: Group) -> Group:
+    """Tie the channels of each attention head, where the group's root makes queries, keys and values."""
+    if "." not in group.root:
+        return group
+    attention = network.get_submodule(group.root.rpartition(".")[0])
+    heads = getattr(attention, "num_heads", None)
+    if not isinstance(heads, int) or heads < 1 or all(len(part) < 3 for part in group.slots[0].index):
+        return group
+    slots = _tied(heads, group.slots)
+    return group if slots is None else replace(group, slots=slots)
+
+
+def walk(units: Sequence[Unit]) -> Iterator[str]:
+    """Describe units in a line each."""
+    for unit in units:
+        cuts = ", ".join(f"{group.channels} of {group.root.removeprefix(unit.path + '.')}" for group in unit.groups)
+        yield f"{unit.path}: {cuts or 'nothing inside'}{'; may be left out' if unit.removable else ''}"
