@@ -77,19 +77,21 @@ def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Tw
     Returns:
         The twin; no weight of the block is copied for good.
     """
-    picks: dict[str, dict[int, Tensor]] = {}
+    gone: dict[tuple[str, int], set[int]] = {}  # several groups may be read by one layer, side by side
     layers: set[str] = set()
     for group, count, rank in zip(unit.groups, kept, order, strict=True):
-        if count == group.channels:
-            continue
-        parts = sorted(rank[:count].tolist())
-        for slot in group.slots:
+        for slot in group.slots if count < group.channels else ():
             layer = slot.layer.removeprefix(unit.path + ".")
             layers.add(layer)
-            places = torch.tensor(sorted(place for part in parts for place in slot.index[part]))
             if slot.tensor == "weight" and slot.dim == 1 and _grouped(block.get_submodule(layer)):
                 continue  # whole groups of a convolution go by its outputs
-            picks.setdefault(f"{layer}.{slot.tensor}", {})[slot.dim] = places
+            lost = gone.setdefault((f"{layer}.{slot.tensor}", slot.dim), set())
+            lost.update(place for part in rank[count:].tolist() for place in slot.index[part])
+    tensors = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    picks: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), lost in gone.items():
+        left = [place for place in range(tensors[name].shape[dim]) if place not in lost]
+        picks.setdefault(name, {})[dim] = torch.tensor(left)
     module = deepcopy(block)
     slices = {}
     for name, by_dim in picks.items():
@@ -135,7 +137,8 @@ def _settle(layer: nn.Module) -> None:
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = weight.shape
     elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        layer.num_features = len(weight if weight is not None else layer.running_mean)
+        tensor: Any = layer.running_mean if weight is None else weight
+        layer.num_features = len(tensor)
     elif isinstance(layer, nn.LayerNorm):
         layer.normalized_shape = tuple(weight.shape)
     elif isinstance(layer, nn.GroupNorm):

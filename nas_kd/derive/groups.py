@@ -127,7 +127,7 @@ class Tracer:
         found = self._tied(layer, list(range(channels)))
         if found is None or any(len(index) != channels for index in found.values()):
             return None
-        parts = [{key: (index[channel],) for key, index in found.items()} for channel in range(channels)]
+        parts: list[Part] = [{key: (index[channel],) for key, index in found.items()} for channel in range(channels)]
         for channel in {0, channels // 3, channels - 1}:
             alone = self._tied(layer, [channel])
             if alone is None or {key: tuple(index) for key, index in alone.items()} != parts[channel]:
@@ -174,7 +174,7 @@ class Tracer:
 
 
 def _own(layer: nn.Module, outs: bool) -> Iterator[tuple[str, int]]:
-    """Yield further parameters of a layer that hold one row an output channel, such as gains of standardised weights."""
+    """Yield further parameters of a layer with one row an output channel, such as gains of standardised weights."""
     width = getattr(layer, "out_channels", None)
     for name, parameter in layer.named_parameters(recurse=False):
         if outs and name not in ("weight", "bias") and parameter.ndim > 1 and parameter.shape[0] == width:

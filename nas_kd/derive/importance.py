@@ -30,9 +30,9 @@ def importance_order(
     Args:
         network: in evaluation mode.
         units: its units.
-        batches: images (B, C, H, W) as the network takes them, and labels (B,); read by ``activation`` and ``taylor``.
-        criterion: ``activation`` is the mean size of a channel times the norm of the weights that read it, ``taylor``
-            the size of the first-order change of the loss without it, ``l1`` the norm of the weights alone, ``random`` the
+        batches: images (B, C, H, W) as the network takes them, and labels (B,).
+        criterion: ``activation``: the mean size of a channel times the norm of the weights that read it. ``taylor``:
+            the size of the first-order change of the loss without it. ``l1``: the norm of the weights alone. ``random``: the
             control.
         seed: seed of ``random``.
 

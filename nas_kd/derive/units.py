@@ -14,7 +14,19 @@ from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.errors import SettingError
 
 # operations of autograd that hand an image on as it is, but for its size, layout or range
-PLAIN = ("Add", "Relu", "Hardtanh", "Gelu", "Silu", "View", "Reshape", "Permute", "Transpose", "Clone", "Alias")
+PLAIN: tuple[str, ...] = (
+    "Add",
+    "Relu",
+    "Hardtanh",
+    "Gelu",
+    "Silu",
+    "View",
+    "Reshape",
+    "Permute",
+    "Transpose",
+    "Clone",
+    "Alias",
+)
 PLAIN += ("Slice", "Roll", "Dropout", "Mul", "Squeeze", "Unsqueeze", "Copy", "ToCopy", "ConstantPad", "AsStrided")
 
 
@@ -50,8 +62,8 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
     """Find the blocks of a network, in the order in which they run.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
-    first block of a stage, whose shortcut is a convolution). Channels that are tied to none outside of a block are its groups.
-    Where channels are tied inside a module of no such class, this module is a unit without the choice to be left out.
+    first block of a stage, whose shortcut is a convolution). Channels that are tied to none outside of it are its groups.
+    Where channels are tied inside another module, this is a unit too, but for the choice to be left out.
 
     Args:
         network: in evaluation mode.
@@ -73,7 +85,7 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
         path = homes[id(group)]
         holds = any(other.startswith(f"{path}.") for other in around)  # channels between units, not in one
         if path in calls and not holds and any(slot.dim == 1 for slot in group.slots):
-            inner.setdefault(path, []).append(by_heads(network, group))
+            inner.setdefault(path, []).append(_by_norm_groups(network, _by_heads(network, group)))
     units = []
     for path, call in calls.items():  # in the order of the calls
         if path not in inner or any(path.startswith(f"{other}.") for other in inner):
@@ -222,7 +234,7 @@ def _common(layers: Sequence[str]) -> str:
     return ".".join(shared)
 
 
-def by_heads(network: nn.Module, group: Group) -> Group:
+def _by_heads(network: nn.Module, group: Group) -> Group:
     """Tie the channels of each attention head, where the group's root makes queries, keys and values."""
     if "." not in group.root:
         return group
@@ -232,6 +244,16 @@ def by_heads(network: nn.Module, group: Group) -> Group:
         return group
     slots = _tied(heads, group.slots)
     return group if slots is None else replace(group, slots=slots)
+
+
+def _by_norm_groups(network: nn.Module, group: Group) -> Group:
+    """Tie the channels that a group norm normalises together: the statistics of the others stay as they are."""
+    for layer in group.layers:
+        module = network.get_submodule(layer)
+        if isinstance(module, nn.GroupNorm) and 1 < module.num_groups < group.channels:
+            slots = _tied(module.num_groups, group.slots)
+            return group if slots is None else replace(group, slots=slots)
+    return group
 
 
 def walk(units: Sequence[Unit]) -> Iterator[str]:

@@ -1,0 +1,148 @@
+"""Scores of a unit's choices, each by itself: against the unit's own output, and against the teacher's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced
+from nas_kd.losses import kl_divergence
+
+
+class Replay(nn.Module):
+    """Gives a stored output in the place of a unit that comes before what is measured.
+
+    Args:
+        out: the output.
+    """
+
+    def __init__(self, out: Tensor) -> None:
+        super().__init__()
+        self.out = out
+
+    def forward(self, *args: Any) -> Tensor:
+        """Return the stored output."""
+        return self.out
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Run a network in evaluation mode but for its batch norms, which take the batch's statistics."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    for module in batch_norms(network).values():
+        module.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.no_grad()
+def features(net: CutNet, images: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Run the whole network once under the batch's statistics.
+
+    Args:
+        net: the network of all cuts.
+        images: (B, C, H, W).
+
+    Returns:
+        Input and output of every unit, and the logits (B, classes).
+    """
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keep(index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+            found[index] = (args[0].clone(), out.clone())
+
+        return hook
+
+    handles = [net.body.get_submodule(u.path).register_forward_hook(keep(i)) for i, u in enumerate(net.units)]
+    try:
+        with batch_statistics(net.body):
+            logits = net.body(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found[index] for index in range(len(net.units))], logits
+
+
+@torch.no_grad()
+def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]]) -> list[list[float]]:
+    """Rate every choice of every unit by the error of its output on the unit's own input.
+
+    Args:
+        net: the network of all cuts.
+        images: (B, C, H, W).
+        choices: of each unit, those to rate.
+
+    Returns:
+        Noise to signal of each: the squared error over the variance of the unit's output, 0 for the whole unit.
+    """
+    inside, _ = features(net, images)
+    scores = []
+    for index, (unit, offered) in enumerate(zip(net.units, choices, strict=True)):
+        x, out = inside[index]
+        variance = out.var().clamp_min(1e-12)
+        row = []
+        for choice in offered:
+            if choice == net.whole(index):
+                row.append(0.0)
+                continue
+            got = x if choice is None else _run(net, index, choice, x)
+            row.append(float((got - out).square().mean() / variance))
+        scores.append(row)
+        del unit
+    return scores
+
+
+def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Tensor) -> Tensor:
+    """Run a unit's twin under the batch's statistics."""
+    twin = net.twin(index, choice)
+    block = net.body.get_submodule(net.units[index].path)
+    tensors = {name: twin.slices[name].of(p) if name in twin.slices else p for name, p in block.named_parameters()}
+    with batch_statistics(twin.module):
+        found: Tensor = functional_call(twin.module, tensors, (x,))
+    return found
+
+
+@torch.no_grad()
+def replace_one(
+    net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]], temperature: float = 1.0
+) -> list[list[float]]:
+    """Rate every choice of every unit by what the network's logits lose when it alone is made.
+
+    What comes before the unit is run once for all.
+
+    Args:
+        net: the network of all cuts.
+        images: (B, C, H, W); a batch of some hundred, whose statistics the batch norms take.
+        choices: of each unit, those to rate.
+        temperature: of both softmaxes.
+
+    Returns:
+        KL to the logits of the whole network, in nats.
+    """
+    inside, target = features(net, images)
+    whole = [net.whole(index) for index in range(len(net.units))]
+    scores = []
+    for index, offered in enumerate(choices):
+        before = {net.units[i].path: Replay(inside[i][1]) for i in range(index)}
+        row = []
+        for choice in offered:
+            if choice == whole[index]:
+                row.append(0.0)
+                continue
+            network, tensors = net.assembled([*whole[:index], choice, *whole[index + 1 :]])
+            network = replaced(network, before)
+            with batch_statistics(network):
+                logits = functional_call(network, tensors, (images,))
+            row.append(float(kl_divergence(logits / temperature, target / temperature)))
+        scores.append(row)
+    return scores
