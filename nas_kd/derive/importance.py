@@ -32,7 +32,8 @@ def importance_order(
         units: its units.
         batches: images (B, C, H, W) as the network takes them, and labels (B,).
         criterion: ``activation``: the mean size of a channel times the norm of the weights that read it. ``taylor``:
-            the size of the first-order change of the loss without it. ``l1``: the norm of the weights alone. ``random``: the
+            the size of the first-order change of the loss without it. ``l1``: the norm of the weights alone.
+            ``random``: the
             control.
         seed: seed of ``random``.
 

@@ -62,7 +62,7 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
     """Find the blocks of a network, in the order in which they run.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
-    first block of a stage, whose shortcut is a convolution). Channels that are tied to none outside of it are its groups.
+    first block of a stage, whose shortcut is a convolution). Channels tied to none outside are its groups.
     Where channels are tied inside another module, this is a unit too, but for the choice to be left out.
 
     Args:
