@@ -1,0 +1,189 @@
+"""The teacher as a space, with its weights beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.derive.cost import count
+from nas_kd.derive.cut import sizes
+from nas_kd.derive.importance import importance_order
+from nas_kd.derive.network import Choice, CutNet, batch_norms
+from nas_kd.derive.stage import Costs, TeacherHead, TeacherStem, UnitStage
+from nas_kd.derive.units import Unit, find_units
+from nas_kd.errors import SettingError
+from nas_kd.nn.norm import NormValues
+from nas_kd.space.arch import Arch, Layer
+from nas_kd.space.elastic import ElasticSpace
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+    from nas_kd.teacher.teacher import Teacher
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+IMAGES = 1024  # that channels are weighed on
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a space was derived from.
+
+    Args:
+        network: the teacher's network, in evaluation mode; it stays as it is.
+        units: its units.
+        order: for each unit and group its parts by falling importance.
+        norm: statistics of the network's batch norms.
+        num_classes: of its logits.
+        in_chans: channels of its images.
+        mean: what its images are normalised by, None where the data's own will do.
+        std: likewise.
+    """
+
+    network: nn.Module
+    units: tuple[Unit, ...]
+    order: list[list[Tensor]]
+    norm: NormValues
+    num_classes: int
+    in_chans: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class TeacherSpace(ElasticSpace):
+    """A space whose stages are the units of a teacher; make it by `nas_kd.teacher_space`.
+
+    Args:
+        derived: the teacher that it was derived from.
+    """
+
+    derived: Derived = field(kw_only=True, compare=False, repr=False)
+
+    @property
+    def norm(self) -> NormValues:
+        """The teacher's own batch-norm statistics: those of the largest arch."""
+        return self.derived.norm
+
+    def choices(self, arch: Arch) -> list[Choice]:
+        """Return what an arch keeps of each unit."""
+        self.validate(arch)
+        return [tuple(int(v) for v in c.layers[0]) if c.layers else None for c in arch.stages]
+
+    def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> nn.Module:  # type: ignore[override]
+        """Build an arch with new weights.
+
+        Args:
+            arch: an arch of this space.
+            num_classes: classes of the teacher.
+            in_chans: channels of the teacher's images.
+
+        Returns:
+            The teacher's own class, cut, its layers as torch begins them.
+        """
+        derived = self.derived
+        for name, given, own in (
+            ("num_classes", num_classes, derived.num_classes),
+            ("in_chans", in_chans, derived.in_chans),
+        ):
+            if given != own:
+                raise SettingError(
+                    name, given, f"{own}, as of the teacher", "derive the space from a teacher of these data"
+                )
+        network = CutNet(derived.network, derived.units, derived.order).extract(self.choices(arch))
+        for module in network.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        return network.train()
+
+
+def teacher_space(
+    teacher: Teacher,
+    data: Data | None = None,
+    widths: Sequence[float] = SHARES,
+    depth: bool = True,
+    *,
+    importance: str = "activation",
+    resolution: int | None = None,
+    seed: int = 0,
+) -> TeacherSpace:
+    """Derive a space from a teacher: each of its residual blocks stays, becomes narrower inside, or is left out.
+
+    Args:
+        teacher: of `nas_kd.load_teacher`.
+        data: images that say which channels matter; None takes the norms of the weights.
+        widths: shares of a unit's inner channels to choose from.
+        depth: whether units that keep their input's shape may be left out.
+        importance: ``activation``, ``taylor``, ``l1`` or ``random``; without data ``l1``.
+        resolution: height and width of the images in pixels; None is that of the data, else 224.
+        seed: seed of the images that the network is traced with.
+
+    Returns:
+        The space; `nas_kd.Supernet` of it has the teacher's weights.
+
+    Raises:
+        SettingError: the teacher cannot be traced, or has nothing to cut.
+    """
+    shares = tuple(sorted({float(share) for share in widths} | {1.0}))
+    if not all(0 < share <= 1 for share in shares):
+        raise SettingError("widths", tuple(widths), "shares above 0 and up to 1", f"use widths={SHARES}")
+    network = teacher.network
+    size = resolution or (data.resolution if data is not None else 224)
+    device = next(network.parameters()).device
+    images = torch.randn(2, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
+    units = tuple(find_units(network, images))
+    if data is not None:
+        batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]
+        order = importance_order(network, units, batches, importance, seed)
+    else:
+        order = importance_order(network, units, (), "random" if importance == "random" else "l1", seed)
+    norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
+    with torch.no_grad():
+        classes = network(images).shape[1]
+    derived = Derived(network, units, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
+    stem, stages = _parts(derived, shares, depth, size)
+    return TeacherSpace(f"teacher:{teacher.name}", stem, stages, TeacherHead(), size, derived=derived)
+
+
+def _parts(
+    derived: Derived, shares: Sequence[float], depth: bool, size: int
+) -> tuple[TeacherStem, tuple[UnitStage, ...]]:
+    """Describe and count a teacher's units, and all the rest of it."""
+    net = CutNet(derived.network, derived.units, derived.order)
+    total = count(derived.network, (derived.in_chans, size, size))
+    stages = []
+    inside = (0, 0)
+    for index, unit in enumerate(derived.units):
+        kept = tuple(sizes(group, shares) for group in unit.groups)
+        blank = UnitStage(
+            path=unit.path,
+            kept=kept,
+            removable=depth and unit.removable,
+            widths=(_channels(unit.out_shape),),
+            depths=(0, 1) if depth and unit.removable else (1,),
+            costs=(),
+        )
+        costs: list[tuple[Layer, Costs]] = []
+        for layer in blank.groups()[0]:
+            choice = tuple(int(v) for v in layer)
+            whole = choice == net.whole(index)
+            module = derived.network.get_submodule(unit.path) if whole else net.twin(index, choice).module
+            cost = count(module, unit.shape)
+            costs.append((layer, ((size, *cost),)))
+        inside = (inside[0] + cost.macs, inside[1] + cost.params)  # the last choice is the whole unit
+        stages.append(UnitStage(**{**vars(blank), "costs": tuple(costs)}))
+    rest = (total.macs - inside[0], total.params - inside[1])
+    digest = hashlib.sha256()
+    for tensor in derived.network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(repr([[rank.tolist() for rank in ranks] for ranks in derived.order]).encode())
+    stem = TeacherStem(_channels(derived.units[0].shape), ((size, *rest),), digest.hexdigest()[:12])
+    return stem, tuple(stages)
+
+
+def _channels(shape: Sequence[int]) -> int:
+    return shape[0] if len(shape) == 3 else shape[-1]
