@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
     from nas_kd.data.config import DataConfig as DataConfig
+    from nas_kd.derive.space import teacher_space as teacher_space
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
     from nas_kd.export import load_student as load_student
@@ -66,6 +67,7 @@ _HOME = {
     "save_student": "export",
     "search": "searcher.search",
     "stage_weights": "searcher.weighting",
+    "teacher_space": "derive.space",
     "time_limit": "runtime.stop",
     "train_supernet": "train",
     "train_teacher": "train",

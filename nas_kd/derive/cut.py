@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas_kd.derive.groups import Group
 from nas_kd.derive.units import Unit
+from nas_kd.nn.cutting import HEADS, set_tensor, settle
 
 Kept = tuple[int, ...]  # of each group of a unit, how many of its parts stay
 
@@ -99,7 +100,7 @@ def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Tw
         _resize(module, name, picked)
         slices[name] = picked
     for layer in layers:
-        _settle(module.get_submodule(layer))
+        settle(module.get_submodule(layer))
     for group, count in zip(unit.groups, kept, strict=True):
         _attend(module, group.root.removeprefix(unit.path + "."), group, count)
     for name, _ in list(module.named_parameters()):
@@ -119,31 +120,7 @@ def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 def _resize(module: nn.Module, name: str, picked: Slice) -> None:
     owner, tensor = _owner(module, name)
-    small = picked.of(getattr(owner, tensor).detach())
-    if tensor in owner._parameters:
-        owner._parameters[tensor] = nn.Parameter(small)
-    else:
-        owner._buffers[tensor] = small
-
-
-def _settle(layer: nn.Module) -> None:
-    """Make the sizes that a layer keeps as numbers those of its tensors."""
-    weight: Any = getattr(layer, "weight", None)
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        outs = weight.shape[0]
-        layer.groups = layer.groups * outs // layer.out_channels if layer.groups > 1 else 1
-        layer.out_channels = outs
-        layer.in_channels = weight.shape[1] * layer.groups
-    elif isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = weight.shape
-    elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        tensor: Any = layer.running_mean if weight is None else weight
-        layer.num_features = len(tensor)
-    elif isinstance(layer, nn.LayerNorm):
-        layer.normalized_shape = tuple(weight.shape)
-    elif isinstance(layer, nn.GroupNorm):
-        layer.num_groups = layer.num_groups * len(weight) // layer.num_channels
-        layer.num_channels = len(weight)
+    set_tensor(owner, tensor, picked.of(getattr(owner, tensor).detach()))
 
 
 def _attend(module: nn.Module, root: str, group: Group, count: int) -> None:
@@ -155,6 +132,6 @@ def _attend(module: nn.Module, root: str, group: Group, count: int) -> None:
     if heads != group.channels or count == heads:
         return
     attention.num_heads = count
-    for name in ("attn_dim", "inner_dim", "all_head_dim"):
+    for name in HEADS[1:]:
         if isinstance(size := getattr(attention, name, None), int):
             setattr(attention, name, size * count // heads)

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from nas_kd.derive.cut import Kept, Twin, cut
 from nas_kd.derive.units import Unit
+from nas_kd.nn.cutting import plan_of
 from nas_kd.nn.norm import NormValues, Recorder
 
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
@@ -129,6 +130,7 @@ class CutNet(nn.Module):
             if norm is not None:
                 module.running_mean.copy_(norm[name][0])
                 module.running_var.copy_(norm[name][1])
+        found.cut_plan = plan_of(found, self.body)  # type: ignore[assignment]
         return found.train(self.training)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from nas_kd.derive.cost import count
 from nas_kd.derive.cut import sizes
 from nas_kd.derive.importance import importance_order
-from nas_kd.derive.network import Choice, CutNet, batch_norms
+from nas_kd.derive.network import CutNet, batch_norms
 from nas_kd.derive.stage import Costs, TeacherHead, TeacherStem, UnitStage
+from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit, find_units
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues
@@ -69,10 +70,9 @@ class TeacherSpace(ElasticSpace):
         """The teacher's own batch-norm statistics: those of the largest arch."""
         return self.derived.norm
 
-    def choices(self, arch: Arch) -> list[Choice]:
-        """Return what an arch keeps of each unit."""
-        self.validate(arch)
-        return [tuple(int(v) for v in c.layers[0]) if c.layers else None for c in arch.stages]
+    @property
+    def supernet_class(self) -> type[Any] | None:
+        return TeacherSupernet
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> nn.Module:  # type: ignore[override]
         """Build an arch with new weights.
@@ -94,7 +94,7 @@ class TeacherSpace(ElasticSpace):
                 raise SettingError(
                     name, given, f"{own}, as of the teacher", "derive the space from a teacher of these data"
                 )
-        network = CutNet(derived.network, derived.units, derived.order).extract(self.choices(arch))
+        network = TeacherSupernet(self).extract(arch)
         for module in network.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

@@ -8,37 +8,102 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_kd.derive.network import CutNet
-from nas_kd.derive.space import TeacherSpace
-from nas_kd.nn.norm import NormValues
+from nas_kd.derive.network import Choice, CutNet
+from nas_kd.errors import SettingError
+from nas_kd.nn.norm import NormValues, Recorder
+from nas_kd.nn.output import Output
 from nas_kd.space.arch import Arch
+from nas_kd.supernet.calibrate import statistics
+from nas_kd.supernet.supernet import Supernet
 
 
-class TeacherSupernet(nn.Module):
+class TeacherSupernet(Supernet):
     """All archs of a derived space in the teacher's weights; the arch is an argument, never a state.
 
+    `nas_kd.Supernet` of a derived space is one.
+
     Args:
-        space: the space.
+        space: of `nas_kd.teacher_space`.
+        num_classes: classes of the teacher, or None.
+        in_chans: channels of the teacher's images, or None.
+        seed: not used: nothing is drawn.
+        kernel_transform: not offered: kernels stay as they are.
+
+    Raises:
+        SettingError: the teacher has other classes or channels.
     """
 
-    def __init__(self, space: TeacherSpace) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        space: Any,
+        num_classes: int | None = None,
+        in_chans: int | None = None,
+        seed: int = 0,
+        *,
+        kernel_transform: bool = False,
+    ) -> None:
+        nn.Module.__init__(self)
         derived = space.derived
+        if kernel_transform:
+            raise SettingError("supernet.kernel_transform", True, "false for the teacher as a space", "leave it out")
         self.space = space
+        self.kernel_transform = False
         self.num_classes = derived.num_classes
         self.in_chans = derived.in_chans
+        self.check_data(in_chans or self.in_chans, num_classes or self.num_classes)
         self.cuts = CutNet(derived.network, derived.units, derived.order)
 
-    def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
-        """Run the subnet of an arch: images (B, C, H, W), normalised as the teacher's, to logits (B, classes)."""
-        return self.cuts(x, self.space.choices(arch), norm)
+    def choices(self, arch: Arch) -> list[Choice]:
+        """Return what an arch keeps of each unit."""
+        if arch.space != self.space.hash:
+            self.space.validate(arch)  # raises, and says why
+        return [tuple(int(v) for v in chosen.layers[0]) if chosen.layers else None for chosen in arch.stages]
 
-    def statistics(self, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
-        """Measure the batch-norm statistics of archs; see `nas_kd.calibrate`."""
-        images = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
-        return [self.cuts.statistics(images, self.space.choices(arch)) for arch in archs]
+    def forward_stages(
+        self,
+        x: Tensor,
+        arch: Arch,
+        norm: NormValues | Recorder | None = None,
+        *,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> Output:
+        """Run the subnet of an arch.
+
+        Args:
+            x: (B, in_chans, H, W), normalised as the teacher's images.
+            arch: an arch of the space.
+            norm: calibrated statistics of this arch; None takes the batch's (training mode only).
+            dropout: not used: the teacher's own holds.
+            drop_path: likewise.
+
+        Returns:
+            Logits (B, classes), without features.
+        """
+        self.check_images(x)
+        if norm is None and not self.training:
+            raise RuntimeError("a supernet holds no running statistics: pass norm=nas_kd.calibrate(...)[0]")
+        if isinstance(norm, Recorder):
+            raise TypeError("a derived network's statistics are measured by nas_kd.calibrate")
+        logits = self.cuts(x, self.choices(arch), norm)
+        return Output(logits, [], [], logits)
 
     @torch.no_grad()
-    def extract(self, arch: Arch, norm: NormValues | None = None) -> nn.Module:
-        """Copy one arch out: the teacher's own class, cut."""
-        return self.cuts.extract(self.space.choices(arch), norm)
+    def extract(self, arch: Arch, norm: NormValues | None = None) -> nn.Module:  # type: ignore[override]
+        """Copy one arch out: the teacher's own class, cut, with weights of its own.
+
+        Args:
+            arch: an arch of the space.
+            norm: calibrated statistics of this arch; None leaves fresh running statistics.
+        """
+        return self.cuts.extract(self.choices(arch), norm)
+
+
+@statistics.register
+def _(net: TeacherSupernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
+    images = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
+    if not sum(map(len, images)):
+        raise SettingError("batches", 0, "at least one image", "pass data.train.clean(256, limit=2048)")
+    for batch in images:
+        net.check_images(batch)
+    return [net.cuts.statistics(images, net.choices(arch)) for arch in archs]

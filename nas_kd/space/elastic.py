@@ -32,6 +32,11 @@ class ElasticSpace(Chain, Space):
             them.
     """
 
+    @property
+    def supernet_class(self) -> type[Any] | None:
+        """What `nas_kd.Supernet` makes of it; None is the usual class."""
+        return None
+
     @cached_property
     def size(self) -> int:
         """Exact number of different architectures."""

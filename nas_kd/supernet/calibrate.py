@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any, overload
 
 import torch
@@ -55,7 +55,7 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
     if isinstance(net, Supernet):
         if not archs:
             raise SettingError("archs", archs, "at least one arch of the supernet's space", "pass archs=[arch, ...]")
-        return _calibrate_supernet(net, batches, archs)
+        return statistics(net, batches, archs)
     if archs is not None:
         raise SettingError("archs", archs, "None for a plain module", "leave it out")
     _calibrate_module(net, batches)
@@ -103,8 +103,11 @@ def _steps(net: Supernet, arch: Arch, normed: Container[nn.Module]) -> list[Step
     return [step for _, step in steps]
 
 
-def _calibrate_supernet(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
-    """Walk the tree of the archs' shared beginnings once a batch, depth first.
+@singledispatch
+def statistics(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
+    """Measure archs of a supernet, as `calibrate` says; a supernet of another kind registers its own way.
+
+    It walks the tree of the archs' shared beginnings once a batch, depth first.
 
     A step runs once for all archs that begin with the same steps; alive are one feature map a fork of the
     current path, and the layer that runs.

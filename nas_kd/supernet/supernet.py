@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,11 @@ class Supernet(nn.Module):
         kernel_transform: learn matrices that turn large depthwise kernels into small ones, as OFA does; False takes
             their centre.
     """
+
+    def __new__(cls, space: ElasticSpace, *args: Any, **kwargs: Any) -> Supernet:
+        """Make an instance; a space may bring shared weights of its own, as one that is derived from a teacher."""
+        own = space.supernet_class if cls is Supernet else None
+        return super().__new__(own or cls)
 
     def __init__(
         self,

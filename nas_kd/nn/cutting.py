@@ -1,0 +1,133 @@
+"""A network of any class with smaller layers: which sizes it has, and how it gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HEADS = ("num_heads", "attn_dim", "inner_dim", "all_head_dim")  # numbers of an attention that follow its heads
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """How a network differs from the one that its class builds.
+
+    Args:
+        left_out: paths of modules that hand their input on.
+        shapes: sizes of the tensors that are smaller, by name.
+        numbers: attributes that follow them, by module and name.
+    """
+
+    left_out: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, Mapping[str, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return {
+            "left_out": list(self.left_out),
+            "shapes": shapes,
+            "numbers": {k: dict(v) for k, v in self.numbers.items()},
+        }
+
+    @staticmethod
+    def from_dict(value: Mapping[str, Any]) -> CutPlan:
+        """Read what `to_dict` wrote."""
+        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in value["shapes"].items()}
+        numbers = {str(path): {str(k): int(v) for k, v in given.items()} for path, given in value["numbers"].items()}
+        return CutPlan(tuple(str(path) for path in value["left_out"]), shapes, numbers)
+
+
+def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
+    """Describe how a cut network differs from the whole one.
+
+    Args:
+        network: the cut one.
+        whole: of the same class.
+    """
+    modules = dict(network.named_modules())
+    left_out = [
+        path
+        for path, module in whole.named_modules()
+        if isinstance(modules.get(path), nn.Identity) and not isinstance(module, nn.Identity)
+    ]
+    tensors = dict(whole.state_dict())
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in network.state_dict().items()
+        if tensor.shape != tensors[name].shape
+    }
+    numbers: dict[str, dict[str, int]] = {}
+    for path, module in whole.named_modules():
+        for name in HEADS:
+            given = getattr(modules.get(path), name, None)
+            if isinstance(given, int) and given != getattr(module, name):
+                numbers.setdefault(path, {})[name] = given
+    return CutPlan(tuple(left_out), shapes, numbers)
+
+
+def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
+    """Give a whole network the sizes of a plan, in place; its tensors are empty where they are smaller.
+
+    Args:
+        network: the whole one.
+        plan: what `plan_of` described.
+
+    Raises:
+        KeyError, AttributeError, TypeError: the plan is of another network.
+    """
+    for path in plan.left_out:
+        parent, _, name = path.rpartition(".")
+        owner = network.get_submodule(parent)
+        if name not in owner._modules:
+            raise KeyError(path)
+        owner._modules[name] = nn.Identity()
+    layers = set()
+    for name, shape in plan.shapes.items():
+        path, _, tensor = name.rpartition(".")
+        layer = network.get_submodule(path)
+        set_tensor(layer, tensor, torch.empty(shape, dtype=getattr(layer, tensor).dtype))
+        layers.add(path)
+    for path in layers:
+        settle(network.get_submodule(path))
+    for path, numbers in plan.numbers.items():
+        for name, value in numbers.items():
+            if name not in HEADS:
+                raise KeyError(name)
+            setattr(network.get_submodule(path), name, value)
+    return network
+
+
+def set_tensor(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a layer's parameter or buffer."""
+    if name in layer._parameters:
+        layer._parameters[name] = nn.Parameter(tensor)
+    elif name in layer._buffers:
+        layer._buffers[name] = tensor
+    else:
+        raise AttributeError(f"{type(layer).__name__} has no tensor {name!r}")
+
+
+def settle(layer: nn.Module) -> None:
+    """Make the sizes that a layer keeps as numbers those of its tensors."""
+    weight: Any = getattr(layer, "weight", None)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        outs = weight.shape[0]
+        layer.groups = layer.groups * outs // layer.out_channels if layer.groups > 1 else 1
+        layer.out_channels = outs
+        layer.in_channels = weight.shape[1] * layer.groups
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = weight.shape
+    elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        tensor: Any = layer.running_mean if weight is None else weight
+        layer.num_features = len(tensor)
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = tuple(weight.shape)
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups = layer.num_groups * len(weight) // layer.num_channels
+        layer.num_channels = len(weight)
