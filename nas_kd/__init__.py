@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
     from nas_kd.data.config import DataConfig as DataConfig
+    from nas_kd.derive.rating import rate_units as rate_units
     from nas_kd.derive.space import teacher_space as teacher_space
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
@@ -62,6 +63,7 @@ _HOME = {
     "load_teacher": "teacher",
     "rank": "ranking.rank",
     "rate_blockwise": "rate",
+    "rate_units": "derive.rating",
     "report": "analyse.report",
     "retrain": "train.retrain",
     "save_student": "export",

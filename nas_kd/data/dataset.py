@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,6 +94,11 @@ class Split:
             return self
         rows = torch.arange(len(self))
         return Split(self.name, pixels, rows, self.labels, self.names, self._affine, str(target), self.augment)
+
+    def normalised(self, affine: Affine) -> Split:
+        """Return the split with another normalisation."""
+        device = str(self._labels.device)
+        return Split(self.name, self._pixels, self._rows, self.labels, self.names, affine, device, self.augment)
 
     @property
     def views(self) -> Views | None:
@@ -265,6 +270,27 @@ class Data:
         """Return the data with the images of every split on a device; see `Split.to`."""
         train, rate, select, test = (split.to(device) for split in self.splits)
         return replace(self, train=train, rate=rate, select=select, test=test)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Data:
+        """Return the data with images normalised as a network expects them that was trained on others.
+
+        Args:
+            mean: one number a channel, in 0..1 units.
+            std: likewise.
+        """
+        affine = Affine(tuple(mean), tuple(std))
+        train, rate, select, test = (split.normalised(affine) for split in self.splits)
+        mark = "" if (tuple(mean), tuple(std)) == (self.mean, self.std) else f" mean={list(mean)} std={list(std)}"
+        return replace(
+            self,
+            train=train,
+            rate=rate,
+            select=select,
+            test=test,
+            mean=tuple(mean),
+            std=tuple(std),
+            fingerprint=self.fingerprint + mark,
+        )
 
     def frame(self) -> pd.DataFrame:
         """List every image: columns name, label (class number) and split, the content of data.csv.

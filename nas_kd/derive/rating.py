@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced
+from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
+from nas_kd.space.arch import Candidate
+from nas_kd.space.rows import rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas_kd.data import Data
+    from nas_kd.teacher.teacher import Teacher
+
+SCORES = ("replace_one", "local")
 
 
 class Replay(nn.Module):
@@ -87,7 +99,7 @@ def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]
     """
     inside, _ = features(net, images)
     scores = []
-    for index, (unit, offered) in enumerate(zip(net.units, choices, strict=True)):
+    for index, offered in enumerate(choices):
         x, out = inside[index]
         variance = out.var().clamp_min(1e-12)
         row = []
@@ -98,7 +110,6 @@ def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]
             got = x if choice is None else _run(net, index, choice, x)
             row.append(float((got - out).square().mean() / variance))
         scores.append(row)
-        del unit
     return scores
 
 
@@ -146,3 +157,53 @@ def replace_one(
             row.append(float(kl_divergence(logits / temperature, target / temperature)))
         scores.append(row)
     return scores
+
+
+def rate_units(
+    net: TeacherSupernet,
+    teacher: Teacher,
+    data: Data,
+    *,
+    score: str = "replace_one",
+    images: int = 512,
+    temperature: float = 1.0,
+) -> list[pd.DataFrame]:
+    """Rate every choice of every unit of a teacher by itself, without training; the scores add up.
+
+    Args:
+        net: `nas_kd.Supernet` of the teacher's space.
+        teacher: the teacher, bound to the data.
+        data: images of ``rate``.
+        score: ``replace_one``: the KL to the teacher's logits with this choice alone; ``local``: noise to signal of the
+            unit's output on its own input.
+        images: how many, at most; the batch norms take their statistics.
+        temperature: of ``replace_one``.
+
+    Returns:
+        One rating table a unit, as `nas_kd.exact_front` and `nas_kd.search` take them.
+
+    Raises:
+        SettingError: the score is unknown.
+
+    Source: replace-one: Puzzle (Bercovich et al. 2024); local: DNA (Li et al. 2020), LANA (Molchanov et al. 2022).
+    """
+    if score not in SCORES:
+        raise SettingError("score", score, ", ".join(SCORES), "use replace_one")
+    space = net.space
+    x = torch.cat([teacher.normalised(batch.x) for batch in data.rate.clean(images, limit=images)])
+    tables = []
+    offered = []
+    for index, stage in enumerate(space.stages):
+        table = rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=data.resolution)
+        candidates = stage.candidates()
+        offered.append([_choice(candidates[number]) for number in table["candidate"]])
+        tables.append(table)
+    if score == "local":
+        scores = local_errors(net.cuts, x, offered)
+    else:
+        scores = replace_one(net.cuts, x, offered, temperature)
+    return [table.assign(score=row, images=len(x)) for table, row in zip(tables, scores, strict=True)]
+
+
+def _choice(candidate: Candidate) -> Choice:
+    return tuple(int(v) for v in candidate.layers[0]) if candidate.layers else None
