@@ -10,6 +10,7 @@ from torch import nn
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import StaticNet
+from nas_kd.nn.cutting import CutPlan
 from nas_kd.space import Arch, count_layers
 
 
@@ -39,6 +40,8 @@ def student_info(
         info["macs"] = count_layers(model.layers_spec, resolution, model.kinds).macs
     else:
         info |= {"factory": factory, "factory_kwargs": dict(factory_kwargs or {})}
+        if isinstance(plan := getattr(model, "cut_plan", None), CutPlan):
+            info["cut"] = plan.to_dict()
     return info
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nas_kd.blocks import kinds
 from nas_kd.errors import SettingError
 from nas_kd.export.factory import build_by, check_untrusted
+from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.runs.files import on_disk, plain
 
@@ -71,7 +72,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
                 "give factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
             )
         about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
-        rebuilt = build_by(about["factory"], about["factory_kwargs"])
+        rebuilt = _cut(build_by(about["factory"], about["factory_kwargs"]), about.get("cut"), str(folder))
         _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -136,11 +137,22 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
     else:
         if factory is None:
             check_untrusted(named, folder)
-        network = build_by(named, about.get("factory_kwargs") or {})
+        network = _cut(build_by(named, about.get("factory_kwargs") or {}), about.get("cut"), str(folder / ABOUT))
     _check_fit(network.state_dict(), state, str(folder / WEIGHTS))
     network.load_state_dict(state)
     network.info = about
     return network.eval()
+
+
+def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:
+    """Give a network that a factory built the sizes that a folder names, if it names any."""
+    if plan is None:
+        return network
+    try:
+        return cut_to(network, CutPlan.from_dict(plan))
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        expected = f"a cut of the network that its factory builds ({type(error).__name__}: {error})"
+        raise SettingError("student", where, expected, "save the student again") from error
 
 
 def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
