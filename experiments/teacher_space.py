@@ -5,8 +5,8 @@
 FOLDER holds train.tar, test.tar (CIFAR-10 as JPEG) and resnet56.safetensors. All networks are trained alike: 10,000
 images, 2 epochs of `kd`, batch 64, peak rate 0.02, all 10,000 test images. ``found`` is the exact front of replace-one
 scores, nothing trained; ``new weights`` the same arch as torch begins it; ``even width`` every block with one share of
-its inner channels; ``even both`` every other block of a stage and the share that keeps the budget. A row is written when
-it is known; the same command goes on.
+its inner channels; ``even both`` every other block of a stage and the share that keeps the budget. A row is written
+when it is known; the same command goes on.
 
 Two AMD EPYC cores that other work shared, torch 2.14.1, one thread; numbers in results/teacher_space/.
 """
