@@ -33,6 +33,7 @@ ROOMS = (
     "cost",
     "export",
     "teacher",
+    "derive",
     "distill",
     "train",
     "rate",

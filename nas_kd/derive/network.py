@@ -37,9 +37,9 @@ class CutNet(nn.Module):
         self.units = tuple(units)
         self.order = order
         self._twins: dict[tuple[int, Kept], Twin] = {}
-        for module in self.body.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = 1.0  # a batch leaves its own statistics behind, which `statistics` reads
+        self._momenta = {path: module.momentum for path, module in batch_norms(self.body).items()}
+        for module in batch_norms(self.body).values():
+            module.momentum = 1.0  # a batch leaves its own statistics behind, which `statistics` reads
 
     def twin(self, index: int, kept: Kept) -> Twin:
         """Return a unit's twin for a choice, made once."""
@@ -126,7 +126,8 @@ class CutNet(nn.Module):
             path, _, own = name.rpartition(".")
             found.get_submodule(path)._parameters[own] = nn.Parameter(tensor.detach().clone())
         for name, module in batch_norms(found).items():
-            module.momentum = 0.1
+            module.momentum = self._momenta[name]
+            module.reset_running_stats()
             if norm is not None:
                 module.running_mean.copy_(norm[name][0])
                 module.running_var.copy_(norm[name][1])

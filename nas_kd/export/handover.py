@@ -54,6 +54,8 @@ def factory_of(
     architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
     if architecture:
         return f"timm:{architecture}", {"num_classes": data.num_classes, "in_chans": data.in_chans} | dict(kwargs or {})
+    if isinstance(own := getattr(network, "factory", None), tuple):
+        return own
     if needed:
         expected = "package.module:callable that builds this network, so that its student folder loads anywhere"
         hint = "pass factory=('package.module:callable', {...}), or leave run= out"

@@ -57,6 +57,9 @@ class CifarResNet(nn.Module):
         if depth not in DEPTHS:
             raise SettingError("depth", depth, f"one of {DEPTHS}")
         blocks = (depth - 2) // 6
+        # what rebuilds it from a student folder
+        own = {"depth": depth, "num_classes": num_classes, "in_chans": in_chans}
+        self.factory = (f"{__name__}:{type(self).__name__}", own)
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = 64

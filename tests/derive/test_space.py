@@ -159,3 +159,18 @@ def test_scores_of_units_are_those_of_whole_networks(digits: Data) -> None:
     front = nas_kd.exact_front(tables, budget="macs")
     assert front["macs"].iloc[-1] == space.cost(space.largest(), in_chans=1, num_classes=10).macs
     assert front["score"].iloc[-1] == 0.0
+
+
+def test_a_student_of_the_teachers_space_is_retrained_and_handed_over(digits: Data, tmp_path: Path) -> None:
+    teacher = nas_kd.train_teacher("cifar_resnet8", digits, epochs=3, batch_size=32, lr=0.1)
+    space = nas_kd.teacher_space(teacher, digits)
+    net = nas_kd.Supernet(space)
+    arch = space.sample(3)
+    trained = {"epochs": 1, "batch_size": 32, "lr": 0.02, "warmup_epochs": 0.1, "space": space}
+    student = nas_kd.retrain(arch, teacher, digits, supernet=net, run=tmp_path / "run", method="kd", **trained)
+    folder = tmp_path / "run" / "retrain" / arch.key / "seed_0" / "student"
+    loaded = nas_kd.load_student(folder)
+    assert type(loaded) is type(teacher.network)
+    x = next(iter(digits.test.clean(32))).x
+    with torch.no_grad():
+        assert torch.allclose(loaded(x), student(x), atol=1e-5)  # in another memory format
