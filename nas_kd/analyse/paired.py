@@ -46,7 +46,7 @@ def paired_difference(one: ArrayLike, other: ArrayLike) -> Difference:
 
     Args:
         one: (S, N) what each of N images counts, such as 1 where the class is right, from each of S seeds.
-        other: (S, N) likewise.
+        other: (S, N), same layout.
 
     Returns:
         The mean of ``one - other``, with variance (MS_seeds + MS_images - MS_rest) / (S N) by the mean squares of the

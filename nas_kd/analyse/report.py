@@ -107,7 +107,7 @@ def report(run: str | Path | Run) -> Path:
 
 
 class _Writer:
-    """Keeps figures and tables beside the page."""
+    """Stores figures and tables next to the page."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

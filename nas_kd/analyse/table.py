@@ -160,7 +160,7 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 
 
 def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Put each retrained student's scores from before the retraining beside its accuracy after it.
+    """Join each retrained student's scores before retraining with its accuracy after it.
 
     Args:
         run: run folder.

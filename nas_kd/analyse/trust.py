@@ -1,4 +1,4 @@
-"""How far a run's scores can be trusted: rank correlations beside those of MACs and parameters, in words."""
+"""How far a run's scores can be trusted: rank correlations compared with those of MACs and parameters, in words."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def worded(hint: Any) -> str:
     """Word a type as users write its values.
 
     Args:
-        hint: the type of a setting; a text beside it in ``Annotated`` is taken as it is.
+        hint: the type of a setting; a text in its ``Annotated`` is used verbatim.
 
     Returns:
         Such as ``an integer of at least 1 or null``.

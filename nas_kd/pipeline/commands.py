@@ -106,7 +106,7 @@ def stage_supernet(config: Config) -> None:
 
 
 def follow(config: Config) -> None:
-    """Train the supernet beside the first process of torchrun, which alone keeps files and does all the rest."""
+    """Train the supernet in a further process of torchrun; only the first one writes files and does the rest."""
     try:
         _ = Pipeline(config).supernet  # trains it
     except RuntimeError as error:

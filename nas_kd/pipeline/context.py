@@ -130,7 +130,7 @@ class RunContext:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The teacher, with a tap for each stage of the space where its features are wanted."""
+        """The teacher, with a tap for each stage of the space where its features are needed."""
         if self.config.engine != "exact" and not self.recipe.runs_teacher:
             return self.unmatched
         if self.config.teacher.epochs:
@@ -150,7 +150,7 @@ class RunContext:
 
     @property
     def teaching(self) -> TargetSource | None:
-        """What teaches the students: the stored logits, the live teacher where features are wanted, or nothing."""
+        """What teaches the students: the stored logits, the live teacher where features are needed, or nothing."""
         if not self.taught:
             return None
         mixed = self.config.retrain.mixes and self.recipe.needs_teacher

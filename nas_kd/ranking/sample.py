@@ -33,7 +33,7 @@ class Sample:
         band: half the width of a band, as a share of its middle.
         in_band: archs a band.
         overall: archs over all sizes.
-        archs: the archs.csv of another ranking, whose archs are taken in the place of new ones.
+        archs: the archs.csv of another ranking, whose archs are taken instead of new ones.
         limit: only the first so many of those.
     """
 
@@ -138,7 +138,7 @@ def listed_archs(
         cost: what ``space.cost`` needs besides an arch.
 
     Returns:
-        The same columns as `sample_archs`, counted anew.
+        The same columns as `sample_archs`, recounted.
 
     Raises:
         SettingError: the table is no list of archs, an arch is of another space, or they are too few.

@@ -162,7 +162,7 @@ def kept_scores(
 
 
 def _check_weights(folder: Path, made: Mapping[str, str]) -> None:
-    """Refuse to put scores of other weights beside those that are kept."""
+    """Refuse to mix scores of other weights with the stored ones."""
     path = folder / "scores.json"
     old: dict[str, str] = read_json(path) if path.exists() else {}
     for name, hash_ in made.items():

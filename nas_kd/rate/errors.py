@@ -28,7 +28,7 @@ class StageError(NamedTuple):
 
         Args:
             student: (N, C, H, W).
-            teacher: likewise.
+            teacher: same shape.
 
         Returns:
             A scalar without units, float64; 0 for a perfect answer.

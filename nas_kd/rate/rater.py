@@ -105,7 +105,7 @@ class Rater:
         return tables
 
     def summarise(self, tables: Sequence[pd.DataFrame], half: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Say of each stage how it was rated and how far the scores agree with those at half time."""
+        """Log how each stage was rated and how far its scores agree with those at half time."""
         rows = []
         for place, (index, table) in enumerate(zip(self.only, tables, strict=True)):
             full = full_rows(table)

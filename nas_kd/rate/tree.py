@@ -42,7 +42,7 @@ def prefix_tree(candidates: Sequence[Candidate], only: Collection[int] | None = 
     Args:
         candidates: all candidates of a stage; a tree holds no layers but theirs, so layers of different
             groups never meet.
-        only: indices of those that are wanted; None is all.
+        only: indices to include; None for all.
 
     Returns:
         One root a width; a root stands for the stage's input.

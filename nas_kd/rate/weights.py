@@ -1,4 +1,4 @@
-"""What a stage's score is worth beside the others': learned from a few trained archs, or by replacing stages."""
+"""Weights of the stages' scores: learned from a few trained archs, or by replacing stages."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _read(note: Path) -> Lease | None:
 
 
 def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None], patience: float) -> None:
-    """Clear a stale note; refuse to go on beside a living holder."""
+    """Clear a stale note; refuse while another holder is alive."""
     holder = _read(note)
     here = Lease.own()
     if holder is None:

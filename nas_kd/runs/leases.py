@@ -85,7 +85,7 @@ class LeaseStore(Protocol):
         """Return all rows."""
 
     def put(self, lease: Lease) -> None:
-        """Write a row, in the place of the worker's old one."""
+        """Write a row, replacing the worker's old one."""
 
     def renew(self, worker: str) -> None:
         """Change a lease's heartbeat; one that was dropped stays so."""

@@ -26,7 +26,7 @@ def flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool | None:
     Args:
         file: the file.
         wait: wait for another process that has it locked.
-        shared: beside other shared locks.
+        shared: allow other shared locks.
 
     Returns:
         Whether the lock is ours; None where there are no locks.

@@ -1,4 +1,4 @@
-"""What a run keeps of its work while it goes on: log.txt, status.json and timing.csv."""
+"""Files that a run writes while it works: log.txt, status.json and timing.csv."""
 
 from __future__ import annotations
 
@@ -25,20 +25,16 @@ class RunLog:
         self.timing = CsvLog(path / "timing.csv")
 
     def log_message(self, message: str) -> None:
-        """Show a line and keep it in log.txt.
-
-        Args:
-            message: the line.
-        """
+        """Print a line to stderr and append it to log.txt."""
         if launched()[0] > 0:
-            return  # the first process says the same
+            return  # the first process logs the same
         if not in_worker():
             print(message, file=sys.stderr, flush=True)
         with on_disk(self.path), open(self.path / "log.txt", "a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def write_status(self, state: Mapping[str, Any]) -> None:
-        """Keep what is being done as status.json.
+        """Write the current state to status.json.
 
         Args:
             state: stage, state, done, total, unit, eta_seconds, last.
@@ -47,7 +43,7 @@ class RunLog:
 
 
 def log_message(run: RunLog | None, line: str) -> None:
-    """Show a line, and keep it in the run's log where there is a run."""
+    """Print a line, and append it to the run's log if there is a run."""
     if run is not None:
         run.log_message(line)
     else:

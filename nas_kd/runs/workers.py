@@ -147,7 +147,7 @@ class Units(Protocol[ResultT]):
 
 
 def share(worker: Worker, units: Units[ResultT]) -> None:
-    """Do unit after unit beside other workers, until all are recorded.
+    """Process units together with other workers until all are recorded.
 
     No unit is lost: who is lost holds nothing, and another begins where he was. None counts twice: who was taken for
     lost and comes back records nothing.

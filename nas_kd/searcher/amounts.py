@@ -16,14 +16,14 @@ def parse_budget(value: str | int | float, largest: int, name: str, up: bool = F
     Args:
         value: ``"60%"``, or a number such as ``6500000``, ``6.5e6``, ``"6.5e6"``, ``"6.5M"`` (k, M, G).
         largest: what 100% is, in MACs or parameters.
-        name: the setting, for the message.
-        up: round up, as what is at least wanted must be, and not down.
+        name: name of the setting in messages.
+        up: round up, for lower bounds, instead of down.
 
     Returns:
         The budget in MACs or parameters.
 
     Raises:
-        SettingError: it is not a budget.
+        SettingError: it cannot be parsed.
     """
     expected = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M"
     text = str(value).strip()
@@ -53,7 +53,7 @@ def check_budget(value: Amount, name: str) -> None:
         name: the setting, for the message.
 
     Raises:
-        SettingError: it is not a budget.
+        SettingError: it cannot be parsed.
     """
     if value is not None:
         parse_budget(value, 1, name)

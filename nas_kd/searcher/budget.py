@@ -1,4 +1,4 @@
-"""The budget of a search: caps on counted costs, which are exact, and on latency, which is measured."""
+"""The budget of a search: bounds on MACs and parameters, which are counted, and on latency, which is measured."""
 
 from __future__ import annotations
 
@@ -21,23 +21,20 @@ from nas_kd.solve import best
 from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.space.rows import cost_rows
 
+UNITS = {"macs": "MACs", "params": "parameters"}
+
 
 def upper_bounds(
     space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
 ) -> dict[str, int]:
-    """Turn a budget into numbers and check that the space can keep it.
+    """Return the upper bounds on ``macs`` and ``params`` that are given, as numbers.
 
     Args:
-        space: the space.
-        data: gives resolution, channels and classes.
-        max_macs: share of the largest (``"60%"``), number, or None.
-        max_params: likewise.
-
-    Returns:
-        Largest allowed ``macs`` and ``params``, where given.
+        max_macs: share of the largest arch (``"60%"``), number, or None.
+        max_params: same, of parameters.
 
     Raises:
-        SettingError: unreadable, or below the smallest arch, whose cost is named.
+        SettingError: a bound cannot be parsed, or is below the cost of the smallest arch.
     """
     settings = cost_settings(space, data)
     largest, smallest = (space.cost(arch, **settings) for arch in (space.largest(), space.smallest()))
@@ -49,8 +46,9 @@ def upper_bounds(
         least = getattr(smallest, name)
         caps[name] = parse_budget(value, most, f"search.max_{name}")
         if caps[name] < least:
-            expected = f"{least} (the smallest arch, {100 * least / most:.1f}% of the largest) to {most}"
-            raise SettingError(f"search.max_{name}", value, expected, f"give search.max_{name} at least {least}")
+            share = math.ceil(1000 * least / most) / 10  # rounded up, so that the share named is accepted
+            expected = f"at least {share:.1f}% ({least:,} {UNITS[name]})"
+            raise SettingError(f"search.max_{name}", value, expected, f"use search.max_{name}={share:.1f}% or more")
     return caps
 
 
@@ -61,20 +59,16 @@ def lower_bounds(
     min_macs: str | int | float | None,
     min_params: str | int | float | None,
 ) -> dict[str, int]:
-    """Turn the smallest wanted costs into numbers, and check that the space has archs in all ranges together.
+    """Return the lower bounds on ``macs`` and ``params`` that are given, as numbers.
 
     Args:
-        space: the space.
-        data: gives resolution, channels and classes.
-        caps: what `upper_bounds` returned.
-        min_macs: share of the largest (``"40%"``), number, or None.
-        min_params: likewise.
-
-    Returns:
-        Smallest allowed ``macs`` and ``params``, where given.
+        caps: upper bounds from `upper_bounds`.
+        min_macs: share of the largest arch (``"40%"``), number, or None.
+        min_params: same, of parameters.
 
     Raises:
-        SettingError: unreadable, above the largest arch or the cap, or no arch is in all ranges.
+        SettingError: a bound cannot be parsed, exceeds the largest arch or the upper bound, or no arch is within
+            all bounds.
     """
     largest = space.cost(space.largest(), **cost_settings(space, data))
     floors = {}
@@ -84,7 +78,7 @@ def lower_bounds(
         most = getattr(largest, name)
         floors[name] = parse_budget(value, most, f"search.min_{name}", up=True)
         if floors[name] > caps.get(name, most):
-            expected = f"at most {caps.get(name, most)}, the largest that is allowed"
+            expected = f"at most {caps.get(name, most):,} {UNITS[name]}"
             raise SettingError(f"search.min_{name}", value, expected, f"lower it, or raise search.max_{name}")
     if floors:  # caps alone are kept by the smallest arch
         refused = None
@@ -114,15 +108,13 @@ def cost_settings(space: ElasticSpace, data: Data) -> dict[str, int]:
 
 @dataclass
 class Budget:
-    """Says whether an arch keeps a budget.
+    """Checks whether archs are within a budget.
 
     Args:
-        space: the space.
-        cost: what `cost_settings` gives.
+        cost: keywords of ``space.cost``, from `cost_settings`.
         caps: largest allowed ``macs`` and ``params``.
         max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
-        device: where latency is measured.
-        run: keeps what was measured in latency.csv, so that a resumed search decides as before.
+        run: stores measured latencies in latency.csv, so that a resumed search makes the same decisions.
         floors: smallest allowed ``macs`` and ``params``.
     """
 

@@ -50,12 +50,12 @@ def coarse_to_fine(
         variables: the dimensions of the space.
         evaluate: the scores of a point by name, ``gain`` among them; called once a distinct arch.
         cost: what a point costs, counted; the front is that of ``gain`` and this.
-        gain: name of the score that is to be high.
+        gain: name of the score to maximise.
         affordable: whether a point keeps the budget that is counted; asked often.
         feasible: whether a point keeps the whole budget; asked of affordable points that are proposed.
-        trials: how many distinct archs are wanted in all, earlier ones included.
+        trials: total number of distinct archs, earlier ones included.
         seed: the run's seed.
-        done: rows of an earlier call with the same arguments, all from the first on.
+        done: all rows of an earlier call with the same arguments, in order.
         record: called with each new row as soon as it is known.
 
     Returns:
@@ -103,7 +103,7 @@ def coarse_grid(
         variables: the dimensions of the space.
         affordable: whether a point keeps the budget.
         cost: what a point costs.
-        most: how many points are wanted at most.
+        most: maximum number of points.
 
     Returns:
         Distinct canonical points from the cheapest to the dearest, evenly spaced in that order, both ends

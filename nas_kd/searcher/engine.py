@@ -23,7 +23,7 @@ class Problem:
         affordable: whether a point keeps the budget that is counted: no images, no clock.
         cost: multiply-adds of a point.
         objectives: what to be good in: ``accuracy`` (high) and costs (low), all in the rows.
-        trials: distinct archs that are wanted.
+        trials: number of distinct archs.
         seed: the run's seed.
     """
 
@@ -46,7 +46,7 @@ class Engine(Protocol):
         """Return the next point; None when it has no more.
 
         A function of its arguments and nothing else, so that a search goes on where it stopped: a generator is
-        seeded anew from ``problem.seed`` and ``len(rows)``.
+        reseeded from ``problem.seed`` and ``len(rows)``.
 
         Args:
             problem: the space, the budget and the seed.
@@ -79,7 +79,7 @@ def one_by_one(
         problem: the space, the budget and the seed.
         evaluate: the scores and costs of a point; called once a distinct arch.
         feasible: whether a point keeps the whole budget.
-        done: rows of an earlier call with the same arguments, all from the first on.
+        done: all rows of an earlier call with the same arguments, in order.
         record: called with each new row as soon as it is known.
 
     Returns:

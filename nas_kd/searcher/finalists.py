@@ -33,7 +33,7 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
 
     Args:
         budget: the budget. Under a cap on latency the largest archs are those of the most MACs that keep it, found by
-            halving, since latency grows with MACs by and large; where none is found, they keep the counted caps.
+            halving, since latency mostly grows with MACs; where none is found, they keep the counted caps.
         seed: seed of the random arch.
 
     Returns:
@@ -130,7 +130,7 @@ def entrants(rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.Dat
 
 
 def ranked(rows: pd.DataFrame, second: str) -> pd.DataFrame:
-    """Sort by falling accuracy, equal ones by a second score that is to be low, then by MACs."""
+    """Sort by falling accuracy, ties by a second score, ascending, then by MACs."""
     return rows.sort_values(["accuracy", second, "macs"], ascending=[False, True, True], kind="stable")
 
 

@@ -1,4 +1,4 @@
-"""Lease rows in a database, beside Optuna's tables, for workers on many machines."""
+"""Lease rows in the database that holds Optuna's tables, for workers on many machines."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def answered(url: str) -> Iterator[None]:
         url: the database's URL.
 
     Raises:
-        SettingError: in the place of the error.
+        SettingError: raised instead of the driver's error.
     """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

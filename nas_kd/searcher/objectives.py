@@ -1,4 +1,4 @@
-"""What a search is to be good in."""
+"""The objectives of a search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COSTS = ("macs", "params", "latency_ms")
 
 
 def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, ...]:
-    """Check what a search is to be good in.
+    """Check the objectives of a search.
 
     Args:
         given: names out of kl, accuracy, macs, params and latency_ms, or None for the engine's own.

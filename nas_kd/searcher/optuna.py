@@ -53,22 +53,22 @@ def refine(
         evaluate: the scores of a point by name; called once a distinct feasible point.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: name of the score to minimise; several names search for their Pareto set.
-        maximise: which of them are to be large instead.
+        maximise: which of them to maximise instead.
         canonical: gives the one point that stands for all points of the same subnet, where a subnet has
             several; those are then one point that is evaluated once. None: every point is its own.
         warm: points to evaluate first, in order.
-        trials: how many distinct feasible points are wanted in all, warm and earlier ones included.
+        trials: total number of distinct feasible points, warm and earlier ones included.
         seed: the run's seed.
         sampler: ``"tpe"``, ``"nsga2"``, ``"random"``, an Optuna sampler, or a function from a seed to one. A
             sampler is made anew, or copied with a new seed, for every proposal, so that it keeps no state but the
             finished trials.
-        done: rows of an earlier call with the same arguments, all from the first on; they are not evaluated
+        done: all rows of an earlier call with the same arguments, in order; they are not evaluated
             again.
         record: called with each new row, in the order of their numbers, as soon as it and those before it are
             known.
         journal: file for Optuna's journal storage, written in batches; the rows stay the truth.
         study_name: name of the study in the journal; put the hash of space and setting into it.
-        group: where other workers may join, in the place of ``journal`` and ``study_name``. As long as nobody
+        group: where other workers may join, instead of ``journal`` and ``study_name``. As long as nobody
             does, the rows are those of one process to the bit. A lost worker's trials are evaluated again.
 
     Returns:
@@ -237,7 +237,7 @@ class _SharedTrials:
         return PAUSE if self.work.open else None
 
     def begin(self, unit: str) -> None:
-        """Nothing is to be made ready."""
+        """Do nothing: no preparation is needed."""
 
     def do(self, unit: str) -> Row:
         """Evaluate a proposal."""

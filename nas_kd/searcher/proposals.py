@@ -28,7 +28,7 @@ class Proposals:
         sizes: number of choices of each stage, or variable.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: names of the scores to minimise.
-        maximise: which of them are to be large instead.
+        maximise: which of them to maximise instead.
         canonical: gives the one point that stands for all points of the same subnet; None: every point its own.
         sampler: one of SAMPLERS, an Optuna sampler, or a function from a seed to one.
         seed: the run's seed.

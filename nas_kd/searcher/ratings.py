@@ -34,7 +34,7 @@ def usable_ratings(
         data: gives resolution, channels and classes, for what rows cost.
         teacher: fingerprint of the teacher of the search.
         weights: what each stage's scores are multiplied by; None is 1 for all.
-        run: whose log is told what was left out.
+        run: whose log lists what was left out.
 
     Returns:
         The rows that were scored on all images, with finite scores.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-FACTS = "nas_kd"  # user attribute of a study: what decides the search
+FACTS = "nas_kd"  # user attribute of a study: the settings that determine the search
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class WorkerGroup:
         folder: holds study.journal, and leases for the workers of this machine.
         url: SQLAlchemy's URL of a database for workers on many machines; None is the journal.
         study: name of the study; in a database also what tells searches apart.
-        facts: what decides the search; kept with the study, and named to who would join it with others.
+        facts: settings that determine the search; stored in the study, and named when a worker joins with others.
         joins: this process joins a search that another began.
         rows: for one that joins, reads the rows that the other process keeps.
         log: takes a line about workers that join or are lost.
@@ -53,7 +53,7 @@ class WorkerGroup:
 
     @cached_property
     def leases(self) -> LeaseStore:
-        """The leases beside the study."""
+        """The leases stored with the study."""
         return TableLeases(self.url, self.study) if self.url else FileLeases(self.folder / "leases")
 
     @cached_property

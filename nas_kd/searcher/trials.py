@@ -27,7 +27,7 @@ class TrialLog:
         scorer: scores of whole subnets.
         additive: sum of the stage scores of an arch; NaN where there are none.
         stage: where trials.csv goes; the rows in it are taken up again.
-        trials: evaluations that are wanted.
+        trials: number of evaluations.
         timed: latencies are an objective, and a column.
     """
 

@@ -39,7 +39,7 @@ def stage_weights(
     seed: int = 0,
     runtime: Runtime | None = None,
 ) -> list[float]:
-    """Find what the stages' scores are worth beside each other, for ``search(weights=...)``.
+    """Find the weights of the stages' scores for ``search(weights=...)``.
 
     Args:
         how: ``sensitivity`` (what the teacher's answers lose when it answers with a candidate in the place of a

@@ -32,7 +32,7 @@ def k_best(
 
     Args:
         tables: one table a stage, as for `exact_front`.
-        k: how many chains are wanted.
+        k: number of chains.
         caps: budgets, as for `nas_kd.solve.best`.
         different: share of the stages in which a chain must have another row than every better one of the result,
             0 to 1: ``0.2`` rounds up to one of five stages and two of six. 0 wants it to be another chain.

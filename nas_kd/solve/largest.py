@@ -22,7 +22,7 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
     Args:
         stages: what `read_tables` returned.
         column: the cost to be large; it is one of ``caps``.
-        caps: largest allowed sum by column name: ``column`` and, if wanted, ``other``.
+        caps: largest allowed sum by column name: ``column`` and, optionally, ``other``.
         other: a second cost, kept as small as possible among equal sums of the first.
 
     Returns:

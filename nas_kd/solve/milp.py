@@ -205,8 +205,8 @@ def useful(rows: Rows, limits: Limits, objective: str, maximise: bool, count: in
         rows: the rows of a stage.
         limits: smallest and largest allowed sum by column.
         objective: the column that is summed up.
-        maximise: whether large sums are wanted.
-        count: how many chains are wanted. A row that so many others of the same widths beat, in the objective and
+        maximise: whether to maximise the sum.
+        count: number of chains. A row that so many others of the same widths beat, in the objective and
             in every limited column, is in none of them: one of these others could take its place, and is in no
             chain that must be kept away from.
 

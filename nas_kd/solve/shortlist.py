@@ -19,7 +19,7 @@ def shortlists(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",
         tables: one rating table a stage with the columns of `exact_front` and ``choice``, a number for what a
             row chooses; rows of several input widths can be the same choice.
         budgets: cost columns of the fronts.
-        least: choices a stage that are wanted.
+        least: minimum number of choices per stage.
 
     Returns:
         For each stage the values of ``choice``, from the cheapest to the dearest in the first budget.

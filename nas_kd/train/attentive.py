@@ -15,7 +15,7 @@ from nas_kd.train.rules import Sandwich, Score
 
 @dataclass(frozen=True)
 class MacsTable:
-    """Sampled archs by their MACs, so that an arch of a wanted size is looked up and not searched for.
+    """Sampled archs by their MACs, so that an arch of a given size is looked up instead of searched for.
 
     It is filled when it is first asked.
 
@@ -58,7 +58,7 @@ class MacsTable:
         """Draw archs of one size.
 
         Args:
-            count: wanted number.
+            count: number of archs.
             seed: what the draw is for.
 
         Returns:

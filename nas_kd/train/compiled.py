@@ -21,7 +21,7 @@ from nas_kd.train.sandwich import Forward, subnet_forward
 def compiled_forward(net: Supernet) -> Forward:
     """Return a forward pass that runs the largest and the smallest through torch.compile, the rest as they are.
 
-    Every other arch would be compiled anew. Random masks of dropout differ from the uncompiled ones.
+    Every other arch would be recompiled. Random masks of dropout differ from the uncompiled ones.
 
     Args:
         net: the supernet.

@@ -32,7 +32,7 @@ def train_many(trainings: Sequence[Training], progress: Progress | None = None, 
     """Train in parallel processes.
 
     Args:
-        trainings: what is to be trained, in the order of their turns.
+        trainings: what to train, in this order.
         progress: counts those that end, or None.
         workers: processes; 1 stays in this one.
 

@@ -90,7 +90,7 @@ def train_network(
         raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
     place(distiller.trained, runtime)
     split = sampled(distiller.recipe, data, unlabelled)
-    # what the method trains beside the student is in the checkpoints of a training, never in a student
+    # what the method trains besides the student is in the checkpoints of a training, never in a student
     modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
     mixed = mixing(config, data.num_classes)

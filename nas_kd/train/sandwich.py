@@ -67,7 +67,7 @@ def teach(
         dropout: dropout before the classifier.
         drop_path: stochastic depth.
         autocast: precision context.
-        forward: runs a subnet in the place of ``net``, for instance compiled.
+        forward: runs a subnet instead of ``net``, for instance a compiled one.
 
     Returns:
         Each target's loss, detached, not divided.

@@ -33,8 +33,8 @@ class Published(NamedTuple):
         lr: peak learning rate a GPU (64 images).
         subnets: subnets a step.
         kernels: how many of the largest kernel sizes are elastic; None for all.
-        depths: likewise numbers of layers.
-        others: likewise of everything else but the input size, which is elastic throughout.
+        depths: same for numbers of layers.
+        others: same for everything else but the input size, which is elastic throughout.
     """
 
     name: str
@@ -187,7 +187,7 @@ class Shrinking(Rule):
         phases: the phases.
         seed: the run's seed.
         subnets: subnets a step; None is the phase's published number.
-        kd_ratio: weight of the soft loss beside the labels, 0 for labels only.
+        kd_ratio: weight of the soft loss added to that of the labels, 0 for labels only.
         inplace: True trains the largest in every step and takes its logits of this step; False takes those
             of the largest as it was after the first phase.
         teacher_weight: share of the full network's loss that comes from an external teacher, 0 to 1.

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Skips:
     """Undoes bad steps and counts them.
 
-    What a step leaves in a network beside gradients, such as running statistics or a running mean of weights,
+    What a step leaves in a network besides gradients, such as running statistics or a running mean of weights,
     would stay NaN for ever: it is put back to what it was before the step. Networks that step optimisers of
     their own within it are not known here; `train_network` refuses them.
 

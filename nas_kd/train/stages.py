@@ -46,7 +46,7 @@ class Blockwise(nn.Module):
         init: ``supernet`` starts from the supernet's weights, ``scratch`` from new ones.
         seed: seed of new weights and adapters.
 
-    Source: blockwise supervision: DNA (Li et al. 2020), section 3.2; adapters in the place of DNA's widened
+    Source: blockwise supervision: DNA (Li et al. 2020), section 3.2; adapters instead of DNA's widened
     layers, so that what is rated is what is built.
     """
 
@@ -116,7 +116,7 @@ class Blockwise(nn.Module):
         Args:
             index: which stage.
             inputs: (B, C, H, W) of ``StageFeatures``.
-            entry: setting of the stem for the first stage, wanted channels for the others.
+            entry: setting of the stem for the first stage, number of channels for the others.
             norm: see ``ElasticBatchNorm2d``; the stem of the first stage has a norm.
 
         Returns:

@@ -177,7 +177,7 @@ def test_an_infeasible_budget_names_the_smallest(
     alone: Callable[..., Any], space: ElasticSpace, cost: dict[str, int], engine: str
 ) -> None:
     least = space.cost(space.smallest(), **cost)
-    with pytest.raises(SettingError, match=f"search.max_macs=.*{least.macs}"):
+    with pytest.raises(SettingError, match=f"search.max_macs=.*{least.macs:,} MACs"):
         alone(engine, max_macs=least.macs - 1)
     only = alone(engine, max_macs=least.macs, trials=5)
     assert only.best == space.smallest()

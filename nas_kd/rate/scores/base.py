@@ -118,7 +118,7 @@ class Bench:
         return gather(model, teacher, train, self.runtime), gather(model, teacher, rate, self.runtime)
 
     def features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
-        """Return the teacher's features of calibration and rating images; each score pays for them anew."""
+        """Return the teacher's features of calibration and rating images; each score pays for its own."""
         calibration, rating = self._features
         self.used.teacher += len(calibration[0].inputs) + len(rating[0].inputs)
         return calibration, rating
@@ -129,7 +129,7 @@ class Bench:
         return torch.cat([teacher(x).float() for x in self.rating_images.split(CHUNK)])
 
     def teacher_logits(self) -> Tensor:
-        """Return the teacher's logits on the rating images (N, C); each score pays for them anew."""
+        """Return the teacher's logits on the rating images (N, C); each score pays for its own."""
         self.used.teacher += len(self.rating_images)
         return self._logits
 

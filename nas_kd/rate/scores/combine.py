@@ -27,7 +27,7 @@ def residual(score: Score, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     design = np.array([np.ones(len(archs)), *sizes]).T
     weights = np.linalg.lstsq(design[known], value[known], rcond=None)[0]
     left = value - design @ weights
-    # what is a sum of sizes but for rounding is 0: no order is to be read out of it
+    # what is a sum of sizes but for rounding is 0: it implies no order
     small = 1e-9 * max(1.0, float(np.abs(value[known]).max(initial=0.0)))
     return np.where(np.abs(left) < small, 0.0, left).tolist()
 

@@ -64,7 +64,7 @@ def share_after(teacher: Teacher, index: int) -> float:
 
 
 class _Swap:
-    """Puts a student's answer in the place of a block's output."""
+    """Replaces a block's output by a student's."""
 
     def __init__(self, tap: Tap, known: Tensor, wanted: Tensor) -> None:
         self.tap = tap
