@@ -15,9 +15,6 @@ def existing(field: str, path: str | Path, expected: str) -> Path:
         path: the file or folder; ``~`` is the user's home.
         expected: the allowed values in words.
 
-    Returns:
-        The path.
-
     Raises:
         SettingError: nothing is there.
     """

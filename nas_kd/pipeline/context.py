@@ -23,9 +23,6 @@ from nas_kd.train.retrain import checked_method
 class RunContext:
     """The objects of one configuration, each made when it is first needed.
 
-    Args:
-        config: the settings.
-
     Raises:
         SettingError: the run folder cannot be used.
     """

@@ -14,9 +14,6 @@ STUDENT = ("arch.json", "student.json")
 def check_places(config: Config) -> None:
     """Check that what the settings name is there.
 
-    Args:
-        config: the settings.
-
     Raises:
         SettingError: naming the first that is not.
     """

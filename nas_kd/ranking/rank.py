@@ -86,7 +86,6 @@ def rank(
     trainings. More seeds and more scores may be asked for later; everything else is fixed by the first call.
 
     Args:
-        space: the space.
         teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
         data: the data; ``train`` is trained on, ``select`` and ``test`` measure the ground truth, scores use ``rate``.
         config: the settings; keywords replace in it.

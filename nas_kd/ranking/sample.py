@@ -49,7 +49,6 @@ class Sample:
         """Take the sample out of the settings of a ranking.
 
         Args:
-            config: the settings.
             largest: MACs of the largest arch.
 
         Raises:
@@ -86,7 +85,6 @@ def sample_archs(
     even steps of log MACs. The rows of the groups alternate, each group in random order.
 
     Args:
-        space: the space.
         bands: MACs in the middle of each band; None takes the 25th, 50th and 80th percentile of random archs.
         band: half the width of a band, as a share of its middle.
         in_band: archs a band.

@@ -29,12 +29,8 @@ class Prepared:
     """Supernet and stages, made when the first score needs them.
 
     Args:
-        space: the space.
-        teacher: the teacher.
-        data: the data.
         net: the supernet, or what makes it.
         blockwise: settings of ``rate_blockwise``.
-        run: the run.
         runtime: device and precision.
         seed: seed of the stages and of the scores.
     """

@@ -195,9 +195,6 @@ def read_ratings(stage: Stage) -> list[pd.DataFrame]:
     Args:
         stage: the folder ``blockwise`` of a run, or that of one stage's job.
 
-    Returns:
-        One table a stage.
-
     Raises:
         SettingError: a table is damaged.
     """

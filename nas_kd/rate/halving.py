@@ -152,7 +152,6 @@ def by_entry(space: ElasticSpace, index: int, table: pd.DataFrame) -> Iterator[t
     """Part the rows of a stage by the setting of the stem, or by the input width.
 
     Args:
-        space: the space.
         index: which stage.
         table: some of its rows.
 
@@ -171,7 +170,6 @@ def count_evaluations(space: ElasticSpace, index: int, table: pd.DataFrame) -> t
     """Count the layer evaluations behind a rating table, from the table alone.
 
     Args:
-        space: the space.
         index: which stage.
         table: its rating table.
 

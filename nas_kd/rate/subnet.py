@@ -23,8 +23,6 @@ class SubnetScorer:
     is not run.
 
     Args:
-        net: the supernet.
-        data: the data.
         teacher_logits: (N, C) of the teacher on the rating split, or None without a teacher.
         task: metric and agreement.
         calibration_images: training images for the norms.

@@ -51,7 +51,6 @@ def latency_rows(
     """Time all rows by timing their layers, each distinct one inside a network that has it.
 
     Args:
-        space: the space.
         tables: one rating table a stage.
         resolution: input size of the tables.
         in_chans: channels of the image.

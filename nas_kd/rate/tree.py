@@ -137,9 +137,6 @@ def evaluations(candidates: Sequence[Candidate], rounds: Iterator[Sequence[Colle
     Args:
         candidates: all candidates of a stage.
         rounds: for each round and input width, the indices of the candidates that were scored.
-
-    Returns:
-        Both counts.
     """
     made = 0
     path_by_path = 0

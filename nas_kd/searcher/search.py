@@ -59,7 +59,6 @@ class SearchResult:
 
     Args:
         best: the architecture that the short training chose; without one the best-scored.
-        space: its space.
         caps: the budget by column, ``macs`` and ``params``.
         trials: one row a proposal of the engine and a control.
         top: one row an arch of the short training.

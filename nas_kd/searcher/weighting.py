@@ -46,9 +46,6 @@ def stage_weights(
             stage, per unit of score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
             trained in this run).
         tables: the ratings of ``rate_blockwise`` in this run.
-        net: the supernet.
-        teacher: the teacher.
-        data: the data.
         run: the run folder.
         init: what the stages started from, as for ``rate_blockwise``.
         images: rating images.

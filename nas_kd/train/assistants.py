@@ -24,7 +24,6 @@ def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
     Args:
         student: trained on the data.
         name: what it is called in messages.
-        data: the data.
 
     Returns:
         The teacher; the student itself stays trainable.
@@ -55,7 +54,6 @@ def taught_in_between(
         retrain: trains one network, as ``nas_kd.retrain``.
         model: the student, of which earlier generations are new copies.
         teacher: the first teacher.
-        data: the data.
         config: how all are trained.
         assistants: networks between, the largest first; none is a chain of length 0.
         generations: how often the student is born; 1 is no earlier generation.
@@ -63,9 +61,6 @@ def taught_in_between(
         seed: the student's seed; a generation's is drawn from it and its number.
         supernet: where a student that is an arch begins, and its earlier generations with it.
         others: further arguments of ``retrain``, the same for all.
-
-    Returns:
-        What teaches the student.
 
     Raises:
         SettingError: generations is below 1.

@@ -20,7 +20,6 @@ class MacsTable:
     It is filled when it is first asked.
 
     Args:
-        space: the space.
         num_classes: classes of the head.
         in_chans: channels of the input image.
         resolution: input size where the space does not choose it, in pixels.
@@ -76,7 +75,6 @@ class Attentive(Sandwich):
     """The sandwich whose random subnets are chosen among candidates of equal MACs by their label loss.
 
     Args:
-        space: the space.
         seed: the run's seed.
         random: number of chosen subnets a step.
         order: as in ``Sandwich``.

@@ -39,7 +39,6 @@ def train_blockwise(
         model: the stages and adapters.
         source: gives the teacher's features, its taps chosen.
         data: the data; ``train`` is trained on, without labels.
-        config: the settings.
         seed: seed of order, augmentation and paths.
         only: which stages; None is all.
         runtime: device and precision.

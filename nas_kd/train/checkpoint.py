@@ -65,9 +65,6 @@ class Checkpoint:
     def take_over(self, runtime: Runtime) -> Place:
         """Go back to the state of the first process's checkpoint, if there is one.
 
-        Args:
-            runtime: the processes.
-
         Returns:
             How far the training is.
 
@@ -99,9 +96,6 @@ def batches_from(split: Any, first: int, batch_size: int, **settings: Any) -> It
         first: the step, from 0.
         batch_size: images a step.
         settings: epoch, seed, rank and world.
-
-    Returns:
-        The batches.
     """
     if isinstance(split, Split):
         return split.batches(batch_size, first=first, **settings)

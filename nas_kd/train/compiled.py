@@ -23,9 +23,6 @@ def compiled_forward(net: Supernet) -> Forward:
 
     Every other arch would be recompiled. Random masks of dropout differ from the uncompiled ones.
 
-    Args:
-        net: the supernet.
-
     Returns:
         What ``teach`` takes as ``forward``; the first calls compile, which takes a minute or more.
     """

@@ -20,9 +20,7 @@ def calibrated(
     """Calibrate archs of any input sizes on training images.
 
     Args:
-        net: the supernet.
         archs: what to calibrate.
-        data: the data.
         images: number of training images.
         batch_size: images a forward pass.
 
@@ -54,7 +52,6 @@ def evaluate_archs(
     """Measure subnets on the rating split after calibration, each at its own input size.
 
     Args:
-        net: the supernet.
         archs: what to measure.
         data: the data; calibration uses training images, the score uses ``rate``.
         task: gives the metric.

@@ -46,7 +46,6 @@ def train_teacher(
     Args:
         model: a timm name, one of this project's CIFAR networks, ``package.module:factory`` or a module; None takes
             the settings'.
-        data: the data.
         config: the settings; keywords replace in it. Without epochs it trains for 20.
         run: run folder; weights go to ``teacher/weights.safetensors`` in it.
         seed: seed of weights, order and augmentation.

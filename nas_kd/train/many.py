@@ -58,7 +58,6 @@ class TrainingSetup:
 
     Args:
         teacher: what teaches, or None.
-        data: the data.
         space: the archs' space.
         run: keeps checkpoints and students; None keeps nothing.
         runtime: device and precision.

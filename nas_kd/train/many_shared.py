@@ -54,7 +54,6 @@ class SharedTrainings:
         name: what the rows are, for messages.
         trainings: the trainings, in the order of their turns.
         table: the rows.
-        run: the run.
         folder: the folder in it that holds the leases and checkpoints.
         writing: a lock that those hold who write other files into the folder.
     """

@@ -80,7 +80,6 @@ def ending(space: ElasticSpace, index: int, path: Path, width: int) -> Path:
     """Return a path that gives some channels to the next stage, with the layers of another path.
 
     Args:
-        space: the space.
         index: which stage.
         path: the other path.
         width: channels; one of the widths that the stage can give.

@@ -16,7 +16,6 @@ def check_mixing(config: TrainingConfig, recipe: Recipe, world: int = 1, unlabel
     """Refuse mixing that a method cannot see, before the first epoch.
 
     Args:
-        config: the settings.
         recipe: the method.
         world: number of processes.
         unlabelled: whether images without labels join every batch.
@@ -44,7 +43,6 @@ def mixing(config: TrainingConfig, classes: int) -> Callable[[Batch], Batch]:
     """Return what mixes a batch.
 
     Args:
-        config: the settings.
         classes: number of classes.
 
     Returns:

@@ -19,7 +19,6 @@ class MovingStage(Stage):
     """One training's folder: its checkpoints, and the time that went into them.
 
     Args:
-        run: the run.
         name: the folder below the run; its last part names the worker that has it.
         inputs: see `Stage`.
         title: the training, for messages.
@@ -80,7 +79,6 @@ class MovingStages:
     for lost and comes back then has nothing left to write into, whatever it was in the middle of.
 
     Args:
-        run: the run.
         place: the folder in it that they belong to.
         worker: id of this worker.
     """
@@ -96,11 +94,7 @@ class MovingStages:
 
         Args:
             key: the arch's key.
-            seed: the seed.
             inputs: everything else that determines the result.
-
-        Returns:
-            The folder.
 
         Raises:
             SettingError: it cannot be written, or its stage.json is damaged.

@@ -140,7 +140,6 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
 
     Args:
         recipe: the method.
-        data: the data.
         unlabelled: data whose training images join every batch without labels, or None.
 
     Returns:

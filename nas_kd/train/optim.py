@@ -54,9 +54,6 @@ def optimizer_of(
         momentum: momentum, of those that have one.
         weight_decay: decay of the weights.
 
-    Returns:
-        The optimiser.
-
     Raises:
         SettingError: timm has none of that name.
     """

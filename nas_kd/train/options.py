@@ -36,14 +36,9 @@ def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: 
     """Make a training rule from settings.
 
     Args:
-        net: the supernet.
-        config: the settings.
         steps: steps an epoch.
         resolution: the data's height and width in pixels.
         seed: the run's seed.
-
-    Returns:
-        The rule.
 
     Raises:
         SettingError: the training is too short for the rule's phases.

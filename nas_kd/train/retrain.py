@@ -208,9 +208,6 @@ def checked_method(method: Method, task: Task, classes: int, settings: Mapping[s
         classes: number of classes.
         settings: settings of a named method, or None.
 
-    Returns:
-        The loss.
-
     Raises:
         SettingError: the method is unknown, or standardises logits of two classes: those are always the same.
     """

@@ -73,7 +73,6 @@ class Sandwich(Rule):
     """The largest, the smallest and some random subnets on every batch.
 
     Args:
-        space: the space.
         seed: the run's seed.
         random: number of random subnets.
         order: ``smallest_second`` (US-Nets) or ``smallest_last`` (AlphaNet); gradients add up all the same.

@@ -139,12 +139,8 @@ def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phas
     heading, as with two depths only, the longer stays.
 
     Args:
-        space: the space.
         epochs: epochs of the whole training.
         warmup_epochs: warm-up of the full network; later phases have the published share of their epochs.
-
-    Returns:
-        The phases in order.
 
     Raises:
         SettingError: there are fewer epochs than phases.
@@ -183,7 +179,6 @@ class Shrinking(Rule):
     """Random subnets of the phase's space, each with labels and soft targets of the full network.
 
     Args:
-        space: the space.
         phases: the phases.
         seed: the run's seed.
         subnets: subnets a step; None is the phase's published number.
@@ -245,9 +240,6 @@ class FullNet(nn.Module):
 
     It runs in evaluation mode with calibrated norms. OFA's code leaves its teacher in training mode: there
     its targets for an image depend on the rest of the batch, and its running statistics drift.
-
-    Args:
-        net: the supernet.
     """
 
     def __init__(self, net: Supernet) -> None:

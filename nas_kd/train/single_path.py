@@ -17,7 +17,6 @@ class Uniform(Rule):
     """Random subnets, each with the label loss.
 
     Args:
-        space: the space.
         seed: the run's seed.
         paths: subnets a step.
         teacher_weight: share of the loss that comes from an external teacher, 0 to 1.
@@ -44,7 +43,6 @@ class Fair(Uniform):
     """Subnets that use every choice of everything equally often, each with the label loss.
 
     Args:
-        space: the space.
         seed: the run's seed.
         paths: subnets a step; with as many as a layer has choices every step uses each choice once.
         teacher_weight: as in ``Uniform``.
