@@ -45,13 +45,13 @@ class SearchConfig(Settings):
     """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
     nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
     max_macs: Amount = "60%"
-    """most multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
+    """maximum multiply-adds: a share of the largest (60%) or a number (6.5e6, 6.5M); null is no limit"""
     max_params: Amount = None
-    """most parameters, likewise"""
+    """maximum parameters, in the same form; null is no limit"""
     min_macs: Amount = None
-    """least multiply-adds, for a budget that is a range; null is no limit"""
+    """minimum multiply-adds, for a budget with both bounds; null is no limit"""
     min_params: Amount = None
-    """least parameters, likewise"""
+    """minimum parameters; null is no limit"""
     max_latency_ms: Positive | None = None
     """largest median latency of one image on this machine, in milliseconds; null is no limit"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None

@@ -28,9 +28,9 @@ class TeacherConfig(TrainingConfig):
     mean: Sequence[Finite] | None = None
     """channel means, in 0..1 units, of the teacher's own input normalisation; null takes the model's"""
     std: Sequence[Positive] | None = None
-    """channel standard deviations, likewise"""
+    """channel standard deviations, in the same form"""
     cache: str | None = None
-    """folder of the teacher's stored answers that several runs share; null keeps them in the run"""
+    """folder of the teacher's stored logits, shared by several runs; null keeps them in the run"""
     epochs: Natural = 0
     """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is (train_teacher: 20 epochs)"""
     batch_size: Count = 64

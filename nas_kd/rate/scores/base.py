@@ -59,8 +59,8 @@ class Bench:
         data: the data; ``train`` calibrates and trains, ``rate`` scores.
         runtime: device and precision.
         teacher: a teacher, its taps chosen where a score compares features; None where no score asks one.
-        net: the in-place distilled supernet, likewise.
-        model: the blockwise-trained stages, likewise.
+        net: the in-place distilled supernet; None where no score needs it.
+        model: the blockwise-trained stages; None where no score needs them.
         cache: the teacher's stored logits for short trainings; None runs the teacher live.
         images: rating images.
         calibration_images: training images that norms are measured on.

@@ -28,7 +28,7 @@ def softened_kl(student: Tensor, teacher: Tensor) -> float:
 
     Args:
         student: (N, C) logits.
-        teacher: likewise.
+        teacher: (N, C) logits.
 
     Returns:
         Nats. At 1 it would say more of how sure a network is after a training that did not teach it that.
