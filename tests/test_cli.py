@@ -154,7 +154,7 @@ def test_print_config_gives_a_config(config: Path, capsys: pytest.CaptureFixture
 def test_help_of_a_command_lists_and_explains_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--search.max_macs" in text and "most multiply-adds" in text and "(60%)" in text
+    assert "--search.max_macs" in text and "maximum multiply-adds" in text and "(60%)" in text
 
 
 def test_status_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
