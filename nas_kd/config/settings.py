@@ -117,7 +117,7 @@ def hint_of(kind: type[Settings], name: str) -> Any:
 
 def default_of(kind: type[Settings], name: str) -> Any:
     """Return the default of a setting."""
-    return fields_of(kind)[name].get_default(call_default_factory=True)
+    return fields_of(kind)[name].get_default(call_default_factory=True, validated_data={})
 
 
 def build(kind: type[S], values: Mapping[str, Any]) -> S:
