@@ -16,7 +16,6 @@ import argparse
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas_kd import load_data, load_space, load_teacher
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Distiller, pair_of
-from nas_kd.ranking.ground_truth import StandaloneConfig
+from nas_kd.ranking.config import RankConfig
 from nas_kd.ranking.sample import archs_of, sample_archs
 from nas_kd.ranking.statistics import noise_of
 from nas_kd.runs.files import CsvLog
@@ -36,18 +35,18 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.network import predict
 from nas_kd.train.optim import Schedule, sgd
 
 BANDS = (2.5e6, 4.0e6, 6.0e6)
 DATA = {"subset": 25_000, "rate": 0.1, "select": 0.3, "views": 8}
 RECIPES = {
-    "6 epochs": StandaloneConfig(method="kd", epochs=6, lr=0.05),
-    "12 epochs": StandaloneConfig(method="kd", epochs=12, lr=0.05),
-    "12 epochs, lr 0.02": StandaloneConfig(method="kd", epochs=12, lr=0.02),
-    "24 epochs": StandaloneConfig(method="kd", epochs=24, lr=0.05),
-    "tiny": StandaloneConfig(method="kd", epochs=1, lr=0.05, batch_size=20, warmup_epochs=0.5),  # of --quick
+    "6 epochs": RankConfig(method="kd", epochs=6, lr=0.05),
+    "12 epochs": RankConfig(method="kd", epochs=12, lr=0.05),
+    "12 epochs, lr 0.02": RankConfig(method="kd", epochs=12, lr=0.02),
+    "24 epochs": RankConfig(method="kd", epochs=24, lr=0.05),
+    "tiny": RankConfig(method="kd", epochs=1, lr=0.05, batch_size=20, warmup_epochs=0.5),  # of --quick
 }
 DECAYS = (0.99, 0.998)
 WEIGHTS = ("last", *(f"ema_{decay}" for decay in DECAYS))
@@ -85,7 +84,7 @@ def main() -> None:
         teacher = load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
     options.run.mkdir(parents=True, exist_ok=True)
     cost = {"resolution": 32, "in_chans": 3, "num_classes": 10}
-    table = sample_archs(space, bands=BANDS, seed=0, cost=cost)
+    table = sample_archs(RankConfig(bands=BANDS), space, cost=cost)
     nets = archs_of(table[table["group"] == "band 2"].head(options.nets))
     cache = ViewCache.open(options.run / "cache", teacher.to(runtime.device).bind(data), data, epochs=0)
     log = CsvLog(options.run / "recipes.csv")
@@ -99,7 +98,7 @@ def main() -> None:
                     if not ours or (name, arch.key, seed) in done:
                         continue
                     row = train(arch, space, RECIPES[name], data, cache, runtime, seed)
-                    row = {"recipe": name, "key": arch.key, "seed": seed} | row | asdict(RECIPES[name])
+                    row = {"recipe": name, "key": arch.key, "seed": seed} | row | RECIPES[name].training
                     with held(claims / "table.lock", wait=True):
                         log.append(row)
                     print(row, flush=True)
@@ -107,7 +106,7 @@ def main() -> None:
 
 
 def train(
-    arch: Arch, space: ElasticSpace, how: StandaloneConfig, data: Data, cache: ViewCache, runtime: Runtime, seed: int
+    arch: Arch, space: ElasticSpace, how: RankConfig, data: Data, cache: ViewCache, runtime: Runtime, seed: int
 ) -> dict[str, float]:
     """Train one net and measure its last weights and their averages."""
     begun = time.perf_counter()
@@ -129,15 +128,13 @@ def train(
 
     fit(
         step,
+        Plan(Schedule(how.lr, how.warmup_epochs), how.epochs, how.batch_size),
         name="truth",
         modules={"model": model},
         split=data.train,
-        batch_size=how.batch_size,
-        epochs=how.epochs,
         optimizer=sgd([model], weight_decay=how.weight_decay),
         seed=seed,
         runtime=runtime,
-        schedule=Schedule(how.lr, how.warmup_epochs),
     )
     row = {}
     for which, measured in {"last": model, **averages}.items():

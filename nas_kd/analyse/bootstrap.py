@@ -10,6 +10,7 @@ import numpy as np
 
 from nas_kd.analyse.tau import Pairs, weighted_taus
 
+RESAMPLES = 10_000
 CHUNK = 64  # resamples that are drawn at once; another number draws others
 
 
@@ -26,7 +27,7 @@ def resampled_taus(
     groups: Sequence[object],
     pairs: Sequence[Pairs],
     *,
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> np.ndarray:
     """Draw archs with replacement inside each group, and for each of them its seeds with replacement.

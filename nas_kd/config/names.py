@@ -1,10 +1,15 @@
-"""Names in the tables of a package's files, read without importing them: a name that is wrong is said before torch."""
+"""Names that settings give: of tables, read without importing them, and of objects in a user's own modules."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from nas_kd.errors import SettingError
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -30,3 +35,23 @@ def names_in_tables(place: str, kind: str) -> tuple[str, ...]:
     ]
     keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
     return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
+
+
+def imported(field: str, name: str) -> Any:
+    """Import an object by name.
+
+    Args:
+        field: the setting, for the message.
+        name: ``package.module:object``.
+
+    Raises:
+        SettingError: there is no such module or object, or it is of Python's own library.
+    """
+    place, _, own = name.partition(":")
+    if place.split(".")[0] in {*sys.stdlib_module_names, "__main__"}:
+        raise SettingError(field, name, "an object in an installed package, or in a module on the Python path")
+    try:
+        return getattr(import_module(place), own)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = f"install the package that holds {place}, or put it on PYTHONPATH"
+        raise SettingError(field, name, f"package.module:object that can be imported ({error})", hint) from error

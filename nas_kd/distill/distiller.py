@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.names import imported
 from nas_kd.distill.adapters import middle
 from nas_kd.distill.methods import METHODS
 from nas_kd.distill.pair import Pair
@@ -32,8 +33,8 @@ class Distiller:
     """The loss of a method: ``loss, parts = distiller(student, target, y, progress)``.
 
     Args:
-        method: a name out of ``METHODS``; a list of terms and of (name, weight), such as ``[("ce", 0.1), ("kd_ls", 9),
-            ("at", 500)]``; or a Recipe.
+        method: a name out of ``METHODS``; ``package.module:object``, a Recipe or a function from a task to one; a list
+            of terms and of (name, weight), such as ``[("ce", 0.1), ("kd_ls", 9), ("at", 500)]``; or a Recipe.
         task: gives the label loss; default ``Classification()``.
         settings: settings of a named method, such as ``temperature=2.0``.
 
@@ -227,9 +228,13 @@ def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:
 
 
 def _named(method: str, task: Task, settings: dict[str, Any]) -> Recipe:
-    if method not in METHODS:
+    if method not in METHODS and ":" not in method:
         raise SettingError("method", method, "the name of a method", nearest(method, METHODS))
-    recipe = METHODS[method].recipe
+    recipe = METHODS[method].recipe if method in METHODS else imported("method", method)
+    if isinstance(recipe, Recipe):
+        return _recipe(recipe, task, settings)
+    if not callable(recipe):
+        raise SettingError("method", method, "a Recipe, or a function from a task and settings to one")
     expected = {name: entry for name, entry in inspect.signature(recipe).parameters.items() if name != "task"}
     for name, value in settings.items():
         if name not in expected:

@@ -52,7 +52,6 @@ class Pipeline(RunContext):
     def weights(self) -> Sequence[float] | None:
         """What the stages' scores are multiplied by, found when the settings only say how."""
         how = self.config.search.weights
-        settings = self.config.blockwise
         if not isinstance(how, str):
             return how
         return stage_weights(
@@ -61,9 +60,8 @@ class Pipeline(RunContext):
             self.supernet,
             self.teacher,
             self.data,
+            self.config.blockwise,
             run=self.run,
-            init=settings.init,
-            calibration_images=settings.calibration_images,
             seed=self.config.seed,
             runtime=self.runtime,
         )

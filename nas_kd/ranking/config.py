@@ -10,11 +10,11 @@ from typing_extensions import TypedDict
 
 from nas_kd.config.checks import LEAST
 from nas_kd.config.names import names_in_tables
-from nas_kd.config.settings import Settings, settings
+from nas_kd.config.settings import Settings, fields_of, settings
 from nas_kd.config.types import LARGEST, Count, Images, Natural, NotNegative, OpenShare, Positive, Share
 from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import check_budget
-from nas_kd.train.config import check_warmup, checked_method_name
+from nas_kd.train.config import TrainingConfig, check_warmup, checked_method_name
 
 if TYPE_CHECKING:
     from nas_kd.rate.scores import Score
@@ -100,6 +100,15 @@ class RankConfig(Settings):
             raise SettingError("rank.overall", self.overall, expected, f"use rank.overall={LEAST}, or give rank.bands")
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Method and settings of each training, by name."""
+        return {name: getattr(self, name) for name in TRAINING}
+
+
+# what of a ranking's settings says how each arch is trained
+TRAINING = ("method", *(name for name in fields_of(TrainingConfig) if name in fields_of(RankConfig)))
 
 
 def check_score(field: str, score: Any) -> None:

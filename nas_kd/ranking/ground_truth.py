@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -38,38 +38,6 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class StandaloneConfig:
-    """How each arch is trained for the ground truth.
-
-    Args:
-        method: distillation method that needs labels and logits alone.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        lr: peak learning rate of SGD with a cosine to zero.
-        momentum: Nesterov momentum.
-        weight_decay: decay of weights.
-        warmup_epochs: epochs of linear warm-up.
-        clip_grad: greatest magnitude of an entry of the gradient, 0 for no clipping.
-        ema: decay of an average of the weights that is measured in their place, 0 for none.
-    """
-
-    method: str = "kd"
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup_epochs: float = 1.0
-    clip_grad: float = 0.0
-    ema: float = 0.0
-
-    @classmethod
-    def of(cls, config: RankConfig) -> StandaloneConfig:
-        """Take the training out of the settings of a ranking."""
-        return cls(**{entry.name: getattr(config, entry.name) for entry in fields(cls)})
-
-
 def ground_truth(run: Run) -> ResultTable:
     """Return the table of the ground truth of a run's ranking."""
     return ResultTable(run.path / FOLDER / "truth.csv", COLUMNS)
@@ -83,20 +51,20 @@ class StandaloneTraining:
         setup: teacher, data and space.
         arch: the arch.
         seed: seed of weights and order.
-        how: the training.
+        how: the settings of the ranking.
     """
 
     setup: TrainingSetup
     arch: Arch
     seed: int
-    how: StandaloneConfig
+    how: RankConfig
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Everything but arch and seed that determines the result."""
         setup = self.setup
         teacher = None if setup.teacher is None else setup.teacher.fingerprint
-        return asdict(self.how) | {"space": setup.space.hash, "teacher": teacher, "data": setup.data.fingerprint}
+        return self.how.training | {"space": setup.space.hash, "teacher": teacher, "data": setup.data.fingerprint}
 
     def train_in(self, stage: MovingStage | None) -> Results:
         """Train from new weights, or go on from the checkpoint, and measure on images that nothing was chosen on.
@@ -115,7 +83,7 @@ class StandaloneTraining:
         data = self.setup.data
         runtime = self.setup.runtime
         teacher = self.setup.teacher
-        settings = asdict(self.how)
+        settings = self.how.training
         distiller = checked_method(settings.pop("method"), task, data.num_classes)
         seeded(self.seed, "init", arch.key)
         network = resized(self.setup.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
@@ -149,16 +117,14 @@ class StandaloneTraining:
         return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 
 
-def trainings_of(
-    archs: Sequence[Arch], seeds: int, setup: TrainingSetup, how: StandaloneConfig, run: Run
-) -> SharedTrainings:
+def trainings_of(archs: Sequence[Arch], seeds: int, setup: TrainingSetup, how: RankConfig, run: Run) -> SharedTrainings:
     """List the trainings of a ranking, all archs of a seed before the next seed; any number of processes share them.
 
     Args:
         archs: the archs.
         seeds: trainings of each.
         setup: teacher, data and space.
-        how: the training.
+        how: the settings of the ranking.
         run: the run; every process names the same.
     """
     trainings = [StandaloneTraining(setup, arch, seed, how) for seed in range(seeds) for arch in archs]

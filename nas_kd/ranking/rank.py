@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.names import imported
 from nas_kd.data import Data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
-from nas_kd.ranking.ground_truth import StandaloneConfig, ground_truth, trainings_of
+from nas_kd.ranking.ground_truth import ground_truth, trainings_of
 from nas_kd.ranking.plan import keep_plan
-from nas_kd.ranking.sample import Sample, archs_of
+from nas_kd.ranking.sample import archs_of, bands_of, draw_archs
 from nas_kd.ranking.scoring import Prepared, kept_scores
 from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
 from nas_kd.rate.scores import SCORES, Score
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 DEFAULT_SCORES = tuple(SCORES)
+# settings of which another call may give others; of archs.csv the list itself is kept and compared
+MAY_CHANGE = ("scores", "primary", "control", "seeds", "train", "resamples", "archs")
 
 
 class RankResult(NamedTuple):
@@ -110,7 +112,6 @@ def rank(
     config = RankConfig.of(config, settings)
     runtime = runtime or Runtime()
     run = _run(run)
-    training = StandaloneConfig.of(config)
     chosen = _scores(DEFAULT_SCORES if config.scores is None else config.scores)
     main = _named("primary", config.primary, chosen)
     base = _named("control", config.control, chosen)
@@ -120,10 +121,9 @@ def rank(
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", config.control, sizes, "name a size control")
-    _check(data, training, chosen, net)
+    _check(data, config, chosen, net)
     cost = cost_settings(space, data)
-    sample = Sample.of(config, space.cost(space.largest(), **cost).macs)
-    drawn = sample.draw(space, seed, cost)
+    drawn = draw_archs(config, space, seed, cost)
     teacher = one_teacher(teacher, "rank")
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
@@ -136,24 +136,20 @@ def rank(
         "precision": runtime.precision,
         "primary": main.name,
         "control": base.name,
-        "rank.images": config.images,
-        "rank.calibration_images": config.calibration_images,
     }
-    facts |= {f"rank.{name}": value for name, value in (asdict(sample) | asdict(training)).items()}
-    facts |= data.augmentation
-    del facts["rank.archs"]  # a path: the list itself is kept and compared
+    facts |= config.record(*MAY_CHANGE) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
     folder = run.path / "rank"
     table = keep_plan(folder, facts, drawn, begins=not helps)
     archs = archs_of(table)
     # one process asks the teacher, the others find its logits
     with held(folder / "claims" / "answers.lock", wait=True):
-        cache = teacher.cached(data, run, epochs=training.epochs)
+        cache = teacher.cached(data, run, epochs=config.epochs)
     if not cache.shared:
         expected = "an augmentation whose views can be cached: every arch is then taught the same"
         raise SettingError("data.views", data.augmentation.get("data.views"), expected, "use data.views=8")
     cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
     setup = TrainingSetup(cache, data, space, run, runtime)
-    wanted = trainings_of(archs, config.seeds, setup, training, run)
+    wanted = trainings_of(archs, config.seeds, setup, config, run)
     if config.train or helps:
         processes = setup.processes(workers)
         total = len(wanted.trainings)
@@ -179,9 +175,7 @@ def rank(
             folder,
             prepared,
             cache,
-            training,
-            images=config.images,
-            calibration_images=config.calibration_images,
+            config,
         )
         if prepared.blockwise.init != "scratch":  # then the stages begin with the supernet's weights
             needs = found["needs"].astype(object).fillna("")
@@ -201,9 +195,11 @@ def _run(run: Run | str | Path) -> Run:
 def _scores(scores: Sequence[str | Score]) -> list[Score]:
     found: list[Score] = []
     for item in scores:
-        if isinstance(item, str) and item not in SCORES:
+        if isinstance(item, str) and item not in SCORES and ":" not in item:
             raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "name some of them"))
-        score = SCORES[item] if isinstance(item, str) else item
+        score = item if isinstance(item, Score) else SCORES[item] if item in SCORES else imported("rank.scores", item)
+        if not isinstance(score, Score):
+            raise SettingError("rank.scores", item, "a nas_kd.rate.scores.Score")
         if score not in found:
             found.append(score)
     return found
@@ -213,6 +209,7 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     """Return a score by its short or its full name."""
     short = {key: score for key, score in SCORES.items() if score in scores}
     known = short | {score.name: score for score in scores}
+    name = imported(f"rank.{field}", name).name if ":" in name else name
     if name not in known:
         expected = f"one of the scores that are asked for: {', '.join(short or known)}"
         hint = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
@@ -220,12 +217,12 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     return known[name]
 
 
-def _check(data: Data, training: StandaloneConfig, scores: Sequence[Score], net: object) -> None:
-    check_epochs("rank", training.epochs, training.batch_size, data.train)
-    recipe = checked_method(training.method, Classification(), data.num_classes).recipe
+def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object) -> None:
+    check_epochs("rank", config.epochs, config.batch_size, data.train)
+    recipe = checked_method(config.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
         expected = "a method on logits alone, which the stored logits serve"
-        raise SettingError("rank.method", training.method, expected, "use rank.method=kd")
+        raise SettingError("rank.method", config.method, expected, "use rank.method=kd")
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")

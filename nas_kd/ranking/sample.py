@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,60 +23,35 @@ OVERALL = "all sizes"
 COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Which archs are trained.
+def draw_archs(config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+    """Return the archs that a ranking trains: a new sample, or those of another ranking.
 
     Args:
-        bands: MACs in the middle of each band; None takes percentiles of random archs.
-        band: half the width of a band, as a share of its middle.
-        in_band: archs a band.
-        overall: archs over all sizes.
-        archs: the archs.csv of another ranking, whose archs are taken instead of new ones.
-        limit: only the first so many of those.
+        seed: seed of the draws.
+        cost: what ``space.cost`` needs besides an arch.
+
+    Returns:
+        See `sample_archs`.
+
+    Raises:
+        SettingError: a band holds too few archs, two bands overlap, or there is no such list of archs.
     """
-
-    bands: Sequence[float] | None
-    band: float
-    in_band: int
-    overall: int
-    archs: str | None
-    limit: int | None
-
-    @classmethod
-    def of(cls, config: RankConfig, largest: int) -> Sample:
-        """Take the sample out of the settings of a ranking.
-
-        Args:
-            largest: MACs of the largest arch.
-
-        Raises:
-            SettingError: there is no such list of archs.
-        """
-        if config.archs is not None and not Path(config.archs).is_file():
+    if config.archs is not None:
+        if not Path(config.archs).is_file():
             raise SettingError("rank.archs", config.archs, "an archs.csv of another ranking", "check the path")
-        given = config.bands
-        bands = None if given is None else [float(parse_budget(middle, largest, "rank.bands")) for middle in given]
-        return cls(bands, config.band, config.in_band, config.overall, config.archs, config.limit)
-
-    def draw(self, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
-        """Return the archs, see ``sample_archs`` and ``listed_archs``."""
-        if self.archs is not None:
-            return listed_archs(read_frame(self.archs), space, limit=self.limit, cost=cost)
-        drawn = {"bands": self.bands, "band": self.band, "in_band": self.in_band, "overall": self.overall}
-        return sample_archs(space, **drawn, seed=seed, cost=cost)  # type: ignore[arg-type]
+        return listed_archs(read_frame(config.archs), space, limit=config.limit, cost=cost)
+    return sample_archs(config, space, seed=seed, cost=cost)
 
 
-def sample_archs(
-    space: ElasticSpace,
-    *,
-    bands: Sequence[float] | None = None,
-    band: float = 0.05,
-    in_band: int = 32,
-    overall: int = 16,
-    seed: int = 0,
-    cost: Mapping[str, int],
-) -> pd.DataFrame:
+def bands_of(config: RankConfig, space: ElasticSpace, cost: Mapping[str, int]) -> list[float] | None:
+    """Return the MACs in the middle of each band, or None for percentiles."""
+    if config.bands is None:
+        return None
+    largest = space.cost(space.largest(), **cost).macs
+    return [float(parse_budget(middle, largest, "rank.bands")) for middle in config.bands]
+
+
+def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost: Mapping[str, int]) -> pd.DataFrame:
     """Draw a stratified sample, every beginning of which is a fair small sample.
 
     A band's archs are spread evenly over its depths, and within a depth over its parameters: uniform draws
@@ -85,10 +59,7 @@ def sample_archs(
     even steps of log MACs. The rows of the groups alternate, each group in random order.
 
     Args:
-        bands: MACs in the middle of each band; None takes the 25th, 50th and 80th percentile of random archs.
-        band: half the width of a band, as a share of its middle.
-        in_band: archs a band.
-        overall: archs over all sizes.
+        config: the settings: bands, band, in_band and overall.
         seed: seed of the draws.
         cost: what ``space.cost`` needs besides an arch.
 
@@ -99,6 +70,9 @@ def sample_archs(
         SettingError: a band holds too few archs, or two bands overlap.
     """
     pool = _pool(space, seed, cost)
+    band = config.band
+    in_band = config.in_band
+    bands = bands_of(config, space, cost)
     if bands is None:
         bands = [float(value) for value in np.percentile(pool["macs"], [25, 50, 80])]
     centres = sorted(bands)
@@ -119,13 +93,13 @@ def sample_archs(
     taken = {key for rows in groups.values() for key in rows["key"]}
     free = pool[~pool["key"].isin(taken)]
     rng = np.random.default_rng(seed_for(seed, "rank all sizes"))
-    if overall:
-        groups[OVERALL] = _by_size(free, overall, rng)
+    if config.overall:
+        groups[OVERALL] = _by_size(free, config.overall, rng)
     return _alternate(groups)
 
 
 def listed_archs(
-    table: pd.DataFrame, space: ElasticSpace, *, limit: int | None = None, cost: Mapping[str, int]
+    table: pd.DataFrame, space: ElasticSpace, *, limit: int | None, cost: Mapping[str, int]
 ) -> pd.DataFrame:
     """Take the archs of another ranking, for another teacher or another training.
 

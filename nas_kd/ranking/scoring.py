@@ -11,7 +11,7 @@ import pandas as pd
 from nas_kd.config.checks import LEAST
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import StandaloneConfig
+from nas_kd.ranking.config import RankConfig
 from nas_kd.rate import rate_blockwise
 from nas_kd.rate.scores import Bench, Score, measure_scores
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
@@ -99,10 +99,7 @@ def kept_scores(
     folder: Path,
     prepared: Prepared,
     cache: TargetSource,
-    training: StandaloneConfig,
-    *,
-    images: int,
-    calibration_images: int,
+    config: RankConfig,
 ) -> pd.DataFrame:
     """Measure the scores that are not in scores.csv yet; those that learn from the ground truth always.
 
@@ -113,9 +110,7 @@ def kept_scores(
         folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
         prepared: makes supernet and stages.
         cache: the teacher's stored logits.
-        training: how the ground truth was trained.
-        images: rating images.
-        calibration_images: training images that norms are measured on.
+        config: the settings.
 
     Returns:
         One row a score and arch.
@@ -137,10 +132,10 @@ def kept_scores(
     bench = prepared.bench(
         needs,
         cache=cache,
-        images=images,
-        calibration_images=calibration_images,
+        images=config.images,
+        calibration_images=config.calibration_images,
         truth=dict(zip(mean.index, mean, strict=True)),
-        training_images=3.0 * training.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
+        training_images=3.0 * config.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
     )
     for score in missing:
         if "truth" in score.needs and len(mean) < 2 * LEAST:

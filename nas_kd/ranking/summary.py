@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nas_kd.analyse.bootstrap import interval_of, resampled_taus
+from nas_kd.analyse.bootstrap import RESAMPLES, interval_of, resampled_taus
 from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
 from nas_kd.config.checks import LEAST
 from nas_kd.errors import SettingError
@@ -124,7 +124,7 @@ def summarise(
     primary: str,
     control: str,
     caps: Sequence[float] = (),
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     preparation: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:

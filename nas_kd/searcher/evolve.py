@@ -66,7 +66,6 @@ def evolve(
 
     Source: NSGA-II (Deb et al. 2002); for supernets as in NSGANetV2 (Lu et al. 2020); BigNAS (Yu et al. 2020).
     """
-    space = budget.space
     variables = SearchVariables(budget.space)
     arch = _Known(variables)
 
@@ -127,7 +126,6 @@ def evolve(
                 done=log.proposals,
                 record=log.record,
                 journal=None if stage is None else stage.folder / "study.journal",
-                study_name=f"{space.name}-{space.hash}-{engine}-{seed}",
                 group=group,
             )
         log.controls(extra)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 20  # proposals in a row that bring nothing new before a random new point is taken
 BATCH = 25  # finished trials a write to the journal
+STUDY = "nas_kd"  # its name in the journal
 PAUSE = 0.2  # seconds between two looks at what other workers have in hand
 
 
@@ -43,7 +44,6 @@ def refine(
     done: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Row], None] | None = None,
     journal: str | PathLike[str] | None = None,
-    study_name: str = "nas_kd",
     group: WorkerGroup | None = None,
 ) -> list[Row]:
     """Minimise scores of whole subnets over one index a stage, or a variable.
@@ -67,8 +67,7 @@ def refine(
         record: called with each new row, in the order of their numbers, as soon as it and those before it are
             known.
         journal: file for Optuna's journal storage, written in batches; the rows stay the truth.
-        study_name: name of the study in the journal; put the hash of space and setting into it.
-        group: where other workers may join, instead of ``journal`` and ``study_name``. As long as nobody
+        group: where other workers may join, instead of ``journal``. As long as nobody
             does, the rows are those of one process to the bit. A lost worker's trials are evaluated again.
 
     Returns:
@@ -90,9 +89,9 @@ def refine(
             work.take_up(done)
             for _ in work.alone():
                 if journal is not None and len(work.rows) % BATCH == 0:
-                    persist(work.study, journal, study_name)
+                    persist(work.study, journal, STUDY)
             if journal is not None:
-                persist(work.study, journal, study_name)
+                persist(work.study, journal, STUDY)
         else:
             with group.worker:
                 _with_others(work, group, done)

@@ -101,7 +101,6 @@ def score_subnets(
             done=log.proposals,
             record=log.record,
             journal=None if stage is None else stage.folder / "study.journal",
-            study_name=f"{space.name}-{space.hash}-{seed}",
             group=group,
         )
         log.controls(extra)

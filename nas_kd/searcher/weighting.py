@@ -20,9 +20,11 @@ from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.train import load_weights, weights_hash
+from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.stages import Blockwise
 
 HOW = ("sensitivity", "learned")
+LATER = ("stage", "cache_gb")  # settings that no score depends on
 
 
 def stage_weights(
@@ -31,11 +33,9 @@ def stage_weights(
     net: Supernet,
     teacher: Teacher,
     data: Data,
+    config: BlockwiseConfig | None = None,
     *,
     run: Run | str | Path,
-    init: str = "supernet",
-    images: int = 1024,
-    calibration_images: int = 512,
     seed: int = 0,
     runtime: Runtime | None = None,
 ) -> list[float]:
@@ -46,10 +46,8 @@ def stage_weights(
             stage, per unit of score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
             trained in this run).
         tables: the ratings of ``rate_blockwise`` in this run.
+        config: the settings of the rating.
         run: the run folder.
-        init: what the stages started from, as for ``rate_blockwise``.
-        images: rating images.
-        calibration_images: training images that norms are measured on.
         seed: the seed of the rating.
         runtime: device and precision.
 
@@ -66,7 +64,8 @@ def stage_weights(
         raise SettingError("search.weights", how, ", ".join(HOW), nearest(how, HOW))
     run = run if isinstance(run, Run) else Run(run)
     runtime = runtime or Runtime()
-    settings = {"init": init, "images": images, "calibration_images": calibration_images, "seed": seed}
+    config = config or BlockwiseConfig()
+    settings = config.record(*LATER) | {"seed": seed}
     origin = {
         "tables": tables_hash(tables),
         "space": net.space.hash,
@@ -84,7 +83,7 @@ def stage_weights(
         error = 100 * found.table["leave_one_out_error"].iloc[0]
         said = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
     else:
-        model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=init, seed=seed)
+        model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=config.init, seed=seed)
         load_weights(model, run.path / "blockwise" / "adapters.safetensors")
         bench = Bench(
             net.space,
@@ -93,8 +92,7 @@ def stage_weights(
             teacher.to(runtime.device),
             net,
             model.to(runtime.device),
-            images=images,
-            calibration_images=calibration_images,
+            calibration_images=config.calibration_images,
             seed=seed,
         )
         found = sensitivity_weights(bench, tables)

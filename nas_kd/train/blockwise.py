@@ -13,7 +13,7 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
 from nas_kd.teacher import TargetSource
 from nas_kd.train.blockwise_config import BlockwiseConfig
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
 from nas_kd.train.stages import Blockwise
@@ -84,13 +84,11 @@ def train_blockwise(
 
     fit(
         step,
+        Plan(Schedule(config.lr), config.epochs, config.batch_size),
         name="blockwise",
         modules=parts,
         optimizer=adamw(list(parts.values()), weight_decay=config.weight_decay),
-        schedule=Schedule(config.lr),
         split=data.train,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
         seed=seed,
         runtime=runtime,
         stage=stage,

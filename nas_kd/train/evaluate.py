@@ -13,9 +13,11 @@ from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.sandwich import Images
 
+IMAGES = 1024  # that norm statistics and accuracies of subnets are measured on while a supernet trains
+
 
 def calibrated(
-    net: Supernet, archs: Sequence[Arch], data: Data, images: int = 1024, batch_size: int = 512
+    net: Supernet, archs: Sequence[Arch], data: Data, images: int = IMAGES, batch_size: int = 512
 ) -> list[NormValues]:
     """Calibrate archs of any input sizes on training images.
 
@@ -45,8 +47,8 @@ def evaluate_archs(
     data: Data,
     task: Task,
     *,
-    images: int = 1024,
-    calibration: int = 1024,
+    images: int = IMAGES,
+    calibration: int = IMAGES,
     batch_size: int = 512,
 ) -> list[float]:
     """Measure subnets on the rating split after calibration, each at its own input size.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -83,25 +84,41 @@ def check_epochs(field: str, epochs: int, batch_size: int, split: Source, accumu
         raise SettingError(f"{field}.batch_size", batch_size, expected, f"use {field}.batch_size={near}")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is, and how fast it goes.
+
+    Args:
+        schedule: the learning rate.
+        epochs: epochs in all.
+        batch_size: images a step, of all processes together.
+        accumulate: parts that a process's images of a step go through the step in, one after the other; the gradient
+            is their mean.
+        clip: largest allowed magnitude of a gradient's entry (AlphaNet clips by value), 0 for no clipping.
+        ema: decay of an exponential moving average of the weights, which replaces them in the end; 0: none.
+    """
+
+    schedule: Rates
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+
+
 def fit(
     step: Step,
+    plan: Plan,
     *,
     name: str,
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    schedule: Rates,
     split: Source,
-    batch_size: int,
-    epochs: int,
     seed: int,
     runtime: Runtime,
     stage: Stage | None = None,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
-    clip: float = 0.0,
-    ema: float = 0.0,
-    checkpoint: bool = True,
     after_epoch: Callable[[int], None] | None = None,
-    accumulate: int = 1,
     describe: Describe | None = None,
 ) -> None:
     """Train, and go on where a killed training stopped.
@@ -118,23 +135,16 @@ def fit(
     Args:
         step: runs forward and backward on a batch and returns named scalars to be averaged over the epoch;
             one of them is ``loss``.
+        plan: how long and how fast.
         name: what is trained, for seeds, progress and messages.
         modules: the networks to save, by name.
         optimizer: the optimiser of their parameters.
-        schedule: the learning rate.
         split: training images; a `Split` is moved to the runtime's device when it fits there.
-        batch_size: images a step, of all processes together.
-        epochs: epochs in all.
         seed: the run's seed.
         runtime: device, precision and processes.
         stage: where metrics and checkpoints go; None keeps nothing.
         evaluate: returns named values at the end of an epoch; every process calls it.
-        clip: largest allowed magnitude of a gradient's entry (AlphaNet clips by value), 0 for no clipping.
-        ema: decay of an exponential moving average of the weights, which replaces them in the end; 0: none.
-        checkpoint: whether to save at the end of every epoch.
         after_epoch: called with the number of finished epochs, before the checkpoint.
-        accumulate: parts that a process's images of a step go through ``step`` in, one after the other; the
-            gradient is their mean.
         describe: names what a step of this epoch trained, for the message when a loss was not finite.
 
     Raises:
@@ -145,22 +155,24 @@ def fit(
         Stopped: it was asked to stop, and the state is saved.
         RuntimeError: the processes do not train the same.
     """
-    check_epochs(name, epochs, batch_size, split, accumulate, runtime.world)
-    kept = stage is not None and checkpoint
+    schedule = plan.schedule
+    epochs = plan.epochs
+    check_epochs(name, epochs, plan.batch_size, split, plan.accumulate, runtime.world)
+    kept = stage is not None
     title = name if stage is None else stage.name
     if runtime.rank > 0:
         stage = None
     if isinstance(split, Split):
         split = split.to(runtime.device)
     averaged = {
-        key: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        key: AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
         for key, module in modules.items()
-        if ema > 0.0
+        if plan.ema > 0.0
     }
     holders: dict[str, nn.Module] = dict(modules) | {f"ema_{key}": module for key, module in averaged.items()}
     state = Checkpoint(stage, holders, optimizer)
     begun = state.take_over(runtime)
-    steps = split.steps(batch_size)
+    steps = split.steps(plan.batch_size)
     skips = Skips(modules, stage) if runtime.on_nan == "skip" else None
     if stage is not None:
         stage.metrics.cut("epoch", begun.epoch)
@@ -204,7 +216,7 @@ def fit(
             skipped = here.skipped
             watch.start()
             batches = batches_from(
-                split, here.step, batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world
+                split, here.step, plan.batch_size, epoch=epoch, seed=seed, rank=runtime.rank, world=runtime.world
             )
             for index, batch in enumerate(batches, here.step):
                 seeded(seed, name, epoch, index, *own)  # dropout and stochastic depth draw from global generators
@@ -215,7 +227,7 @@ def fit(
                 if skips is not None:
                     skips.hold()
                 batch = batch.to(runtime.device)
-                shares = batch.parts(accumulate) if accumulate > 1 else [batch]
+                shares = batch.parts(plan.accumulate) if plan.accumulate > 1 else [batch]
                 parts, asked = _gradients(step, shares, info, optimizer, runtime, stop)
                 if skips is not None and (bad := skips.find(index, parts, _parameters(optimizer))) is not None:
                     skips.undo(bad, f"{title}: {_words(bad, info, steps, describe)}", epoch, steps)
@@ -223,8 +235,8 @@ def fit(
                 else:
                     if skips is None and (bad := watch.add(index, parts)) is not None:
                         raise diverged(bad, _step_info(epoch, bad.step, steps, epochs))
-                    if clip > 0.0:
-                        torch.nn.utils.clip_grad_value_(_parameters(optimizer), clip)
+                    if plan.clip > 0.0:
+                        torch.nn.utils.clip_grad_value_(_parameters(optimizer), plan.clip)
                     optimizer.step()
                     for key, module in averaged.items():
                         module.update_parameters(modules[key])
@@ -255,8 +267,7 @@ def fit(
             if stage is not None:
                 stage.metrics.append(row)
                 stage.seconds("epoch", time.perf_counter() - start, time.process_time() - worked)
-                if checkpoint:
-                    state.save(Place(epoch + 1))
+                state.save(Place(epoch + 1))
             shown = {key: value for key, value in row.items() if key not in ("epoch", "lr")}
             progress.advance(1, **shown, **({"skipped": skipped} if skipped else {}))
 

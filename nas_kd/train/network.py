@@ -17,7 +17,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
 from nas_kd.train.config import TrainingConfig
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.mixing import mixing
 from nas_kd.train.optim import optimizer_of, schedule_of
 
@@ -117,20 +117,16 @@ def train_network(
     )
     fit(
         step,
+        Plan(schedule_of(config), config.epochs, config.batch_size, clip=config.clip_grad, ema=config.ema),
         name=name,
         modules=modules,
         split=split,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
         optimizer=optimizer,
         seed=seed,
         runtime=runtime,
-        schedule=schedule_of(config),
         stage=stage,
         evaluate=evaluate,
-        clip=config.clip_grad,
         after_epoch=distiller.after_epoch,
-        ema=config.ema,
     )
     pair.release()
 

@@ -16,20 +16,14 @@ from nas_kd.train.supernet_config import SupernetConfig
 CLIP = 5.0  # of the density ratio's power in alpha-divergences: their true gradient has no bound
 
 
-def divergence_of(name: str, choose: str = "clipped", alpha: float | None = None) -> Divergence:
-    """Return the loss of subnets that learn from soft targets.
-
-    Args:
-        name: ``alpha``, ``kl``, ``reverse_kl`` or ``js``.
-        choose: which values AlphaNet's adaptive pair compares, ``clipped`` or ``unclipped``.
-        alpha: a fixed order for ``alpha``, with the density ratio's power clipped at 5; None is the pair.
-    """
+def divergence_of(config: SupernetConfig) -> Divergence:
+    """Return the loss of subnets that learn from soft targets; a fixed alpha's density ratio is clipped at 5."""
     plain = {"kl": kl_divergence, "reverse_kl": reverse_kl, "js": js_divergence}
-    if name in plain:
-        return plain[name]
-    if alpha is not None:
-        return partial(alpha_divergence, alpha=alpha, clip=CLIP)
-    return partial(adaptive_alpha_divergence, choose=choose, clip=CLIP)
+    if config.soft_loss in plain:
+        return plain[config.soft_loss]
+    if config.alpha is not None:
+        return partial(alpha_divergence, alpha=config.alpha, clip=CLIP)
+    return partial(adaptive_alpha_divergence, choose=config.choose, clip=CLIP)
 
 
 def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: int, seed: int) -> Rule:

@@ -23,7 +23,7 @@ from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
-from nas_kd.train.loop import LOOK_EVERY, StepInfo, check_epochs, fit
+from nas_kd.train.loop import LOOK_EVERY, Plan, StepInfo, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
@@ -91,7 +91,7 @@ def train_supernet(
         source.bind(data, config.epochs if taught else 0)
     source = source if taught else None
     made = make_rule(net, config, steps=data.train.steps(config.batch_size), resolution=data.resolution, seed=seed)
-    plan = made.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
+    rates = made.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
     run = Run.of(run) if runtime.rank == 0 else None  # the first process alone keeps files
     stage = None
     if run is not None:
@@ -112,7 +112,7 @@ def train_supernet(
     data = data.to(runtime.device)
     place(net, runtime).train()
     optimizer = sgd([net], momentum=config.momentum, weight_decay=config.weight_decay)
-    soft_loss = divergence_of(config.soft_loss, config.choose, config.alpha)
+    soft_loss = divergence_of(config)
     forward = compiled_forward(net) if config.compile else subnet_forward(net)
     shrinking = made if isinstance(made, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
@@ -176,23 +176,26 @@ def train_supernet(
         ends = [net.space.largest(), net.space.smallest()]
         return dict(zip(("accuracy_largest", "accuracy_smallest"), evaluate_archs(net, ends, data, task), strict=True))
 
+    plan = Plan(
+        schedule=rates,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        clip=config.clip_grad,
+        ema=config.ema,
+    )
     fit(
         step,
+        plan,
         name="supernet",
         modules={"net": net} | ({} if full is None else {"full": full}),
         split=data.train,
-        schedule=plan,
-        batch_size=config.batch_size,
         optimizer=optimizer,
-        epochs=config.epochs,
         seed=seed,
         runtime=runtime,
         stage=stage,
         evaluate=evaluate,
-        clip=config.clip_grad,
-        ema=config.ema,
         after_epoch=after_epoch,
-        accumulate=config.accumulate,
         describe=describe,
     )
     if stage is not None:

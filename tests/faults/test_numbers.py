@@ -20,7 +20,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import blockwise
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from tests.faults.trainings import EPOCHS, STEPS, TERMINATE, few_images, send, stage_in, train
 
@@ -135,13 +135,11 @@ def test_a_running_mean_of_weights_is_put_back(data: Data) -> None:
 
     fit(
         step,
+        Plan(Schedule(0.1, 1.0), EPOCHS, 16),
         name="supernet",
         modules={"net": model, "mean": mean},
         optimizer=sgd([model]),
-        schedule=Schedule(0.1, 1.0),
         split=data.train,
-        batch_size=16,
-        epochs=EPOCHS,
         seed=5,
         runtime=SKIP,
     )

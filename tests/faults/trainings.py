@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas_kd.data import Batch, Data, load_data
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 
 EPOCHS, BATCH, STEPS = 3, 16, 5
@@ -88,7 +89,9 @@ def train(
         "ema": 0.9,
         "accumulate": 2,
     }
-    fit(step, **settings | changed)
+    given = settings | changed
+    plan = Plan(**{entry.name: given.pop(entry.name) for entry in fields(Plan) if entry.name in given})
+    fit(step, plan, **given)
     return model
 
 

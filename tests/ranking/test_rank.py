@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
-from nas_kd.ranking.ground_truth import StandaloneConfig, StandaloneTraining, ground_truth, trainings_of
+from nas_kd.ranking.ground_truth import StandaloneTraining, ground_truth, trainings_of
 from nas_kd.ranking.rank import RankResult, rank
 from nas_kd.ranking.sample import OVERALL, archs_of, sample_archs
 from nas_kd.rate.scores import SCORES, Score
@@ -35,7 +36,7 @@ from nas_kd.train.retrain import retrain
 
 SAMPLE: dict[str, Any] = {"bands": (9_500, 15_000), "band": 0.2, "in_band": 8, "overall": 4}
 TRAINING: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.25}
-HOW = StandaloneConfig(**TRAINING)
+HOW = RankConfig(**TRAINING)
 CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 
 
@@ -65,8 +66,8 @@ def test_a_sample_is_spread_over_depths_and_sizes_and_is_the_same_again(cost: di
     from nas_kd import load_space
 
     space, cost = load_space("resnet_cifar"), {"resolution": 32, "in_chans": 3, "num_classes": 10}
-    table = sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost)
-    pd.testing.assert_frame_equal(table, sample_archs(space, bands=(2.5e6, 4e6, 6e6), cost=cost))
+    table = sample_archs(RankConfig(bands=(2.5e6, 4e6, 6e6)), space, cost=cost)
+    pd.testing.assert_frame_equal(table, sample_archs(RankConfig(bands=(2.5e6, 4e6, 6e6)), space, cost=cost))
     assert table["group"].value_counts().to_dict() == {"band 1": 32, "band 2": 32, "band 3": 32, OVERALL: 16}
     assert table["key"].is_unique
     for number, centre in enumerate((2.5e6, 4e6, 6e6), 1):
@@ -81,21 +82,21 @@ def test_a_sample_is_spread_over_depths_and_sizes_and_is_the_same_again(cost: di
     for count in (14, 28, 56):  # every beginning holds the groups in proportion
         head = table["group"].head(count).value_counts()
         assert abs(head["band 1"] - count * 32 / 112) <= 1 and abs(head[OVERALL] - count * 16 / 112) <= 1
-    other = sample_archs(space, bands=(2.5e6, 4e6, 6e6), seed=1, cost=cost)
+    other = sample_archs(RankConfig(bands=(2.5e6, 4e6, 6e6)), space, seed=1, cost=cost)
     assert not set(other["key"]) >= set(table["key"])
 
 
 def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict[str, int]) -> None:
     with pytest.raises(SettingError, match=r"at least 32 archs; \d+ of .* random ones lie in it"):
-        sample_archs(space, bands=(40_000,), cost=cost)
+        sample_archs(RankConfig(bands=(40_000,)), space, cost=cost)
     with pytest.raises(SettingError, match="do not overlap"):
-        sample_archs(space, bands=(10_000, 10_500), cost=cost)
+        sample_archs(RankConfig(bands=(10_000, 10_500)), space, cost=cost)
     with pytest.raises(SettingError, match="at least 8"):
         RankConfig(in_band=7)
     with pytest.raises(SettingError, match=r"rank\.overall=4.*8 or more without rank.bands"):
         RankConfig(bands=[], overall=4)
     with pytest.raises(SettingError, match="lower rank.overall"):
-        sample_archs(space, bands=(10_000,), band=0.3, in_band=8, overall=10**6, cost=cost)
+        sample_archs(RankConfig(bands=(10_000,), band=0.3, in_band=8, overall=10**6), space, cost=cost)
 
 
 def test_rank_writes_its_tables_and_goes_on(ask: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +324,7 @@ def test_the_truth_is_that_of_retrain(
     total = len(data.select) + len(data.test)
     shares = found["select_accuracy"] * len(data.select) + found["test_accuracy"] * len(data.test)
     assert found["accuracy"] == pytest.approx(shares / total)
-    averaged = StandaloneTraining(setup, arch, 1, StandaloneConfig(**(vars(HOW) | {"ema": 0.9}))).train_in(None)
+    averaged = StandaloneTraining(setup, arch, 1, replace(HOW, ema=0.9)).train_in(None)
     assert averaged["test_loss"] != found["test_loss"]
 
 

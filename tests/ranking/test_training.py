@@ -15,7 +15,8 @@ import torch
 import nas_kd.train.loop as loop
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.ranking.ground_truth import StandaloneConfig, StandaloneTraining, ground_truth, trainings_of
+from nas_kd.ranking.config import RankConfig
+from nas_kd.ranking.ground_truth import StandaloneTraining, ground_truth, trainings_of
 from nas_kd.runs.leases import FileLeases
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -25,7 +26,7 @@ from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.many import TrainingSetup
 from nas_kd.train.moving import MovingStage, MovingStages
 
-HOW = StandaloneConfig(epochs=2, batch_size=20, warmup_epochs=0.25, ema=0.9)
+HOW = RankConfig(epochs=2, batch_size=20, warmup_epochs=0.25, ema=0.9)
 TIMES = ("seconds", "cpu_seconds")
 Alike = Callable[..., dict[str, float]]
 

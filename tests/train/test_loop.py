@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
-from nas_kd.train.loop import StepInfo, _looked, check_epochs, fit
+from nas_kd.train.loop import Plan, StepInfo, _looked, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd
 from tests.faults.trainings import few_images, make_model
 
@@ -58,7 +59,10 @@ def train(data: Data, stage: Stage | None, model: nn.Module | None = None, **cha
         "clip": 0.05,
         "ema": 0.9,
     }
-    fit(changed.pop("step", step), **settings | changed)
+    step = changed.pop("step", step)
+    given = settings | changed
+    plan = Plan(**{entry.name: given.pop(entry.name) for entry in fields(Plan) if entry.name in given})
+    fit(step, plan, **given)
     return model
 
 

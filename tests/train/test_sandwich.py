@@ -292,14 +292,14 @@ def test_archs_of_a_step_are_a_function_of_seed_and_step() -> None:
 
 def test_divergence_by_name() -> None:
     s, t = torch.randn(2, 5, 4)
-    assert torch.equal(divergence_of("kl")(s, t), kl_divergence(s, t))
-    assert torch.equal(divergence_of("alpha")(s, t), adaptive_alpha_divergence(s, t))
-    unclipped = divergence_of("alpha", "unclipped")(9 * s, t)
+    assert torch.equal(divergence_of(SupernetConfig(divergence="kl"))(s, t), kl_divergence(s, t))
+    assert torch.equal(divergence_of(SupernetConfig(divergence="alpha"))(s, t), adaptive_alpha_divergence(s, t))
+    unclipped = divergence_of(SupernetConfig(choose="unclipped"))(9 * s, t)
     assert torch.equal(unclipped, adaptive_alpha_divergence(9 * s, t, choose="unclipped"))
-    assert torch.equal(divergence_of("reverse_kl")(s, t), reverse_kl(s, t))
-    assert torch.equal(divergence_of("js")(s, t), js_divergence(s, t))
+    assert torch.equal(divergence_of(SupernetConfig(divergence="reverse_kl"))(s, t), reverse_kl(s, t))
+    assert torch.equal(divergence_of(SupernetConfig(divergence="js"))(s, t), js_divergence(s, t))
     for alpha in (-2.0, 0.0, 0.5, 3.0):
-        fixed = divergence_of("alpha", alpha=alpha)(9 * s, t)
+        fixed = divergence_of(SupernetConfig(alpha=alpha))(9 * s, t)
         assert torch.equal(fixed, alpha_divergence(9 * s, t, alpha, clip=5.0)) and fixed.isfinite()
     with pytest.raises(SettingError, match="supernet.divergence='jss'.*did you mean 'js'"):
         SupernetConfig(divergence="jss")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.loop import Plan, StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import Images, sandwich_targets, summary, teach
@@ -139,19 +139,14 @@ def train(
         try:
             fit(
                 step,
+                Plan(Schedule(0.05, 0.5), EPOCHS, BATCH, accumulate=accumulate, clip=0.5, ema=0.9),
                 name="supernet",
                 modules={"net": net},
                 optimizer=sgd([net]),
-                schedule=Schedule(0.05, 0.5),
                 split=data.train,
-                batch_size=BATCH,
-                epochs=EPOCHS,
                 seed=1,
                 runtime=runtime,
                 stage=stage,
-                clip=0.5,
-                ema=0.9,
-                accumulate=accumulate,
                 after_epoch=after_epoch,
             )
         except Killed:
@@ -188,13 +183,11 @@ def different_starts(runtime: Runtime) -> None:
     net = supernet(seed=runtime.rank)
     fit(
         lambda batch, info: {},
+        Plan(Schedule(0.1), 1, BATCH),
         name="supernet",
         modules={"net": net},
         optimizer=sgd([net]),
-        schedule=Schedule(0.1),
         split=digits().train,
-        batch_size=BATCH,
-        epochs=1,
         seed=1,
         runtime=runtime,
     )
@@ -229,14 +222,12 @@ def diverge(runtime: Runtime, stage: Stage) -> None:
     nn.init.zeros_(net.bias)
     fit(
         step,
+        Plan(Schedule(0.01), 2, BATCH),
         name="supernet",
         modules={"net": net},
         optimizer=sgd([net]),
-        schedule=Schedule(0.01),
         seed=1,
         split=digits().train,
-        batch_size=BATCH,
-        epochs=2,
         runtime=runtime,
         stage=stage,
         describe=lambda info: f"arch of step {info.step}",
@@ -260,14 +251,12 @@ def draws(runtime: Runtime) -> list[float]:
     nn.init.ones_(net.bias)
     fit(
         step,
+        Plan(Schedule(0.01), 1, BATCH),
         name="supernet",
         modules={"net": net},
         optimizer=sgd([net]),
-        schedule=Schedule(0.01),
         seed=1,
         split=digits().train,
-        batch_size=BATCH,
-        epochs=1,
         runtime=runtime,
     )
     return seen

@@ -94,7 +94,7 @@ def virtual_teacher(
     return with_labels(task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature))
 
 
-def label_smoothing(task: Task, *, smoothing: float = 0.1) -> Recipe:
+def label_smoothing(task: Task, *, smoothing: float = Classification.smoothing) -> Recipe:
     """Labels smoothed over all classes, and no teacher."""
     return Recipe.of([label_term(Classification(smoothing))])
 
