@@ -26,9 +26,9 @@ class Supernet(nn.Module):
             their centre.
     """
 
-    def __new__(cls, space: ElasticSpace, *args: Any, **kwargs: Any) -> Supernet:
-        """Make an instance; a space may bring shared weights of its own, as one that is derived from a teacher."""
-        own = space.supernet_class if cls is Supernet else None
+    def __new__(cls, space: ElasticSpace | None = None, *args: Any, **kwargs: Any) -> Supernet:
+        """Make an instance; a space may bring shared weights of its own. Copies and pickles come without a space."""
+        own = space.supernet_class if space is not None and cls is Supernet else None
         return super().__new__(own or cls)
 
     def __init__(
