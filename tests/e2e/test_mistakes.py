@@ -93,10 +93,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no weights": (["--teacher.epochs", "0"], ["teacher.checkpoint", "cifar_resnet8", "teacher.epochs"]),
     "unknown tap": (["--teacher.stages", "[layer1, layer2, layre3]"], ["teacher.stages", "layre3", "layer3"]),
     # budget
-    "below the smallest": (["--search.max_macs", "30k"], ["search.max_macs='30k'", "35488"]),
-    "params below the smallest": (["--search.max_params", "2000"], ["search.max_params", "2966"]),
+    "below the smallest": (["--search.max_macs", "30k"], ["search.max_macs='30k'", "35,488"]),
+    "params below the smallest": (["--search.max_params", "2000"], ["search.max_params", "2,966"]),
     "unparseable": (["--search.max_macs", "60 percent"], ["search.max_macs='60 percent'", "60%", "6.5M"]),
-    "a share without its sign": (["--search.max_macs", "0.6"], ["search.max_macs='0.6'", "write search.max_macs=60%"]),
+    "a share without its sign": (["--search.max_macs", "0.6"], ["search.max_macs=0.6", "write search.max_macs=60%"]),
     "above all": (["--search.max_macs", "160%"], ["160%", "up to 100%"]),
     "latency": (["--search.max_latency_ms", "-1"], ["search.max_latency_ms=-1", "above 0"]),
     # names
@@ -107,10 +107,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "unknown setting": (["--retrain.epoch", "3"], ["retrain.epoch", "retrain.epochs"]),
     "unknown word": (["--blockwise.sampling", "fare"], ["blockwise.sampling='fare'", "fair"]),
     # ranges
-    "no epochs": (["--supernet.epochs", "0"], ["supernet.epochs=0", "above 0"]),
-    "negative epochs": (["--retrain.epochs", "-3"], ["retrain.epochs=-3", "above 0"]),
-    "negative teacher epochs": (["--teacher.epochs", "-1"], ["teacher.epochs=-1", "0 or more"]),
-    "half an epoch": (["--blockwise.epochs", "0.5"], ["blockwise.epochs='0.5'", "integer"]),
+    "no epochs": (["--supernet.epochs", "0"], ["supernet.epochs=0", "at least 1"]),
+    "negative epochs": (["--retrain.epochs", "-3"], ["retrain.epochs=-3", "at least 1"]),
+    "negative teacher epochs": (["--teacher.epochs", "-1"], ["teacher.epochs=-1", "at least 0"]),
+    "half an epoch": (["--blockwise.epochs", "0.5"], ["blockwise.epochs=0.5", "integer"]),
     "batch": (["--retrain.batch_size", "5000"], ["retrain.batch_size=5000", "347"]),
     "warm-up": (["--retrain.warmup_epochs", "9"], ["retrain.warmup_epochs=9", "retrain.epochs=2"]),
     "workers": (["--workers", "0"], ["workers=0", "at least 1"]),
