@@ -59,7 +59,7 @@ def test_the_average_is_saved_and_learns_nothing_itself():
     again.trained.load_state_dict(saved)
     both = [d.source.network.eval()(BATCH.x) for d in (again, distiller)]
     assert torch.equal(*both)
-    with pytest.raises(SettingError, match="image beside"):
+    with pytest.raises(SettingError, match="image pairs"):
         distiller.step(images(), 0.0)
 
 
