@@ -278,6 +278,6 @@ def told_apart(path: Path) -> list[str]:
 
 
 def test_only_the_border_tells_sources_apart() -> None:
-    border = PACKAGE / "teacher" / "as_targets.py"
+    border = PACKAGE / "teacher" / "sources.py"
     assert told_apart(border)
     assert [line for path in sorted(PACKAGE.rglob("*.py")) if path != border for line in told_apart(path)] == []

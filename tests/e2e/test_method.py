@@ -29,7 +29,7 @@ def test_another_method_lies_beside_the_first(made: Made, copied: Path, nas_kd_m
     mine = results[results["search"] == search]
     assert mine["role"].tolist() == ["found", "largest_macs", "largest_params"]
     facts = json.loads((copied / f"retrain/{found}/dkd_temperature_4/seed_0/stage.json").read_text())["inputs"]
-    assert (facts["retrain.method"], facts["retrain.method.temperature"]) == ("dkd", 4)
+    assert (facts["retrain.method"], facts["retrain.method_settings"]) == ("dkd", {"temperature": 4})
     row = mine[mine["role"] == "found"].iloc[0]
     assert (copied / row["folder"] / "weights.safetensors").exists()
     table = final_table(copied, search).set_index("role")
