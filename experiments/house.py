@@ -23,7 +23,7 @@ HERE = Path(__file__).parents[1]
 COMMANDS = ("run", "describe", "teacher", "supernet", "blockwise", "search", "retrain", "rank", "report", "status")
 # classes whose instances are told apart: blocks, and what teaches
 BLOCKS = re.compile(
-    r"^(Basic|MB|ViT|Bottleneck|Conv|Linear|Patch)\w*(Stage|Stem|Head|Block|Candidate|Layer)$|^Elastic\w+$"
+    r"^(Basic|MB|ViT|Bottleneck|Conv|Linear|Patch)\w*(Stage|Stem|Head|Block|Candidate|Layer)$|^Elastic(?!Space)\w+$"
 )
 TARGETS = re.compile(r"^(Teacher|ViewCache|TargetSource|LiveTeacher|CachedTeacher|LogitCache|StoredFeatures)\w*$")
 OF_A_RUN = {"space", "run", "seed", "device", "precision", "threads", "workers", "on_nan", "max_hours", "resolution"}
@@ -125,7 +125,7 @@ def circles(root: Path, files: dict[Path, ast.Module]) -> int:
 
 
 def help_lines(root: Path, command: str) -> int:
-    """Count the lines of a command's help."""
+    """Count the lines of a command's help; 0 where this environment lacks what the checkout needs."""
     env = os.environ | {"PYTHONPATH": str(root), "COLUMNS": "120"}
     call = [sys.executable, "-m", "nas_kd", command, "--help"]
     return len(subprocess.run(call, capture_output=True, text=True, env=env, cwd=root).stdout.splitlines())
