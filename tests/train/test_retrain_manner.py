@@ -27,7 +27,7 @@ MANNERS: dict[str, dict[str, Any]] = {
     "lamb": {"optimizer": "lamb", "schedule": "step"},
     "momentum": {"optimizer": "momentum", "schedule": "step", "milestones": [1, 2], "factor": 0.5},
     "ema": {"ema": 0.9},
-    "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": "muon"},
+    "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": "adopt"},
 }
 
 
