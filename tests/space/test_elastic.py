@@ -195,7 +195,7 @@ def test_impossible_descriptions_are_refused(make, field: str) -> None:
 
 
 def test_group_width_is_checked_against_every_middle_width() -> None:
-    with pytest.raises(SettingError, match=r"group_width=16 .*every middle width; they are 16, 24"):
+    with pytest.raises(SettingError, match=r"group_width=16: .*every middle width; they are 16, 24"):
         BottleneckStage(widths=(32, 48), depths=(1,), expands=(0.5,), group_width=16)
     BottleneckStage(widths=(32, 64), depths=(1,), expands=(0.5,), group_width=16)
 
