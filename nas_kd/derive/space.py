@@ -126,11 +126,14 @@ def teacher_space(
         The space; `nas_kd.Supernet` of it has the teacher's weights.
 
     Raises:
-        SettingError: the teacher cannot be traced, or has nothing to cut.
+        SettingError: the teacher cannot be traced, has nothing to cut, or expects another normalisation of images.
     """
     shares = tuple(sorted({float(share) for share in widths} | {1.0}))
     if not all(0 < share <= 1 for share in shares):
         raise SettingError("widths", tuple(widths), "shares above 0 and up to 1", f"use widths={SHARES}")
+    if data is not None and teacher.mean is not None and (teacher.mean, teacher.std) != (data.mean, data.std):
+        expected = f"data normalised as the teacher's, by mean {teacher.mean} and std {teacher.std}"
+        raise SettingError("data.mean", data.mean, expected, "pass data.normalised(teacher.mean, teacher.std)")
     network = teacher.network
     size = resolution or (data.resolution if data is not None else 224)
     device = next(network.parameters()).device

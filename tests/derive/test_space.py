@@ -15,7 +15,7 @@ from nas_kd.derive.rating import rate_units
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
-from nas_kd.teacher import Teacher
+from nas_kd.teacher import Teacher, cifar_resnet8
 
 NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own")
 
@@ -133,6 +133,15 @@ def test_a_cut_student_loads_from_its_folder(name: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return load_data("digits", subset=600, rate=0.2, select=0.2)
+
+
+def test_images_of_another_normalisation_are_refused(digits: Data) -> None:
+    network = cifar_resnet8(in_chans=1)
+    teacher = Teacher(network, "other", num_classes=10, in_chans=1, mean=(0.4,), std=(0.2,))
+    with pytest.raises(SettingError, match=r"data\.mean.*expected data normalised as the teacher's"):
+        nas_kd.teacher_space(teacher, digits)
+    space = nas_kd.teacher_space(teacher, digits.normalised((0.4,), (0.2,)))
+    assert space.size > 1
 
 
 def test_scores_of_units_are_those_of_whole_networks(digits: Data) -> None:
