@@ -19,6 +19,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit, find_units
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues
+from nas_kd.runs.log import log_message
 from nas_kd.space.arch import Arch, Layer
 from nas_kd.space.elastic import ElasticSpace
 
@@ -107,7 +108,7 @@ def teacher_space(
     widths: Sequence[float] = SHARES,
     depth: bool = True,
     *,
-    importance: str = "activation",
+    importance: str | None = None,
     resolution: int | None = None,
     seed: int = 0,
 ) -> TeacherSpace:
@@ -115,10 +116,10 @@ def teacher_space(
 
     Args:
         teacher: of `nas_kd.load_teacher`.
-        data: images that say which channels matter; None takes the norms of the weights.
+        data: images that say which channels matter, needed by ``activation`` and ``taylor``.
         widths: shares of a unit's inner channels to choose from.
         depth: whether units that keep their input's shape may be left out.
-        importance: ``activation``, ``taylor``, ``l1`` or ``random``; without data ``l1``.
+        importance: ``activation``, ``taylor``, ``l1`` or ``random``; None is ``activation``, without data ``l1``.
         resolution: height and width of the images in pixels; None is that of the data, else 224.
         seed: seed of the images that the network is traced with.
 
@@ -126,7 +127,8 @@ def teacher_space(
         The space; `nas_kd.Supernet` of it has the teacher's weights.
 
     Raises:
-        SettingError: the teacher cannot be traced, has nothing to cut, or expects another normalisation of images.
+        SettingError: the teacher cannot be traced, has nothing to cut, draws at random, or expects another
+            normalisation of images.
     """
     shares = tuple(sorted({float(share) for share in widths} | {1.0}))
     if not all(0 < share <= 1 for share in shares):
@@ -134,22 +136,48 @@ def teacher_space(
     if data is not None and teacher.mean is not None and (teacher.mean, teacher.std) != (data.mean, data.std):
         expected = f"data normalised as the teacher's, by mean {teacher.mean} and std {teacher.std}"
         raise SettingError("data.mean", data.mean, expected, "pass data.normalised(teacher.mean, teacher.std)")
+    if importance is None:
+        importance = "activation" if data is not None else "l1"
+        if data is None:
+            log_message(
+                None, "channels are ordered by the norms of their weights (l1): there are no images to weigh them"
+            )
+    elif importance in ("activation", "taylor") and data is None:
+        hint = "pass data=nas_kd.load_data(...), or importance='l1'"
+        raise SettingError("importance", importance, "images to weigh channels on, or l1 or random", hint)
     network = teacher.network
     size = resolution or (data.resolution if data is not None else 224)
     device = next(network.parameters()).device
     images = torch.randn(2, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
     units = tuple(find_units(network, images))
-    if data is not None:
+    batches = []
+    if data is not None and importance in ("activation", "taylor"):
         batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]
-        order = importance_order(network, units, batches, importance, seed)
-    else:
-        order = importance_order(network, units, (), "random" if importance == "random" else "l1", seed)
+    order = importance_order(network, units, batches, importance, seed)
     norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
-    with torch.no_grad():
-        classes = network(images).shape[1]
+    classes = _check_largest(CutNet(network, units, order), network, norms, images)
     derived = Derived(network, units, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
     stem, stages = _parts(derived, shares, depth, size)
     return TeacherSpace(f"teacher:{teacher.name}", stem, stages, TeacherHead(), size, derived=derived)
+
+
+@torch.no_grad()
+def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, images: Tensor) -> int:
+    """Check that the uncut network gives the teacher's logits, and return their number."""
+    fresh = torch.cat([images, images[:1]]).add(torch.randn_like(images[:1]))  # another batch, and other images
+    whole = [net.whole(index) for index in range(len(net.units))]
+    try:
+        want = network(fresh)
+        found = net.eval()(fresh, whole, norm)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:200]
+        expected = f"a network that takes batches of any size, traced with {len(images)} images; {len(fresh)}: {text}"
+        raise SettingError("teacher", type(network).__name__, expected, "use x.shape[0] for the batch") from error
+    if not torch.equal(want, found):
+        apart = f"two passes over the same images differ by {float((want - found).abs().max()):.3g}"
+        hint = "call .eval() in it, and draw nothing at random in its forward pass"
+        raise SettingError("teacher", type(network).__name__, f"a network that repeats its logits; {apart}", hint)
+    return want.shape[1]
 
 
 def _parts(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.calls import Call, calls_of, check_network
 from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.errors import SettingError
 
@@ -49,15 +48,6 @@ class Unit:
     out_shape: tuple[int, ...]
 
 
-@dataclass
-class _Call:
-    """How often a module was called, and the last call."""
-
-    count: int = 0
-    x: Tensor | None = None
-    out: Tensor | None = None
-
-
 def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
     """Find the blocks of a network, in the order in which they run.
 
@@ -73,10 +63,11 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
         The units.
 
     Raises:
-        SettingError: the network cannot be traced, a block runs twice, or there is nothing to cut.
+        SettingError: the network cannot be traced, a layer runs twice, or there is nothing to cut.
     """
+    check_network(network, images)
     groups = _merged(network, list(Tracer(network, images).groups()))
-    calls = _calls(network, images)
+    calls = calls_of(network, images)
     blocks = _blocks(network, calls)
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
     around = {path for path in (*blocks, *homes.values()) if path}
@@ -90,9 +81,6 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
     for path, call in calls.items():  # in the order of the calls
         if path not in inner or any(path.startswith(f"{other}.") for other in inner):
             continue
-        if call.count > 1:
-            legal = f"a network whose blocks run once an image ({path} runs {call.count} times)"
-            raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
         if call.x is None or call.out is None:
             continue
         removable = call.x.shape == call.out.shape and path in blocks
@@ -105,38 +93,7 @@ def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
     return units
 
 
-def _calls(network: nn.Module, images: Tensor) -> dict[str, _Call]:
-    """Run the network once and note the calls of its modules that map one tensor to one, in order."""
-    calls: dict[str, _Call] = {}
-
-    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        call = calls.setdefault(name, _Call())
-        call.count += 1
-        call.x = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
-
-    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        calls[name].out = out if isinstance(out, Tensor) else None
-
-    handles = []
-    for name, module in network.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(partial(before, name)))
-            handles.append(module.register_forward_hook(partial(after, name)))
-    weights = [p for p in network.parameters() if not p.requires_grad]
-    for parameter in weights:
-        parameter.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            network(images.clone().requires_grad_(True))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter in weights:
-            parameter.requires_grad_(False)
-    return calls
-
-
-def _blocks(network: nn.Module, calls: dict[str, _Call]) -> list[str]:
+def _blocks(network: nn.Module, calls: dict[str, Call]) -> list[str]:
     """Return the paths of the residual blocks: the smallest modules with a plain way around, and their like."""
     skips = [path for path, call in calls.items() if _skips(call)]
     smallest = [path for path in skips if not any(other.startswith(f"{path}.") for other in skips)]
@@ -146,7 +103,7 @@ def _blocks(network: nn.Module, calls: dict[str, _Call]) -> list[str]:
     return [path for path in alike if not any(other.startswith(f"{path}.") for other in smallest)]
 
 
-def _skips(call: _Call) -> bool:
+def _skips(call: Call) -> bool:
     """Tell whether a module's input reaches its output by additions and plain operations alone."""
     if call.x is None or call.out is None or call.x.grad_fn is None or call.out.grad_fn is None:
         return False

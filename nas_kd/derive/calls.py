@@ -1,0 +1,186 @@
+"""One forward pass of a network, watched: what its modules are called with, and whether it can be traced at all."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from nas_kd.errors import SettingError
+
+HINT = "name a space instead (--space), or give a network whose forward pass is the same for every image"
+aten: Any = torch.ops.aten
+# operations that turn an image's values into a branch of the code, or into a shape
+DECIDING = {
+    aten._local_scalar_dense.default: "a number that the code goes on with",
+    aten.equal.default: "a branch of the code",
+    aten.is_nonzero.default: "a branch of the code",
+    aten.nonzero.default: "a shape",
+    aten.masked_select.default: "a shape",
+    aten._unique2.default: "a shape",
+}
+
+
+@dataclass
+class Call:
+    """How often a module was called, and the last call.
+
+    Args:
+        count: number of calls.
+        x: its input, None where that is not one tensor.
+        out: its output, likewise.
+        args: all that it was given.
+    """
+
+    count: int = 0
+    x: Tensor | None = None
+    out: Tensor | None = None
+    args: tuple[Any, ...] = ()
+
+
+class _DecidedByValueError(RuntimeError):
+    pass
+
+
+class _Watch(TorchDispatchMode):
+    """Follows what is computed from the images, and raises where the code or a shape depends on it."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.from_images = WeakTensorKeyDictionary()
+        self.from_images[images] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(tensor in self.from_images for tensor in tensors):
+            what = DECIDING.get(func)
+            if func is aten.index.Tensor and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:]):
+                what = "a shape"
+            if what is not None:
+                raise _DecidedByValueError(f"an image's values decide {what}")
+            out = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(out):
+                if isinstance(leaf, Tensor):
+                    self.from_images[leaf] = True
+            return out
+        return func(*args, **(kwargs or {}))
+
+
+def check_network(network: nn.Module, images: Tensor) -> None:
+    """Check that a network can be traced and cut, by one forward pass.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W) random images of the size that it takes.
+
+    Raises:
+        SettingError: it cannot run, decides by values of the images, gives no logits, shares weights between layers,
+            or runs a layer twice an image; the module and the line are named.
+    """
+    names: dict[tuple[int, tuple[int, ...]], str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        key = (parameter.data_ptr(), tuple(parameter.shape))
+        if parameter.numel() and parameter.device.type != "meta" and key in names:
+            legal = f"weights of their own for every layer ({names[key]} and {name} are tied)"
+            raise _refused(network, legal, "untie them (a copy each), or name a space instead (--space)")
+        names[key] = name
+    images = images.clone()
+    counts: dict[str, int] = {}
+    open_modules: list[str] = []
+
+    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        counts[name] = counts.get(name, 0) + 1
+        open_modules.append(name)
+
+    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        open_modules.pop()
+
+    handles = _hooked(network, before, after)
+    try:
+        with torch.no_grad(), _Watch(images):
+            logits = network(images)
+    except Exception as error:  # whatever a foreign forward pass raises
+        text = " ".join(str(error).split())[:200]
+        place = open_modules[-1] if open_modules else "the forward pass"
+        line = _line(error)
+        legal = f"a network that can be traced; {place}{f' ({line})' if line else ''}: {text}"
+        raise _refused(network, legal, HINT) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        legal = f"a network that maps images {tuple(images.shape)} to logits ({len(images)}, classes), not {found}"
+        raise _refused(network, legal, "wrap it in a module that returns the logits")
+    for name, count in counts.items():
+        if count > 1 and next(network.get_submodule(name).parameters(), None) is not None:
+            legal = f"a network whose layers run once an image ({name} runs {count} times)"
+            raise _refused(network, legal, "give each use a copy of its own, or name a space instead (--space)")
+
+
+def calls_of(network: nn.Module, images: Tensor) -> dict[str, Call]:
+    """Run a network once with gradients and note the calls of its modules, in order.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W).
+
+    Returns:
+        The call of each module by its path.
+    """
+    calls: dict[str, Call] = {}
+
+    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        call = calls.setdefault(name, Call())
+        call.count += 1
+        call.args = args
+        call.x = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
+
+    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        calls[name].out = out if isinstance(out, Tensor) else None
+
+    handles = _hooked(network, before, after)
+    frozen = [p for p in network.parameters() if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            network(images.clone().requires_grad_(True))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return calls
+
+
+def _refused(network: nn.Module, legal: str, hint: str) -> SettingError:
+    return SettingError("teacher", type(network).__name__, legal, hint)
+
+
+def _hooked(network: nn.Module, before: Any, after: Any) -> Sequence[Any]:
+    handles = []
+    for name, module in network.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(partial(before, name)))
+            handles.append(module.register_forward_hook(partial(after, name)))
+    return handles
+
+
+def _line(error: BaseException) -> str:
+    """Return file, line and code of the innermost frame that is neither torch's nor this file's."""
+    own = (str(Path(torch.__file__).parent), __file__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{Path(last.filename).name}:{last.lineno}: {last.line}" if last.line else ""
