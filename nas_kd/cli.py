@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas_kd.errors import SettingError, nearest, nearest_setting
-from nas_kd.runtime.device import CALM_THREADS
+from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.ranks import forget_launcher, launched, peer_lost
 from nas_kd.runtime.stop import Stop, Stopped
 from nas_kd.version import __version__
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         after SIGTERM and 124 at the end of ``max_hours``, with everything saved.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for name, value in CALM_THREADS.items():  # before torch is imported
+    for name, value in PASSIVE_THREADS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     try:
         return _command(arguments)

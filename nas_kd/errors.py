@@ -17,20 +17,20 @@ class SettingError(ValueError):
         field: name of the setting as the user writes it, such as ``search.max_macs``.
         value: the value that was given.
         expected: what was expected, such as ``an integer of at least 1``.
-        hint: how to fix it; by default to give the field such a value.
+        hint: how to fix it; by default to use such a value.
     """
 
     def __init__(self, field: str, value: object, expected: str, hint: str = "") -> None:
         self.field = field
         self.value = value
         self.expected = expected
-        self.hint = hint or f"give {field} such a value"
+        self.hint = hint or f"set {field} to such a value"
         text = f"{field}={_shown(value)}: expected {expected}; hint: {self.hint}"
         super().__init__(_ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
 
     def __reduce__(self) -> tuple[type[SettingError], tuple[str, object, str, str]]:
-        # the default rebuilds an exception from its message alone, which loses the four parts on the way
-        # back from a worker process
+        # by default an exception is rebuilt from its message alone, which would lose the four parts on the
+        # way back from a worker process
         return type(self), (self.field, self.value, self.expected, self.hint)
 
 
@@ -51,18 +51,14 @@ def _shown(value: object) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
-    """Return the hint ``"did you mean 'x'?"`` for the nearest valid name, else a list of all of them.
-
-    Args:
-        otherwise: the hint when none is near; by default a list of all valid names.
-    """
+    """Return the hint ``"did you mean 'x'?"`` for the nearest valid name, else ``otherwise`` or a list of all names."""
     names = sorted(valid)
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else otherwise or "one of " + ", ".join(names)
 
 
 def nearest_setting(name: str, known: Iterable[str]) -> SettingError:
-    """Make the error of a dotted setting that does not exist, with the nearest names as its hint."""
+    """Return the error for a dotted setting that does not exist, with the nearest names as its hint."""
     names = list(known)
     # a forgotten section is the common mistake: --trials is nearest to search.trials, not to train
     last = [full for full in names if full.split(".")[-1] == name.split(".")[-1]]

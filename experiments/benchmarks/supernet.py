@@ -54,7 +54,7 @@ from torch import Tensor
 import nas_kd
 from nas_kd.distill import Classification
 from nas_kd.losses import adaptive_alpha_divergence
-from nas_kd.runtime.device import keep_memory
+from nas_kd.runtime.device import reuse_memory
 from nas_kd.space import ElasticSpace
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.rules import sandwich_targets
@@ -241,7 +241,7 @@ def main() -> None:
     settings = parser.parse_args()
     if settings.quick:
         settings.space, settings.batch_size, settings.repeats = "digits", 4, 1
-    keep_memory()
+    reuse_memory()
     space = nas_kd.load_space(settings.space)
     size = settings.resolution or space.resolution
     torch.manual_seed(0)

@@ -19,7 +19,7 @@ def scores_of(root: Path, folders: Sequence[str], split: str) -> np.ndarray | No
 
     Args:
         root: run folder.
-        folders: of the students, one a seed.
+        folders: of the students, one per seed.
         split: ``select`` or ``test``.
     """
     kept = [frames.table((root / folder).parent / f"{split}.csv") for folder in folders]
@@ -33,7 +33,7 @@ def differences(root: Path, measured: pd.DataFrame, against: str, split: str) ->
 
     Args:
         root: run folder.
-        measured: one row a role and seed, with the student's folder.
+        measured: one row per role and seed, with the student's folder.
         against: role of the one that the others are compared with.
         split: whose images.
 
@@ -68,7 +68,7 @@ def decision(root: Path, measured: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         root: run folder.
-        measured: one row a role and seed.
+        measured: one row per role and seed.
 
     Returns:
         One row a role: role, key, select_accuracy (mean over the seeds), seeds, images, minus_found, standard_error

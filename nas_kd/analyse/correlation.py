@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nas_kd.analyse.bootstrap import drawn_archs, interval_of
 from nas_kd.analyse.tau import all_pairs, tau_b, weighted_taus
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 
 
 class Tau(NamedTuple):
@@ -74,7 +74,7 @@ def in_band(frame: pd.DataFrame, centre: float, band: float = 0.05, cost: str = 
     """Return the rows whose cost lies near one value, among which size no longer decides.
 
     Args:
-        frame: one row an arch.
+        frame: one row per arch.
         centre: cost in the middle of the band.
         band: half its width as a share of ``centre``.
         cost: the column.
@@ -96,12 +96,12 @@ def _tau(tau: float, drawn: np.ndarray) -> Tau:
 
 
 def _one(x: np.ndarray, y: np.ndarray) -> float:
-    return tau_b(x, y) if len(x) >= LEAST else math.nan
+    return tau_b(x, y) if len(x) >= MIN_ARCHS else math.nan
 
 
 def _resampled(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return (M, R) tau-b of (M, N) scores in each resample; NaN where a resample is constant."""
     count = len(truth)
-    if count < LEAST:
+    if count < MIN_ARCHS:
         return np.full((len(scores), resamples), math.nan)
     return weighted_taus(scores, truth, drawn_archs(count, resamples, seed), all_pairs(count))

@@ -26,7 +26,7 @@ from nas_kd.analyse.svg import (
 )
 from nas_kd.analyse.table import runs_of, student_table, students
 from nas_kd.analyse.trust import SIGN
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.solve.pareto import pareto
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
 
 
 def _headed(title: str, rows: pd.DataFrame, score: str, truth: str) -> str:
-    if len(rows) < LEAST:
+    if len(rows) < MIN_ARCHS:
         return f"{title}: too few for a tau-b ({len(rows)})"
     tau = kendall(SIGN[score] * rows[score], rows[truth])
     return f"{title}: tau-b {tau}"

@@ -87,7 +87,7 @@ def metrics(run: str | Path | Run) -> pd.DataFrame:
 
 
 def searches(run: str | Path | Run) -> list[str]:
-    """Return the folders of the run's searches, one a budget, the first budget first."""
+    """Return the folders of the run's searches, one per budget, the first budget first."""
     root = folder_of(run)
     found = [root / "search", *sorted((root / "search").glob("*"))]
     names = ("best.json", "trials.csv", "front.csv")
@@ -125,7 +125,7 @@ def front(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         search: the search's folder in the run.
 
     Returns:
-        macs, score, params and row_1 ... row_S, rising in macs, falling in score.
+        macs, score, params and row_1 ... row_S, ascending in macs, falling in score.
     """
     return table(folder_of(run) / search / "front.csv")
 

@@ -46,7 +46,7 @@ class Series:
         style: how it looks.
         x: (N,) values.
         y: (N,) values; a NaN is not drawn.
-        tips: what shows when the pointer rests on a mark, one a point or none.
+        tips: what shows when the pointer rests on a mark, one per point or none.
         marks: whether points are marked.
         line: whether they are joined.
         low: (N,) lower ends of vertical bars, or none.

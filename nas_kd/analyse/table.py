@@ -48,7 +48,7 @@ def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 
 
 def trained_in(student: Mapping[Any, Any]) -> str:
-    """Return the folder below which a row of `students` was trained: one a seed, of its own method alone."""
+    """Return the folder below which a row of `students` was trained: one per seed, of its own method alone."""
     folder = student.get("trained_in")
     return folder if isinstance(folder, str) else f"retrain/{student['key']}"
 
@@ -66,7 +66,7 @@ def budget_words(best: Mapping[str, Any]) -> str:
 
 
 def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Return one row a role and seed that has ended: role, key, macs, params, seed and the measured shares.
+    """Return one row per role and seed that has ended: role, key, macs, params, seed and the measured shares.
 
     Before results.csv is complete the finished trainings are read from their own folders. Budgets share an arch's
     trainings; methods do not.
@@ -98,7 +98,7 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 
     Args:
         run: run folder.
-        search: the search's folder in the run: one a budget.
+        search: the search's folder in the run: one per budget.
 
     Returns:
         One row a role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
@@ -212,7 +212,7 @@ def _added_score(root: Path, label: str) -> float:
 
 
 def budgets_table(run: str | Path | Run) -> pd.DataFrame:
-    """Return one row a search of the run: search, engine, budget, arch, macs, params and evaluated subnets."""
+    """Return one row per search of the run: search, engine, budget, arch, macs, params and evaluated subnets."""
     rows = []
     for name in frames.searches(run):
         found = frames.best(run, name)

@@ -13,7 +13,7 @@ from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
 from nas_kd.analyse.table import runs_of, student_table
 from nas_kd.analyse.tau import tau_b
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -66,7 +66,7 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
                 "archs": len(known),
                 "score": NAMES[predictor],
             }
-            few = len(known) < LEAST
+            few = len(known) < MIN_ARCHS
             signed = SIGN[predictor] * known[predictor]
             target = known[truth.column]
             nothing = (math.nan, math.nan, math.nan)
@@ -103,7 +103,7 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
             named = f"subnets within {100 * band:g} % of the found MACs"
             truths.append(_Truth(SUPERNET, named, near, "accuracy", cheap))
         random = scored[scored["kind"] == "random"]
-        if len(random) >= LEAST:
+        if len(random) >= MIN_ARCHS:
             truths.append(_Truth(SUPERNET, "random subnets", random, "accuracy", cheap))
     if len(top) and "select_accuracy" in top:
         top = top.drop_duplicates("key")
@@ -128,7 +128,7 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
     if not len(measured):
         return math.nan
     table = measured.pivot(index="key", columns="seed", values="test_accuracy").astype(float).dropna()
-    if len(table) < LEAST or table.shape[1] < 2:
+    if len(table) < MIN_ARCHS or table.shape[1] < 2:
         return math.nan
     taus = [tau_b(table[a], table[b]) for a, b in combinations(table.columns, 2)]
     return float(pd.Series(taus).mean())
@@ -153,8 +153,8 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             continue
         mine: Any = taus.loc[judged]
         if math.isnan(mine["tau"]):
-            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {LEAST}"
-            if mine["archs"] >= LEAST:
+            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {MIN_ARCHS}"
+            if mine["archs"] >= MIN_ARCHS:
                 why = "one of the two is the same for all, so there is nothing to rank"
             said.append(f"Caveat: {judged} against the {truth} of {among}: {why}.")
             continue

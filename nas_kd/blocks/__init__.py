@@ -1,4 +1,4 @@
-"""Stems, blocks and heads, one a file: choices, costs, shared weights, static twin, sortable channels, label."""
+"""Stems, blocks and heads, one per file: choices, costs, shared weights, static twin, sortable channels, label."""
 
 from nas_kd.blocks.basic import BasicStage
 from nas_kd.blocks.bottleneck import BottleneckStage

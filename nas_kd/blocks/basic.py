@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_kd.nn.act import drop_path
 from nas_kd.nn.elastic import ElasticConv2d
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.nn.shortcut import subsample
 from nas_kd.space.arch import Cost, Layer
 from nas_kd.space.count import conv_cost, norm_cost, strided
@@ -25,7 +25,7 @@ class BasicStage(Stage):
     """Basic residual blocks (He et al. 2015): 3x3, 3x3, and a projecting shortcut where shapes change.
 
     Args:
-        mids: channels between the two convolutions to choose from, rising, for each layer on its own.
+        mids: channels between the two convolutions to choose from, ascending, for each layer on its own.
     """
 
     mids: tuple[int, ...]
@@ -94,7 +94,7 @@ class ElasticBasicBlock(ElasticPart):
         return F.relu(out), out
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        yield Channels(reading(self.conv2), making(self.conv1, self.bn1), sizes(plans, "mid"))
+        yield Channels(consumer(self.conv2), producers(self.conv1, self.bn1), sizes(plans, "mid"))
 
 
 class BasicBlock(nn.Module):

@@ -13,7 +13,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.act import drop_path
 from nas_kd.nn.elastic import ElasticConv2d, ElasticGroupConv2d
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.nn.shortcut import pooled
 from nas_kd.space.arch import Cost, Layer
 from nas_kd.space.count import conv_cost, make_divisible, norm_cost, strided
@@ -26,8 +26,9 @@ class BottleneckStage(Stage):
     """Bottleneck blocks (ResNet-D): 1x1, 3x3, 1x1, and an average-pooled projecting shortcut.
 
     Args:
-        expands: channels of the 3x3 convolution as a share of the output's, rising, for each layer on its own.
-        group_width: channels a group of the 3x3 convolution; 0 for one group of all.
+        expands: channels of the 3x3 convolution as a fraction of the output channels, ascending, for each layer on its
+            own.
+        group_width: channels per group of the 3x3 convolution; 0 for one group of all.
 
     Source: He et al. 2015 and 2018 (ResNet-D); elastic: OFA (Cai et al. 2020). Groups: ResNeXt, RegNet.
     """
@@ -102,7 +103,7 @@ class ElasticBottleneck(ElasticPart):
         self.bn2 = ElasticBatchNorm2d(mid)
         self.conv3 = ElasticConv2d(mid, outputs)
         self.bn3 = ElasticBatchNorm2d(outputs)
-        nn.init.zeros_(self.bn3.weight)  # every block has a shortcut and starts as that shortcut
+        nn.init.zeros_(self.bn3.weight)  # every block has a shortcut and starts as the shortcut alone
         if projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
             self.shortcut_bn = ElasticBatchNorm2d(outputs)
@@ -123,12 +124,12 @@ class ElasticBottleneck(ElasticPart):
     def channels(self, plans: Plans) -> Iterator[Channels]:
         used = sizes(plans, "mid")
         unit = self.stage.group_width
-        if unit:  # a group stays together, on both sides of the grouped convolution
-            made = making(self.conv1, self.bn1, self.conv2, self.bn2, unit=unit)
-            yield Channels(reading(self.conv3, unit), made, tuple(n // unit for n in used))
+        if unit:  # the channels of a group stay together, on both sides of the grouped convolution
+            made = producers(self.conv1, self.bn1, self.conv2, self.bn2, unit=unit)
+            yield Channels(consumer(self.conv3, unit), made, tuple(n // unit for n in used))
         else:
-            yield Channels(reading(self.conv3), making(self.conv2, self.bn2), used)
-            yield Channels(reading(self.conv2), making(self.conv1, self.bn1), used)
+            yield Channels(consumer(self.conv3), producers(self.conv2, self.bn2), used)
+            yield Channels(consumer(self.conv2), producers(self.conv1, self.bn1), used)
 
 
 class Bottleneck(nn.Module):
@@ -136,7 +137,7 @@ class Bottleneck(nn.Module):
 
     Args:
         mid: channels of the 3x3 convolution.
-        group_width: channels a group of the 3x3 convolution, 0 for one group of all.
+        group_width: channels per group of the 3x3 convolution, 0 for one group of all.
     """
 
     def __init__(self, inputs: int, mid: int, outputs: int, stride: int, group_width: int) -> None:

@@ -24,7 +24,7 @@ class ConvStem(Stem):
     """3x3 convolution, norm and activation.
 
     Args:
-        width: output channels, or several to choose from, rising.
+        width: output channels, or several to choose from, ascending.
         stride: 1 or 2.
         act: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
     """
@@ -34,7 +34,7 @@ class ConvStem(Stem):
     act: str = "relu"
     op: ClassVar[str] = "stem"
     fields: ClassVar[tuple[str, ...]] = ("width",)
-    typed: ClassVar[bool] = False  # was the only stem once, stored without its type
+    typed: ClassVar[bool] = False  # was once the only stem, hashed without its type
 
     def __post_init__(self) -> None:
         ascending("stem.width", several(self.width))

@@ -1,4 +1,4 @@
-"""The one place that knows all shipped blocks: who builds what an arch.json names."""
+"""The registry of shipped blocks: the class that builds each ``op`` of an arch.json."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ SHIPPED: dict[str, Kind] = {
 
 
 def kinds(own: Iterable[Kind] = ()) -> dict[str, Kind]:
-    """Return who builds and counts layers, by their ``op``.
+    """Return the classes that build and count layers, by ``op``.
 
     Args:
         own: classes of stems, blocks and heads besides the shipped ones.
 
     Raises:
-        SettingError: one of them has the ``op`` of a shipped one and builds other layers.
+        SettingError: one of them uses the ``op`` of a shipped class and builds other layers.
     """
     added = {part.op: part for part in own}
     for op, part in added.items():
         if op in SHIPPED and SHIPPED[op].static is not part.static:
-            expected = f"an op of its own, none of {', '.join(SHIPPED)}: they build other layers in a student folder"
-            raise SettingError("op", op, expected, "give the block another op")
+            expected = f"an op other than {', '.join(SHIPPED)}, which build other layers in a student folder"
+            raise SettingError("op", op, expected, "choose another op for the block")
     return SHIPPED | added

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_kd.nn.act import activation
 from nas_kd.nn.elastic import ElasticConv2d, ElasticLinear
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticHead, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticHead, Plans, consumer, producers, sizes
 from nas_kd.space.arch import Cost, Layer, Setting
 from nas_kd.space.count import conv_cost, norm_cost
 from nas_kd.space.ends import Head, several
@@ -21,18 +21,18 @@ from nas_kd.space.part import ascending
 
 @dataclass(frozen=True)
 class LinearHead(Head):
-    """Global average pooling and a linear classifier, optionally behind a 1x1 convolution with a norm.
+    """Global average pooling and a linear classifier, optionally after a 1x1 convolution with a norm.
 
     Args:
         features: channels of the 1x1 convolution, several to choose from, or 0 for none.
-        act: activation behind that convolution.
+        act: activation after that convolution.
     """
 
     features: int | tuple[int, ...] = 0
     act: str = "relu"
     op: ClassVar[str] = "head"
     fields: ClassVar[tuple[str, ...]] = ("features",)
-    typed: ClassVar[bool] = False  # was the only head once, stored without its type
+    typed: ClassVar[bool] = False  # was once the only head, hashed without its type
 
     def __post_init__(self) -> None:
         if self.features != 0:
@@ -78,7 +78,7 @@ class ElasticLinearHead(ElasticHead):
         self.fc = ElasticLinear(features or inputs, num_classes)
 
     def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Map (B, I, H, W) to (B, D, H, W): all of the head that has norms."""
+        """Map (B, I, H, W) to (B, D, H, W): the part of the head that has norms."""
         features = self.features[setting]
         return self.act(self.bn(self.conv(x, features), norm)) if features else x
 
@@ -91,7 +91,7 @@ class ElasticLinearHead(ElasticHead):
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
         if hasattr(self, "conv"):
-            yield Channels(reading(self.fc), making(self.conv, self.bn), sizes(plans, "features"))
+            yield Channels(consumer(self.fc), producers(self.conv, self.bn), sizes(plans, "features"))
 
 
 class LinearHeadNet(nn.Module):

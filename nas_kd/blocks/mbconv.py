@@ -13,7 +13,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.act import activation, drop_path
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.nn.shortcut import pooled
 from nas_kd.nn.transform import KernelTransform
 from nas_kd.space.arch import Cost, Layer
@@ -27,8 +27,8 @@ class MBStage(Stage):
     """Inverted residual blocks (MobileNetV2/V3): expand 1x1, depthwise, squeeze-excite, project 1x1.
 
     Args:
-        kernels: depthwise kernel sizes, odd and rising, for each layer on its own.
-        expands: expand ratios, rising, for each layer on its own.
+        kernels: depthwise kernel sizes, odd and ascending, for each layer on its own.
+        expands: expand ratios, ascending, for each layer on its own.
         ses: whether squeeze-excite is on, one choice for the whole stage: (False,), (True,) or both.
         act: activation: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
         uniform: whether all layers of a stage share one setting, as in AttentiveNAS.
@@ -130,12 +130,14 @@ class ElasticMBConv(ElasticPart):
         if stage.pooled and projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
         if stage.pooled or not projects:
-            nn.init.zeros_(self.project_bn.weight)  # there is always a shortcut, and the block starts as that shortcut
+            nn.init.zeros_(
+                self.project_bn.weight
+            )  # there is always a shortcut, and the block starts as the shortcut alone
 
     def forward(
         self, x: Tensor, layer: Layer, width: int, norm: NormValues | Recorder | None = None, drop: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Map (B, I, H, W) to (B, width, H', W') twice: the block ends linear; ``layer``: (kernel, expand, se)."""
+        """Map (B, I, H, W) to (B, width, H', W') twice: no activation follows; ``layer``: (kernel, expand, se)."""
         kernel, expand, se = layer
         mid, hidden = self.stage.inner(x.shape[1], expand, bool(se))
         out = self.act(self.expand_bn(self.expand(x, mid), norm)) if mid != x.shape[1] else x
@@ -152,17 +154,17 @@ class ElasticMBConv(ElasticPart):
         return out, out
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        attended = hasattr(self, "se_reduce")
-        if attended:
-            yield Channels(reading(self.se_expand), making(self.se_reduce), sizes(plans, "se"))
+        squeezes = hasattr(self, "se_reduce")
+        if squeezes:
+            yield Channels(consumer(self.se_expand), producers(self.se_reduce), sizes(plans, "se"))
         if not hasattr(self, "expand"):
             return  # the depthwise convolution reads the layer's input
-        made = making(self.expand, self.expand_bn, self.depthwise, self.depthwise_bn)
-        if attended:
-            made = (*made, reading(self.se_reduce), *making(self.se_expand))
+        made = producers(self.expand, self.expand_bn, self.depthwise, self.depthwise_bn)
+        if squeezes:
+            made = (*made, consumer(self.se_reduce), *producers(self.se_expand))
         # without expansion the depthwise channels are the input's
         fixed = max((plan["in"] for plan in plans if plan["mid"] == plan["in"]), default=0)
-        yield Channels(reading(self.project), made, sizes(plans, "mid"), fixed)
+        yield Channels(consumer(self.project), made, sizes(plans, "mid"), fixed)
 
 
 class MBConv(nn.Module):

@@ -13,7 +13,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.act import activation
 from nas_kd.nn.elastic import ElasticConv2d, ElasticLinear
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticHead, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticHead, Plans, consumer, producers, sizes
 from nas_kd.space.arch import Cost, Layer, Setting
 from nas_kd.space.count import conv_cost, norm_cost
 from nas_kd.space.ends import Head, several
@@ -88,7 +88,7 @@ class ElasticMobileHead(ElasticHead):
         self.fc = ElasticLinear(largest["features"], num_classes)
 
     def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Map (B, I, H, W) to (B, mid, H, W): all of the head that has norms."""
+        """Map (B, I, H, W) to (B, mid, H, W): the part of the head that has norms."""
         mid = self.head.resolve(setting, x.shape[1], self.num_classes)["mid"]
         return self.act(self.bn(self.conv(x, mid), norm))
 
@@ -102,8 +102,8 @@ class ElasticMobileHead(ElasticHead):
         return self.fc(F.dropout(pooled, dropout, dropout > 0.0)), pooled
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        yield Channels(reading(self.mix), making(self.conv, self.bn), sizes(plans, "mid"))
-        yield Channels(reading(self.fc), making(self.mix), sizes(plans, "features"))
+        yield Channels(consumer(self.mix), producers(self.conv, self.bn), sizes(plans, "mid"))
+        yield Channels(consumer(self.fc), producers(self.mix), sizes(plans, "features"))
 
 
 class MobileHeadNet(nn.Module):

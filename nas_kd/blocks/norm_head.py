@@ -19,7 +19,7 @@ from nas_kd.space.ends import Head
 
 @dataclass(frozen=True)
 class NormHead(Head):
-    """Layer norm, mean over all positions and a linear classifier, as behind a vision transformer."""
+    """Layer norm, mean over all positions and a linear classifier, as in a vision transformer."""
 
     op: ClassVar[str] = "norm_head"
     fields: ClassVar[tuple[str, ...]] = ()

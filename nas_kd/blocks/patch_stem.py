@@ -22,12 +22,12 @@ from nas_kd.space.part import ascending
 
 @dataclass(frozen=True)
 class PatchStem(Stem):
-    """Non-overlapping patches to tokens, with a learned position embedding that is resized to other inputs.
+    """Non-overlapping patches to tokens, with a learned position embedding that is resized for other input sizes.
 
     Args:
         width: channels of a token, or several to choose from.
         patch: height and width of a patch in pixels.
-        grid: patches a side that the position embedding is made for.
+        grid: patches per side for which the position embedding is stored.
 
     Source: ViT (Dosovitskiy et al. 2020), section 3.1.
     """

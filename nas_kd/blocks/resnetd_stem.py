@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_kd.errors import SettingError
 from nas_kd.nn.elastic import ElasticConv2d
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.space.arch import Cost, Layer, Setting
 from nas_kd.space.count import conv_cost, make_divisible, norm_cost, strided
 from nas_kd.space.ends import Stem, several
@@ -21,12 +21,12 @@ from nas_kd.space.part import ascending
 
 @dataclass(frozen=True)
 class ResNetDStem(Stem):
-    """Three 3x3 convolutions, the middle one residual and left out at choice, and a 3x3 max pool: stride 4.
+    """Three 3x3 convolutions, the middle one residual and optional, and a 3x3 max pool: stride 4.
 
     Args:
         mid: channels of the first two convolutions before rounding to a multiple of 8, or several to choose from.
         width: output channels, or several to choose from.
-        residual: whether the middle convolution is there: (False,), (True,) or both.
+        residual: whether the middle convolution is present: (False,), (True,) or both.
 
     Source: ResNet-D (He et al. 2018), with OFA's elastic input stem (Cai et al. 2020, OFAResNets).
     """
@@ -101,10 +101,10 @@ class ElasticResNetDStem(ElasticPart):
         return F.max_pool2d(x, 3, 2, 1)
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        made = making(self.conv1, self.bn1)
+        made = producers(self.conv1, self.bn1)
         if hasattr(self, "conv2"):  # residual: its outputs are its inputs
-            made = (*made, reading(self.conv2), *making(self.conv2, self.bn2))
-        yield Channels(reading(self.conv3), made, sizes(plans, "mid"))
+            made = (*made, consumer(self.conv2), *producers(self.conv2, self.bn2))
+        yield Channels(consumer(self.conv3), made, sizes(plans, "mid"))
 
 
 class ResNetDStemNet(nn.Module):

@@ -1,6 +1,6 @@
 """The transformer layer (ViT).
 
-Tokens travel as maps (B, C, H, W), so that a stage's feature has the shape of any other network's.
+Tokens are kept as maps (B, C, H, W), so that the features of a stage have the shape of a convolutional network's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.act import drop_path
 from nas_kd.nn.elastic import ElasticLinear
 from nas_kd.nn.norm import ElasticLayerNorm, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.space.arch import Cost, Layer
 from nas_kd.space.count import conv_cost, norm_cost
 from nas_kd.space.part import ascending
@@ -25,11 +25,11 @@ from nas_kd.space.stages import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class ViTStage(Stage):
-    """Pre-norm transformer layers: self-attention and MLP, both residual, at one width throughout.
+    """Pre-norm transformer layers: self-attention and MLP, both residual, all of one width.
 
     Args:
-        heads: numbers of attention heads to choose from, rising, for each layer on its own.
-        mlp_ratios: hidden channels of the MLP as a multiple of the width, rising, for each layer on its own.
+        heads: numbers of attention heads to choose from, ascending, for each layer on its own.
+        mlp_ratios: hidden channels of the MLP as a multiple of the width, ascending, for each layer on its own.
         head_dim: channels of a head.
 
     Source: ViT (Dosovitskiy et al. 2020); elastic: AutoFormer (Chen et al. 2021), section 3.
@@ -89,8 +89,8 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention.
 
     Args:
-        qkv: (B, N, 3 D), head by head: query, key and value of the first head, then of the second. So the first heads
-            are the first rows of a shared weight.
+        qkv: (B, N, 3 D), head by head: query, key and value of the first head, then of the second, so that the first
+            heads are the first rows of a shared weight.
 
     Source: Vaswani et al. 2017, eq. 1.
     """
@@ -101,7 +101,7 @@ def attend(qkv: Tensor, heads: int) -> Tensor:
 
 
 class ElasticViTLayer(ElasticPart):
-    """Self-attention and MLP, each behind a layer norm and with a shortcut."""
+    """Self-attention and MLP, each after a layer norm and with a shortcut."""
 
     def __init__(self, stage: ViTStage, width: int) -> None:
         super().__init__()
@@ -133,8 +133,8 @@ class ElasticViTLayer(ElasticPart):
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
         unit = self.stage.head_dim
-        yield Channels(reading(self.proj, unit), making(self.qkv, unit=3 * unit), sizes(plans, "heads"))
-        yield Channels(reading(self.fc2), making(self.fc1), sizes(plans, "hidden"))
+        yield Channels(consumer(self.proj, unit), producers(self.qkv, unit=3 * unit), sizes(plans, "heads"))
+        yield Channels(consumer(self.fc2), producers(self.fc1), sizes(plans, "hidden"))
 
 
 class ViTLayer(nn.Module):

@@ -1,1 +1,1 @@
-"""Settings: how a class of them is made, read from a file or a command line, checked, worded and shown."""
+"""Classes of settings: definition, reading from files and the command line, checks, messages and help."""

@@ -1,3 +1,3 @@
-"""Numbers that several rooms agree on."""
+"""Numbers that several packages share."""
 
-LEAST = 8  # archs below which a rank correlation says nothing
+MIN_ARCHS = 8  # with fewer archs a rank correlation means nothing

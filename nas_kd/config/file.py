@@ -1,4 +1,4 @@
-"""A config file: YAML with nothing in it but data, names that exist and values of their types."""
+"""Config files: YAML that holds nothing but known settings with values of their types."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from nas_kd.config.settings import Settings, refusal, settings_of
+from nas_kd.config.settings import Settings, setting_error, settings_of
 from nas_kd.errors import SettingError, nearest_setting
 
 LARGEST = 2**20  # bytes; all settings with their explanations take 10,000
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which makes plain values only, without its liking for the last of two equal names."""
+    """PyYAML's safe loader, which creates plain values only; a name that is given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -33,26 +33,22 @@ Loader.add_implicit_resolver(
 
 
 def read_file(path: Path, kind: type[Settings]) -> dict[str, Any]:
-    """Read a config file and check its names and values by themselves.
-
-    Args:
-        path: the file.
-        kind: the class of all settings.
+    """Read a config file and check each name and value on its own.
 
     Returns:
-        The settings in it by their dotted names.
+        The settings by their dotted names.
 
     Raises:
-        SettingError: there is no such file, it is no YAML of settings, or a setting in it is unknown or out of range.
+        SettingError: the file does not exist or holds no settings as YAML, or a setting is unknown or out of range.
     """
     try:
         content = path.read_bytes()[: LARGEST + 1] if path.is_file() else None
-    except (OSError, ValueError) as error:  # a name that no file can have, a file that may not be read
+    except (OSError, ValueError) as error:  # an impossible file name, or no permission
         raise SettingError("config", str(path), "a YAML file that can be read", "check the path") from error
     if content is None:
         raise SettingError("config", str(path), "a YAML file", f"check the path; the working folder is {Path.cwd()}")
     if len(content) > LARGEST:
-        raise SettingError("config", str(path), f"a YAML file of up to {LARGEST:,} bytes", "give a file of settings")
+        raise SettingError("config", str(path), f"a YAML file of up to {LARGEST:,} bytes", "pass a file of settings")
     tree = _tree(content, str(path))
     if not isinstance(tree, Mapping):
         raise SettingError("config", str(path), "a YAML mapping of settings", "write lines such as `space: digits`")
@@ -69,8 +65,8 @@ def read_file(path: Path, kind: type[Settings]) -> dict[str, Any]:
                 walk(value, f"{name}.")
             elif name not in known:
                 raise nearest_setting(name, known)
-            elif (refused := refusal(*known[name], value)) is not None:
-                raise refused
+            elif (error := setting_error(*known[name], value)) is not None:
+                raise error
             else:
                 found[name] = value
 
@@ -79,23 +75,14 @@ def read_file(path: Path, kind: type[Settings]) -> dict[str, Any]:
 
 
 def read_value(kind: type[Settings], name: str, text: str) -> Any:
-    """Read the text of an option as YAML, or as it is where a setting takes that and not what YAML makes of it.
-
-    Args:
-        kind: the class that declares the setting.
-        name: its name there.
-        text: what the command line gave.
-
-    Returns:
-        The value, checked when the settings are made of it.
-    """
+    """Parse an option of the command line as YAML, or keep the text if only that is valid for the setting."""
     if not text.strip():
         return text
     try:
         value = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
-    return text if refusal(kind, name, value) and not refusal(kind, name, text) else value
+    return text if setting_error(kind, name, value) and not setting_error(kind, name, text) else value
 
 
 def _tree(content: bytes, path: str) -> Any:
@@ -103,6 +90,6 @@ def _tree(content: bytes, path: str) -> Any:
         return yaml.load(content, Loader)
     except RecursionError as error:
         raise SettingError("config", path, "a YAML file of settings", "reduce the nesting") from error
-    except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, numbers of 5,000 digits, no such dates
+    except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, numbers of 5,000 digits, impossible dates
         text = " ".join(str(error).split())
         raise SettingError("config", path, "a YAML file", f"fix the syntax: {text[:300]}") from error

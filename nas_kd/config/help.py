@@ -9,18 +9,14 @@ from typing import Any
 
 from nas_kd.config.settings import Settings, default_of, help_of, settings_of
 
-WIDTH = 120  # where there is no terminal to ask
+WIDTH = 120  # if no terminal is attached
 
 
 def settings_help(kind: type[Settings], shown: Collection[str] = ()) -> list[str]:
-    """Word settings, a few lines each.
+    """Return the help of settings as lines, each section below a heading.
 
     Args:
-        kind: the class of all settings.
-        shown: dotted names of settings, or names of whole sections; empty is all.
-
-    Returns:
-        The lines, each section below a heading.
+        shown: dotted names of settings, or names of whole sections; empty for all.
     """
     known = settings_of(kind)
     names = [name for name in known if not shown or name in shown or name.partition(".")[0] in shown]
@@ -39,7 +35,7 @@ def settings_help(kind: type[Settings], shown: Collection[str] = ()) -> list[str
 
 
 def listed(words: Iterable[str]) -> str:
-    """Return words with commas, wrapped to the terminal's width."""
+    """Join words with commas, wrapped to the width of the terminal."""
     width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
     return textwrap.fill(", ".join(words), width, break_on_hyphens=False, subsequent_indent="  ")
 
@@ -49,6 +45,6 @@ def _section(name: str) -> str:
 
 
 def _written(value: Any) -> str:
-    """Return a default as YAML has it."""
+    """Return a default in YAML."""
     words: dict[Any, str] = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else "{}" if value == {} else f"{value}"

@@ -1,4 +1,4 @@
-"""Functions that take a stage's settings as an object or as keywords say so to help() and to completion."""
+"""Signatures and docstrings of functions that take a stage's settings as an object or as keywords."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def takes(kind: type[Settings]) -> Callable[[F], F]:
-    """Show the settings of a class in the signature and the docstring of a function with ``**settings`` of it.
-
-    Args:
-        kind: the class, whose names, types, defaults and help are shown.
-
-    Returns:
-        Decorates the function, which stays itself.
-    """
+    """Decorate a function with ``**settings`` so that its signature and docstring list the settings of a class."""
 
     def decorate(function: F) -> F:
         shown = inspect.signature(function)
@@ -38,10 +31,10 @@ def takes(kind: type[Settings]) -> Callable[[F], F]:
         function.__signature__ = shown.replace(parameters=own + more)  # type: ignore[attr-defined]
         if function.__doc__ is not None:
             lines = [f"{name}: {help_of(kind, name)}" for name in names]
-            told = "\n".join(
+            listing = "\n".join(
                 textwrap.fill(line, 110, initial_indent=" " * 8, subsequent_indent=" " * 12) for line in lines
             )
-            function.__doc__ = f"{function.__doc__.rstrip()}\n\n    Settings of {kind.__name__}:\n{told}\n    "
+            function.__doc__ = f"{function.__doc__.rstrip()}\n\n    Settings of {kind.__name__}:\n{listing}\n    "
         return function
 
     return decorate

@@ -1,4 +1,4 @@
-"""Names that settings give: of tables, read without importing them, and of objects in a user's own modules."""
+"""Names in settings: keys of tables, read without importing them, and objects in a user's own modules."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ PACKAGE = Path(__file__).parents[1]
 
 @cache
 def names_in_tables(place: str, kind: str) -> tuple[str, ...]:
-    """List the keys of all tables of a kind.
+    """List the keys of all tables annotated ``dict[str, kind]``, in the order of files and tables.
 
     Args:
         place: a file or folder of nas_kd, such as ``distill/methods``.
-        kind: what the tables hold, such as ``Entry`` for those that say ``dict[str, Entry]``.
-
-    Returns:
-        The names, in the order of files and tables.
+        kind: type of the values, such as ``Entry``.
     """
     path = PACKAGE / place
     files = sorted(path.glob("*.py")) if path.is_dir() else [path]
@@ -41,11 +38,11 @@ def imported(field: str, name: str) -> Any:
     """Import an object by name.
 
     Args:
-        field: the setting, for the message.
+        field: the setting, for the error message.
         name: ``package.module:object``.
 
     Raises:
-        SettingError: there is no such module or object, or it is of Python's own library.
+        SettingError: the module or object does not exist, or belongs to Python's standard library.
     """
     place, _, own = name.partition(":")
     if place.split(".")[0] in {*sys.stdlib_module_names, "__main__"}:

@@ -1,4 +1,4 @@
-"""Paths that settings name."""
+"""Paths in settings."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from nas_kd.errors import SettingError
 
 
 def existing(field: str, path: str | Path, expected: str) -> Path:
-    """Check that a path leads somewhere.
+    """Expand ``~`` and check that the file or folder exists.
 
     Args:
-        field: the setting, for the message.
-        path: the file or folder; ``~`` is the user's home.
-        expected: the allowed values in words.
+        field: the setting, for the error message.
+        expected: description of allowed values.
 
     Raises:
-        SettingError: nothing is there.
+        SettingError: it does not exist.
     """
     found = Path(path).expanduser()
     try:
         there = found.exists()
-    except (OSError, ValueError):  # no file can be called so
+    except (OSError, ValueError):  # an impossible file name
         there = False
     if not there or not str(path):
         hint = f"check the path; the working folder is {Path.cwd()}"

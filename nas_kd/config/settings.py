@@ -1,4 +1,4 @@
-"""The settings of a stage: a frozen class whose fields have defaults, types, ranges and help, and nothing else has."""
+"""The settings of a stage: a frozen class that alone holds their defaults, types, ranges and help."""
 
 from __future__ import annotations
 
@@ -18,33 +18,29 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import Self, dataclass_transform
 
-from nas_kd.config.wording import names_in, worded
+from nas_kd.config.wording import described, names_in
 from nas_kd.errors import SettingError, nearest, nearest_setting
 
-# strict: true is no 1 and 2.0 no integer, but 2 is a number
+# strict: true is not 1 and 2.0 is not an integer, but 2 is a number
 STRICT = ConfigDict(strict=True, extra="forbid")
 S = TypeVar("S", bound="Settings")
 
 
 class Settings:
-    """What every class of settings can do; see `settings`."""
+    """Base of all classes of settings; see `settings`."""
 
     section: ClassVar[str] = ""
 
     @classmethod
     def of(cls, config: Self | None, changes: Mapping[str, Any]) -> Self:
-        """Take what a function was given: an object, keywords, or an object with keywords that replace in it.
-
-        Args:
-            config: the object; None is that of the defaults.
-            changes: settings by name.
+        """Combine a function's arguments: an object (None: the defaults) and settings that replace some of its own.
 
         Raises:
             SettingError: a setting is unknown or out of range.
         """
         if config is not None and not isinstance(config, cls):
-            expected = f"a nas_kd.{cls.__name__}, or nothing"
-            raise SettingError("config", type(config).__name__, expected, "give settings by their names")
+            expected = f"a nas_kd.{cls.__name__} or None"
+            raise SettingError("config", type(config).__name__, expected, "pass settings by name")
         values = {} if config is None else {name: getattr(config, name) for name in fields_of(cls)}
         return cls(**{**values, **changes})
 
@@ -59,14 +55,14 @@ class Settings:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))
 def settings(section: str) -> Callable[[type[S]], type[S]]:
-    """Make a class of settings out of annotated fields, each with its help in a docstring below it.
+    """Turn a class into settings: annotated fields, each with its help in a docstring below it.
 
     Args:
-        section: what it is called in a config file and in messages; empty for the whole.
+        section: its name in config files and messages; empty for the top level.
 
     Returns:
-        Decorates the class: instances are frozen and checked when they are made; what is wrong raises
-        SettingError with the first setting's name, value, range and a hint.
+        A class decorator. Instances are frozen and checked at construction; an invalid one raises SettingError with
+        the first invalid setting's name, value, range and a hint.
     """
 
     def decorate(kind: type[S]) -> type[S]:
@@ -80,7 +76,7 @@ def settings(section: str) -> Callable[[type[S]], type[S]]:
             try:
                 check(self, **values)
             except ValidationError as error:
-                raise _setting_error(made, values, error) from None
+                raise _first_error(made, values, error) from None
 
         made.__init__ = init  # type: ignore[method-assign, assignment]
         made.section = section
@@ -90,15 +86,15 @@ def settings(section: str) -> Callable[[type[S]], type[S]]:
 
 
 def fields_of(kind: type[Settings]) -> dict[str, Any]:
-    """Return the fields of a class of settings as pydantic knows them: annotation and default."""
+    """Return the pydantic fields of a class of settings: annotation and default."""
     return kind.__pydantic_fields__  # type: ignore[attr-defined]
 
 
 def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
-    """List all settings of a class and of the sections in it.
+    """List all settings of a class and its sections.
 
     Returns:
-        Dotted name to the class that declares it and the name there, in the order of the fields.
+        Dotted name to (declaring class, name in it), in the order of the fields.
     """
     found: dict[str, tuple[type[Settings], str]] = {}
     for name, info in fields_of(kind).items():
@@ -111,7 +107,7 @@ def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
 
 
 def hint_of(kind: type[Settings], name: str) -> Any:
-    """Return the type of a setting with the ranges in it."""
+    """Return the type of a setting, with its range."""
     return typing.get_type_hints(kind, include_extras=True)[name]
 
 
@@ -121,10 +117,10 @@ def default_of(kind: type[Settings], name: str) -> Any:
 
 
 def build(kind: type[S], values: Mapping[str, Any]) -> S:
-    """Make settings, with the sections in them, from values by their dotted names.
+    """Build settings with their sections from values by dotted name.
 
     Raises:
-        SettingError: a setting is unknown or out of range, or two do not go together.
+        SettingError: a setting is unknown or out of range, or two are incompatible.
     """
     own = {name: value for name, value in values.items() if "." not in name}
     for name, info in fields_of(kind).items():
@@ -135,17 +131,17 @@ def build(kind: type[S], values: Mapping[str, Any]) -> S:
     return kind(**own)
 
 
-def refusal(kind: type[Settings], name: str, value: object) -> SettingError | None:
-    """Return what is wrong with a value for a setting by itself, or None."""
+def setting_error(kind: type[Settings], name: str, value: object) -> SettingError | None:
+    """Return the error of a value for one setting, or None if it is valid."""
     try:
         TypeAdapter(hint_of(kind, name), config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError:
-        return _refused(kind, name, value)
+        return _invalid(kind, name, value)
     return None
 
 
 def help_of(kind: type[Settings], name: str) -> str:
-    """Return what the docstring below a field says, of the class that declares it, in one line."""
+    """Return the docstring below a field, in the class that declares it, as one line."""
     for owner in kind.__mro__:
         if issubclass(owner, Settings) and (found := _docstrings(owner).get(name)):  # type: ignore[arg-type]
             return " ".join(found.split())
@@ -163,32 +159,32 @@ def _docstrings(kind: type[Settings]) -> dict[str, str]:
     }
 
 
-def _refused(kind: type[Settings], name: str, value: object) -> SettingError:
+def _invalid(kind: type[Settings], name: str, value: object) -> SettingError:
     hint = hint_of(kind, name)
     default = default_of(kind, name)
     otherwise = "leave it out" if default is None or default == {} else f"leave it out for {default!r}"
     words = names_in(hint)
     near = nearest(value, words, otherwise) if words and isinstance(value, str) else otherwise
-    return SettingError(_dotted(kind, name), value, worded(hint), near)
+    return SettingError(_dotted(kind, name), value, described(hint), near)
 
 
 def _dotted(kind: type[Settings], name: str) -> str:
     return f"{kind.section}.{name}" if kind.section else name
 
 
-def _setting_error(kind: type[Settings], values: Mapping[str, Any], error: ValidationError) -> SettingError:
+def _first_error(kind: type[Settings], values: Mapping[str, Any], error: ValidationError) -> SettingError:
     first = error.errors(include_url=False)[0]
     own = first.get("ctx", {}).get("error")
-    if isinstance(own, SettingError):  # of settings that do not go together
+    if isinstance(own, SettingError):  # of incompatible settings
         return own
     name = str(first["loc"][0])
     if name not in fields_of(kind):
         return nearest_setting(_dotted(kind, name), [_dotted(kind, known) for known in fields_of(kind)])
-    return _refused(kind, name, values.get(name))
+    return _invalid(kind, name, values.get(name))
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of NumPy's as Python's, and a path as text."""
+    """Convert a NumPy number to Python's, and a path to text."""
     if isinstance(value, PurePath):
         return str(value)
     return value.item() if isinstance(value, Number) and hasattr(value, "item") else value

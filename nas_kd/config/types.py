@@ -1,4 +1,4 @@
-"""Types of settings with the ranges that most of them have."""
+"""Types of settings with common ranges."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-LARGEST = 2**63  # what counters of other libraries hold
+LARGEST = 2**63  # counters of other libraries hold less
 Integer = Annotated[int, Field(gt=-LARGEST, lt=LARGEST)]
 Count = Annotated[int, Field(ge=1, lt=LARGEST)]
 Natural = Annotated[int, Field(ge=0, lt=LARGEST)]
-Images = Annotated[int, Field(ge=2, lt=LARGEST)]  # that statistics are taken over
+Images = Annotated[int, Field(ge=2, lt=LARGEST)]  # for statistics over images
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

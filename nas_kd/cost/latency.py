@@ -19,7 +19,7 @@ class Latency(NamedTuple):
     Args:
         median_ms: median milliseconds of a forward pass over the whole batch.
         iqr_ms: distance of the quartiles in milliseconds: how far the median can be trusted.
-        batch_size: images a pass.
+        batch_size: images per pass.
         device: name of the device, see `device_name`.
         repeats: passes that were timed.
     """
@@ -60,7 +60,7 @@ def measure_latency(
     Args:
         module: the network; its mode is restored, and it is moved to the device.
         resolution: height and width of the input in pixels.
-        batch_size: images a pass.
+        batch_size: images per pass.
         warmup: passes that are not timed.
         repeats: passes that are.
     """

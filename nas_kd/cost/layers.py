@@ -35,7 +35,7 @@ def layer_times(
 
     Args:
         resolution: height and width of the input in pixels.
-        batch_size: images a pass.
+        batch_size: images per pass.
         warmup: passes that are not timed.
         repeats: passes that are.
     """

@@ -50,7 +50,7 @@ class Affine:
     """From uint8 pixels to the network's input: (pixel / 255 - mean) / std.
 
     Args:
-        mean, std: one a channel, in 0..1 units.
+        mean, std: one per channel, in 0..1 units.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -81,7 +81,7 @@ class AutoAugment:
 
     Args:
         policy: timm's text, such as ``rand-m9-mstd0.5``, ``augmix-m5-w4-d2`` or ``3a``.
-        mean: of the data, one a channel in 0..1 units: the colour of uncovered corners.
+        mean: of the data, one per channel in 0..1 units: the colour of uncovered corners.
 
     Raises:
         SettingError: timm does not know the policy.

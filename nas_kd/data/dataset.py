@@ -133,7 +133,7 @@ class Split:
         are moved to the images' device at once, so that a batch on a GPU needs no copy.
 
         Args:
-            batch_size: images a batch, of all processes together.
+            batch_size: images per batch, of all processes together.
             epoch: the epoch, from 0.
             drop_last: see `steps`.
             rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
@@ -153,7 +153,7 @@ class Split:
         """Iterate over the split without augmentation; views are -1.
 
         Args:
-            batch_size: images a batch; the last may be smaller.
+            batch_size: images per batch; the last may be smaller.
             limit: stop after this many images of a fixed order in which every prefix holds the classes in proportion;
                 None goes through all in the order of the split.
         """
@@ -234,7 +234,7 @@ class _Plan(NamedTuple):
 class Data:
     """A data set in four splits.
 
-    ``classes`` are the class names; ``mean`` and ``std`` are the train split's, one a channel in 0..1 units;
+    ``classes`` are the class names; ``mean`` and ``std`` are the train split's, one per channel in 0..1 units;
     ``fingerprint`` changes with any name, label, membership or pixel. ``unreadable`` lists name and class number
     of images that were left out.
     """
@@ -275,7 +275,7 @@ class Data:
         """Return the data with images normalised as a network expects them that was trained on others.
 
         Args:
-            mean: one number a channel, in 0..1 units.
+            mean: one number per channel, in 0..1 units.
             std: likewise.
         """
         affine = Affine(tuple(mean), tuple(std))

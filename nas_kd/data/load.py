@@ -187,7 +187,7 @@ def _membership(
     for name, amount in (("data.rate", rate), ("data.select", select)):
         most = len(left) - classes * (least - 1)
         if isinstance(amount, int) and amount and not classes <= amount <= most:
-            expected = f"0, or {classes} (one a class) .. {most} of the {len(left)} training images"
+            expected = f"0, or {classes} (one per class) .. {most} of the {len(left)} training images"
             raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
     codes = cut(labels, draw(names, seed, "split"), rate, select)
     rows["rate"] = left[codes == LOW]

@@ -97,7 +97,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     except SettingError:
         raise
     except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
-        raise SettingError(field, str(root), IMAGES, "it holds no image: one folder a class is needed") from error
+        raise SettingError(field, str(root), IMAGES, "it holds no image: one folder per class is needed") from error
     by_name: dict[str, int] = reader.class_name_to_idx if tar else reader.class_to_idx
     classes = tuple(sorted(by_name, key=lambda name: by_name[name]))
     if "" in classes or len(classes) < 2:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas_kd.derive.groups import Group
 from nas_kd.derive.units import Unit
-from nas_kd.nn.cutting import HEADS, set_tensor, settle
+from nas_kd.nn.cutting import HEADS, set_tensor, update_sizes
 
 Kept = tuple[int, ...]  # of each group of a unit, how many of its parts stay
 
@@ -100,7 +100,7 @@ def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Tw
         _resize(module, name, picked)
         slices[name] = picked
     for layer in layers:
-        settle(module.get_submodule(layer))
+        update_sizes(module.get_submodule(layer))
     for group, count in zip(unit.groups, kept, strict=True):
         _attend(module, group.root.removeprefix(unit.path + "."), group, count)
     for name, _ in list(module.named_parameters()):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_kd import losses
 from nas_kd.distill.pair import Pair, Shape, channels, places
 from nas_kd.errors import SettingError
-from nas_kd.losses._common import wide, word
+from nas_kd.losses._common import one_of, wide
 
 
 def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: bool = False) -> nn.Module:
@@ -77,7 +77,7 @@ class Variational(nn.Module):
 
     def __init__(self, pair: Pair, variant: str = "paper") -> None:
         super().__init__()
-        word("variant", variant, ("paper", "mdistiller"))
+        one_of("variant", variant, ("paper", "mdistiller"))
         both = pair.taught("vid", "stages")
         self.means = nn.ModuleList()
         self.spreads = nn.ParameterList()

@@ -61,7 +61,7 @@ class Boundary(nn.Module):
 
     Args:
         pair: student and teacher; the teacher must be run live.
-        attacked: largest number of moved images a batch.
+        attacked: largest number of moved images per batch.
         temperature: of both sides' logits; without T^2, as published.
 
     Source: Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's probabilities.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nas_kd import losses
 from nas_kd.distill.pair import Pair
 from nas_kd.errors import SettingError
-from nas_kd.losses._common import wide, word
+from nas_kd.losses._common import one_of, wide
 from nas_kd.nn.output import Output
 
 
@@ -33,7 +33,7 @@ class Exits(nn.Module):
         self, pair: Pair, alpha: float = 0.1, hint: float = 1.28e-4, temperature: float = 3.0, variant: str = "paper"
     ) -> None:
         super().__init__()
-        word("byot.variant", variant, ("paper", "code"))
+        one_of("byot.variant", variant, ("paper", "code"))
         shapes = pair.student.stages
         if len(shapes) < 2 or any(len(shape) != 3 for shape in shapes):
             raise SettingError("method", "byot", f"two stages of maps or more; the student has {shapes}")

@@ -14,7 +14,7 @@ from nas_kd.distill.game import Player, norm_inputs, norms, open_teacher
 from nas_kd.distill.pair import Pair, Shape
 from nas_kd.distill.sampling import Resampled
 from nas_kd.errors import SettingError
-from nas_kd.losses._common import word
+from nas_kd.losses._common import one_of
 from nas_kd.runtime.seeds import seed_for
 
 WIDTH = 64  # of the noise vector of an image
@@ -45,7 +45,7 @@ class Switches:
     lr: float = 1e-3
 
     def __post_init__(self) -> None:
-        word("generator.kind", self.kind, ("kl", "l1"))
+        one_of("generator.kind", self.kind, ("kl", "l1"))
         weights = (self.one_hot, self.activation, self.balance, self.adversarial, self.norm)
         if min(weights) < 0 or max(weights) == 0:
             raise SettingError("generator", weights, "weights of 0 or more, one of them above 0")

@@ -87,7 +87,7 @@ class Pair:
         t = self.teacher.named(kind)
         if len(s) != len(t):
             expected = f"as many teacher stages as the student's {len(s)}; the teacher gives {len(t)}"
-            raise SettingError("method", name, expected, "name one layer a stage in load_teacher(stages=[...])")
+            raise SettingError("method", name, expected, "name one layer per stage in load_teacher(stages=[...])")
         if not s:
             expected = f"a method on logits: this student gives no {kind}"
             raise SettingError("method", name, expected, "use kd_ls, which needs logits only")

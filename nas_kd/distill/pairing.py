@@ -77,7 +77,7 @@ def pair_of(
     Args:
         model: the student, on its device.
         recipe: determines which features are needed.
-        source: the targets, or None; a teacher whose features are needed is tapped, one layer a stage.
+        source: the targets, or None; a teacher whose features are needed is tapped, one layer per stage.
 
     Raises:
         SettingError: a network gives no features where they are needed.

@@ -183,7 +183,7 @@ class ClassPairs(Resampled):
         counts = torch.bincount(split.labels)
         lonely = torch.nonzero(counts == 1)[:, 0].tolist()
         if lonely:
-            expected = f"two training images a class or more; classes of one image: {lonely[:5]}"
+            expected = f"two training images per class or more; classes of one image: {lonely[:5]}"
             raise SettingError("method", "cs_kd", expected, "use another method, or leave these classes out")
         self._counts = counts
         self._starts = counts.cumsum(0) - counts

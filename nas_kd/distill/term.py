@@ -45,7 +45,7 @@ class Term:
         needs: "labels", "batch" (the whole batch, given last), and features: one of "logits", "stages", "pre",
             "pooled", or several, and then the loss gets whole Outputs.
         side: "both", or the only side whose features are given: "student" or "teacher".
-        whole: give all stages as a list in one call instead of one call a stage.
+        whole: give all stages as a list in one call instead of one call per stage.
         module: builds what the term trains alongside the student, from static shapes, before training; then the loss is
             called as loss(module, ...), by default module(...), on all stages at once.
         key: name of that module among the method's; terms of one key share it. Default: ``name``.

@@ -79,8 +79,8 @@ def positive(field: str, value: float) -> float:
     return value
 
 
-def word(field: str, value: str, expected: tuple[str, ...]) -> str:
-    """Return the word, or raise SettingError where it is not among the expected ones."""
+def one_of(field: str, value: str, expected: tuple[str, ...]) -> str:
+    """Return the value, or raise SettingError where it is not among the expected ones."""
     if value not in expected:
         raise SettingError(field, value, " or ".join(expected), nearest(str(value), expected))
     return value

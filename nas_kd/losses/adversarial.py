@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import logit_pair, wide, word
+from nas_kd.losses._common import logit_pair, one_of, wide
 from nas_kd.losses.divergence import kl_of_log
 
 
@@ -18,9 +18,6 @@ def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student, teacher: (B, C) logits.
-
-    Returns:
-        Scalar.
 
     Source: Xu et al., arXiv 1709.00513, eq. 3; Fang et al., arXiv 1912.11006, eq. 4.
     """
@@ -106,7 +103,7 @@ def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
 
     Source: Micaelli and Storkey, arXiv 1905.09768, eq. 1; Fang et al., arXiv 1912.11006, eq. 5.
     """
-    word("kind", kind, ("kl", "l1"))
+    one_of("kind", kind, ("kl", "l1"))
     s = wide(student)
     t = wide(teacher)
     if kind == "l1":

@@ -30,9 +30,9 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
     n = wide(negative)
     noise = math.log(n.shape[1] / images)
     # log(h / (h + c)) = -softplus(log c - log h), which neither overflows nor cancels
-    hit = F.softplus(noise - p)
-    away = F.softplus(n - noise).sum(1)
-    return (hit + away).mean()
+    data_term = F.softplus(noise - p)
+    noise_term = F.softplus(n - noise).sum(1)
+    return (data_term + noise_term).mean()
 
 
 def crd(
@@ -60,8 +60,8 @@ def crd(
     Returns:
         Scalar, the sum of both anchors' losses; invariant to the order of the negatives.
 
-    Source: Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here a batch shares
-    them, which makes one product of (B, D) and (D, K) of what was a gather of (B, K, D).
+    Source: Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here the batch
+    shares them, so one product of (B, D) and (D, K) replaces a gather of (B, K, D).
     """
     s = wide(student)
     t = wide(teacher)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import Gram, full_precision, pair, same_shape, word
+from nas_kd.losses._common import Gram, full_precision, one_of, pair, same_shape
 
 _TINY = 1e-24  # lower bound of squared norms in divisions
 
@@ -24,7 +24,7 @@ def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ.
 
-    Source: Romero et al., FitNets, arXiv 1412.6550, eq. 3 (there half the sum).
+    Source: Romero et al., FitNets, arXiv 1412.6550, eq. 3 (half the sum there).
     """
     s, t = same_shape(student, teacher)
     return F.mse_loss(s, t)
@@ -66,12 +66,12 @@ def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
 
     Source: Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2.
     """
-    word("variant", variant, ("paper", "code"))
+    one_of("variant", variant, ("paper", "code"))
     s, t = _maps(student, teacher)
     attention_s = F.normalize(s.square().mean(1), dim=1)  # (B, HW)
     attention_t = F.normalize(t.square().mean(1), dim=1)
-    away = attention_s - attention_t
-    return away.square().mean() if variant == "code" else away.norm(dim=1).mean() / (2 * away.shape[1])
+    delta = attention_s - attention_t
+    return delta.square().mean() if variant == "code" else delta.norm(dim=1).mean() / (2 * delta.shape[1])
 
 
 def nst(student: Tensor, teacher: Tensor) -> Tensor:
@@ -87,13 +87,15 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the maps differ in size.
 
-    Source: Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, of whose diagonal the norms are.
+    Source: Huang and Wang, arXiv 1707.01219, eq. 6 and 8; as batched products, whose diagonals hold the norms.
     """
     s, t = _maps(student, teacher)
     (c, n) = s.shape[1:]
     d = t.shape[1]
     with full_precision(s):
-        if n * n * (c + d) < n * (c * c + c * d + d * d):  # the same number by products of places or of channels
+        if n * n * (c + d) < n * (
+            c * c + c * d + d * d
+        ):  # the same value, from products over positions or over channels
             return (_selectivity(s) - _selectivity(t)).square().sum((1, 2)).mean()
         own = Gram.apply(s)
         across = torch.bmm(s, t.transpose(1, 2))
@@ -106,20 +108,20 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _selectivity(x: Tensor) -> Tensor:
-    """(B, N, N): mean over channels of the products of places, each channel (B, C, N) of norm 1 over the places."""
+    """(B, N, N): mean over channels of the products of positions, each channel (B, C, N) scaled to norm 1."""
     weight = x.square().sum(2, keepdim=True).clamp_min(_TINY).reciprocal() / x.shape[1]
     return torch.bmm((x * weight).transpose(1, 2), x)
 
 
 def _inverse_norms(products: Tensor) -> Tensor:
-    """(B, C): the inverse norms of the channels whose products are (B, C, C); those of a dead channel do no harm."""
+    """(B, C): the inverse norms of channels, from their products (B, C, C); finite for a dead channel."""
     return products.diagonal(dim1=1, dim2=2).clamp_min(_TINY).rsqrt()
 
 
 def _maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as (B, C, places), checked to have the same places."""
+    """Both as (B, C, positions), checked to have the same positions."""
     s, t = pair(student, teacher)
-    if {s.ndim, t.ndim} - {3, 4} or s.ndim != t.ndim or _places(s) != _places(t):
+    if {s.ndim, t.ndim} - {3, 4} or s.ndim != t.ndim or _positions(s) != _positions(t):
         raise ValueError(
             f"features must be (B, C, H, W) of equal H and W, or (B, N, C) of equal N; "
             f"got student {tuple(s.shape)} and teacher {tuple(t.shape)}"
@@ -127,5 +129,5 @@ def _maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return (s.flatten(2), t.flatten(2)) if s.ndim == 4 else (s.transpose(1, 2), t.transpose(1, 2))
 
 
-def _places(x: Tensor) -> torch.Size:
+def _positions(x: Tensor) -> torch.Size:
     return x.shape[2:] if x.ndim == 4 else x.shape[1:2]

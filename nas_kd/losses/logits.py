@@ -22,9 +22,6 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
         student, teacher: (B, C) logits.
         temperature: T > 0; T^2 keeps the gradient's size as T changes.
 
-    Returns:
-        Scalar.
-
     Raises:
         SettingError: the temperature is not positive.
 
@@ -57,9 +54,6 @@ def kd_ls(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     Args:
         student, teacher: (B, C) logits.
         temperature: base temperature, > 0.
-
-    Returns:
-        Scalar.
 
     Source: Sun et al., arXiv 2403.01427, eq. 13.
     """
@@ -162,8 +156,8 @@ def standardised(
     Args:
         loss: such as :func:`dkd`.
         student, teacher: (B, C) logits.
-        rest: what else the loss takes, such as labels.
-        settings: its keywords.
+        rest: further inputs of the loss, such as labels.
+        settings: keywords of the loss.
 
     Returns:
         Scalar, invariant to a shift and a positive scale of each sample's logits on either side.
@@ -187,7 +181,7 @@ def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temp
         temperature: T > 0.
 
     Returns:
-        Scalar; at T = 1 the cross-entropy with smoothed labels, less the constant entropy of u.
+        Scalar; at T = 1 the cross-entropy with smoothed labels, minus the constant entropy of u.
 
     Raises:
         SettingError: ``correct`` would not make the label the likeliest class.

@@ -1,4 +1,4 @@
-"""Losses among peers, and between a network and itself."""
+"""Losses between peers, and between a network and itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import logit_pair, positive, same_shape, wide, word
+from nas_kd.losses._common import logit_pair, one_of, positive, same_shape, wide
 from nas_kd.losses.divergence import kl_of_log
 
 
@@ -16,9 +16,6 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
     Args:
         student: (B, C) logits.
         peers: (K, B, C) logits of the K others; no gradient goes to them.
-
-    Returns:
-        Scalar.
 
     Source: Zhang et al., arXiv 1706.00384, eq. 5 and 8, at temperature 1.
     """
@@ -40,12 +37,12 @@ def peers_loss(student: Tensor, peers: Tensor, labels: Tensor, share: float = 1.
     Returns:
         Scalar, the sum over the peers.
     """
-    everyone = [wide(student).detach(), *wide(peers)]
-    total = torch.zeros((), dtype=everyone[0].dtype, device=student.device)
-    for k, one in enumerate(everyone[1:], 1):
-        total = total + F.cross_entropy(one, labels)
+    logits = [wide(student).detach(), *wide(peers)]
+    total = torch.zeros((), dtype=logits[0].dtype, device=student.device)
+    for k, own in enumerate(logits[1:], 1):
+        total = total + F.cross_entropy(own, labels)
         if share:
-            total = total + share * mutual(one, torch.stack(everyone[:k] + everyone[k + 1 :]))
+            total = total + share * mutual(own, torch.stack(logits[:k] + logits[k + 1 :]))
     return total
 
 
@@ -56,12 +53,9 @@ def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
         student, teacher: (B, C) logits.
         kind: "mse" is the mean squared difference of the probabilities, "kl" their KL.
 
-    Returns:
-        Scalar.
-
     Source: Tarvainen and Valpola, Mean teachers, arXiv 1703.01780, section 2 and 3.5.
     """
-    word("kind", kind, ("mse", "kl"))
+    one_of("kind", kind, ("mse", "kl"))
     s, t = logit_pair(student, teacher)
     if kind == "kl":
         return kl_of_log(t.log_softmax(1), s.log_softmax(1)).mean()
@@ -75,9 +69,6 @@ def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
         student: (B, C) logits a of one view.
         teacher: (B, C) logits b of the other; it learns too.
         temperature: T > 0.
-
-    Returns:
-        Scalar.
 
     Source: Xu and Liu, Data-distortion guided self-distillation, AAAI 2019, eq. 6.
     """
@@ -97,9 +88,6 @@ def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
         student: (B, D) of one view.
         teacher: (B, D) of the other; it learns too.
 
-    Returns:
-        Scalar.
-
     Source: Xu and Liu, AAAI 2019, eq. 4.
     """
     return (wide(student).mean(0) - wide(teacher).mean(0)).square().sum()
@@ -116,11 +104,11 @@ def self_hint(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tenso
     Returns:
         Scalar, the sum over a sample's elements, the mean over the batch.
 
-    Source: Zhang et al., Be your own teacher, arXiv 1905.08094, eq. 3; the mask is the authors' code's.
+    Source: Zhang et al., Be your own teacher, arXiv 1905.08094, eq. 3; the mask is that of the authors' code.
     """
-    word("variant", variant, ("paper", "code"))
+    one_of("variant", variant, ("paper", "code"))
     s, t = same_shape(student, teacher)
-    away = (s - t).square()
+    squared = (s - t).square()
     if variant == "code":
-        away = away * ((s > 0) | (t > 0))
-    return away.flatten(1).sum(1).mean()
+        squared = squared * ((s > 0) | (t > 0))
+    return squared.flatten(1).sum(1).mean()

@@ -1,6 +1,6 @@
 """Losses on the relations among the samples of a batch: embeddings (B, D), or features that are flattened.
 
-Student and teacher may have different D, for only B x B matrices are compared. All of them see one batch.
+Student and teacher may have different D, because only B x B matrices are compared. Both must see the same batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.losses._common import Gram, full_precision, pair, pearson, same_shape, word
+from nas_kd.losses._common import Gram, full_precision, one_of, pair, pearson, same_shape
 from nas_kd.losses.divergence import kl_of_log
 
 
@@ -63,7 +63,7 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
         student, teacher: (B, ...).
         distance: weight of the distances, each divided by the batch's mean distance.
         angle: weight of the cosines, 0 leaves them out.
-        anchors: number of samples at the start of the batch that form triples; memory and time grow with its cube.
+        anchors: number of samples, from the start of the batch, that form triples; memory and time grow with its cube.
 
     Returns:
         Scalar; invariant to rotation, translation and scale of either side.
@@ -72,12 +72,14 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
     """
     s, t = _rows(student, teacher)
     with full_precision(s):
-        far_s = _distances(s)
-        far_t = _distances(t)
-        loss = distance * F.smooth_l1_loss(_relative(far_s), _relative(far_t))
+        distances_s = _distances(s)
+        distances_t = _distances(t)
+        loss = distance * F.smooth_l1_loss(_relative(distances_s), _relative(distances_t))
         if angle:
             n = anchors
-            loss = loss + angle * F.smooth_l1_loss(_cosines(s[:n], far_s[:n, :n]), _cosines(t[:n], far_t[:n, :n]))
+            loss = loss + angle * F.smooth_l1_loss(
+                _cosines(s[:n], distances_s[:n, :n]), _cosines(t[:n], distances_t[:n, :n])
+            )
         return loss
 
 
@@ -96,12 +98,12 @@ def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, var
 
     Source: Peng et al., arXiv 1904.01802, eq. 5, 9 and 10.
     """
-    word("variant", variant, ("paper", "repdistiller"))
+    one_of("variant", variant, ("paper", "repdistiller"))
     s, t = _rows(student, teacher)
     if variant == "repdistiller":
         s, t = same_shape(s, t)
-        away = (s - t).abs()
-        return (away[:-1] * away[1:]).sum(1).mean()
+        delta = (s - t).abs()
+        return (delta[:-1] * delta[1:]).sum(1).mean()
     with full_precision(s):
         return (_taylor_rbf(s, gamma, order) - _taylor_rbf(t, gamma, order)).square().mean()
 
@@ -121,10 +123,10 @@ def irg(
 
     Args:
         student: stages (B, ...).
-        teacher: as many stages (B, ...) of any widths.
+        teacher: the same number of stages (B, ...), of any widths.
         edges: weight of the distances, the mean over the stages of the mean squared difference.
         change: weight of the change of the distances from each stage to the next, averaged in the same way.
-        samples: number of samples at the start of the batch that form the graph, since whole maps are compared.
+        samples: number of samples, from the start of the batch, that form the graph: whole maps are compared.
 
     Returns:
         Scalar; invariant to rotation, translation and scale of any stage of either side.
@@ -137,12 +139,12 @@ def irg(
     """
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(f"expected at least 2 stages of each, got {len(student)} and {len(teacher)}")
-    away = []  # student's less teacher's graph of every stage
+    deltas = []  # the student's graph minus the teacher's, per stage
     for one, other in zip(student, teacher, strict=True):
         s, t = pair(one[:samples], other[:samples])
         with full_precision(s):
-            away.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
-    graphs = torch.stack(away)  # (S, B, B)
+            deltas.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
+    graphs = torch.stack(deltas)  # (S, B, B)
     return edges * graphs.square().mean() + change * graphs.diff(dim=0).square().mean()
 
 
@@ -181,18 +183,18 @@ def _distances(x: Tensor) -> Tensor:
 def _wide_distances(x: Tensor) -> Tensor:
     """(B, B) Euclidean distances of maps (B, ...) by one product, 200 times as fast as by differences.
 
-    The maps are centred first, so that what they have in common does not cancel; those that differ by less than
-    rounding have the distance 0 and the gradient 0.
+    The maps are centred first, so that their common part causes no cancellation; maps that differ by less than
+    rounding have distance 0 and gradient 0.
     """
     if x.ndim == 4:
-        x = x.permute(0, 2, 3, 1)  # memory order: the order of the elements does not matter
+        x = x.permute(0, 2, 3, 1)  # the memory order of channels_last; the order of the elements does not matter
     x = x.flatten(1)
-    x = x - x.detach().mean(0, keepdim=True)  # a distance has no gradient along what is common to all
+    x = x - x.detach().mean(0, keepdim=True)  # a common shift changes no distance
     products: Tensor = Gram.apply(x)
     square = products.diagonal()
-    far = square[:, None] + square - 2 * products
-    same = far <= 8 * torch.finfo(x.dtype).eps * (square[:, None] + square)
-    return far.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
+    squared = square[:, None] + square - 2 * products
+    same = squared <= 8 * torch.finfo(x.dtype).eps * (square[:, None] + square)
+    return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
 
 
 def _relative(distances: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def tree_paths(gates: Tensor) -> list[Tensor]:
 
 
 def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
-    """Every leaf's cross-entropy with the teacher's distribution, weighed by the path to it.
+    """Every leaf's cross-entropy with the teacher's distribution, weighted by the probability of its path.
 
     Args:
         gates: (B, 2^depth - 1) probabilities of going right.
@@ -44,7 +44,7 @@ def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, the mean over the batch.
 
-    Source: Frosst and Hinton, arXiv 1711.09784, eq. 3 (less its outer logarithm, as common implementations).
+    Source: Frosst and Hinton, arXiv 1711.09784, eq. 3 (without its outer logarithm, as in common implementations).
     """
     g = wide(gates)
     cross = -teacher.detach().to(g.dtype).softmax(1) @ leaves.to(g.dtype).log_softmax(1).T  # (B, leaves)
@@ -58,8 +58,8 @@ def tree_balance(gates: Tensor) -> Tensor:
         gates: (B, 2^depth - 1) probabilities of going right.
 
     Returns:
-        Scalar, the sum over nodes of 2^-level times half of -log a - log(1 - a), a the mean decision weighed by the
-        paths to the node; depth log 2 where all nodes split evenly.
+        Scalar, the sum over nodes of 2^-level times half of -log a - log(1 - a), a the mean decision weighted by the
+        paths to the node; depth log 2 if every node splits evenly.
 
     Source: Frosst and Hinton, arXiv 1711.09784, eq. 4 and 5.
     """

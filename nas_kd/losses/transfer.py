@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_kd.losses._common import full_precision, pair, positive, same_shape, word
+from nas_kd.losses._common import full_precision, one_of, pair, positive, same_shape
 
 
 def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper") -> Tensor:
@@ -32,7 +32,7 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
 
     Source: Kim et al., Paraphrasing complex network: network compression via factor transfer, arXiv 1802.04977, eq. 4.
     """
-    word("variant", variant, ("paper", "repdistiller"))
+    one_of("variant", variant, ("paper", "repdistiller"))
     positive("p", p)
     s, t = same_shape(student, teacher)
     if variant == "repdistiller":
@@ -55,7 +55,7 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
         Scalar, the mean over all elements of half of (t - s)^2 / v + log v; it may be negative. Its smallest value over
         v, at v = the channel's MSE, is half of 1 + log MSE.
 
-    Source: Ahn et al., arXiv 1904.05835, eq. 4 and 5, less the constant; there the sum over elements.
+    Source: Ahn et al., arXiv 1904.05835, eq. 4 and 5, without the constant; the sum over elements there.
     """
     s, t = same_shape(student, teacher)
     v = variance.to(s.dtype)
@@ -64,25 +64,25 @@ def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
 
 
 class ChannelErrors(torch.autograd.Function):
-    """Mean squared difference of every channel of (B, C, ...), (C,), of which only the student gets a gradient.
+    """Mean squared difference of each channel of (B, C, ...): (C,), with a gradient for the student only.
 
-    The division follows per channel instead of per element: broadcasting over few innermost channels costs several
+    The division comes after the reduction, per channel: broadcasting over a few innermost channels would cost several
     times as much as the rest.
     """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        away = student - teacher
-        ctx.save_for_backward(away)
-        rows = away.movedim(1, -1).flatten(0, -2)  # a view where the memory is channels_last
+        delta = student - teacher
+        ctx.save_for_backward(delta)
+        rows = delta.movedim(1, -1).flatten(0, -2)  # a view where the memory is channels_last
         return (rows.T @ rows).diagonal() / len(rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (away,) = ctx.saved_tensors
-        each = (grad * (2 * len(grad) / away.numel())).view(1, -1, *(1,) * (away.ndim - 2))
-        return away * torch.empty_like(away[:1]).copy_(each.expand_as(away[:1])), None
+        (delta,) = ctx.saved_tensors
+        each = (grad * (2 * len(grad) / delta.numel())).view(1, -1, *(1,) * (delta.ndim - 2))
+        return delta * torch.empty_like(delta[:1]).copy_(each.expand_as(delta[:1])), None
 
 
 def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -94,7 +94,7 @@ def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
         margin: required distance from 0, above 0.
 
     Returns:
-        Scalar: the sum over a sample's neurons, the mean over the batch; 0, with zero gradient if all margins are met.
+        Scalar: the sum over a sample's neurons, the mean over the batch; 0 with zero gradient once all margins are met.
 
     Source: Heo et al., Knowledge transfer via distillation of activation boundaries, arXiv 1811.03233, eq. 6.
     """
@@ -133,10 +133,10 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Chen et al., Distilling knowledge via knowledge review, arXiv 2104.09044, figure 4 and section 3.3.
     """
     s, t = same_shape(student, teacher)
-    away = s - t  # averaging is linear: the difference of the averages is the average of the difference
-    small = away
+    delta = s - t  # averaging is linear: the difference of the averages is the average of the difference
+    small = delta
     size = (s.shape[2], s.shape[3])
-    loss = away.square().mean()
+    loss = delta.square().mean()
     total = 1.0
     weight = 1.0
     for pixels in (4, 2, 1):
@@ -144,7 +144,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
             weight /= 2
             total += weight
             nested = all(n % 4 == 0 for n in size)  # then averages of averages are averages
-            small = F.adaptive_avg_pool2d(small if nested else away, pixels)
+            small = F.adaptive_avg_pool2d(small if nested else delta, pixels)
             loss = loss + weight * small.square().mean()
     return loss / total
 
@@ -184,7 +184,7 @@ def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor], variant: str = "pa
 
     Source: Yim et al., CVPR 2017, eq. 2.
     """
-    word("variant", variant, ("paper", "repdistiller"))
+    one_of("variant", variant, ("paper", "repdistiller"))
     if len(student) < 2 or [x.shape[:2] for x in student] != [x.shape[:2] for x in teacher]:
         shapes = [[tuple(x.shape) for x in xs] for xs in (student, teacher)]
         raise ValueError(f"fsp needs at least two stages of equal channels: student {shapes[0]}, teacher {shapes[1]}")

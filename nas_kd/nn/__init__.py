@@ -1,4 +1,4 @@
-"""Elastic layers and what networks are made of; nothing here knows spaces."""
+"""Elastic layers and the other parts of networks; nothing here knows about spaces."""
 
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder

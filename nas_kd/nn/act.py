@@ -1,4 +1,4 @@
-"""Activations by the name a space writes."""
+"""Activations by the names that spaces use."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Drop whole residual branches of random images (stochastic depth) and scale the rest up.
+    """Drop the residual branch of random images (stochastic depth) and scale up the rest.
 
     Args:
         x: (B, ...) output of a residual branch.
-        rate: share of images that lose the branch, 0 to 1 (excluded).
+        rate: fraction of images whose branch is dropped, 0 <= rate < 1.
 
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth.
     """

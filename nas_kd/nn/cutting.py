@@ -1,4 +1,4 @@
-"""A network of any class with smaller layers: which sizes it has, and how it gets them."""
+"""Networks of any class with narrower layers: describe how one was cut, and cut another the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HEADS = ("num_heads", "attn_dim", "inner_dim", "all_head_dim")  # numbers of an attention that follow its heads
+HEADS = (
+    "num_heads",
+    "attn_dim",
+    "inner_dim",
+    "all_head_dim",
+)  # attributes of attention layers that depend on the number of heads
 
 
 @dataclass(frozen=True)
@@ -17,9 +22,9 @@ class CutPlan:
     """How a network differs from the one that its class builds.
 
     Args:
-        left_out: paths of modules that hand their input on.
-        shapes: sizes of the tensors that are smaller, by name.
-        numbers: attributes that follow them, by module and name.
+        left_out: paths of modules replaced by the identity.
+        shapes: shapes of the smaller tensors, by name.
+        numbers: attributes that change with them, by module and name.
     """
 
     left_out: tuple[str, ...]
@@ -44,12 +49,7 @@ class CutPlan:
 
 
 def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
-    """Describe how a cut network differs from the whole one.
-
-    Args:
-        network: the cut one.
-        whole: of the same class.
-    """
+    """Describe how a cut network differs from the uncut ``whole`` of the same class."""
     modules = dict(network.named_modules())
     left_out = [
         path
@@ -72,14 +72,10 @@ def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
 
 
 def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
-    """Give a whole network the sizes of a plan, in place; its tensors are empty where they are smaller.
-
-    Args:
-        network: the whole one.
-        plan: what `plan_of` described.
+    """Cut an uncut network to the shapes of a plan, in place; the smaller tensors are uninitialised.
 
     Raises:
-        KeyError, AttributeError, TypeError: the plan is of another network.
+        KeyError, AttributeError, TypeError: the plan describes another network.
     """
     for path in plan.left_out:
         parent, _, name = path.rpartition(".")
@@ -94,7 +90,7 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
         set_tensor(layer, tensor, torch.empty(shape, dtype=getattr(layer, tensor).dtype))
         layers.add(path)
     for path in layers:
-        settle(network.get_submodule(path))
+        update_sizes(network.get_submodule(path))
     for path, numbers in plan.numbers.items():
         for name, value in numbers.items():
             if name not in HEADS:
@@ -104,7 +100,7 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
 
 
 def set_tensor(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a layer's parameter or buffer."""
+    """Replace a layer's parameter or buffer by a tensor."""
     if name in layer._parameters:
         layer._parameters[name] = nn.Parameter(tensor)
     elif name in layer._buffers:
@@ -113,8 +109,8 @@ def set_tensor(layer: nn.Module, name: str, tensor: Tensor) -> None:
         raise AttributeError(f"{type(layer).__name__} has no tensor {name!r}")
 
 
-def settle(layer: nn.Module) -> None:
-    """Make the sizes that a layer keeps as numbers those of its tensors."""
+def update_sizes(layer: nn.Module) -> None:
+    """Update the sizes that a layer stores as attributes to those of its tensors."""
     weight: Any = getattr(layer, "weight", None)
     if isinstance(layer, nn.modules.conv._ConvNd):
         outs = weight.shape[0]

@@ -14,8 +14,8 @@ def prefix(weight: Tensor, *sizes: int) -> Tensor:
     """
     shape = weight.shape
     if shape[: len(sizes)] == sizes:
-        return weight  # a slice of everything would still cost a graph node and a zero-filled gradient
-    # one strided view is one graph node, a slice for each dimension one each
+        return weight  # even a full slice costs a graph node and a zero-filled gradient
+    # a single strided view is one graph node; slices would be one per dimension
     return weight.as_strided(sizes + shape[len(sizes) :], weight.stride())
 
 
@@ -37,7 +37,7 @@ def centre(weight: Tensor, kernel: int, channels: int | None = None) -> Tensor:
 
 
 class ElasticConv2d(nn.Conv2d):
-    """Convolution over the first input and output channels, padded to keep the size by default."""
+    """Convolution over the first input and output channels; by default padded to keep the size."""
 
     def __init__(
         self,
@@ -100,6 +100,8 @@ class ElasticLinear(nn.Linear):
         outputs = outputs or self.out_features
         bias = None if self.bias is None else prefix(self.bias, outputs)
         weight = prefix(self.weight, outputs, x.shape[-1])
-        if x.numel() == x.shape[-1]:  # BLAS rounds a matrix-vector product differently by the stride of the rows
+        if (
+            x.numel() == x.shape[-1]
+        ):  # the rounding of a matrix-vector product in BLAS depends on the stride of the rows
             weight = weight.contiguous()
         return F.linear(x, weight, bias)

@@ -1,4 +1,4 @@
-"""Batch norm without running statistics: they are passed in, or recorded, or taken from the batch."""
+"""Batch norm without running statistics: they are passed in, recorded, or taken from the batch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Recorder:
     """Pools mean and variance of every norm's input over all batches of a pass.
 
     The pooled variance is exact by the law of total variance: the mean of the batch variances plus the
-    variance of the batch means. Averaging batch variances alone is too small (9 % at batch 8). All norms of
-    a batch are pooled together, in a few operations instead of a few per norm.
+    variance of the batch means. The mean of the batch variances alone is too small (by 9 % at batch size 8). All norms
+    of a batch are pooled together, in a few operations in total instead of a few per norm.
     """
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class Recorder:
         """Add one batch's mean (C,) and unbiased variance (C,).
 
         Args:
-            path: which norm; when it comes again, the next batch has begun.
+            path: of the norm; its second occurrence starts the next batch.
             variance: (C,) unbiased variance of the batch, as torch returns it.
-            count: numbers a channel that were averaged.
+            count: values per channel in the batch.
         """
         if path in self._batch:
             self._pool()
@@ -66,10 +66,10 @@ class Recorder:
         elif self._keys == list(batch) and self._sizes == sizes:
             self._sums += sums
         else:
-            raise ValueError("a recorder takes every batch through the same norms, in the same order")
+            raise ValueError("every batch must pass through the same norms in the same order")
 
     def reduce(self) -> None:
-        """Add the sums of all processes of the group, in one all-reduce; each has recorded the same norms."""
+        """Sum over all processes of the group in one all-reduce; each must have recorded the same norms."""
         self._pool()
         if self._sums is not None and world() > 1:
             dist.all_reduce(self._sums)
@@ -98,7 +98,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Normalise (B, C, H, W): None by the batch's statistics, values by those, a recorder records the batch's."""
+        """Normalise (B, C, H, W) by ``norm``, else by the batch's statistics, which a recorder also records."""
         channels = x.shape[1]
         weight = prefix(self.weight, channels)
         bias = prefix(self.bias, channels)

@@ -12,7 +12,7 @@ class Output(NamedTuple):
 
     Args:
         logits: (B, C) class scores before softmax.
-        stages: one feature a stage, (B, C, H, W) or (B, N, C), after the stage's last activation.
+        stages: one feature per stage, (B, C, H, W) or (B, N, C), after the stage's last activation.
         pre: the same features before that activation (equal to ``stages`` where there is none).
         pooled: (B, D) input of the classifier.
     """

@@ -1,4 +1,4 @@
-"""Base classes of the shared weights of stems, blocks and heads, and the channels that may be reordered."""
+"""Base classes for the shared weights of stems, blocks and heads; channels that may be reordered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class Side(NamedTuple):
     """A dimension of a tensor that runs over the channels.
 
     Args:
-        dim: its dimension.
         unit: consecutive entries that belong to one channel.
     """
 
@@ -33,7 +32,7 @@ class Channels(NamedTuple):
     Args:
         reader: the weight that reads them; its magnitude is their importance.
         others: all other tensors that run over them.
-        used: numbers of channels that subnets in use have; each is sorted among itself.
+        used: channel counts of the subnets in use; channels are sorted only between two such counts.
         fixed: number of leading channels that stay where they are.
     """
 
@@ -43,12 +42,12 @@ class Channels(NamedTuple):
     fixed: int = 0
 
     def importance(self) -> Tensor:
-        """Return the L1 norm of what reads each channel, (C,)."""
+        """Return the L1 norm of the weights that read each channel, (C,)."""
         tensor, dim, unit = self.reader
         return tensor.detach().abs().transpose(0, dim).flatten(1).sum(1).unflatten(0, (-1, unit)).sum(1)
 
     def order(self) -> Tensor:
-        """Return the numbers of the channels, (C,), by falling importance within what is nested already."""
+        """Return the channel indices, (C,), by descending importance, within the bounds of ``used``."""
         importance = self.importance()
         borders = sorted({self.fixed, *(n for n in self.used if n > self.fixed), len(importance)})
         parts = [torch.arange(self.fixed, device=importance.device)]
@@ -57,19 +56,19 @@ class Channels(NamedTuple):
         return torch.cat(parts)
 
 
-def making(*modules: nn.Module, unit: int = 1) -> tuple[Side, ...]:
-    """Return weights and biases of layers and norms that make channels or carry them one by one."""
+def producers(*modules: nn.Module, unit: int = 1) -> tuple[Side, ...]:
+    """Return the weights and biases of layers that produce channels, and of norms and depthwise layers on them."""
     tensors = (getattr(module, name) for module in modules for name in ("weight", "bias"))
     return tuple(Side(tensor, 0, unit) for tensor in tensors if tensor is not None)
 
 
-def reading(module: nn.Module, unit: int = 1) -> Side:
-    """Return the weight of a layer that reads channels."""
+def consumer(module: nn.Module, unit: int = 1) -> Side:
+    """Return the weight of the layer that reads channels."""
     return Side(module.weight, 1, unit)  # type: ignore[arg-type]
 
 
 def sizes(plans: Plans, name: str) -> tuple[int, ...]:
-    """Return the numbers of channels that resolved layers have, rising."""
+    """Return the channel counts of resolved layers, ascending."""
     return tuple(sorted({plan[name] for plan in plans}))
 
 
@@ -77,7 +76,7 @@ class ElasticPart(nn.Module):
     """The weights that all choices of a stem, a block or a head share."""
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        """Yield the inner channels that may be sorted by importance while the resolved ``plans`` stay unchanged."""
+        """Yield the inner channels that may be sorted without changing the networks of the resolved ``plans``."""
         raise NotImplementedError(f"{type(self).__name__}.channels: yield nothing if it has no inner channels")
 
 
@@ -85,5 +84,5 @@ class ElasticHead(ElasticPart):
     """The weights that all choices of a head share."""
 
     def widen(self, x: Tensor, setting: tuple[float, ...], norm: NormValues | Recorder | None = None) -> Tensor:
-        """Run all of the head that has batch norms: what calibration needs."""
+        """Run the part of the head that has batch norms, which is all that calibration needs."""
         return x

@@ -1,4 +1,4 @@
-"""Images at the input size that an arch chooses."""
+"""Resizing of images to the input size that an arch chooses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
     Returns:
         (B, C, resolution, resolution), or the images themselves when they have that size.
 
-    Source: as AttentiveNAS resizes (Wang et al. 2021, released code), up as well as down.
+    Source: AttentiveNAS (Wang et al. 2021, released code), which resizes up and down in this way.
     """
     if resolution is None or x.shape[-1] == resolution == x.shape[-2]:
         return x
@@ -27,7 +27,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 
 
 class Resized(nn.Module):
-    """A network that first resizes its images: what is trained when an arch chooses its input size."""
+    """A network that first resizes its images: the trained model when an arch chooses its input size."""
 
     def __init__(self, network: StaticNet, resolution: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A plain network built from a resolved layer list: it needs neither a space nor an arch."""
+"""A plain network built from a resolved layer list, without a space or an arch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StaticNet(nn.Module):
         self.layers_spec = [dict(layer) for layer in layers]
         for layer in self.layers_spec:
             if layer["op"] not in kinds:
-                hint = "name the class of your own block, or update nas_kd if a newer version wrote this"
+                hint = "pass the class of your own block, or update nas_kd if a newer version wrote this"
                 raise SettingError("layers.op", layer["op"], "one of " + ", ".join(sorted(kinds)), hint)
         self.kinds = {layer["op"]: kinds[layer["op"]] for layer in self.layers_spec}
         first, *blocks, last = self.layers_spec

@@ -13,15 +13,15 @@ from nas_kd.nn.elastic import centre
 
 
 class KernelTransform(nn.Module):
-    """Matrices that turn the centre of a kernel into the next smaller kernel, one a pair of sizes.
+    """Matrices that turn the centre of a kernel into the next smaller kernel, one per pair of sizes.
 
     In a layer: ``weight = prefix(self.weight, channels)``, then ``weight = self.transform(weight, kernel)``
-    in the place of ``centre(weight, kernel)``. All channels share the matrices (7 to 5: 25 x 25, 5 to 3:
-    9 x 9), and a small kernel passes through every matrix above it. They begin as the identity, so that at
-    first the result is the centre crop to the bit.
+    instead of ``centre(weight, kernel)``. All channels share the matrices (7 to 5: 25 x 25, 5 to 3:
+    9 x 9), and a small kernel passes through every matrix above it. They start as the identity, so that
+    the result is at first exactly the centre crop.
 
     Args:
-        kernels: odd kernel sizes, rising.
+        kernels: odd kernel sizes, ascending.
 
     Source: OFA (Cai et al. 2020), section 3.3, elastic kernel size.
     """

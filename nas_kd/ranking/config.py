@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.config.names import names_in_tables
 from nas_kd.config.settings import Settings, fields_of, settings
 from nas_kd.config.types import LARGEST, Count, Images, Natural, NotNegative, OpenShare, Positive, Share
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Score = Annotated[Any, "the name of a score, or package.module:object"]
 
-Sample = Annotated[int, Field(ge=LEAST, lt=LARGEST)]  # of archs that a rank correlation can be taken over
+Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # of archs that a rank correlation can be taken over
 
 
 @settings("rank")
@@ -55,7 +55,7 @@ class RankConfig(Settings):
     epochs: Count = 10
     """passes over train"""
     batch_size: Count = 64
-    """images a step"""
+    """images per step"""
     lr: Positive = 0.05
     """peak learning rate"""
     momentum: Share = 0.9
@@ -95,9 +95,11 @@ class RankConfig(Settings):
             if names and getattr(self, field) not in names:
                 expected = f"one of rank.scores: {', '.join(map(str, names))}"
                 raise SettingError(f"rank.{field}", getattr(self, field), expected, f"set rank.{field} too")
-        if self.archs is None and self.bands is not None and not self.bands and self.overall < LEAST:
-            expected = f"{LEAST} or more without rank.bands: fewer archs give no rank correlation"
-            raise SettingError("rank.overall", self.overall, expected, f"use rank.overall={LEAST}, or give rank.bands")
+        if self.archs is None and self.bands is not None and not self.bands and self.overall < MIN_ARCHS:
+            expected = f"{MIN_ARCHS} or more without rank.bands: fewer archs give no rank correlation"
+            raise SettingError(
+                "rank.overall", self.overall, expected, f"use rank.overall={MIN_ARCHS}, or give rank.bands"
+            )
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")
 

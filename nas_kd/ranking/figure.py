@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def rank_figure(summary: pd.DataFrame, noise: pd.DataFrame) -> str:
-    """Draw one row a score: tau inside the bands with its 95 % interval, over all archs, and the gap to size.
+    """Draw one row per score: tau inside the bands with its 95 % interval, over all archs, and the gap to size.
 
     Args:
         summary: what ``summarise`` returned.

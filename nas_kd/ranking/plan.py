@@ -40,7 +40,7 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
             atomic_write(table, archs.to_csv(index=False))
             atomic_json(plan, given | {"made_with": made_with()})
             return archs
-        old = read_json(plan, spoils=plan)
+        old = read_json(plan, delete=plan)
         check_format(old, plan)
         del old["made_with"]
         changed = [name for name in {**old, **given} if old.get(name) != given.get(name)]

@@ -50,10 +50,10 @@ class RankResult(NamedTuple):
     """What a ranking found.
 
     Args:
-        summary: one row a score, see ``nas_kd.ranking.summary.summarise``.
-        noise: one row a scope, see ``noise_table``.
-        truth: one row an arch and seed.
-        scores: one row a score and arch.
+        summary: one row per score, see ``nas_kd.ranking.summary.summarise``.
+        noise: one row per scope, see ``noise_table``.
+        truth: one row per arch and seed.
+        scores: one row per score and arch.
         archs: the sample.
         verdict: sentences.
     """
@@ -237,7 +237,7 @@ def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
 
     Args:
         run: the run, whose timing.csv is read; one that was begun before it counted CPU seconds has the clock's.
-        truth: one row a training.
+        truth: one row per training.
     """
     ready = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
     timing = run.timing.frame()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.files import read_frame
@@ -121,8 +121,8 @@ def listed_archs(
         raise SettingError("rank.archs", list(table.columns), expected, "give runs/NAME/rank/archs.csv")
     table = table.head(limit) if limit is not None else table
     archs = archs_of(table)
-    if len(archs) < LEAST:
-        raise SettingError("rank.limit", len(archs), f"at least {LEAST} archs for a rank correlation")
+    if len(archs) < MIN_ARCHS:
+        raise SettingError("rank.limit", len(archs), f"at least {MIN_ARCHS} archs for a rank correlation")
     rows = []
     for arch, group in zip(archs, table["group"], strict=True):
         space.validate(arch)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
@@ -106,7 +106,7 @@ def kept_scores(
     Args:
         scores: the scores.
         archs: the archs.
-        truth: one row an arch and seed.
+        truth: one row per arch and seed.
         folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
         prepared: makes supernet and stages.
         cache: the teacher's stored logits.
@@ -138,8 +138,8 @@ def kept_scores(
         training_images=3.0 * config.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
     )
     for score in missing:
-        if "truth" in score.needs and len(mean) < 2 * LEAST:
-            prepared.run.log_message(f"{score.name} is left out: it learns from at least {2 * LEAST} trained archs")
+        if "truth" in score.needs and len(mean) < 2 * MIN_ARCHS:
+            prepared.run.log_message(f"{score.name} is left out: it learns from at least {2 * MIN_ARCHS} trained archs")
             continue
         rows = measure_scores([score], archs, bench)
         unknown = int(rows["value"].isna().sum())

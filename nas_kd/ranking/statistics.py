@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -159,7 +159,7 @@ def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None =
     full = np.isfinite(truth).all(1)
     values = truth[full]
     seeds = truth.shape[1]
-    if len(values) < LEAST:
+    if len(values) < MIN_ARCHS:
         return math.nan
     names = np.zeros(len(full)) if groups is None else np.asarray(groups, dtype=object)
     pairs = pairs_within(names[full].tolist())

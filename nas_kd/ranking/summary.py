@@ -11,7 +11,7 @@ import pandas as pd
 
 from nas_kd.analyse.bootstrap import RESAMPLES, interval_of, resampled_taus
 from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.errors import SettingError
 from nas_kd.ranking.statistics import detectable, holm, noise_of, partial_tau, regret, residual_tau, spearman
 
@@ -26,11 +26,11 @@ class Ranked(NamedTuple):
     """Ground truth and scores of the same archs.
 
     Args:
-        archs: one row an arch: key, group, macs, ...; those without ground truth are left out.
+        archs: one row per arch: key, group, macs, ...; those without ground truth are left out.
         truth: (N, S) accuracy of each arch and seed, NaN where it is not trained.
         scores: (M, N) higher is better, NaN where a score has none.
         names: (M,) names of the scores.
-        costs: one row a score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
+        costs: one row per score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
         planned: the bands of the sample, also those of which nothing is trained yet.
     """
 
@@ -44,12 +44,12 @@ class Ranked(NamedTuple):
     @property
     def bands(self) -> list[str]:
         """The bands with enough archs to rank."""
-        return [band for band, size in self._sizes.items() if size >= LEAST]
+        return [band for band, size in self._sizes.items() if size >= MIN_ARCHS]
 
     @property
     def few(self) -> dict[str, int]:
         """The bands with too few archs to rank, and how many archs they have."""
-        return {band: size for band, size in self._sizes.items() if size < LEAST}
+        return {band: size for band, size in self._sizes.items() if size < MIN_ARCHS}
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -63,8 +63,8 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
 
     Args:
         archs: the sample.
-        truth: one row an arch and seed: key, seed, accuracy.
-        scores: one row a score and arch, as ``measure_scores`` gives.
+        truth: one row per arch and seed: key, seed, accuracy.
+        scores: one row per score and arch, as ``measure_scores`` gives.
 
     Returns:
         What is known of both.
@@ -79,9 +79,9 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
             hint = "use another folder: these come from another space, seed or sample"
             raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", expected, hint)
     known = archs[archs["key"].isin(truth["key"])] if len(truth) else archs.head(0)
-    if len(known) < LEAST:
-        expected = f"at least {LEAST} trained archs for a rank correlation"
-        raise SettingError("rank.truth", f"{len(known)} archs", expected, "train more of them: give the command again")
+    if len(known) < MIN_ARCHS:
+        expected = f"at least {MIN_ARCHS} trained archs for a rank correlation"
+        raise SettingError("rank.truth", f"{len(known)} archs", expected, "train more of them: run the command again")
     table = truth.pivot_table(index="key", columns="seed", values="accuracy", aggfunc="first")
     values = table.reindex(known["key"]).to_numpy(dtype=float)
     names = list(dict.fromkeys(scores["score"]))
@@ -268,8 +268,8 @@ def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[
     """
     scope, tau = (INSIDE, "band_tau") if ranked.bands else (EVERYWHERE, "tau")
     said = [
-        f"{band.capitalize()} has {count} trained archs, a rank correlation needs {LEAST}: it is left out. Train more"
-        " of them: give the command again, or begin with a larger sample."
+        f"{band.capitalize()} is left out: it has {count} trained archs, and a rank correlation needs {MIN_ARCHS}."
+        " Train more of them: run the command again, or start with a larger sample."
         for band, count in ranked.few.items()
     ]
     if ranked.few and not ranked.bands:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import kendalltau
 
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.data import Data
 from nas_kd.rate.errors import StageError
 from nas_kd.rate.halving import by_entry, count_evaluations, rate_stage, without_heads
@@ -138,12 +138,12 @@ class Rater:
     def _told(self, row: dict[str, Any], half: bool) -> str:
         how = "all rated" if row["rated"] == "all" else f"rated by halving, {row['rows_full']} to the end"
         agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "no half time in one epoch"
-        if row["rows_full"] < LEAST:
-            agree = "nothing to choose" if row["rows"] == 1 else f"fewer than {LEAST} rows have no tau"
+        if row["rows_full"] < MIN_ARCHS:
+            agree = "nothing to choose" if row["rows"] == 1 else f"fewer than {MIN_ARCHS} rows have no tau"
         work = f"{row['layer_evaluations']} layers run, path by path {row['layer_evaluations_path_by_path']}"
         return f"{row['rows']} rows {how}, {agree}; {work}"
 
 
 def tau(a: pd.Series[Any], b: pd.Series[Any]) -> float:
     """Return Kendall's tau-b; NaN for fewer than eight values."""
-    return float(kendalltau(a, b).statistic) if len(a) >= LEAST else float("nan")
+    return float(kendalltau(a, b).statistic) if len(a) >= MIN_ARCHS else float("nan")

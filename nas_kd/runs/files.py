@@ -1,4 +1,4 @@
-"""Files written so that a kill at any moment leaves them readable: atomic files, JSON, append-only CSV."""
+"""Files that stay readable if the process is killed at any moment: atomic writes, JSON, append-only CSV."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_disk(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says what to do.
+    """Replace the OSError of a full or read-only disk by an error with a hint.
 
     Args:
-        path: what is being written.
+        path: the file or folder being written.
 
     Raises:
-        SettingError: in place of the OSError of a full or read-only disk.
+        SettingError: the disk is full or read-only.
     """
     full = {
         errno.ENOSPC: "the disk is full",
@@ -37,32 +37,32 @@ def on_disk(path: Path) -> Iterator[None]:
         errno.EFBIG: "the limit on a file's size is reached",
     }
     denied = "permission is denied"
-    shut = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
+    read_only = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
     try:
         yield
     except OSError as error:
         if error.errno in full:
-            hint = "free space and give the same command again: finished work is kept"
+            hint = "free space and run the same command again: finished work is kept"
             raise SettingError("run", str(path), f"a folder with space left ({full[error.errno]})", hint) from error
-        if error.errno in shut:
-            expected = f"a folder that can be written ({shut[error.errno]})"
+        if error.errno in read_only:
+            expected = f"a writable folder ({read_only[error.errno]})"
             raise SettingError("run", str(path), expected, "choose another --run") from error
         raise
 
 
 def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str, *, keep: Path | None = None) -> None:
-    """Write a file so that a reader, or the next start after a kill, sees the old one or the new one whole.
+    """Write a file atomically: a reader, or the next start after a kill, sees either the old or the new content.
 
     Args:
         path: the file; its folder exists.
-        content: what it shall hold; text is written as UTF-8.
-        keep: where the old file goes; a kill may leave it there with none in its place.
+        content: text is written as UTF-8.
+        keep: path to move the old file to; a kill may leave only this one.
 
     Raises:
         SettingError: the disk is full or read-only; the old file is untouched.
     """
     path = Path(path)
-    # of this thread: a main thread's is the process's, and others write the status beside it
+    # named after the thread: other threads of the process write status.json at the same time
     part = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with on_disk(path):
         try:
@@ -79,11 +79,7 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
 
 
 def clear_parts(paths: Iterable[Path]) -> None:
-    """Delete what a kill in the middle of an atomic write left: hidden .tmp and .old files and folders.
-
-    Args:
-        paths: files and folders; others than those stay.
-    """
+    """Delete the hidden .tmp and .old files and folders among ``paths``, which killed atomic writes left behind."""
     for path in paths:
         if path.name.startswith(".") and path.suffix in (".tmp", ".old"):
             if path.is_dir():
@@ -93,28 +89,17 @@ def clear_parts(paths: Iterable[Path]) -> None:
 
 
 def atomic_json(path: str | Path, value: Any) -> None:
-    """Write a value as JSON, atomically; NaN and infinities become null, which JSON has.
-
-    Args:
-        path: the file.
-        value: dicts, lists, tuples and scalars; numpy and torch scalars count as their Python value.
+    """Write `plain(value)` as JSON, atomically.
 
     Raises:
         SettingError: the disk is full or read-only.
-        TypeError: the value holds something else.
+        TypeError: the value holds something that JSON cannot express.
     """
     atomic_write(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
-    """Make a value fit for JSON: tuples and sets as lists, numpy and torch scalars as Python's, NaN as None.
-
-    Args:
-        value: dicts, lists, tuples, sets and scalars.
-
-    Returns:
-        The same in plain values.
-    """
+    """Convert a value for JSON: tuples and sets to lists, numpy and torch scalars to Python's, NaN and inf to None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | frozenset | set):
@@ -124,25 +109,21 @@ def plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """Give the Python value of a numpy or torch scalar."""
+    """Convert a numpy or torch scalar to Python's."""
     return value.item() if hasattr(value, "item") else value
 
 
-def read_json(path: Path, keys: Sequence[str] = (), spoils: Path | None = None) -> Any:
+def read_json(path: Path, keys: Sequence[str] = (), delete: Path | None = None) -> Any:
     """Read a JSON file of a run.
 
     Args:
-        path: the file.
-        keys: what the mapping in it must hold.
-        spoils: what must be deleted when it is damaged; None is its folder.
-
-    Returns:
-        Its value.
+        keys: keys that the mapping in it must have.
+        delete: what the hint of an error says to delete; None is the file's folder.
 
     Raises:
         SettingError: the file is missing or damaged.
     """
-    hint = f"delete {spoils or path.parent} and give the same command again"
+    hint = f"delete {delete or path.parent} and run the same command again"
     try:
         value = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:  # also UnicodeDecodeError
@@ -154,13 +135,13 @@ def read_json(path: Path, keys: Sequence[str] = (), spoils: Path | None = None) 
 
 
 class CsvLog:
-    """An append-only CSV file: every row is on the disk when `append` returns.
+    """An append-only CSV file: every row is on disk when `append` returns.
 
-    Floats are written by repr and so read back exactly. A last line that a kill left half-written is dropped
+    Floats are written by repr and therefore read back exactly. An incomplete last line, left by a kill, is dropped
     on opening.
 
     Args:
-        path: the file; it appears with its first row.
+        path: the file; it is created with the first row.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -182,23 +163,20 @@ class CsvLog:
         """Add one row.
 
         Args:
-            row: column to scalar; the first row fixes the columns and their order; None is an empty cell.
+            row: column to scalar; the first row sets the columns and their order; None is an empty cell.
 
         Raises:
             SettingError: the disk is full or read-only.
-            ValueError: the columns are not the header's.
+            ValueError: the columns differ from the header.
         """
         self.extend([row])
 
     def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows with one write.
-
-        Args:
-            rows: as for `append`.
+        """Add rows like `append`, in one write.
 
         Raises:
             SettingError: the disk is full or read-only.
-            ValueError: the columns are not the header's.
+            ValueError: the columns differ from the header.
         """
         if not rows:
             return
@@ -210,7 +188,7 @@ class CsvLog:
                 raise ValueError(f"{self.path.name}: row has columns {sorted(row)}, file has {sorted(columns)}")
             lines.append([_cell(row[column]) for column in columns])
         with on_disk(self.path):
-            # one write call: a kill leaves at most one half line, and rows of two processes never mix
+            # one write call: a kill leaves at most one incomplete line, and rows of two processes never mix
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 _append(handle, _csv(lines))
@@ -225,16 +203,11 @@ class CsvLog:
             return list(csv.DictReader(file))
 
     def frame(self) -> pd.DataFrame:
-        """Read all rows, floats exactly as they were appended."""
+        """Read all rows, with floats exactly as they were appended."""
         return read_frame(self.path)
 
     def cut(self, column: str, value: float) -> None:
-        """Drop the rows that a checkpoint does not know of.
-
-        Args:
-            column: a numeric column, such as ``"epoch"``.
-            value: rows with more than this go.
-        """
+        """Drop the rows after a checkpoint: those whose ``column``, such as ``"epoch"``, exceeds ``value``."""
         rows = self.rows()
         kept = [list(row.values()) for row in rows if float(row[column]) <= value]
         if len(kept) < len(rows):
@@ -242,7 +215,7 @@ class CsvLog:
 
 
 def _append(handle: int, data: bytes) -> None:
-    """Add bytes to an open file, all or none of them: a disk that fills up takes a part and says so at the next."""
+    """Append bytes, all or none: a full disk accepts a part of them and fails at the next write."""
     written = 0
     try:
         while written < len(data):
@@ -260,7 +233,7 @@ def _cell(value: Any) -> str:
     if value is not None and not isinstance(value, str | int | float | bool):
         raise TypeError(f"a CSV cell is a scalar, not {type(value).__name__}")
     text = "" if value is None else repr(value) if isinstance(value, float) else str(value)
-    return text.replace("\n", " ").replace("\r", " ")  # a row is a line
+    return text.replace("\n", " ").replace("\r", " ")  # a row is one line
 
 
 def _csv(lines: Sequence[Sequence[str]]) -> bytes:
@@ -270,13 +243,7 @@ def _csv(lines: Sequence[Sequence[str]]) -> bytes:
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file of a run, floats exactly as they were written; an absent file is an empty frame.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its rows.
+    """Read a CSV file of a run, with floats exactly as they were written; a missing file is an empty frame.
 
     Raises:
         SettingError: the file is damaged.
@@ -286,12 +253,12 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return pd.DataFrame()
-    text = {"key": str}  # an arch's key may be all digits
-    # from 3.1 on the only converter is exact, and asking for one is deprecated
+    text = {"key": str}  # the key of an arch may consist of digits
+    # from pandas 3.1 on the only converter is exact, and the argument is deprecated
     new = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
     exact: dict[str, Any] = {} if new else {"float_precision": "round_trip"}
     try:
         return pd.read_csv(path, dtype=text, **exact)
     except (ValueError, OSError) as error:  # also pandas' ParserError and UnicodeDecodeError
-        hint = f"delete {path.parent} and give the same command again"
+        hint = f"delete {path.parent} and run the same command again"
         raise SettingError("run", str(path), "the table that nas_kd wrote", hint) from error

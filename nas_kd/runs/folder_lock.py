@@ -1,4 +1,4 @@
-"""The lock of a run folder: who works in it, also on machines that no file lock reaches."""
+"""The lock of a run folder, also between machines that share no file locks."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ def folder_lock(
 ) -> Iterator[None]:
     """Keep other commands from working in a folder.
 
-    A file lock ends with its process, so that a dead one's is never in the way. For machines that the lock
-    does not reach, and for messages, the holder leaves a note and renews it: a note of a dead process, or one
-    that nobody renews, is stale and taken over.
+    A file lock ends with its process, so a dead process never blocks the folder. For machines that the lock
+    does not reach, and for messages, the holder also writes a lease and renews it; the lease of a dead process, or
+    one that is no longer renewed, is stale and taken over.
 
     Args:
-        folder: the folder.
-        part: a job that goes together with others in the folder, but not with itself; None goes alone.
-        log: takes a line about a stale lock, and about waiting to see whether one is.
-        heartbeat: seconds between two renewals.
+        part: a job that may run beside other jobs in the folder, but only once; None excludes all others.
+        log: receives a line when a stale lock is taken over, or while waiting to see whether it is stale.
+        heartbeat: seconds between renewals.
         patience: seconds without a renewal after which another machine's lock is stale.
 
     Raises:
-        SettingError: another command is working in the folder.
+        SettingError: another command is using the folder.
     """
     notes = folder.glob(".lock.*") if part is None else (folder / f".lock.{name}" for name in ("all", part))
     mine = folder / f".lock.{part or 'all'}"
@@ -67,7 +66,7 @@ def folder_lock(
 
 
 def _read(note: Path) -> Lease | None:
-    """Read who holds a lock; None where nobody does, or a kill tore the note."""
+    """Read the holder of a lock; None if there is none, or a kill left the file incomplete."""
     try:
         return Lease(**json.loads(note.read_text()))
     except (OSError, ValueError, TypeError):
@@ -75,7 +74,7 @@ def _read(note: Path) -> Lease | None:
 
 
 def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None], patience: float) -> None:
-    """Clear a stale note; refuse while another holder is alive."""
+    """Clear a stale lease; raise if its holder is alive."""
     holder = _read(note)
     here = Lease.own()
     if holder is None:
@@ -86,20 +85,20 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
         begun = time.monotonic()
         seen = note.stat().st_mtime_ns
         os.utime(folder / ".lock")
-        age = max(0.0, ((folder / ".lock").stat().st_mtime_ns - seen) / 1e9)  # both by the file system's clock
+        age = max(0.0, ((folder / ".lock").stat().st_mtime_ns - seen) / 1e9)  # both on the file system's clock
         if age < patience:
-            log(f"{folder} is locked by {who}: waiting up to {patience - age:.0f} s to see whether it lives")
+            log(f"{folder} is locked by {who}: waiting up to {patience - age:.0f} s to see whether it is alive")
         while age + time.monotonic() - begun < patience:
             time.sleep(min(1.0, patience / 10))
             if note.stat().st_mtime_ns != seen:
                 raise _refused(folder, _read(note) or holder)
-    log(f"the lock of {who}, which has ended without a word, is stale: taken over")
+    log(f"taking over the stale lock of {who}, which ended without releasing it")
     os.truncate(note, 0)
 
 
 def _refused(folder: Path, holder: Lease | None) -> SettingError:
     who = f" (process {holder.pid} on {holder.host} is)" if holder is not None else ""
-    expected = f"a folder no other command is working in{who}"
+    expected = f"a folder that no other command uses{who}"
     return SettingError("run", str(folder), expected, "wait for it, or use another --run")
 
 
@@ -107,5 +106,5 @@ def _renew(note: Path, ended: threading.Event, heartbeat: float) -> None:
     while not ended.wait(heartbeat):
         try:
             os.utime(note)
-        except OSError:  # a network file system may be away for a moment
+        except OSError:  # a network file system may be briefly unavailable
             continue

@@ -1,4 +1,4 @@
-"""The format of the records in run folders, so that a folder of another one is told from one of other settings."""
+"""The format version of the records in run folders."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ FORMAT = 2  # raised whenever records of finished work can no longer be compared
 
 
 def made_with() -> dict[str, Any]:
-    """Return what a record says of the library that made it."""
+    """Return the version and format that a record stores."""
     return {"nas_kd": __version__, "format": FORMAT}
 
 
 def check_format(record: Mapping[str, Any], path: Path) -> None:
-    """Refuse to go on with a record of another format.
+    """Raise if a record has another format.
 
     Args:
-        record: what was read.
-        path: where.
+        record: the content of ``path``.
 
     Raises:
-        SettingError: naming both versions and formats.
+        SettingError: with both versions and formats.
     """
     made = record.get("made_with", {"nas_kd": "0.1.0", "format": 1})
     made = made if isinstance(made, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Who works on what: leases that workers renew, and by which the others find out that one is lost."""
+"""Leases of workers on units of work, renewed by heartbeats; a lease that is not renewed is that of a lost worker."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from typing import Protocol
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.lock import held
 
-HEARTBEAT = 10.0  # seconds between two renewals of a lease
+HEARTBEAT = 10.0  # seconds between renewals of a lease
 PATIENCE = 30.0  # seconds without a renewal after which a worker counts as lost
-LOCK = "lock"  # the file in a folder of leases whose lock makes decisions one at a time
+LOCK = "lock"  # the file in a folder of leases whose lock serialises decisions
 
 
 @dataclass(frozen=True)
 class Lease:
-    """What a worker has in hand.
+    """A worker and the job it has claimed.
 
     Args:
-        worker: its id, never used twice.
-        pid: its process.
-        host: its machine's name.
-        place: where the pid means something: this boot of this machine, and the pid namespace.
-        started: when the process began, in the kernel's ticks: a pid is given again, this is not.
-        job: what it is doing; empty between two jobs.
-        heartbeat: changes with every renewal; its value says nothing.
+        worker: unique id.
+        host: name of the machine.
+        place: scope of the pid: the current boot of the machine, and the pid namespace.
+        started: start time of the process in kernel ticks, since a pid may be reused.
+        job: the claimed job; empty between jobs.
+        heartbeat: changes with every renewal; its value has no meaning.
     """
 
     worker: str
@@ -50,7 +49,7 @@ class Lease:
         return Lease(worker, os.getpid(), host, _place(), _started(os.getpid()) or "")
 
     def dead(self) -> bool:
-        """Tell whether the process is certainly gone; one on another machine never is."""
+        """Return whether the process has certainly ended; unknown for other machines, hence False."""
         return self.place == _place() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
@@ -58,16 +57,16 @@ class Lease:
 
 
 def _place() -> str:
-    """Name this boot of this machine and this pid namespace: below it a pid is one process."""
+    """Identify the current boot of this machine and the pid namespace, within which a pid is one process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux: only renewals tell
+    except OSError:  # not Linux: only renewals show that a process is alive
         return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began; None when it has ended, or is a zombie that nobody has waited for."""
+    """Return the start time of a process; None if it has ended or is a zombie."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -76,29 +75,29 @@ def _started(pid: int) -> str | None:
 
 
 class LeaseStore(Protocol):
-    """Keeps leases; every decision that rests on them is made under its lock."""
+    """Storage of leases; every decision that depends on them is made under its lock."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Return a context of which one at a time is entered; a process that ends leaves it."""
+        """Return a context that one process at a time can enter; it ends with the process."""
 
     def rows(self) -> list[Lease]:
-        """Return all rows."""
+        """Return all leases."""
 
     def put(self, lease: Lease) -> None:
-        """Write a row, replacing the worker's old one."""
+        """Write a lease, replacing the worker's old one."""
 
     def renew(self, worker: str) -> None:
-        """Change a lease's heartbeat; one that was dropped stays so."""
+        """Change a lease's heartbeat, unless it was dropped."""
 
     def drop(self, worker: str) -> None:
-        """Delete a row, if it is there."""
+        """Delete a lease, if it exists."""
 
 
 class FileLeases:
-    """Leases as files, one a worker, for the processes of one machine.
+    """Leases as files, one per worker, for the processes of one machine.
 
     Args:
-        folder: where they lie; every process names the same.
+        folder: the same for all processes.
 
     Raises:
         SettingError: the disk is full or read-only, or the system has no file locks.
@@ -111,12 +110,12 @@ class FileLeases:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Wait for the folder's lock; it ends with the process that holds it."""
+        """Wait for the folder's lock, which ends with the process that holds it."""
         with held(self.folder / LOCK, wait=True):
             yield
 
     def rows(self) -> list[Lease]:
-        """Return all rows that can be read."""
+        """Return all readable leases."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
             with suppress(OSError, ValueError, TypeError):
@@ -124,23 +123,23 @@ class FileLeases:
         return found
 
     def put(self, lease: Lease) -> None:
-        """Write a row, whole or not at all."""
+        """Write a lease atomically."""
         kept = {name: value for name, value in asdict(lease).items() if name != "heartbeat"}
         part = self.folder / f".{lease.worker}.tmp"
         with on_disk(self.folder):
             part.write_text(json.dumps(kept) + "\n")
             try:
                 part.replace(self._path(lease.worker))
-            except FileNotFoundError:  # a command that starts in the run clears such parts away
+            except FileNotFoundError:  # a command that starts in the run deletes such temporary files
                 self._path(lease.worker).write_text(json.dumps(kept) + "\n")
 
     def renew(self, worker: str) -> None:
-        """Touch a row's file."""
+        """Touch the lease's file."""
         with suppress(FileNotFoundError):
             os.utime(self._path(worker))
 
     def drop(self, worker: str) -> None:
-        """Delete a row."""
+        """Delete a lease."""
         self._path(worker).unlink(missing_ok=True)
 
     def _path(self, worker: str) -> Path:

@@ -1,4 +1,4 @@
-"""Locks on files: one holder at a time, and a lock ends with the process that holds it."""
+"""File locks: one holder at a time; a lock ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import IO
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems that know none
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems without locks
 
 
 def file_locks() -> bool:
-    """Tell whether the system has file locks; Windows has none of this kind."""
+    """Return whether the system has file locks; Windows has not."""
     return find_spec("fcntl") is not None
 
 
@@ -24,12 +24,11 @@ def flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool | None:
     """Lock an open file until it is closed.
 
     Args:
-        file: the file.
-        wait: wait for another process that has it locked.
+        wait: wait while another process holds the lock.
         shared: allow other shared locks.
 
     Returns:
-        Whether the lock is ours; None where there are no locks.
+        Whether the lock was acquired; None if locks are not supported.
     """
     try:
         import fcntl
@@ -48,24 +47,23 @@ def flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool | None:
 
 @contextmanager
 def held(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Lock a file, made with its folder when absent.
+    """Lock a file, which is created with its folder if missing.
 
     Args:
-        path: the file.
-        wait: wait for another process that has it locked.
+        wait: wait while another process holds the lock.
 
     Returns:
-        A context that says whether the lock is ours while it lasts.
+        A context that yields whether the lock was acquired.
 
     Raises:
         SettingError: there are no file locks, or the file cannot be written.
     """
-    with ExitStack() as opened:
-        with on_disk(path):  # not around what is done under the lock: errors of that are of other files
+    with ExitStack() as stack:
+        with on_disk(path):  # not around the body of the context, whose errors concern other files
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = opened.enter_context(open(path, "a"))
-            ours = flock(file, wait=wait)
-        if ours is None:
-            expected = "a system with file locks, when several processes share a folder"
+            file = stack.enter_context(open(path, "a"))
+            acquired = flock(file, wait=wait)
+        if acquired is None:
+            expected = "a system with file locks if several processes share a folder"
             raise SettingError("run", str(path.parent), expected, "use a local disk, on Linux or macOS")
-        yield ours
+        yield acquired

@@ -1,4 +1,4 @@
-"""Files that a run writes while it works: log.txt, status.json and timing.csv."""
+"""Files that a run writes continually: log.txt, status.json and timing.csv."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from nas_kd.runtime.ranks import in_worker, launched
 
 
 class RunLog:
-    """The files of a run that grow while it works.
-
-    Args:
-        path: the run folder.
-    """
+    """The log, status and timing files of a run folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +23,7 @@ class RunLog:
     def log_message(self, message: str) -> None:
         """Print a line to stderr and append it to log.txt."""
         if launched()[0] > 0:
-            return  # the first process logs the same
+            return  # the first process logs the same line
         if not in_worker():
             print(message, file=sys.stderr, flush=True)
         with on_disk(self.path), open(self.path / "log.txt", "a") as file:

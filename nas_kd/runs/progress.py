@@ -1,4 +1,4 @@
-"""Progress with an estimated end, on the terminal and in the run's status.json."""
+"""Progress with an ETA, on the terminal and in the run's status.json."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nas_kd.runtime.ranks import in_worker
 
 
 class Progress:
-    """Progress with an estimated end: a bar on a terminal, plain lines elsewhere, status.json in the run.
+    """Progress with an ETA: a bar on a terminal, plain lines elsewhere, status.json in the run.
 
-    Use it as a context manager; a process that helps another shows nothing.
+    Use it as a context manager; worker processes print nothing.
 
     Args:
-        stage: what is being worked on, such as ``"supernet"``.
-        total: units of work in all.
-        done: units done before, when the work is resumed; they do not enter the estimate.
+        stage: name of the work, such as ``"supernet"``.
+        total: number of units.
+        done: units already done when the work is resumed; the ETA ignores them.
         unit: name of a unit.
-        run: the run whose status.json and log.txt are kept; None shows only.
-        every: least seconds between two plain lines.
+        run: the run whose status.json is updated; None only prints.
+        every: minimum seconds between plain lines.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at this process's mean speed; None before the first unit."""
+        """Seconds to the end at the mean speed of this process; None before the first unit."""
         here = self.done - self._first
         return (time.monotonic() - self._began) / here * (self.total - self.done) if here else None
 
@@ -82,8 +82,8 @@ class Progress:
         """Count finished work.
 
         Args:
-            units: how many units ended.
-            last: the latest values worth seeing, such as ``loss=0.7``.
+            units: number of finished units.
+            last: latest values to show, such as ``loss=0.7``.
         """
         with self._lock:
             self.done += units
@@ -107,12 +107,12 @@ class Progress:
             self._bar.stop()
         else:
             self._line()
-        if kind is None or not issubclass(kind, OSError | SettingError):  # a full disk must stay the error seen
+        if kind is None or not issubclass(kind, OSError | SettingError):  # writing to a full disk would hide the error
             self._status("running" if kind is None else "stopped")
 
     def _eta(self) -> str:
         eta = self.eta_seconds
-        return "" if eta is None else f"ETA {spoken(eta)}"
+        return "" if eta is None else f"ETA {format_seconds(eta)}"
 
     def _last(self) -> str:
         return " ".join(f"{name}={value:.4g}" for name, value in self.last.items())
@@ -136,15 +136,8 @@ class Progress:
             )
 
 
-def spoken(seconds: float) -> str:
-    """Write a duration as people say it: ``45 s``, ``3 min 20 s``, ``1 h 05 min``.
-
-    Args:
-        seconds: the duration in seconds.
-
-    Returns:
-        The text.
-    """
+def format_seconds(seconds: float) -> str:
+    """Format a duration: ``45 s``, ``3 min 20 s``, ``1 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

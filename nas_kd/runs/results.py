@@ -1,4 +1,4 @@
-"""A table of results that several processes add rows to."""
+"""A table of results to which several processes append."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class ResultTable:
-    """One row an arch and seed.
+    """One row per arch and seed.
 
     Args:
-        path: the CSV file; every process names the same.
-        columns: its columns, ``key`` and ``seed`` among them.
+        path: the CSV file, the same for all processes.
+        columns: including ``key`` and ``seed``.
 
     Raises:
-        SettingError: there are no file locks, or the file is damaged or cannot be written; so do all methods.
+        SettingError: there are no file locks, or the file is damaged or not writable; the same in all methods.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class ResultTable:
         with self.locked():
             if not path.exists():
                 atomic_write(path, ",".join(columns) + "\n")
-            CsvLog(path)  # drops the half of a line that a killed process left
+            CsvLog(path)  # drops the incomplete line of a killed process
 
     def locked(self) -> AbstractContextManager[bool]:
         """Keep other processes from adding rows."""
@@ -44,11 +44,11 @@ class ResultTable:
             return read_frame(self.path)
 
     def done(self) -> set[tuple[str, int]]:
-        """Return (key, seed) of the rows that are there."""
+        """Return (key, seed) of all rows."""
         table = self.frame()
         return set(zip(table["key"], table["seed"].astype(int), strict=True))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, of which the table's columns are kept."""
+        """Append the table's columns of a row."""
         with self.locked():
             CsvLog(self.path).append({name: row[name] for name in self.columns})

@@ -1,4 +1,4 @@
-"""The run folder: what was done with which inputs, what it gave, and whether it may go on."""
+"""The run folder: inputs and results of its stages, and whether it can be resumed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,10 @@ PACKAGES = ("torch", "torchvision", "timm", "optuna", "numpy", "scipy", "pandas"
 
 
 class Run(RunLog):
-    """A run folder, made when absent.
-
-    Args:
-        path: the folder.
+    """A run folder, created if missing.
 
     Raises:
-        SettingError: the path is a file, a folder of something else, or cannot be written.
+        SettingError: the path is a file, holds something else, or is not writable.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -41,7 +38,7 @@ class Run(RunLog):
         check_folder(self.path)
         with on_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            # a megabyte that can be written now finds a full or read-only disk before hours of work do
+            # writing a megabyte finds a full or read-only disk now rather than after hours of work
             probe = self.path / f".probe.{os.getpid()}.tmp"
             try:
                 with open(probe, "wb") as file:
@@ -51,30 +48,20 @@ class Run(RunLog):
             finally:
                 probe.unlink(missing_ok=True)
         self.record_env({})
-        if not self.timing.columns:  # here and not with the first row: workers may write that one together
+        if not self.timing.columns:  # not with the first row, which several workers may write at the same time
             atomic_write(self.timing.path, "stage,what,seconds,cpu_seconds\n")
 
     @staticmethod
     def of(run: str | Path | Run | None) -> Run | None:
-        """Take what users give as ``run=``.
-
-        Args:
-            run: a folder, a Run, or None for work that leaves no files.
-
-        Returns:
-            The Run, or None.
-        """
+        """Convert the argument ``run=`` of public functions; None writes no files."""
         return run if run is None or isinstance(run, Run) else Run(run)
 
     def stage(self, name: str, inputs: Mapping[str, object]) -> Stage:
         """Open a stage's folder; see `Stage`.
 
         Args:
-            name: the folder below the run.
+            name: the folder inside the run.
             inputs: everything that determines the stage's result.
-
-        Returns:
-            The stage, perhaps already done.
 
         Raises:
             SettingError: the folder holds results of other inputs.
@@ -82,69 +69,65 @@ class Run(RunLog):
         return Stage(self, name, inputs)
 
     def latency(self, row: Mapping[str, Any]) -> None:
-        """Add a row to latency.csv, apart from results because it is never the same twice.
+        """Append a row to latency.csv, separate from results because it is never the same twice.
 
         Args:
-            row: column to scalar, units in the column names.
+            row: column to scalar, with units in the column names.
         """
         CsvLog(self.path / "latency.csv").append(row)
 
     def record_config(self, text: str) -> None:
-        """Keep the resolved configuration as config.yaml.
-
-        Args:
-            text: YAML that gives the same run again.
-        """
+        """Write the resolved configuration, as YAML that reproduces the run, to config.yaml."""
         atomic_write(self.path / "config.yaml", text)
 
     def config_text(self) -> str | None:
-        """Return config.yaml; None before it is recorded."""
+        """Return the content of config.yaml; None before it is written."""
         path = self.path / "config.yaml"
         return path.read_text() if path.exists() else None
 
     def record_space(self, space: Mapping[str, Any]) -> None:
-        """Keep the search space as space.json.
+        """Record the search space in space.json.
 
         Args:
-            space: its name, hash and description in plain values.
+            space: its name, hash and description.
 
         Raises:
-            SettingError: the run was made in another space.
+            SettingError: the run used another space.
         """
         self._record("space", self.path / "space.json", plain(space))
 
     def record_teacher(self, teacher: Mapping[str, Any]) -> None:
-        """Keep which network teaches as teacher/teacher.json.
+        """Record the teacher in teacher/teacher.json.
 
         Args:
             teacher: its name and fingerprint.
 
         Raises:
-            SettingError: another network taught in this run.
+            SettingError: the run used another teacher.
         """
         with on_disk(self.path):
             (self.path / "teacher").mkdir(exist_ok=True)
         self._record("teacher", self.path / "teacher" / "teacher.json", plain(teacher))
 
     def _record(self, what: str, path: Path, given: dict[str, Any]) -> None:
-        """Keep a description, or refuse another than the one kept."""
+        """Write a description, or raise if another one was written before."""
         if not path.exists():
             atomic_json(path, given)
             return
-        old = read_json(path, spoils=path)
+        old = read_json(path, delete=path)
         changed = [key for key in {**old, **given} if old.get(key) != given.get(key)]
         if changed:
             expected = f"the {what} of {self.path}: {old.get('name')!r} (changed: {', '.join(changed)})"
             raise SettingError(what, given.get("name"), expected, "use another --run")
 
     def record_data(self, frame: pd.DataFrame) -> None:
-        """Keep the list of images, labels and splits as data.csv.
+        """Record images, labels and splits in data.csv.
 
         Args:
-            frame: one row an image.
+            frame: one row per image.
 
         Raises:
-            SettingError: the run was made with other data.
+            SettingError: the run used other data.
         """
         path = self.path / "data.csv"
         text = frame.to_csv(index=False)
@@ -152,45 +135,45 @@ class Run(RunLog):
             atomic_write(path, text)
         elif path.read_text() != text:
             expected = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
-            raise SettingError("data", f"{len(frame)} images", expected, "use another --run, or the data of then")
+            raise SettingError("data", f"{len(frame)} images", expected, "use another --run, or the original data")
 
     def record_env(self, env: Mapping[str, Any]) -> None:
-        """Keep versions, processor, device and threads as env.json; warn by one line when they changed.
+        """Record versions, processor, device and threads in env.json; log one warning if they changed.
 
         Args:
-            env: what to add to the versions, such as `nas_kd.runtime.Runtime.env`.
+            env: added to the versions, such as `nas_kd.runtime.Runtime.env`.
         """
         if in_worker():
             return
         path = self.path / "env.json"
         now = plain({**versions(), **env})
-        old = read_json(path, spoils=path) if path.exists() else {}
+        old = read_json(path, delete=path) if path.exists() else {}
         changed = [f"{key} {old[key]} -> {now[key]}" for key in now if key in old and old[key] != now[key]]
         if changed:
-            began = f"{self.path} began with other versions: {', '.join(changed)}"
-            self.log_message(f"warning: numbers may differ in their last digits, {began}")
+            started = f"{self.path} was started with other versions: {', '.join(changed)}"
+            self.log_message(f"warning: results may differ in their last digits, {started}")
         if now.keys() - old.keys():
             atomic_json(path, {**now, **old})
 
     @contextmanager
     def locked(self, part: str | None = None) -> Iterator[None]:
-        """Keep other commands from working in the folder meanwhile, and clear what a killed one left.
+        """Keep other commands from using the folder, and delete the temporary files of killed ones.
 
         Args:
-            part: a job that goes together with others in the folder, but not with itself; None goes alone.
+            part: a job that may run beside other jobs in the folder, but only once; None excludes all others.
 
         Raises:
-            SettingError: another command is working in the folder.
+            SettingError: another command is using the folder.
         """
         with folder_lock(self.path, part, self.log_message):
-            if part is None:  # else others may be writing; processes of a ranking are not under this lock
+            if part is None:  # else others may be writing; rankings do not take this lock
                 ranking = self.path / "rank"
                 clear_parts([path for path in self.path.rglob(".*") if ranking not in path.parents])
             yield
 
 
 def _difference(frame: pd.DataFrame, path: Path) -> str:
-    """Say what is not as in data.csv."""
+    """Describe how a frame differs from data.csv."""
     try:
         old, new = ({row[0]: row[1:] for row in table.astype(str).values} for table in (read_frame(path), frame))
     except (SettingError, IndexError):
@@ -199,7 +182,7 @@ def _difference(frame: pd.DataFrame, path: Path) -> str:
     for what, names in (
         ("new", [name for name in new if name not in old]),
         ("missing", [name for name in old if name not in new]),
-        ("of another label or split", [n for n in new if n in old and list(new[n]) != list(old[n])]),
+        ("with another label or split", [n for n in new if n in old and list(new[n]) != list(old[n])]),
     ):
         if names:
             parts.append(f"{len(names)} {what}, such as {names[0]}")
@@ -207,30 +190,27 @@ def _difference(frame: pd.DataFrame, path: Path) -> str:
 
 
 def check_folder(path: Path) -> None:
-    """Check that a path may become, or is, a run folder.
-
-    Args:
-        path: the folder.
+    """Check that a path is a run folder or can become one.
 
     Raises:
         SettingError: it is a file or holds something else.
     """
-    expected = "a new or empty folder, or one that nas_kd made"
+    expected = "a new or empty folder, or one that nas_kd created"
     above = next((folder for folder in path.absolute().parents if folder.exists()), path)
     if not above.is_dir() or "\0" in str(path):
-        raise SettingError("run", str(path), f"{expected} (no folder can be there)", "use another --run")
+        raise SettingError("run", str(path), f"{expected} (no folder can be created there)", "use another --run")
     if path.exists() and not path.is_dir():
         raise SettingError("run", str(path), f"{expected} (this is a file)", "use another --run")
     if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         env = path / "env.json"
-        made = env.is_file() and "nas_kd" in read_json(env, spoils=env)
-        made = made or (path / "rank" / "plan.json").is_file()  # a ranking that was begun on another machine
+        made = env.is_file() and "nas_kd" in read_json(env, delete=env)
+        made = made or (path / "rank" / "plan.json").is_file()  # a ranking that was started on another machine
         if not made and not all((path / name).is_file() for name in ("config.yaml", "space.json", "data.csv")):
             raise SettingError("run", str(path), f"{expected} (this holds other files)", "use another --run")
 
 
 def versions() -> dict[str, str | int | None]:
-    """Name the machine and the versions that numbers depend on, without importing them."""
+    """Return the machine and the package versions on which results depend, without importing the packages."""
     found: dict[str, str | int | None] = {"nas_kd": __version__}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""One stage's folder in a run: its inputs, its state while it runs, its facts when it is done."""
+"""The folder of one stage in a run: its inputs, its checkpoint while it runs, its facts when it is done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORDER = ("teacher", "supernet", "blockwise", "search", "retrain", "rank", "repor
 
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
-DAMAGE = (  # what readers of zip and pickle say of files that are not what was written
+DAMAGE = (  # raised by readers of zip and pickle on damaged files
     OSError,
     RuntimeError,
     EOFError,
@@ -38,25 +38,24 @@ DAMAGE = (  # what readers of zip and pickle say of files that are not what was 
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Read what `Stage.save` wrote; torch writes checksums, but does not look at them."""
+    """Read what `Stage.save` wrote, and verify the checksums, which torch writes but does not check."""
     import torch
 
     with zipfile.ZipFile(path) as file:
         if (bad := file.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the checksum of {bad} is another")
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
 class Stage:
-    """One stage's folder: its inputs, its state while it runs, its facts when it is done.
+    """The folder of one stage: its inputs, its checkpoint while it runs, its facts when it is done.
 
-    Get it from `Run.stage`.
+    Created by `Run.stage`.
 
     Args:
-        run: the run it belongs to.
-        name: the folder below the run, such as ``"supernet"`` or ``"retrain/1a2b3c/seed_0"``.
-        inputs: everything that determines the result, as plain values; refused when it changed.
+        name: the folder inside the run, such as ``"supernet"`` or ``"retrain/1a2b3c/seed_0"``.
+        inputs: everything that determines the result, as plain values.
 
     Raises:
         SettingError: the folder holds results of other inputs.
@@ -64,7 +63,7 @@ class Stage:
 
     def __init__(self, run: RunLog, name: str, inputs: Mapping[str, object]) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
-            raise ValueError(f"stage name {name!r}: letters, digits, '_', '-', '.', parted by '/'")
+            raise ValueError(f"stage name {name!r}: expected letters, digits, '_', '-', '.', separated by '/'")
         self.run = run
         self.name = name
         self.folder = run.path / name
@@ -83,14 +82,14 @@ class Stage:
         self.metrics = CsvLog(self.folder / "metrics.csv")
 
     def _refuse_changes(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        nothing = object()
-        changed = [key for key in {**old, **new} if old.get(key, nothing) != new.get(key, nothing)]
+        missing = object()
+        changed = [key for key in {**old, **new} if old.get(key, missing) != new.get(key, missing)]
         if not changed:
             return
         was = ", ".join(f"{key}={old[key]!r}" if key in old else f"no {key}" for key in changed)
         now = ", ".join(f"{key}={new[key]!r}" if key in new else f"no {key}" for key in changed)
         first = self.name.split("/")[0]
-        # what comes after a search is filed by arch and stays valid whatever is searched for
+        # results after a search are stored by arch and stay valid
         later = ORDER[ORDER.index(first) + 1 :] if first in ORDER[: ORDER.index("search")] else ()
         after = [self.run.path / name for name in later]
         stale = [str(folder) for folder in (self.folder, *after) if folder.exists()]
@@ -103,24 +102,24 @@ class Stage:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What determines the result, as it was recorded."""
+        """The recorded inputs."""
         return dict(self._state["inputs"])
 
     @property
     def done(self) -> bool:
-        """Whether the stage has ended, by `finish`."""
+        """Whether `finish` was called."""
         return bool(self._state["done"])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `finish` was given; empty before."""
+        """The argument of `finish`; empty before."""
         return dict(self._state["facts"])
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Mark the stage done.
 
         Args:
-            facts: its result in plain values, for the stages after it.
+            facts: its result in plain values, for later stages.
 
         Raises:
             SettingError: the disk is full or read-only.
@@ -138,37 +137,29 @@ class Stage:
         return CsvLog(self.folder / name)
 
     def write_frame(self, name: str, frame: pd.DataFrame) -> None:
-        """Write a whole table as CSV, atomically and without its index.
-
-        Args:
-            name: file name, such as ``"stage_1.csv"``.
-            frame: the table; a float is written by repr.
-        """
+        """Write a table as CSV, atomically, without its index; floats are written by repr."""
         atomic_write(self.folder / name, frame.to_csv(index=False))
 
     def read_frame(self, name: str) -> pd.DataFrame:
-        """Read a table of this stage exactly as it was written; an absent one is empty before the stage ends.
-
-        Args:
-            name: file name.
+        """Read a table of this stage exactly as it was written; a missing one is empty until the stage is done.
 
         Raises:
             SettingError: the file is damaged, or missing in a finished stage.
         """
         path = self.folder / name
         if self.done and not path.exists():
-            hint = f"delete {self.folder} and give the same command again"
+            hint = f"delete {self.folder} and run the same command again"
             raise SettingError("run", str(path), "the table of a finished stage", hint)
         return read_frame(path)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the trainer's state to last.pt, and keep the one before it as previous.pt.
+        """Write a checkpoint to last.pt, and keep the one before it as previous.pt.
 
         Args:
-            state: tensors, plain values and containers of them: it is read back by weights_only.
+            state: tensors, plain values and containers of them, as ``weights_only=True`` can read.
 
         Raises:
-            SettingError: the disk is full or read-only; what was there is untouched.
+            SettingError: the disk is full or read-only; existing files are untouched.
         """
         import torch
 
@@ -177,13 +168,10 @@ class Stage:
         atomic_write(self.folder / LAST, buffer.getbuffer(), keep=self.folder / PREVIOUS)
 
     def load(self) -> dict[str, Any] | None:
-        """Read the last state that is undamaged onto the CPU.
-
-        Returns:
-            The state, or None when nothing was saved.
+        """Read the latest undamaged checkpoint onto the CPU; None if nothing was saved.
 
         Raises:
-            SettingError: there are states, and all are damaged.
+            SettingError: all checkpoints are damaged.
         """
         damaged: list[tuple[Path, Exception]] = []
         for path in (self.folder / LAST, self.folder / PREVIOUS):
@@ -195,27 +183,29 @@ class Stage:
                 damaged.append((path, error))
                 continue
             for bad, _ in damaged:
-                self.run.log_message(f"warning: {bad} is damaged: {self.name} goes on from {path}")
+                self.run.log_message(f"warning: {bad} is damaged: {self.name} resumes from {path}")
                 bad.unlink()
             return state
         if damaged:
-            hint = f"delete {self.folder}: the stage then begins anew"
-            expected = "the state that nas_kd saved, undamaged"
+            hint = f"delete {self.folder}: the stage then starts over"
+            expected = "an undamaged checkpoint"
             raise SettingError("run", str(damaged[0][0]), expected, hint) from damaged[0][1]
         return None
 
     def forget(self) -> None:
-        """Delete the trainer's state, which a finished stage does not need."""
+        """Delete the checkpoints, which a finished stage does not need."""
         for name in (LAST, PREVIOUS):
             (self.folder / name).unlink(missing_ok=True)
 
     def seconds(self, what: str, seconds: float, cpu_seconds: float) -> None:
-        """Add a row to the run's timing.csv.
+        """Append a row to the run's timing.csv.
 
         Args:
-            what: what took the time, such as ``"epoch"``.
-            seconds: how long, by the clock.
-            cpu_seconds: how long by the processor, of this process and all its threads.
+            what: the timed work, such as ``"epoch"``.
+            seconds: wall time.
+            cpu_seconds: CPU time of this process with all its threads.
         """
         row = {"stage": self.name, "what": what, "seconds": float(seconds), "cpu_seconds": float(cpu_seconds)}
-        self.run.timing.append({name: row[name] for name in self.run.timing.columns})  # as the run began
+        self.run.timing.append(
+            {name: row[name] for name in self.run.timing.columns}
+        )  # the columns the run was started with

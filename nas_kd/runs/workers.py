@@ -1,4 +1,4 @@
-"""Workers that share units of work: each claims one, does it and records it; what a lost one had is free again."""
+"""Workers that share units of work: each claims one, does it and records it; a lost worker's unit is free again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ResultT = TypeVar("ResultT")
 
 
 class Worker:
-    """A worker among others: its lease, which a thread renews while the process lives.
+    """A worker with a lease that a thread renews while the process lives.
 
-    Use it as a context manager. A worker is lost when its process is gone, where that can be seen, or when its
-    lease was not renewed for a while by the observer's own clock: clocks of machines are never compared.
+    Use it as a context manager. Another worker counts as lost when its process is known to have ended, or when its
+    lease was not renewed for ``patience`` on the observer's own clock: clocks of machines are never compared.
 
     Args:
-        store: where the leases lie.
-        heartbeat: seconds between two renewals.
+        store: storage of the leases.
+        heartbeat: seconds between renewals.
         patience: seconds without a renewal after which another worker counts as lost.
-        log: takes a line when another is lost, and when this one cannot renew its lease and will be taken for lost.
+        log: receives a line when another worker is lost, or when this one cannot renew its lease.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Worker:
     def __exit__(self, *rest: object) -> None:
         self._stop.set()
         self._thread.join()
-        with suppress(Exception):  # what ended the work is the error to be seen; the lease runs out by itself
+        with suppress(Exception):  # an error of the work must not be hidden; the lease expires by itself
             self.store.drop(self.lease.worker)
 
     def _renew(self) -> None:
@@ -62,7 +62,7 @@ class Worker:
                 self.store.renew(self.lease.worker)
                 renewed = time.monotonic()
                 warned = False
-            except Exception as error:  # a database may be away for a moment; who needs it meanwhile ends by it
+            except Exception as error:  # a database may be briefly unavailable; code that needs it raises its own error
                 silent = time.monotonic() - renewed
                 if silent > self.patience and not warned and self.log is not None:
                     warned = True
@@ -71,10 +71,10 @@ class Worker:
 
     def others(self) -> list[Lease]:
         """Return the leases of the other workers that are not lost."""
-        return self._looked()[0]
+        return self._observe()[0]
 
-    def _looked(self) -> tuple[list[Lease], list[Lease]]:
-        """Return the others' leases by one look: those that are not lost, and those that are."""
+    def _observe(self) -> tuple[list[Lease], list[Lease]]:
+        """Return the leases of the others at one moment: those that are not lost, and those that are."""
         leases = [lease for lease in self.store.rows() if lease.worker != self.lease.worker]
         self._seen = {lease.worker: self._seen[lease.worker] for lease in leases if lease.worker in self._seen}
         lost = [lease for lease in leases if self._lost(lease)]
@@ -89,15 +89,15 @@ class Worker:
         return now - self._seen[lease.worker][1] > self.patience
 
     def claim(self, units: Iterable[str]) -> str | None:
-        """Claim the first unit that no other worker has; call it under the store's lock.
+        """Claim the first unit that no other worker holds; call it under the store's lock.
 
-        A lost worker's lease is deleted first: should it come back after all, it finds that it `holds` nothing.
+        Leases of lost workers are deleted first: one that comes back after all finds that it `holds` nothing.
 
         Args:
-            units: their names, in the order of their turns.
+            units: names in the order in which to claim them.
 
         Returns:
-            The unit that is ours now; None where others have all.
+            The claimed unit; None if others hold all.
         """
         busy = {lease.job for lease in self.sweep()}
         unit = next((unit for unit in units if unit not in busy), None)
@@ -106,8 +106,8 @@ class Worker:
         return unit
 
     def sweep(self) -> list[Lease]:
-        """Delete the leases of workers that are lost, and return the others'; call it under the store's lock."""
-        leases, lost = self._looked()  # one look: who is lost a moment later still has a lease, and his unit
+        """Delete the leases of lost workers and return those of the others; call it under the store's lock."""
+        leases, lost = self._observe()  # observed once: a worker lost a moment later keeps its lease and unit
         for lease in lost:
             self.store.drop(lease.worker)
             if lease.job and self.log is not None:
@@ -115,11 +115,11 @@ class Worker:
         return leases
 
     def holds(self, unit: str) -> bool:
-        """Tell whether a unit is still ours; call it under the store's lock."""
+        """Return whether this worker still holds a unit; call it under the store's lock."""
         return any(lease.worker == self.lease.worker and lease.job == unit for lease in self.store.rows())
 
     def release(self) -> None:
-        """Give up what is in hand; call it under the store's lock."""
+        """Release the claimed unit; call it under the store's lock."""
         self._put("")
 
     def _put(self, job: str) -> None:
@@ -128,33 +128,29 @@ class Worker:
 
 
 class Units(Protocol[ResultT]):
-    """Work that several workers share, unit by unit; every call but `do` is made under the lock of their leases."""
+    """Work that several workers share, unit by unit; every method but `do` is called under the lock of the leases."""
 
     def free(self) -> Iterable[str]:
-        """Yield the units that nobody has recorded, in the order of their turns; a new one may be made on the way."""
+        """Yield the units that are not recorded, in order; iterating may create new ones."""
 
     def wait(self) -> float | None:
-        """Return the seconds until another look where others have all units in hand; None when all are recorded."""
+        """Return how many seconds to wait while others hold all remaining units; None when all are recorded."""
 
     def begin(self, unit: str) -> None:
-        """Make a claimed unit ready, with what a lost worker left of it."""
+        """Prepare a claimed unit, with what a lost worker left of it."""
 
     def do(self, unit: str) -> ResultT | None:
-        """Do a unit; None gives it up."""
+        """Process a unit and return its result; None abandons it."""
 
     def record(self, unit: str, result: ResultT) -> None:
-        """Keep what a unit gave, unless it is kept already."""
+        """Record the result of a unit, unless it is recorded already."""
 
 
 def share(worker: Worker, units: Units[ResultT]) -> None:
     """Process units together with other workers until all are recorded.
 
-    No unit is lost: who is lost holds nothing, and another begins where he was. None counts twice: who was taken for
-    lost and comes back records nothing.
-
-    Args:
-        worker: this process's place among the others.
-        units: the work.
+    No unit is lost: another worker resumes the unit of a lost one. None is recorded twice: a worker that was wrongly
+    taken for lost records nothing.
     """
     while True:
         pause: float | None = 0.0

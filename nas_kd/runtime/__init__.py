@@ -1,1 +1,1 @@
-"""The machine: device and precision, seeds, worker processes, the processes of torchrun, and the end by a signal."""
+"""Device and precision, seeds, worker processes, torchrun, and stopping on a signal."""

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 ON_NAN = ("stop", "skip")
 PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need loss scaling, which the sandwich does not have
-# OpenMP threads that spin while they wait make two threads on a busy machine ten times slower than one;
-# libgomp reads these once, so they count only when they are set before torch is imported.
-CALM_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+# OpenMP threads that spin while waiting make two threads on a busy machine ten times slower than one;
+# libgomp reads these variables once, so they must be set before torch is imported
+PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 class Runtime:
-    """Device, precision and threads of one process, by Lightning Fabric.
+    """Device, precision and threads of one process, with Lightning Fabric.
 
-    Under torchrun or srun it joins the process group: it returns when all processes have created theirs.
+    Under torchrun or srun it joins the process group, and waits until all processes have.
 
     Args:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; of several processes each takes a GPU of
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; with several processes each takes a GPU of
             its own.
         precision: ``"32-true"`` or ``"bf16-mixed"``.
-        threads: CPU threads torch may use; None leaves torch's own choice.
-        on_nan: ``"stop"`` ends a training at a loss that is not finite; ``"skip"`` leaves the step out, which makes a
-            GPU wait at every step.
+        threads: CPU threads of torch; None keeps torch's default.
+        on_nan: ``"stop"`` ends training at a loss that is not finite; ``"skip"`` skips the step, which synchronises
+            with a GPU at every step.
 
     Raises:
         SettingError: the device is not on this machine, or a name is unknown.
@@ -62,19 +62,19 @@ class Runtime:
                 accelerator=kind,
                 devices=devices,
                 precision=precision,  # type: ignore[arg-type]
-                plugins=[LightningEnvironment()],  # one process, also where SLURM has reserved room for several
+                plugins=[LightningEnvironment()],  # one process, even in a SLURM allocation for several
             )
         if threads is not None:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
-            keep_memory()
+            reuse_memory()
         self.precision = precision
         self.on_nan = on_nan
         self._arguments = (device, precision, None, on_nan)
         self._single = False
 
     def __reduce__(self) -> tuple[type[Runtime], tuple[str, str, None, str]]:
-        return type(self), self._arguments  # a worker makes its own, and keeps its one thread
+        return type(self), self._arguments  # a worker creates its own, and keeps its single thread
 
     @property
     def world(self) -> int:
@@ -83,18 +83,18 @@ class Runtime:
 
     @property
     def rank(self) -> int:
-        """The number of this process among them, from 0; only the first writes files."""
+        """The rank of this process among them, from 0; only the first writes files."""
         return 0 if self._single else rank()
 
     def single_process(self) -> Runtime:
-        """Return the same for work that only this process does while the others wait."""
-        other = object.__new__(type(self))  # not copy.copy, which would join once more by __reduce__
+        """Return a copy for work that only this process does while the others wait."""
+        other = object.__new__(type(self))  # not copy.copy, which would join again through __reduce__
         other.__dict__.update(self.__dict__, _single=True)
         return other
 
     @property
     def device(self) -> torch.device:
-        """The device that tensors and networks belong on."""
+        """The device for tensors and networks."""
         return self.fabric.device
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -102,7 +102,7 @@ class Runtime:
         return self.fabric.autocast()
 
     def env(self) -> dict[str, str | int]:
-        """Name what this runtime adds to env.json: bit-identical numbers need all of it unchanged."""
+        """Return what this runtime adds to env.json: bit-identical numbers need all of it unchanged."""
         import torch
 
         cuda = self.device.type == "cuda"
@@ -114,7 +114,7 @@ class Runtime:
 
 
 def _joined(device: str, precision: str) -> Fabric:
-    """Create the Fabric of one of several processes, and join the process group."""
+    """Create the Fabric of one of several processes and join the process group."""
     import torch
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
@@ -123,18 +123,18 @@ def _joined(device: str, precision: str) -> Fabric:
     here = launched_here()
     if here is None:
         expected = "the number of processes on each node"
-        raise SettingError("SLURM_NTASKS_PER_NODE", None, expected, "give --ntasks-per-node to sbatch and srun")
-    cards = torch.cuda.device_count()
+        raise SettingError("SLURM_NTASKS_PER_NODE", None, expected, "pass --ntasks-per-node to sbatch and srun")
+    gpus = torch.cuda.device_count()
     if kind == "auto":
-        kind = "cuda" if cards else "cpu"
+        kind = "cuda" if gpus else "cpu"
     if colon or kind == "mps":
         expected = f"auto, cpu or cuda with {launched()[1]} processes"
         raise SettingError("device", device, expected, "use device=cuda: each process takes a GPU of its own")
-    if kind == "cuda" and cards < here:
-        expected = f"a machine with a GPU for each of its {here} processes; this one has {cards}"
-        hint = f"use torchrun --nproc-per-node {max(cards, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
+    if kind == "cuda" and gpus < here:
+        expected = f"a machine with a GPU for each of its {here} processes; this one has {gpus}"
+        hint = f"use torchrun --nproc-per-node {max(gpus, 1)} (srun: --gpus-per-node, not per task), or device=cpu"
         raise SettingError("device", device, expected, hint)
-    # gradients go by nccl between GPUs, small messages by gloo between CPUs without a GPU synchronisation
+    # gradients use nccl between GPUs; small messages use gloo between CPUs, without synchronising a GPU
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     strategy = DDPStrategy(process_group_backend=backend, timeout=PATIENCE)
     fabric = Fabric(
@@ -148,35 +148,35 @@ def _joined(device: str, precision: str) -> Fabric:
         fabric.launch()
     except torch.distributed.DistError as error:
         expected = f"{launched()[1]} processes that find each other within {PATIENCE}"
-        hint = f"start them all, by torchrun or srun ({' '.join(str(error).split())[:200]})"
+        hint = f"start all of them with torchrun or srun ({' '.join(str(error).split())[:200]})"
         raise SettingError("WORLD_SIZE", launched()[1], expected, hint) from error
     return fabric
 
 
 def place(module: ModuleT, runtime: Runtime) -> ModuleT:
-    """Move a network to the runtime's device, its convolutions in channels_last."""
+    """Move a network to the runtime's device, in channels_last."""
     import torch
 
     moved: ModuleT = module.to(runtime.device).to(memory_format=torch.channels_last)
     return moved
 
 
-def keep_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones, for the rest of this process.
+def reuse_memory() -> None:
+    """Make glibc reuse the memory of freed tensors, for the rest of this process.
 
-    By default it returns large blocks to the system and gets them again page by page, zeroed: a fifth of
+    By default it returns large blocks to the system and gets them back page by page, zeroed: a fifth of
     the time of a training step on CPU in ``resnet_cifar``, a third in ``mobilenet_cifar``.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own, which ends with it
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the end of the heap stays
+        mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own, which would be unmapped when it is freed
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the top of the heap is never released
 
 
 def check_runtime(device: str, precision: str, threads: int | None, on_nan: str = "stop") -> None:
-    """Check a runtime's settings without touching torch or the device.
+    """Check the settings of a runtime without importing torch.
 
     Raises:
         SettingError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Independent jobs in worker processes of one thread."""
+"""Independent jobs in single-threaded worker processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nas_kd.errors import SettingError
-from nas_kd.runtime.device import CALM_THREADS
+from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.ranks import forget_launcher
 from nas_kd.runtime.stop import Stop
 
@@ -24,17 +24,17 @@ def run_jobs(
     workers: int = 2,
     advance: Callable[[], None] | None = None,
 ) -> Iterator[Any]:
-    """Call a function once per job in one-thread processes and yield the results in the order of the jobs.
+    """Call a function once per job in single-threaded processes and yield the results in the order of the jobs.
 
     Args:
         function: a module-level function; a worker imports it by name.
-        jobs: keyword arguments, one mapping a call; they travel by pickle.
-        workers: number of processes; 1 stays in this process and keeps its threads.
+        jobs: keyword arguments, one mapping per call; they are pickled.
+        workers: number of processes; 1 runs in this process and keeps its threads.
         advance: called once for every finished job.
 
     Raises:
-        SettingError: `workers` is below 1. An error in a job is raised here and the jobs not yet begun are dropped.
-        Stopped: a signal requested a stop; trainings in the workers have ended their step and saved it.
+        SettingError: `workers` is below 1. An error in a job is raised here, and jobs not yet started are dropped.
+        Stopped: a signal requested a stop; trainings in the workers have finished their step and saved it.
     """
     if workers < 1:
         raise SettingError("workers", workers, "an integer of at least 1", "use workers=1")
@@ -49,20 +49,20 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     try:
-        with _environ({"OMP_NUM_THREADS": "1", **CALM_THREADS}):  # processes start while jobs are submitted
+        with _environ({"OMP_NUM_THREADS": "1", **PASSIVE_THREADS}):  # processes start while jobs are submitted
             futures = [pool.submit(function, **job) for job in jobs]
         if advance is not None:
             for future in futures:
                 future.add_done_callback(lambda done: None if done.cancelled() else advance())
         for future in futures:
-            with Stop(at_once=True):  # also where the caller has left SIGTERM to the system
+            with Stop(at_once=True):  # even if the caller does not handle SIGTERM
                 result = future.result()
             yield result
     except BrokenProcessPool as error:
-        expected = "1, or a script whose calls are below `if __name__ == '__main__':`, and memory for each worker"
+        expected = "1, or a script with its calls under `if __name__ == '__main__':`, and memory for each worker"
         raise SettingError("workers", workers, expected, "use workers=1") from error
     except BaseException:
-        # an error or Ctrl-C does not wait for running jobs: they end their step, save it, and continue next time
+        # an error or Ctrl-C does not wait for running jobs: they finish their step, save it, and resume next time
         mine = set(multiprocessing.active_children()) - others
         pool.shutdown(wait=False, cancel_futures=True)
         try:
@@ -80,11 +80,11 @@ def run_jobs(
 
 
 def _start_worker() -> None:
-    """Limit a worker to one thread and end it with its parent: an orphan would keep writing into the run."""
+    """Limit a worker to one thread and end it with its parent: an orphan would keep writing to the run."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts
-    forget_launcher()  # a job is none of torchrun's processes
+    forget_launcher()  # a job is not one of torchrun's processes
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
 

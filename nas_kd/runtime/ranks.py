@@ -1,4 +1,4 @@
-"""The processes that torchrun or srun started: how many, which one this is, and small messages between them."""
+"""The processes that torchrun or srun started: their number, the own rank, and small messages between them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
 
-_LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun, and what torch and Fabric know it by
-_SLURM = "SLURM_NTASKS"  # set by srun, and what Fabric knows it by
+_LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun; torch and Fabric detect it by this
+_SLURM = "SLURM_NTASKS"  # set by srun; Fabric detects it by this
 NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric ignores SLURM
-PATIENCE = timedelta(minutes=30)  # a process that lets the others wait longer is lost; torch's own default
-HEARTBEAT = 60.0  # seconds between two heartbeats of the first process, while the others wait for its work
+PATIENCE = timedelta(minutes=30)  # a process that keeps the others waiting for longer is lost; torch's default
+HEARTBEAT = 60.0  # seconds between heartbeats of the first process while the others wait for its work
 
 
 def launched() -> tuple[int, int]:
@@ -35,27 +35,27 @@ def launched_here() -> int | None:
 
 
 def in_worker() -> bool:
-    """Return whether this process works for another one, which alone prints and writes status.json.
+    """Return whether another process prints and writes status.json for this one.
 
-    Such are `run_jobs`' workers, and all processes of torchrun but the first.
+    True in the workers of `run_jobs`, and in all processes of torchrun but the first.
     """
     return multiprocessing.parent_process() is not None or launched()[0] > 0
 
 
 def world() -> int:
-    """Return the number of processes that work together; 1 before they join and after they leave."""
+    """Return the size of the process group; 1 before it is joined and after it is left."""
     dist = _group()
     return dist.get_world_size() if dist else 1
 
 
 def rank() -> int:
-    """Return the number of this process among those that work together, from 0."""
+    """Return the rank of this process in its group, from 0."""
     dist = _group()
     return dist.get_rank() if dist else 0
 
 
 def all_gather(value: ValueT) -> list[ValueT]:
-    """Return the values of all processes, in their order; every process of the group must call it.
+    """Return the values of all processes, by rank; every process of the group must call it.
 
     Args:
         value: anything that can be pickled; tensors on the CPU.
@@ -64,7 +64,7 @@ def all_gather(value: ValueT) -> list[ValueT]:
     if not dist:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)  # through the CPU's backend, with GPUs too
+    dist.all_gather_object(values, value)  # through the CPU backend, with GPUs too
     return values
 
 
@@ -87,7 +87,7 @@ def barrier() -> None:
 def rank_zero_first() -> Iterator[None]:
     """Run the body in the first process, then in the others, which find its files; all must enter.
 
-    The work may take hours, but a lost process must be noticed in minutes: heartbeats are sent meanwhile.
+    The work may take hours, but a lost process must be noticed within minutes: heartbeats are sent meanwhile.
     """
     dist = _group()
     if not dist or world() == 1:
@@ -104,11 +104,11 @@ def rank_zero_first() -> Iterator[None]:
         return
     ended = threading.Event()
 
-    def beat() -> None:
+    def send_heartbeats() -> None:
         while not ended.wait(HEARTBEAT):
             dist.broadcast(torch.zeros(1), src=0, group=group)
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=send_heartbeats, daemon=True)
     thread.start()
     try:
         yield
@@ -119,7 +119,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def leave_group() -> None:
-    """Leave the process group: from here on this process and its children run as single processes."""
+    """Leave the process group: from now on this process and its children run as single processes."""
     dist = _group()
     if dist:
         dist.destroy_process_group()
@@ -127,13 +127,13 @@ def leave_group() -> None:
 
 
 def forget_launcher() -> None:
-    """Make this process and its children ignore that torchrun or srun started them."""
+    """Let this process and its children ignore that torchrun or srun started them."""
     os.environ.pop(_LAUNCHER, None)
     os.environ.pop(_SLURM, None)
 
 
 def peer_lost(error: RuntimeError) -> bool:
-    """Return whether an error means that another process of the group is gone; gloo has no error class for it."""
+    """Return whether an error means that a process of the group was lost; gloo has no error class for it."""
     message = str(error)
     signs = ("onnection closed", "onnection reset", "onnection was likely closed", "Timed out waiting", "roken pipe")
     return any(sign in message for sign in signs)

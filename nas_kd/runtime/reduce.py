@@ -1,4 +1,4 @@
-"""Training on several processes: one all-reduce a step, and errors in the place of silent differences."""
+"""Training on several processes: one all-reduce per step, and errors instead of silent differences."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nas_kd.runtime.ranks import rank, world
 
 
 def check_same(name: str, value: str) -> None:
-    """Raise where the processes do not agree; every process must call it.
+    """Raise unless the value is the same in all processes; every process must call it.
 
-    Eight bytes of a hash travel, between CPUs: a GPU is not waited for. It is a message of its own, and not a
-    part of the gradients' one, because gradients of different parameters make buffers of different sizes, with
-    which an all-reduce would hang or add up the wrong numbers.
+    Eight bytes of a hash are exchanged between CPUs, without synchronising a GPU. The message is separate from that of
+    the gradients, because gradients of different parameters would make buffers of different sizes, on which an
+    all-reduce hangs or adds the wrong numbers.
 
     Raises:
         RuntimeError: processes differ; each reports its own value.
@@ -36,14 +36,14 @@ def check_same(name: str, value: str) -> None:
 
 @torch.no_grad()
 def reduce_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor] = ()) -> list[Tensor]:
-    """Average gradients, and some scalars with them, over all processes by one all-reduce.
+    """Average gradients, and some scalars with them, over all processes in one all-reduce.
 
-    Only parameters that have a gradient travel: those that the archs of the step used, the same ones on every
-    process, which is checked. Gradients become views of the one buffer.
+    Only parameters with a gradient are reduced: those used by the archs of the step, which must be the same in every
+    process. Gradients become views of one buffer.
 
     Args:
         parameters: all parameters in training, in the same order on every process.
-        values: scalars such as losses; a NaN of one process is then seen by all, at the same step.
+        values: scalars such as losses; a NaN in one process is then seen by all, at the same step.
 
     Returns:
         The means of the values.
@@ -69,7 +69,7 @@ def reduce_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor
         torch._foreach_copy_(views, gradients)
     for place, value in enumerate(values, start):
         flat[place] = value
-    dist.all_reduce(flat)  # a sum: gloo knows no mean
+    dist.all_reduce(flat)  # a sum: gloo has no mean
     flat /= world()
     for parameter, view in zip(used, views, strict=True):
         parameter.grad = view
@@ -77,7 +77,7 @@ def reduce_gradients(parameters: Iterable[nn.Parameter], values: Sequence[Tensor
 
 
 def _view(flat: Tensor, start: int, parameter: Tensor) -> Tensor:
-    """Return a parameter's place in the buffer, in its own memory order so that copies are straight."""
+    """Return a parameter's slice of the buffer, in its own memory order so that copies are contiguous."""
     dense = parameter.is_contiguous() or parameter.is_contiguous(memory_format=torch.channels_last)
     if dense:
         return flat.as_strided(parameter.shape, parameter.stride(), start)
@@ -85,7 +85,7 @@ def _view(flat: Tensor, start: int, parameter: Tensor) -> Tensor:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Average a tensor of equal shape over all processes; the mean is equal to the bit on every process."""
+    """Average a tensor of equal shape over all processes; the mean is bitwise equal in every process."""
     if world() == 1:
         return value
     total = value.clone()

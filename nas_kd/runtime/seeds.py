@@ -1,4 +1,4 @@
-"""Seeds: every random draw is a function of what names it."""
+"""Seeds: every random draw is a function of its name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import random
 
 
 def seed_for(*parts: int | str) -> int:
-    """Derive the seed (0 .. 2**63 - 1) of one random draw from what the draw is for.
+    """Derive the seed (0 .. 2**63 - 1) of one random draw from its name.
 
     Args:
-        parts: what names the draw, such as ``(run seed, "order", epoch)``.
+        parts: the name, such as ``(run seed, "order", epoch)``.
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 

@@ -1,4 +1,4 @@
-"""Stop at a signal or a time limit, after the current step has ended and its state is saved."""
+"""Stopping on a signal or a time limit, after the current step has finished and its state is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from nas_kd.runtime.ranks import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-OUT_OF_TIME = 124  # the exit status of GNU `timeout`, by which a queue may restart the command
+OUT_OF_TIME = 124  # the exit status of GNU `timeout`, on which a queue may restart the command
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,63 +24,64 @@ class Stopped(KeyboardInterrupt):
 
     Args:
         number: the signal.
-        saved: what was saved last, in words; empty where nothing was being trained.
-        late: whether it was a time limit.
+        saved: description of what was saved last; empty if nothing was being trained.
+        timed_out: whether it was a time limit.
     """
 
-    def __init__(self, number: int, saved: str = "", late: bool = False) -> None:
-        super().__init__(number, saved, late)
+    def __init__(self, number: int, saved: str = "", timed_out: bool = False) -> None:
+        super().__init__(number, saved, timed_out)
         self.number = number
         self.saved = saved
-        self.late = late
+        self.timed_out = timed_out
 
     @property
     def code(self) -> int:
-        """The exit code: 130 after SIGINT, 143 after SIGTERM, 124 at the end of the time."""
-        return OUT_OF_TIME if self.late else 128 + self.number
+        """The exit code: 130 after SIGINT, 143 after SIGTERM, 124 after the time limit."""
+        return OUT_OF_TIME if self.timed_out else 128 + self.number
 
     def __str__(self) -> str:
-        why = "the time limit" if self.late else signal.Signals(self.number).name
+        why = "the time limit" if self.timed_out else signal.Signals(self.number).name
         return f"stopped by {why}{f', {self.saved}' if self.saved else ''}; the same command continues from here"
 
 
 class Stop:
-    """Holds SIGINT and SIGTERM back until the work checks for them; a second one stops at once.
+    """Defers SIGINT and SIGTERM until the work checks for them; a second one stops immediately.
 
-    Use it as a context manager around steps that must not be interrupted. Within it the signals set ``requested``;
-    afterwards their former handlers are back, and where nothing has checked until then `Stopped` is raised at the
-    end. Signals that are ignored stay so, and a thread that is not the main one gets none. The time limit comes as
-    a SIGTERM, which wakes a main thread that waits for workers or for a lock, also where SIGTERM is ignored.
+    Use it as a context manager around steps that must not be interrupted. Inside it the signals set ``requested``;
+    on exit their previous handlers are restored, and `Stopped` is raised if nothing has checked by then. Ignored
+    signals stay ignored, and only the main thread receives any. The time limit is sent as a SIGTERM, which wakes a
+    main thread that waits for workers or for a lock, even if SIGTERM is ignored.
 
     Args:
-        at_once: raise `Stopped` wherever the work is, as Ctrl-C does, for work that loses nothing by it.
+        at_once: raise `Stopped` wherever the work is, as Ctrl-C does, for work that can be interrupted anywhere.
         hours: time limit; None for none.
 
     Raises:
-        RuntimeError: there is a time limit, and it is entered in a thread that is not the main one.
+        RuntimeError: a time limit is entered outside the main thread.
     """
 
     def __init__(self, *, at_once: bool = False, hours: float | None = None) -> None:
         self.requested: int | None = None
         self._at_once = at_once
-        self._late = False
-        self._due = False  # the next SIGTERM is the time limit's
+        self._timed_out = False
+        self._due = False  # the next SIGTERM is that of the time limit
         self._outer: Stop | None = None
-        self._deaf = False  # ignores all other SIGTERM
-        # such processes get the terminal's signal and that of their parent, which ends them in time
-        self._patient = multiprocessing.parent_process() is not None or launched()[1] > 1
+        self._ignores_term = False  # except for the time limit
+        # such processes get both the terminal's signal and their parent's, which ends them in time
+        self._ignores_second = multiprocessing.parent_process() is not None or launched()[1] > 1
         self._before: dict[int, Any] = {}
         self._timer = None if hours is None else threading.Timer(hours * 3600, self._time_is_up)
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
             if self._timer is not None:
-                raise RuntimeError("a time limit stops the main thread only: enter it there")
+                raise RuntimeError("a time limit must be entered in the main thread")
             return self
-        wanted = self._at_once, self._patient
-        # until the handlers are complete a signal is only recorded
+        at_once = self._at_once
+        ignores_second = self._ignores_second
+        # until all handlers are installed a signal is only recorded
         self._at_once = False
-        self._patient = True
+        self._ignores_second = True
         for number in SIGNALS:
             before = signal.getsignal(number)
             ignored = before is signal.SIG_IGN
@@ -93,12 +94,13 @@ class Stop:
                 self._outer = outer
                 self.requested = outer.requested if self.requested is None else self.requested
             if number == signal.SIGTERM:
-                self._deaf = ignored or (isinstance(outer, Stop) and outer._deaf)
+                self._ignores_term = ignored or (isinstance(outer, Stop) and outer._ignores_term)
             signal.signal(number, self._take)
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()
-        self._at_once, self._patient = wanted
+        self._at_once = at_once
+        self._ignores_second = ignores_second
         if self._at_once and self.requested is not None:
             self.__exit__(None, None, None)
         return self
@@ -106,23 +108,23 @@ class Stop:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # from here on a signal is only recorded
         self._at_once = False
-        self._patient = True
+        self._ignores_second = True
         if self._timer is not None and self._timer.ident is not None:
             self._timer.cancel()
-            self._timer.join()  # before the handlers go: its signal would end the process
-            time.sleep(0)  # a system call, in which a signal on its way arrives
+            self._timer.join()  # before the handlers are restored: its signal would end the process
+            time.sleep(0)  # a system call, so that a pending signal is delivered
         for number, before in self._before.items():
             signal.signal(number, before)
         if isinstance(error, Stopped):
-            error.late = error.late or self._late
+            error.timed_out = error.timed_out or self._timed_out
         elif kind is None and self.requested is not None:
-            raise Stopped(self.requested, late=self._late)
+            raise Stopped(self.requested, timed_out=self._timed_out)
 
     @contextmanager
-    def open(self, wanted: bool = True) -> Iterator[None]:
-        """Let a signal stop the work at once within the context, where that loses nothing; False changes nothing."""
+    def interruptible(self, enabled: bool = True) -> Iterator[None]:
+        """Let a signal stop the work immediately within the context; False changes nothing."""
         before = self._at_once
-        self._at_once = self._at_once or wanted
+        self._at_once = self._at_once or enabled
         try:
             if self._at_once and self.requested is not None:
                 raise Stopped(self.requested)
@@ -133,31 +135,31 @@ class Stop:
     def _take(self, number: int, frame: FrameType | None) -> None:
         limit = number == signal.SIGTERM and self._is_time_limit()
         if limit and self.requested is not None:
-            return  # work stopped by a signal ends in time, and must not be interrupted
-        if number == signal.SIGTERM and self._deaf and not limit:
+            return  # the work is already stopping on a signal, and must not be interrupted
+        if number == signal.SIGTERM and self._ignores_term and not limit:
             return
         first = self.requested is None
         self.requested = number
         if frame is not None and frame.f_code is Stop.__exit__.__code__:
-            return  # before its first line: raised at its end, with the handlers restored
-        if self._at_once or not (first or self._patient):
-            raise Stopped(number, late=limit)
-        if first and not self._patient:
+            return  # before its first line: raised at its end, after the handlers are restored
+        if self._at_once or not (first or self._ignores_second):
+            raise Stopped(number, timed_out=limit)
+        if first and not self._ignores_second:
             # not print: this may be in the middle of one
-            os.write(2, b"nas-kd: stopping after this step; a second signal stops at once\n")
+            os.write(2, b"nas-kd: stopping after this step; a second signal stops immediately\n")
 
     def _is_time_limit(self) -> bool:
-        """Return, once, whether a SIGTERM is that of the time limit of this one or of one around it."""
+        """Return, once, whether a SIGTERM is that of the time limit of this context or of an outer one."""
         mine = self._due
         self._due = False
         return (self._outer is not None and self._outer._is_time_limit()) or mine
 
     def _time_is_up(self) -> None:
-        self._late = self._due = True
+        self._timed_out = self._due = True
         if not callable(signal.getsignal(signal.SIGTERM)):
-            self.requested = signal.SIGTERM  # the work inside has replaced the handler: raised at the end
+            self.requested = signal.SIGTERM  # the handler was replaced inside: raised at the end
         elif hasattr(signal, "pthread_kill"):
-            # a real signal: interrupt_main leaves a main thread asleep that waits for a lock or a file
+            # a real signal: interrupt_main does not wake a main thread that waits for a lock or a file
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, signal.SIGTERM)
@@ -166,10 +168,9 @@ class Stop:
 
 
 def time_limit(hours: float) -> Stop:
-    """Stop what is trained inside when the time is up, after its state is saved: ``with time_limit(8): ...``.
+    """Stop the training inside when the time is up, after its state is saved: ``with time_limit(8): ...``.
 
     Returns:
-        A context in which `Stopped` is raised then; its ``late`` is True. Entered in a thread that is not the main one
-        it raises RuntimeError.
+        A context that then raises `Stopped` with ``timed_out`` True. It must be entered in the main thread.
     """
     return Stop(at_once=True, hours=hours)

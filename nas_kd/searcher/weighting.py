@@ -75,7 +75,7 @@ def stage_weights(
     } | (settings if how == "sensitivity" else {})
     path = run.path / "blockwise" / f"weights_{how}.json"
     if path.exists():
-        kept = read_json(path, ("origin", "weights"), spoils=path)
+        kept = read_json(path, ("origin", "weights"), delete=path)
         if kept["origin"] == origin:
             return [float(weight) for weight in kept["weights"]]
     if how == "learned":

@@ -24,7 +24,7 @@ def exact_front(
     """Find the chains that no other chain beats in both the summed score and the summed cost.
 
     Args:
-        tables: one table a stage with the columns score (lower is better), macs and params, and in_width and
+        tables: one table per stage with the columns score (lower is better), macs and params, and in_width and
             out_width where stages are coupled: a chain needs in_width equal to the out_width before it.
         budget: name of the cost column; any additive column may be one.
         caps: largest allowed sum of a column. The budget and one other column may be capped; the other one
@@ -66,7 +66,7 @@ def pruned(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",)) -
     """Name the rows that can be on a front.
 
     Args:
-        tables: one table a stage, as for `exact_front`.
+        tables: one table per stage, as for `exact_front`.
         budgets: one or two cost columns.
 
     Returns:

@@ -31,7 +31,7 @@ def k_best(
     """Find the k best-scored chains within budgets.
 
     Args:
-        tables: one table a stage, as for `exact_front`.
+        tables: one table per stage, as for `exact_front`.
         k: number of chains.
         caps: budgets, as for `nas_kd.solve.best`.
         different: share of the stages in which a chain must have another row than every better one of the result,

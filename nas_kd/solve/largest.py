@@ -28,7 +28,7 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
     Returns:
         The position of each stage's row, or None when the caps cannot be kept. The sum is the largest when
         at most `CELLS` different sums lie below the cap, as they do for whole numbers with a common factor;
-        otherwise it is the largest to about a cell a stage, 1e-5 of the range.
+        otherwise it is the largest to about a cell per stage, 1e-5 of the range.
 
     Source:
         Dynamic programming for subset sums, rounded as in Ibarra and Kim (1975).
@@ -93,7 +93,7 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
 
 
 def _distinct(rows: Rows, shifts: np.ndarray, other: str) -> list[int]:
-    """Return one row a pair of widths and cell: the one with the least of the other cost."""
+    """Return one row per pair of widths and cell: the one with the least of the other cost."""
     kept = []
     for at in groups(rows.enter, rows.leave, shifts):
         kept.append(int(at[np.lexsort((rows.rank[at], rows.columns[other][at]))[0]]))

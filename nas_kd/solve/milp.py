@@ -23,7 +23,7 @@ def best(
     """Find the chain with the best sum of one column within budgets on others.
 
     Args:
-        tables: one table a stage, as for `exact_front`.
+        tables: one table per stage, as for `exact_front`.
         caps: largest allowed sum by column name, or the smallest and the largest, either of them None.
         objective: the column that is summed up.
         maximise: look for the largest sum; with ``objective="macs"`` this is the largest-MACs control.
@@ -65,7 +65,7 @@ def feasible_range(tables: Sequence[pd.DataFrame], column: str) -> tuple[float, 
     """Sum the cheapest and the dearest chain.
 
     Args:
-        tables: one table a stage, as for `exact_front`.
+        tables: one table per stage, as for `exact_front`.
         column: the cost.
 
     Returns:
@@ -138,7 +138,7 @@ def _solve(
     rules = []
     low = []
     high = []
-    for number in range(len(stages)):  # one row a stage
+    for number in range(len(stages)):  # one row per stage
         rules.append(_line(offsets[-1], range(offsets[number], offsets[number + 1])))
         low.append(1.0)
         high.append(1.0)
@@ -211,7 +211,7 @@ def useful(rows: Rows, limits: Limits, objective: str, maximise: bool, count: in
             chain that must be kept away from.
 
     Returns:
-        Positions of the rows, rising.
+        Positions of the rows, ascending.
     """
     wanted: dict[str, set[int]] = {objective: {-1 if maximise else 1}}
     for name, (least, most) in limits.items():

@@ -46,7 +46,7 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
     """Check rating tables and turn them into arrays.
 
     Args:
-        tables: one table a stage.
+        tables: one table per stage.
         columns: columns that are needed; a row that is not finite in one of them, in its score or in its
             widths is dropped, and so is one whose score is of fewer ``images`` than the others'.
 
@@ -57,9 +57,9 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
         SettingError: there is no table, a column is missing, labels repeat, or no row of a stage is usable.
     """
     if isinstance(tables, pd.DataFrame):
-        raise SettingError("tables", "one DataFrame", "a list of tables, one a stage", "use tables=[table]")
+        raise SettingError("tables", "one DataFrame", "a list of tables, one per stage", "use tables=[table]")
     if not len(tables):
-        raise SettingError("tables", tables, "at least one table, one a stage")
+        raise SettingError("tables", tables, "at least one table, one per stage")
     stages = []
     dropped = 0
     for number, table in enumerate(tables, 1):

@@ -16,7 +16,7 @@ Layer = tuple[Setting, ...]
 
 
 def _plain(layer: Iterable[Setting]) -> list[Setting]:
-    """Write equal settings alike: True == 1 == 1.0, and equal archs must have equal keys."""
+    """Normalise equal settings: True == 1 == 1.0, and equal archs must have equal keys."""
     return [int(v) if v == int(v) else v for v in layer]
 
 
@@ -29,7 +29,7 @@ class Cost(NamedTuple):
 
     Args:
         macs: multiply-adds of convolutions and linear layers for one image.
-        params: trainable numbers.
+        params: trainable parameters.
     """
 
     macs: int
@@ -45,7 +45,7 @@ class Candidate:
 
     Args:
         width: output channels of every layer of the stage.
-        layers: one tuple a layer, its settings in the order of the stage's ``fields``. Layers beyond the depth do not
+        layers: one tuple per layer, its settings in the order of the stage's ``fields``. Layers beyond the depth do not
             exist here, so equal networks are equal values.
     """
 
@@ -69,7 +69,7 @@ class Arch:
 
     Args:
         space: hash of the space it belongs to; every space rejects an arch of another.
-        stages: one candidate a stage, in order.
+        stages: one candidate per stage, in order.
         resolution: input height and width in pixels, or None when the space does not choose it.
         stem: settings of the stem that are chosen, in the order of its ``fields``; () when it is fixed.
         head: settings of the head that are chosen; () when it is fixed.
@@ -94,12 +94,12 @@ class Arch:
 
     @property
     def depth(self) -> int:
-        """Number of layers of all stages."""
+        """Total number of layers in all stages."""
         return sum(stage.depth for stage in self.stages)
 
     @property
     def label(self) -> str:
-        """All stages in a readable line, with the other choices, such as ``192px``."""
+        """All choices in one readable line, such as ``192px | w16:8,12 | ...``."""
         parts = [stage.label for stage in self.stages]
         if self.stem:
             parts.insert(0, "stem " + "/".join(map(_short, self.stem)))
@@ -120,7 +120,7 @@ class Arch:
         """Read what ``to_dict`` wrote.
 
         Raises:
-            SettingError: a field is missing or is no number.
+            SettingError: a field is missing or not a number.
         """
         try:
             stages = tuple(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Space(ABC):
-    """All architectures one may choose from."""
+    """All architectures to choose from."""
 
     name: str
 
@@ -33,11 +33,11 @@ class Space(ABC):
 
     @abstractmethod
     def validate(self, arch: Arch) -> None:
-        """Raise SettingError when the arch is not of this space."""
+        """Raise SettingError unless the arch is in this space."""
 
     @abstractmethod
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> nn.Module:
-        """Build a fresh static network."""
+        """Build a static network with new weights."""
 
     @abstractmethod
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:

@@ -16,7 +16,7 @@ from nas_kd.space.stages import Stage
 
 @dataclass(frozen=True)
 class Chain:
-    """The choices of an `ElasticSpace`, whose arguments these are."""
+    """The fields of an `ElasticSpace`."""
 
     name: str
     stem: Stem
@@ -30,11 +30,13 @@ class Chain:
             raise SettingError("stages", self.stages, "at least one stage")
         for part in (self.stem, *self.stages, self.head):
             if self.kinds[part.op].static is not part.static:
-                expected = f"an op of its own: that of {self.kinds[part.op].__name__} builds other layers"
-                raise SettingError(f"{type(part).__name__}.op", part.op, expected, "give the block another op")
+                expected = (
+                    f"an op of its own: this is the op of {self.kinds[part.op].__name__}, which builds other layers"
+                )
+                raise SettingError(f"{type(part).__name__}.op", part.op, expected, "choose another op for the block")
         for index, stage in enumerate(self.stages):
             if stage.keeps_width and stage.widths != self.in_widths(index):
-                expected = f"{self.in_widths(index)}, the widths before it, which a {type(stage).__name__} keeps"
+                expected = f"{self.in_widths(index)}, its input widths, which a {type(stage).__name__} cannot change"
                 raise SettingError(f"stages[{index}].widths", stage.widths, expected)
         if self.resolutions:
             ascending("resolutions", self.resolutions)
@@ -49,10 +51,10 @@ class Chain:
         return self.stem.stride * prod(stage.stride for stage in self.stages)
 
     def check_resolution(self, resolution: int) -> None:
-        """Check that the strides can take images of this size.
+        """Check that the strides allow images of this size.
 
         Raises:
-            SettingError: it is smaller than all strides together, or no multiple of the stem's patch.
+            SettingError: it is smaller than the total stride, or not a multiple of the stem's patch.
         """
         patch = self.stem.multiple
         if resolution < self.stride or resolution % patch:
@@ -62,7 +64,7 @@ class Chain:
 
     @cached_property
     def hash(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the description; the name does not count."""
+        """Twelve hexadecimal digits of the SHA-256 of the description, without the name."""
         return identity(self.stem, self.head, self.stages, self.resolutions)
 
     @cached_property
@@ -84,5 +86,5 @@ class Chain:
         return -(-(resolution or self.resolution) // self.stem.stride)
 
     def in_widths(self, index: int) -> tuple[int, ...]:
-        """Return the input widths that stage ``index`` can meet, rising."""
+        """Return the possible input widths of stage ``index``, ascending."""
         return self.stem.widths if index == 0 else self.stages[index - 1].widths

@@ -1,4 +1,4 @@
-"""Archs as rows of integers, and their costs by look-up tables: a hundred thousand archs a second and more."""
+"""Archs as rows of integers, and their costs from look-up tables: over 100,000 archs per second."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def extras(space: Chain) -> dict[str, tuple[Any, ...]]:
-    """Return the choices of a space besides its stages by name, elastic ones only, in the order of a code."""
+    """Return the elastic choices of a space besides its stages, by name, in the order of a code."""
     named: dict[str, tuple[Any, ...]] = {"stem": space.stem.choices(), "head": space.head.choices()}
     named = {name: choices for name, choices in named.items() if len(choices) > 1}
     return named | ({"resolution": space.resolutions} if space.resolutions else {})
 
 
 def encode(space: Chain, archs: Sequence[Arch]) -> np.ndarray:
-    """Write archs as (N, D) integers; see ``ElasticSpace.encode``."""
+    """Encode archs as (N, D) integers; see ``ElasticSpace.encode``."""
     for arch in archs:
         check(space, arch)
     index = [_index(stage.candidates()) for stage in space.stages]
@@ -45,10 +45,10 @@ def _index(choices: tuple[Candidate, ...]) -> dict[Candidate, int]:
 
 
 def decode(space: Chain, codes: np.ndarray) -> list[Arch]:
-    """Read the (N, D) integers that ``encode`` wrote.
+    """Invert ``encode``: (N, D) integers to archs.
 
     Raises:
-        SettingError: there are more or fewer columns, or an index is outside its choices.
+        SettingError: the number of columns is wrong, or an index is outside its choices.
     """
     codes = checked(space, codes)
     tables = [stage.candidates() for stage in space.stages]
@@ -109,11 +109,11 @@ class CostTables:
     def total(self, stages: np.ndarray, stem: np.ndarray, head: np.ndarray) -> np.ndarray:
         """Add up the parts of (N, S) stage codes with (N,) stem and head codes to (N, 2) MACs and params."""
         total = self.stem[stem]
-        came_from = self.stem_width[stem]
+        in_width = self.stem_width[stem]
         for index, (table, width_of) in enumerate(self.stages):
-            total = total + table[came_from, stages[:, index]]
-            came_from = width_of[stages[:, index]]
-        return total + self.head[came_from, head]
+            total = total + table[in_width, stages[:, index]]
+            in_width = width_of[stages[:, index]]
+        return total + self.head[in_width, head]
 
 
 def _costs(costs: Iterable[Cost]) -> np.ndarray:
@@ -123,7 +123,7 @@ def _costs(costs: Iterable[Cost]) -> np.ndarray:
 def costs(
     space: Chain, codes: np.ndarray, tables_at: Callable[[int], CostTables], resolution: int | None = None
 ) -> pd.DataFrame:
-    """Count many archs at once, as ``ElasticSpace.costs``; ``tables_at`` maps an input height to look-up tables."""
+    """Count many archs as ``ElasticSpace.costs`` does; ``tables_at`` maps an input height to look-up tables."""
     import pandas as pd
 
     codes = checked(space, codes)

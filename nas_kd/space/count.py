@@ -1,8 +1,8 @@
-"""MACs and parameters in plain integers: the sums that all blocks count with.
+"""MACs and parameters in plain integers: the formulas that all blocks use.
 
-MACs are those of convolutions and linear layers, everywhere in this project: norms, activations, pooling and
+Everywhere in this project, MACs are those of convolutions and linear layers: norms, activations, pooling and
 resizing are not counted, and neither are the two matrix products of attention, which have no weights (for N
-tokens and inner width D they are 2 N^2 D a layer).
+tokens and inner width D they are 2 N^2 D per layer).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round to the nearest multiple (ties up), at least ``divisor``, one step up when it lost over 10 %.
+    """Round to the nearest multiple (ties up), at least ``divisor``, one step up if rounding lost over 10 %.
 
     Source: MobileNetV2 reference code, used by OFA and AttentiveNAS.
     """
@@ -26,7 +26,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def conv_cost(inputs: int, outputs: int, kernel: int, pixels: int, *, bias: bool = False) -> Cost:
-    """Count a convolution (``kernel=1``: a linear layer) by the inputs of one group and the output's pixels."""
+    """Count a convolution (``kernel=1``: a linear layer) from the inputs of one group and the output pixels."""
     weights = inputs * outputs * kernel * kernel
     return Cost(weights * pixels, weights + (outputs if bias else 0))
 
@@ -37,7 +37,7 @@ def norm_cost(channels: int) -> Cost:
 
 
 def strided(size: int, stride: int) -> int:
-    """Return the output height of an odd kernel k with padding k // 2: the ceiling."""
+    """Return the output height for an odd kernel k with padding k // 2: ceil(size / stride)."""
     return -(-size // stride)
 
 

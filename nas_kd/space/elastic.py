@@ -27,14 +27,13 @@ class ElasticSpace(Chain, Space):
     """A search space defined by its stem, stages and head.
 
     Args:
-        resolution: usual height and width of the input in pixels.
-        resolutions: input sizes to choose from, rising, when the space chooses them too; then ``resolution`` is one of
-            them.
+        resolution: default height and width of the input in pixels.
+        resolutions: input sizes to choose from, ascending, if the space chooses them too; includes ``resolution``.
     """
 
     @property
     def supernet_class(self) -> type[Any] | None:
-        """What `nas_kd.Supernet` makes of it; None is the usual class."""
+        """The class that `nas_kd.Supernet` instantiates for it; None is `nas_kd.Supernet` itself."""
         return None
 
     @cached_property
@@ -70,12 +69,12 @@ class ElasticSpace(Chain, Space):
         head: Layer | None = None,
         resolution: int | None = None,
     ) -> Arch:
-        """Build and validate an arch of this space from one candidate a stage.
+        """Build and validate an arch of this space from one candidate per stage.
 
         Args:
             stem: setting of the stem; None is the largest.
             head: setting of the head; None is the largest.
-            resolution: input size where the space chooses it; None is its usual one.
+            resolution: input size where the space chooses it; None is its default.
 
         Raises:
             SettingError: a setting is not offered.
@@ -89,13 +88,13 @@ class ElasticSpace(Chain, Space):
         return arch
 
     def largest(self) -> Arch:
-        """Return the arch with the largest of everything."""
+        """Return the arch with the largest value of every choice."""
         stages = tuple(stage.largest() for stage in self.stages)
         size = self.resolutions[-1] if self.resolutions else None
         return Arch(self.hash, stages, size, self.stem.largest(), self.head.largest())
 
     def smallest(self) -> Arch:
-        """Return the arch with the smallest of everything."""
+        """Return the arch with the smallest value of every choice."""
         stages = tuple(stage.smallest() for stage in self.stages)
         size = self.resolutions[0] if self.resolutions else None
         return Arch(self.hash, stages, size, self.stem.smallest(), self.head.smallest())
@@ -108,7 +107,7 @@ class ElasticSpace(Chain, Space):
         return members.everything(self)
 
     def validate(self, arch: Arch) -> None:
-        """Check that an arch is one of this space.
+        """Check that an arch is in this space.
 
         Raises:
             SettingError: it belongs to another space, or one of its settings is not offered.
@@ -118,7 +117,7 @@ class ElasticSpace(Chain, Space):
     # ---- networks ------------------------------------------------------------------------------------
 
     def layers(self, arch: Arch, num_classes: int, in_chans: int = 3) -> list[dict[str, Any]]:
-        """Resolve an arch to one dictionary a layer, with its ``stage`` (None for stem and head): ``arch.json``."""
+        """Resolve an arch to one dictionary per layer, with its ``stage`` (None for stem and head): ``arch.json``."""
         self.validate(arch)
         resolved = [self.stem.resolve(arch.stem, in_chans) | {"stage": None}]
         width = self.stem.width_of(arch.stem)
@@ -128,8 +127,8 @@ class ElasticSpace(Chain, Space):
         return [*resolved, self.head.resolve(arch.head, width, num_classes) | {"stage": None}]
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> StaticNet:
-        """Build a fresh static network with new weights."""
-        from nas_kd.nn.static import StaticNet  # late: spaces are looked for without torch
+        """Build a static network with new weights."""
+        from nas_kd.nn.static import StaticNet  # late: spaces are looked up without torch
 
         return StaticNet(self.layers(arch, num_classes, in_chans), self.kinds)
 
@@ -143,29 +142,29 @@ class ElasticSpace(Chain, Space):
         return count_layers(self.layers(arch, num_classes, in_chans), resolution, self.kinds)
 
     def encode(self, archs: Sequence[Arch]) -> np.ndarray:
-        """Write archs as integers.
+        """Encode archs as integers.
 
         Returns:
-            (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of what else
-            is elastic: stem, head, resolution.
+            (N, D) array: for each stage the index of its candidate in ``candidates()``, then the indices of the
+            other elastic choices: stem, head, resolution.
         """
         return encode(self, archs)
 
     def decode(self, codes: np.ndarray) -> list[Arch]:
-        """Read the (N, D) integers that ``encode`` wrote."""
+        """Invert ``encode``: (N, D) integers to archs."""
         return decode(self, codes)
 
     def costs(
         self, codes: np.ndarray, *, resolution: int | None = None, in_chans: int = 3, num_classes: int
     ) -> pd.DataFrame:
-        """Count many archs at once through one look-up table a stage.
+        """Count many archs at once through one look-up table per stage.
 
         Args:
             codes: (N, D) integers of ``encode``.
             resolution: height of the input in pixels; None uses the archs' own, else the space's.
 
         Returns:
-            A frame with the columns macs and params, one row a code.
+            A frame with the columns macs and params, one row per code.
         """
 
         def tables(size: int) -> CostTables:
@@ -174,7 +173,7 @@ class ElasticSpace(Chain, Space):
         return costs(self, codes, tables, resolution)
 
     def cost_tables(self, resolution: int, in_chans: int, num_classes: int) -> CostTables:
-        """Return the look-up tables of ``costs`` for one input, made once."""
+        """Return the look-up tables of ``costs`` for one input, computed once."""
         key = (resolution, in_chans, num_classes)
         if key not in self._tables:
             self.check_resolution(resolution)

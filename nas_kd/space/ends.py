@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def several(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Return one value or several as a tuple."""
+    """Return one value, or several, as a tuple."""
     return (value,) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)
 class End(Part):
-    """A stem or a head: its settings, of which those with several choices are part of an arch."""
+    """A stem or a head; its settings with several choices are part of an arch."""
 
     @abstractmethod
     def options(self) -> tuple[tuple[Setting, ...], ...]:
-        """Return the choices of each field, rising."""
+        """Return the choices of each field, ascending."""
 
     @cached_property
     def _choices(self) -> tuple[Layer, ...]:
         return tuple(product(*(option for option in self.options() if len(option) > 1)))
 
     def choices(self) -> tuple[Layer, ...]:
-        """Return every combination of the fields that offer more than one value; ``((),)`` when none does."""
+        """Return every combination of the fields that offer more than one value; ``((),)`` if none does."""
         return self._choices
 
     def named(self, setting: Layer) -> dict[str, Setting]:
@@ -43,11 +43,11 @@ class End(Part):
         return {name: next(chosen) if len(option) > 1 else option[0] for name, option in options}
 
     def largest(self) -> Layer:
-        """Return the setting with the largest of everything."""
+        """Return the setting with the largest value of every field."""
         return self._choices[-1]
 
     def smallest(self) -> Layer:
-        """Return the setting with the smallest of everything."""
+        """Return the setting with the smallest value of every field."""
         return self._choices[0]
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Stem(End):
     @property
     @abstractmethod
     def stride(self) -> int:
-        """By how much it shrinks height and width."""
+        """The factor by which it reduces height and width."""
 
     @property
     def multiple(self) -> int:
@@ -74,7 +74,7 @@ class Stem(End):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Output channels to choose from, rising."""
+        """Output channels to choose from, ascending."""
         return tuple(int(v) for v in self.options()[self.fields.index("width")])
 
     def width_of(self, setting: Layer) -> int:

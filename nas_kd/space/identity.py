@@ -12,18 +12,18 @@ from nas_kd.space.part import LATER, Part
 
 
 def identity(stem: Part, head: Part, stages: Sequence[Part], resolutions: Sequence[int]) -> str:
-    """Hash a space to twelve hexadecimal digits; fields added later count only where they are used."""
-    parts = [_counted(stem), _counted(head), *(_counted(stage) for stage in stages)]
+    """Hash a space to twelve hexadecimal digits; fields added later count only if they are used."""
+    parts = [_hashed(stem), _hashed(head), *(_hashed(stage) for stage in stages)]
     if resolutions:
         parts.append({"resolutions": list(resolutions)})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _counted(part: Part) -> dict[str, Any]:
-    counted = part.described()
+def _hashed(part: Part) -> dict[str, Any]:
+    hashed = part.described()
     for field in fields(part):
-        if field.metadata == LATER and counted[field.name] == field.default:
-            del counted[field.name]
+        if field.metadata == LATER and hashed[field.name] == field.default:
+            del hashed[field.name]
     if not part.typed:
-        del counted["type"]
-    return counted
+        del hashed["type"]
+    return hashed

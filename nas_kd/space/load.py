@@ -20,7 +20,7 @@ def space_names() -> list[str]:
 
 
 def find_space(name: str) -> Path | None:
-    """Find the file of a space without running it; None for a module of ``search_spaces``.
+    """Find the file of a space without executing it; None for a module of ``search_spaces``.
 
     Raises:
         SettingError: there is no such module or file.
@@ -42,7 +42,7 @@ def _module(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"nas_kd_space_{path.stem}", path)
         assert spec is not None and spec.loader is not None  # a .py path always has both
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses in the file look their module up
+        sys.modules[spec.name] = module  # dataclasses in the file look up their module
         try:
             spec.loader.exec_module(module)
         except SettingError:

@@ -15,7 +15,7 @@ from nas_kd.space.chain import Chain
 
 
 def number(space: Chain) -> int:
-    """Count the archs of a space in closed form."""
+    """Return the number of archs of a space in closed form."""
     count: dict[int, int] = {}  # number of partial archs by width
     for stem in space.stem.choices():
         width = space.stem.width_of(stem)
@@ -67,13 +67,13 @@ def fits(space: Chain, stem: Layer, stages: Sequence[Candidate]) -> bool:
 
 
 def check(space: Chain, arch: Arch) -> None:
-    """Check that an arch is one of a space.
+    """Check that an arch is in a space.
 
     Raises:
         SettingError: it belongs to another space, or one of its settings is not offered.
     """
     if arch.space != space.hash:
-        hint = f"load the space with hash {arch.space}, or search again in {space.name}"
+        hint = f"load the space with hash {arch.space}, or search {space.name} again"
         raise SettingError("arch.space", arch.space, f"{space.hash} (the space {space.name})", hint)
     if len(arch.stages) != len(space.stages):
         raise SettingError("arch.stages", len(arch.stages), f"{len(space.stages)} stages")
@@ -89,4 +89,4 @@ def check(space: Chain, arch: Arch) -> None:
         raise SettingError("arch.resolution", arch.resolution, expected)
     if not fits(space, arch.stem, arch.stages):
         widths = [space.stem.width_of(arch.stem), *(candidate.width for candidate in arch.stages)]
-        raise SettingError("arch.stages", widths, "one width for the stem and all stages that keep theirs")
+        raise SettingError("arch.stages", widths, "one width for the stem and all stages that keep their input's width")

@@ -1,4 +1,4 @@
-"""A space as an `nni.mutable` space, and samples in both directions; NNI is imported only when called."""
+"""A space as an `nni.mutable` space, and samples in both directions; NNI is imported only when needed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def to_nni(space: ElasticSpace) -> Any:
     Returns:
         An ``nni.mutable.MutableDict`` of Categoricals without constraints, so that its ``random()`` and every NNI
         strategy work. Labels are ``stage_1.width``, ``stage_1.depth``, ``stage_1.layer_1.kernel`` and so on; a setting
-        that all layers of a stage share belongs to the stage (``stage_1.se``), and what is elastic besides the stages
-        is there too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps the width of its input has
-        no width of its own.
+        that all layers of a stage share belongs to the stage (``stage_1.se``). The other elastic choices have labels
+        too (``stem.width``, ``head.features``, ``resolution``). A stage that keeps the width of its input has no
+        width label.
 
     Raises:
         SettingError: NNI is not installed, or the layer choices of a stage are not a plain product.
     """
     try:
-        with warnings.catch_warnings():  # NNI 3.0 warns about names that came into torch after it
+        with warnings.catch_warnings():  # NNI 3.0 warns about names that newer versions of torch added
             warnings.simplefilter("ignore")
             from nni.mutable import Categorical, MutableDict
     except ImportError as error:
@@ -79,11 +79,11 @@ def _elastic(name: str, end: End) -> Choices:
 
 
 def from_sample(space: ElasticSpace, sample: Mapping[str, Any]) -> Arch:
-    """Read an NNI sample.
+    """Convert an NNI sample to an arch.
 
     Args:
         sample: value by label. Labels of layers beyond the depth are ignored and may be missing, so samples that differ
-            only there are the same arch.
+            only in them are the same arch.
 
     Raises:
         SettingError: a label is unknown or missing, or its value is not offered.
@@ -122,10 +122,10 @@ def _ends(space: ElasticSpace) -> tuple[tuple[str, End], tuple[str, End]]:
 
 
 def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
-    """Write an arch as an NNI sample; layers beyond the depth get the first value offered.
+    """Convert an arch to an NNI sample; layers beyond the depth get the first value offered.
 
     Raises:
-        SettingError: the arch is not of the space.
+        SettingError: the arch is not in the space.
     """
     space.validate(arch)
     sample = {label: values[0] for label, values in choices(space).items()}
@@ -145,7 +145,7 @@ def to_sample(space: ElasticSpace, arch: Arch) -> dict[str, Setting]:
 
 
 def _settings(stage: Stage, number: int) -> tuple[Choices, Choices]:
-    """Return the settings that all layers of a stage share, and those that each layer has of its own."""
+    """Return the settings that all layers of a stage share, and those that each layer has for itself."""
     groups = stage.groups()
     columns = [[tuple(dict.fromkeys(values)) for values in zip(*group, strict=True)] for group in groups]
     shared: Choices = {}

@@ -1,4 +1,4 @@
-"""The protocol of stems, blocks and heads that everything else uses, for any operators."""
+"""The interface of stems, blocks and heads that everything else uses, for any operators."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nas_kd.space.arch import Cost
 if TYPE_CHECKING:
     from torch import nn
 
-# A field added to a description after spaces were published: at its default it is left out of the hash.
+# metadata of a field that was added after spaces were published: at its default it is left out of the hash
 LATER = {"later": True}
 
 
 def ascending(name: str, values: Any, kind: type = int) -> None:
-    """Raise SettingError unless ``values`` is a tuple of distinct, positive and rising numbers."""
+    """Raise SettingError unless ``values`` is a tuple of distinct positive numbers in ascending order."""
     given = isinstance(values, tuple) and all(isinstance(v, (int, kind)) and v is not True for v in values)
     if not given or not values or list(values) != sorted(set(values)) or min(values) <= 0:
         what = "whole numbers" if kind is int else "numbers"
-        raise SettingError(name, values, f"a tuple of distinct positive {what} in rising order")
+        raise SettingError(name, values, f"a tuple of distinct positive {what} in ascending order")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Part(ABC):
 
     A subclass is defined in one file with its elastic module and its static twin; nothing else refers to it.
     ``resolve`` of stems and heads and ``resolve_layer`` of stages turn a choice into a plain dictionary with ``op`` and
-    everything that ``count`` and ``static`` need: that is an entry of ``arch.json``. Elastic and static modules have
-    equal parameter names, and the static weights are the first entries (of kernels the centre) of the shared ones.
+    everything that ``count`` and ``static`` need, which is an entry of ``arch.json``. Elastic and static modules have
+    equal parameter names; the static weights are the first entries (for kernels the centre) of the shared ones.
     """
 
     op: ClassVar[str]  # kind of its layers in arch.json
@@ -56,4 +56,4 @@ class Part(ABC):
 
     @abstractmethod
     def drawing(self) -> dict[str, Any]:
-        """Return the label of each choice in figures, as JSON types, for readers that know no blocks."""
+        """Return the label of each choice in figures, as JSON types, for readers that do not know the blocks."""

@@ -24,12 +24,12 @@ def entries(space: ElasticSpace, index: int) -> tuple[Entry, ...]:
 
 
 def entry_width(space: ElasticSpace, entry: Entry) -> int:
-    """Return the channels that an entry gives to its stage."""
+    """Return the number of channels that an entry gives to its stage."""
     return entry if isinstance(entry, int) else space.stem.width_of(entry)
 
 
 class Path(NamedTuple):
-    """One way through a stage: how it is entered, and the choice for the stage."""
+    """One path through a stage: how it is entered, and the candidate."""
 
     entry: Entry
     candidate: Candidate
@@ -41,20 +41,20 @@ def _order(count: int, *parts: int | str) -> tuple[int, ...]:
 
 
 def nth(count: int, n: int, *parts: int | str) -> int:
-    """Return the n-th number of an endless sequence of permutations of ``range(count)``."""
+    """Return the n-th number of an infinite sequence of permutations of ``range(count)``."""
     return _order(count, *parts, n // count)[n % count]
 
 
-def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
+def fair_paths(stage: Stage, entry_choices: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
     """Draw the paths of a step so that all choices of a dimension are used equally often.
 
-    Each dimension goes through endless seeded permutations of its values: with as many paths as a layer has
-    choices, each step uses each choice of the first layer once, and over the steps the counts of two choices
-    of any layer differ by at most one. A layer's permutation advances only at depths that include it.
+    Each dimension runs through an infinite sequence of seeded permutations of its values: with as many paths as a
+    layer has choices, each step uses each choice of the first layer once, and the counts of any two choices of a
+    layer never differ by more than one. A layer's permutation advances only at depths that include it.
 
     Args:
-        ways: the stage's entries.
-        step: number of the step in the whole training.
+        entry_choices: the stage's entries.
+        step: index of the step in the whole training.
         seed: parts of the seed of the draw.
 
     Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
@@ -74,19 +74,19 @@ def fair_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed
             choices = groups[group]
             layers.append(choices[nth(len(choices), before, *seed, "layer", group, layer)])
         width = stage.widths[nth(len(stage.widths), n, *seed, "width")]
-        entry = ways[nth(len(ways), n, *seed, "in_width")]
+        entry = entry_choices[nth(len(entry_choices), n, *seed, "in_width")]
         paths.append(Path(entry, Candidate(width, tuple(layers))))
     return paths
 
 
-def uniform_paths(stage: Stage, ways: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
-    """Draw every dimension of every path uniformly and independently; arguments as ``fair_paths``."""
+def uniform_paths(stage: Stage, entry_choices: Sequence[Entry], count: int, step: int, *seed: int | str) -> list[Path]:
+    """Draw every dimension of every path uniformly and independently; arguments as in ``fair_paths``."""
     rng = np.random.default_rng(seed_for(*seed, step))
-    return [Path(ways[int(rng.integers(len(ways)))], stage.sample(rng)) for _ in range(count)]
+    return [Path(entry_choices[int(rng.integers(len(entry_choices)))], stage.sample(rng)) for _ in range(count)]
 
 
 def fitting(space: ElasticSpace, index: int, path: Path) -> Path:
-    """Return a path with its candidate at the entry's width, in a stage that keeps it; else the path itself."""
+    """Return the path with its candidate at the entry's width if the stage keeps its width, else the path itself."""
     if not space.stages[index].keeps_width:
         return path
     return path._replace(candidate=replace(path.candidate, width=entry_width(space, path.entry)))

@@ -1,4 +1,4 @@
-"""The rows of rating tables: their choices and costs, and the arch of one row a stage."""
+"""The rows of rating tables: their choices and costs, and the arch of one row per stage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def rows_of(
     """List every (entry, candidate) of a stage with its cost.
 
     The stem is charged to the first stage, the head to the last one. Where these are elastic, each of
-    their settings makes rows of its own, identified by the columns ``stem`` and ``head``, indices in their
+    their settings has rows of its own, identified by the columns ``stem`` and ``head``: indices into their
     ``choices()``. A stage that keeps its input's width has rows of equal widths only.
 
     Args:
-        resolution: height of the network's input in pixels; None is the space's usual one.
+        resolution: height of the network's input in pixels; None is the space's default.
 
     Returns:
-        A rating table whose scores are NaN and whose images are 0, by entry, candidate and head.
+        A rating table whose scores are NaN and whose images are 0, ordered by entry, candidate and head.
     """
     tables = space.cost_tables(resolution or space.resolution, in_chans, num_classes)
     stage = space.stages[index]
@@ -60,7 +60,7 @@ def rows_of(
 def cost_rows(
     space: ElasticSpace, *, in_chans: int, num_classes: int, resolution: int | None = None
 ) -> list[pd.DataFrame]:
-    """Return `rows_of` all stages with scores of 0, for solvers that use costs only."""
+    """Return `rows_of` of all stages with scores of 0, for solvers that use costs only."""
     return [
         rows_of(space, index, in_chans=in_chans, num_classes=num_classes, resolution=resolution).assign(score=0.0)
         for index in range(len(space.stages))
@@ -68,18 +68,18 @@ def cost_rows(
 
 
 def check_size(space: ElasticSpace, resolution: int | None) -> None:
-    """Check that archs of the space can have the images' size: rows are rated at one size, and archs carry it.
+    """Check that archs of the space can have the size of the images, at which all rows are rated.
 
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
     """
     if space.resolutions and resolution not in space.resolutions:
-        expected = f"one of {space.resolutions}, which {space.name} chooses from, to be rated by a teacher"
+        expected = f"one of the resolutions of {space.name} {space.resolutions}, for stages to be rated"
         raise SettingError("data.resolution", resolution, expected, f"use data.resolution={space.resolution}")
 
 
 def full_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows scored on all rating images; scores on fewer, of a halving's early rounds, are not comparable."""
+    """Return the rows scored on all rating images: scores of early halving rounds are not comparable."""
     return table[table["images"] == table["images"].max()] if "images" in table else table
 
 
@@ -87,8 +87,9 @@ def stage_scores(space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> Callabl
     """Return a function that looks up the scores of an arch's stages.
 
     Returns:
-        From an arch to one score a stage, lower is better, NaN where it was not rated on all images. The head has none:
-        its choices are alike.
+        A function from an arch to one score per stage: lower is better, NaN if not rated on all images. All choices of
+            the
+        head share the last stage's score.
     """
     scores = []
     for table in tables:
@@ -111,8 +112,8 @@ def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarr
     """Return the choice of each row of a stage, as a number for `arch_of`.
 
     Returns:
-        (N,) numbers: candidate (its layers alone in a stage that keeps the width), stem and head together. Any choices
-        of all stages make an arch.
+        (N,) numbers, each for a candidate (only its layers in a stage that keeps its width), stem and head. Any
+        combination of the stages' choices is an arch.
     """
     choice = table["candidate"].to_numpy(dtype=np.int64)
     if space.stages[index].keeps_width:
@@ -124,11 +125,11 @@ def choices_of(space: ElasticSpace, index: int, table: pd.DataFrame) -> np.ndarr
 
 
 def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None = None) -> Arch:
-    """Return the arch of one choice a stage.
+    """Return the arch of one choice per stage.
 
     Args:
-        choices: numbers of `choices_of`, one a stage.
-        resolution: that of the rows; part of the arch where the space chooses resolutions.
+        choices: numbers of `choices_of`, one per stage.
+        resolution: of the rows; part of the arch if the space chooses resolutions.
 
     Raises:
         SettingError: the space chooses resolutions, and this is not one of them.
@@ -157,10 +158,10 @@ def arch_of(space: ElasticSpace, choices: Sequence[int], resolution: int | None 
 def arch_of_rows(
     space: ElasticSpace, tables: Sequence[pd.DataFrame], labels: Sequence[object], resolution: int | None = None
 ) -> Arch:
-    """Return the arch of one row a stage.
+    """Return the arch of one row per stage.
 
     Args:
-        labels: the index label of a row of each.
+        labels: the index label of a row in each table.
         resolution: as for `arch_of`.
     """
     chosen = zip(tables, labels, strict=True)

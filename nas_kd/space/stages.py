@@ -23,8 +23,8 @@ class Stage(Part):
     """A run of layers at one resolution, offering widths, depths and settings of each layer.
 
     Args:
-        widths: output channels to choose from, rising.
-        depths: numbers of layers to choose from, rising.
+        widths: output channels to choose from, ascending.
+        depths: numbers of layers to choose from, ascending.
         stride: stride of the first layer.
     """
 
@@ -33,7 +33,7 @@ class Stage(Part):
     stride: int = 1
 
     keeps_width: ClassVar[bool] = False  # whether a candidate's width must be the width of the stage's input
-    legend: ClassVar[str] = "one box a layer"  # what the words in a figure's boxes mean
+    legend: ClassVar[str] = "one box a layer"  # the meaning of the labels in a figure's boxes
 
     def __post_init__(self) -> None:
         ascending("widths", self.widths)
@@ -56,7 +56,7 @@ class Stage(Part):
         Args:
             inputs: largest number of input channels.
             projects: whether any choice changes the shape, so that the shortcut is not always the identity.
-            kernel_transform: whether small depthwise kernels are learnt transforms of the largest (OFA).
+            kernel_transform: whether small depthwise kernels are learned transformations of the largest (OFA).
 
         Returns:
             A module ``(x, layer, width, norm, drop) -> (B, width, H', W')`` after and before the last activation.
@@ -76,7 +76,7 @@ class Stage(Part):
         return {"legend": self.legend, "layers": words}
 
     def resolve(self, candidate: Candidate, in_width: int) -> list[dict[str, Any]]:
-        """Return the layers a candidate consists of, one dictionary a layer."""
+        """Return the layers of a candidate, one dictionary per layer."""
         resolved = []
         for index, layer in enumerate(candidate.layers):
             inputs = in_width if index == 0 else candidate.width
@@ -109,11 +109,11 @@ class Stage(Part):
         return fits and any(all(layer in group for layer in candidate.layers) for group in self.groups())
 
     def largest(self) -> Candidate:
-        """Return the candidate with the largest of everything."""
+        """Return the candidate with the largest value of every choice."""
         return Candidate(self.widths[-1], (self.groups()[-1][-1],) * self.depths[-1])
 
     def smallest(self) -> Candidate:
-        """Return the candidate with the smallest of everything."""
+        """Return the candidate with the smallest value of every choice."""
         return Candidate(self.widths[0], (self.groups()[0][0],) * self.depths[0])
 
     def sample(self, rng: np.random.Generator) -> Candidate:

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of chosen architectures, pooled exactly over batches and returned as values."""
+"""Batch-norm statistics of chosen archs, pooled exactly over batches and returned as values."""
 
 from __future__ import annotations
 
@@ -33,50 +33,52 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
 
     Training leaves no usable running statistics behind in shared weights, so they are measured on training
     images (never on test images) without labels. Each norm's input is pooled over all batches by the law of
-    total variance, while the layers before it normalise by their batch. With several processes all of
-    them call this, with the same archs and each with its share of the images; the pool is that of all.
+    total variance, while the layers before it normalise by their batch. With several processes, all of
+    them call this with the same archs, each with its share of the images; the statistics are those of all images.
 
     Args:
         net: a supernet, or any plain module.
-        batches: image tensors (B, C, H, W), or tuples that begin with one, of the size that the archs choose if they
-            do: none are resized, so archs of different input sizes need a call each.
-        archs: the archs of a supernet to measure, all in the one pass over the batches: layers before which archs do
-            not differ run once for all of them.
+        batches: image tensors (B, C, H, W), or tuples that begin with one. Images are not resized: archs that choose
+            different input sizes need one call per size.
+        archs: the archs of a supernet to measure, all in one pass over the batches; layers up to the first
+            difference between archs run once for all of them.
 
     Returns:
-        For a supernet one value an arch, to be passed as ``norm``, the same to the bit as if it were measured alone, in
-        the dtype of the parameters; empty for an arch without batch norms. Nothing of the supernet is changed. For a
-        plain module None: its running statistics are set in place.
+        For a supernet one value per arch, to be passed as ``norm``: bitwise equal to measuring that arch alone, in the
+        dtype of the parameters, empty for an arch without batch norms; the supernet is not changed. For a plain module
+        None: its running statistics are set in place.
 
     Raises:
-        SettingError: there are no batches, a supernet's images have other channels, an arch is none of its space, or
-            archs are missing (or given for a plain module).
+        SettingError: there are no batches, the images have the wrong number of channels, an arch is not in the
+            supernet's space, or archs are missing (or given for a plain module).
     """
     if isinstance(net, Supernet):
         if not archs:
             raise SettingError("archs", archs, "at least one arch of the supernet's space", "pass archs=[arch, ...]")
         return statistics(net, batches, archs)
     if archs is not None:
-        raise SettingError("archs", archs, "None for a plain module", "leave it out")
+        raise SettingError("archs", archs, "None for a plain module", "omit it")
     _calibrate_module(net, batches)
     return None
 
 
-Step = tuple[Callable[..., Any], tuple[Any, ...]]  # what runs, its arguments between the input and the recorder
+Step = tuple[
+    Callable[..., Any], tuple[Any, ...]
+]  # module or method, and its arguments between the input and the recorder
 
 
 @dataclass
 class _Node:
-    """A step shared by archs whose earlier steps are all the same."""
+    """A step shared by archs that are equal up to it."""
 
     norms: list[str] = field(default_factory=list)
     children: dict[Step, _Node] = field(default_factory=dict)
 
 
 class _TreeRecorder(Recorder):
-    """Keeps apart what the same norm sees behind different steps: its paths begin with the node."""
+    """Separates the statistics of one norm after different steps: its keys include the node."""
 
-    node: _Node  # the one that runs
+    node: _Node  # the current one
 
     def add(self, path: str, mean: Tensor, variance: Tensor, count: int) -> None:
         if path not in self.node.norms:
@@ -90,7 +92,7 @@ def _layers(stage: nn.Module) -> nn.ModuleList:
 
 
 def _steps(net: Supernet, arch: Arch, normed: Container[nn.Module]) -> list[Step]:
-    """Return the steps of an arch up to its last norm: what comes after it is never run."""
+    """Return the steps of an arch up to its last norm; later layers need not run."""
     steps: list[tuple[nn.Module, Step]] = [(net.stem, (net.stem, (arch.stem,)))]
     for stage, candidate in zip(net.stages, arch.stages, strict=True):
         blocks = zip(_layers(stage), candidate.layers, strict=False)  # the first `depth` blocks
@@ -105,12 +107,10 @@ def _steps(net: Supernet, arch: Arch, normed: Container[nn.Module]) -> list[Step
 
 @singledispatch
 def statistics(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
-    """Measure archs of a supernet, as `calibrate` says; a supernet of another kind registers its own way.
+    """Measure archs of a supernet as `calibrate` describes; other classes of supernets register their own method.
 
-    It walks the tree of the archs' shared beginnings once a batch, depth first.
-
-    A step runs once for all archs that begin with the same steps; alive are one feature map a fork of the
-    current path, and the layer that runs.
+    For each batch the prefix tree of the archs is traversed depth first: a step runs once for all archs that
+    share it. One feature map per fork of the current path is in memory.
     """
     parts = (net.stem, *(layer for stage in net.stages for layer in _layers(stage)), net.head)
     normed = {part for part in parts if any(isinstance(m, ElasticBatchNorm2d) for m in part.modules())}
@@ -131,13 +131,13 @@ def statistics(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> 
         images = _images(batch)
         net.check_images(images)
         seen += len(images)
-        ahead = [(images, *child) for child in root.children.items()]
-        while ahead:
-            x, (run, settings), recorder.node = ahead.pop()
+        stack = [(images, *child) for child in root.children.items()]
+        while stack:
+            x, (run, settings), recorder.node = stack.pop()
             out = run(x, *settings, recorder)
             x = out if isinstance(out, Tensor) else out[0]
-            ahead += [(x, *child) for child in recorder.node.children.items()]
-    _some(seen)
+            stack += [(x, *child) for child in recorder.node.children.items()]
+    _check_any(seen)
     recorder.reduce()
     values = recorder.values()
     return [{path: values[id(node), path] for node in route for path in node.norms} for route in routes]
@@ -180,7 +180,7 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
             module.momentum = momentum
         for buffer, value in buffers:  # also after an error in the batches
             buffer.copy_(value)
-    _some(seen)
+    _check_any(seen)
     recorder.reduce()
     for name, (mean, variance) in recorder.values().items():
         module = norms[name]
@@ -189,6 +189,6 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
         module.running_var.copy_(variance)
 
 
-def _some(seen: int) -> None:
+def _check_any(seen: int) -> None:
     if not seen:
         raise SettingError("batches", seen, "at least one image", "pass data.train.clean(256, limit=2048)")

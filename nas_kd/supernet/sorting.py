@@ -1,4 +1,4 @@
-"""Sorting of channels by importance, so that the first ones, which small subnets use, are the best."""
+"""Sorting of channels by importance, so that the first ones, which narrow subnets use, matter most."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nas_kd.supernet.supernet import Supernet
 def sort_channels(net: Supernet, used: ElasticSpace | None = None) -> None:
     """Reorder the inner channels of every layer in place by the L1 norm of the weights that read them.
 
-    Inner channels are those that one layer alone makes and reads: between the convolutions of a block, of
-    squeeze-excite, of an MLP, attention heads, and those of stem and head. Widths of stages are not: the
-    blocks of a stage add up their outputs. The optimiser's moments do not follow.
+    Inner channels are produced and read within one block: between its convolutions, in squeeze-excite, in an MLP,
+    attention heads, and those of stem and head. The output channels of a stage are not, because its blocks add
+    their outputs. The optimiser's moments are not reordered.
 
     Args:
-        used: the archs, as a restricted space, that are trained already: their networks stay what they were, because
-            channels move only within the borders that their widths draw. None keeps the largest only.
+        used: the restricted space of the archs that are already trained; their networks do not change, because
+            channels move only between two of their widths. None keeps only the largest unchanged.
 
-    Source: OFA (Cai et al. 2020), section 3.3; as in its code a later sort keeps what is nested.
+    Source: OFA (Cai et al. 2020), section 3.3; as in its code, a later sort keeps the nesting.
     """
     for channels in inner_channels(net, used):
         order = channels.order()
@@ -33,7 +33,7 @@ def sort_channels(net: Supernet, used: ElasticSpace | None = None) -> None:
 
 
 def inner_channels(net: Supernet, used: ElasticSpace | None = None) -> Iterator[Channels]:
-    """Yield all channels that may be reordered; arguments as ``sort_channels``."""
+    """Yield all channels that may be reordered; ``used`` as in `sort_channels`."""
     stem: Plans = []
     head: Plans = []
     if used is not None:

@@ -22,12 +22,12 @@ class Supernet(nn.Module):
 
     Args:
         seed: seed of the weights; the global generator is not touched.
-        kernel_transform: learn matrices that turn large depthwise kernels into small ones, as OFA does; False takes
+        kernel_transform: learn matrices that turn large depthwise kernels into small ones, as in OFA; False crops
             their centre.
     """
 
     def __new__(cls, space: ElasticSpace | None = None, *args: Any, **kwargs: Any) -> Supernet:
-        """Make an instance; a space may bring shared weights of its own. Copies and pickles come without a space."""
+        """Create an instance of the space's own class, if it has one. Copies and pickles pass no space."""
         own = space.supernet_class if space is not None and cls is Supernet else None
         return super().__new__(own or cls)
 
@@ -61,9 +61,9 @@ class Supernet(nn.Module):
                 module.path = name
 
     def check_images(self, x: Tensor) -> None:
-        """Raise SettingError unless (B, C, H, W) images have the supernet's channels: a slice would take fewer."""
+        """Raise SettingError unless (B, C, H, W) images have the supernet's channels: slicing would accept fewer."""
         if x.shape[1] != self.in_chans:
-            raise SettingError("x", tuple(x.shape), f"images of {self.in_chans} channels, as in_chans of the supernet")
+            raise SettingError("x", tuple(x.shape), f"images with {self.in_chans} channels, in_chans of the supernet")
 
     def check_data(self, in_chans: int, num_classes: int) -> None:
         """Check that the supernet fits a data set.
@@ -73,7 +73,7 @@ class Supernet(nn.Module):
         """
         for name, needed in (("in_chans", in_chans), ("num_classes", num_classes)):
             if getattr(self, name) != needed:
-                hint = f"build it with {name}={needed}"
+                hint = f"build the supernet with {name}={needed}"
                 raise SettingError(f"net.{name}", getattr(self, name), f"{needed}, as in the data", hint)
 
     def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
@@ -103,10 +103,10 @@ class Supernet(nn.Module):
             x: (B, in_chans, H, W).
             norm: calibrated statistics of this arch, or a recorder; None takes the batch's.
             dropout: share of pooled features to drop before the classifier.
-            drop_path: stochastic depth rate of the deepest stage; earlier stages get a proportional share.
+            drop_path: stochastic depth rate of the deepest stage; it falls linearly towards the first stage.
 
         Raises:
-            SettingError: the arch belongs to another space, or the images have other channels.
+            SettingError: the arch belongs to another space, or the images have the wrong number of channels.
             RuntimeError: evaluation mode without ``norm``.
         """
         if arch.space != self.space.hash:
@@ -126,16 +126,16 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def extract(self, arch: Arch, norm: NormValues | None = None) -> StaticNet:
-        """Cut one architecture out as a plain network with a copy of the shared weights.
+        """Extract one architecture as a plain network with a copy of the shared weights.
 
         Args:
             norm: calibrated statistics of this arch; None leaves fresh running statistics.
 
         Returns:
-            A network whose outputs equal the subnet's to the bit on a CPU, in this supernet's mode.
+            A network whose outputs are bitwise those of the subnet on a CPU, in this supernet's mode.
         """
         like = next(self.parameters())
-        with torch.device("meta"):  # no weights are drawn only to be overwritten
+        with torch.device("meta"):  # draws no weights, which would only be overwritten
             student: StaticNet = self.space.build(arch, self.num_classes, self.in_chans)
         student.to(like.dtype).to_empty(device=like.device)
         shared = dict(self.named_parameters())
@@ -154,5 +154,5 @@ class Supernet(nn.Module):
                     module.running_mean.copy_(norm[name][0])
                     module.running_var.copy_(norm[name][1])
         if any(p.ndim == 4 and not p.is_contiguous() for p in self.parameters()):
-            student.to(memory_format=torch.channels_last)  # the same kernels, or the last bits differ
+            student.to(memory_format=torch.channels_last)  # other kernels would differ in the last bits
         return student.train(self.training)

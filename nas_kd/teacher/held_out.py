@@ -1,4 +1,4 @@
-"""Stored teacher logits of the held-out splits: one file a split, whole or not there."""
+"""Stored teacher logits of the held-out splits: one file per split, whole or not there."""
 
 from __future__ import annotations
 

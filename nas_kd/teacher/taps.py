@@ -91,8 +91,8 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
         SettingError: a name is unknown or too small a map, or the names are too few or out of order.
     """
     if len(paths) != len(student_sizes):
-        expected = f"{len(student_sizes)} layers, one a stage of the space"
-        raise SettingError("teacher.stages", list(paths), expected, "name one teacher layer a stage")
+        expected = f"{len(student_sizes)} layers, one per stage of the space"
+        raise SettingError("teacher.stages", list(paths), expected, "name one teacher layer per stage")
     order = {layer.path: i for i, layer in enumerate(layers)}
     for path in paths:
         if path not in order:
@@ -108,7 +108,7 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
 
 
 def describe_taps(taps: Sequence[Tap]) -> list[str]:
-    """Describe the pairs of student stage and teacher layer, one line a stage, counted from 1."""
+    """Describe the pairs of student stage and teacher layer, one line per stage, counted from 1."""
     lines = []
     for number, tap in enumerate(taps, 1):
         pooled = f", averaged to {tap.student_size} px" if tap.size > tap.student_size else ""

@@ -146,7 +146,7 @@ class Teacher(LiveSource):
         """
         if self.taps is None:
             hint = "call teacher.match(space, resolution) first"
-            raise SettingError("teacher.taps", None, "one a stage of the space", hint)
+            raise SettingError("teacher.taps", None, "one per stage of the space", hint)
         x = self.normalised(x)
         if isinstance(self._module, CifarResNet):
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
@@ -235,7 +235,7 @@ class Teacher(LiveSource):
         layers, sites, probed = self._dry_run(resolution)
         sizes = space.stage_sizes(resolution)
         if not layers:
-            hint = "name one module a stage in teacher.stages"
+            hint = "name one module per stage in teacher.stages"
             raise SettingError("teacher.model", self.name, "a network whose layers give feature maps", hint)
         taps = choose_taps(layers, sizes) if self.stages is None else named_taps(sites, sizes, self.stages)
         if self._reader is not None:
@@ -278,5 +278,5 @@ def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | Non
     if values is None:
         return None
     if len(values) != in_chans:
-        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one a channel", "give them all")
+        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one per channel", "give them all")
     return tuple(float(value) for value in values)

@@ -20,7 +20,7 @@ class BlockwiseConfig(Settings):
     epochs: Count = 5
     """passes over train"""
     batch_size: Count = 64
-    """images a step"""
+    """images per step"""
     lr: Positive = 0.01
     """peak learning rate (AdamW)"""
     weight_decay: NotNegative = 1e-4
@@ -30,7 +30,7 @@ class BlockwiseConfig(Settings):
     sampling: Literal["fair", "uniform"] = "fair"
     """fair (every choice of every layer equally often) or uniform"""
     paths: Count | None = None
-    """paths a stage and step; null is one a choice of a layer, at most 4"""
+    """paths per stage and step; null is one per choice of a layer, at most 4"""
     mix: Share = 0.0
     """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
     error: Literal["nsr", "nmse", "relative_l1"] = "nsr"

@@ -94,7 +94,7 @@ def batches_from(split: Any, first: int, batch_size: int, **settings: Any) -> It
     Args:
         split: what is trained on.
         first: the step, from 0.
-        batch_size: images a step.
+        batch_size: images per step.
         settings: epoch, seed, rank and world.
     """
     if isinstance(split, Split):

@@ -74,7 +74,7 @@ class TrainingConfig(Settings):
     epochs: Count = 30
     """passes over train"""
     batch_size: Count = 128
-    """images a step"""
+    """images per step"""
     lr: Positive = 0.1
     """peak learning rate"""
     momentum: Share = 0.9

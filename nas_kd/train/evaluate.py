@@ -24,7 +24,7 @@ def calibrated(
     Args:
         archs: what to calibrate.
         images: number of training images.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         One value an arch.
@@ -59,7 +59,7 @@ def evaluate_archs(
         task: gives the metric.
         images: number of rating images.
         calibration: number of training images for the norms.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         One metric an arch, 0 to 1.

@@ -64,7 +64,7 @@ def check_epochs(field: str, epochs: int, batch_size: int, split: Source, accumu
     Args:
         field: section of the settings.
         epochs: passes over the images.
-        batch_size: images a step, of all processes together.
+        batch_size: images per step, of all processes together.
         split: the images.
         accumulate: parts that each process's images of a step are cut into.
         world: number of processes.
@@ -91,7 +91,7 @@ class Plan:
     Args:
         schedule: the learning rate.
         epochs: epochs in all.
-        batch_size: images a step, of all processes together.
+        batch_size: images per step, of all processes together.
         accumulate: parts that a process's images of a step go through the step in, one after the other; the gradient
             is their mean.
         clip: largest allowed magnitude of a gradient's entry (AlphaNet clips by value), 0 for no clipping.
@@ -255,7 +255,7 @@ def fit(
             row |= {key: float(value) / (steps - skipped) for key, value in sums.items()}
             if evaluate is not None:
                 try:
-                    with stop.open(runtime.world == 1):  # it may take long, and changes nothing
+                    with stop.interruptible(runtime.world == 1):  # it may take long, and changes nothing
                         row |= evaluate()
                 except Stopped:
                     raise stopped(Place(epoch, steps, skipped, sums)) from None
@@ -292,7 +292,7 @@ def _stepped(step: Step, batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        expected = "2 or more for a network with maps of one pixel: a norm would see one value a channel"
+        expected = "2 or more for a network with maps of one pixel: a norm would see one value per channel"
         raise SettingError("batch_size", len(batch.y), expected, "use 2 or more, or larger images") from error
 
 

@@ -30,7 +30,7 @@ def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 
         model: the network; its mode is restored.
         split: the images.
         runtime: device and precision.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         Logits (N, C), float32, on the CPU.

@@ -187,7 +187,7 @@ def retrain(
         logits = None if source is None else source.split_logits(split, data)
         found, scores = measure(trainee, getattr(data, split), task, runtime, logits)
         metrics |= {f"{split}_{what}": value for what, value in found.items()}
-        if stage is not None:  # one row an image, in the order of data.csv: networks are compared image by image
+        if stage is not None:  # one row per image, in the order of data.csv: networks are compared image by image
             stage.write_frame(f"{split}.csv", pd.DataFrame({"score": scores.numpy()}))
     info = student_info(network, data, arch=arch, metrics=metrics, factory=named, factory_kwargs=arguments)
     network.info = info  # type: ignore[assignment]

@@ -108,7 +108,7 @@ def summary(losses: Sequence[Tensor], reduction: str, largest: bool) -> dict[str
     """Name the losses of a step.
 
     Args:
-        losses: one a subnet.
+        losses: one per subnet.
         reduction: ``sum`` or ``mean``.
         largest: whether the first is the largest's.
 

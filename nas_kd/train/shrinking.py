@@ -93,7 +93,7 @@ def _largest_of(part: PartT, count: int | None, kernels: int | None, depths: int
     for field in fields(part):
         value = getattr(part, field.name)
         number = keep.get(field.name, count)
-        if isinstance(value, tuple) and number is not None:  # choices stand in rising order
+        if isinstance(value, tuple) and number is not None:  # choices stand in ascending order
             kept[field.name] = value[-number:]
     return replace(part, **kept)
 
@@ -155,7 +155,7 @@ def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phas
         kept.append((row, part))
     if epochs < len(kept):
         names = ", ".join(row.name for row, _ in kept)
-        expected = f"at least {len(kept)} with supernet.rule=shrinking, one a phase: {names}"
+        expected = f"at least {len(kept)} with supernet.rule=shrinking, one per phase: {names}"
         raise SettingError("supernet.epochs", epochs, expected)
     published = np.array([row.epochs for row, _ in kept])
     shares = [int(n) for n in apportion(published, epochs, 1, np.full(len(kept), epochs))]

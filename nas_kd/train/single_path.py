@@ -80,5 +80,5 @@ class Fair(Uniform):
 
 
 def most_choices(space: ElasticSpace) -> int:
-    """Return how many subnets a step of ``Fair`` trains by default: one a choice of a layer, at most four."""
+    """Return how many subnets a step of ``Fair`` trains by default: one per choice of a layer, at most four."""
     return min(MOST_PATHS, max(sum(map(len, stage.groups())) for stage in space.stages))

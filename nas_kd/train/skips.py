@@ -23,7 +23,7 @@ class Skips:
 
     Args:
         modules: the networks in training.
-        stage: keeps them in skipped.csv, one row a step; None tells Python's log.
+        stage: keeps them in skipped.csv, one row per step; None tells Python's log.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], stage: Stage | None) -> None:

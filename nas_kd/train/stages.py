@@ -42,7 +42,7 @@ class Blockwise(nn.Module):
 
     Args:
         net: the supernet; it is not changed.
-        taps: the teacher's layers, one a stage.
+        taps: the teacher's layers, one per stage.
         init: ``supernet`` starts from the supernet's weights, ``scratch`` from new ones.
         seed: seed of new weights and adapters.
 
@@ -97,7 +97,7 @@ class Blockwise(nn.Module):
         two: dividing by them is exact.
 
         Args:
-            features: unscaled features of some training images, one pair a stage.
+            features: unscaled features of some training images, one pair per stage.
 
         Returns:
             The same features, scaled.

@@ -54,9 +54,9 @@ def train_supernet(
     Args:
         net: the supernet; trained in place. With ``rule="shrinking"`` build it with ``kernel_transform=True`` to
             have all of OFA.
-        data: the data; archs that choose an input size get the images resized, once a size and step.
+        data: the data; archs that choose an input size get the images resized, once per size and step.
         config: the settings; keywords replace in it.
-        run: run folder; the same call again goes on where it stopped.
+        run: run folder; calling again resumes where it stopped.
         task: label loss and metric; default: classification with the settings' label smoothing.
         teacher: a teacher, a list of teachers or a TargetSource, used when ``teacher_weight`` is above 0.
         seed: seed of order, augmentation and archs.

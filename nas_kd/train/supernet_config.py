@@ -26,7 +26,7 @@ class SupernetConfig(Settings):
     epochs: Count = 30
     """passes over train"""
     batch_size: Count = 64
-    """images a step, of all processes together"""
+    """images per step, of all processes together"""
     lr: Positive = 0.1
     """peak learning rate; later phases of shrinking have the published share of it"""
     momentum: Share = 0.9
@@ -43,7 +43,7 @@ class SupernetConfig(Settings):
     """label smoothing"""
     random_subnets: Natural | None = None
     """random subnets a step; null is the rule's own: 2 besides the largest and the smallest for sandwich, bestup
-    and worstup, 1 for uniform, one a choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
+    and worstup, 1 for uniform, one per choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
     order: Order = "smallest_second"
     """smallest_second (as US-Nets) or smallest_last (as AlphaNet): where the smallest stands in a sandwich"""
     candidates: Count = 3
@@ -53,7 +53,7 @@ class SupernetConfig(Settings):
     full_teacher: Literal["frozen", "inplace"] = "frozen"
     """shrinking: frozen (the largest as it is after the first phase) or inplace (the largest of every step)"""
     kernel_transform: bool = False
-    """learn matrices that turn large depthwise kernels into small ones, as OFA does, in the place of cropping"""
+    """learn matrices that turn large depthwise kernels into small ones, as OFA does, instead of cropping"""
     divergence: Divergence | None = None
     """alpha (alpha-divergence), kl, reverse_kl or js: how subnets learn from soft targets; null is alpha, and kl
     for shrinking"""

@@ -34,7 +34,7 @@ class TeacherConfig(TrainingConfig):
     epochs: Natural = 0
     """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is (train_teacher: 20 epochs)"""
     batch_size: Count = 64
-    """images a step"""
+    """images per step"""
     lr: Positive = 0.05
     """peak learning rate"""
     smoothing: Share = 0.0
@@ -54,7 +54,7 @@ class TeacherConfig(TrainingConfig):
     def _check_normalisation(self) -> None:
         for name, given, other in (("mean", self.mean, self.std), ("std", self.std, self.mean)):
             if given is not None and (other is None or len(other) != len(given)):
-                expected = "one number a channel in teacher.mean and teacher.std, or null in both"
+                expected = "one number per channel in teacher.mean and teacher.std, or null in both"
                 raise SettingError(f"teacher.{name}", given, expected, "give both, or leave both out")
 
     def need_weights(self) -> None:

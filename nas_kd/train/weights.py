@@ -37,7 +37,7 @@ def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) 
     try:
         state = safetensors_load(path.read_bytes())
     except SafetensorError as error:
-        hint = f"delete {path.parent} and give the same command again"
+        hint = f"delete {path.parent} and run the same command again"
         raise SettingError("weights", str(path), "an undamaged .safetensors file", hint) from error
     wanted = module.state_dict()
     for name in [*wanted, *state]:
@@ -62,7 +62,7 @@ def check_hash(module: nn.Module, path: Path, fingerprint: str | None) -> None:
         SettingError: they differ.
     """
     if fingerprint is not None and weights_hash(module) != fingerprint:
-        hint = f"delete {path.parent} and give the same command again"
+        hint = f"delete {path.parent} and run the same command again"
         raise SettingError("weights", str(path), f"the weights that were written, of hash {fingerprint}", hint)
 
 

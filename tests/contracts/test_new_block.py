@@ -22,7 +22,7 @@ from nas_kd.blocks import BasicStage, ConvStem, LinearHead, kinds
 from nas_kd.errors import SettingError
 from nas_kd.nn.elastic import ElasticConv2d, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
-from nas_kd.nn.part import Channels, ElasticHead, ElasticPart, Plans, making, reading, sizes
+from nas_kd.nn.part import Channels, ElasticHead, ElasticPart, Plans, consumer, producers, sizes
 from nas_kd.nn.shortcut import pooled
 from nas_kd.space import Arch, Cost, ElasticSpace, Head, Stage, Stem
 from nas_kd.space.arch import Layer, Setting
@@ -98,7 +98,7 @@ class ElasticPinch(ElasticPart):
         return out, out
 
     def channels(self, plans: Plans) -> Iterator[Channels]:
-        yield Channels(reading(self.conv2), making(self.conv1, self.bn1), sizes(plans, "mid"))
+        yield Channels(consumer(self.conv2), producers(self.conv1, self.bn1), sizes(plans, "mid"))
 
 
 class Pinch(nn.Module):

@@ -208,7 +208,7 @@ def test_two_commands_do_not_work_in_one_folder(made: Made, copied: Path, nas_kd
     with Run(copied).locked():
         said = nas_kd_main("run", made.config, "--run", copied)
     assert said.code == 2
-    _helps(said.err, ["run=", "a folder no other command is working in", "wait for it"])
+    _helps(said.err, ["run=", "a folder that no other command uses", "wait for it"])
     assert changes(before, digests(copied)) == []
 
 

@@ -181,10 +181,10 @@ def test_a_changed_list_says_what_changed(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"1 new, such as class0/new\.png; 1 missing, such as class0/7\.png"):
         run.record_data(load_data(root, **SETTINGS).frame())
     (root / "class0/new.png").rename(root / "class0/7.png")
-    with pytest.raises(SettingError, match=r"\d+ of another label or split, such as class"):
+    with pytest.raises(SettingError, match=r"\d+ with another label or split, such as class"):
         run.record_data(load_data(root, seed=1, **SETTINGS).frame())
     (root / "class0/7.png").write_bytes(b"broken since")
-    with pytest.raises(SettingError, match=r"of another label or split, such as class0/7\.png"):
+    with pytest.raises(SettingError, match=r"with another label or split, such as class0/7\.png"):
         run.record_data(load_data(root, unreadable="skip", **SETTINGS).frame())
 
 

@@ -61,7 +61,7 @@ def test_a_helper_is_killed_in_a_training(made: Made, copied: Path, ranked: Path
             lost = leases(rank)[helper.pid].replace(" ", "_")
         assert list((rank / "trainings").glob(f"{lost}.*/last.pt"))
         told = {pid: line for line in status(copied).splitlines() for pid in leases(rank) if f"process {pid} " in line}
-        assert "lost (its process is gone):" in told[helper.pid] and "epoch=1" in told[helper.pid]
+        assert "lost (its process has ended):" in told[helper.pid] and "epoch=1" in told[helper.pid]
         assert "lost" not in told[first.pid] and leases(rank)[first.pid] in told[first.pid]
         assert len(pd.read_csv(rank / "truth.csv")) == 1
         go.touch()

@@ -150,7 +150,7 @@ def test_a_time_limit_ends_a_training_and_is_no_signal(data: Data, tmp_path: Pat
     train(data, None, epochs=1)  # imports what an optimiser needs at its first step
     with pytest.raises(Stopped) as caught, time_limit(2 / 3600):
         train(data, stage, lambda info: time.sleep(0.05), epochs=1000)
-    assert caught.value.late and caught.value.code == 124
+    assert caught.value.timed_out and caught.value.code == 124
     assert str(caught.value).startswith("stopped by the time limit, supernet saved in epoch ")
     assert stage.load() is not None
     with time_limit(1):  # not reached: nothing is left of it
@@ -195,7 +195,7 @@ def test_a_time_limit_ends_the_wait_for_workers(tmp_path: Path) -> None:
         stage_in(folder)
     with pytest.raises(Stopped) as caught, time_limit(8 / 3600):
         list(run_jobs(trainings.slow_job, [{"folder": str(folder)} for folder in folders], workers=2))
-    assert caught.value.late and caught.value.code == 124 and "time limit" in str(caught.value)
+    assert caught.value.timed_out and caught.value.code == 124 and "time limit" in str(caught.value)
     assert not multiprocessing.active_children()
 
 
@@ -220,7 +220,7 @@ def test_a_time_limit_wakes_a_main_thread_that_waits(ignored: bool, inner: bool)
         with pytest.raises(Stopped) as caught, time_limit(0.5 / 3600):
             with Stop(at_once=True) if inner else nullcontext():
                 waits(woken)
-        assert woken == [True] and caught.value.late and signal.getsignal(TERMINATE) is own
+        assert woken == [True] and caught.value.timed_out and signal.getsignal(TERMINATE) is own
     finally:
         signal.signal(TERMINATE, mine)
 
@@ -259,7 +259,7 @@ def test_a_time_that_ends_at_the_end_harms_nobody() -> None:
         "        with time_limit(0.003 / 3600):\n"
         "            time.sleep(0.00297 + turn % 7 * 1e-5)\n"
         "    except Stopped as stop:\n"
-        "        assert stop.late\n"
+        "        assert stop.timed_out\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     assert ended.returncode == 0, (ended.returncode, ended.stderr)

@@ -75,7 +75,7 @@ def test_half_a_line_in_every_log_of_an_open_stage(made: Made, copied: Path, nas
 
 # a damaged file -> whether its stage must look open, and what the message must hold
 DAMAGED: dict[str, tuple[str, bool, list[str]]] = {
-    "checkpoint": ("supernet/last.pt", True, ["last.pt", "undamaged", "the stage then begins anew"]),
+    "checkpoint": ("supernet/last.pt", True, ["last.pt", "undamaged", "the stage then starts over"]),
     "ratings' checkpoint": ("blockwise/last.pt", True, ["last.pt", "undamaged"]),
     "supernet": ("supernet/weights.safetensors", False, ["supernet/weights.safetensors", "delete"]),
     "teacher": ("teacher/weights.safetensors", False, ["teacher/weights.safetensors", "delete"]),
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_again_and_again(made: Made, tmp_path: Path, fork: 
     run = tmp_path / "run"
     for path, nth, what in FULL:
         code, text = fork("run", made.config, "--run", run, fault={"path": path, "nth": nth, "what": what})
-        _stopped(code, text, "the disk is full", "free space and give the same command again")
+        _stopped(code, text, "the disk is full", "free space and run the same command again")
     code, text = fork("run", made.config, "--run", run, fault={"what": "quota", "quota": 30_000})
     _stopped(code, text, "the limit on a file's size is reached", "free space", str(run))
     for folder in (run / "report", run):  # what was writable once need not stay so
@@ -288,7 +288,7 @@ def test_the_last_good_checkpoint_is_used(how: str, tmp_path: Path, capsys: pyte
     if how == "gone":
         assert stage.load() is None
     else:
-        with pytest.raises(SettingError, match=r"previous\.pt.*undamaged.*the stage then begins anew"):
+        with pytest.raises(SettingError, match=r"previous\.pt.*undamaged.*the stage then starts over"):
             stage.load()
 
 
@@ -319,7 +319,7 @@ def _note(folder: Path, **changed: Any) -> Path:
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     said: list[str] = []
     with folder_lock(tmp_path, None, said.append):
-        with pytest.raises(SettingError, match=rf"no other command is working in \(process {os.getpid()} on"):
+        with pytest.raises(SettingError, match=rf"no other command uses \(process {os.getpid()} on"):
             with folder_lock(tmp_path, None, said.append):
                 pass
     assert (tmp_path / ".lock.all").read_bytes() == b"" and said == []
@@ -331,7 +331,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     dead = Lease(**json.loads((tmp_path / ".lock.all").read_text()))
     with folder_lock(tmp_path, None, said.append):
         who = f"process {dead.pid} on {dead.host}"
-        assert said == [f"the lock of {who}, which has ended without a word, is stale: taken over"]
+        assert said == [f"taking over the stale lock of {who}, which ended without releasing it"]
 
 
 def test_parts_go_together_but_not_with_the_whole(tmp_path: Path) -> None:
@@ -340,10 +340,10 @@ def test_parts_go_together_but_not_with_the_whole(tmp_path: Path) -> None:
 
     with lock("stage_1"), lock("stage_2"):
         for part in (None, "stage_1"):
-            with pytest.raises(SettingError, match="no other command is working in"):
+            with pytest.raises(SettingError, match="no other command uses"):
                 with lock(part):
                     pass
-    with lock(None), pytest.raises(SettingError, match="no other command is working in"):
+    with lock(None), pytest.raises(SettingError, match="no other command uses"):
         with lock("stage_1"):
             pass
 
@@ -353,7 +353,7 @@ def test_a_lock_of_another_machine_is_stale_when_nobody_renews_it(tmp_path: Path
     note = _note(tmp_path, host="elsewhere", place="another boot", pid=7)
     os.utime(note, (1, 1))  # long ago: no need to wait
     with folder_lock(tmp_path, None, said.append, patience=0.5):
-        assert said == ["the lock of process 7 on elsewhere, which has ended without a word, is stale: taken over"]
+        assert said == ["taking over the stale lock of process 7 on elsewhere, which ended without releasing it"]
     said.clear()
     _note(tmp_path, host="elsewhere", place="another boot", pid=7)
     with folder_lock(tmp_path, None, said.append, patience=0.5):  # it waits to see

@@ -268,7 +268,7 @@ def test_a_band_with_too_few_trained_archs_is_said_and_not_judged(
         rows = found.truth[~found.truth["key"].isin(lost)]
         rows.to_csv(tmp_path / "run/rank/truth.csv", index=False)
         again = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs", train=False)
-        assert f"{left} has 7 trained archs, a rank correlation needs 8: it is left out" in again.verdict[0]
+        assert f"{left} is left out: it has 7 trained archs, and a rank correlation needs 8" in again.verdict[0]
         assert "tau band 2" not in again.summary
     assert again.summary["band_tau"].isna().all() and any("inside a band" in line for line in again.verdict)
     assert again.summary["tau"].is_monotonic_decreasing

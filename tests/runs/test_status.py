@@ -33,7 +33,7 @@ def test_workers_are_told_with_what_they_do(tmp_path: Path, capsys: pytest.Captu
     assert main(["status", str(run.path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-2].split() == f"search worker mine process {os.getpid()} of {mine.host} trial 17".split()
-    assert said[-1].split() == f"search/macs_5 worker idle process {idle.pid} of far nothing in hand".split()
+    assert said[-1].split() == f"search/macs_5 worker idle process {idle.pid} of far idle".split()
     assert said[-2].index("process") == said[-1].index("process")
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
@@ -52,7 +52,7 @@ def test_lost_workers_are_marked(tmp_path: Path) -> None:
     os.utime(store.folder / "silent.json", (old, old))
     (store.folder / "torn.json").write_text(json.dumps({"worker": "torn"})[:9])
     dead, silent, well = lines(run, "search")
-    assert dead.endswith("lost (its process is gone):  trial 1")
+    assert dead.endswith("lost (its process has ended):  trial 1")
     assert "lost (silent for 1 min 4" in silent and silent.endswith("):  trial 2")
     assert "lost" not in well and well.endswith("trial 2")
 

@@ -8,7 +8,7 @@ from nas_kd.distill.methods.entry import Entry, check_share, grown, label_term, 
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import MIDDLE, Phase, Recipe
 from nas_kd.distill.terms import term
-from nas_kd.losses._common import word
+from nas_kd.losses._common import one_of
 
 
 def at(task: Task, *, ce: float = 1.0, weight: float = 1000.0, variant: str = "paper") -> Recipe:
@@ -31,7 +31,7 @@ def fitnet(
     variant: str = "paper",
 ) -> Recipe:
     """Hints: the middle stage regresses the teacher's, then distillation; variant one_stage does both at once."""
-    word("fitnet.variant", variant, ("paper", "one_stage"))
+    one_of("fitnet.variant", variant, ("paper", "one_stage"))
     hint = term("fitnet", task, weight)
     if variant == "one_stage":
         return with_labels(task, 1.0, hint)
@@ -108,5 +108,5 @@ FEATURES: dict[str, Entry] = {
     "ab": Entry(ab, _MAPS, "13 % of a step in the first epochs", "arXiv 1811.03233"),
     "fsp": Entry(fsp, "live teacher of the same channels", "12 % of a step in the first epochs", "CVPR 2017"),
     "review": Entry(review, _MAPS, "0.8 of a step", "arXiv 2104.09044"),
-    "crd": Entry(crd, _LIVE, "13 % of a step, a memory of 256 numbers an image", "arXiv 1910.10699"),
+    "crd": Entry(crd, _LIVE, "13 % of a step, a memory of 256 numbers per image", "arXiv 1910.10699"),
 }

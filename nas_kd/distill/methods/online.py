@@ -92,10 +92,10 @@ def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature:
 
 ONLINE: dict[str, Entry] = {
     "byot": Entry(byot, "two stages or more, no teacher", "25 % of a step and more: the exits", "arXiv 1905.08094"),
-    "cs_kd": Entry(cs_kd, "two images a class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
+    "cs_kd": Entry(cs_kd, "two images per class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
     "ddgsd": Entry(ddgsd, "two views an image, no teacher", "a second step", "AAAI 2019"),
     "mean_teacher": Entry(mean_teacher, "two views an image, no teacher", "a forward pass", "arXiv 1703.01780"),
-    "dml": Entry(dml, "no teacher", "a step a peer", "arXiv 1706.00384"),
-    "grafting": Entry(grafting, "no teacher", "a step a peer", "arXiv 2001.05868"),
+    "dml": Entry(dml, "no teacher", "a step per peer", "arXiv 1706.00384"),
+    "grafting": Entry(grafting, "no teacher", "a step per peer", "arXiv 2001.05868"),
     "privileged": Entry(privileged, "live teacher", "the teacher's forward pass", "arXiv 1511.03643"),
 }

@@ -10,7 +10,7 @@ from nas_kd.distill.sampling import ClassBalanced
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
-from nas_kd.losses._common import word
+from nas_kd.losses._common import one_of
 
 
 def sp(task: Task, *, ce: float = 1.0, weight: float = 3000.0) -> Recipe:
@@ -46,7 +46,7 @@ def cc(
     variant: str = "paper",
 ) -> Recipe:
     """Correlation congruence: Gaussian kernels of the pooled features, in batches of few classes."""
-    word("cc.variant", variant, ("paper", "repdistiller"))
+    one_of("cc.variant", variant, ("paper", "repdistiller"))
     if variant == "repdistiller":
         return with_labels(task, 1.0, term("cc_embedded", task, weight))
     terms = [label_term(task, ce), term("kd", task, kd, temperature=temperature)]
