@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
     from nas_kd.data import load_data as load_data
     from nas_kd.data.config import DataConfig as DataConfig
-    from nas_kd.derive.rating import rate_units as rate_units
+    from nas_kd.derive.config import DeriveConfig as DeriveConfig
     from nas_kd.derive.space import teacher_space as teacher_space
     from nas_kd.distill import Classification as Classification
     from nas_kd.errors import SettingError as SettingError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas_kd.ranking.config import RankConfig as RankConfig
     from nas_kd.ranking.rank import rank as rank
     from nas_kd.rate import rate_blockwise as rate_blockwise
+    from nas_kd.rate.units import rate_units as rate_units
     from nas_kd.runs.run import Run as Run
     from nas_kd.runtime.stop import Stopped as Stopped
     from nas_kd.runtime.stop import time_limit as time_limit
@@ -46,6 +47,7 @@ _HOME = {
     "BlockwiseConfig": "train.blockwise_config",
     "Classification": "distill",
     "DataConfig": "data.config",
+    "DeriveConfig": "derive.config",
     "RankConfig": "ranking.config",
     "RetrainConfig": "train.config",
     "Run": "runs.run",
@@ -63,7 +65,7 @@ _HOME = {
     "load_teacher": "teacher",
     "rank": "ranking.rank",
     "rate_blockwise": "rate",
-    "rate_units": "derive.rating",
+    "rate_units": "rate.units",
     "report": "analyse.report",
     "retrain": "train.retrain",
     "save_student": "export",

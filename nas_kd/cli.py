@@ -27,7 +27,7 @@ MOST_USED = (
     *("space", "run", "seed", "device", "workers", "max_hours"),
     *("data.train", "data.test", "data.resolution", "data.subset"),
     *("teacher.model", "teacher.checkpoint", "teacher.pretrained", "teacher.epochs"),
-    *("supernet.epochs", "supernet.batch_size", "supernet.lr", "blockwise.epochs"),
+    *("supernet.epochs", "blockwise.epochs"),
     *("search.engine", "search.max_macs", "search.max_params", "search.max_latency_ms", "search.trials"),
     *("retrain.method", "retrain.epochs", "retrain.batch_size", "retrain.lr", "retrain.seeds", "retrain.init"),
 )
@@ -55,7 +55,7 @@ COMMANDS = {
         "stage_describe",
         False,
         "print the space's size and costs and whether the budget is feasible",
-        ("space", "data.train", "data.test", "data.resolution", *BUDGET),
+        ("space", "teacher.model", "derive", "data.train", "data.test", "data.resolution", *BUDGET),
     ),
     "teacher": Command("stage_teacher", True, "train or fine-tune the teacher", ("run", "teacher")),
     "supernet": Command(
@@ -266,7 +266,7 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     if config.run == "":
         raise SettingError("run", "", "the path of a folder", "write --run runs/NAME, or leave it out")
     if config.run is None or folder is not None:
-        name = Path(source).stem if source is not None else Path(config.space).stem
+        name = Path(source or config.space or config.teacher.model or "run").stem
         config = replace(config, run=folder or f"runs/{name}")
     return config
 

@@ -230,10 +230,11 @@ def test_help_all_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_texts_of_options_are_read_by_the_types_of_settings() -> None:
     found = read_config(
-        ["--run", "5", "--data.train", "no", "--retrain.lr", "1e-3", "--search.max_macs", "6.5e6", "--space", "null"]
+        ["--run", "5", "--data.train", "no", "--retrain.lr", "1e-3", "--search.max_macs", "6.5e6", "--seed", "3"]
     )
     assert found is not None
-    assert (found.run, found.data.train, found.space) == ("5", "no", "null")
+    assert (found.run, found.data.train, found.seed) == ("5", "no", 3)
+    assert read_config(["--run", "5", "--space", "null"]).space is None  # type: ignore[union-attr]
     assert (found.retrain.lr, found.search.max_macs) == (1e-3, 6.5e6)
 
 

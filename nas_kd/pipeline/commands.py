@@ -6,64 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from nas_kd.analyse import report
-from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
+from nas_kd.pipeline.describe import describe
+from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.rank_command import stage_rank as stage_rank
 from nas_kd.pipeline.students import print_table, retrain_students
 from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runtime.ranks import peer_lost
-from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
-from nas_kd.space import ElasticSpace, load_space
 from nas_kd.teacher import describe_taps
-from nas_kd.teacher.cache import cache_bytes
 
 
 def stage_describe(config: Config) -> None:
     """Print the size and the costs of the space, and whether the budget is feasible."""
-    space = load_space(config.space)
-    data = load_data(config.data)
-    for line in describe(space, data, config):
+    for line in describe(Given(config), shipped=True):
         print(line)
-
-
-def describe(space: ElasticSpace, data: Data, config: Config) -> list[str]:
-    """Word what is known of a space and a budget before anything is trained."""
-    cost = cost_settings(space, data)
-    drawn = [space.cost(space.sample(seed_for("describe", index)), **cost) for index in range(1000)]
-    ends = {"smallest": space.cost(space.smallest(), **cost), "largest": space.cost(space.largest(), **cost)}
-    median = [int(np.median([c[i] for c in drawn])) for i in range(2)]
-    stages = ", ".join(str(stage.size) for stage in space.stages)
-    lines = [
-        f"space: {space.name}, {space.size:,} archs, {len(space.stages)} stages ({stages} candidates)",
-        *(f"  {name}: {c.macs:,} MACs, {c.params:,} params" for name, c in ends.items()),
-        f"  median of 1,000 random archs: {median[0]:,} MACs, {median[1]:,} params",
-    ]
-    if config.teacher.model is not None and data.train.views is not None:
-        views = len(data.train.views)
-        size = cache_bytes(data) / 1e6
-        lines.append(f"teacher logits: {views} views of {len(data.train):,} images, {size:,.1f} MB on the disk")
-    caps = upper_bounds(space, data, config.search.max_macs, config.search.max_params)
-    floors = lower_bounds(space, data, caps, config.search.min_macs, config.search.min_params)
-    for index, name in enumerate(("macs", "params")):
-        low = ends["smallest"][index]
-        high = ends["largest"][index]
-        least = floors.get(name, low)
-        most = caps.get(name, high)
-        given = [(word, bounds[name]) for word, bounds in (("at least", floors), ("at most", caps)) if name in bounds]
-        if given:
-            share = np.mean([least <= c[index] <= most for c in drawn])
-            told = " and ".join(f"{word} {bound:,} {name} ({100 * bound / high:.0f}%" for word, bound in given)
-            lines.append(
-                f"budget: {told.replace('%', '%)', len(given) - 1)} of the largest); feasible"
-                f" from {low:,} ({100 * low / high:.0f}%); {100 * share:.0f}% of random archs keep it"
-            )
-    return lines
 
 
 @contextmanager
@@ -179,15 +138,15 @@ def stage_retrain(config: Config) -> None:
 def run_pipeline(config: Config) -> None:
     """Do everything in order, skipping what is done, and end with the table of results."""
     with _opened(config) as pipeline:
-        for line in describe(pipeline.space, pipeline.data, config):
+        for line in describe(pipeline):
             pipeline.run.log_message(line)
         steps: list[tuple[str, Callable[[], Any]]] = [
-            ("supernet", lambda: pipeline.supernet),
+            ("the teacher as the space" if config.derived else "supernet", lambda: pipeline.supernet),
             ("search", lambda: pipeline.result),
             ("retrain", lambda: retrain_students(pipeline)),
         ]
         if config.engine == "exact":
-            steps.insert(1, ("blockwise", lambda: _rate(pipeline)))
+            steps.insert(1, ("units" if config.derived else "blockwise", lambda: _rate(pipeline)))
         if pipeline.taught:
             learn = ("teacher logits", lambda: pipeline.cache)
             steps = [("teacher", lambda: _say_taps(pipeline)), learn, *steps]

@@ -10,6 +10,7 @@ from pydantic import Field
 from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Integer
 from nas_kd.data.config import DataConfig
+from nas_kd.derive.config import DeriveConfig
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
 from nas_kd.runtime.device import check_runtime
@@ -17,7 +18,7 @@ from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.database import without_password
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.train.blockwise_config import BlockwiseConfig
-from nas_kd.train.config import RetrainConfig
+from nas_kd.train.config import Init, RetrainConfig
 from nas_kd.train.supernet_config import SupernetConfig
 from nas_kd.train.teacher_config import TeacherConfig
 
@@ -28,8 +29,9 @@ Hours = Annotated[float, Field(gt=0, lt=100_000, allow_inf_nan=False)]  # timers
 class Config(Settings):
     """Everything a run depends on."""
 
-    space: str = "digits"
-    """search space: a name such as resnet_cifar, or the path of a .py file that defines SPACE"""
+    space: str | None = None
+    """search space: a name such as resnet_cifar, or the path of a .py file that defines SPACE; null is the teacher
+    itself, cut down"""
     run: str | None = None
     """run folder; null is runs/ and the name of the config file"""
     seed: Integer = 0
@@ -50,6 +52,8 @@ class Config(Settings):
     """Images"""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     """Teacher"""
+    derive: DeriveConfig = field(default_factory=DeriveConfig)
+    """The teacher as the space"""
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     """Supernet"""
     blockwise: BlockwiseConfig = field(default_factory=BlockwiseConfig)
@@ -63,14 +67,26 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         check_runtime(self.device, self.precision, self.threads, self.on_nan)
+        if self.teacher.model is None and self.space is None:
+            expected = "the name of a space where there is no teacher to cut down"
+            raise SettingError("space", None, expected, "give teacher.model, or a space such as space=resnet_cifar")
         if self.teacher.model is None and self.search.engine == "exact":
             expected = "nsga2, coarse or random without a teacher"
             raise SettingError("search.engine", "exact", expected, "give teacher.model, or search.engine=nsga2")
         checked_objectives(self.search.objectives, self.engine)
+        if self.retrain.init == "inherited" and not self.derived:
+            expected = "scratch or supernet with a named space: its weights are not the teacher's"
+            hint = "leave space out: the space is then the teacher"
+            raise SettingError("retrain.init", "inherited", expected, hint)
         if self.teacher.model is None and self.supernet.teacher_weight > 0:
             expected = "0 without a teacher"
             hint = "give teacher.model, or leave supernet.teacher_weight out"
             raise SettingError("supernet.teacher_weight", self.supernet.teacher_weight, expected, hint)
+
+    @property
+    def derived(self) -> bool:
+        """Whether the space is the teacher itself."""
+        return self.space is None
 
     @property
     def engine(self) -> Any:
@@ -80,7 +96,13 @@ class Config(Settings):
     @property
     def method(self) -> Any:
         """How students are trained in the end."""
-        return self.retrain.method or ("ce" if self.teacher.model is None else "kd_ls")
+        taught = self.teacher.model is not None
+        return self.retrain.settled(taught=taught, inherited=self.init == "inherited").method
+
+    @property
+    def init(self) -> Init:
+        """Which weights students begin with."""
+        return self.retrain.init or ("inherited" if self.derived else "scratch")
 
     def to_yaml(self) -> str:
         """Write all settings as YAML that ``nas-kd run`` reads back, but for a database's password."""

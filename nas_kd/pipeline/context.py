@@ -8,27 +8,28 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification, Recipe
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
+from nas_kd.pipeline.given import Given
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
-from nas_kd.space import ElasticSpace, load_space
+from nas_kd.searcher.budget import Budget
+from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher, load_teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.retrain import checked_method
 
 
-class RunContext:
-    """The objects of one configuration, each made when it is first needed.
+class RunContext(Given):
+    """The objects of one configuration and of its run folder, each made when it is first needed.
 
     Raises:
         SettingError: the run folder cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         if config.run is None:  # the command line fills it in
             raise SettingError("run", None, "the path of a folder", "write run='runs/NAME'")
         self.run = Run(config.run)
@@ -46,15 +47,13 @@ class RunContext:
         """The same for one process by itself: the first does all but the training of the supernet alone."""
         return self.together.single_process()
 
-    @cached_property
-    def space(self) -> ElasticSpace:
-        """The search space."""
-        return load_space(self.config.space)
+    @property
+    def device(self) -> str:
+        return str(self.runtime.device)
 
     @cached_property
-    def data(self) -> Data:
-        """The data set."""
-        data = load_data(self.config.data, device=str(self.runtime.device))
+    def images(self) -> Data:
+        data = load_data(self.config.data, device=self.device)
         sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
         shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
         self.run.log_message(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
@@ -64,20 +63,21 @@ class RunContext:
         return data
 
     @cached_property
-    def cost(self) -> dict[str, int]:
-        """What ``space.cost`` needs besides an arch."""
-        return cost_settings(self.space, self.data)
+    def outline(self) -> ElasticSpace:
+        """The space, its weights being others where the teacher is yet to be trained."""
+        if self.config.derived and not self.config.teacher.epochs:
+            return self.space
+        return super().outline
 
     @cached_property
-    def caps(self) -> dict[str, int]:
-        """The budget as numbers; raises when it is infeasible."""
-        return upper_bounds(self.space, self.data, self.config.search.max_macs, self.config.search.max_params)
-
-    @cached_property
-    def floors(self) -> dict[str, int]:
-        """The smallest costs of a budget that is a range, as numbers; raises when the ranges are infeasible."""
-        settings = self.config.search
-        return lower_bounds(self.space, self.data, self.caps, settings.min_macs, settings.min_params)
+    def space(self) -> ElasticSpace:
+        """The search space: the one that is named, else the teacher itself."""
+        if not self.config.derived:
+            return self.outline
+        space = self.derived(self.unmatched, self.data)
+        self.run.log_message(f"space: the {len(space.stages)} units of {self.unmatched.name}")
+        self.run.record_space(space.describe())
+        return space
 
     @cached_property
     def budget(self) -> Budget:
@@ -89,49 +89,42 @@ class RunContext:
     def unmatched(self) -> Teacher:
         """The teacher, trained first when the settings say so, bound to the data, perhaps without taps."""
         settings = self.config.teacher
-        if settings.model is None:
-            raise SettingError("teacher.model", None, "a network that teaches", "give teacher.model")
         if settings.epochs:
-            _ = self._untrained  # a wrong name in teacher.stages is refused now
+            _ = self.untrained  # a wrong name in teacher.stages is refused now
             teacher = train_teacher(
-                settings.model, self.data, settings, run=self.run, seed=self.config.seed, runtime=self.runtime
+                self.model, self.data, settings, run=self.run, seed=self.config.seed, runtime=self.runtime
             )
         else:
-            teacher = load_teacher(
-                settings.model,
-                checkpoint=settings.checkpoint,
-                num_classes=self.data.num_classes,
-                in_chans=self.data.in_chans,
-                stages=settings.stages,
-                pretrained=settings.pretrained,
-                mean=settings.mean,
-                std=settings.std,
-                resolution=self.data.resolution,
-            )
+            teacher = self.outlined
         teacher = teacher.to(self.runtime.device).bind(self.data)
         self.run.record_teacher({"name": teacher.name, "fingerprint": teacher.fingerprint})
         return teacher
 
     @cached_property
-    def _untrained(self) -> Teacher:
-        """The network that will be trained to be the teacher, to find mistakes before that."""
+    def outlined(self) -> Teacher:
+        """The teacher with the weights that the settings name; with random ones where it is trained first."""
         settings = self.config.teacher
-        assert settings.model is not None  # whoever asks has looked
+        if settings.epochs:
+            return self.untrained
         return load_teacher(
-            settings.model,
-            num_classes=self.data.num_classes,
-            in_chans=self.data.in_chans,
+            self.model,
+            checkpoint=settings.checkpoint,
+            num_classes=self.images.num_classes,
+            in_chans=self.images.in_chans,
             stages=settings.stages,
-            resolution=self.data.resolution,
-        ).bind(self.data)
+            pretrained=settings.pretrained,
+            mean=settings.mean,
+            std=settings.std,
+            resolution=self.images.resolution,
+        ).bind(self.images)
 
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher, with a tap for each stage of the space where its features are needed."""
-        if self.config.engine != "exact" and not self.recipe.runs_teacher:
+        if self.config.derived or (self.config.engine != "exact" and not self.recipe.runs_teacher):
             return self.unmatched
         if self.config.teacher.epochs:
-            self._untrained.match(self.space, self.data.resolution)  # before hours of training
+            self.untrained.match(self.space, self.data.resolution)  # before hours of training
         self.unmatched.match(self.space, self.data.resolution)
         return self.unmatched
 
@@ -139,11 +132,6 @@ class RunContext:
     def cache(self) -> TargetSource:
         """The teacher's logits of every numbered view; the live teacher where views cannot be numbered."""
         return self.teacher.cached(self.data, self.run, folder=self.config.teacher.cache)
-
-    @property
-    def taught(self) -> bool:
-        """Whether there is a teacher."""
-        return self.config.teacher.model is not None
 
     @property
     def teaching(self) -> TargetSource | None:
@@ -161,7 +149,12 @@ class RunContext:
 
     @cached_property
     def supernet(self) -> Supernet:
-        """The in-place distilled supernet, trained when it is not yet, by all processes; then they part."""
+        """The in-place distilled supernet, trained when it is not yet, by all processes; then they part.
+
+        Where the space is the teacher, its weights are the teacher's.
+        """
+        if self.config.derived:
+            return Supernet(self.space)
         config = self.config.supernet
         start = seed_for(self.config.seed, "init", "supernet")
         runtime = self.together

@@ -6,14 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
+from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
 from nas_kd.rate import SubnetScorer, rate_blockwise
+from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.search import TRAINED_BY, SearchResult, search
@@ -43,6 +45,21 @@ class Pipeline(RunContext):
 
     def rated(self, stage: int | None) -> list[pd.DataFrame]:
         """Rate one stage, from 1, or all."""
+        if self.config.derived:
+            if stage is not None:
+                hint = "leave it out: all units are rated together in seconds"
+                raise SettingError("blockwise.stage", stage, "null where the space is the teacher", hint)
+            settings = self.config.derive
+            net = cast(TeacherSupernet, self.supernet)
+            return rate_units(
+                net,
+                self.unmatched,
+                self.data,
+                score=settings.score,
+                images=settings.rate_images,
+                temperature=settings.temperature,
+                run=self.run,
+            )
         config = replace(self.config.blockwise, stage=stage)
         return rate_blockwise(
             self.supernet, self.teacher, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
@@ -218,21 +235,31 @@ class Pipeline(RunContext):
                 expected = f"a share that holds at least {least} images of train"
                 given = getattr(self.config.data, name)
                 raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
-        for name in ("supernet", "blockwise", "retrain") if self.taught else ("supernet", "retrain"):
+        trained = ("retrain",) if self.config.derived else ("supernet", "retrain")
+        for name in (*trained, "blockwise") if self.taught and not self.config.derived else trained:
             batch = getattr(self.config, name).batch_size
             if batch > len(self.data.train):
                 expected = f"at most {len(self.data.train)}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, expected)
-        supernet = self.config.supernet
-        check_epochs(
-            "supernet", supernet.epochs, supernet.batch_size, self.data.train, supernet.accumulate, self.together.world
-        )
+        if not self.config.derived:
+            supernet = self.config.supernet
+            check_epochs(
+                "supernet",
+                supernet.epochs,
+                supernet.batch_size,
+                self.data.train,
+                supernet.accumulate,
+                self.together.world,
+            )
         if self._guided:
-            check_size(self.space, self.data.resolution)
-        _ = self.budget  # made here, so that an infeasible budget is refused now
+            check_size(self.outline, self.data.resolution)
+        _ = self.floors  # an infeasible budget is refused now, before a teacher is trained
+        if not (self.config.derived and self.config.teacher.epochs):
+            _ = self.budget  # a latency that is too low as well
         if not keep:
             return
-        self.run.record_space(self.space.describe())
+        if not self.config.derived:  # what comes from a teacher is recorded when it is derived
+            self.run.record_space(self.space.describe())
         self._record_data()
         whole = replace(self.config, blockwise=replace(self.config.blockwise, stage=None))
         self.run.record_config(whole.to_yaml())  # last, so that another experiment's stays as it was

@@ -19,7 +19,8 @@ def check_places(config: Config) -> None:
     """
     from nas_kd.space.load import find_space  # late: a setting that is wrong is said without it
 
-    find_space(config.space)
+    if config.space is not None:
+        find_space(config.space)
     for field, given in (("data.train", config.data.train), ("data.test", config.data.test)):
         if given is not None and given != "digits" and given.partition("/")[0].lower() not in SETS:
             path = existing(field, given, IMAGES)

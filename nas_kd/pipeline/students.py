@@ -80,7 +80,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     below = f"/{pipeline.other_method}" if pipeline.other_method else ""
     students["trained_in"] = "retrain/" + students["key"] + below
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
-    supernet = pipeline.supernet if settings.init == "supernet" else None
+    supernet = None if pipeline.config.init == "scratch" else pipeline.supernet
     setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, supernet)
     setup.ask_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
     kept = dict(zip(students["key"], students["trained_in"], strict=True))

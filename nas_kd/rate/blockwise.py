@@ -18,6 +18,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.space.rows import check_size
+from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, TargetSource, Teacher
 from nas_kd.teacher.sources import one_teacher
@@ -162,9 +163,9 @@ def rate_blockwise(
     if job is None:
         return tables
     job.write_frame("summary.csv", summary)
-    rows = {str(index + 1): len(table) for index, table in zip(only, tables, strict=True)}
-    job.finish({"rows": rows, "fingerprint": weights_hash(model if stage is None else model.part(stage - 1))})
-    return read_ratings(job)
+    rated = {index + 1: table for index, table in zip(only, tables, strict=True)}
+    trained = weights_hash(model if stage is None else model.part(stage - 1))
+    return finish_ratings(job, rated, {"fingerprint": trained})
 
 
 def _stored_bytes(taps: Sequence[Tap], data: Data, cache_gb: float, run: Run | None) -> int:
@@ -187,28 +188,3 @@ def _finished_jobs(run: Run, facts: Mapping[str, Any], count: int) -> dict[int, 
     begun = [i for i in range(count) if (run.path / f"blockwise/stage_{i + 1}/stage.json").exists()]
     jobs = {index: _job(run, index, facts) for index in begun}
     return {index: job for index, job in jobs.items() if job.done}
-
-
-def read_ratings(stage: Stage) -> list[pd.DataFrame]:
-    """Read the tables of a finished rating, whole.
-
-    Args:
-        stage: the folder ``blockwise`` of a run, or that of one stage's job.
-
-    Raises:
-        SettingError: a table is damaged.
-    """
-    tables = []
-    for number, rows in stage.facts["rows"].items():
-        table = stage.read_frame(f"stage_{number}.csv")
-        if len(table) != rows or "images" not in table or table["images"].isna().any():
-            expected = f"the table of {rows} rows that nas_kd wrote"
-            hint = f"delete {stage.folder} and give the same command again"
-            raise SettingError("run", str(stage.folder / f"stage_{number}.csv"), expected, hint)
-        tables.append(table)
-    return tables
-
-
-def mark(name: str, hash_: str) -> str:
-    """Return what a table says of a space or a teacher: its name, and the hash that counts."""
-    return f"{name} {hash_[:12]}"  # digits alone would be read back from a CSV as a number

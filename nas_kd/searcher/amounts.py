@@ -11,7 +11,7 @@ Amount = str | int | float | None
 
 
 def parse_budget(value: str | int | float, largest: int, name: str, up: bool = False) -> int:
-    """Read a budget, absolute or as a share of the largest network.
+    """Read a budget, absolute or as a share of a network.
 
     Args:
         value: ``"60%"``, or a number such as ``6500000``, ``6.5e6``, ``"6.5e6"``, ``"6.5M"`` (k, M, G).

@@ -25,19 +25,25 @@ UNITS = {"macs": "MACs", "params": "parameters"}
 
 
 def upper_bounds(
-    space: ElasticSpace, data: Data, max_macs: str | int | float | None, max_params: str | int | float | None
+    space: ElasticSpace,
+    data: Data,
+    max_macs: str | int | float | None,
+    max_params: str | int | float | None,
+    whole: Cost | None = None,
 ) -> dict[str, int]:
     """Return the upper bounds on ``macs`` and ``params`` that are given, as numbers.
 
     Args:
-        max_macs: share of the largest arch (``"60%"``), number, or None.
+        max_macs: share of the teacher (``"60%"``), number, or None.
         max_params: same, of parameters.
+        whole: what 100% is, the teacher's cost; None takes the largest arch's.
 
     Raises:
         SettingError: a bound cannot be parsed, or is below the cost of the smallest arch.
     """
     settings = cost_settings(space, data)
-    largest, smallest = (space.cost(arch, **settings) for arch in (space.largest(), space.smallest()))
+    largest = whole or space.cost(space.largest(), **settings)
+    smallest = space.cost(space.smallest(), **settings)
     caps = {}
     for name, value in (("macs", max_macs), ("params", max_params)):
         if value is None:
@@ -46,10 +52,20 @@ def upper_bounds(
         least = getattr(smallest, name)
         caps[name] = parse_budget(value, most, f"search.max_{name}")
         if caps[name] < least:
-            share = math.ceil(1000 * least / most) / 10  # rounded up, so that the share named is accepted
-            expected = f"at least {share:.1f}% ({least:,} {UNITS[name]})"
-            raise SettingError(f"search.max_{name}", value, expected, f"use search.max_{name}={share:.1f}% or more")
+            raise _too_small(space, name, value, least, most)
     return caps
+
+
+def _too_small(space: ElasticSpace, name: str, value: str | int | float, least: int, most: int) -> SettingError:
+    """Return the error of a bound below the smallest arch."""
+    share = math.ceil(1000 * least / most) / 10  # rounded up, so that the share named is accepted
+    field = f"search.max_{name}"
+    expected = f"at least {share:.1f}% ({least:,} {UNITS[name]}, the smallest arch of {space.name})"
+    if share > 100:
+        hint = f"no arch of this space is smaller than the teacher: name another space, or use {field}={least}"
+    else:
+        hint = f"use {field}={share:.1f}% or more{space.smaller_hint}"
+    return SettingError(field, value, expected, hint)
 
 
 def lower_bounds(
@@ -58,13 +74,15 @@ def lower_bounds(
     caps: Mapping[str, int],
     min_macs: str | int | float | None,
     min_params: str | int | float | None,
+    whole: Cost | None = None,
 ) -> dict[str, int]:
     """Return the lower bounds on ``macs`` and ``params`` that are given, as numbers.
 
     Args:
         caps: upper bounds from `upper_bounds`.
-        min_macs: share of the largest arch (``"40%"``), number, or None.
+        min_macs: share of the teacher (``"40%"``), number, or None.
         min_params: same, of parameters.
+        whole: as in `upper_bounds`.
 
     Raises:
         SettingError: a bound cannot be parsed, exceeds the largest arch or the upper bound, or no arch is within
@@ -76,7 +94,7 @@ def lower_bounds(
         if value is None:
             continue
         most = getattr(largest, name)
-        floors[name] = parse_budget(value, most, f"search.min_{name}", up=True)
+        floors[name] = parse_budget(value, getattr(whole or largest, name), f"search.min_{name}", up=True)
         if floors[name] > caps.get(name, most):
             expected = f"at most {caps.get(name, most):,} {UNITS[name]}"
             raise SettingError(f"search.min_{name}", value, expected, f"lower it, or raise search.max_{name}")

@@ -19,6 +19,7 @@ from nas_kd.solve import best
 from nas_kd.solve.limits import Caps
 from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of_rows, cost_rows
+from nas_kd.train.config import NEW_LR
 from nas_kd.train.many import Retraining, TrainingSetup, train_many
 from nas_kd.train.retrain import checked_method
 
@@ -174,7 +175,8 @@ def short_training(
         seed: seed of the trainings.
         folder: the search's folder in the run.
         workers: processes.
-        training: further arguments of ``retrain``; the learning rate is that of new weights, and lowered here.
+        training: further arguments of ``retrain``; the learning rate is that of a whole retraining, and lowered here
+            where that begins with new weights.
 
     Returns:
         ``chosen`` with what the select split says, each 0 to 1: first_accuracy of the first round, and of the last
@@ -189,12 +191,13 @@ def short_training(
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)
+    rate = 1.0 if setup.supernet is not None and setup.supernet.pretrained else WARM_RATE
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))
     with Progress("short trainings", sum(left), unit="students", run=setup.run) as progress:
         for number, length in enumerate(plan):
-            settings = {"method": method, "epochs": length, "test": False} | _shortened(training, length / epochs)
+            settings = {"method": method, "epochs": length, "test": False} | _shortened(training, length / epochs, rate)
             end = f"_{length}" if number else ""
             trainings = [Retraining(setup, archs[key], seed, f"{folder}/short/{key}{end}", settings) for key in keys]
             metrics = train_many(trainings, progress, workers=setup.processes(workers))
@@ -215,10 +218,10 @@ def best_trained(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(names, ascending=False, kind="stable")
 
 
-def _shortened(training: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Scale the epochs in the arguments of a training to a shorter one, and its rate to weights that are trained."""
+def _shortened(training: Mapping[str, Any], share: float, rate: float) -> dict[str, Any]:
+    """Scale the epochs in the arguments of a training to a shorter one, and its learning rate."""
     short = dict(training)
-    short["lr"] = WARM_RATE * short.get("lr", 0.1)  # as `retrain` has it
+    short["lr"] = rate * short.get("lr", NEW_LR)
     if share < 1:
         short["warmup_epochs"] = share * short.get("warmup_epochs", 1.0)  # as `retrain` has it
     if short.get("milestones"):

@@ -156,7 +156,9 @@ def search(
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
     wanted = checked_objectives(config.objectives, engine)
     taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
-    method = method or taught.method or ("ce" if source is None else "kd_ls")
+    taught = taught.settled(taught=source is not None, inherited=net.pretrained)
+    method = method or taught.method
+    assert method is not None  # it is settled
     recipe = checked_method(method, Classification(), data.num_classes, taught.method_settings).recipe
     if source is None and recipe.needs_teacher:
         raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
@@ -164,8 +166,9 @@ def search(
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
-    caps = upper_bounds(space, data, config.max_macs, config.max_params)
-    floors = lower_bounds(space, data, caps, config.min_macs, config.min_params)
+    whole = None if source is None else source.cost
+    caps = upper_bounds(space, data, config.max_macs, config.max_params, whole)
+    floors = lower_bounds(space, data, caps, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
     budget = Budget(space, cost_settings(space, data), caps, latency, runtime.device, run, floors)
     guided = engine == "exact"

@@ -36,6 +36,11 @@ class ElasticSpace(Chain, Space):
         """The class that `nas_kd.Supernet` instantiates for it; None is `nas_kd.Supernet` itself."""
         return None
 
+    @property
+    def smaller_hint(self) -> str:
+        """How to get smaller archs than the smallest, to end a sentence; empty where that is not possible."""
+        return ""
+
     @cached_property
     def size(self) -> int:
         """Exact number of different architectures."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json
 from nas_kd.runs.progress import Progress
+from nas_kd.space.arch import Cost
 from nas_kd.teacher.chunks import check_equal, view_logits
 from nas_kd.teacher.held_out import PROBE, HeldOut
 from nas_kd.teacher.store import (
@@ -66,6 +67,10 @@ class ViewCache(TargetSource):
     def teacher(self) -> LiveSource | None:
         """The teacher it was opened with, which runs where the cache cannot serve; None after `load`."""
         return None if self._source is None else self._source[0]
+
+    @property
+    def cost(self) -> Cost | None:
+        return None if self.teacher is None else self.teacher.cost
 
     @property
     def fingerprint(self) -> str:

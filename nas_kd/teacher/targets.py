@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
+from nas_kd.space.arch import Cost
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
@@ -83,6 +84,11 @@ class TargetSource(ABC):
     @property
     def teacher(self) -> LiveSource | None:
         """The teacher that runs a network, for methods that look into it or need its gradient by its input."""
+        return None
+
+    @property
+    def cost(self) -> Cost | None:
+        """MACs and parameters of the one network that teaches, where they are known: what 100% of a budget is."""
         return None
 
     @property

@@ -15,6 +15,7 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
 from nas_kd.runs.progress import Progress
+from nas_kd.space.arch import Cost
 from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.teacher.foreign import ModuleReader
@@ -94,6 +95,11 @@ class Teacher(LiveSource):
     def params(self) -> int:
         """Number of parameters."""
         return sum(p.numel() for p in self._module.parameters())
+
+    @property
+    def cost(self) -> Cost | None:
+        """Its MACs at the size of the data that it was bound to, and its parameters; None before `bind`."""
+        return None if self.macs is None else Cost(self.macs, self.params)
 
     @cached_property
     def fingerprint(self) -> str:

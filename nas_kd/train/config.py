@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from nas_kd.distill import Method
 else:
     Method = Annotated[Any, "the name of a method, package.module:object, or a list of losses and weights"]
+
+
+Init = Literal["scratch", "supernet", "inherited"]
+NEW_LR = 0.1  # peak learning rate of new weights
+INHERITED_LR = 0.02  # of a trained teacher's: at 0.05 they lose 4 to 8 points in two epochs
 
 
 def check_warmup(section: str, warmup_epochs: float, epochs: int) -> None:
@@ -127,13 +132,17 @@ class RetrainConfig(TrainingConfig):
 
     method: Method | None = None
     """distillation method, such as kd, kd_ls (logit-standardised) or dkd (`nas-kd methods` lists them), or a list
-    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, ce without a teacher"""
+    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, kd for inherited weights, ce without a
+    teacher"""
     method_settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
     """trainings of every student, each from its own seed"""
-    init: Literal["scratch", "supernet"] = "scratch"
-    """scratch or supernet: the weights that a student starts from"""
+    lr: Positive | None = None  # type: ignore[assignment]  # a number once it is `settled`
+    """peak learning rate; null is 0.1, and 0.02 for inherited weights"""
+    init: Init | None = None
+    """weights that a student starts from: scratch (new ones), supernet (its), or inherited (those of the teacher, where
+    it is the space); null is inherited where that is possible, else scratch"""
     random_students: Natural = 3
     """random students of the found one's MACs to compare with"""
     test: bool = True
@@ -144,6 +153,17 @@ class RetrainConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "method", checked_method_name("retrain.method", self.method))
+
+    def settled(self, *, taught: bool, inherited: bool) -> RetrainConfig:
+        """Return the settings with numbers and names in the place of null.
+
+        Args:
+            taught: whether there is a teacher.
+            inherited: whether the weights to begin with are the teacher's, which have less far to go.
+        """
+        method = self.method or ("ce" if not taught else "kd" if inherited else "kd_ls")
+        lr = self.lr or (INHERITED_LR if inherited else NEW_LR)
+        return replace(self, method=method, lr=lr)
 
 
 class TrainingSettings(TypedDict, total=False):
@@ -168,10 +188,11 @@ class TrainingSettings(TypedDict, total=False):
 class RetrainSettings(TrainingSettings, total=False):
     """The settings of `RetrainConfig` as keywords."""
 
+    lr: float | None  # type: ignore[misc]
     method: Method | None
     method_settings: Mapping[str, bool | int | float | str]
     seeds: int
-    init: Literal["scratch", "supernet"]
+    init: Init | None
     random_students: int
     test: bool
     band: float

@@ -17,11 +17,12 @@ from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
 from nas_kd.nn import StaticNet, resized
+from nas_kd.nn.norm import NormValues
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.supernet import Supernet
+from nas_kd.supernet import Supernet, calibrate
 from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import Teaches, as_targets
 from nas_kd.train.assistants import taught_in_between
@@ -35,6 +36,7 @@ from nas_kd.train.weights import check_hash, weights_hash
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+CALIBRATED = 1024  # training images that the norms of inherited weights are measured on
 OF_THE_COMMAND = ("seeds", "init", "random_students", "band")  # what `nas-kd retrain` does with many trainings
 
 
@@ -86,9 +88,11 @@ def retrain(
     Raises:
         SettingError: a setting is out of range, or the run was made with others.
     """
-    config = RetrainConfig.of(config, settings)
     source = as_targets(teacher)
-    method: Method = config.method or ("ce" if source is None else "kd_ls")
+    inherits = supernet is not None and supernet.pretrained
+    config = RetrainConfig.of(config, settings).settled(taught=source is not None, inherited=inherits)
+    method = config.method
+    assert method is not None  # it is settled
     runtime = runtime or Runtime()
     task = task or Classification(smoothing=0.0)
     run = Run.of(run)
@@ -103,7 +107,7 @@ def retrain(
         seeded(seed, "init", model.key)
         network: nn.Module = space.build(model, data.num_classes, data.in_chans)
         if supernet is not None:
-            network = supernet.extract(model)
+            network = supernet.extract(model, _norm(supernet, model, data))
     else:
         network = model
     named, arguments = factory if isinstance(factory, tuple) else (factory, None)
@@ -197,6 +201,13 @@ def retrain(
         stage.finish(metrics | facts)
         stage.forget()
     return network
+
+
+def _norm(supernet: Supernet, arch: Arch, data: Data) -> NormValues | None:
+    """Return the norms of a subnet that begins near the end of its training; others find theirs on the way."""
+    if not supernet.pretrained:
+        return None
+    return calibrate(supernet, data.train.clean(256, limit=CALIBRATED), archs=[arch])[0]
 
 
 def checked_method(method: Method, task: Task, classes: int, settings: Mapping[str, Any] | None = None) -> Distiller:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import nas_kd
 from nas_kd.data import Data, load_data
-from nas_kd.derive.rating import rate_units
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
+from nas_kd.rate.units import rate_units
 from nas_kd.teacher import Teacher, cifar_resnet8
 
 NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own")

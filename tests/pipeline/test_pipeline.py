@@ -90,7 +90,9 @@ def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain:
     kept.stage("search", inputs)
     teacher = TeacherConfig(model="cifar_resnet8", epochs=2)
     search = search or SearchConfig(max_macs=100)
-    made = Pipeline(Config(run=str(run), teacher=teacher, search=search, retrain=RetrainConfig(**retrain)))
+    made = Pipeline(
+        Config(run=str(run), space="digits", teacher=teacher, search=search, retrain=RetrainConfig(**retrain))
+    )
     vars(made).update(caps={"macs": 100}, floors={})  # what data and space would say
     return made
 

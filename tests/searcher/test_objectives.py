@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import json
 from collections.abc import Callable
 from importlib import import_module
@@ -222,7 +223,7 @@ def test_a_latency_that_no_large_arch_keeps_is_refused_with_the_fastest(
 
     monkeypatch.setattr(Budget, "latency", timed)  # as many milliseconds as MACs
     least, most = (float(space.cost(arch, **cost).macs) for arch in (space.smallest(), space.largest()))
-    given = {"max_macs": None, "min_macs": "80%", "engine": engine, "trials": 20}
+    given = {"max_macs": None, "min_macs": math.ceil(0.8 * most), "engine": engine, "trials": 20}
     with pytest.raises(SettingError, match=r"search\.max_latency_ms=.*the fastest of \d+ archs") as refused:
         wanted(**given, max_latency_ms=2 * least)
     named = float(str(refused.value.expected).split(" ")[0])

@@ -13,11 +13,11 @@ from nas_kd import exact_front, rate_blockwise, search
 from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.rate.blockwise import mark
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import rows_of
+from nas_kd.space.tables import mark
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher, load_teacher
 

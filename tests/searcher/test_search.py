@@ -89,9 +89,13 @@ def test_a_budget_that_is_a_range_is_kept(
             return {"kl": -chain_score(space, tables, arch), "accuracy": 0.5, "agreement": 0.5}
 
     monkeypatch.setattr(VERB, "SubnetScorer", Planted)  # wants small ones, so that the smallest allowed cost binds
-    ranges: dict[str, Any] = {"max_macs": "70%", "min_macs": "40%", "min_params": "30%"}
-    result = run_search(**ranges, epochs=0, trials=60, run=tmp_path / "run")
     largest = space.cost(space.largest(), **cost)
+    ranges: dict[str, Any] = {
+        "max_macs": math.floor(0.7 * largest.macs),
+        "min_macs": math.ceil(0.4 * largest.macs),
+        "min_params": math.ceil(0.3 * largest.params),
+    }
+    result = run_search(**ranges, epochs=0, trials=60, run=tmp_path / "run")
 
     def keeps(arch: Arch) -> bool:
         found = space.cost(arch, **cost)

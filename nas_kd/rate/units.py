@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nas_kd.derive.config import UnitScore
 from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
+from nas_kd.runs.run import Run
 from nas_kd.space.arch import Candidate
 from nas_kd.space.rows import rows_of
+from nas_kd.space.tables import finish_ratings, mark, read_ratings
+from nas_kd.train.weights import weights_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from nas_kd.data import Data
     from nas_kd.teacher.teacher import Teacher
 
-SCORES = ("replace_one", "local")
+SCORES = get_args(UnitScore)
 
 
 class Replay(nn.Module):
@@ -164,9 +169,10 @@ def rate_units(
     teacher: Teacher,
     data: Data,
     *,
-    score: str = "replace_one",
+    score: UnitScore = "replace_one",
     images: int = 512,
     temperature: float = 1.0,
+    run: Run | str | Path | None = None,
 ) -> list[pd.DataFrame]:
     """Rate every choice of every unit of a teacher by itself, without training; the scores add up.
 
@@ -178,31 +184,53 @@ def rate_units(
             unit's output on its own input.
         images: how many, at most; the batch norms take their statistics.
         temperature: of ``replace_one``.
+        run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.
 
     Returns:
         One rating table a unit, as `nas_kd.exact_front` and `nas_kd.search` take them.
 
     Raises:
-        SettingError: the score is unknown.
+        SettingError: the score is unknown, or the run was made with other settings.
 
     Source: replace-one: Puzzle (Bercovich et al. 2024); local: DNA (Li et al. 2020), LANA (Molchanov et al. 2022).
     """
     if score not in SCORES:
         raise SettingError("score", score, ", ".join(SCORES), "use replace_one")
     space = net.space
+    run = Run.of(run)
+    stage = None
+    if run is not None:
+        facts = {
+            "space": space.hash,
+            "data": data.fingerprint,
+            "teacher": teacher.fingerprint,
+            "supernet": weights_hash(net),
+            "derive.score": score,
+            "derive.rate_images": images,
+            "derive.temperature": temperature,
+        }
+        stage = run.stage("blockwise", facts)
+        if stage.done:
+            return read_ratings(stage)
     x = torch.cat([teacher.normalised(batch.x) for batch in data.rate.clean(images, limit=images)])
     tables = []
     offered = []
-    for index, stage in enumerate(space.stages):
+    for index, unit in enumerate(space.stages):
         table = rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=data.resolution)
-        candidates = stage.candidates()
+        candidates = unit.candidates()
         offered.append([_choice(candidates[number]) for number in table["candidate"]])
         tables.append(table)
     if score == "local":
         scores = local_errors(net.cuts, x, offered)
     else:
         scores = replace_one(net.cuts, x, offered, temperature)
-    return [table.assign(score=row, images=len(x)) for table, row in zip(tables, scores, strict=True)]
+    marks = {"space": mark(space.name, space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
+    tables = [table.assign(score=row, images=len(x), **marks) for table, row in zip(tables, scores, strict=True)]
+    if stage is None:
+        return tables
+    for number, table in enumerate(tables, 1):
+        stage.write_frame(f"stage_{number}.csv", table)
+    return finish_ratings(stage, dict(enumerate(tables, 1)))
 
 
 def _choice(candidate: Candidate) -> Choice:

@@ -1,0 +1,37 @@
+"""Settings of the teacher as a space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, Positive
+
+Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Importance = Literal["activation", "taylor", "l1", "random"]
+UnitScore = Literal["replace_one", "local"]
+
+
+@settings("derive")
+class DeriveConfig(Settings):
+    """What may be cut of the teacher where no space is named, and how its units are rated."""
+
+    widths: Sequence[Part] = (0.25, 0.5, 0.75, 1.0)
+    """shares of a unit's inner channels, heads or groups to choose from; all of them are always among the choices"""
+    depth: bool = True
+    """whether units that keep their input's shape may be left out"""
+    importance: Importance = "activation"
+    """which channels stay: activation (their mean size times the norm of what reads them), taylor, l1 or random"""
+    score: UnitScore = "replace_one"
+    """what each choice of a unit is rated by: replace_one (what the teacher's answers lose by it alone) or local (the
+    error of the unit's output)"""
+    rate_images: Count = 512
+    """images of the rate split that units are rated on, at most"""
+    temperature: Positive = 1.0
+    """softening of both answers in replace_one"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))

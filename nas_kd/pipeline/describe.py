@@ -1,0 +1,112 @@
+"""What is known of a space and a budget before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nas_kd.derive.space import TeacherSpace
+from nas_kd.derive.units import walk
+from nas_kd.errors import SettingError
+from nas_kd.pipeline.given import Given
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.space import Cost, ElasticSpace, load_space
+from nas_kd.space.load import space_names
+from nas_kd.teacher.cache import cache_bytes
+
+DRAWS = 1000  # random archs that say what is usual
+
+
+def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
+    """Word what is known of a space and a budget, a line each.
+
+    Args:
+        given: what the settings name.
+        shipped: add the spaces that come with nas_kd, and what share of the teacher they reach.
+    """
+    space = given.outline
+    drawn = [space.cost(space.sample(seed_for("describe", index)), **given.cost) for index in range(DRAWS)]
+    ends = {
+        "smallest": space.cost(space.smallest(), **given.cost),
+        "largest": space.cost(space.largest(), **given.cost),
+    }
+    median = Cost(*(int(np.median([cost[index] for cost in drawn])) for index in range(2)))
+    yield from _teacher(given)
+    yield f"space: {space.name}, {_many(space.size)} archs, {_parts(space)}"
+    for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():
+        yield f"  {name}: {cost.macs:,} MACs, {cost.params:,} params{_share(cost, given.whole)}"
+    if isinstance(space, TeacherSpace):
+        yield from (f"  {line}" for line in walk(space.derived.units))
+    yield from _budget(given, drawn, ends)
+    if shipped and given.whole is not None:
+        yield from _shipped(given, given.whole)
+
+
+def _teacher(given: Given) -> Iterator[str]:
+    whole = given.whole
+    if whole is None:
+        return
+    yield f"teacher: {given.model}, {whole.macs:,} MACs, {whole.params:,} params"
+    views = given.images.train.views
+    if views is not None:
+        size = cache_bytes(given.images) / 1e6
+        images = len(given.images.train)
+        yield f"teacher logits: {len(views)} views of {images:,} images, {size:,.1f} MB on the disk"
+
+
+def _parts(space: ElasticSpace) -> str:
+    if isinstance(space, TeacherSpace):
+        return f"{len(space.stages)} units"
+    return f"{len(space.stages)} stages ({', '.join(str(stage.size) for stage in space.stages)} candidates)"
+
+
+def _many(size: int) -> str:
+    """Return a number with commas, or its power of ten where it is long."""
+    return f"{size:,}" if size < 10**15 else f"10^{len(str(size)) - 1}"
+
+
+def _share(cost: Cost, whole: Cost | None) -> str:
+    """Return what share of the teacher a cost is."""
+    return (
+        "" if whole is None else f" ({100 * cost.macs / whole.macs:.3g}% and {100 * cost.params / whole.params:.3g}%)"
+    )
+
+
+def _budget(given: Given, drawn: list[Cost], ends: dict[str, Cost]) -> Iterator[str]:
+    """Word each bound, and how many archs keep it."""
+    upper = given.caps
+    lower = given.floors
+    whole = given.whole
+    owner = "largest" if whole is None else "teacher"
+    for name in ("macs", "params"):
+        bounds = [(word, by[name]) for word, by in (("at least", lower), ("at most", upper)) if name in by]
+        if not bounds:
+            continue
+        low, high = (getattr(ends[end], name) for end in ("smallest", "largest"))
+        most = getattr(whole or ends["largest"], name)
+        kept = [lower.get(name, low) <= getattr(cost, name) <= upper.get(name, high) for cost in drawn]
+        words = " and ".join(
+            f"{word} {bound:,} {name} ({100 * bound / most:.3g}% of the {owner})" for word, bound in bounds
+        )
+        feasible = f"feasible from {low:,} ({100 * low / most:.3g}%)"
+        yield f"budget: {words}; {feasible}; {100 * np.mean(kept):.0f}% of random archs keep it"
+        if upper.get(name, 0) > high:
+            yield f"  every arch keeps it: the largest has {high:,} ({100 * high / most:.3g}% of the {owner})"
+
+
+def _shipped(given: Given, whole: Cost) -> Iterator[str]:
+    """Word what share of the teacher's MACs the shipped spaces reach on these images."""
+    yield "spaces that come with nas_kd (--space NAME), in shares of the teacher's MACs:"
+    for name in space_names():
+        space = load_space(name)
+        size = {} if space.resolutions else {"resolution": given.images.resolution}
+        shape = size | {"in_chans": given.images.in_chans, "num_classes": given.images.num_classes}
+        try:
+            low, high = (
+                100 * space.cost(arch, **shape).macs / whole.macs for arch in (space.smallest(), space.largest())
+            )
+        except SettingError as error:  # of images that it does not take
+            yield f"  {name}: not at {given.images.resolution} px ({error.expected})"
+        else:
+            yield f"  {name}: {low:.3g}% to {high:.3g}%"

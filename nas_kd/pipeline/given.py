@@ -1,0 +1,123 @@
+"""What a configuration names, as far as it is known before a run has done anything: data, teacher, space, budget."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from nas_kd.data import Data, load_data
+from nas_kd.derive.space import TeacherSpace, teacher_space
+from nas_kd.errors import SettingError
+from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
+from nas_kd.space import Cost, ElasticSpace, load_space
+from nas_kd.teacher import Teacher, load_teacher
+
+if TYPE_CHECKING:
+    from nas_kd.pipeline.config import Config
+
+
+class Given:
+    """The objects that a configuration names, each made when it is first needed; nothing is written.
+
+    Args:
+        config: all settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def device(self) -> str:
+        """Where images are kept."""
+        return "cpu"
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.config.teacher.model is not None
+
+    @cached_property
+    def images(self) -> Data:
+        """The data set with its own normalisation."""
+        return load_data(self.config.data, device=self.device)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set, normalised as the teacher's where its weights are what students begin with."""
+        teacher = self.outlined if self.config.derived and not self.config.teacher.epochs else None
+        if teacher is None or teacher.mean is None or teacher.std is None:
+            return self.images
+        return self.images.normalised(teacher.mean, teacher.std)
+
+    @property
+    def outlined(self) -> Teacher:
+        """The teacher as far as it is known: with its own weights or with random ones."""
+        return self.untrained
+
+    @cached_property
+    def untrained(self) -> Teacher:
+        """The teacher's network with random weights, to find mistakes before there are others."""
+        settings = self.config.teacher
+        return load_teacher(
+            self.model,
+            num_classes=self.images.num_classes,
+            in_chans=self.images.in_chans,
+            stages=settings.stages,
+            mean=settings.mean,
+            std=settings.std,
+            resolution=self.images.resolution,
+        ).bind(self.images)
+
+    @property
+    def model(self) -> str:
+        """The name of the teacher's network."""
+        if self.config.teacher.model is None:
+            raise SettingError("teacher.model", None, "a network that teaches", "give teacher.model")
+        return self.config.teacher.model
+
+    @cached_property
+    def outline(self) -> ElasticSpace:
+        """The space, named or the teacher itself, with every choice and what it costs; its weights may be others."""
+        if self.config.space is not None:
+            return load_space(self.config.space)
+        return self.derived(self.outlined, None)
+
+    def derived(self, teacher: Teacher, data: Data | None) -> TeacherSpace:
+        """Derive the space from a teacher.
+
+        Args:
+            teacher: bound to the data.
+            data: images that channels are weighed on; without them they stay in any order.
+        """
+        settings = self.config.derive
+        return teacher_space(
+            teacher,
+            data,
+            settings.widths,
+            settings.depth,
+            importance="l1" if data is None else settings.importance,
+            resolution=self.images.resolution,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def cost(self) -> dict[str, int]:
+        """What ``space.cost`` needs besides an arch."""
+        return cost_settings(self.outline, self.images)
+
+    @cached_property
+    def whole(self) -> Cost | None:
+        """The teacher's cost, which shares of a budget are of; None without a teacher."""
+        return self.outlined.cost if self.taught else None
+
+    @cached_property
+    def caps(self) -> dict[str, int]:
+        """The upper bounds of the budget as numbers; raises when they are infeasible."""
+        settings = self.config.search
+        return upper_bounds(self.outline, self.images, settings.max_macs, settings.max_params, self.whole)
+
+    @cached_property
+    def floors(self) -> dict[str, int]:
+        """The lower bounds of the budget as numbers; raises when the ranges are infeasible."""
+        settings = self.config.search
+        return lower_bounds(self.outline, self.images, self.caps, settings.min_macs, settings.min_params, self.whole)
