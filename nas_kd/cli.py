@@ -28,7 +28,7 @@ MOST_USED = (
     *("data.train", "data.test", "data.resolution", "data.subset"),
     *("teacher.model", "teacher.checkpoint", "teacher.pretrained", "teacher.epochs"),
     *("supernet.epochs", "blockwise.epochs"),
-    *("search.engine", "search.max_macs", "search.max_params", "search.max_latency_ms", "search.trials"),
+    *("search.engine", "search.max_macs", "search.max_latency_ms", "search.trials"),
     *("retrain.method", "retrain.epochs", "retrain.batch_size", "retrain.lr", "retrain.seeds", "retrain.init"),
 )
 

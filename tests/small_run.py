@@ -19,7 +19,7 @@ data: {train: digits, subset: 500, rate: 0.15, select: 0.15, views: 2}
 teacher: {model: cifar_resnet8, epochs: 3, lr: 0.1, batch_size: 32}
 supernet: {epochs: 2, batch_size: 32, lr: 0.05}
 blockwise: {epochs: 2, batch_size: 32, lr: 0.03, calibration_images: 64}
-search: {max_macs: 50%, trials: 30, top: 2, epochs: 1, tuned: 2, calibration_images: 64}
+search: {max_macs: 207264, trials: 30, top: 2, epochs: 1, tuned: 2, calibration_images: 64}
 retrain: {epochs: 2, batch_size: 32, lr: 0.1, seeds: 2, random_students: 1, band: 0.2}
 """
 # what differs between two runs of equal results: times, processes, the folder's own name in config.yaml,

@@ -162,7 +162,8 @@ def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:
 def stage_error(run: str | Path | Run) -> str | None:
     """Return the name of the error the stages were rated by; None where no rating of this run says so."""
     root = folder_of(run)
-    folders = ["blockwise", *(path.relative_to(root).as_posix() for path in sorted(root.glob("blockwise/stage_*/")))]
+    jobs = sorted(path for path in root.glob("blockwise/stage_*") if path.is_dir())
+    folders = ["blockwise", *(path.relative_to(root).as_posix() for path in jobs)]
     rated = [known for known in (inputs(root, folder) for folder in folders) if known]
     names = {str(known.get("blockwise.error", "nmse")) for known in rated}  # of old, the only one was not recorded
     return names.pop() if len(names) == 1 else None

@@ -66,10 +66,14 @@ def _many(size: int) -> str:
     return f"{size:,}" if size < 10**15 else f"10^{len(str(size)) - 1}"
 
 
+def _percent(share: float) -> str:
+    return f"{share:,.0f}%" if share >= 100 else f"{share:.3g}%"
+
+
 def _share(cost: Cost, whole: Cost | None) -> str:
     """Return what share of the teacher a cost is."""
     return (
-        "" if whole is None else f" ({100 * cost.macs / whole.macs:.3g}% and {100 * cost.params / whole.params:.3g}%)"
+        "" if whole is None else f" ({_percent(100 * cost.macs / whole.macs)} and {_percent(100 * cost.params / whole.params)})"
     )
 
 
@@ -107,6 +111,6 @@ def _shipped(given: Given, whole: Cost) -> Iterator[str]:
                 100 * space.cost(arch, **shape).macs / whole.macs for arch in (space.smallest(), space.largest())
             )
         except SettingError as error:  # of images that it does not take
-            yield f"  {name}: not at {given.images.resolution} px ({error.expected})"
+            yield f"  {name}: takes {error.expected.partition(' (')[0]}"
         else:
-            yield f"  {name}: {low:.3g}% to {high:.3g}%"
+            yield f"  {name}: {_percent(low)} to {_percent(high)}"
