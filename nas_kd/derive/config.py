@@ -9,6 +9,7 @@ from pydantic import Field
 
 from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Positive
+from nas_kd.errors import SettingError
 
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Importance = Literal["activation", "taylor", "l1", "random"]
@@ -34,4 +35,6 @@ class DeriveConfig(Settings):
     """softening of both answers in replace_one"""
 
     def __post_init__(self) -> None:
+        if not self.widths:
+            raise SettingError("derive.widths", self.widths, "at least one share above 0 and up to 1", "leave it out")
         object.__setattr__(self, "widths", tuple(self.widths))

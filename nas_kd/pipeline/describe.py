@@ -73,7 +73,9 @@ def _percent(share: float) -> str:
 def _share(cost: Cost, whole: Cost | None) -> str:
     """Return what share of the teacher a cost is."""
     return (
-        "" if whole is None else f" ({_percent(100 * cost.macs / whole.macs)} and {_percent(100 * cost.params / whole.params)})"
+        ""
+        if whole is None
+        else f" ({_percent(100 * cost.macs / whole.macs)} and {_percent(100 * cost.params / whole.params)})"
     )
 
 

@@ -45,8 +45,8 @@ class SearchConfig(Settings):
     """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
     nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
     max_macs: Amount = "60%"
-    """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6, 6.5M);
-    null is no limit"""
+    """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
+    6.5M); null is no limit"""
     max_params: Amount = None
     """maximum parameters, in the same form; null is no limit"""
     min_macs: Amount = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import inspect
+import json
 import math
 import typing
 from pathlib import Path

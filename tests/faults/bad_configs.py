@@ -79,7 +79,7 @@ def _section(name: str, *tables: dict[str, tuple[tuple[Any, ...], ...]]) -> dict
 
 
 ILLEGAL: dict[str, Sequence[Any]] = {
-    "space": (*NOT_TEXT, None, "digit", "resnet-cifar", "no/such/space.py", "os", "search_spaces.digits", ""),
+    "space": (*NOT_TEXT, "digit", "resnet-cifar", "no/such/space.py", "os", "search_spaces.digits", ""),
     "run": NOT_TEXT,
     "seed": (*NOT_INT, None),
     "device": (*NOT_TEXT, None, "gpu", "cuda:", "cuda:x", "cpu:-1", "tpu", ""),
@@ -126,6 +126,17 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "smoothing": (NOT_FLOAT, NONE, SHARE),
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
             "optimizer": (NOT_TEXT, NONE),
+        },
+    ),
+    **_section(
+        "derive",
+        {
+            "widths": (NOT_NUMBERS, NONE, ([],), ([0.0],), ([0.5, 1.5],), ([-0.25],)),
+            "depth": (NOT_BOOL, NONE),
+            "importance": (NOT_TEXT, NONE, WORD),
+            "score": (NOT_TEXT, NONE, WORD),
+            "rate_images": (NOT_INT, NONE, POSITIVE_INT),
+            "temperature": (NOT_FLOAT, NONE, POSITIVE),
         },
     ),
     **_section(
@@ -210,7 +221,8 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
             "optimizer": (NOT_TEXT, NONE),
             "seeds": (NOT_INT, NONE, POSITIVE_INT),
-            "init": (NOT_TEXT, NONE, WORD),
+            "init": (NOT_TEXT, WORD),
+            "lr": (NOT_FLOAT, POSITIVE),
             "random_students": (NOT_INT, NONE, NATURAL_INT),
             "test": (NOT_BOOL, NONE),
             "band": (NOT_FLOAT, NONE, POSITIVE),
