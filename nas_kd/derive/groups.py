@@ -41,6 +41,11 @@ class Slot:
     dim: int
     index: tuple[tuple[int, ...], ...]
 
+    @property
+    def name(self) -> str:
+        """Full name of the tensor."""
+        return f"{self.layer}.{self.tensor}" if self.layer else self.tensor
+
 
 @dataclass(frozen=True)
 class Group:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from nas_kd.derive.cost import count
+from nas_kd.derive.cost import Ledger
 from nas_kd.derive.cut import sizes
 from nas_kd.derive.importance import importance_order
 from nas_kd.derive.network import CutNet, batch_norms
@@ -108,6 +109,7 @@ def teacher_space(
     widths: Sequence[float] = SHARES,
     depth: bool = True,
     *,
+    resolutions: Sequence[int] = (),
     importance: str | None = None,
     resolution: int | None = None,
     seed: int = 0,
@@ -119,6 +121,7 @@ def teacher_space(
         data: images that say which channels matter, needed by ``activation`` and ``taylor``.
         widths: shares of a unit's inner channels to choose from.
         depth: whether units that keep their input's shape may be left out.
+        resolutions: further heights of the images in pixels to choose from; that of the data is one of them.
         importance: ``activation``, ``taylor``, ``l1`` or ``random``; None is ``activation``, without data ``l1``.
         resolution: height and width of the images in pixels; None is that of the data, else 224.
         seed: seed of the images that the network is traced with.
@@ -148,30 +151,31 @@ def teacher_space(
     network = teacher.network
     size = resolution or (data.resolution if data is not None else 224)
     device = next(network.parameters()).device
-    images = torch.randn(2, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
+    drawn = torch.randn(5, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
+    images = drawn[:2]
     units = tuple(find_units(network, images))
     batches = []
     if data is not None and importance in ("activation", "taylor"):
         batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]
     order = importance_order(network, units, batches, importance, seed)
     norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
-    classes = _check_largest(CutNet(network, units, order), network, norms, images)
+    classes = _check_largest(CutNet(network, units, order), network, norms, drawn[2:])
     derived = Derived(network, units, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
-    stem, stages = _parts(derived, shares, depth, size)
-    return TeacherSpace(f"teacher:{teacher.name}", stem, stages, TeacherHead(), size, derived=derived)
+    chosen = tuple(sorted({int(each) for each in resolutions} | {size})) if resolutions else ()
+    stem, stages = _parts(derived, shares, depth, chosen or (size,))
+    return TeacherSpace(f"teacher:{teacher.name}", stem, stages, TeacherHead(), size, chosen, derived=derived)
 
 
 @torch.no_grad()
-def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, images: Tensor) -> int:
+def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Tensor) -> int:
     """Check that the uncut network gives the teacher's logits, and return their number."""
-    fresh = torch.cat([images, images[:1]]).add(torch.randn_like(images[:1]))  # another batch, and other images
     whole = [net.whole(index) for index in range(len(net.units))]
     try:
         want = network(fresh)
         found = net.eval()(fresh, whole, norm)
     except RuntimeError as error:
         text = " ".join(str(error).split())[:200]
-        expected = f"a network that takes batches of any size, traced with {len(images)} images; {len(fresh)}: {text}"
+        expected = f"a network that takes batches of any size, of {len(fresh)} images too: {text}"
         raise SettingError("teacher", type(network).__name__, expected, "use x.shape[0] for the batch") from error
     if not torch.equal(want, found):
         apart = f"two passes over the same images differ by {float((want - found).abs().max()):.3g}"
@@ -181,38 +185,39 @@ def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, images: Te
 
 
 def _parts(
-    derived: Derived, shares: Sequence[float], depth: bool, size: int
+    derived: Derived, shares: Sequence[float], depth: bool, sizes_of_images: Sequence[int]
 ) -> tuple[TeacherStem, tuple[UnitStage, ...]]:
     """Describe and count a teacher's units, and all the rest of it."""
-    net = CutNet(derived.network, derived.units, derived.order)
-    total = count(derived.network, (derived.in_chans, size, size))
+    ledger = Ledger(derived.network, derived.in_chans, sizes_of_images)
     stages = []
-    inside = (0, 0)
-    for index, unit in enumerate(derived.units):
+    rest = set(ledger.shapes)
+    before = width = _channels(derived.units[0].shape)
+    for unit, order in zip(derived.units, derived.order, strict=True):
+        before, width = width, _channels(unit.out_shape)
+        names = [name for name in ledger.shapes if name.startswith(f"{unit.path}.")]
+        rest -= set(names)
         kept = tuple(sizes(group, shares) for group in unit.groups)
-        blank = UnitStage(
-            path=unit.path,
-            kept=kept,
-            removable=depth and unit.removable,
-            widths=(_channels(unit.out_shape),),
-            depths=(0, 1) if depth and unit.removable else (1,),
-            costs=(),
+        removable = depth and unit.removable
+        costs: list[tuple[tuple[int, int, Layer | None], Costs]] = []
+        for counts in product(*kept):
+            costs.append(((before, width, counts), ledger.cost(names, ledger.lost(unit.groups, counts, order))))
+        if removable:
+            costs.append(((before, width, None), ledger.cost((), {})))
+        stages.append(
+            UnitStage(
+                path=unit.path,
+                kept=kept,
+                removable=removable,
+                widths=(width,),
+                depths=(0, 1) if removable else (1,),
+                costs=tuple(costs),
+            )
         )
-        costs: list[tuple[Layer, Costs]] = []
-        for layer in blank.groups()[0]:
-            choice = tuple(int(v) for v in layer)
-            whole = choice == net.whole(index)
-            module = derived.network.get_submodule(unit.path) if whole else net.twin(index, choice).module
-            cost = count(module, unit.shape)
-            costs.append((layer, ((size, *cost),)))
-        inside = (inside[0] + cost.macs, inside[1] + cost.params)  # the last choice is the whole unit
-        stages.append(UnitStage(**{**vars(blank), "costs": tuple(costs)}))
-    rest = (total.macs - inside[0], total.params - inside[1])
     digest = hashlib.sha256()
     for tensor in derived.network.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(repr([[rank.tolist() for rank in ranks] for ranks in derived.order]).encode())
-    stem = TeacherStem(_channels(derived.units[0].shape), ((size, *rest),), digest.hexdigest()[:12])
+    stem = TeacherStem(_channels(derived.units[0].shape), ledger.cost(rest, {}), digest.hexdigest()[:12])
     return stem, tuple(stages)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any, ClassVar, NoReturn
 
 from nas_kd.errors import SettingError
-from nas_kd.space.arch import Cost, Layer, Setting
+from nas_kd.space.arch import Candidate, Cost, Layer, Setting
 from nas_kd.space.ends import Head, Stem
 from nas_kd.space.stages import Stage
 
@@ -44,13 +45,13 @@ class UnitStage(Stage):
         path: of the unit in the teacher.
         kept: of each group of channels inside, how many parts may stay, rising; the last is all of them.
         removable: whether it may be left out.
-        costs: of each choice, its cost by the height of the image.
+        costs: by input width, width and choice (None: left out), the cost by the height of the image.
     """
 
     path: str
     kept: tuple[tuple[int, ...], ...]
     removable: bool
-    costs: tuple[tuple[Layer, Costs], ...] = field(repr=False)
+    costs: tuple[tuple[tuple[int, int, Layer | None], Costs], ...] = field(repr=False)
     op: ClassVar[str] = "unit"
     fields: ClassVar[tuple[str, ...]] = ("kept",)
     legend: ClassVar[str] = "one box a unit of the teacher: parts of its channels that stay"
@@ -62,8 +63,16 @@ class UnitStage(Stage):
     def groups(self) -> tuple[tuple[Layer, ...], ...]:
         return (tuple(product(*self.kept)),)
 
+    @cached_property
+    def _costs(self) -> dict[tuple[int, int, Layer | None], Costs]:
+        return dict(self.costs)
+
+    def resolve(self, candidate: Candidate, in_width: int) -> list[dict[str, Any]]:
+        layer = candidate.layers[0] if candidate.layers else None
+        return [{"op": "unit", "costs": self._costs[in_width, candidate.width, layer]}]
+
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
-        return {"op": "unit", "costs": dict(self.costs)[layer]}
+        return {"op": "unit", "costs": self._costs[in_width, width, layer]}
 
     def label(self, layer: Layer) -> str:
         return "/".join(f"{value:g}" for value in layer) or "whole"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.nn.output import Output
-from nas_kd.nn.static import StaticNet
 
 
 def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
@@ -29,20 +30,27 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 class Resized(nn.Module):
     """A network that first resizes its images: the trained model when an arch chooses its input size."""
 
-    def __init__(self, network: StaticNet, resolution: int) -> None:
+    def __init__(self, network: nn.Module, resolution: int) -> None:
         super().__init__()
         self.network = network
         self.resolution = resolution
 
-    def forward_stages(self, x: Tensor) -> Output:
-        """Run the network on (B, C, H, W) images of any size and return its features."""
-        return self.network.forward_stages(at_resolution(x, self.resolution))
-
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) images of any size to logits (B, classes)."""
-        return self.forward_stages(x).logits
+        return self.network(at_resolution(x, self.resolution))
 
 
-def resized(network: StaticNet, resolution: int | None) -> StaticNet | Resized:
+class ResizedStages(Resized):
+    """The same of a network that returns its features."""
+
+    def forward_stages(self, x: Tensor) -> Output:
+        """Run the network on (B, C, H, W) images of any size and return its features."""
+        network: Any = self.network
+        return network.forward_stages(at_resolution(x, self.resolution))
+
+
+def resized(network: nn.Module, resolution: int | None) -> nn.Module:
     """Wrap a network so that it accepts images of any size; None returns the network itself."""
-    return network if resolution is None else Resized(network, resolution)
+    if resolution is None:
+        return network
+    return ResizedStages(network, resolution) if hasattr(network, "forward_stages") else Resized(network, resolution)

@@ -16,9 +16,10 @@ from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
+from nas_kd.nn import at_resolution
 from nas_kd.runs.run import Run
 from nas_kd.space.arch import Candidate
-from nas_kd.space.rows import rows_of
+from nas_kd.space.rows import check_size, rows_of
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.train.weights import weights_hash
 
@@ -130,7 +131,11 @@ def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def replace_one(
-    net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]], temperature: float = 1.0
+    net: CutNet,
+    images: Tensor,
+    choices: Sequence[Sequence[Choice]],
+    temperature: float = 1.0,
+    target: Tensor | None = None,
 ) -> list[list[float]]:
     """Rate every choice of every unit by what the network's logits lose when it alone is made.
 
@@ -141,11 +146,14 @@ def replace_one(
         images: (B, C, H, W); a batch of some hundred, whose statistics the batch norms take.
         choices: of each unit, those to rate.
         temperature: of both softmaxes.
+        target: (B, classes) logits to be held against; None takes those of the whole network on these images.
 
     Returns:
-        KL to the logits of the whole network, in nats.
+        KL to the target, in nats.
     """
-    inside, target = features(net, images)
+    inside, logits = features(net, images)
+    target = logits if target is None else target
+    nothing = float(kl_divergence(logits / temperature, target / temperature))
     whole = [net.whole(index) for index in range(len(net.units))]
     scores = []
     for index, offered in enumerate(choices):
@@ -153,7 +161,7 @@ def replace_one(
         row = []
         for choice in offered:
             if choice == whole[index]:
-                row.append(0.0)
+                row.append(nothing)
                 continue
             network, tensors = net.assembled([*whole[:index], choice, *whole[index + 1 :]])
             network = replaced(network, before)
@@ -172,6 +180,7 @@ def rate_units(
     score: UnitScore = "replace_one",
     images: int = 512,
     temperature: float = 1.0,
+    resolution: int | None = None,
     run: Run | str | Path | None = None,
 ) -> list[pd.DataFrame]:
     """Rate every choice of every unit of a teacher by itself, without training; the scores add up.
@@ -184,6 +193,8 @@ def rate_units(
             unit's output on its own input.
         images: how many, at most; the batch norms take their statistics.
         temperature: of ``replace_one``.
+        resolution: size of the images in pixels, where the space chooses it; None is that of the data. What the teacher
+            itself loses at another size than theirs is charged to the first unit, so that tables of all sizes compare.
         run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.
 
     Returns:
@@ -197,6 +208,8 @@ def rate_units(
     if score not in SCORES:
         raise SettingError("score", score, ", ".join(SCORES), "use replace_one")
     space = net.space
+    size = resolution or data.resolution
+    check_size(space, size)
     run = Run.of(run)
     stage = None
     if run is not None:
@@ -209,6 +222,7 @@ def rate_units(
             "derive.rate_images": images,
             "derive.temperature": temperature,
         }
+        facts |= {} if resolution is None else {"derive.resolution": resolution}
         stage = run.stage("blockwise", facts)
         if stage.done:
             return read_ratings(stage)
@@ -216,14 +230,18 @@ def rate_units(
     tables = []
     offered = []
     for index, unit in enumerate(space.stages):
-        table = rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=data.resolution)
+        table = rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=size)
         candidates = unit.candidates()
         offered.append([_choice(candidates[number]) for number in table["candidate"]])
         tables.append(table)
+    small = at_resolution(x, size)
     if score == "local":
-        scores = local_errors(net.cuts, x, offered)
+        scores = local_errors(net.cuts, small, offered)
     else:
-        scores = replace_one(net.cuts, x, offered, temperature)
+        target = None if small is x else features(net.cuts, x)[1]
+        scores = replace_one(net.cuts, small, offered, temperature, target)
+        alone = scores[0][offered[0].index(net.cuts.whole(0))]
+        scores = [row if index == 0 else [each - alone for each in row] for index, row in enumerate(scores)]
     marks = {"space": mark(space.name, space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
     tables = [table.assign(score=row, images=len(x), **marks) for table, row in zip(tables, scores, strict=True)]
     if stage is None:

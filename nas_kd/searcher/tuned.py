@@ -63,7 +63,7 @@ def tuned(
 def tuned_kl(network: nn.Module, training: Retraining) -> Results:
     """Return what is left between a tuned subnet's logits and the teacher's."""
     setup = training.setup
-    sized = resized(network, training.arch.resolution)  # type: ignore[arg-type]
+    sized = resized(network, training.arch.resolution)
     logits = predict(sized, setup.data.rate, setup.runtime)
     wanted = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
     if wanted is None:

@@ -171,7 +171,7 @@ def retrain(
             check_hash(student, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
             return student
     size = arch.resolution if arch is not None else None
-    trainee = resized(network, size) if isinstance(network, StaticNet) else network
+    trainee = resized(network, size)
     train_network(
         trainee,
         data,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from derived_teachers import make
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nas_kd
 from nas_kd.data import Data, load_data
+from nas_kd.derive.network import Choice
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
@@ -20,24 +24,27 @@ from nas_kd.teacher import Teacher, cifar_resnet8
 NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own")
 
 
-def independent(network: nn.Module, images: Tensor) -> tuple[int, int]:
-    """Count multiply-adds of convolutions and linear layers by hooks, and parameters by their sizes."""
-    total = 0
+class Counting(TorchDispatchMode):
+    """Counts the multiply-adds of convolutions and linear layers that run; products of attention have no weights."""
 
-    def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal total
-        if isinstance(module, nn.Conv2d):
-            kernel = module.weight[0].numel()
-            total += out[0].numel() * kernel
-        elif isinstance(module, nn.Linear):
-            total += out[0].numel() * module.in_features
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
 
-    handles = [module.register_forward_hook(add) for module in network.modules()]
-    with torch.no_grad():
-        network(images)
-    for handle in handles:
-        handle.remove()
-    return total, sum(p.numel() for p in network.parameters())
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.macs += out.numel() * args[1][0].numel()
+        elif func in (torch.ops.aten.addmm.default, torch.ops.aten.mm.default):
+            self.macs += out.numel() * args[-1].shape[0]
+        return out
+
+
+def independent(network: nn.Module, image: Tensor) -> tuple[int, int]:
+    """Count a network by what runs, and its parameters by their sizes."""
+    with torch.no_grad(), Counting() as counting:
+        network(image)
+    return counting.macs, sum(p.numel() for p in network.parameters())
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -60,16 +67,45 @@ def test_the_largest_subnet_is_the_teacher(made: tuple[Teacher, TeacherSpace, in
 def test_costs_are_those_of_the_extracted_network(made: tuple[Teacher, TeacherSpace, int]) -> None:
     _, space, size = made
     net = nas_kd.Supernet(space).eval()
-    images = torch.randn(1, 3, size, size)
-    attends = any("attn" in unit.path or hasattr(net.cuts.body, "blocks") for unit in net.cuts.units)
-    for seed in range(12):
+    image = torch.randn(1, 3, size, size)
+    for seed in range(3):
         arch = space.sample(seed)
-        cost = space.cost(arch, num_classes=10)
-        macs, params = independent(net.extract(arch), images)
-        assert cost.params == params
-        assert cost.macs == macs or (attends and cost.macs > macs)  # products of attention have no weights
-        (row,) = space.costs(space.encode([arch]), num_classes=10).to_numpy()
-        assert tuple(row) == cost
+        assert space.cost(arch, num_classes=10) == independent(net.extract(arch), image)
+
+
+def test_costs_of_200_archs_are_sums_over_the_shapes_of_their_twins(made: tuple[Teacher, TeacherSpace, int]) -> None:
+    teacher, space, size = made
+    net = nas_kd.Supernet(space).eval()
+    times = {}
+    layers = [m for m in teacher.network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [
+        m.register_forward_hook(lambda m, _, out: times.__setitem__(m, out.numel() // len(m.weight))) for m in layers
+    ]
+    teacher(torch.randn(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+
+    def total(module: nn.Module, like: nn.Module) -> tuple[int, int]:
+        pairs = zip(like.named_modules(), module.named_modules(), strict=True)
+        macs = sum(times[own] * cut.weight.numel() for (_, own), (_, cut) in pairs if own in times)
+        return macs, sum(p.numel() for p in module.parameters())
+
+    units = [teacher.network.get_submodule(unit.path) for unit in net.cuts.units]
+    whole = [total(unit, unit) for unit in units]
+    everything = total(teacher.network, teacher.network)
+    rest = [everything[i] - sum(each[i] for each in whole) for i in range(2)]
+
+    @cache
+    def counted(index: int, choice: Choice) -> tuple[int, int]:
+        return (0, 0) if choice is None else total(net.cuts.twin(index, choice).module, units[index])
+
+    archs = [space.sample(seed) for seed in range(200)]
+    table = space.costs(space.encode(archs), num_classes=10)
+    for number, arch in enumerate(archs):
+        parts = [counted(index, choice) for index, choice in enumerate(net.choices(arch))]
+        want = tuple(rest[i] + sum(part[i] for part in parts) for i in range(2))
+        assert tuple(table.iloc[number]) == want, arch.label
+        assert number >= 20 or space.cost(arch, num_classes=10) == want
 
 
 def test_archs_are_values_and_codes(made: tuple[Teacher, TeacherSpace, int]) -> None:
