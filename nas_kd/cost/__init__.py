@@ -1,4 +1,4 @@
-"""Costs that are measured on the machine; the closed forms live with the space."""
+"""Measured costs; closed-form costs are part of the space."""
 
 from nas_kd.cost.latency import Latency, measure_latency
 

@@ -18,10 +18,10 @@ class Latency(NamedTuple):
 
     Args:
         median_ms: median milliseconds of a forward pass over the whole batch.
-        iqr_ms: distance of the quartiles in milliseconds: how far the median can be trusted.
+        iqr_ms: interquartile range in milliseconds.
         batch_size: images per pass.
         device: name of the device, see `device_name`.
-        repeats: passes that were timed.
+        repeats: number of timed passes.
     """
 
     median_ms: float
@@ -61,8 +61,8 @@ def measure_latency(
         module: the network; its mode is restored, and it is moved to the device.
         resolution: height and width of the input in pixels.
         batch_size: images per pass.
-        warmup: passes that are not timed.
-        repeats: passes that are.
+        warmup: untimed passes.
+        repeats: timed passes.
     """
     device = torch.device(device)
     training = module.training

@@ -1,4 +1,4 @@
-"""Latency of single layers, timed inside whole networks, where caches are as full as they will be."""
+"""Latency of single layers, timed inside whole networks, with realistic caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LayerKey = tuple[Any, ...]
 
 
 def layer_key(layer: Mapping[str, Any]) -> LayerKey:
-    """Return what a layer's time depends on: its settings and its stage, which fixes the size of its input."""
+    """Return what a layer's time depends on: its settings and its stage, which determines its input size."""
     return tuple(sorted((name, repr(value)) for name, value in layer.items()))
 
 
@@ -31,13 +31,13 @@ def layer_times(
     repeats: int = 15,
     device: torch.device | str = "cpu",
 ) -> dict[LayerKey, float]:
-    """Return the median milliseconds of a pass by layer, over all its occurrences in the network.
+    """Return the median milliseconds of each distinct layer, over all its occurrences in the network.
 
     Args:
         resolution: height and width of the input in pixels.
         batch_size: images per pass.
-        warmup: passes that are not timed.
-        repeats: passes that are.
+        warmup: untimed passes.
+        repeats: timed passes.
     """
     device = torch.device(device)
     net = StaticNet(layers, kinds).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

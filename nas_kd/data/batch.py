@@ -1,4 +1,4 @@
-"""A batch of images as networks take it."""
+"""A batch of images for a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Batch(NamedTuple):
 
     ``x`` (B, C, H, W) float32, normalised by the data's mean and std, channels_last; ``y`` (B,) int64 class
     numbers; both on the data's device. ``index`` (B,) int64, the image's number in its split; ``view`` (B,)
-    int64, the view it is shown in, or -1 when it is none of the cached ones; both always on the CPU.
+    int64, its view, or -1 if it is not one of the numbered views; both always on the CPU.
     """
 
     x: Tensor

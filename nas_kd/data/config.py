@@ -31,20 +31,20 @@ class DataConfig(Settings):
     seed: Integer = 0
     """seed of the splits and of the views"""
     resolution: Count | None = None
-    """image size in pixels; null takes the images' own"""
+    """image size in pixels; null keeps that of the images"""
     subset: Count | None = None
     """use only this many images of train, class-stratified; null uses all"""
     views: Natural | Literal["all"] | None = 8
-    """views (crop, flip) an image that the teacher's answers are cached for: so many fixed ones, or all;
-    0 draws new ones always and asks the teacher live"""
+    """views (crop, flip) per image for which the teacher's logits are cached: a fixed number, or all;
+    0 always draws new ones and runs the teacher live"""
     pad: Natural | None = None
     """pixels of padding before the random crop; null is an eighth of the resolution"""
     flip: bool | None = None
     """flip images left to right at random; null flips unless the data are digits"""
     augment: str | None = None
-    """a timm augmentation such as rand-m9-mstd0.5 (the teacher then answers live); null is crop and flip"""
+    """a timm augmentation such as rand-m9-mstd0.5 (the teacher then runs live); null is crop and flip"""
     memory_gib: NotNegative = 4.0
-    """decoded images are kept in memory up to this many GiB, else decoded at every use; 0 keeps none"""
+    """decoded images are kept in memory up to this many GiB, else decoded at every use; 0 never keeps them"""
     download: bool = False
     """allow a timm data set to be downloaded"""
     root: str = "~/.cache/nas_kd"
@@ -54,7 +54,7 @@ class DataConfig(Settings):
     test_split: str = "validation"
     """name of the test split of such a data set"""
     unreadable: Literal["stop", "skip"] = "stop"
-    """stop at an image that cannot be read, or skip: decode all once, leave such images out and list them"""
+    """stop at an unreadable image, or skip: decode all images once, leave out the unreadable ones and list them"""
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, float) and isinstance(self.select, float) and self.rate + self.select >= 1:
@@ -62,7 +62,7 @@ class DataConfig(Settings):
 
 
 class DataSettings(TypedDict, total=False):
-    """The settings of `DataConfig` as keywords, but for the images themselves, which may be arrays there."""
+    """The settings of `DataConfig` as keywords, without the images themselves, which may be tensors."""
 
     rate: float | int
     select: float | int

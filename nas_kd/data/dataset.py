@@ -29,7 +29,7 @@ class Augment:
     Args:
         pad: zero pixels added on each side before the crop.
         flip: whether to mirror at random.
-        views: the finite views that crop and flip come from; None draws them freshly in every epoch.
+        views: the numbered views to draw crop and flip from; None draws new ones in every epoch.
         auto: timm's automatic augmentation, before crop and flip; then there are no views.
     """
 
@@ -54,10 +54,10 @@ class Split:
 
     Args:
         name: train, rate, select or test.
-        rows: (N,) where in the store.
+        rows: (N,) rows of the images in ``pixels``.
         labels: (N,) int64 class numbers.
         device: device of the labels.
-        augment: how `batches` changes the images; None leaves them as they are.
+        augment: the augmentation of `batches`; None for none.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Split:
         return f"Split({self.name}: {len(self):,} images)"
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the split with its images on a device, or itself where they are not decoded or do not fit."""
+        """Return the split with its images on a device, or itself if they are not decoded or do not fit."""
         target = torch.empty(0, device=device).device  # resolves "cuda" to "cuda:0"
         pixels = None if self._pixels.place == target else self._pixels.resident(self._rows, target)
         if pixels is None:
@@ -102,14 +102,14 @@ class Split:
 
     @property
     def views(self) -> Views | None:
-        """The views that can be cached; None without augmentation or with fresh crops."""
+        """The numbered views, whose logits can be cached; None without augmentation or with fresh crops."""
         return self.augment.views if self.augment else None
 
     def steps(self, batch_size: int, drop_last: bool = True) -> int:
-        """Count the batches of an epoch.
+        """Return the number of batches per epoch.
 
         Args:
-            drop_last: leave out a last batch that is smaller; a split smaller than one batch is one batch.
+            drop_last: drop an incomplete last batch; a split smaller than one batch still has one.
         """
         _check_batch_size(batch_size)
         whole, rest = divmod(len(self), batch_size)
@@ -127,19 +127,19 @@ class Split:
         order: Tensor | None = None,
         first: int = 0,
     ) -> Iterator[Batch]:
-        """Iterate over the split once, shuffled and augmented, as a function of seed and epoch alone.
+        """Iterate over the split once, shuffled and augmented, depending only on seed and epoch.
 
-        The augmentation of an image depends neither on the batch size nor on the number of processes. An epoch's draws
-        are moved to the images' device at once, so that a batch on a GPU needs no copy.
+        The augmentation of an image depends neither on the batch size nor on the number of processes. The draws of an
+        epoch are moved to the images' device together, so that a batch on a GPU needs no copy.
 
         Args:
             batch_size: images per batch, of all processes together.
             epoch: the epoch, from 0.
             drop_last: see `steps`.
-            rank: number of this process; it gets the images ``rank, rank + world, ...`` of every batch.
+            rank: rank of this process; it gets the images ``rank, rank + world, ...`` of every batch.
             world: number of processes.
-            order: image numbers, batch by batch, instead of a shuffle of all.
-            first: the step to begin with, from 0.
+            order: image numbers, batch by batch, instead of a random permutation.
+            first: the first step, from 0.
         """
         steps = self.steps(batch_size, drop_last) if order is None else len(order) // batch_size
         if order is None:
@@ -154,21 +154,21 @@ class Split:
 
         Args:
             batch_size: images per batch; the last may be smaller.
-            limit: stop after this many images of a fixed order in which every prefix holds the classes in proportion;
-                None goes through all in the order of the split.
+            limit: stop after this many images, in a fixed order whose prefixes are all class-stratified;
+                None iterates over all in the order of the split.
         """
         _check_batch_size(batch_size)
         order = torch.arange(len(self))
         if limit is not None:
             if limit < 1:
-                raise SettingError("limit", limit, "an integer of at least 1, or null for all", "leave it out")
+                raise SettingError("limit", limit, "an integer of at least 1, or None for all", "omit it")
             draws = draw(self.names, "limit")
             order = torch.from_numpy(stratified_order(self.labels.numpy(), draws)[:limit])
         for index in torch.split(order, batch_size):
             yield self._batch(self._fetch(index), index)
 
     def shown(self, index: Tensor, view: Tensor) -> Batch:
-        """Return images in given views, as `batches` does.
+        """Return images in given views, as `batches` yields them.
 
         Args:
             index: (B,) image numbers.
@@ -192,7 +192,7 @@ class Split:
         return Batch(self._affine(pixels), y, index, torch.full_like(index, -1) if view is None else view)
 
     def _plan(self, order: Tensor, epoch: int, seed: int) -> _Plan:
-        """Draw the views and crops of an epoch's images, in their order."""
+        """Draw the views and crops of an epoch's images, in order."""
         view = torch.full_like(order, -1)
         crops = None
         if self.views is not None:
@@ -221,7 +221,7 @@ class Split:
 
 
 class _Plan(NamedTuple):
-    """An epoch's images in their order: numbers and views on the CPU, the rest on the images' device."""
+    """An epoch's images in order: numbers and views on the CPU, the rest on the images' device."""
 
     index: Tensor  # type: ignore[assignment]
     view: Tensor
@@ -236,7 +236,7 @@ class Data:
 
     ``classes`` are the class names; ``mean`` and ``std`` are the train split's, one per channel in 0..1 units;
     ``fingerprint`` changes with any name, label, membership or pixel. ``unreadable`` lists name and class number
-    of images that were left out.
+    of the images that were skipped.
     """
 
     train: Split
@@ -258,7 +258,7 @@ class Data:
 
     @property
     def augmentation(self) -> dict[str, int | bool | str | None]:
-        """The augmentation of training images by setting, which the fingerprint does not cover."""
+        """The settings of the augmentation of training images, which are not part of the fingerprint."""
         return self.train.augment.settings if self.train.augment else {}
 
     @property
@@ -272,11 +272,11 @@ class Data:
         return replace(self, train=train, rate=rate, select=select, test=test)
 
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Data:
-        """Return the data with images normalised as a network expects them that was trained on others.
+        """Return the data normalised with other statistics, such as those a pretrained network expects.
 
         Args:
             mean: one number per channel, in 0..1 units.
-            std: likewise.
+            std: the same.
         """
         affine = Affine(tuple(mean), tuple(std))
         train, rate, select, test = (split.normalised(affine) for split in self.splits)
@@ -295,16 +295,16 @@ class Data:
     def frame(self) -> pd.DataFrame:
         """List every image: columns name, label (class number) and split, the content of data.csv.
 
-        Images that were left out have the split ``unreadable``.
+        Skipped images have the split ``unreadable``.
         """
         import pandas as pd
 
-        lost = np.array([label for _, label in self.unreadable], dtype=np.int64)
+        skipped = np.array([label for _, label in self.unreadable], dtype=np.int64)
         return pd.DataFrame(
             {
                 "name": [n for split in self.splits for n in split.names] + [n for n, _ in self.unreadable],
-                "label": np.concatenate([*(split.labels.numpy() for split in self.splits), lost]),
-                "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * len(lost),
+                "label": np.concatenate([*(split.labels.numpy() for split in self.splits), skipped]),
+                "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * len(skipped),
             }
         )
 

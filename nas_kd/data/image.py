@@ -1,4 +1,4 @@
-"""One image: from an open file to an array, or to an error that names the file."""
+"""Decoding of one image to an array, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nas_kd.data.source import Source
 from nas_kd.errors import SettingError
 
 GREY = ("1", "L", "LA")
-DEEP = ("I", "F")  # and I;16, I;16B ...: more than 8 bits, which a conversion would clip
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
+OVER_8_BITS = ("I", "F")  # and I;16, I;16B ...: a conversion would clip them
+TRAILERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a complete file
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 Shape = tuple[int, int, int]  # H, W, C
-HINT = "set data.resolution to the pixels a side that every image is resized and cropped to"
+HINT = "set data.resolution: every image is then resized and cropped to that many pixels per side"
 
 
 def header(source: Source, row: int, stream: object) -> Image.Image:
-    """Read size and mode only."""
+    """Read only size and mode."""
     if isinstance(stream, Image.Image):
         return stream
     try:
@@ -30,7 +30,7 @@ def header(source: Source, row: int, stream: object) -> Image.Image:
 
 
 def load(source: Source, row: int, opened: Image.Image | None = None) -> Image.Image:
-    """Read and decode an image; where it is open already, decode that."""
+    """Read and decode an image, or decode the one already ``opened``."""
     try:
         stream = source.load(row) if opened is None else opened
         image = stream if isinstance(stream, Image.Image) else Image.open(stream)
@@ -42,17 +42,17 @@ def load(source: Source, row: int, opened: Image.Image | None = None) -> Image.I
 
 def _unreadable(source: Source, row: int, error: Exception) -> SettingError:
     hint = f"replace or delete the file, or set data.unreadable=skip ({error})"
-    return SettingError(source.field, source.where(row), "images that can be read", hint)
+    return SettingError(source.field, source.where(row), "readable images", hint)
 
 
 def differ(source: Source, row: int, image: Image.Image, side: tuple[int, int]) -> SettingError:
-    """Make the error of an image whose size differs."""
+    """Return the error for an image of another size than the others."""
     sizes = f"{source.where(row)} has {image.height} x {image.width} pixels, others {side[0]} x {side[1]}"
     return SettingError("data.resolution", None, f"images of one size; {sizes}", HINT)
 
 
 def expected_size(source: Source, row: int, image: Image.Image, resolution: int | None) -> tuple[int, int]:
-    """Return the height and width that a set with this first image gets."""
+    """Return the height and width of a set whose first image is this one."""
     if resolution:
         return resolution, resolution
     if image.height != image.width:
@@ -63,21 +63,21 @@ def expected_size(source: Source, row: int, image: Image.Image, resolution: int 
 
 def check(source: Source, row: int, image: Image.Image, shape: Shape | None) -> None:
     """Raise SettingError for an image that a conversion to 8 bits would destroy."""
-    if image.mode in DEEP or image.mode.startswith("I;"):
+    if image.mode in OVER_8_BITS or image.mode.startswith("I;"):
         expected = f"8-bit images; this one has mode {image.mode}"
         hint = "convert it to 8 bits"
         raise SettingError(source.field, source.where(row), expected, hint)
     if shape and shape[2] == 1 and image.mode not in GREY:
-        expected = "grey images, as the training images are"
+        expected = "greyscale images, like the training images"
         raise SettingError(source.field, source.where(row), expected, "convert the images to one kind")
 
 
 def to_array(source: Source, row: int, image: Image.Image, resolution: int | None, shape: Shape) -> NDArray[np.uint8]:
-    """Turn a decoded image into (H, W, C) of the given shape; grey spreads over three channels."""
+    """Turn a decoded image into (H, W, C) of the given shape; greyscale is repeated over three channels."""
     check(source, row, image, shape)
     grey = image.mode in GREY
     mode = "L" if grey else "RGB"
-    if image.mode != mode:  # a conversion to its own mode would copy
+    if image.mode != mode:  # a conversion to the same mode would copy
         image = image.convert(mode)
     if resolution and image.size != (resolution, resolution):
         h, w = resized(image.size[::-1], resolution)

@@ -1,4 +1,4 @@
-"""`load_data`: from a name, a folder, a tar or tensors to four splits."""
+"""`load_data`: four splits from a name, a folder, a tar or tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas_kd.data.open_source import open_source
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
 from nas_kd.data.readable import readable
 from nas_kd.data.source import Source
-from nas_kd.data.split import HIGH, LOW, cut, draw
+from nas_kd.data.split import HIGHEST, LOWEST, cut, draw
 from nas_kd.data.views import AllViews, Views, ViewTable
 from nas_kd.errors import SettingError
 
@@ -41,18 +41,18 @@ def load_data(
     device: str = "cpu",
     **settings: Unpack[DataSettings],
 ) -> Data:
-    """Load a data set and split it into train, rate, select and test by a hash of the images' names.
+    """Load a data set and split it into train, rate, select and test by a hash of the image names.
 
-    Every class is in every split. A share is a threshold on the hash, which images added later hardly ever move
+    Every class is in every split. A share is a threshold on the hash, so images added later hardly ever move others
     (`nas_kd.data.split.cut`); a count is met exactly.
 
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
             folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)); or the settings,
-            which name it.
-        config: the settings; what else is given replaces in it.
+            which include it.
+        config: the settings; keywords replace some of them.
         test: as ``train``, with the same classes; None holds out a fifth of train.
-        device: where pixels are kept and batches made.
+        device: where pixels are stored and batches are created.
 
     Returns:
         The data set.
@@ -65,7 +65,7 @@ def load_data(
         train = config.train
     config = DataConfig.of(config, settings)
     test = config.test if test is None else test
-    pool, held, lost = _sources(train, test, config)
+    pool, held, skipped = _sources(train, test, config)
     rows = _membership(pool, held, config.rate, config.select, config.seed, config.subset)
 
     used = np.sort(np.concatenate(list(rows.values())))
@@ -78,7 +78,7 @@ def load_data(
     flip = train != "digits" if config.flip is None else config.flip
     pad = size // 8 if config.pad is None else config.pad
     if pad > size:
-        raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "leave it out")
+        raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "omit it")
     auto = AutoAugment(config.augment, mean, size) if config.augment else None
     table = _views(config.views, len(rows["train"]), pad, flip, config.seed) if auto is None else None
 
@@ -103,7 +103,7 @@ def load_data(
         mean=mean,
         std=std,
         fingerprint=_fingerprint(pool.classes, splits, stores),
-        unreadable=tuple(lost),
+        unreadable=tuple(skipped),
     )
 
 
@@ -116,30 +116,30 @@ def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> 
 def _sources(
     train: str | Path | tuple[Any, Any], test: str | Path | tuple[Any, Any] | None, config: DataConfig
 ) -> tuple[Source, Source | None, list[tuple[str, int]]]:
-    """Open the images and, where there are any, the test images; return also what cannot be read of them."""
+    """Open the images and the test images, if any; also return the skipped images."""
     kept = str(Path(config.root).expanduser())
     pool = open_source("data.train", train, False, config.train_split, kept, config.download)
     held = None
     if test is not None:
         held = open_source("data.test", test, True, config.test_split, kept, config.download)
         _check_classes(pool, held)
-    lost: list[tuple[str, int]] = []
+    skipped: list[tuple[str, int]] = []
     if config.unreadable == "skip":
-        pool, lost = readable(pool)
+        pool, skipped = readable(pool)
         if held is not None:
             held, more = readable(held)
-            lost += more
-    return pool, held, lost
+            skipped += more
+    return pool, held, skipped
 
 
 def _check_classes(pool: Source, held: Source) -> None:
     if pool.classes == held.classes:
         return
-    lacking = [name for name in pool.classes if name not in held.classes]
-    foreign = [name for name in held.classes if name not in pool.classes]
+    missing = [name for name in pool.classes if name not in held.classes]
+    unknown = [name for name in held.classes if name not in pool.classes]
     found = "; ".join(
         f"{what} {', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
-        for what, names in (("without", lacking), ("with the unknown", foreign))
+        for what, names in (("without", missing), ("with the unknown", unknown))
         if names
     )
     raise SettingError(
@@ -153,7 +153,7 @@ def _check_classes(pool: Source, held: Source) -> None:
 def _membership(
     pool: Source, held: Source | None, rate: Amount, select: Amount, seed: int, subset: int | None
 ) -> dict[str, NDArray[np.int64]]:
-    """Choose the rows of the pool that make up train, rate, select and, without a test set, test."""
+    """Choose the rows of the pool for train, rate, select and, without a test set, test."""
     used = ["train"] + [name for name, amount in (("rate", rate), ("select", select)) if amount]
     least = len(used)
     needed = least + (held is None)
@@ -166,22 +166,22 @@ def _membership(
             pool.origin,
             f"at least {needed} images in every class, one each for {splits}",
             f"class {pool.classes[short]!r} has {sizes[short]}: add images"
-            + (", or give data.test" if held is None else ", or set data.rate=0"),
+            + (", or set data.test" if held is None else ", or set data.rate=0"),
         )
     rows: dict[str, NDArray[np.int64]] = {}
     left = np.arange(len(pool))
     if held is None:
         codes = cut(pool.labels, draw(pool.names, seed, "test"), TEST_SHARE, 0, keep=least)
-        rows["test"] = left[codes == LOW]
-        left = left[codes != LOW]
+        rows["test"] = left[codes == LOWEST]
+        left = left[codes != LOWEST]
     classes = len(pool.classes)
     if subset is not None:
         if not classes * least <= subset <= len(left):
-            expected = f"{classes * least} ({least} a class) .. {len(left)}, the training images"
-            raise SettingError("data.subset", subset, expected, "choose a number in this range, or leave it out")
+            expected = f"{classes * least} ({least} per class) .. {len(left)}, the training images"
+            raise SettingError("data.subset", subset, expected, "choose a number in this range, or omit it")
         if subset < len(left):
             codes = cut(pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
-            left = left[codes == LOW]
+            left = left[codes == LOWEST]
     labels = pool.labels[left]
     names = [pool.names[i] for i in left]
     for name, amount in (("data.rate", rate), ("data.select", select)):
@@ -190,9 +190,9 @@ def _membership(
             expected = f"0, or {classes} (one per class) .. {most} of the {len(left)} training images"
             raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
     codes = cut(labels, draw(names, seed, "split"), rate, select)
-    rows["rate"] = left[codes == LOW]
-    rows["select"] = left[codes == HIGH]
-    rows["train"] = left[(codes != LOW) & (codes != HIGH)]
+    rows["rate"] = left[codes == LOWEST]
+    rows["select"] = left[codes == HIGHEST]
+    rows["train"] = left[(codes != LOWEST) & (codes != HIGHEST)]
     return {name: rows[name] for name in ("train", "rate", "select", "test") if name in rows}
 
 

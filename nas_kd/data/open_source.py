@@ -1,4 +1,4 @@
-"""Open a source of images: digits, arrays, class folders, tars and the other sets that timm reads."""
+"""Sources of images: digits, tensors, class folders, tars and the other data sets that timm reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, r
     """Open a data set and list its names and labels, without decoding; settings as in `nas_kd.load_data`.
 
     Raises:
-        SettingError: there is no such set, or it is not made of classes.
+        SettingError: there is no such data set, or it has no classes.
     """
     if isinstance(what, tuple):
         return _arrays(field, what)
@@ -36,13 +36,13 @@ def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, r
     if slash and prefix.lower() in ("torch", "hfds", "hfids", "tfds", "wds"):
         opener = {"torch": _torchvision, "hfds": _hfds}.get(prefix.lower())
         if opener is None:
-            raise SettingError(field, what, IMAGES, "streamed sets have no fixed order: save it as class folders")
+            raise SettingError(field, what, IMAGES, "streamed data sets have no fixed order: save it as class folders")
         return opener(field, str(what), split, root, download)
     return _files(field, Path(what), test)
 
 
 def _names(labels: NDArray[np.int64], classes: tuple[str, ...]) -> list[str]:
-    """Name images that have no file: class and running number."""
+    """Name images without files by class and running number."""
     return [f"{classes[label]}/{i:06d}" for i, label in enumerate(labels.tolist())]
 
 
@@ -81,23 +81,23 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     root = path
     tar = path.is_file()
     if tar and path.suffix.lower() != ".tar":
-        raise SettingError(field, str(path), IMAGES, "unpack it, or make an uncompressed .tar of class folders")
+        raise SettingError(field, str(path), IMAGES, "unpack it, or create an uncompressed .tar of class folders")
     if not tar:
         root = _split_folder(path, test)
         _check_folder(field, root)
     try:
-        # search_split would take a class called "train" for the training split
+        # search_split would mistake a class called "train" for the training split
         if tar:
             check_tar(field, root)
-        # timm keeps the index of a large tar as a pickle next to it: neither written nor read here
+        # timm stores the index of a large tar as a pickle next to it: neither written nor read here
         index: dict[str, Any] = {"cache_tarinfo": False} if tar else {}
         reader = create_dataset("", root=str(root), search_split=False, **index).reader
     except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise SettingError(field, str(root), IMAGES, f"it cannot be read: {error}") from error
     except SettingError:
         raise
-    except (ValueError, RuntimeError) as error:  # what timm raises when it finds no image
-        raise SettingError(field, str(root), IMAGES, "it holds no image: one folder per class is needed") from error
+    except (ValueError, RuntimeError) as error:  # raised by timm when it finds no image
+        raise SettingError(field, str(root), IMAGES, "it holds no images: create one folder per class") from error
     by_name: dict[str, int] = reader.class_name_to_idx if tar else reader.class_to_idx
     classes = tuple(sorted(by_name, key=lambda name: by_name[name]))
     if "" in classes or len(classes) < 2:
@@ -111,7 +111,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
     names = [Path(name).as_posix() for name in reader.filenames()]
     if tar:
         labels = np.asarray(reader.targets, dtype=np.int64)
-        names = _strip_common(names)  # so that a tar of cat/1.jpg and of ./pets/cat/1.jpg split alike
+        names = _strip_common(names)  # so that tars of cat/1.jpg and of ./pets/cat/1.jpg are split in the same way
     else:
         labels = np.array([target for _, target in reader.samples], dtype=np.int64)
     return ReaderSource(
@@ -126,7 +126,7 @@ def _files(field: str, path: Path, test: bool) -> ReaderSource:
 
 
 def _split_folder(path: Path, test: bool) -> Path:
-    """Return the split's own folder of ``path/train/CLASS/...``, or ``path`` when it holds the classes."""
+    """Return the folder of the split in ``path/train/CLASS/...``, or ``path`` if it holds the classes."""
     for name in TEST_FOLDERS if test else TRAIN_FOLDERS:
         folder = path / name
         if folder.is_dir() and any(child.is_dir() for child in folder.iterdir()):
@@ -135,7 +135,7 @@ def _split_folder(path: Path, test: bool) -> Path:
 
 
 def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
-    """Raise SettingError for circular links, and for pipes or broken links with the name of an image."""
+    """Raise SettingError for circular links, and for pipes or broken links named like images."""
     todo = [(root, frozenset({root.resolve()}))]
     while todo:
         folder, above = todo.pop()
@@ -148,7 +148,7 @@ def _check_links(field: str, root: Path, suffixes: set[str]) -> None:
                         raise SettingError(field, entry.path, "folders without circular links", hint)
                     todo.append((Path(entry.path), above | {real or Path(entry.path).resolve()}))
                 elif os.path.splitext(entry.name)[1].lower() in suffixes and not os.path.isfile(entry.path):
-                    expected = "images that can be read; this is a broken link, a pipe or a device"
+                    expected = "readable images; this is a broken link, a pipe or a device"
                     raise SettingError(field, entry.path, expected, "replace or delete it")
 
 
@@ -160,7 +160,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _check_folder(field: str, root: Path) -> None:
-    """Raise SettingError where timm would find fewer classes than there are folders."""
+    """Raise SettingError if timm would find fewer classes than there are folders."""
     from timm.data.readers.img_extensions import get_img_extensions
 
     suffixes = get_img_extensions(as_set=True)
@@ -185,7 +185,7 @@ def _strip_common(names: list[str]) -> list[str]:
     parts = [name.split("/") for name in names]
     first = parts[0]
     depth = 0
-    shortest = min(len(part) for part in parts) - 2  # the class folder and the file stay
+    shortest = min(len(part) for part in parts) - 2  # the class folder and the file remain
     while depth < shortest and all(part[depth] == first[depth] for part in parts):
         depth += 1
     return ["/".join(part[depth:]) for part in parts]
@@ -197,12 +197,12 @@ def _torchvision(field: str, name: str, split: str, root: str, download: bool) -
     try:
         dataset: Any = create_dataset(name, root=root, split=split, download=download)
     except AssertionError as error:
-        raise SettingError(field, name, f"a torchvision set that timm knows ({error})", "check the name") from error
+        raise SettingError(field, name, f"a torchvision data set known to timm ({error})", "check the name") from error
     except (RuntimeError, OSError) as error:
         hint = "set data.root to the folder that holds it, or data.download=true"
         raise SettingError(field, name, f"a data set in {root} ({error})", hint) from error
     if not hasattr(dataset, "targets") or not hasattr(dataset, "classes"):
-        raise SettingError(field, name, "a classification set", "save it as class folders")
+        raise SettingError(field, name, "a classification data set", "save it as class folders")
     labels = np.asarray(dataset.targets, dtype=np.int64)
     classes = tuple(map(str, dataset.classes))
     return VisionSource(
@@ -225,7 +225,7 @@ def _hfds(field: str, name: str, split: str, root: str, download: bool) -> Reade
         raise SettingError(field, name, "the package 'datasets' installed", "pip install datasets") from error
     except (ValueError, KeyError, OSError) as error:
         hint = "check the name and data.train_split / data.test_split"
-        raise SettingError(field, name, f"a set with a split {split!r} ({error})", hint) from error
+        raise SettingError(field, name, f"a data set with a split {split!r} ({error})", hint) from error
     labels = np.asarray(reader.dataset[reader.label_key], dtype=np.int64)
     by_name: dict[str, int] = reader.class_to_idx or {str(c): c for c in range(int(labels.max()) + 1)}
     classes = tuple(sorted(by_name, key=lambda key: by_name[key]))

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from nas_kd.data.image import (
-    ENDS,
     GREY,
     HINT,
+    TRAILERS,
     Shape,
     check,
     differ,
@@ -30,7 +30,7 @@ from nas_kd.data.source import LARGEST, ArraySource, Source
 from nas_kd.errors import SettingError
 
 CHUNK = 2**20  # bytes read at once
-TAIL = 16  # bytes, more than any of ENDS
+TAIL = 16  # bytes, more than any of TRAILERS
 
 
 class Pixels(Protocol):
@@ -46,7 +46,7 @@ class Pixels(Protocol):
         """Return the images of ``rows`` (B,): (B, H, W, C) uint8."""
 
     def resident(self, rows: Tensor, device: torch.device) -> Pixels | None:
-        """Return the images of ``rows``, in their order, on a device; None where they do not fit there."""
+        """Return the images of ``rows``, in order, on a device; None if they do not fit."""
 
     def digest(self) -> bytes:
         """Hash the pixels, or the files that hold them."""
@@ -67,7 +67,7 @@ class MemoryPixels:
         return self._pixels.index_select(0, rows.to(self._pixels.device))
 
     def resident(self, rows: Tensor, device: torch.device) -> MemoryPixels | None:
-        """See `Pixels`; half of a GPU's free memory is left to the training."""
+        """See `Pixels`; half of a GPU's free memory is left for training."""
         bytes_ = len(rows) * self._pixels[0].numel()
         if device.type == "cuda" and 2 * bytes_ > torch.cuda.mem_get_info(device)[0]:
             return None
@@ -78,7 +78,7 @@ class MemoryPixels:
 
 
 class LazyPixels:
-    """Images decoded whenever they are fetched, for sets that do not fit into memory."""
+    """Images decoded whenever they are fetched, for data sets that do not fit into memory."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class LazyPixels:
 
 
 class Part(NamedTuple):
-    """The images of one source that are used."""
+    """The selected images of one source."""
 
     source: Source
     rows: NDArray[np.int64]
@@ -135,16 +135,16 @@ class Part(NamedTuple):
 def decode(parts: list[Part], resolution: int | None, memory_gib: float, device: str) -> list[Pixels]:
     """Decode all parts to one size and one number of channels.
 
-    Images are grey (one channel) when every one of them is. With a resolution the shorter side is resized to
-    it (bicubic, antialiased) and the centre cut out.
+    The result is greyscale (one channel) if every image is. With a resolution, the shorter side is resized to
+    it (bicubic, antialiased) and the centre is cropped.
 
     Args:
         parts: the images; the first part determines size and channels.
-        resolution: pixels a side, or None: all images must have the size of the first.
-        memory_gib: decode once when all parts together take at most this much memory.
+        resolution: pixels per side; None requires all images to have the size of the first.
+        memory_gib: decode once if all parts together take at most this much memory.
 
     Raises:
-        SettingError: an image cannot be read, sizes differ without a resolution, or channels differ.
+        SettingError: an image is unreadable, sizes differ without a resolution, or channels differ.
     """
     done: list[Pixels] = []
     shape: Shape | None = None
@@ -181,12 +181,12 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
     if found[0] != found[1]:
         raise SettingError("data.resolution", None, f"square images; these are {found[0]} x {found[1]}", HINT)
     if shape and found != shape:
-        raise SettingError(source.field, f"{found} pixels (H, W, C)", f"{shape}, as the training images", HINT)
+        raise SettingError(source.field, f"{found} pixels (H, W, C)", f"{shape}, like the training images", HINT)
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDArray[np.uint8]:
-    """Decode to (N, H, W, C); C grows to 3 at the first image with colour when no shape is given."""
+    """Decode to (N, H, W, C); C becomes 3 at the first colour image if no shape is given."""
     source, rows = part
     buffer: NDArray[np.uint8] | None = None
     for place, row in enumerate(rows.tolist()):
@@ -198,14 +198,14 @@ def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDA
         elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
             buffer = np.repeat(buffer, 3, axis=-1)
         buffer[place] = to_array(source, row, image, resolution, buffer.shape[1:])
-    assert buffer is not None  # a part without images is rejected at the split
+    assert buffer is not None  # the split rejects parts without images
     return buffer
 
 
 def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: str) -> LazyPixels:
-    """Read every file once for its header and its hash; decode only those that do not end as a whole file does.
+    """Read the header and the hash of every file; decode only those that seem to be incomplete.
 
-    A truncated test image would otherwise be found when the test set is first used, after the last training.
+    A truncated test image would otherwise be found only after the last training, when the test set is first used.
     """
     source, rows = part
     content = hashlib.blake2b(digest_size=32)
@@ -225,7 +225,7 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
             content.update(image.tobytes())
         else:
             with stream:
-                whole = _hash_file(stream, ENDS.get(image.format or ""), content)
+                whole = _hash_file(stream, TRAILERS.get(image.format or ""), content)
             if not whole:
                 load(source, row)
     assert side is not None
@@ -233,9 +233,9 @@ def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: 
 
 
 def _hash_file(stream: IO[bytes], end: bytes | None, content: hashlib.blake2b) -> bool:
-    """Add a file's length and bytes to a hash; return whether it is known to be complete."""
+    """Add the length and bytes of a file to a hash; return whether the file is known to be complete."""
     size = stream.seek(0, os.SEEK_END)
-    content.update(size.to_bytes(8, "little"))  # else bytes could move from one file to the next unnoticed
+    content.update(size.to_bytes(8, "little"))  # else bytes could move between files unnoticed
     if size > LARGEST:
         return False
     stream.seek(0)

@@ -1,4 +1,4 @@
-"""Find the readable images of a source."""
+"""Selection of the readable images of a source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nas_kd.data.image import load
-from nas_kd.data.source import ArraySource, Chosen, Source
+from nas_kd.data.source import ArraySource, Source, Subset
 from nas_kd.errors import SettingError
 
 
@@ -18,7 +18,7 @@ def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
     if isinstance(source, ArraySource):
         return source, []
 
-    def good(row: int) -> bool:
+    def can_read(row: int) -> bool:
         try:
             load(source, row)
         except SettingError:
@@ -28,10 +28,10 @@ def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
     threads = min(torch.get_num_threads(), os.cpu_count() or 1)
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            kept = np.fromiter(pool.map(good, range(len(source))), dtype=bool, count=len(source))
+            kept = np.fromiter(pool.map(can_read, range(len(source))), dtype=bool, count=len(source))
     else:
-        kept = np.fromiter(map(good, range(len(source))), dtype=bool, count=len(source))
+        kept = np.fromiter(map(can_read, range(len(source))), dtype=bool, count=len(source))
     if kept.all():
         return source, []
-    lost = [(source.names[row], int(source.labels[row])) for row in np.flatnonzero(~kept).tolist()]
-    return Chosen(source, np.flatnonzero(kept)), lost
+    skipped = [(source.names[row], int(source.labels[row])) for row in np.flatnonzero(~kept).tolist()]
+    return Subset(source, np.flatnonzero(kept)), skipped

@@ -22,7 +22,7 @@ class Source:
     Args:
         field: the setting that named this source, for messages.
         origin: the value of that setting.
-        names: one name an image, the same however the set is packed.
+        names: one per image, independent of how the data set is packed.
         labels: (N,) class numbers.
     """
 
@@ -44,7 +44,7 @@ class Source:
         return len(self.names)
 
     def where(self, i: int) -> str:
-        """Name image i so that a user can find it."""
+        """Return where a user finds image i."""
         return f"{self.origin}: {self.names[i]}"
 
     def stream(self, i: int) -> IO[bytes] | Image.Image:
@@ -64,7 +64,7 @@ class ArraySource(Source):
         self.pixels = pixels
 
 
-class Chosen(Source):
+class Subset(Source):
     """Some of the images of a source."""
 
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
@@ -74,7 +74,7 @@ class Chosen(Source):
         self._rows = rows
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        return Chosen, (self._source, self._rows)
+        return Subset, (self._source, self._rows)
 
     def stream(self, i: int) -> IO[bytes] | Image.Image:
         return self._source.stream(int(self._rows[i]))
@@ -84,7 +84,7 @@ class Chosen(Source):
 
 
 class FileSource(Source):
-    """Images behind open files and locks, which do not travel to another process: it reopens the same source."""
+    """Images behind open files and locks, which cannot be pickled: another process reopens the source."""
 
     def __init__(self, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
         super().__init__(*args)
@@ -97,8 +97,8 @@ class FileSource(Source):
 class ReaderSource(FileSource):
     """Images behind a timm reader.
 
-    timm's own data set skips an image it cannot read and gives the next one in its place, so the reader
-    below it is used and the image named.
+    timm's own data set replaces an unreadable image by the next one, so its reader is used directly and the
+    image is reported.
     """
 
     def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Assign images to splits by name, class and a seed."""
+"""Assignment of images to splits by name, class and a seed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nas_kd.errors import SettingError
 
 Codes = NDArray[np.int64]
 TRAIN = 0
-LOW = 1
-HIGH = 2
+LOWEST = 1
+HIGHEST = 2
 
 
 def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
-    """Draw a number in 0 <= u < 1 for every name, from the name and the salt (seed and purpose) alone."""
+    """Draw a number 0 <= u < 1 for every name, which depends only on the name and the salt (seed and purpose)."""
     start = hashlib.sha256(repr(salt).encode())
 
     def digest(name: str) -> bytes:
@@ -40,10 +40,10 @@ def cut(
     """Split off the images with the lowest and the highest draws of every class.
 
     A share (float) is a threshold on the draw, so that an image added later moves no other. A class may be far from its
-    share by chance: where it is off by more than one and a half standard deviations its threshold moves in sixteenths
-    of the share. Only an addition that changes this step moves old images: one in 25, where a split by rank would move
-    some in one of four. A count (int) is met exactly: classes contribute in proportion to their size, each the images
-    at its end.
+    share by chance: if it is off by more than one and a half standard deviations, its threshold moves by sixteenths of
+    the share. An addition moves old images only if it changes this step: one in 25, whereas a split by rank would move
+    some in one of four. A count (int) is met exactly: classes contribute in proportion to their size, each with its
+    lowest or highest draws.
 
     Args:
         labels: (N,) class numbers.
@@ -51,13 +51,13 @@ def cut(
         low: share or count of images with the lowest draws.
         high: share or count of images with the highest draws.
         keep: images that every class keeps in the middle.
-        least: images that every class gives to a part of nonzero size.
+        least: images of every class in a part of nonzero size.
 
     Returns:
-        (N,) codes: TRAIN (the middle), LOW or HIGH.
+        (N,) codes: TRAIN (the middle), LOWEST or HIGHEST.
 
     Raises:
-        SettingError: the counts leave a class without its ``keep`` images.
+        SettingError: the counts do not leave ``keep`` images in every class.
     """
     sizes = np.bincount(labels)
     least_low = least * (low > 0)
@@ -68,8 +68,8 @@ def cut(
     for c, size in enumerate(sizes):
         members = np.flatnonzero(labels == c)
         members = members[np.argsort(u[members], kind="stable")]
-        codes[members[: lows[c]]] = LOW
-        codes[members[size - highs[c] :]] = HIGH
+        codes[members[: lows[c]]] = LOWEST
+        codes[members[size - highs[c] :]] = HIGHEST
     return codes
 
 
@@ -79,13 +79,13 @@ def _counts(labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | i
         below = [_below(u[labels == c], amount) for c in range(len(most))]
         return np.clip(np.array(below), least, most)
     if amount > most.sum():
-        expected = f"at most {max(0, int(most.sum()))} images here"
+        expected = f"at most {max(0, int(most.sum()))} images in total"
         raise SettingError("data.rate + data.select", amount, expected, "leave images to train on")
     return apportion(np.bincount(labels), amount, least, most)
 
 
 def _below(u: NDArray[np.float64], share: float) -> int:
-    """Count the draws below the step of a ladder around ``share`` that is nearest to it and near enough."""
+    """Count the draws below the threshold that is nearest to ``share`` among those with about that share."""
     target = share * len(u)
     counts = {step: int((u < share * (1 + step / 16)).sum()) for step in range(-12, 13)}
     near = [step for step, count in counts.items() if abs(count - target) <= 1.5 * max(1.0, target**0.5)]
@@ -114,7 +114,7 @@ def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
 
 
 def stratified_order(labels: NDArray[np.int64], u: NDArray[np.float64]) -> Codes:
-    """Return image numbers (N,) in the order of the draws ``u``, every prefix holding the classes in proportion."""
+    """Return image numbers (N,) ordered by the draws ``u`` such that every prefix is class-stratified."""
     place = np.empty(len(labels))
     for c in np.unique(labels):
         members = np.flatnonzero(labels == c)

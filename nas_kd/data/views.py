@@ -1,4 +1,4 @@
-"""Finite sets of crop-and-flip views, whose teacher logits are computed once."""
+"""Finite sets of crop-and-flip views, whose teacher logits can be cached."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Views(Protocol):
 
     @property
     def key(self) -> str:
-        """Text that is equal for equal views of equally many images."""
+        """Text that is equal for equal views of the same number of images."""
 
     @property
     def setting(self) -> int | str:
         """Its value of data.views."""
 
     def __len__(self) -> int:
-        """Return how many views an image has."""
+        """Return the number of views per image."""
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
         """Return the view number of each image ``index`` (B,) in an epoch, (B,) int64."""
@@ -36,17 +36,17 @@ class Views(Protocol):
 
 
 class AllViews:
-    """Every crop and flip that a padding allows: pad 4 and flip make 162.
+    """Every crop and flip that a padding allows: 162 for pad 4 with flip.
 
-    The number of a view is its code (`decode_view`), which alone determines the crop and flip. In epoch e image n is
-    shown in its view ``deck[(start_n + step_n e) mod V]`` with step_n coprime to V: every epoch shows all
-    images in independent, evenly drawn views, as fresh crops would, and V epochs show every view of an image
-    once. Nothing here depends on a run's seed, so all trainings of E epochs need the same E teacher logits per image.
+    The number of a view is its code (`decode_view`), which determines crop and flip. In epoch e, image n is
+    shown in view ``order[(start_n + step_n e) mod V]`` with step_n coprime to V: every epoch shows all
+    images in independent, uniformly drawn views, as fresh crops would, and V epochs show every view of an image
+    once. Nothing depends on the seed of a run, so all trainings of E epochs need the same E teacher logits per image.
 
     Args:
         pad: zero pixels added on each side before the crop.
         flip: whether views may be mirrored left to right.
-        seed: the seed of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, n: int, pad: int, flip: bool, seed: int = 0) -> None:
@@ -56,8 +56,8 @@ class AllViews:
         self.seed = seed
         self._count = count_views(pad, flip)
         generator = torch.Generator().manual_seed(seed_for(seed, "all views"))
-        # a walk through a shuffled deck: without it neighbouring epochs would show neighbouring crops
-        self._deck = torch.randperm(self._count, generator=generator)
+        # shuffled: otherwise consecutive epochs would show neighbouring crops
+        self._shuffled = torch.randperm(self._count, generator=generator)
         steps = torch.tensor([s for s in range(1, self._count + 1) if math.gcd(s, self._count) == 1])
         self._start = torch.randint(self._count, (n,), generator=generator)
         self._step = steps[torch.randint(len(steps), (n,), generator=generator)]
@@ -67,17 +67,17 @@ class AllViews:
 
     @property
     def key(self) -> str:
-        """Text that is equal for equal views of equally many images; their order is not in it."""
+        """Text that is equal for equal views of the same number of images, in any order."""
         return f"n={self.n} pad={self.pad} flip={self.flip} all"
 
     @property
     def setting(self) -> str:
-        """Its setting."""
+        """See `Views`."""
         return "all"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
         """Return the view, 0 .. V-1, in which each image ``index`` (B,) is shown in an epoch."""
-        return self._deck[(self._start[index] + self._step[index] * epoch) % self._count]
+        return self._shuffled[(self._start[index] + self._step[index] * epoch) % self._count]
 
     def params(self, index: Tensor, view: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return top, left and mirrored of views, (B,) each; see `ViewTable.params`."""
@@ -87,14 +87,14 @@ class AllViews:
 class ViewTable:
     """K different crop-and-flip views of every image, each image with its own views in its own order.
 
-    In epoch e image n is shown in its view ``permutation_n[e mod K]``, so that K epochs show every view
-    once and a cache of teacher outputs serves every later training. Nothing here depends on a run's seed.
+    In epoch e, image n is shown in view ``permutation_n[e mod K]``, so that K epochs show every view
+    once and a cache of teacher outputs serves every later training. Nothing depends on the seed of a run.
 
     Args:
         pad: zero pixels added on each side before the crop.
         flip: whether views may be mirrored left to right.
-        k: views an image, drawn without replacement of the (2 pad + 1)^2 (1 + flip) possible ones.
-        seed: the seed of the views. Tables that differ in k only begin with the same views.
+        k: views per image, drawn without replacement from the (2 pad + 1)^2 (1 + flip) possible ones.
+        seed: seed of the views; tables that differ only in k start with the same views.
 
     Raises:
         SettingError: k is not in 1 .. the number of possible views.
@@ -106,7 +106,7 @@ class ViewTable:
             raise SettingError(
                 "data.views",
                 k,
-                f"1 .. {possible}, the different views that pad={pad} and flip={flip} allow, or all (0: fresh crops)",
+                f"1 .. {possible}, the number of views that pad={pad} and flip={flip} allow, or all (0: fresh crops)",
                 f"set data.views={min(max(k, 1), possible)}, or a larger data.pad",
             )
         self.n = n
@@ -123,12 +123,12 @@ class ViewTable:
 
     @property
     def setting(self) -> int:
-        """Its setting."""
+        """See `Views`."""
         return self.k
 
     @property
     def key(self) -> str:
-        """Text that is equal for tables with equal views of equally many images."""
+        """Text that is equal for tables with equal views of the same number of images."""
         return f"n={self.n} pad={self.pad} flip={self.flip} k={self.k} seed={self.seed}"
 
     def at(self, index: Tensor, epoch: int) -> Tensor:
@@ -142,7 +142,7 @@ class ViewTable:
 
 
 def count_views(pad: int, flip: bool) -> int:
-    """Count the different crops and flips of an image: (2 pad + 1)^2, twice that with flip."""
+    """Return the number of different crops and flips of an image: (2 pad + 1)^2, twice that with flip."""
     return (2 * pad + 1) ** 2 * (1 + bool(flip))
 
 
@@ -154,25 +154,25 @@ def decode_view(codes: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _ordered_draws(n: int, possible: int, k: int, seed: int) -> Tensor:
-    """Draw k of 0 .. possible-1 without replacement for n rows at once, by a sparse Fisher-Yates shuffle.
+    """Draw k of 0 .. possible-1 without replacement for n rows together, by a sparse Fisher-Yates shuffle.
 
-    Only the swapped places of each row's deck are kept, so that 6,498 possible views of a million images fit.
+    Only the swapped positions of each row are stored, so that 6,498 possible views of a million images fit in memory.
     """
     generator = torch.Generator().manual_seed(seed)
-    places: list[Tensor] = []
+    positions: list[Tensor] = []
     values: list[Tensor] = []
 
-    def look(place: Tensor) -> Tensor:
-        value = place
-        for at, put in zip(places, values, strict=True):  # the latest swap of a place is valid
-            value = torch.where(at == place, put, value)
+    def current(position: Tensor) -> Tensor:
+        value = position
+        for at, put in zip(positions, values, strict=True):  # the latest swap of a position counts
+            value = torch.where(at == position, put, value)
         return value
 
     draws = torch.empty(n, k, dtype=torch.int32)
     for j in range(k):
-        place = torch.randint(j, possible, (n,), generator=generator, dtype=torch.int32)
-        draws[:, j] = look(place)
-        top = look(torch.full((n,), j, dtype=torch.int32))
-        places.append(place)
+        position = torch.randint(j, possible, (n,), generator=generator, dtype=torch.int32)
+        draws[:, j] = current(position)
+        top = current(torch.full((n,), j, dtype=torch.int32))
+        positions.append(position)
         values.append(top)
     return draws

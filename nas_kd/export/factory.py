@@ -1,4 +1,4 @@
-"""Networks built by a function or class of a package, and which of these a student folder may name."""
+"""Networks built by a factory of a package, and which factories a student folder may name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from nas_kd.errors import SettingError
 
-# arguments by which timm would read files or the network
+# arguments with which timm would read files or download
 FETCHES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
@@ -27,17 +27,17 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
         factory: ``"package.module:callable"`` or ``"timm:MODEL"``.
 
     Raises:
-        SettingError: there is no such factory, it fails, or it builds no network.
+        SettingError: the factory does not exist, fails, or does not return a network.
     """
     place, _, name = str(factory).partition(":")
-    hint = "give the factory that the student was saved with"
+    hint = "use the factory that the student was saved with"
     if not place or not name:
         raise SettingError("factory", factory, "package.module:callable or timm:MODEL", hint)
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", hint)
     build = _timm(factory, name, kwargs) if place == "timm" else _imported(factory, place, name)
     try:
-        with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not advance the generator
+        with torch.random.fork_rng(devices=[]):  # initial weights are replaced: they must not advance the generator
             built = build(**kwargs)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         expected = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
@@ -49,9 +49,9 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
 
 def check_untrusted(factory: object, folder: Path) -> None:
-    """Reject a factory named by a folder only, unless it is an installed network class.
+    """Reject a factory named only by a folder, unless it is an installed network class.
 
-    An installed network class runs no code chosen by the folder's writer; a function might, such as one of torch's
+    An installed network class runs no code chosen by the author of the folder; a function might, such as one of torch
     that opens a pickle.
 
     Raises:
@@ -108,7 +108,7 @@ def _absent(factory: object, place: str, error: Exception) -> SettingError:
 def _imported(factory: str, place: str, name: str) -> Any:
     root = place.split(".")[0]
     if root == "__main__" or root in sys.stdlib_module_names:
-        # a script does not exist in another process, and os or subprocess build no network
+        # a script cannot be imported elsewhere, and os or subprocess build no networks
         expected = "a callable in an installed package, or in a module on the Python path"
         raise SettingError("factory", factory, expected, "move the function into a module of its own")
     try:
@@ -116,7 +116,7 @@ def _imported(factory: str, place: str, name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise _absent(factory, place, error) from error
     if not callable(found):
-        raise SettingError("factory", factory, "something that can be called", "name a class or a function")
+        raise SettingError("factory", factory, "a callable", "name a class or a function")
     return found
 
 
@@ -124,10 +124,10 @@ def _timm(factory: str, name: str, kwargs: Mapping[str, Any]) -> Any:
     import timm
 
     if not timm.is_model(name):
-        expected = "timm: and the name of a model that timm knows"
+        expected = "timm: followed by the name of a timm model"
         raise SettingError("factory", factory, expected, "install the version of timm it was saved with")
     fetching = [key for key in FETCHES if kwargs.get(key)]
     if fetching:
-        expected = "arguments that fetch no weights: they are in the student folder"
-        raise SettingError("factory_kwargs", fetching[0], expected, "leave it out")
+        expected = "no arguments that load weights, which are in the student folder"
+        raise SettingError("factory_kwargs", fetching[0], expected, "omit it")
     return lambda **given: timm.create_model(name, **{"pretrained": False, **given})

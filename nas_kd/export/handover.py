@@ -1,4 +1,4 @@
-"""The contents of a student folder about its network, and how it is rebuilt."""
+"""The description of a network in its student folder, and how to rebuild it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def student_info(
     factory: str | None,
     factory_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Collect the information about a network for its student folder."""
+    """Return the description of a network for its student folder."""
     resolution = data.resolution if arch is None or arch.resolution is None else arch.resolution
     info: dict[str, Any] = {
         "mean": list(data.mean),
@@ -48,7 +48,7 @@ def student_info(
 def factory_of(
     network: nn.Module, data: Data, factory: str | None, kwargs: Mapping[str, Any] | None, *, needed: bool
 ) -> tuple[str | None, Mapping[str, Any] | None]:
-    """Return what rebuilds a module from its student folder; timm models carry it themselves."""
+    """Return the factory that rebuilds a module from its student folder; timm models name their own."""
     if factory is not None or isinstance(network, StaticNet):
         return factory, kwargs
     architecture = (getattr(network, "pretrained_cfg", None) or {}).get("architecture")
@@ -58,6 +58,6 @@ def factory_of(
         return own
     if needed:
         expected = "package.module:callable that builds this network, so that its student folder loads anywhere"
-        hint = "pass factory=('package.module:callable', {...}), or leave run= out"
+        hint = "pass factory=('package.module:callable', {...}), or omit run="
         raise SettingError("factory", None, expected, hint)
     return None, None

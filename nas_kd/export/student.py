@@ -1,4 +1,4 @@
-"""The student folder: a network that opens anywhere, without its config, space, supernet or teacher."""
+"""The student folder: a network that loads anywhere, without its config, space, supernet or teacher."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
-    """Save a network as a folder that `load_student` opens in any process.
+    """Save a network as a folder that `load_student` can load anywhere.
 
     The folder holds arch.json (the resolved list of layers; null for a network of a factory), student.json
-    (everything in ``info``) and weights.safetensors. It appears whole or not at all, also over an older one.
+    (everything in ``info``) and weights.safetensors. It is written atomically, even over an older one.
 
     Args:
         student: a `StaticNet` (what ``space.build`` and ``Supernet.extract`` return), or any other module together with
             ``info["factory"]``.
-        folder: where to; its parents are made.
-        info: plain values to keep: mean and std (floats a channel, images in 0..1), classes (names), resolution
+        folder: is created with its parents.
+        info: plain values to store: mean and std (one float per channel, images in 0..1), classes (names), resolution
             (pixels), in_chans, num_classes, metrics (name to value), arch (``Arch.to_dict``), macs, params. For a
             module that is not a StaticNet also factory (``"package.module:callable"``, or ``"timm:MODEL"``) and
             factory_kwargs (keyword arguments, plain values), which together rebuild it. None takes ``student.info``.
 
     Raises:
-        SettingError: the module cannot be rebuilt from what is given, the folder holds other things, or the disk is
-            full or read-only.
+        SettingError: the module cannot be rebuilt, the folder holds something else, or the disk is full or
+            read-only.
     """
     folder = Path(folder)
     given = getattr(student, "info", {}) if info is None else info
-    # cloned: safetensors rejects tied weights, which share their memory
+    # cloned: safetensors rejects tied weights, which share memory
     state = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in student.state_dict().items()
@@ -59,7 +59,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     }
     layers = None
     if isinstance(student, StaticNet):
-        kinds(student.kinds.values())  # raises for a block with the op of another
+        kinds(student.kinds.values())  # raises if two classes of blocks have the same op
         layers = [dict(layer) for layer in student.layers_spec]
         about = {"in_chans": layers[0]["in"], "num_classes": layers[-1]["out"]} | about
         about |= {"factory": None, "factory_kwargs": {}}
@@ -68,15 +68,15 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
             raise SettingError(
                 "factory",
                 None,
-                f"the place of a callable that builds this {type(student).__name__}",
-                "give factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
+                f"a callable that builds this {type(student).__name__}",
+                "pass factory='package.module:callable' (or 'timm:MODEL') and factory_kwargs={...}",
             )
         about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
         rebuilt = _cut(build_by(about["factory"], about["factory_kwargs"]), about.get("cut"), str(folder))
         _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError("folder", str(folder), "a new, an empty or a student folder", "choose another one")
+        raise SettingError("folder", str(folder), "a new, empty or student folder", "choose another one")
     _write(
         folder,
         {
@@ -89,24 +89,24 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
 
 
 def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> nn.Module:
-    """Open a student folder; nothing in it is executed.
+    """Load a student folder; nothing in it is executed.
 
-    A student of a search space is built from its list of layers, by nas_kd's blocks and ``blocks``; a timm model by
-    timm. Another factory needs its code: a network class of an installed package is built as the folder says, a
-    function is called only when ``factory`` names it too.
+    A student of a search space is built from its list of layers, with the blocks of nas_kd and ``blocks``; a timm model
+    by timm. Any other factory needs its code: a network class of an installed package is used as the folder says, a
+    function is called only if ``factory`` names it too.
 
     Args:
         folder: what `save_student` wrote.
         factory: the folder's own factory, ``"package.module:callable"``, if you trust that code.
-        blocks: the classes of your own stems, blocks and heads that its space was made of.
+        blocks: classes of your own stems, blocks and heads in its space.
 
     Returns:
-        The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. It takes images (B,
-        in_chans, H, W), scaled to 0..1, less ``info["mean"]``, over ``info["std"]``.
+        The network on the CPU in evaluation mode, with the dictionary ``.info`` of `save_student`. Its input is
+        images (B, in_chans, H, W) in 0..1, minus ``info["mean"]``, divided by ``info["std"]``.
 
     Raises:
-        SettingError: a file is missing or damaged, was written by a newer version, its tensors do not fit the network
-            (the first that does not is named), or its factory needs to be named.
+        SettingError: a file is missing, damaged or written by a newer version, a tensor does not fit the network, or
+            the factory must be named.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -131,7 +131,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
     layers = _read(folder / ARCH)
     named = about.get("factory")
     if factory is not None and factory != named:
-        raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "leave it out")
+        raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "omit it")
     if layers is not None:
         network = _from_layers(layers, kinds(blocks), state, folder / ARCH)
     else:
@@ -145,7 +145,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
 
 
 def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:
-    """Give a network that a factory built the sizes that a folder names, if it names any."""
+    """Cut the network of a factory to the sizes in a folder, if there are any."""
     if plan is None:
         return network
     try:
@@ -156,19 +156,19 @@ def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:
 
 
 def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Build a StaticNet; errors of its layers, or of layers that do not match the weights, name the file."""
+    """Build a StaticNet, after checking its layers against the weights."""
     hint = "save the student again"
     try:
-        with torch.device("meta"):  # without memory: the sizes in the file may exceed any
+        with torch.device("meta"):  # no memory is allocated: the sizes in the file may be huge
             shapes = StaticNet(layers, known).state_dict()
     except Exception as error:  # any error of a damaged description
-        expected = "the list of layers that save_student wrote"
+        expected = "a list of layers written by save_student"
         if isinstance(error, SettingError):  # an op that no class builds
-            expected = f"{expected}, of known blocks ({error})"
-            hint = "name the class of a block of your own: load_student(folder, blocks=[...])"
+            expected = f"{expected}, with known blocks ({error})"
+            hint = "pass the classes of your own blocks: load_student(folder, blocks=[...])"
         raise SettingError("student", str(path), expected, hint) from error
     _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
-    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once must not advance the generator
+    with torch.random.fork_rng(devices=[]):  # initial weights are replaced: they must not advance the generator
         return StaticNet(layers, known)
 
 
@@ -184,9 +184,9 @@ def _check_about(about: Mapping[str, Any], path: Path) -> None:
         "classes": isinstance(about.get("classes"), list | None),
         "factory_kwargs": isinstance(about.get("factory_kwargs"), dict | None),
     }
-    for name, good in ok.items():
-        if not good:
-            expected = f"what save_student wrote; {name} is {str(about.get(name))[:60]!r}"
+    for name, valid in ok.items():
+        if not valid:
+            expected = f"a file written by save_student; {name} is {str(about.get(name))[:60]!r}"
             raise SettingError("student", str(path), expected, "save the student again")
 
 
@@ -196,7 +196,7 @@ def _check_fit(needed: Mapping[str, Tensor], have: Mapping[str, Tensor], where: 
         shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (needed, have)]
         if shapes[0] != shapes[1]:
             expected = f"weights of the same network; tensor {name}: {shapes[0]} expected, {shapes[1]} found"
-            raise SettingError("student", where, expected, "architecture and weights must come from one student")
+            raise SettingError("student", where, expected, "architecture and weights must belong to the same student")
 
 
 def _text(value: Any) -> bytes:

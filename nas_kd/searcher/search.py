@@ -38,7 +38,7 @@ from nas_kd.solve.pareto import unbeaten
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
-from nas_kd.teacher.sources import Teaches, as_targets
+from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train import weights_hash
 from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
 from nas_kd.train.many import TrainingSetup
@@ -91,7 +91,7 @@ class SearchResult:
 @takes(SearchConfig)
 def search(
     net: Supernet,
-    teacher: Teaches = None,
+    teacher: TeacherLike = None,
     data: Data | None = None,
     tables: Sequence[pd.DataFrame] | None = None,
     config: SearchConfig | None = None,

@@ -1,4 +1,4 @@
-"""Teachers: load them, read their features, store their logits and features."""
+"""Teachers: loading, feature extraction, stored logits and features."""
 
 from __future__ import annotations
 

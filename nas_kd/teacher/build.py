@@ -1,4 +1,4 @@
-"""Build the network that a user names, with its weights."""
+"""Building of the network that a user names, with its weights."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes, not package:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to build a network once its class count is known, and what is known of it before."""
+    """How to build a network once its class count is known, and what is known before."""
 
     name: str
     build: Callable[[int | None], nn.Module]
     classifier: str | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
-    trained: bool = False  # the built network already has weights to teach with
-    in_chans: int | None = None  # where the user cannot choose it
+    trained: bool = False  # the built network already has trained weights
+    in_chans: int | None = None  # if the user cannot choose it
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network and what is known of it.
+    """A network and its properties.
 
     Args:
-        num_classes: width of its logits, or None when only a forward pass can determine it.
-        normalisation: mean and std its weights were trained with, or None when unknown.
+        num_classes: number of logits; None if only a forward pass can tell.
+        normalisation: mean and std that it was trained with; None if unknown.
     """
 
     module: nn.Module
@@ -61,13 +61,13 @@ def build(
     resolution: int | None = None,
     new_head: bool = False,
 ) -> Built:
-    """Build a network and fill it with its weights; arguments and errors are those of `load_teacher`.
+    """Build a network and load its weights; arguments and errors are those of `load_teacher`.
 
-    With ``new_head`` a checkpoint of another class count keeps all but its classifier, which is new.
+    With ``new_head``, a checkpoint with another number of classes gets a new classifier.
     """
     if checkpoint is not None and pretrained:
-        hint = "leave out teacher.pretrained"
-        raise SettingError("teacher.pretrained", True, "false with a teacher.checkpoint", hint)
+        hint = "omit teacher.pretrained"
+        raise SettingError("teacher.pretrained", True, "false if teacher.checkpoint is set", hint)
     plan = _plan(model, in_chans, pretrained, resolution)
     weights, notes = read_weights(checkpoint) if checkpoint is not None else ({}, {})
     if weights and not new_head:
@@ -79,14 +79,14 @@ def build(
         fit_weights(module, weights, checkpoint, plan.name)
     classes = _classes(module)
     if num_classes is not None and classes not in (None, num_classes):
-        expected = f"{classes}, the class count of {plan.name}"
+        expected = f"{classes}, the number of classes of {plan.name}"
         hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
         raise SettingError("teacher.num_classes", num_classes, expected, hint)
     in_chans = module.layers_spec[0]["in"] if isinstance(module, StaticNet) else plan.in_chans or in_chans
-    usual = plan.normalisation if plan.trained or checkpoint is not None else None
+    normalisation = plan.normalisation if plan.trained or checkpoint is not None else None
     if notes.get("mean"):
-        usual = notes["mean"], notes["std"]
-    return Built(module, plan.name, classes or num_classes, in_chans, usual)
+        normalisation = notes["mean"], notes["std"]
+    return Built(module, plan.name, classes or num_classes, in_chans, normalisation)
 
 
 def build_model(
@@ -101,8 +101,8 @@ def build_model(
     """Build a network to train, such as a teacher to fine-tune.
 
     Args:
-        model: see `load_teacher`; a network is returned as it is and not copied.
-        checkpoint: see `load_teacher`; of other classes all but the classifier is taken.
+        model: see `load_teacher`; a network is returned without a copy.
+        checkpoint: see `load_teacher`; with other classes the classifier is new.
 
     Raises:
         SettingError: see `load_teacher`.
@@ -137,7 +137,7 @@ def _plan(model: str | Path | nn.Module, in_chans: int, pretrained: bool, resolu
         expected = "a student folder (with arch.json), a timm name or package.module:factory"
         raise SettingError("teacher.model", name, expected, "check the path")
     if pretrained and (name in OWN or (":" in name and not hub)):
-        hint = "give teacher.checkpoint"
+        hint = "use teacher.checkpoint"
         raise SettingError("teacher.pretrained", True, "true for timm models only", hint)
     if name in OWN:
         return _Plan(name, lambda c: CifarResNet(OWN[name], c or 10, in_chans), "linear", IMAGENET)
@@ -164,23 +164,23 @@ def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hu
         try:  # hub and network errors are OSErrors, ValueErrors or, from timm, RuntimeErrors
             return timm.create_model(name, pretrained=pretrained, **classes, **options)
         except (OSError, ValueError, RuntimeError) as error:
-            hint = "download the weights elsewhere and give teacher.checkpoint"
-            expected = f"true where the weights of {name} can be downloaded ({str(error).splitlines()[0]})"
+            hint = "download the weights elsewhere and set teacher.checkpoint"
+            expected = f"true only if the weights of {name} can be downloaded ({str(error).splitlines()[0]})"
             raise SettingError("teacher.pretrained", pretrained, expected, hint) from error
 
-    usual = None if config is None else (config.mean, config.std)
+    normalisation = None if config is None else (config.mean, config.std)
     classifier = config.classifier if config is not None and isinstance(config.classifier, str) else None
-    return _Plan(name, build, classifier, usual, trained=pretrained)
+    return _Plan(name, build, classifier, normalisation, trained=pretrained)
 
 
 def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Module:
     package, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    sys.path.append(here)  # last, so that a user's file does not hide an installed package
+    sys.path.append(here)  # last, so that a user's file does not shadow an installed package
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        hint = "install it, or start nas-kd in the folder that holds it"
+        hint = "install it, or run nas-kd in the folder that contains it"
         raise SettingError("teacher.model", name, f"a package that can be imported ({error})", hint) from error
     finally:
         sys.path.remove(here)
@@ -189,9 +189,9 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
         names = [key for key, value in vars(module).items() if callable(value)]
         raise SettingError("teacher.model", name, f"a function of {package}", nearest(attribute, names))
     accepts = inspect.signature(factory).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in accepts.values())
+    any_keyword = any(p.kind is p.VAR_KEYWORD for p in accepts.values())
     settings = {"num_classes": num_classes, "in_chans": in_chans}
-    given = {k: v for k, v in settings.items() if v is not None and (k in accepts or anything)}
+    given = {k: v for k, v in settings.items() if v is not None and (k in accepts or any_keyword)}
     built = factory(**given)
     if not isinstance(built, nn.Module):
         raise SettingError("teacher.model", name, "a function that returns an nn.Module", "check the function")
@@ -201,10 +201,10 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
 def _student(folder: Path) -> _Plan:
     if not (folder / "arch.json").is_file() and not (folder / "student.json").is_file():
         expected = "a student folder, which holds arch.json"
-        raise SettingError("teacher.model", str(folder), expected, "give the folder that `nas-kd retrain` wrote")
+        raise SettingError("teacher.model", str(folder), expected, "pass the folder that `nas-kd retrain` wrote")
     from nas_kd.export import load_student  # late: export comes after teacher in the order of imports
 
     student = load_student(folder)
     info: Any = student.info
-    usual = (info["mean"], info["std"]) if info.get("mean") else None
-    return _Plan(str(folder), lambda classes: student, None, usual, trained=True, in_chans=info.get("in_chans"))
+    normalisation = (info["mean"], info["std"]) if info.get("mean") else None
+    return _Plan(str(folder), lambda classes: student, None, normalisation, trained=True, in_chans=info.get("in_chans"))

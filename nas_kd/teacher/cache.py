@@ -1,4 +1,4 @@
-"""Teacher logits of every image in every view, computed once and read by every later training."""
+"""Teacher logits of every image in every view, computed once and reused by every later training."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 FILE = "views"  # views.npy holds the array
-STEP = 128  # images between two reports of progress, a multiple of every chunk
+STEP = 128  # images between progress reports, a multiple of every chunk size
 
 
 class ViewCache(TargetSource):
     """Stored teacher logits, fp16 for the views of the training images and fp32 for the held-out splits.
 
-    Made by `open`, or by `load` in a process that has no teacher. A folder holds one sub-folder for each
-    teacher, data set and set of views, which any number of runs and processes use at once. Missing
-    entries are computed on first use, or ahead by `fill`; what is used is always the stored value.
+    Created by `open`, or by `load` in a process that has no teacher. A folder holds one sub-folder for each
+    teacher, data set and set of views, which any number of runs and processes can share. Missing
+    entries are computed on first use, or in advance by `fill`; always the stored value is used.
 
     Args:
         folder: the sub-folder with cache.json.
-        source: the teacher and the data that missing logits are computed from.
+        source: the teacher and the data to compute missing logits from.
     """
 
     shared = True
@@ -61,11 +61,11 @@ class ViewCache(TargetSource):
         self._warned = False
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return ViewCache.load, (self.folder,)  # a worker maps the file; pickling would copy all of it
+        return ViewCache.load, (self.folder,)  # workers map the file; pickling would copy it
 
     @property
     def teacher(self) -> LiveSource | None:
-        """The teacher it was opened with, which runs where the cache cannot serve; None after `load`."""
+        """The teacher it was opened with, which computes what is not cached; None after `load`."""
         return None if self._source is None else self._source[0]
 
     @property
@@ -74,19 +74,19 @@ class ViewCache(TargetSource):
 
     @property
     def fingerprint(self) -> str:
-        """The teacher's fingerprint: stored and live logits are those of one teacher."""
+        """The fingerprint of the teacher."""
         return str(self.facts["key"]["teacher"])
 
     @classmethod
     def load(cls, folder: str | Path) -> ViewCache:
-        """Open ``cache.folder`` without its teacher, as worker processes do; it then serves what is stored.
+        """Open ``cache.folder`` without its teacher, as worker processes do; only stored logits are then available.
 
         Raises:
             SettingError: the folder holds no cache.
         """
         path = Path(folder)
         if not (path / "cache.json").is_file():
-            raise SettingError("teacher cache", str(path), "a folder with cache.json", "give ViewCache.folder")
+            raise SettingError("teacher cache", str(path), "a folder with cache.json", "pass ViewCache.folder")
         return cls(path)
 
     @classmethod
@@ -99,25 +99,25 @@ class ViewCache(TargetSource):
         epochs: int | None = None,
         progress: Progress | None = None,
     ) -> ViewCache:
-        """Open a cache, compare it with the teacher, and compute the logits of this many epochs.
+        """Open a cache, verify it against the teacher, and compute the logits of this many epochs.
 
-        The logits of the splits `rate` and `select` are stored afterwards; those of `test` are computed
-        on first use. A data set without views gets a cache of the splits only.
+        The logits of the splits `rate` and `select` are then stored too; those of `test` are computed
+        on first use. Without views, only the splits are cached.
 
         Args:
-            folder: folder of caches, of one run or of several.
+            folder: folder of caches, of one or several runs.
             teacher: the teacher, bound to the data.
-            epochs: epochs whose views are computed now; 0: each on first use; None: all views.
-            progress: a started progress of `todo` images, advanced by every batch.
+            epochs: epochs whose views are computed now; 0 computes each on first use; None all views.
+            progress: a progress of `todo` images, advanced by every batch.
 
         Raises:
-            SettingError: the disk is full or read-only, the teacher's logits are no finite numbers, or the cache is not
+            SettingError: the disk is full or read-only, the teacher's logits are not finite, or the cache differs from
                 what this teacher computes.
         """
         key = store_key(teacher, data)
         images = len(data.train)
         views = 0 if data.train.views is None else len(data.train.views)
-        hint = "free space, or set fewer data.views"
+        hint = "free space, or reduce data.views"
         made = prepare(folder, key, images, views, {FILE: (data.num_classes,)}, hint)
         cache = cls(made, (teacher, data))
         cache._probe()
@@ -128,7 +128,7 @@ class ViewCache(TargetSource):
 
     @staticmethod
     def todo(folder: str | Path, teacher: LiveSource, data: Data, epochs: int | None = None) -> int:
-        """Count the images that `open` would have to compute, for a progress bar."""
+        """Return the number of images that `open` has to compute."""
         path = store_path(folder, store_key(teacher, data))
         views = data.train.views
         splits = [getattr(data, s) for s in ("rate", "select") if not (path / f"{s}.npy").is_file()]
@@ -143,19 +143,19 @@ class ViewCache(TargetSource):
         """Check that the stored logits belong to a data set.
 
         Args:
-            epochs: epochs of the training, whose logits must be there when there is no teacher.
+            epochs: epochs of the training, whose logits must be stored if there is no teacher.
 
         Raises:
-            SettingError: it was made from another data set, normalisation or set of views, or lacks logits.
+            SettingError: it belongs to another data set, normalisation or set of views, or lacks logits.
         """
         views = data.train.views
-        # without views the teacher runs live, where there is one
+        # without views the teacher runs live, if there is one
         if other := same_data(self.facts["key"], data, ["views"] if views is None and self.teacher else []):
             expected = f"logits of these images; it was made with {other}"
-            hint = "open one for them: ViewCache.open(folder, teacher, data)"
+            hint = "open another cache: ViewCache.open(folder, teacher, data)"
             raise SettingError("teacher cache", str(self.folder), expected, hint)
-        if views is not None and self._source is None and (lacking := self.missing(views, epochs)):
-            expected = f"a cache with the logits of {epochs} epochs ({lacking:,} are not there)"
+        if views is not None and self._source is None and (absent := self.missing(views, epochs)):
+            expected = f"a cache with the logits of {epochs} epochs ({absent:,} are missing)"
             raise SettingError("teacher cache", str(self.folder), expected, _FILL)
         return self
 
@@ -169,21 +169,19 @@ class ViewCache(TargetSource):
 
     def live(self) -> TargetSource:
         if self._source is None:
-            expected = (
-                "a cache opened with its teacher, for images in no cache (retrain.mixup, retrain.cutmix, unlabelled=)"
-            )
+            expected = "a cache opened with its teacher, for uncached images (retrain.mixup, cutmix, unlabelled=)"
             raise SettingError("teacher cache", str(self.folder), expected, "pass the teacher itself")
         return self._source[0]
 
     def missing(self, views: Views, epochs: int | None = None) -> int:
-        """Count the missing logits of a training of this many epochs; None is all views."""
+        """Return the number of missing logits for a training of this many epochs; None counts all views."""
         return sum(len(index) for index, _ in self._gaps(views, epochs))
 
     def fill(self, epochs: int | None = None, progress: Progress | None = None) -> None:
-        """Compute the logits of a training of this many epochs ahead of it; None is all views.
+        """Compute the logits for a training of this many epochs in advance; None computes all views.
 
         Raises:
-            SettingError: there is no teacher, its logits are no finite numbers, or the disk is full.
+            SettingError: there is no teacher, its logits are not finite, or the disk is full.
         """
         if self._store is None or self.facts["complete"]:
             return
@@ -197,14 +195,14 @@ class ViewCache(TargetSource):
                 if progress is not None:
                     progress.advance(len(some))
         if _count(views, epochs) == len(views):
-            self._store.flush()  # before cache.json records it
+            self._store.flush()  # before cache.json marks it as complete
             self.facts["complete"] = True
             atomic_json(self.folder / "cache.json", self.facts)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the teacher's (B, C) float32 logits of a training batch; missing ones are computed and stored.
 
-        The teacher runs live for images in no numbered view, with one warning.
+        For images without a numbered view the teacher runs live, with one warning.
 
         Raises:
             SettingError: logits are missing and there is no teacher to compute them.
@@ -217,21 +215,21 @@ class ViewCache(TargetSource):
                 expected = "a cache with the logits of all epochs of this training"
                 raise SettingError("teacher cache", str(self.folder), expected, _FILL)
             which = torch.from_numpy(missing)
-            # the images are fetched again: changes to those of the batch must not be stored
+            # the images are fetched again, because those of the batch may have been changed
             self._compute(batch.index[which], batch.view[which])
             (rows,), _ = self._store.read(batch.index.numpy(), batch.view.numpy())
         found = torch.from_numpy(rows)
         device = batch.x.device
         if device.type == "cuda":
-            found = found.pin_memory()  # from other memory the copy would wait for the device
-        return found.to(device, non_blocking=True).float() + 0.0  # makes the store's -0 a 0 again
+            found = found.pin_memory()  # a copy from pageable memory would synchronise with the device
+        return found.to(device, non_blocking=True).float() + 0.0  # turns the -0 of the store back into 0
 
     def _live_logits(self, batch: Batch) -> Tensor:
         if self._source is None:
-            expected = "crop and flip out of the cached views"
+            expected = "crops and flips among the cached views"
             raise SettingError("data.augment", "other views", expected, "open the cache with its teacher")
         if not self._warned:
-            _log.warning("the teacher's cache cannot serve this augmentation: the teacher runs live instead")
+            _log.warning("this augmentation is not cached: the teacher runs live instead")
             self._warned = True
         return self._source[0].logits(batch)
 
@@ -244,7 +242,7 @@ class ViewCache(TargetSource):
         return self._held_out.logits(name)
 
     def _gaps(self, views: Views, epochs: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield image and view numbers, (M,) each, of what every epoch lacks."""
+        """Yield the image and view numbers, (M,) each, that are missing in each epoch."""
         if self._store is None or self.facts["complete"]:
             return
         index = torch.arange(self.facts["images"])
@@ -262,7 +260,7 @@ class ViewCache(TargetSource):
         self._store.write(index.numpy(), view.numpy(), [rows])
 
     def _probe(self) -> None:
-        """Recompute a few stored logits: weights in a changed network, or a damaged file, must not go unseen."""
+        """Recompute a few stored logits: a changed network or a damaged file must not go unnoticed."""
         assert self._source is not None
         teacher, data = self._source
         self._held_out.check(teacher, data)
@@ -270,7 +268,7 @@ class ViewCache(TargetSource):
             return
         index = torch.linspace(0, self.facts["images"] - 1, PROBE).round().long().unique()
         stored = torch.from_numpy(self._store.stored(index.numpy()))  # (P, V)
-        # of every image one of its stored views, at random
+        # one random stored view of every image
         draws = torch.rand(stored.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~stored, -1.0)
         best, view = draws.max(dim=1)
         index = index[best >= 0]
@@ -282,14 +280,14 @@ class ViewCache(TargetSource):
 
 
 def cache_bytes(data: Data) -> int:
-    """Compute what a cache of a data set takes on the disk in bytes, without its header."""
+    """Return the size of a data set's cache on disk in bytes, without its header."""
     views = 0 if data.train.views is None else len(data.train.views)
     return store_bytes(len(data.train), views, {FILE: (data.num_classes,)})
 
 
-_FILL = "fill it where the teacher is: cache.fill(epochs=...)"
+_FILL = "call cache.fill(epochs=...) in a process that has the teacher"
 
 
 def _count(views: Views, epochs: int | None) -> int:
-    """Count the epochs that show different views: after them every image begins again."""
+    """Return the number of epochs with different views; after them the views repeat."""
     return len(views) if epochs is None else min(epochs, len(views))

@@ -1,4 +1,4 @@
-"""Forward passes of a teacher whose results are stored: the same bits whenever they are computed."""
+"""Forward passes of a teacher whose results are stored: bitwise the same whenever they are computed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 Kind = type[np.floating[Any]]
 
-# The teacher always runs on this many images at once, filled up with repeats: libraries choose their kernels by
-# the batch size, and with them the last bits. So a result has the same bits whichever batch of whichever training
-# needed it first, and a training that is resumed, or comes second, gives the result of an uninterrupted one.
+# The teacher always runs on batches of this size, padded with repeats: libraries choose kernels by the batch size,
+# and kernels differ in the last bits. A result is then the same whichever batch of whichever training needed it
+# first, so that a resumed or a second training gives the result of an uninterrupted one.
 CHUNK = 128
 CHUNK_CPU = 32
 
 
 def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-    """Yield image and view numbers (K,), and a batch of fixed size: these images, filled up with repeats."""
+    """Yield image and view numbers (K,), and a batch of fixed size: these images, padded with repeats."""
     size = CHUNK_CPU if teacher.device.type == "cpu" else CHUNK
     for some, views in zip(index.split(size), view.split(size), strict=True):
         full = (torch.cat([part, part[:1].expand(size - len(part))]) for part in (some, views))
@@ -37,10 +37,10 @@ def chunks(teacher: LiveSource, data: Data, index: Tensor, view: Tensor) -> Iter
 
 
 def rounded(x: Tensor, kind: Kind, teacher: LiveSource, what: str, hint: str) -> NDArray[Any]:
-    """Round what a teacher computed to a numpy type, on the CPU.
+    """Convert a teacher's output to a numpy type on the CPU.
 
     Raises:
-        SettingError: a value is not finite, or more than the type holds.
+        SettingError: a value is not finite or exceeds the range of the type.
     """
     largest = float(x.abs().max())
     limit = float(np.finfo(kind).max)
@@ -51,7 +51,7 @@ def rounded(x: Tensor, kind: Kind, teacher: LiveSource, what: str, hint: str) ->
 
 
 def image_logits(teacher: LiveSource, x: Tensor, kind: Kind) -> NDArray[Any]:
-    """Compute (B, C) logits of images (B, C, H, W) in the teacher's own precision, independent of the training's."""
+    """Compute (B, C) logits of images (B, C, H, W) in the teacher's own precision, not that of the training."""
     with torch.autocast(teacher.device.type, enabled=False):
         logits = teacher(x)
     hint = "check the teacher's checkpoint and its normalisation (teacher.mean, teacher.std)"
@@ -75,13 +75,13 @@ def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -
 
 
 def check_equal(path: Path, stored: NDArray[np.float32], live: NDArray[np.float32]) -> None:
-    """Check that stored logits are what the teacher computes now.
+    """Check that stored logits are those that the teacher computes now.
 
     Raises:
-        SettingError: they differ by more than fp16 and another machine's kernels can make.
+        SettingError: they differ by more than fp16 and the kernels of another machine explain.
     """
     # fp16 keeps 11 bits; the rest is the difference between batch sizes, threads and devices
     allowed = np.abs(live) * 2.0**-10 + np.abs(live).max() * 1e-3
     if not bool((np.abs(live - stored) <= allowed).all()):
-        hint = f"delete {path.parent}: it is then computed again"
-        raise SettingError("teacher cache", str(path), "what the teacher computes now", hint)
+        hint = f"delete {path.parent}: it will be computed again"
+        raise SettingError("teacher cache", str(path), "the logits that the teacher computes now", hint)

@@ -1,4 +1,4 @@
-"""The CIFAR residual networks of He et al., whose every block can be read without a hook."""
+"""The CIFAR residual networks of He et al., with the output of every block available without hooks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class BasicBlock(nn.Module):
         self.added = width - in_width
 
     def before_relu(self, x: Tensor) -> Tensor:
-        """Map (B, I, H, W) to the sum that the block's last ReLU gets, (B, O, H', W')."""
+        """Map (B, I, H, W) to the input of the block's last ReLU, (B, O, H', W')."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         if self.stride > 1:
-            x = F.avg_pool2d(x, 1, self.stride)  # a slice's gradient would be laid out channels first
+            x = F.avg_pool2d(x, 1, self.stride)  # the gradient of a slice would be laid out channels first
         if self.added:
             x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
         return out + x
@@ -43,13 +43,13 @@ class CifarResNet(nn.Module):
     """Three stages of basic blocks with 16, 32 and 64 channels, for images of 8 to 64 pixels.
 
     Args:
-        depth: 6 n + 2 for n blocks a stage; one of `DEPTHS`.
+        depth: 6 n + 2 for n blocks per stage; one of `DEPTHS`.
 
     Raises:
-        SettingError: no such depth.
+        SettingError: another depth.
 
     Source: He et al., Deep Residual Learning for Image Recognition, 2015, section 4.2. Parameter names follow Y.
-    Idelbayev's pytorch_resnet_cifar10, so that its weights fit.
+    Idelbayev's pytorch_resnet_cifar10, so that its weights can be loaded.
     """
 
     def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3) -> None:
@@ -57,7 +57,7 @@ class CifarResNet(nn.Module):
         if depth not in DEPTHS:
             raise SettingError("depth", depth, f"one of {DEPTHS}")
         blocks = (depth - 2) // 6
-        # what rebuilds it from a student folder
+        # rebuilds it from a student folder
         own = {"depth": depth, "num_classes": num_classes, "in_chans": in_chans}
         self.factory = (f"{__name__}:{type(self).__name__}", own)
         self.num_classes = num_classes
@@ -92,7 +92,7 @@ class CifarResNet(nn.Module):
         """Map the output (B, C, H, W) of a block, after its last ReLU, to logits (B, num_classes).
 
         Args:
-            block: its name out of `block_names`.
+            block: a name in `block_names`.
         """
         names = self.block_names
         for name in names[names.index(block) + 1 :]:
@@ -104,7 +104,7 @@ class CifarResNet(nn.Module):
 
         Args:
             x: (B, in_chans, H, W).
-            blocks: names out of `block_names` in any order; None gives the last block of each stage.
+            blocks: names in `block_names`, in any order; None gives the last block of each stage.
 
         Returns:
             Logits, features after and before the blocks' last ReLU, and the pooled features (B, 64).

@@ -1,4 +1,4 @@
-"""Features of a network that does not return them, read at module ends."""
+"""Features of networks that do not return them, read from the outputs of modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas_kd.teacher.probe import Probe, Site
 
 
 class _Reader:
-    """Keeps what one module gave while a forward pass is being read."""
+    """Keeps the output of one module during a forward pass."""
 
     def __init__(self, site: Site | None) -> None:
         self.site = site
@@ -31,7 +31,7 @@ class _Reader:
 
 
 class ModuleReader:
-    """Reads the features of chosen modules, and the classifier's input, out of one forward pass."""
+    """Reads the outputs of chosen modules and the classifier's input in one forward pass."""
 
     def __init__(self, module: nn.Module, probed: Probe, paths: Sequence[str]) -> None:
         self.module = module
@@ -54,9 +54,9 @@ class ModuleReader:
             reader.active = True
         try:
             logits = self.module(x)
-            stages = [_taken(self.readers[path].post) for path in self.paths]
-            pre = [_taken(self.readers[path].pre) for path in self.paths]
-            # an unknown head: most heads see the mean of the last feature
+            stages = [_present(self.readers[path].post) for path in self.paths]
+            pre = [_present(self.readers[path].pre) for path in self.paths]
+            # an unknown head: the input of most is the mean of the last feature
             pooled = self.pooled.post if self.pooled.post is not None else stages[-1].mean((2, 3))
             return Output(logits, stages, pre, pooled)
         finally:
@@ -66,6 +66,6 @@ class ModuleReader:
                 reader.pre = None
 
 
-def _taken(x: Tensor | None) -> Tensor:
-    assert x is not None  # the dry run saw this module run once
+def _present(x: Tensor | None) -> Tensor:
+    assert x is not None  # this module ran once in the dry run
     return x

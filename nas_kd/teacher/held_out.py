@@ -1,4 +1,4 @@
-"""Stored teacher logits of the held-out splits: one file per split, whole or not there."""
+"""Stored teacher logits of the held-out splits: one file per split, written atomically."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class HeldOut:
         self._read: dict[str, Tensor] = {}
 
     def logits(self, name: str) -> Tensor:
-        """Read the logits of a split, computed and stored when they are not there.
+        """Read the logits of a split; missing ones are computed and stored.
 
         Raises:
-            SettingError: the split is unknown, or neither stored nor to be computed without a teacher.
+            SettingError: the split is unknown, or it is not stored and there is no teacher.
         """
         if name not in HELD_OUT:
             raise SettingError("split", name, ", ".join(HELD_OUT))
@@ -48,20 +48,20 @@ class HeldOut:
         return self._read[name]
 
     def fill(self, name: str, progress: Progress | None = None) -> None:
-        """Compute the logits of a split where they are not there."""
+        """Compute and store the logits of a split if they are missing."""
         path = self.folder / f"{name}.npy"
         if path.is_file():
             return
         if self._source is None:
-            hint = f"call split_logits({name!r}) once where the teacher is"
-            raise SettingError("split", name, "a split whose logits are stored", hint)
+            hint = f"call split_logits({name!r}) once in a process that has the teacher"
+            raise SettingError("split", name, "a split with stored logits", hint)
         teacher, data = self._source
         buffer = io.BytesIO()
         np.save(buffer, split_logits(teacher, getattr(data, name), progress))
         atomic_write(path, buffer.getbuffer())
 
     def check(self, teacher: LiveSource, data: Data) -> None:
-        """Recompute a few stored logits and check that they are the teacher's."""
+        """Recompute a few stored logits and compare them."""
         path = self.folder / "rate.npy"
         if path.is_file() and len(data.rate):
             batch = next(iter(data.rate.clean(PROBE)))

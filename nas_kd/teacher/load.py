@@ -31,21 +31,21 @@ def load_teacher(
         model: ``cifar_resnet20`` (or another depth), a timm name, ``package.module:factory``, a student folder, or a
             network (which is copied).
         checkpoint: weights, .safetensors or a torch.save of weights only.
-        num_classes: class count; None takes that of the checkpoint or of the model.
-        in_chans: channels of the input image; a student folder knows its own.
+        num_classes: None takes that of the checkpoint or of the model.
+        in_chans: channels of the input image; ignored for a student folder.
         stages: names of the modules whose features the student's stages learn; None chooses them.
         pretrained: let timm download its weights.
-        mean: mean of each input channel in 0..1 units that the teacher was trained with. None takes the checkpoint's
-            notes, then the student folder's or the weights' usual figures, then the data's.
-        std: standard deviation of each input channel; as `mean`.
+        mean: mean of each input channel, in 0..1 units, that the teacher was trained with. None takes that of the
+            checkpoint, else of the student folder or the pretrained weights, else of the data.
+        std: standard deviation of each input channel; see `mean`.
         resolution: image size in pixels for timm models that have a fixed one, such as ViT and Swin.
-        name: its name in messages; None takes `model`, or the class of a network.
+        name: for messages; None takes `model`, or the class of a network.
 
     Raises:
-        SettingError: nothing has this name, the checkpoint is missing, unsafe or of another architecture, or the class
-            counts differ.
+        SettingError: the model is unknown, the checkpoint is missing, unsafe or of another architecture, or the numbers
+            of classes differ.
     """
-    # a copy: sealing must not freeze the caller's network, nor its training change the teacher
+    # a copy: sealing must not freeze the caller's network, and training that must not change the teacher
     model = copy.deepcopy(model) if isinstance(model, nn.Module) else model
     built = build(
         model,

@@ -1,4 +1,4 @@
-"""Choose between a live teacher and stored targets for a training."""
+"""Choice between a live teacher and stored targets for a training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _log = logging.getLogger(__name__)
 def prepared(
     source: TargetSource, data: Data, run: Run | None, *, epochs: int = 0, features: bool = False, unseen: str = ""
 ) -> TargetSource:
-    """Bind a source to the data, and return the source of the targets of one training.
+    """Bind a source to the data and return the target source of one training.
 
-    Logits of numbered views are stored once and read by every later training; features and images that have no number
-    need the teacher itself.
+    Logits of numbered views are stored once and reused by every later training; features and images without a view
+    number need the teacher itself.
 
     Args:
-        run: keeps what is stored; None stores nothing.
+        run: where to store logits; None stores nothing.
         features: whether the method compares features.
-        unseen: which of its images are no numbered views, such as "mixed images"; nothing where all are.
+        unseen: its images without a view number, such as "mixed images"; empty if there are none.
 
     Raises:
         SettingError: the source does not fit the data, or lacks what the training needs.
@@ -33,9 +33,9 @@ def prepared(
     if unseen:
         live = source.live()
         if run is not None:
-            run.log_message(f"the teacher runs live: {unseen} are in no cache")
+            run.log_message(f"the teacher runs live: {unseen} are not cached")
         elif live is not source:
-            _log.warning(f"the teacher runs live: {unseen} are in no cache")
+            _log.warning(f"the teacher runs live: {unseen} are not cached")
         source = live
     source.bind(data, 0 if unseen else epochs)
     if features and not source.gives_features:

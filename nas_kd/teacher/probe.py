@@ -1,4 +1,4 @@
-"""A dry run of a foreign network: where its layers end and the layout of their outputs."""
+"""Dry run of an arbitrary network: where its layers end and the layout of their outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Site:
     """A module whose output is a feature map.
 
     Args:
-        layer: its place, channels and size.
+        layer: its path, channels and size.
         layout: ``NCHW``, ``NHWC`` or ``tokens``.
         prefix: class and register tokens before the image's own.
         clone: whether a later layer changes the output in place.
@@ -35,7 +35,7 @@ class Site:
     clone: bool
 
     def feature(self, out: Any) -> Tensor:
-        """Make (B, C, H, W) of what the module returned."""
+        """Convert the output of the module to (B, C, H, W)."""
         x: Tensor = out if isinstance(out, Tensor) else out[0]
         x = x.clone() if self.clone else x
         if self.layout == "NCHW":
@@ -51,7 +51,7 @@ class Probe:
     """The result of a dry run.
 
     Args:
-        layers: the ends of the residual blocks (of the plain layers in a network without blocks), in order.
+        layers: the ends of the residual blocks (of the layers, in a network without blocks), in order.
         sites: every module that can be tapped, in order.
         classifier: name of the layer whose input is the pooled feature, or None.
         num_classes: width of the logits.
@@ -76,13 +76,13 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
     """Run a network once and find its layers.
 
     A layer is a residual block: an element of a Sequential or ModuleList that holds a weight and maps a
-    feature map to a feature map. Where a stage is itself such an element, its blocks count and not the stage.
+    feature map to a feature map. If a stage is such an element itself, its blocks are used instead.
 
     Args:
-        images: (2, C, R, R); two, so that tensors whose first axis is no batch are recognised.
+        images: (2, C, R, R); two, to recognise tensors whose first axis is not the batch.
 
     Raises:
-        SettingError: the network returns no (B, classes) tensor.
+        SettingError: the network does not return a (B, classes) tensor.
     """
     calls: dict[str, _Call] = {}  # in the order in which the modules end
     counts: Counter[str] = Counter()
@@ -150,7 +150,7 @@ def _sites(module: nn.Module, calls: dict[str, _Call], batch: int) -> dict[str, 
 def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
     blocks = [p for p in sites if _is_block(calls[p])]
     elements = [p for p in blocks if isinstance(_parent(module, p), CONTAINERS)]
-    # a branch inside a larger block is no layer, even if it is a Sequential of blocks
+    # a branch inside a larger block is not a layer, even if it is a Sequential of blocks
     whole = [p for p in blocks if not any(_same(calls[e], calls[p]) for e in elements if e.startswith(p + "."))]
     elements = [e for e in elements if not any(e.startswith(p + ".") for p in whole)]
     for candidates in (elements, blocks):
@@ -160,7 +160,7 @@ def _layers(module: nn.Module, calls: dict[str, _Call], sites: dict[str, Site]) 
 
 
 def _is_block(call: _Call) -> bool:
-    """Whether a call is of a module with children and a weight, from a tensor to a tensor."""
+    """Return whether a call is of a module with children and a weight, from a tensor to a tensor."""
     mod = call.module
     args = call.args
     if type(mod) in CONTAINERS or not args or not isinstance(args[0], Tensor):
@@ -174,7 +174,7 @@ def _parent(module: nn.Module, path: str) -> nn.Module:
 
 
 def _outermost(candidates: list[str], calls: dict[str, _Call]) -> list[str]:
-    """Drop what lies inside a block, and stages that only return the output of their last block."""
+    """Drop modules inside a block, and stages that only return the output of their last block."""
     kept: list[str] = []
     for path in sorted(candidates, key=lambda p: p.count(".")):
         if any(path.startswith(outer + ".") for outer in kept):
@@ -187,7 +187,7 @@ def _outermost(candidates: list[str], calls: dict[str, _Call]) -> list[str]:
 
 
 def _same(inner: _Call, outer: _Call) -> bool:
-    """Whether two calls returned the same memory, unchanged in between."""
+    """Return whether two calls returned the same memory, unchanged in between."""
     a = inner.tensor
     b = outer.tensor
     assert a is not None and b is not None
@@ -210,7 +210,7 @@ def _plain(calls: dict[str, _Call], sites: dict[str, Site]) -> list[str]:
 
 
 def _shrinking(paths: list[str], sites: dict[str, Site]) -> list[str]:
-    """Keep the layers whose map is no larger than those before: branches that grow again are left out."""
+    """Keep the layers whose map is no larger than those before, which drops upsampling branches."""
     kept: list[str] = []
     for path in paths:
         if not kept or sites[path].layer.size <= sites[kept[-1]].layer.size:

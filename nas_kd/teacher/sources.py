@@ -1,4 +1,4 @@
-"""Convert what users pass as ``teacher=`` into one `TargetSource`, in public functions only."""
+"""Conversion of the argument ``teacher=`` of public functions into one `TargetSource`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nas_kd.teacher.teacher import Teacher
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
 
-Teaches = TargetSource | Callable[["Batch"], Tensor] | Sequence["Teaches"] | None
+TeacherLike = TargetSource | Callable[["Batch"], Tensor] | Sequence["TeacherLike"] | None
 
 
 class TeacherEnsemble(TargetSource):
-    """Several sources as one: its probabilities are the mean of theirs.
+    """The mean of the probabilities of several sources.
 
-    The mean of logits would be another target, the geometric mean of the probabilities.
+    The mean of the logits would be another target, the geometric mean of the probabilities.
 
     Args:
         sources: at least one; each gives (B, C) logits of the same classes.
@@ -85,11 +85,11 @@ class Function(TargetSource):
         return self.function(batch)
 
 
-def as_targets(teacher: Teaches) -> TargetSource | None:
-    """Turn what users pass as ``teacher=`` into a source of targets.
+def as_targets(teacher: TeacherLike) -> TargetSource | None:
+    """Convert the argument ``teacher=`` of public functions.
 
     Args:
-        teacher: a teacher, a list of teachers, any other TargetSource, a function that gives (B, C) logits of a batch,
+        teacher: a teacher, a list of teachers, any other TargetSource, a function from a batch to (B, C) logits,
             or None.
 
     Raises:
@@ -101,7 +101,7 @@ def as_targets(teacher: Teaches) -> TargetSource | None:
         each = [source for item in teacher if (source := as_targets(item)) is not None]
         return each[0] if len(each) == 1 else TeacherEnsemble(each)
     if isinstance(teacher, nn.Module):
-        expected = "a sealed teacher, and no bare network"
+        expected = "a sealed teacher, not a bare network"
         raise SettingError("teacher", type(teacher).__name__, expected, "pass nas_kd.load_teacher(network)")
     if callable(teacher):
         return Function(teacher)
@@ -113,18 +113,18 @@ def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teach
     """Return the single teacher needed by a function that uses its network.
 
     Args:
-        teacher: a teacher, a source that runs one, or a function that makes one.
-        purpose: what several teachers cannot do, for the message.
+        teacher: a teacher, a source that runs one, or a function that returns one.
+        purpose: what several teachers cannot be used for, for the error message.
 
     Raises:
         SettingError: it is none of these.
     """
-    made = teacher
+    result = teacher
     if not isinstance(teacher, TargetSource | nn.Module) and callable(teacher):
-        made = teacher()
-    found = made.teacher if isinstance(made, TargetSource) else None
+        result = teacher()
+    found = result.teacher if isinstance(result, TargetSource) else None
     if not isinstance(found, Teacher):
-        expected = "one nas_kd Teacher, or a function that makes it"
-        hint = f"nas_kd.load_teacher makes one; several teachers can retrain, not {purpose}"
-        raise SettingError("teacher", type(made).__name__, expected, hint)
+        expected = "one nas_kd Teacher, or a function that returns one"
+        hint = f"nas_kd.load_teacher returns one; several teachers can retrain a student, not {purpose}"
+        raise SettingError("teacher", type(result).__name__, expected, hint)
     return found

@@ -1,4 +1,4 @@
-"""A teacher's features of numbered views, computed once for all trainings."""
+"""Stored features of a teacher for numbered views, computed once for all trainings."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class StoredFeatures(TargetSource):
-    """A teacher whose logits and features of every numbered view are kept in fp16 and computed on first use.
+    """A teacher whose logits and features of every numbered view are stored in fp16 on first use.
 
     Trainings with the same instance share its content; for maps of other sizes it starts empty. A ResNet-56 with a
-    student of 16, 8 and 4 pixels takes 29 kB a view. For images that are no views of the data the teacher runs live.
+    student of 16, 8 and 4 pixels takes 29 kB per view. For images without a view number the teacher runs live.
 
     Args:
         data: the data set, with numbered views.
 
     Raises:
-        SettingError: the data have no numbered views, or a feature is more than fp16 holds.
+        SettingError: the data have no numbered views, or a feature exceeds the range of fp16.
     """
 
     gives_features = True
-    _hint = "give the live teacher instead"
+    _hint = "pass the live teacher instead"
 
     def __init__(self, teacher: Teacher, data: Data) -> None:
         if data.train.views is None:
@@ -62,11 +62,11 @@ class StoredFeatures(TargetSource):
         """Check that the stored features belong to a data set.
 
         Raises:
-            SettingError: it was made for another data set, normalisation or set of views.
+            SettingError: they belong to another data set, normalisation or set of views.
         """
         if other := same_data(store_key(self._teacher, self.data), data):
-            expected = f"features of these images; it was made with {other}"
-            hint = "make one for them: StoredFeatures(teacher, data)"
+            expected = f"features of these images; they were stored with {other}"
+            hint = "create new ones: StoredFeatures(teacher, data)"
             raise SettingError("teacher", "StoredFeatures", expected, hint)
         self._teacher.bind(data)
         return self
@@ -89,7 +89,7 @@ class StoredFeatures(TargetSource):
             which = torch.from_numpy(missing)
             store = self._compute(batch.index[which], batch.view[which])
             rows, _ = store.read(index, view)
-        # + 0.0 makes the store's -0 a 0 again
+        # + 0.0 turns the -0 of the store back into 0
         return self._output([torch.from_numpy(row).to(batch.x.device).float() + 0.0 for row in rows])
 
     def _compute(self, index: Tensor, view: Tensor) -> ViewStore:
@@ -99,37 +99,37 @@ class StoredFeatures(TargetSource):
             rows = [rounded(part, np.float16, self._teacher, "features", self._hint)[: len(some)] for part in parts]
             if self._store is None:
                 shapes = {f"feature_{number}": row.shape[1:] for number, row in enumerate(rows)}
-                self._store = self._made(shapes)
+                self._store = self._create(shapes)
             self._store.write(some.numpy(), views.numpy(), rows)
-        assert self._store is not None  # there was something to compute
+        assert self._store is not None  # at least one entry was computed
         return self._store
 
-    def _made(self, shapes: Shapes) -> ViewStore:
+    def _create(self, shapes: Shapes) -> ViewStore:
         return ViewStore.in_memory(len(self.data.train), self._views, shapes)
 
     def _parts(self, out: Output) -> list[Tensor]:
-        """Return what is stored of a forward pass."""
+        """Return the tensors of a forward pass to store."""
         return [out.logits, out.pooled, *out.stages, *out.pre]
 
     def _output(self, parts: list[Tensor]) -> Output:
-        """Return what `_parts` was given."""
+        """Invert `_parts`."""
         stages = len(parts) // 2 + 1
         return Output(parts[0], parts[2:stages], parts[stages:], parts[1])
 
 
 class StageFeatureFiles(StoredFeatures):
-    """The features that blockwise training needs, in files that any number of processes use at once.
+    """The features that blockwise training needs, in files that any number of processes can share.
 
-    They are divided by powers of two before they are rounded, so that large and tiny ones keep eleven bits. Logits, the
-    pooled feature and the last stage's after its activation are left empty: no stage is fed by them.
+    They are divided by powers of two before rounding, so that large and tiny ones keep eleven bits. Logits, the pooled
+    feature and the last stage's output after its activation are left empty: no stage takes them as input.
 
     Args:
         teacher: the teacher, its taps chosen.
-        root: folder of such files; a sub-folder is made for this teacher, data and taps.
-        scales: a power of two a tap, for its feature after the last activation and for that before.
+        root: folder of such files, with a sub-folder for this teacher, data and taps.
+        scales: a power of two per tap, for its feature after and before the last activation.
 
     Raises:
-        SettingError: the views are not numbered, or the disk has no room.
+        SettingError: the views are not numbered, or the disk is full.
     """
 
     _hint = "use blockwise.cache_gb=0"
@@ -140,12 +140,12 @@ class StageFeatureFiles(StoredFeatures):
         super().__init__(teacher, data)
         self._root = root
         self._scales = [*list(scales[0])[:-1], *scales[1]]
-        self._store = self._made(tap_shapes(teacher.taps or ()))
+        self._store = self._create(tap_shapes(teacher.taps or ()))
 
     def logits(self, batch: Batch) -> Tensor:
         return self._teacher.logits(batch)  # they are not stored
 
-    def _made(self, shapes: Shapes) -> ViewStore:
+    def _create(self, shapes: Shapes) -> ViewStore:
         taps = [f"{tap.path} {tap.size}>{tap.student_size}" for tap in self._teacher.taps or ()]
         key = store_key(self._teacher, self.data, taps=taps, scales=self._scales)
         folder = prepare(self._root, key, len(self.data.train), self._views, shapes, "use blockwise.cache_gb=0")
@@ -163,11 +163,11 @@ class StageFeatureFiles(StoredFeatures):
 
 
 def tap_shapes(taps: Sequence[Tap]) -> Shapes:
-    """Return (C, H, W) of each tap after its last activation but for the last, then of each before it."""
+    """Return (C, H, W) after the last activation of each tap but the last, then before that of each tap."""
     whole = [(tap.channels, tap.student_size, tap.student_size) for tap in taps]
     return {f"feature_{number}": shape for number, shape in enumerate([*whole[:-1], *whole])}
 
 
 def feature_bytes(taps: Sequence[Tap], images: int, views: int) -> int:
-    """Compute what `StageFeatureFiles` take on the disk: fp16, averaged to the students' sizes."""
+    """Return the size of `StageFeatureFiles` on disk: fp16, averaged to the students' sizes."""
     return store_bytes(images, views, tap_shapes(taps))

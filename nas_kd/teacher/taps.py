@@ -1,4 +1,4 @@
-"""Choose the teacher layers that supervise the stages of a space."""
+"""Choice of the teacher layers that supervise the stages of a space."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Tap:
 
 
 def pool_to(x: Tensor, size: int) -> Tensor:
-    """Average (B, C, H, W) down to ``size`` pixels; a feature that is not larger is returned as it is."""
+    """Average (B, C, H, W) down to ``size`` pixels; a feature that is not larger is returned unchanged."""
     height = min(x.shape[2], size)
     width = min(x.shape[3], size)
     return x if (height, width) == tuple(x.shape[2:]) else F.adaptive_avg_pool2d(x, (height, width))
 
 
 def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[Tap]:
-    """Assign a teacher layer, of those from input to output, to every student stage (output heights in pixels).
+    """Assign a teacher layer to every student stage (output heights in pixels), both ordered from input to output.
 
-    The ends of the teacher's resolutions when there are as many as stages, else layers at equal shares of the teacher's
-    depth. A layer whose map is smaller than the student's is replaced by the last one before it that is large enough;
-    the layers are strictly increasing wherever there are enough of them.
+    These are the last layers of the teacher's resolutions if there are as many as stages, else layers at equal shares
+    of its depth. A layer whose map is smaller than the student's is replaced by the last one before it that is large
+    enough; no layer is used twice if there are enough of them.
 
     Raises:
         SettingError: no layer is as large as a stage's output.
@@ -76,19 +76,16 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int]) -> list[T
         if not large:
             _refuse_size(stage, size, max(layer.size for layer in layers))
         chosen[stage] = large[-1]
-    for stage in range(count - 2, -1, -1):  # earlier layers are larger, so moving earlier is always allowed
+    for stage in range(count - 2, -1, -1):  # earlier layers have larger maps, so moving earlier is always possible
         chosen[stage] = max(min(chosen[stage], chosen[stage + 1] - 1), 0)
     return [_tap(layers[i], size) for i, size in zip(chosen, student_sizes, strict=True)]
 
 
 def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Sequence[str]) -> list[Tap]:
-    """Assign the layer that the user named to every student stage.
-
-    Args:
-        paths: one name a stage.
+    """Assign the layers that the user named, one per student stage.
 
     Raises:
-        SettingError: a name is unknown or too small a map, or the names are too few or out of order.
+        SettingError: a name is unknown, its map is too small, or the number or order of names is wrong.
     """
     if len(paths) != len(student_sizes):
         expected = f"{len(student_sizes)} layers, one per stage of the space"
@@ -96,15 +93,15 @@ def named_taps(layers: Sequence[Layer], student_sizes: Sequence[int], paths: Seq
     order = {layer.path: i for i, layer in enumerate(layers)}
     for path in paths:
         if path not in order:
-            expected = "a layer of the teacher that gives a feature map"
+            expected = "a layer of the teacher with a feature map as output"
             raise SettingError("teacher.stages", path, expected, nearest(path, order))
-    places = [order[path] for path in paths]
-    if places != sorted(places):
+    positions = [order[path] for path in paths]
+    if positions != sorted(positions):
         raise SettingError("teacher.stages", list(paths), "layers from input to output", "reorder them")
-    for stage, (place, size) in enumerate(zip(places, student_sizes, strict=True)):
-        if layers[place].size < size:
-            _refuse_size(stage, size, layers[place].size, layers[place].path)
-    return [_tap(layers[place], size) for place, size in zip(places, student_sizes, strict=True)]
+    for stage, (position, size) in enumerate(zip(positions, student_sizes, strict=True)):
+        if layers[position].size < size:
+            _refuse_size(stage, size, layers[position].size, layers[position].path)
+    return [_tap(layers[position], size) for position, size in zip(positions, student_sizes, strict=True)]
 
 
 def describe_taps(taps: Sequence[Tap]) -> list[str]:

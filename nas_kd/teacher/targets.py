@@ -1,4 +1,4 @@
-"""The protocol of everything that gives a training its targets."""
+"""The interface of everything that provides the targets of a training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TargetSource(ABC):
 
     Attributes:
         gives_features: whether `features` works.
-        shared: whether it is stored in files, which worker processes open without the teacher.
+        shared: whether it is stored in files that worker processes can open without the teacher.
     """
 
     gives_features = False
@@ -37,53 +37,53 @@ class TargetSource(ABC):
         """Return (B, C) logits of a batch, without gradient unless `trained` learns from it."""
 
     def features(self, batch: Batch) -> Output:
-        """Return logits and features of a batch, averaged to the size of the student's where they are larger."""
+        """Return logits and features of a batch; features larger than the student's are averaged to its size."""
         raise without_features(self)
 
     def split_logits(self, name: str, data: Data) -> Tensor | None:
-        """Return (N, C) logits of the images of a split as they are, on the CPU; None where they are not available."""
+        """Return (N, C) logits of a split without augmentation, on the CPU; None if they are not available."""
         return None
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what determines the targets, the same in every process; runs record it."""
+        """A hash of what determines the targets, equal in every process; recorded in runs."""
         return type(self).__name__
 
     def bind(self, data: Data, epochs: int = 0) -> TargetSource:
         """Check that it fits a data set, before any computation.
 
         Args:
-            epochs: epochs whose numbered views a source that cannot compute targets must have.
+            epochs: number of epochs whose views must be stored if the source cannot compute targets.
 
         Raises:
-            SettingError: it does not fit the data, or is about others.
+            SettingError: it does not fit the data, or belongs to other data.
         """
         return self
 
     def cached(self, data: Data, run: Run | None, *, folder: str | Path | None = None, epochs: int = 0) -> TargetSource:
-        """Return what computes each target of a numbered view once, for all trainings of a run; else itself.
+        """Return a source that computes each target of a numbered view once, for all trainings of a run; else itself.
 
         Args:
-            run: keeps the targets; None keeps nothing.
-            folder: keeps them instead, for several runs.
+            run: where to store the targets; None stores nothing.
+            folder: store them here instead, for several runs.
             epochs: epochs whose targets are computed now; the others on first use.
         """
         return self
 
-    def prefill(self, data: Data, epochs: int, run: Run | None) -> None:  # noqa: B027  # most have nothing to do
+    def prefill(self, data: Data, epochs: int, run: Run | None) -> None:  # noqa: B027  # optional
         """Compute the targets of this many epochs now, for worker processes, which can only read stored ones."""
 
     def live(self) -> TargetSource:
-        """Return what gives the targets of any image: mixed, unlabelled or generated ones are in no store.
+        """Return a source of targets for any image, such as mixed, unlabelled or generated ones.
 
         Raises:
-            SettingError: it has stored targets only.
+            SettingError: it has only stored targets.
         """
         return self
 
     @property
     def teacher(self) -> LiveSource | None:
-        """The teacher that runs a network, for methods that look into it or need its gradient by its input."""
+        """The teacher with its network, for methods that need the network or its input gradient."""
         return None
 
     @property
@@ -93,12 +93,12 @@ class TargetSource(ABC):
 
     @property
     def members(self) -> Sequence[TargetSource]:
-        """The sources it averages; itself where it is one."""
+        """The sources that it averages, or itself alone."""
         return (self,)
 
     @property
     def trained(self) -> nn.Module | None:
-        """The module to save in checkpoints, trained too where its parameters require gradients."""
+        """The module to save in checkpoints, and to train if its parameters require gradients."""
         return None
 
 
@@ -112,7 +112,7 @@ class LiveSource(TargetSource):
     @property
     @abstractmethod
     def network(self) -> nn.Module:
-        """The sealed network itself; no gradient goes into it."""
+        """The sealed network itself, without gradients."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -154,6 +154,6 @@ class LiveSource(TargetSource):
 
 
 def without_features(source: TargetSource) -> SettingError:
-    """Make the error of a feature method whose source gives no features."""
-    expected = "one live teacher for a method on features"
+    """Return the error of a feature method whose source has no features."""
+    expected = "one live teacher, for a method on features"
     return SettingError("teacher", type(source).__name__, expected, "pass the teacher itself, not its cache")

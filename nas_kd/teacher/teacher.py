@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 
-# Pixels of images (32 of 32 x 32) whose features a CPU's cache holds: ResNet-56 runs batches of 64 to 256 in
-# such parts 1.4 to 1.5 times as fast as whole.
+# Pixels of a batch (32 images of 32 x 32) whose features fit into a CPU's cache: in such parts ResNet-56 runs
+# batches of 64 to 256 images 1.4 to 1.5 times as fast.
 CACHED_PIXELS = 2**15
 
 
 class Staged(Protocol):
-    """What `Teacher.match` needs of a space."""
+    """The part of a space that `Teacher.match` needs."""
 
     def stage_sizes(self, resolution: int) -> list[int]:
         """Return the output height of each stage in pixels."""
@@ -44,18 +44,18 @@ class Staged(Protocol):
 class Teacher(LiveSource):
     """A network in eval mode, without gradients, that nothing can train.
 
-    It is no ``nn.Module``: as an attribute of a student it enters neither parameters nor state dict.
+    It is not an ``nn.Module``: as an attribute of a student it is in neither parameters nor state dict.
 
     Args:
-        module: maps (B, C, H, W) to logits (B, classes); it is put into eval mode and frozen.
-        name: its name in messages.
-        num_classes: width of the logits, or None when only a forward pass can determine it.
-        mean: mean of each input channel in 0..1 units that the network expects; None: that of the data.
+        module: maps (B, C, H, W) to logits (B, classes); it is set to eval mode and frozen.
+        name: for messages.
+        num_classes: number of logits; None if only a forward pass can tell.
+        mean: mean of each input channel, in 0..1 units, that the network expects; None: that of the data.
         std: standard deviation of each input channel; given with `mean`.
         stages: names of the modules that teach the stages of the student; None chooses them.
 
     Raises:
-        SettingError: a stage is no module of the network, or mean and std do not fit the channels.
+        SettingError: a stage is not a module of the network, or mean and std do not fit the channels.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Teacher(LiveSource):
         self.mean = _channels("mean", mean, in_chans)
         self.std = _channels("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
-            raise SettingError("teacher.std", std, "mean and std together, std above 0", "give both or none")
+            raise SettingError("teacher.std", std, "mean and std together, std above 0", "set both or neither")
         names = [path for path, _ in module.named_modules() if path]
         for path in stages or ():
             if path not in names:
@@ -104,7 +104,7 @@ class Teacher(LiveSource):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what determines the outputs: name, weights and expected normalisation."""
-        # a student folder may be moved, so its layers identify it and not its path
+        # a student folder may be moved, so it is identified by its layers and not by its path
         name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
         digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())
         for key, tensor in sorted(self._module.state_dict().items()):
@@ -130,7 +130,7 @@ class Teacher(LiveSource):
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W), normalised as the bound data are, to logits (B, classes)."""
+        """Map images (B, C, H, W), normalised like the bound data, to logits (B, classes)."""
         x = self.normalised(x)
         size = max(8, CACHED_PIXELS // (x.shape[2] * x.shape[3]))
         if x.device.type != "cpu" or len(x) <= size:
@@ -142,10 +142,10 @@ class Teacher(LiveSource):
         """Run the network and return the features at the taps.
 
         Args:
-            x: (B, C, H, W), normalised as the bound data are.
+            x: (B, C, H, W), normalised like the bound data.
 
         Returns:
-            Logits, one feature (B, C, H, W) a tap, not pooled, and the classifier's input.
+            Logits, one feature (B, C, H, W) per tap, not pooled, and the classifier's input.
 
         Raises:
             SettingError: no taps were chosen.
@@ -160,7 +160,7 @@ class Teacher(LiveSource):
         return self._reader.read(x)
 
     def features(self, batch: Batch) -> Output:
-        """Return what `forward_stages` does, features averaged to the students' sizes where they are larger."""
+        """Run `forward_stages`, and average features that are larger than the students' to their size."""
         out = self.forward_stages(batch.x)
         sizes = [tap.student_size for tap in self.taps or ()]
         stages, pre = ([pool_to(x, n) for x, n in zip(xs, sizes, strict=True)] for xs in (out.stages, out.pre))
@@ -168,26 +168,26 @@ class Teacher(LiveSource):
 
     @property
     def network(self) -> nn.Module:
-        """The sealed network itself, for methods that need its gradient by its input; none goes into it."""
+        """The sealed network itself, for methods that need its input gradient."""
         return self._module
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Convert images, normalised as the bound data are, to the network's own normalisation and device."""
-        x = x.to(self.device)  # data may live elsewhere than the teacher
+        """Convert images, normalised like the bound data, to the network's own normalisation and device."""
+        x = x.to(self.device)  # data may be on another device than the teacher
         return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
 
     def bind(self, data: Data, epochs: int = 0) -> Teacher:
-        """Check that the teacher fits a data set and take its normalisation into account.
+        """Check that the teacher fits a data set, and convert from its normalisation.
 
         Raises:
-            SettingError: channels or classes differ, or the network does not take the data's resolution.
+            SettingError: channels or classes differ, or the network cannot run at the data's resolution.
         """
         if self.in_chans != data.in_chans:
-            hint = "load it with in_chans as in the data, or choose another teacher"
+            hint = f"load it with in_chans={data.in_chans}, or choose another teacher"
             raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", hint)
         self._dry_run(data.resolution)
         if self.num_classes != data.num_classes:
-            expected = f"{data.num_classes}, the class count of the data"
+            expected = f"{data.num_classes}, the number of classes of the data"
             hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
             raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
         self._affine = None
@@ -202,16 +202,16 @@ class Teacher(LiveSource):
         return self
 
     def cached(self, data: Data, run: Run | None, *, folder: str | Path | None = None, epochs: int = 0) -> TargetSource:
-        """Return its logits of every numbered view, computed once for all trainings; else the teacher itself.
+        """Return a cache of its logits of every numbered view, for all trainings; else the teacher itself.
 
         Args:
-            run: keeps the logits in ``teacher/cache``; None keeps nothing, so the teacher runs live.
-            folder: keeps them instead, for several runs.
-            epochs: epochs whose logits are computed now, as processes without the teacher need; the others on first
+            run: the logits are stored in its ``teacher/cache``; None stores nothing, so the teacher runs live.
+            folder: store them here instead, for several runs.
+            epochs: epochs whose logits are computed now, for processes without the teacher; the others on first
                 use.
 
         Returns:
-            The cache, or the teacher where the augmentation has no views that can be numbered.
+            The cache, or the teacher if the augmentation has no numbered views.
         """
         self.bind(data)
         if run is None:
@@ -230,7 +230,7 @@ class Teacher(LiveSource):
             return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
 
     def match(self, space: Staged, resolution: int) -> list[Tap]:
-        """Choose the layers that teach the stages of a space, and read them from now on.
+        """Choose the layers that teach the stages of a space, and tap them from now on.
 
         Args:
             resolution: height and width of the images in pixels.
@@ -242,7 +242,7 @@ class Teacher(LiveSource):
         sizes = space.stage_sizes(resolution)
         if not layers:
             hint = "name one module per stage in teacher.stages"
-            raise SettingError("teacher.model", self.name, "a network whose layers give feature maps", hint)
+            raise SettingError("teacher.model", self.name, "a network with feature maps", hint)
         taps = choose_taps(layers, sizes) if self.stages is None else named_taps(sites, sizes, self.stages)
         if self._reader is not None:
             self._reader.remove()
@@ -253,7 +253,7 @@ class Teacher(LiveSource):
 
     @torch.no_grad()
     def _dry_run(self, resolution: int) -> tuple[list[Layer], list[Layer], Probe | None]:
-        """Return the layers to choose from, those that may be named, and the probe of a foreign network."""
+        """Return the layers to choose from, those that can be named, and the probe of a network that needs hooks."""
         from torch.utils.flop_counter import FlopCounterMode
 
         images = torch.zeros(2, self.in_chans, resolution, resolution, device=self.device)
@@ -272,8 +272,8 @@ class Teacher(LiveSource):
         except SettingError:
             raise
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            expected = f"an input {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
-            hint = "give the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
+            expected = f"inputs of {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
+            hint = "use the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
             raise SettingError("teacher.model", self.name, f"a network that takes {expected}", hint) from error
         self.macs = counter.get_total_flops() // 2
         self.num_classes = logits.shape[1]
@@ -284,5 +284,5 @@ def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | Non
     if values is None:
         return None
     if len(values) != in_chans:
-        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one per channel", "give them all")
+        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one per channel")
     return tuple(float(value) for value in values)

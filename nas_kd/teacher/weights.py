@@ -1,4 +1,4 @@
-"""Read a checkpoint safely, copy it into a network or report what does not fit, and write one."""
+"""Checkpoints: safe reading, strict loading with precise errors, and writing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_write
 
-# where training scripts keep the weights; averaged ones first, as timm does
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# keys under which training scripts store weights; averaged ones first, as in timm
+KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile
 
 
@@ -26,7 +26,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         path: a .safetensors file, or one written by torch.save that holds tensors and plain values only.
 
     Returns:
-        Name to tensor, and the notes that `save_weights` left (empty for other files).
+        Name to tensor, and the notes of `save_weights` (empty for other files).
 
     Raises:
         SettingError: the file is missing, damaged, holds no weights, or holds objects that would be executed.
@@ -43,18 +43,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Exception as error:  # a damaged file may raise anything
         hint = "if you trust the file, load it yourself and write torch.save(model.state_dict(), path)"
         raise SettingError("teacher.checkpoint", str(path), expected, hint) from error
-    for nest in NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
+    for key in KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
             break
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
-        expected = f"a state dict, or a dictionary with one under {', '.join(NESTS)}"
+        expected = f"a state dict, or a dictionary with one under {', '.join(KEYS)}"
         raise SettingError("teacher.checkpoint", str(path), expected, "save model.state_dict()")
-    return {_bare(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
+    return {_without_prefix(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
 
 
 def _check_stored(path: Path) -> None:
-    """Raise on a compressed archive: torch.save never writes one, and it may unpack to a thousand times its size."""
+    """Raise for a compressed archive: torch.save never writes one, and it may expand to a thousand times its size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
@@ -67,7 +67,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
-            weights = {_bare(name): file.get_tensor(name) for name in file.keys()}
+            weights = {_without_prefix(name): file.get_tensor(name) for name in file.keys()}
         noted = json.loads(notes.get("nas_kd", "{}"))
         mean = noted.get("mean") or []
         std = noted.get("std") or []
@@ -79,14 +79,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, noted
 
 
-def _bare(name: str) -> str:
+def _without_prefix(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name
 
 
 def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_classes: int | None) -> int | None:
-    """Return the class count of a checkpoint (None if unknown), checked against the expected one.
+    """Return the number of classes of a checkpoint (None if unknown), checked against the expected one.
 
     Raises:
         SettingError: the two differ.
@@ -96,14 +96,14 @@ def check_classes(weights: Mapping[str, Tensor], classifier: str | None, num_cla
         return num_classes
     found = weight.shape[0]
     if num_classes not in (None, found):
-        expected = f"{found}, the class count of the checkpoint"
+        expected = f"{found}, the number of classes of the checkpoint"
         hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
         raise SettingError("teacher.num_classes", num_classes, expected, hint)
     return found
 
 
 def fresh_head(weights: dict[str, Tensor], module: nn.Module, classifier: str | None) -> dict[str, Tensor]:
-    """Replace a checkpoint's classifier by the network's own new one where the class counts differ."""
+    """Replace a checkpoint's classifier by the network's new one if the numbers of classes differ."""
     own = {name: tensor for name, tensor in module.state_dict().items() if name.rpartition(".")[0] == classifier}
     if all(name not in weights or weights[name].shape == tensor.shape for name, tensor in own.items()):
         return weights
@@ -111,18 +111,18 @@ def fresh_head(weights: dict[str, Tensor], module: nn.Module, classifier: str | 
 
 
 def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path, name: str) -> None:
-    """Copy weights into a network that they fit exactly.
+    """Load weights into a network, strictly.
 
     Raises:
-        SettingError: names the first tensor of another shape, else the first missing, else the first unknown.
+        SettingError: with the first tensor of another shape, else the first missing, else the first unknown.
     """
     own = module.state_dict()
-    hint = f"choose the teacher.model that {path} was trained as"
+    hint = f"set teacher.model to the architecture of {path}"
     for key, tensor in own.items():
         if key in weights and weights[key].shape != tensor.shape:
-            expected = f"weights of {name}: {key} is {_shape(weights[key])} there and {_shape(tensor)} in {name}"
+            expected = f"weights of {name}: {key} has shape {_shape(weights[key])} instead of {_shape(tensor)}"
             raise SettingError("teacher.checkpoint", str(path), expected, hint)
-    # counters are absent from old checkpoints and not used in evaluation
+    # counters are missing in old checkpoints and not used in evaluation
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         expected = f"weights of {name}: it lacks {missing[0]} {_shape(own[missing[0]])} and {len(missing) - 1} more"
@@ -149,7 +149,7 @@ def save_weights(
     std: Sequence[float] | None = None,
     **notes: Any,
 ) -> None:
-    """Write a network's weights with the normalisation they expect, for `load_teacher(checkpoint=path)`.
+    """Write a network's weights with their normalisation, for `load_teacher(checkpoint=path)`.
 
     Args:
         path: a .safetensors file.

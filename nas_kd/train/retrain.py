@@ -24,7 +24,7 @@ from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.teacher.prepare import prepared
-from nas_kd.teacher.sources import Teaches, as_targets
+from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import taught_in_between
 from nas_kd.train.config import RetrainConfig, RetrainSettings
 from nas_kd.train.loop import check_epochs
@@ -43,7 +43,7 @@ OF_THE_COMMAND = ("seeds", "init", "random_students", "band")  # what `nas-kd re
 @takes(RetrainConfig)
 def retrain(
     model: nn.Module | Arch,
-    teacher: Teaches,
+    teacher: TeacherLike,
     data: Data,
     config: RetrainConfig | None = None,
     *,

@@ -20,7 +20,7 @@ from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, sort_channels
-from nas_kd.teacher.sources import Teaches, as_targets
+from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import LOOK_EVERY, Plan, StepInfo, check_epochs, fit
@@ -43,7 +43,7 @@ def train_supernet(
     *,
     run: Run | str | Path | None = None,
     task: Task | None = None,
-    teacher: Teaches = None,
+    teacher: TeacherLike = None,
     seed: int = 0,
     runtime: Runtime | None = None,
     inputs: dict[str, Any] | None = None,

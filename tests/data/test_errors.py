@@ -33,7 +33,7 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"select": float("nan")}, ["data.select=nan"]),
         ({"select": -3}, ["data.select=-3"]),
         ({"rate": 0.5, "select": 0.5}, ["data.rate=0.5", "below 1 - data.select=0.5"]),
-        ({"rate": 5}, ["data.rate=5", "10 (one a class)"]),
+        ({"rate": 5}, ["data.rate=5", "10 (one per class)"]),
         ({"rate": 700, "select": 745}, ["data.rate + data.select"]),
         ({"resolution": 0}, ["data.resolution=0", "at least 1"]),
         ({"views": -1}, ["data.views=-1", "an integer of at least 0", "all"]),
@@ -42,7 +42,7 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"views": 10}, ["data.views=10", "1 .. 9"]),
         ({"pad": -1}, ["data.pad=-1"]),
         ({"pad": 9}, ["data.pad=9", "0 .. 8"]),
-        ({"subset": 29}, ["data.subset=29", "30 (3 a class)"]),
+        ({"subset": 29}, ["data.subset=29", "30 (3 per class)"]),
         ({"subset": 5000}, ["data.subset=5000"]),
         ({"memory_gib": -1}, ["data.memory_gib=-1"]),
         ({"train": "no/such/folder"}, ["data.train='no/such/folder'", "does not exist", "working folder"]),
@@ -103,7 +103,7 @@ def test_unreadable_image(make_folder: Make, memory_gib: float, content: bytes |
     refused(
         "data.train",
         "dog/0007.png",
-        "can be read",
+        "readable",
         "replace or delete",
         train=root,
         memory_gib=memory_gib,
@@ -121,7 +121,7 @@ def test_sizes_and_modes(make_folder: Make, memory_gib: float) -> None:
     Image.new("I;16", (12, 12)).save(root / "owl" / "0001.png")
     refused("data.train", "owl/0001.png", "8-bit", train=root, memory_gib=memory_gib, rate=0)
     grey = make_folder("grey", mode="L")
-    refused("data.test", "grey images", train=grey, test=make_folder("colour"), memory_gib=memory_gib)
+    refused("data.test", "greyscale images", train=grey, test=make_folder("colour"), memory_gib=memory_gib)
 
 
 def test_test_set_of_other_classes(make_folder: Make) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas_kd.data.split import HIGH, LOW, TRAIN, apportion, cut, draw, stratified_order
+from nas_kd.data.split import HIGHEST, LOWEST, TRAIN, apportion, cut, draw, stratified_order
 from nas_kd.errors import SettingError
 
 
@@ -30,7 +30,7 @@ def test_shares_are_met_in_every_class() -> None:
     for seed in range(20):
         codes = cut(labels, draw(names, seed), 0.2, 0.05)
         for c, size in enumerate(sizes):
-            for code, share in ((LOW, 0.2), (HIGH, 0.05)):
+            for code, share in ((LOWEST, 0.2), (HIGHEST, 0.05)):
                 count = int((codes[labels == c] == code).sum())
                 assert count >= 1 and abs(count - share * size) <= 1.5 * max(1.0, (share * size) ** 0.5)
             assert (codes[labels == c] == TRAIN).any()
@@ -60,10 +60,10 @@ def test_counts_are_met_exactly_and_in_proportion() -> None:
     names, labels = names_and_labels(sizes)
     u = draw(names, 0)
     codes = cut(labels, u, 100, 40)
-    assert np.bincount(labels[codes == LOW]).tolist() == [50, 30, 15, 5]
-    assert np.bincount(labels[codes == HIGH]).tolist() == [20, 12, 6, 2]
+    assert np.bincount(labels[codes == LOWEST]).tolist() == [50, 30, 15, 5]
+    assert np.bincount(labels[codes == HIGHEST]).tolist() == [20, 12, 6, 2]
     fewer = cut(labels, u, 60, 40)
-    assert set(np.flatnonzero(fewer == LOW)) < set(np.flatnonzero(codes == LOW))
+    assert set(np.flatnonzero(fewer == LOWEST)) < set(np.flatnonzero(codes == LOWEST))
     with pytest.raises(SettingError, match="leave images"):
         cut(labels, u, 0.9, 400)
 

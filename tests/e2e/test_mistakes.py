@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     # teacher
     "classes": (
         ["--teacher.epochs", "0", "--teacher.checkpoint", "FILES/five.safetensors"],
-        ["10", "5", "class count"],
+        ["10", "5", "number of classes"],
     ),
     "architecture": (
         ["--teacher.epochs", "0", "--teacher.checkpoint", "FILES/deep.safetensors"],

@@ -200,7 +200,7 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         ({"epochs": 0}, "rank.epochs"),
         ({"run": None}, "a folder"),
         ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain, not rank"),
-        ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher makes one"),
+        ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher returns one"),
         ({"bands": (400,)}, "rank.bands"),
     ],
 )

@@ -216,14 +216,14 @@ def test_without_a_teacher_what_lacks_is_said_before_the_training(tmp_path: Path
     data = make_data("all")
     cache = ViewCache.load(ViewCache.open(tmp_path, teacher, data, epochs=2).folder)
     cache.bind(data, epochs=2)
-    with pytest.raises(SettingError, match=rf"logits of 3 epochs \({len(data.train)} are not there\).*fill"):
+    with pytest.raises(SettingError, match=rf"logits of 3 epochs \({len(data.train)} are missing\).*fill"):
         cache.bind(data, epochs=3)
     with pytest.raises(SettingError, match="fill"):
         cache.logits(next(data.train.batches(8, epoch=2, seed=0)))
     with pytest.raises(SettingError, match="opened with its teacher.*fill"):
         cache.fill(3)
     fresh = make_data(views=None)
-    with pytest.raises(SettingError, match="another views"):
+    with pytest.raises(SettingError, match="different views"):
         cache.bind(fresh)  # nothing could be served
     ViewCache.open(tmp_path, teacher, data, epochs=0).bind(fresh)  # the teacher runs live
 
@@ -244,10 +244,10 @@ def test_another_teacher_data_set_or_views_gets_its_own_folder(tmp_path: Path, d
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (make_data(seed=9), "another data"),
-        (make_data(views=2), "another views"),
-        (dataclasses.replace(make_data(), mean=(0.5, 0.5, 0.5)), "another mean"),
-        (dataclasses.replace(make_data(), resolution=9), "another resolution"),
+        (make_data(seed=9), "different data"),
+        (make_data(views=2), "different views"),
+        (dataclasses.replace(make_data(), mean=(0.5, 0.5, 0.5)), "different mean"),
+        (dataclasses.replace(make_data(), resolution=9), "different resolution"),
     ],
 )
 def test_a_cache_of_other_data_is_refused(
@@ -260,7 +260,7 @@ def test_a_cache_of_other_data_is_refused(
     assert str(cache.folder) in str(caught.value) and "ViewCache.open" in str(caught.value)
 
 
-LIVE = "the teacher's cache cannot serve this augmentation: the teacher runs live instead"
+LIVE = "this augmentation is not cached: the teacher runs live instead"
 
 
 def test_views_that_are_not_stored_are_taught_live(
@@ -280,9 +280,9 @@ def test_views_that_are_not_stored_are_taught_live(
     batch = next(iter(data.rate.clean(4)))
     assert torch.equal(served.logits(batch), teacher(batch.x)) and served.live() is teacher
     alone = ViewCache.load(served.folder)
-    with pytest.raises(SettingError, match="crop and flip out of the cached views.*with its teacher"):
+    with pytest.raises(SettingError, match="crops and flips among the cached views.*with its teacher"):
         alone.logits(batch)
-    with pytest.raises(SettingError, match="for images in no cache"):
+    with pytest.raises(SettingError, match="for uncached images"):
         alone.live()
 
 

@@ -141,7 +141,7 @@ def test_a_cache_of_other_data_is_refused_before_the_training(tmp_path: Path, da
     x = torch.zeros(60, 3, 8, 8, dtype=torch.uint8)
     other = load_data((x, torch.arange(60) % 3), rate=6, select=6, views="all", flip=True)
     for given in (cache, [cache, teacher]):
-        with pytest.raises(SettingError, match="another data"):
+        with pytest.raises(SettingError, match="different data"):
             train(given, other)
 
 

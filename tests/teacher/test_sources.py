@@ -50,7 +50,7 @@ def test_a_source_of_ones_own_defines_logits_only() -> None:
     assert as_targets(own) is own and own.live() is own and own.members == (own,) and own.fingerprint == "Own"
     assert torch.equal(own.logits(data), data.x[:, :2])
     assert own.teacher is None and own.trained is None and not own.shared and not own.gives_features
-    with pytest.raises(SettingError, match=r"teacher='Own'.*live teacher for a method on features"):
+    with pytest.raises(SettingError, match=r"teacher='Own'.*live teacher, for a method on features"):
         own.features(data)
     with pytest.raises(TypeError, match="abstract"):
         TargetSource()  # type: ignore[abstract]
@@ -104,5 +104,5 @@ def test_what_looks_into_its_teacher_takes_one() -> None:
     teacher = load_teacher(cifar_resnet8(num_classes=3))
     assert one_teacher(teacher, "rank") is teacher is one_teacher(lambda: teacher, "rank")
     for other in ([teacher, teacher], nn.Linear(3, 2), Own(), 3, None, lambda: 3):
-        with pytest.raises(SettingError, match="one nas_kd Teacher.*several teachers can retrain, not rank"):
+        with pytest.raises(SettingError, match="one nas_kd Teacher.*several teachers can retrain a student, not rank"):
             one_teacher(other, "rank")  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_named_layers_override() -> None:
     names = ["layer1.2", "layer2.2", "layer3.2"]
     teacher = load_teacher("cifar_resnet56", stages=names)
     assert [tap.path for tap in teacher.match(Sizes(16, 8, 4), 32)] == names
-    with pytest.raises(SettingError, match="4 layers, one a stage"):
+    with pytest.raises(SettingError, match="4 layers, one per stage"):
         teacher.match(Sizes(16, 8, 8, 4), 32)
     with pytest.raises(SettingError, match="at least 32 px .the map of layer3.2"):
         teacher.match(Sizes(32, 16, 32), 32)
@@ -82,7 +82,7 @@ def test_named_layers_override() -> None:
         load_teacher("cifar_resnet56", stages=names[::-1]).match(Sizes(4, 4, 4), 32)
     with pytest.raises(SettingError, match="layer4.2.*did you mean 'layer"):
         load_teacher("cifar_resnet56", stages=["layer4.2"])
-    with pytest.raises(SettingError, match="gives a feature map"):
+    with pytest.raises(SettingError, match="with a feature map as output"):
         load_teacher("cifar_resnet56", stages=["linear"]).match(Sizes(4), 32)
 
 

@@ -56,7 +56,7 @@ def test_networks_of_other_classes_or_images(refused: Callable[..., None], teach
     other = load_teacher(cifar_resnet8(num_classes=7, in_chans=1), in_chans=1)
     for given in (other, [other], [teacher, other]):
         method = "multi_teacher" if given == [teacher, other] else "kd"
-        refused(r"teacher\.num_classes=7.*3, the class count of the data", Plain(), given, method=method)
+        refused(r"teacher\.num_classes=7.*3, the number of classes of the data", Plain(), given, method=method)
     for method in ("ce", "kd", "sp", "byot"):
         wide = nn.Sequential(Plain(), nn.Linear(3, 5))
         refused(r"model=.*of 3 logits.*gives 5.*num_classes", wide, teacher, method=method)
@@ -66,7 +66,7 @@ def test_networks_of_other_classes_or_images(refused: Callable[..., None], teach
 
 def test_methods_that_need_stages(refused: Callable[..., None], teacher: Teacher) -> None:
     for method in ("at", "vid", "byot", "irg", "review"):
-        refused("network whose layers give feature maps", Linear(), teacher, method=method)
+        refused("network with feature maps", Linear(), teacher, method=method)
     refused(
         r"fsp.*equal channels.*student \(\d+, \d+, \d+\), teacher \(\d+, \d+, \d+\)", Plain(), teacher, method="fsp"
     )
@@ -112,4 +112,4 @@ def test_another_normalisation_is_another_cache(
 ) -> None:
     cache = ViewCache.open(tmp_path, teacher.bind(data), data)
     cache.facts["key"]["mean"] = [value + 0.1 for value in cache.facts["key"]["mean"]]
-    refused("another mean", Plain(), cache, method="kd")
+    refused("different mean", Plain(), cache, method="kd")
