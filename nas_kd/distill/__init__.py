@@ -1,4 +1,4 @@
-"""How losses become training: terms with weights, recipes, targets, the task and the named methods."""
+"""From losses to training: weighted terms, recipes, targets, tasks and the named methods."""
 
 from __future__ import annotations
 

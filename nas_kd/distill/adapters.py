@@ -1,4 +1,4 @@
-"""Parts that are trained alongside the student, built from static shapes before training."""
+"""Modules trained alongside the student, built from static shapes before training."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def regressor(student: Shape, teacher: Shape, name: str = "regressor", norm: boo
         teacher: the same, at the same positions.
 
     Returns:
-        A 1x1 convolution or a linear layer; without an activation, so that negative values can be matched.
+        A 1x1 convolution or a linear layer, without an activation so that negative values can be matched.
 
     Raises:
-        SettingError: the positions differ; names the shapes.
+        SettingError: the positions differ.
     """
     if len(student) != len(teacher) or (len(student) > 1 and places(student) != places(teacher)):
         expected = f"maps of equal height and width; student {student}, teacher {teacher}"
@@ -43,12 +43,12 @@ class Hint(nn.Module):
     """FitNets' regressor from one stage of the student to the teacher's.
 
     Args:
-        stage: number of the stage from 0; -1 is the middle one.
+        stage: index of the stage; -1 is the middle one.
     """
 
     def __init__(self, pair: Pair, stage: int = -1) -> None:
         super().__init__()
-        both = pair.taught("fitnet", "stages")
+        both = pair.shapes("fitnet", "stages")
         self.stage = middle(len(both)) if stage < 0 else stage
         self.regressor = regressor(*both[self.stage], name="fitnet")
 
@@ -58,7 +58,7 @@ class Hint(nn.Module):
 
 
 def middle(stages: int) -> int:
-    """Return the number of the middle stage, from 0: the default position of the guided layer."""
+    """Return the index of the middle stage: the default position of the guided layer."""
     return (stages - 1) // 2
 
 
@@ -66,22 +66,23 @@ class Variational(nn.Module):
     """VID: a regressor of the teacher's feature and its variance, for every stage.
 
     Args:
-        variant: "paper" trains the variances; "mdistiller" leaves them at their start, where the loss is a tenth of the
-            MSE and a constant.
+        variant: "paper" trains the variances; "mdistiller" keeps their initial values, at which the loss is a tenth of
+            the MSE plus a constant.
 
-    Source: Ahn et al., arXiv 1904.05835, section 3 and eq. 5; the start of 5 and the floor of 1e-5 are the authors'.
+    Source: Ahn et al., arXiv 1904.05835, section 3 and eq. 5; the initial variance of 5 and the floor of 1e-5 are the
+    authors'.
     """
 
-    START = 5.0
+    INITIAL = 5.0
     FLOOR = 1e-5
 
     def __init__(self, pair: Pair, variant: str = "paper") -> None:
         super().__init__()
         one_of("variant", variant, ("paper", "mdistiller"))
-        both = pair.taught("vid", "stages")
+        both = pair.shapes("vid", "stages")
         self.means = nn.ModuleList()
         self.spreads = nn.ParameterList()
-        start = math.log(math.expm1(self.START - self.FLOOR))
+        start = math.log(math.expm1(self.INITIAL - self.FLOOR))
         for s, t in both:
             regressor(s, t, "vid")  # raises for unequal maps
             self.means.append(_three_convs(channels(s), channels(t)) if len(s) == 3 else regressor(s, t))
@@ -116,16 +117,16 @@ def _three_convs(inputs: int, outputs: int) -> nn.Module:
 
 
 class Embedded(nn.Module):
-    """Correlation congruence as RepDistiller has it: on linear embeddings of both sides.
+    """Correlation congruence as in RepDistiller: on linear embeddings of both sides.
 
-    Both embeddings are trained, so equal constants would be a solution too; "cc" has no such shortcut.
+    Both embeddings are trained, so constant embeddings are a trivial solution; "cc" has none.
 
-    Source: RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss is not the paper's.
+    Source: RepDistiller, distiller_zoo/CC.py and models/util.py, whose loss differs from the paper.
     """
 
     def __init__(self, pair: Pair, width: int = 128) -> None:
         super().__init__()
-        ((s, t),) = pair.taught("cc", "pooled")
+        ((s, t),) = pair.shapes("cc", "pooled")
         self.student = nn.Linear(s[0], width)
         self.teacher = nn.Linear(t[0], width)
 
@@ -133,15 +134,15 @@ class Embedded(nn.Module):
         """Return the products of neighbouring differences."""
         s = F.normalize(wide(self.student(student)), dim=1)
         t = F.normalize(wide(self.teacher(teacher.detach())), dim=1)
-        away = (s - t).abs()
-        return (away[:-1] * away[1:]).sum(1).mean()
+        delta = (s - t).abs()
+        return (delta[:-1] * delta[1:]).sum(1).mean()
 
 
 class Factors(nn.Module):
     """Factor transfer: the teacher's paraphraser and the student's translator, on the last stage.
 
     Args:
-        rate: channels of a factor as a share of the teacher's, above 0 and at most 1.
+        rate: channels of a factor as a fraction of the teacher's, above 0 and at most 1.
         variant: see :func:`nas_kd.losses.ft`.
 
     Source: Kim et al., arXiv 1802.04977, section 3; three 3x3 convolutions each, leaky ReLU of slope 0.1, and without
@@ -150,12 +151,12 @@ class Factors(nn.Module):
 
     def __init__(self, pair: Pair, rate: float = 0.5, variant: str = "paper") -> None:
         super().__init__()
-        s, t = pair.taught("ft", "stages")[-1]
+        s, t = pair.shapes("ft", "stages")[-1]
         if len(s) != 3 or places(s) != places(t):
             expected = f"last maps (C, H, W) of equal height and width; student {s}, teacher {t}"
             raise SettingError("method", "ft", expected, "choose other layers with load_teacher(stages=[...])")
         if not 0 < rate <= 1:
-            raise SettingError("ft.rate", rate, "above 0 and at most 1, a share of the teacher's channels")
+            raise SettingError("ft.rate", rate, "above 0 and at most 1, a fraction of the teacher's channels")
         factor = max(1, round(rate * t[0]))
         self.variant = variant
         self.encoder = _leaky([t[0], t[0], factor, factor])
@@ -168,7 +169,7 @@ class Factors(nn.Module):
         return F.mse_loss(self.decoder(self.encoder(feature)).to(feature.dtype), feature)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return the distance of the factors (eq. 4); the paraphraser gets no gradient of it."""
+        """Return the distance of the factors (eq. 4), without a gradient for the paraphraser."""
         with torch.no_grad():
             factor = self.encoder(teacher[-1])
         return losses.ft(self.translator(student[-1]), factor, variant=self.variant)
@@ -185,12 +186,12 @@ def _leaky(widths: list[int], transposed: bool = False) -> nn.Sequential:
 class Boundaries(nn.Module):
     """AB: 1x1 connectors from the student's stages to the teacher's, before the activation.
 
-    Source: Heo et al., arXiv 1811.03233, section 3.2; stage i of n weighs 2^(i - n), i from 1.
+    Source: Heo et al., arXiv 1811.03233, section 3.2; stage i of n has weight 2^(i - n), i from 1.
     """
 
     def __init__(self, pair: Pair, margin: float = 1.0) -> None:
         super().__init__()
-        both = pair.taught("ab", "pre")
+        both = pair.shapes("ab", "pre")
         self.margin = margin
         self.connectors = nn.ModuleList(regressor(s, t, "ab", norm=True) for s, t in both)
 

@@ -1,4 +1,4 @@
-"""BSS: images on the teacher's decision boundary, found by its input gradient."""
+"""BSS: images on the teacher's decision boundary, found with its input gradient."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def attack(
     """Move images across a network's decision boundary towards a class, each until its class changes.
 
     Args:
-        network: gives (B, C) logits, with gradient to its input.
+        network: returns (B, C) logits, with a gradient for its input.
         x: (B, C, H, W) images.
-        y: (B,) their classes; images that are misclassified stay as they are.
-        toward: (B,) another class each.
-        steps: largest number of steps.
+        y: (B,) their classes; misclassified images are not moved.
+        toward: (B,) the other class to move towards.
+        steps: maximum number of steps.
         rate: length of a step for a gap of 1 between the two logits.
-        limit: largest magnitude of a moved pixel, in the images' own units.
+        limit: maximum magnitude of a moved pixel, in the units of the images.
 
     Returns:
         (B, C, H, W) images, and (B,) whether each was moved and its class changed.
@@ -42,7 +42,7 @@ def attack(
     """
     moved = x.detach().clone()
     going = started = network(moved).argmax(1) == y
-    for _ in range(steps):  # a fixed number of steps: a test for the end would synchronise with the device
+    for _ in range(steps):  # a fixed number of steps: an early exit would synchronise with the device
         moved.requires_grad_(True)
         with torch.enable_grad():
             z = network(moved)
@@ -60,11 +60,12 @@ class Boundary(nn.Module):
     """The student matches the teacher on images at the teacher's decision boundary.
 
     Args:
-        pair: student and teacher; the teacher must be run live.
-        attacked: largest number of moved images per batch.
+        pair: student and teacher; the teacher must run live.
+        attacked: maximum number of moved images per batch.
         temperature: of both sides' logits; without T^2, as published.
 
-    Source: Heo et al., arXiv 1805.05532, section 3; the class to go towards is drawn from the teacher's probabilities.
+    Source: Heo et al., arXiv 1805.05532, section 3; the class to move towards is drawn from the teacher's
+    probabilities.
     """
 
     def __init__(
@@ -80,20 +81,22 @@ class Boundary(nn.Module):
         self.temperature = positive("temperature", temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor, batch: Batch) -> Tensor:
-        """Return the mean KL on the moved images, 0 where none could be moved; logits are (B, C)."""
+        """Return the mean KL on the moved images, 0 if none could be moved; logits are (B, C)."""
         with torch.no_grad():
             fit = (teacher.argmax(1) == y) & (student.argmax(1) == y)
-            mixed = fit + torch.rand(len(y), device=y.device) / 2  # those that fit first, by chance
+            mixed = fit + torch.rand(len(y), device=y.device) / 2  # correctly classified images first, in random order
             chosen = mixed.topk(min(self.attacked, len(y))).indices
             others = (teacher[chosen].float().softmax(1) + 1e-12).scatter(1, y[chosen, None], 0.0)
-            toward = (others / torch.empty_like(others).exponential_()).argmax(1)  # a draw; multinomial would wait
+            toward = (others / torch.empty_like(others).exponential_()).argmax(
+                1
+            )  # a random draw; multinomial would synchronise
         with torch.autocast(device_type=y.device.type, enabled=False):
             x, hit = attack(self._teacher, batch.x[chosen].float(), y[chosen], toward, self.steps, self.rate)
             with torch.no_grad():
                 target = self._teacher(x)
         count = hit.sum()
         s = self._student[0](x)
-        # images that were not moved weigh nothing; both sides equal there, the KL is 0
+        # images that were not moved must not count: with both sides equal their KL is 0
         keep = hit[:, None]
         s = torch.where(keep, s.float(), 0.0)
         t = torch.where(keep, target.float(), 0.0)

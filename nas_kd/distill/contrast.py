@@ -1,4 +1,4 @@
-"""CRD's embeddings and the memory of all images' embeddings."""
+"""The embeddings of CRD and the memory bank of all images' embeddings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Contrast(nn.Module):
     """Contrastive representation distillation on the pooled features.
 
     Args:
-        negatives: noise a batch shares, at most 16384 as published and at most the number of images.
+        negatives: noise samples shared by a batch (16384 as published), at most the number of images.
         temperature: of the scores.
-        momentum: how much of an embedding's memory stays when its image is seen.
+        momentum: of the update of an image's embedding in the memory bank.
 
     Source: Tian et al., arXiv 1910.10699, section 3.2 and the authors' settings. Negatives may come from the image's
     own class, as in the authors' default.
     """
 
-    single_process = True  # each process would remember its own images only
+    single_process = True  # each process would store only its own images
     memory_student: Tensor
     memory_teacher: Tensor
     scales: Tensor
@@ -35,7 +35,7 @@ class Contrast(nn.Module):
         self, pair: Pair, width: int = 128, negatives: int = 16384, temperature: float = 0.07, momentum: float = 0.5
     ) -> None:
         super().__init__()
-        ((s, t),) = pair.taught("crd", "pooled")
+        ((s, t),) = pair.shapes("crd", "pooled")
         self.images = pair.images
         self.negatives = min(negatives, pair.images)
         self.temperature = temperature
@@ -46,11 +46,11 @@ class Contrast(nn.Module):
         for side in ("student", "teacher"):
             memory = torch.empty(pair.images, width).uniform_(-bound, bound)
             self.register_buffer(f"memory_{side}", F.normalize(memory, dim=1))
-        self.register_buffer("scales", torch.zeros(2))  # log Z, of the first batch
-        self._scaled = False  # kept here: reading the buffer would synchronise with the device in every step
+        self.register_buffer("scales", torch.zeros(2))  # log Z, from the first batch
+        self._scaled = False  # a Python flag: reading the buffer would synchronise with the device at every step
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Return the loss of pooled features (B, D) and (B, D'), and update the memory of the batch's images."""
+        """Return the loss of pooled features (B, D) and (B, D'), and update the memory bank with the batch."""
         s = F.normalize(wide(self.embed_student(student)), dim=1)
         t = F.normalize(wide(self.embed_teacher(teacher.detach())), dim=1)
         drawn = torch.randint(self.images, (self.negatives,), device=s.device)

@@ -12,10 +12,10 @@ from nas_kd.losses._common import wide
 
 
 class Critic(Player):
-    """Takes its own step on every batch, then scores how much the student looks like the teacher.
+    """A discriminator: takes its own step on every batch, then scores how much the student resembles the teacher.
 
     Source: Xu et al., Training shallow and thin networks for acceleration via knowledge distillation with conditional
-    adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also names the class.
+    adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also predicts the class.
     """
 
     def __init__(self, pair: Pair, width: int = 128, lr: float = 1e-3) -> None:
@@ -24,7 +24,7 @@ class Critic(Player):
         super().__init__(nn.Sequential(*hidden, nn.Linear(width, 1 + classes)), lr)
 
     def judge(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C) logits to (B,) logits of being the teacher's, and (B, C) of the class."""
+        """Map (B, C) logits to (B,) logits of coming from the teacher, and (B, C) class logits."""
         found = wide(self.net(logits))
         return found[:, 0], found[:, 1:]
 
@@ -42,8 +42,8 @@ class Critic(Player):
         return self.step(loss)
 
     def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
-        """Train the critic on logits (B, C), and return the student's loss, without gradient to the critic."""
-        if student.requires_grad:  # not when a trained student is only measured
+        """Train the critic on logits (B, C), and return the student's loss, without a gradient for the critic."""
+        if student.requires_grad:  # not when a trained student is only evaluated
             self.learn(student, teacher, y)
         fake, named = self.judge(wide(student))
         return losses.fooled(fake) + F.cross_entropy(named, y)

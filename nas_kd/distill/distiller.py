@@ -1,4 +1,4 @@
-"""The loss of a training step, from a method."""
+"""The loss of a training step, given a method."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ class Distiller:
     """The loss of a method: ``loss, parts = distiller(student, target, y, progress)``.
 
     Args:
-        method: a name out of ``METHODS``; ``package.module:object``, a Recipe or a function from a task to one; a list
+        method: a name in ``METHODS``; ``package.module:object``, a Recipe or a function from a task to one; a list
             of terms and of (name, weight), such as ``[("ce", 0.1), ("kd_ls", 9), ("at", 500)]``; or a Recipe.
-        task: gives the label loss; default ``Classification()``.
+        task: provides the label loss; default ``Classification()``.
         settings: settings of a named method, such as ``temperature=2.0``.
 
     Attributes:
-        needs: the required ones of "labels", "batch", "logits", "stages", "pre", "pooled".
-        task: the task.
+        needs: the required subset of "labels", "batch", "logits", "stages", "pre", "pooled".
         recipe: the terms and weights.
-        trained: what is trained alongside the student, by name; filled by :meth:`bind`.
-        source: where targets come from; filled by :meth:`bind`.
+        trained: modules trained alongside the student, by name; set by :meth:`bind`.
+        source: where targets come from; set by :meth:`bind`.
 
     Raises:
         SettingError: unknown method, term or setting, or a value outside its range.
@@ -62,10 +61,10 @@ class Distiller:
         return f"Distiller({self.recipe!r}, {self.task!r})"
 
     def bind(self, pair: Pair) -> Distiller:
-        """Build what the method trains alongside the student, and reject pairs that it cannot compare.
+        """Build the modules that the method trains alongside the student, and reject pairs that it cannot compare.
 
         Raises:
-            SettingError: the method cannot compare these networks; names the shapes.
+            SettingError: the method cannot compare these networks.
         """
         self.source = pair.source
         self._pair = pair
@@ -88,7 +87,7 @@ class Distiller:
         return self
 
     def enter(self, progress: float) -> bool:
-        """Prepare the bound student for the current stage; return whether it needs a forward pass of the student."""
+        """Prepare the bound student for the current phase; return whether it needs a forward pass of the student."""
         phase = self.recipe.at(progress)
         if self._pair is not None and self._upstream:
             trained = None if phase.until is None else self._upstream[phase.until]
@@ -101,11 +100,11 @@ class Distiller:
     def step(
         self, batch: Batch, progress: float, autocast: AbstractContextManager[Any] | None = None
     ) -> dict[str, Tensor]:
-        """Accumulate the gradients of one batch in the bound student and in what is trained beside it.
+        """Accumulate the gradients of one batch in the bound student and in the modules trained alongside it.
 
         Args:
             batch: images and labels on the student's device.
-            progress: share of the training that is done, 0..1.
+            progress: fraction of the training that is done, 0..1.
 
         Returns:
             The terms before their weights and, last, ``loss``, all detached.
@@ -115,7 +114,7 @@ class Distiller:
         if "inputs" in self.trained:
             batch = self.trained["inputs"](batch)
         needs_student = self.enter(progress)
-        taught = any(term.taught for term in self.recipe.at(progress).terms)
+        taught = any(term.needs_target for term in self.recipe.at(progress).terms)
         target = self.target(batch) if taught else None
         with nullcontext() if autocast is None else autocast:
             student = self._pair.forward(batch.x) if needs_student else None
@@ -130,7 +129,7 @@ class Distiller:
         return self.source.features(batch) if self.recipe.needs_target_features else self.source.logits(batch)
 
     def after_epoch(self, epochs: int) -> None:
-        """Run the updates between two epochs of what is trained alongside the student, such as grafting."""
+        """Run the updates between epochs of the modules trained alongside the student, such as grafting."""
         for module in self.trained.values():
             act = getattr(module, "after_epoch", None)
             if act is not None:
@@ -147,24 +146,24 @@ class Distiller:
         """Return the loss of a batch.
 
         Args:
-            student: (B, C) logits, or an Output when features are needed.
-            target: the teacher's; None when only labels are needed.
+            student: (B, C) logits, or an Output if features are needed.
+            target: the teacher's; None if only labels are needed.
             y: (B,) labels.
-            progress: share of the training that is done, 0..1.
+            progress: fraction of the training that is done, 0..1.
             batch: the whole batch, for terms that need it.
 
         Returns:
             The weighted sum, a scalar, and every term's value before its weight, detached, by name.
 
         Raises:
-            FloatingPointError: the loss is NaN or infinite; names these terms. On a GPU the end of the epoch
-                finds it, because a check in every step would synchronise with the device.
+            FloatingPointError: the loss is NaN or infinite, with the names of these terms. Not on a GPU, where a
+                check would synchronise with the device.
             ValueError: something needed is missing, or shapes do not fit.
         """
         loss, parts = self._losses(student, target, y, progress, batch)
         if loss.device.type == "cpu" and not math.isfinite(loss.item()):
-            bad = {name: float(value) for name, value in parts.items() if not torch.isfinite(value)}
-            named = ", ".join(f"{name} = {value}" for name, value in bad.items()) or "the sum overflows"
+            nonfinite = {name: float(value) for name, value in parts.items() if not torch.isfinite(value)}
+            named = ", ".join(f"{name} = {value}" for name, value in nonfinite.items()) or "the sum overflows"
             raise FloatingPointError(f"the loss is not finite at progress {progress:.3f}: {named}")
         return loss, parts
 
@@ -176,7 +175,7 @@ class Distiller:
         progress: float,
         batch: Batch | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute what `__call__` returns; the training loop looks for NaN itself, and may skip the step."""
+        """Compute what `__call__` returns, without its check: the training loop has its own, and may skip the step."""
         loss: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for item in self.recipe.at(progress).terms:
@@ -185,7 +184,7 @@ class Distiller:
             parts[item.name] = value.detach()
             weighted = item.weight_at(progress) * value
             loss = weighted if loss is None else loss + weighted
-        assert loss is not None  # a recipe has no stage without terms
+        assert loss is not None  # every phase has terms
         return loss, parts
 
 
@@ -206,7 +205,7 @@ def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:
     if isinstance(method, str):
         return _named(method, task, settings)
     if settings:
-        expected = "no settings with a list or a recipe"
+        expected = "no settings for a list or a recipe"
         raise SettingError("method settings", sorted(settings), expected, "set them in the terms")
     if isinstance(method, Recipe):
         return method
@@ -247,7 +246,7 @@ def _named(method: str, task: Task, settings: dict[str, Any]) -> Recipe:
 
 
 def _check(method: str, name: str, value: object, default: Any) -> None:
-    """Check that a setting is of its default's kind."""
+    """Check that a setting has the type of its default."""
     field = f"{method}.{name}"
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -258,7 +257,7 @@ def _check(method: str, name: str, value: object, default: Any) -> None:
     elif default < 0:  # any sign, such as the order of a divergence
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SettingError(field, value, "a finite number")
-    elif isinstance(default, int):  # counts; 0 classes a batch means ordinary batches
+    elif isinstance(default, int):  # counts; 0 classes per batch means ordinary batches
         least = 0 if field == "cc.classes" else 1
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or not least <= value < math.inf:
             raise SettingError(field, value, f"a whole number of at least {least}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LearnedEnsemble(nn.Module, TargetSource):
-    """A weighted mean of several teachers' probabilities; the weights, which sum to 1, learn from the labels.
+    """A weighted mean of several teachers' probabilities; the weights, which sum to 1, are learned from the labels.
 
     Args:
         sources: at least two sources of logits of the same classes.
@@ -28,7 +28,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
     Raises:
         SettingError: fewer than two sources.
 
-    Source: You et al., Learning from multiple teacher networks, KDD 2017; learnt as in AdaNAS, arXiv 1909.08911.
+    Source: You et al., Learning from multiple teacher networks, KDD 2017; learned as in AdaNAS, arXiv 1909.08911.
     """
 
     def __init__(self, sources: Sequence[TargetSource]) -> None:

@@ -1,4 +1,4 @@
-"""Exits along a student that its own last layers teach."""
+"""Intermediate exits of a student, taught by its own last layers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nas_kd.nn.output import Output
 
 
 class Exits(nn.Module):
-    """Be your own teacher: a bottleneck and a classifier behind every stage but the last, for training only.
+    """Be your own teacher: a bottleneck and a classifier after every stage but the last, for training only.
 
     Args:
         pair: the student, with two stages or more.
-        alpha: share of the deepest classifier's logits in an exit's loss, 0..1.
-        hint: weight of the features' squared distance from the deepest stage's; the authors' 1e-6 sums over a batch of
-            128.
+        alpha: weight of the deepest classifier's logits in the loss of an exit, 0..1.
+        hint: weight of the features' squared distance from the deepest stage's; 128 times the authors' 1e-6, which is
+            for the sum over a batch of 128.
         temperature: of the logits.
 
     Raises:
@@ -53,7 +53,7 @@ class Exits(nn.Module):
         return [c(f.mean((2, 3))) for c, f in zip(self.classifiers, features, strict=True)]
 
     def forward(self, student: Output, y: Tensor) -> Tensor:
-        """Return the sum of the exits' losses; the deepest classifier gets no gradient of them."""
+        """Return the sum of the exits' losses, without a gradient for the deepest classifier."""
         target = student.logits.detach()
         deepest = student.stages[-1].detach()
         parts = []

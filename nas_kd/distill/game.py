@@ -19,7 +19,7 @@ class Player(nn.Module):
     """A network trained together with or against the student.
 
     Its parameters require gradients only in its own step, so that no other optimiser updates them. State dicts
-    hold its optimiser too.
+    include its optimiser.
     """
 
     single_process = True  # its own optimiser does not average gradients over processes
@@ -62,11 +62,11 @@ def open_teacher(source: TargetSource | None, method: str) -> tuple[nn.Module, C
     """Return a sealed teacher that passes gradients to its input, and the normalisation of its images.
 
     Raises:
-        SettingError: there is no network, only logits of one.
+        SettingError: there is no network, only logits.
     """
     teacher = None if source is None else source.teacher
     if teacher is None:
-        expected = "a live teacher, whose logits can be traced back to its input"
+        expected = "a live teacher, whose logits have a gradient with respect to its input"
         raise SettingError("teacher", type(source).__name__, expected, f"pass the teacher itself to {method}")
     return teacher.network, teacher.normalised
 
@@ -89,6 +89,6 @@ def norm_inputs(network: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 
 def norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return a network's batch norms that keep statistics."""
+    """Return a network's batch norms with running statistics."""
     kinds = nn.modules.batchnorm._BatchNorm
     return [module for module in network.modules() if isinstance(module, kinds) and module.running_mean is not None]

@@ -1,4 +1,4 @@
-"""Data-free distillation: a generator makes the images; its loss weights give the published methods."""
+"""Data-free distillation: a generator creates the images; its loss weights select a published method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 64  # of the noise vector of an image
 
 @dataclass(frozen=True)
 class Switches:
-    """Weights of a generator's losses; 0 leaves a loss out.
+    """Weights of a generator's losses; 0 disables a loss.
 
     Args:
         one_hot: confident predictions of the teacher.
@@ -31,7 +31,7 @@ class Switches:
         adversarial: disagreement of student and teacher.
         kind: measure of the disagreement, "kl" or "l1".
         norm: statistics close to the running statistics of the teacher's norms.
-        student_steps: steps of the student to one of the generator.
+        student_steps: steps of the student per step of the generator.
         lr: of the generator's Adam.
     """
 
@@ -54,7 +54,7 @@ class Switches:
 
 
 class Noise(Resampled):
-    """As many batches of noise as the data would give, in place of images; labels have no meaning."""
+    """As many batches as the data has, with noise instead of images; labels have no meaning."""
 
     def __init__(self, split: Split) -> None:
         super().__init__(split)
@@ -72,7 +72,7 @@ class GeneratorNet(nn.Module):
     """A small convolutional generator.
 
     Source: The generator of Chen et al., arXiv 1904.01186, with half its channels: a linear layer to a quarter of the
-    size, twice enlarged and convolved, and a norm without weights, since inputs are normalised images.
+    size, upsampled and convolved twice, and a norm without weights, because inputs are normalised images.
     """
 
     def __init__(self, image: Shape, base: int = 64) -> None:
@@ -105,7 +105,7 @@ class Generator(Player):
     """Generates the images of every batch from noise, and is trained against teacher and student.
 
     Args:
-        pair: student and teacher; the teacher must be run live.
+        pair: student and teacher; the teacher must run live.
 
     Source: DAFL, arXiv 1904.01186; ZSKT, arXiv 1905.09768; DFAD, arXiv 1912.11006; DFQ, arXiv 2005.04136.
     """
@@ -118,7 +118,7 @@ class Generator(Player):
         self.switches = switches
         self.calls = 0
         if switches.norm and not norms(inside):
-            expected = "a teacher with batch norms that keep statistics"
+            expected = "a teacher with batch norms with running statistics"
             raise SettingError("generator.norm", switches.norm, expected, "use dafl or zskt")
 
     def loss(self, z: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Generator(Player):
         return total
 
     def forward(self, batch: Batch) -> Batch:
-        """Take a step of the generator when it is due, and return the batch with images in place of noise."""
+        """Take a step of the generator when it is due, and return the batch with images instead of noise."""
         if self.calls % self.switches.student_steps == 0:
             training = self._networks[1].training
             self._networks[1].eval()  # the student's statistics change only in its own step

@@ -1,4 +1,4 @@
-"""Module injection: a 1x1 convolution a layer, solved in closed form and merged into the layer before it."""
+"""Module injection: one 1x1 convolution per layer, solved in closed form and merged into the layer before it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def solve(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape[:1] + student.shape[2:] != teacher.shape[:1] + teacher.shape[2:]:
         raise ValueError(f"expected equal batch and map sizes, got {tuple(student.shape)} and {tuple(teacher.shape)}")
     s, t = (x.detach().double().transpose(0, 1).flatten(1).T for x in (student, teacher))  # (B H W, C)
-    # gelsd cuts off directions that only rounding sees; it is a CPU routine
+    # gelsd truncates directions at rounding level; it is a CPU routine
     found = torch.linalg.lstsq(s.cpu(), t.cpu(), driver="gelsd").solution.T
     return found.to(student.device, student.dtype if student.dtype.is_floating_point else torch.float32)
 
@@ -54,9 +54,9 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
         The relative error ||Q Y_s - Y_t|| / ||Y_t|| of every layer, by its name.
 
     Raises:
-        SettingError: a name is unknown or no convolution without groups, or the shapes differ.
+        SettingError: a name is unknown, not a convolution or one with groups, or the shapes differ.
 
-    Source: Li et al., arXiv 1812.01839, algorithm 1: absorbing the 1x1 convolutions leaves the student's size.
+    Source: Li et al., arXiv 1812.01839, algorithm 1: merging the 1x1 convolutions keeps the student's size.
     """
     for name, other in layers.items():
         for network, path in ((student, name), (teacher, other)):
@@ -78,8 +78,8 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
             conv = student.get_submodule(name)
             assert isinstance(conv, nn.Conv2d)
             merge(conv, q)
-            left = torch.einsum("oc,bchw->bohw", q, own) - target
-            errors[name] = float(left.norm() / target.norm().clamp_min(torch.finfo(target.dtype).tiny))
+            residual = torch.einsum("oc,bchw->bohw", q, own) - target
+            errors[name] = float(residual.norm() / target.norm().clamp_min(torch.finfo(target.dtype).tiny))
     return errors
 
 

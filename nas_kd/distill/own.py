@@ -1,4 +1,4 @@
-"""Targets that a network gives itself: its moving average, another image of the class, another view."""
+"""Targets from the student itself: its moving average, another image of the class, another view."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class MeanTeacher(nn.Module, TargetSource):
 
     Args:
         decay: decay of the average per step, 0 <= decay < 1.
-        ramp: whether the first steps weigh more: decay min(decay, t / (t + 1)) in step t from 0, so that the average
-            starts as the student.
+        ramp: whether the first steps have a smaller decay: min(decay, t / (t + 1)) in step t from 0, so that the
+            average starts as the student.
 
     Raises:
         SettingError: decay is out of range.
 
-    Source: Tarvainen and Valpola, arXiv 1703.01780, section 2; statistics are averaged as weights are.
+    Source: Tarvainen and Valpola, arXiv 1703.01780, section 2; statistics are averaged like weights.
     """
 
     def __init__(self, pair: Pair, decay: float = 0.999, ramp: bool = True) -> None:
@@ -82,7 +82,7 @@ class SelfTargets(TargetSource):
     """The student's own output on the paired images; its running statistics see these images too.
 
     Args:
-        learns: whether the gradient flows through these targets too.
+        learns: whether gradients flow through these targets too.
     """
 
     gives_features = True
@@ -93,12 +93,12 @@ class SelfTargets(TargetSource):
 
     @staticmethod
     def fixed(pair: Pair) -> SelfTargets:
-        """Return targets without gradient: CS-KD's."""
+        """Return targets without gradient, as in CS-KD."""
         return SelfTargets(pair)
 
     @staticmethod
     def learning(pair: Pair) -> SelfTargets:
-        """Return targets with gradient: DDGSD's other view."""
+        """Return targets with gradient, as in DDGSD."""
         return SelfTargets(pair, learns=True)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -112,11 +112,11 @@ class SelfTargets(TargetSource):
 
 
 class Privileged(TargetSource):
-    """A source that sees other images than the student: generalised distillation.
+    """A source that sees different images than the student: generalised distillation.
 
     Args:
         source: where targets come from.
-        view: makes the teacher's images (B, ...) of the batch; default: the paired images.
+        view: from a batch to the teacher's images (B, ...); default: the paired images.
 
     Raises:
         SettingError: there is no source.

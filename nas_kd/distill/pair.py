@@ -48,12 +48,12 @@ class Pair:
 
     Args:
         student: shapes of the student's output.
-        teacher: shapes of the targets; None where only labels and the student itself give targets.
+        teacher: shapes of the targets; None if only labels are needed.
         forward: the student's forward pass with features, (B, C, H, W) to Output.
         source: where targets come from, or None.
         image: (C, H, W) of the input.
         images: number of training images.
-        seed: seed of everything a method draws before training.
+        seed: seed of all random draws of a method before training.
     """
 
     student: Shapes
@@ -71,8 +71,8 @@ class Pair:
         if isinstance(reader, ModuleReader):
             reader.remove()
 
-    def taught(self, name: str, kind: str) -> list[tuple[Shape, Shape]]:
-        """Pair the shapes of student and teacher.
+    def shapes(self, name: str, kind: str) -> list[tuple[Shape, Shape]]:
+        """Return the shapes of student and teacher, stage by stage.
 
         Args:
             kind: "stages", "pre", "pooled" or "logits".
@@ -81,24 +81,24 @@ class Pair:
             SettingError: there is no teacher, or the stages differ in number.
         """
         if self.teacher is None:
-            expected = "a method on labels alone, or a live teacher"
+            expected = "a method on labels only, or a live teacher"
             raise SettingError("method", name, expected, "pass teacher=, or use method='ce'")
         s = self.student.named(kind)
         t = self.teacher.named(kind)
         if len(s) != len(t):
-            expected = f"as many teacher stages as the student's {len(s)}; the teacher gives {len(t)}"
+            expected = f"{len(s)} teacher stages, as many as the student has; the teacher has {len(t)}"
             raise SettingError("method", name, expected, "name one layer per stage in load_teacher(stages=[...])")
         if not s:
-            expected = f"a method on logits: this student gives no {kind}"
-            raise SettingError("method", name, expected, "use kd_ls, which needs logits only")
+            expected = f"a method on logits: this student has no {kind}"
+            raise SettingError("method", name, expected, "use kd_ls, which only needs logits")
         return list(zip(s, t, strict=True))
 
 
 def equal_places(name: str, kind: str = "stages") -> Callable[[Pair], None]:
-    """Return a check that maps have equal height and width in every stage; names the shapes that differ."""
+    """Return a check that maps have equal height and width in every stage."""
 
     def check(pair: Pair) -> None:
-        for number, (s, t) in enumerate(pair.taught(name, kind), 1):
+        for number, (s, t) in enumerate(pair.shapes(name, kind), 1):
             if len(s) != len(t) or places(s) != places(t):
                 expected = f"maps of equal height and width; stage {number}: student {s}, teacher {t}"
                 raise SettingError("method", name, expected, "choose other layers with load_teacher(stages=[...])")
@@ -107,10 +107,10 @@ def equal_places(name: str, kind: str = "stages") -> Callable[[Pair], None]:
 
 
 def equal_channels(name: str, kind: str = "stages") -> Callable[[Pair], None]:
-    """Return a check that there are maps of equal shapes in every stage; names the shapes that differ."""
+    """Return a check that all stages have maps of equal shapes."""
 
     def check(pair: Pair) -> None:
-        for number, (s, t) in enumerate(pair.taught(name, kind), 1):
+        for number, (s, t) in enumerate(pair.shapes(name, kind), 1):
             if s != t or len(s) != 3:
                 expected = f"maps of equal channels, height and width; stage {number}: student {s}, teacher {t}"
                 raise SettingError("method", name, expected, "use a method with adapters, such as fitnet or vid")
@@ -122,9 +122,9 @@ def two_stages(name: str) -> Callable[[Pair], None]:
     """Return a check that there are at least two stages."""
 
     def check(pair: Pair) -> None:
-        if len(pair.taught(name, "stages")) < 2:
+        if len(pair.shapes(name, "stages")) < 2:
             expected = f"two stages or more; the student has {pair.student.stages}"
-            raise SettingError("method", name, expected, "use rkd, which needs the pooled feature only")
+            raise SettingError("method", name, expected, "use rkd, which only needs the pooled feature")
 
     return check
 

@@ -1,4 +1,4 @@
-"""Measures a student and what teaches it before training: their forward passes with features and their shapes."""
+"""Forward passes with features and static shapes of a student and its targets, before training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
     """Return a network's forward pass with features, (B, C, H, W) to Output, for any network.
 
     Raises:
-        SettingError: the network gives no logits, or no layer that gives a feature map.
+        SettingError: the network has no logits, or no layer with a feature map.
     """
     if hasattr(model, "forward_stages"):
         return cast("Callable[[Tensor], Output]", model.forward_stages)
@@ -32,8 +32,8 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
     model.train(training)
     layers = found.layers
     if not layers:
-        expected = "a network whose layers give feature maps, for a method on features"
-        raise SettingError("model", type(model).__name__, expected, "use kd_ls, which needs logits only")
+        expected = "a network with feature maps, for a method on features"
+        raise SettingError("model", type(model).__name__, expected, "use kd_ls, which only needs logits")
     ends = [i for i, layer in enumerate(layers) if i + 1 == len(layers) or layers[i + 1].size != layer.size]
     return ModuleReader(model, found, [layers[i].path for i in ends]).read
 
@@ -43,7 +43,7 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
     """Return a network's shapes on one image of zeros, in eval mode so that no statistics change.
 
     Raises:
-        SettingError: the network does not take such images, or gives no logits.
+        SettingError: the network cannot run on such images, or has no logits.
     """
     training = model.training
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -53,12 +53,12 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         expected = f"a network that takes images {' x '.join(map(str, image))} ({str(error).splitlines()[0]})"
         raise SettingError(
-            "model", type(model).__name__, expected, "build it for the data's channels and size"
+            "model", type(model).__name__, expected, "build it for the channels and the size of the data"
         ) from error
     finally:
         model.train(training)
     if not isinstance(found.logits, Tensor) or found.logits.ndim != 2:
-        expected = "a network that gives (B, C) logits in evaluation mode"
+        expected = "a network that returns (B, C) logits in evaluation mode"
         raise SettingError("model", type(model).__name__, expected, "wrap it in a module that does")
     return Shapes.of(found)
 
@@ -72,7 +72,7 @@ def pair_of(
     images: int = 1,
     seed: int = 0,
 ) -> Pair:
-    """Measure the static shapes of a student and of what teaches it, before training.
+    """Determine the static shapes of a student and its targets, before training.
 
     Args:
         model: the student, on its device.
@@ -80,7 +80,7 @@ def pair_of(
         source: the targets, or None; a teacher whose features are needed is tapped, one layer per stage.
 
     Raises:
-        SettingError: a network gives no features where they are needed.
+        SettingError: a network has no features although they are needed.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     teachers = [member.teacher for member in source.members] if source is not None else []
@@ -91,7 +91,7 @@ def pair_of(
     forward = student_forward(model, image) if recipe.needs_features else _logits_only(model)
     own = shapes_of(forward, model, image)
     if own.logits != classes:
-        expected = f"a network of {classes} logits, the classes of the data; it gives {own.logits}"
+        expected = f"a network with {classes} logits, one per class of the data; it has {own.logits}"
         raise SettingError("model", type(model).__name__, expected, "build it with num_classes=data.num_classes")
     if recipe.needs_target_features and source is not None and not recipe.own_targets:
         for teacher in teachers:
@@ -108,7 +108,7 @@ def pair_of(
 
 
 class _Sizes:
-    """Stands in for a space where only the sizes of a student's stages are needed."""
+    """Replaces a space if only the sizes of a student's stages are needed."""
 
     def __init__(self, sizes: list[int]) -> None:
         self._sizes = sizes

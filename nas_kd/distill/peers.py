@@ -28,9 +28,9 @@ def fresh(model: nn.Module) -> nn.Module:
 
 
 class Peers(nn.Module, TargetSource):
-    """The targets of a student among peers: their logits, which learn in the same step.
+    """The logits of peers as targets; the peers are trained in the same step.
 
-    All networks are updated at once, from the logits before the step.
+    All networks are updated simultaneously, from the logits before the step.
 
     Args:
         count: number of networks, including the student.
@@ -60,8 +60,8 @@ class Grafted(Peers):
     """Peers in a ring that mix their filters after every epoch, each with the one before it.
 
     Args:
-        width: a of the weight, how far it may go from a half.
-        slope: c of the weight.
+        width: a in the weight: its range around one half.
+        slope: c in the weight.
 
     Source: Meng et al., Filter grafting, arXiv 2001.05868, eq. 6 to 8.
     """
@@ -87,8 +87,8 @@ def graft(
     """Mix two states, layer by layer, by the information in their filters.
 
     Returns:
-        w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; what follows a
-        convolution (norm, classifier) takes its weight, as in the authors' code; integer tensors stay.
+        w own + (1 - w) other, w = a / pi atan(c (H(own) - H(other))) + 1/2 of every convolution; layers after a
+        convolution (norm, classifier) use its weight, as in the authors' code; integer tensors are kept.
     """
     mixed = {}
     w = 0.5

@@ -15,10 +15,10 @@ from nas_kd.nn.output import Output
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion of a stage with what the deeper stages gave.
+    """Attention-based fusion of a stage with the fusion of the deeper stages.
 
     Args:
-        middle: channels that are passed on to the next earlier stage.
+        middle: channels passed to the previous stage.
 
     Source: Chen et al., arXiv 2104.09044, figure 3a.
     """
@@ -33,8 +33,8 @@ class Fusion(nn.Module):
         """Map a stage (B, I, H, W) and the deeper fusion (B, M, h, w) to (B, O, H, W) and (B, M, H, W)."""
         x = self.reduce(x)
         if self.attend is not None and deeper is not None:
-            # the attention of both side by side, of the deeper one at its own size: a 1x1 convolution and repeating
-            # pixels may change places
+            # attention of both, computed for the deeper one at its own size: a 1x1 convolution and nearest-neighbour
+            # interpolation commute
             size = x.shape[2:]
             (own, other) = self.attend.weight.split(x.shape[1], dim=1)
             share = F.conv2d(x, own, self.attend.bias) + F.interpolate(F.conv2d(deeper, other), size, mode="nearest")
@@ -44,12 +44,12 @@ class Fusion(nn.Module):
 
 
 class Review(nn.Module):
-    """ReviewKD: every teacher stage is compared with a fusion of the student's stages from it on.
+    """ReviewKD: every teacher stage is compared with a fusion of that and the later student stages.
 
-    The stages are read before their last activation, and the pooled feature is a last stage of 1 pixel.
+    Features are taken before the last activation, and the pooled feature is an additional stage of 1 pixel.
 
     Args:
-        width: largest number of channels that the fusions pass on.
+        width: maximum number of channels of the fusions.
 
     Raises:
         SettingError: the maps of a stage differ in size.
@@ -59,11 +59,11 @@ class Review(nn.Module):
 
     def __init__(self, pair: Pair, width: int = 512) -> None:
         super().__init__()
-        for s, t in pair.taught("review", "pre"):
+        for s, t in pair.shapes("review", "pre"):
             if len(s) != 3 or places(s) != places(t):
                 expected = f"maps (C, H, W) of equal height and width; student {s}, teacher {t}"
                 raise SettingError("method", "review", expected, "choose other layers with load_teacher(stages=[...])")
-        both = pair.taught("review", "pre") + pair.taught("review", "pooled")
+        both = pair.shapes("review", "pre") + pair.shapes("review", "pooled")
         middle = min(width, both[-1][0][0])
         self.fusions = nn.ModuleList(
             Fusion(s[0], middle, t[0], deeper=i + 1 < len(both)) for i, (s, t) in enumerate(both)

@@ -1,7 +1,7 @@
-"""Training batches of some methods: of few classes, in pairs, in two views, with clean or unlabelled images.
+"""Samplers of some methods: few classes per batch, pairs, two views, clean or unlabelled images.
 
-Each wraps a training split and has its interface: ``len``, ``steps`` and ``batches``. All draws are functions
-of the run's seed and the epoch.
+Each wraps a training split and has its interface: ``len``, ``steps`` and ``batches``. All draws depend only on
+the run's seed and the epoch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PairedBatch(NamedTuple):
 
 
 class Resampled:
-    """A training split whose batches are drawn by another rule."""
+    """A training split with another rule to draw batches."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -56,19 +56,19 @@ class Resampled:
         return len(self.split)
 
     def to(self, device: torch.device | str) -> Resampled:
-        """Return the same with its images on a device, as ``Split.to``."""
+        """Return a copy with its images on a device; see ``Split.to``."""
         moved = copy(self)
         moved.split = self.split.to(device)
         return moved
 
     def steps(self, batch_size: int) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches per epoch."""
         return self.split.steps(batch_size)
 
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch | PairedBatch]:
-        """Iterate over an epoch, as a function of seed and epoch alone."""
+        """Iterate over an epoch, depending only on seed and epoch."""
         raise NotImplementedError
 
 
@@ -81,11 +81,11 @@ def _pair(own: Batch, other: Batch) -> PairedBatch:
 
 
 class ClassBalanced(Resampled):
-    """Batches of few classes, equally many images of each: the class-uniform sampler.
+    """Batches of few classes with the same number of images each: the class-uniform sampler.
 
     Args:
-        classes: classes a batch; a batch of 48 with 6 classes has 8 images of each.
-        groups: super-class of every class, and then a batch holds this many classes of one super-class after the other:
+        classes: classes per batch; a batch of 48 with 6 classes has 8 images of each.
+        groups: super-class of every class; the classes of a batch are then taken from one super-class after the other:
             the super-class sampler.
 
     Raises:
@@ -105,13 +105,13 @@ class ClassBalanced(Resampled):
         self.classes = min(classes, len(self._members))
         self.groups = groups
         if self.classes < 2:
-            raise SettingError("cc.classes", classes, "2 or more classes a batch, and as many in the data")
+            raise SettingError("cc.classes", classes, "2 or more classes per batch, and as many in the data")
 
     def batches(self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Iterate over an epoch of as many batches as a shuffle has."""
+        """Iterate over an epoch with the usual number of batches."""
         generator = _draws("class balanced", seed, epoch)
         if batch_size < self.classes:
-            raise SettingError("batch_size", batch_size, f"at least the {self.classes} classes of a batch")
+            raise SettingError("batch_size", batch_size, f"at least {self.classes}, the number of classes per batch")
         order = torch.cat([self._one(batch_size, generator) for _ in range(self.steps(batch_size))])
         yield from self.split.batches(batch_size, epoch=epoch, seed=seed, order=order, rank=rank, world=world)
 
@@ -123,12 +123,12 @@ class ClassBalanced(Resampled):
             members = self._members[c]
             count = each + (place < more)
             rounds = [torch.randperm(len(members), generator=generator) for _ in range(-(-count // len(members)))]
-            parts.append(members[torch.cat(rounds)[:count]])  # an image repeats only in small classes
+            parts.append(members[torch.cat(rounds)[:count]])  # images repeat only in small classes
         return torch.cat(parts)
 
     def _choose(self, generator: torch.Generator) -> list[int]:
         mixed = torch.randperm(len(self._members), generator=generator).tolist()
-        if self.groups is not None:  # classes of the first class's super-class before those of the second's ...
+        if self.groups is not None:  # ordered by super-class, in the order of their first classes
             first = {group: place for place, group in reversed([(i, self.groups[c]) for i, c in enumerate(mixed)])}
             mixed.sort(key=lambda c: first[self.groups[c]])  # type: ignore[index]
         return mixed[: self.classes]
@@ -143,7 +143,7 @@ def super_classes(features: Tensor, labels: Tensor, count: int) -> list[int]:
         count: number of groups, at most the number of classes.
 
     Returns:
-        The group of every class: k-means of the class means, initialised at classes far from each other.
+        The group of every class: k-means of the class means, initialised by farthest-point sampling.
 
     Raises:
         SettingError: more groups than classes, or fewer than one.
@@ -172,7 +172,7 @@ class ClassPairs(Resampled):
     """Each image with another one of its class: the pair sampler of CS-KD.
 
     Raises:
-        SettingError: a class has one image only.
+        SettingError: a class has only one image.
 
     Source: Yun et al., arXiv 2003.13964, section 2.1.
     """
@@ -181,9 +181,9 @@ class ClassPairs(Resampled):
         super().__init__(split)
         self._order = split.labels.argsort(stable=True)  # image numbers, class by class
         counts = torch.bincount(split.labels)
-        lonely = torch.nonzero(counts == 1)[:, 0].tolist()
-        if lonely:
-            expected = f"two training images per class or more; classes of one image: {lonely[:5]}"
+        single = torch.nonzero(counts == 1)[:, 0].tolist()
+        if single:
+            expected = f"at least two training images per class; classes with one image: {single[:5]}"
             raise SettingError("method", "cs_kd", expected, "use another method, or leave these classes out")
         self._counts = counts
         self._starts = counts.cumsum(0) - counts
@@ -201,7 +201,7 @@ class ClassPairs(Resampled):
     def batches(
         self, batch_size: int, *, epoch: int, seed: int, rank: int = 0, world: int = 1
     ) -> Iterator[PairedBatch]:
-        """Iterate over the split once, shuffled; both images of a pair have one label."""
+        """Iterate over the split once, shuffled; both images of a pair have the same label."""
         generator = _draws("class pairs", seed, epoch)
         order = torch.randperm(len(self), generator=generator)
         other = self.partners(order, generator)
@@ -214,13 +214,13 @@ class TwoViews(Resampled):
     """Each image with another augmented view of it.
 
     Raises:
-        SettingError: there is one view only.
+        SettingError: there is only one view.
     """
 
     def __init__(self, split: Split) -> None:
         super().__init__(split)
         if split.augment is None or (split.views is not None and len(split.views) < 2):
-            expected = "two views of an image or more"
+            expected = "at least two views per image"
             raise SettingError("data.views", 1, expected, "set data.views to 2 or more, or to 0 for fresh crops")
 
     def batches(
@@ -281,4 +281,4 @@ class WithUnlabelled(Resampled):
             x = torch.cat([own.x, other.x])
             index = torch.cat([own.index, other.index])
             y = torch.cat([own.y, torch.full_like(other.y, -1)])
-            yield Batch(x, y, index, torch.full_like(index, -1))  # no cache holds the unlabelled images
+            yield Batch(x, y, index, torch.full_like(index, -1))  # unlabelled images are not cached

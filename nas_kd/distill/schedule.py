@@ -1,4 +1,4 @@
-"""Weights that change with the training's progress, 0..1; a plain number is a constant weight."""
+"""Weights that change with the progress of training, 0..1; a plain number is a constant weight."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Warmup:
-    """A weight that grows linearly from 0 and then stays.
+    """A weight that grows linearly from 0 and then stays constant.
 
     Args:
         weight: final weight.
-        share: share of the training, 0 < share <= 1, after which it is reached.
+        share: fraction of the training, 0 < share <= 1, after which it is reached.
     """
 
     weight: float
@@ -32,12 +32,11 @@ class Warmup:
 
 @dataclass(frozen=True)
 class Decay:
-    """A weight that falls linearly from its first value to its last and then stays.
+    """A weight that falls linearly to its final value and then stays constant.
 
     Args:
-        weight: first weight.
-        final: last weight.
-        share: share of the training, 0 < share <= 1, after which the last is reached.
+        weight: initial weight.
+        share: fraction of the training, 0 < share <= 1, after which ``final`` is reached.
     """
 
     weight: float

@@ -1,4 +1,4 @@
-"""Tasks: label loss, metric and agreement with the teacher. Nothing else knows labels."""
+"""Tasks: label loss, metric and agreement with the teacher. Nothing else interprets labels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from nas_kd.errors import SettingError
 
 
 class Task(Protocol):
-    """The protocol of a task."""
+    """The interface of a task."""
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """Its settings in plain values, for the run's record."""
+        """Its settings in plain values, recorded in runs."""
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the label loss: a scalar in fp32 (float64 stays), the mean over samples whose label is not -1."""
 
     def scores(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return what each sample counts in the metric: (N,) float64, higher is better."""
+        """Return the contribution of each sample to the metric: (N,) float64, higher is better."""
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
         """Return the mean of the `scores`, 0 to 1."""
@@ -35,10 +35,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Classification:
-    """Classification of one label an image.
+    """Classification with one label per image.
 
     Args:
-        smoothing: label smoothing, the share of the target spread over all classes, 0 <= smoothing < 1.
+        smoothing: label smoothing, the probability spread over all classes, 0 <= smoothing < 1.
 
     Raises:
         SettingError: smoothing is outside its range.
@@ -52,7 +52,7 @@ class Classification:
 
     @property
     def facts(self) -> dict[str, object]:
-        """Its settings in plain values, for the run's record."""
+        """Its settings in plain values, recorded in runs."""
         return {"smoothing": self.smoothing}
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Classification:
             y: (B,) class numbers, -1 for images without a label; or (B, C) probabilities.
 
         Returns:
-            Scalar, the mean over the images that have a label; 0 where none has.
+            Scalar, the mean over the images with a label; 0 if there are none.
         """
         wide = logits if logits.dtype == torch.float64 else logits.float()
         if y.ndim > 1:
@@ -72,7 +72,7 @@ class Classification:
         return total / (y >= 0).sum().clamp_min(1)
 
     def scores(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return (N,) float64: 1 where the largest of the logits (N, C) is the label's, else 0."""
+        """Return (N,) float64: 1 where the largest of the logits (N, C) is that of the label, else 0."""
         return (logits.argmax(1) == y).double()
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
@@ -80,5 +80,5 @@ class Classification:
         return float(self.scores(logits, y).mean())
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
-        """Return the share of samples, 0 to 1, on which student and teacher (N, C) give the same class."""
+        """Return the share of samples, 0 to 1, for which student and teacher (N, C) predict the same class."""
         return self.metric(logits, teacher_logits.argmax(1))

@@ -1,4 +1,4 @@
-"""A term is a loss with a weight and what it needs; a recipe is a list of training stages made of terms."""
+"""A term is a weighted loss with its inputs; a recipe is a list of training phases made of terms."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class Term:
 
     Args:
         name: its name in logs and errors.
-        loss: called as loss(student, teacher) on what ``needs`` names, as loss(student, teacher, labels) with "labels"
-            too, and as loss(student logits, labels) with "labels" alone. For "stages" and "pre" it is called once a
-            stage, and the stages' losses are added.
+        loss: called as loss(student, teacher) on the features in ``needs``, as loss(student, teacher, labels) with
+            "labels" too, and as loss(student logits, labels) with only "labels". For "stages" and "pre" it is called
+            once per stage, and the losses are added.
         weight: a number, or a function of the training's progress in 0..1.
-        needs: "labels", "batch" (the whole batch, given last), and features: one of "logits", "stages", "pre",
-            "pooled", or several, and then the loss gets whole Outputs.
-        side: "both", or the only side whose features are given: "student" or "teacher".
-        whole: give all stages as a list in one call instead of one call per stage.
-        module: builds what the term trains alongside the student, from static shapes, before training; then the loss is
-            called as loss(module, ...), by default module(...), on all stages at once.
-        key: name of that module among the method's; terms of one key share it. Default: ``name``.
+        needs: "labels", "batch" (the whole batch, passed last), and features: one of "logits", "stages", "pre",
+            "pooled"; with several the loss gets whole Outputs.
+        side: "both", or the only side whose features are passed: "student" or "teacher".
+        whole: pass all stages as a list in one call instead of one call per stage.
+        module: builds the module that the term trains alongside the student, from static shapes; the loss is then
+            called as loss(module, ...), by default module(...), on all stages together.
+        key: name of that module in the method; terms with the same key share it. Default: ``name``.
         check: rejects pairs that the loss cannot compare.
 
     Raises:
-        SettingError: ``needs`` or ``side`` holds an unknown name, or nothing is needed.
+        SettingError: ``needs`` or ``side`` has an unknown name, or ``needs`` is empty.
     """
 
     name: str
@@ -75,18 +75,18 @@ class Term:
             raise SettingError(f"{self.name}.side", self.side, ", ".join(SIDES))
 
     def __repr__(self) -> str:
-        # recorded in run folders: the default would hold addresses that change with the process
+        # recorded in run folders: the default repr has memory addresses
         made = "" if self.module is None else f", module={_describe(self.module)}"
         weight = _describe(self.weight)
         return f"Term({self.name!r}, {_describe(self.loss)}, {weight}, needs={sorted(self.needs)}{made})"
 
     @property
     def features(self) -> frozenset[str]:
-        """What it needs of the networks' outputs."""
+        """The features it needs."""
         return self.needs & frozenset(FEATURES)
 
     @property
-    def taught(self) -> bool:
+    def needs_target(self) -> bool:
         """Whether it needs targets."""
         return bool(self.features) and self.side != "student"
 
@@ -105,11 +105,11 @@ class Term:
         """Return the loss before its weight.
 
         Args:
-            student: (B, C) logits or an Output; None for a term of the teacher's side.
-            target: the teacher's; None for a term that needs no target.
+            student: (B, C) logits or an Output; None for a term with side "teacher".
+            target: the teacher's; None for a term without targets.
             y: (B,) labels.
-            batch: the batch, for a term that needs it.
-            module: what ``module`` built.
+            batch: for a term that needs it.
+            module: the result of ``Term.module``.
 
         Raises:
             ValueError: something it needs is missing, or the stages differ in number.
@@ -117,12 +117,12 @@ class Term:
         loss: Callable[..., Tensor] = self.loss
         if self.module is not None:
             if module is None:
-                raise ValueError(f"{self.name} has trainable parts: bind the distiller first")
+                raise ValueError(f"{self.name} has a trainable module: bind the distiller first")
             loss = partial(loss, module)
         rest: list[Any] = [y] if "labels" in self.needs else []
         if "batch" in self.needs:
             if batch is None:
-                raise ValueError(f"{self.name} needs the batch, but was given labels only")
+                raise ValueError(f"{self.name} needs the batch, but only got labels")
             rest.append(batch)
         if not self.features:
             return loss(self._take(student, "logits", "student"), *rest)
@@ -144,23 +144,22 @@ class Term:
         if isinstance(output, Output):
             return output if kind is None else getattr(output, kind)
         if output is None or kind != "logits":
-            had = "nothing" if output is None else "logits only"
+            had = "nothing" if output is None else "only logits"
             missing = kind or ", ".join(sorted(self.features))
-            raise ValueError(f"{self.name} needs the {who}'s {missing}, but was given {had}")
+            raise ValueError(f"{self.name} needs the {who}'s {missing}, but got {had}")
         return output
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One training stage of a recipe: the terms for a share of the training.
+    """One phase of a recipe: the terms for a share of the training.
 
-    What a phase's losses do not depend on is not trained in it: no gradient reaches it, and with ``until``
-    its running statistics stay too.
+    Layers on which its losses do not depend are not trained in it: they get no gradient, and with ``until``
+    their running statistics are frozen too.
 
     Args:
-        terms: what is trained.
-        share: length relative to the recipe's other stages, above 0.
-        until: number of the student's stage, from 0, that its training ends with, or MIDDLE; None trains all.
+        share: length relative to the other phases, above 0.
+        until: index of the last student stage to train, or MIDDLE; None trains all.
     """
 
     terms: tuple[Term, ...]
@@ -178,20 +177,19 @@ Sampler = Callable[..., Any]  # from a Split to an object with the interface of 
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Training stages in order, most often one, and what they need of data and targets.
+    """Training phases in order, usually one, and their requirements on data and targets.
 
     Args:
-        phases: the stages.
-        sampler: turns the training split into one that gives other batches, such as pairs of a class.
-        source: turns the targets that the user gave (or None) into those of the method, such as the mean teacher; None
-            leaves them.
-        inputs: builds what makes the images of a batch, such as a generator; None takes the data's.
-        own_targets: whether ``source`` needs no teacher of the user's.
-        live: whether the teacher must be run: on images that no cache holds, or for its input gradient.
+        sampler: wraps the training split to draw other batches, such as pairs of a class.
+        source: converts the user's targets (or None) into those of the method, such as the mean teacher; None
+            keeps them.
+        inputs: builds the module that creates the images of a batch, such as a generator; None uses the data.
+        own_targets: whether ``source`` needs no teacher from the user.
+        live: whether the teacher must run live: on uncached images, or for its input gradient.
         generations: number of times the student is retrained, each time with the previous one as teacher.
 
     Raises:
-        SettingError: no stage, no term, a share that is not positive, or two terms of one name in a stage.
+        SettingError: there is no phase or no term, a share is not positive, or a phase has two terms of the same name.
     """
 
     phases: tuple[Phase, ...]
@@ -205,7 +203,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.phases or not all(phase.terms for phase in self.phases):
-            raise SettingError("recipe", self.phases, "at least one training stage with at least one term")
+            raise SettingError("recipe", self.phases, "at least one phase with at least one term")
         for phase in self.phases:
             names = [term.name for term in phase.terms]
             if phase.share <= 0:
@@ -222,31 +220,31 @@ class Recipe:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The terms of all stages."""
+        """The terms of all phases."""
         return tuple(term for phase in self.phases for term in phase.terms)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the user must give targets."""
-        return any(term.taught for term in self.terms) and not self.own_targets
+        """Whether the user must provide targets."""
+        return any(term.needs_target for term in self.terms) and not self.own_targets
 
     @property
     def needs_features(self) -> bool:
-        """Whether more than logits is needed of the student's forward pass."""
+        """Whether the student's features are needed, not only its logits."""
         return bool(self.needs - {"labels", "logits", "batch"})
 
     @property
     def needs_target_features(self) -> bool:
-        """Whether more than logits is needed of the targets."""
-        return any(term.taught and term.features - {"logits"} for term in self.terms)
+        """Whether the target's features are needed, not only its logits."""
+        return any(term.needs_target and term.features - {"logits"} for term in self.terms)
 
     @property
     def runs_teacher(self) -> bool:
-        """Whether the teacher must be run instead of read from stored logits."""
+        """Whether the teacher must run live instead of being read from stored logits."""
         return self.needs_teacher and (self.needs_target_features or self.live)
 
     def unseen(self, mixed: bool = False, unlabelled: bool = False) -> str:
-        """Name the teacher's inputs that are no numbered views of training images; empty where all are."""
+        """Describe the teacher's inputs that are not numbered views of training images; empty if there are none."""
         if mixed:
             return "mixed images"
         if unlabelled:
@@ -255,12 +253,12 @@ class Recipe:
 
     @staticmethod
     def of(terms: Sequence[Term], **rest: Any) -> Recipe:
-        """Return a recipe of one training stage; terms whose weight is the number 0 are left out."""
+        """Return a recipe of one phase; terms whose weight is the number 0 are dropped."""
         kept = tuple(term for term in terms if callable(term.weight) or term.weight != 0)
         return Recipe((Phase(kept),), **rest)
 
     def at(self, progress: float) -> Phase:
-        """Return the stage at a training progress in 0..1."""
+        """Return the phase at a training progress in 0..1."""
         passed = 0.0
         total = sum(phase.share for phase in self.phases)
         for phase in self.phases:

@@ -68,7 +68,7 @@ def term(name: str, task: Task, weight: float | Schedule = 1.0, **settings: Any)
     """Return one term of ``TERMS``, or "ce".
 
     Args:
-        settings: keywords of the loss, or of the module it trains.
+        settings: keywords of the loss, or of its module.
     """
     if name == "ce":
         return Term("ce", task.loss, weight, frozenset({"labels"}))

@@ -41,7 +41,7 @@ class SoftTree(nn.Module):
         return torch.sigmoid(self.steepness * wide(self.nodes(x.flatten(1))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to log-probabilities (B, C): the leaves' distributions, weighed by their paths."""
+        """Map (B, C, H, W) to log-probabilities (B, C): the leaves' distributions, weighted by their paths."""
         path = losses.tree_paths(self.decisions(x))[-1]
         log_leaves = wide(self.leaves).log_softmax(1)
         smallest = torch.finfo(path.dtype).tiny
@@ -49,7 +49,7 @@ class SoftTree(nn.Module):
 
 
 class TreeLoss(nn.Module):
-    """The loss of a soft tree: every leaf's cross-entropy with the teacher, weighed by its path, and balance.
+    """Loss of a soft tree: each leaf's cross-entropy with the teacher, weighted by its path, plus a balance penalty.
 
     Args:
         pair: the student must be a `SoftTree`.
@@ -57,7 +57,7 @@ class TreeLoss(nn.Module):
         temperature: of the teacher's logits.
 
     Raises:
-        SettingError: the student is no soft tree.
+        SettingError: the student is not a soft tree.
 
     Source: Frosst and Hinton, arXiv 1711.09784, eq. 3 to 5.
     """

@@ -82,7 +82,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
     supernet = None if pipeline.config.init == "scratch" else pipeline.supernet
     setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, supernet)
-    setup.ask_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
+    setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
     kept = dict(zip(students["key"], students["trained_in"], strict=True))
     folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]

@@ -187,7 +187,7 @@ def short_training(
     if (training.get("mixup") or training.get("cutmix")) and setup.teacher is not None:
         setup = replace(setup, teacher=setup.teacher.live())  # no cache knows mixed images
     recipe = checked_method(method, Classification(), setup.data.num_classes, training.get("method_settings")).recipe
-    setup.ask_teacher(epochs if recipe.needs_teacher else 0)
+    setup.prefill_teacher(epochs if recipe.needs_teacher else 0)
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)

@@ -44,7 +44,7 @@ def tuned(
     """
     scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key").sort_values("kl", kind="stable")
     keys = scored["key"].head(count).tolist()
-    setup.ask_teacher(TUNING["epochs"])
+    setup.prefill_teacher(TUNING["epochs"])
     settings = TUNING | {
         "batch_size": min(TUNING["batch_size"], len(setup.data.train)),
         "method": "kd",

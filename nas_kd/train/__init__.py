@@ -1,4 +1,4 @@
-"""How networks are trained: one loop, and a step for each purpose."""
+"""Training: one loop, and a step for each purpose."""
 
 from __future__ import annotations
 

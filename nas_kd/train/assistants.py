@@ -1,4 +1,4 @@
-"""Teachers that come between: assistants of other sizes, and earlier generations of the student itself."""
+"""Intermediate teachers: assistants of other sizes, and earlier generations of the student itself."""
 
 from __future__ import annotations
 
@@ -19,22 +19,14 @@ from nas_kd.train.config import RetrainConfig
 
 
 def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
-    """Seal a copy of a trained student as a teacher on the same data.
-
-    Args:
-        student: trained on the data.
-        name: what it is called in messages.
-
-    Returns:
-        The teacher; the student itself stays trainable.
-    """
+    """Return a sealed copy of a student trained on the data; the student itself stays trainable."""
     sealed = Teacher(
         deepcopy(student), name, num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean, std=data.std
     )
     return sealed.bind(data)
 
 
-def taught_in_between(
+def train_intermediate(
     retrain: Callable[..., nn.Module],
     model: nn.Module | Arch,
     teacher: TargetSource | None,
@@ -48,18 +40,18 @@ def taught_in_between(
     supernet: Supernet | None,
     others: dict[str, Any],
 ) -> TargetSource | None:
-    """Train what stands between a teacher and its student, one after the other, each by the one before.
+    """Train intermediate teachers one after the other, each taught by the previous one; return the last.
 
     Args:
-        retrain: trains one network, as ``nas_kd.retrain``.
-        model: the student, of which earlier generations are new copies.
+        retrain: trains one network, like ``nas_kd.retrain``.
+        model: the student; earlier generations are new copies of it.
         teacher: the first teacher.
-        config: how all are trained.
-        assistants: networks between, the largest first; none is a chain of length 0.
-        generations: how often the student is born; 1 is no earlier generation.
-        folder: stage folder of the student; theirs are below it.
-        seed: the student's seed; a generation's is drawn from it and its number.
-        supernet: where a student that is an arch begins, and its earlier generations with it.
+        config: the training of all of them.
+        assistants: the networks in between, largest first.
+        generations: number of generations of the student; 1 trains no earlier one.
+        folder: stage folder of the student, which contains theirs.
+        seed: the student's seed, from which theirs are derived.
+        supernet: initial weights of a student that is an arch, and of its earlier generations.
         others: further arguments of ``retrain``, the same for all.
 
     Raises:
@@ -79,9 +71,9 @@ def taught_in_between(
             copy = fresh(model)
         chain.append((f"generation_{number}", copy))
     for number, (name, network) in enumerate(chain, 1):
-        born = name.startswith("generation") and isinstance(network, Arch)
+        same_arch = name.startswith("generation") and isinstance(network, Arch)
         own = others | {
-            "supernet": supernet if born else None,
+            "supernet": supernet if same_arch else None,
             "folder": f"{folder}/{name}",
             "seed": seed + 1000 * number,
         }

@@ -1,4 +1,4 @@
-"""AttentiveNAS: of some archs of one size, the best or the worst on the batch is trained."""
+"""AttentiveNAS: among some archs of equal size, the best or the worst on the batch is trained."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from nas_kd.train.rules import Sandwich, Score
 
 @dataclass(frozen=True)
 class MacsTable:
-    """Sampled archs by their MACs, so that an arch of a given size is looked up instead of searched for.
-
-    It is filled when it is first asked.
+    """Sampled archs grouped by their MACs, to look up archs of equal size; filled on first use.
 
     Args:
-        num_classes: classes of the head.
-        in_chans: channels of the input image.
-        resolution: input size where the space does not choose it, in pixels.
-        seed: seed of the sample.
-        size: archs to draw.
-        bins: equal intervals between the fewest and the most MACs of the sample.
+        resolution: input size in pixels if the space does not choose it.
+        size: number of sampled archs.
+        bins: number of equal intervals between the fewest and the most MACs of the sample.
     """
 
     space: ElasticSpace
@@ -38,7 +33,7 @@ class MacsTable:
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """The archs, (size, D), as ``ElasticSpace.encode`` writes them."""
+        """The codes (size, D) of the archs; see ``ElasticSpace.encode``."""
         return self.space.encode([self.space.sample(seed_for(self.seed, "table", k)) for k in range(self.size)])
 
     @cached_property
@@ -54,15 +49,14 @@ class MacsTable:
         return np.digitize(self.macs, edges[1:-1])
 
     def draw(self, count: int, *seed: int | str) -> list[Arch]:
-        """Draw archs of one size.
+        """Draw archs of about equal MACs.
 
         Args:
-            count: number of archs.
-            seed: what the draw is for.
+            seed: parts of the seed of the draw.
 
         Returns:
-            Different rows of one bin, which is drawn as often as archs of the space fall into it; fewer than
-            ``count`` where the bin has no more.
+            Distinct archs of one bin, drawn with the probability of its size; fewer than ``count`` if the bin has no
+            more.
         """
         rng = np.random.default_rng(seed_for(*seed))
         members = np.flatnonzero(self.bin == self.bin[rng.integers(self.size)])
@@ -75,16 +69,12 @@ class Attentive(Sandwich):
     """The sandwich whose random subnets are chosen among candidates of equal MACs by their label loss.
 
     Args:
-        seed: the run's seed.
-        random: number of chosen subnets a step.
-        order: as in ``Sandwich``.
-        teacher_weight: as in ``Sandwich``.
-        table: archs by MACs.
-        candidates: archs to choose each from; every one costs a forward pass without gradient.
+        random: number of chosen subnets per step.
+        candidates: archs to choose each subnet from; each costs a forward pass without gradient.
         best: True trains the best (BestUp), False the worst (WorstUp).
 
     Source: AttentiveNAS (Wang et al. 2021), section 3 and algorithm 1; there three candidates are drawn from
-    the product of the sizes' marginals and rejected until they fit, here looked up.
+    the product of the marginals and rejected until they fit; here they are looked up.
     """
 
     table: MacsTable | None = None

@@ -1,4 +1,4 @@
-"""Blockwise supervision: each stage gets the teacher's feature before it and learns to give the next one."""
+"""Blockwise supervision: each stage maps the teacher's previous feature to the teacher's next one."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ def train_blockwise(
     stage: RunStage | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
-    """Train stages and adapters in place, from one teacher forward a batch.
+    """Train stages and adapters in place, with one teacher forward pass per batch.
 
-    Without mixing a stage's training depends on no other: alone or together it ends with the same weights.
+    Without mixing, the stages are independent: trained alone or together, their weights are the same.
 
     Args:
-        model: the stages and adapters.
-        source: gives the teacher's features, its taps chosen.
-        data: the data; ``train`` is trained on, without labels.
+        source: provides the teacher's features, with its taps chosen.
+        data: its ``train`` images are used, without labels.
         seed: seed of order, augmentation and paths.
-        only: which stages; None is all.
-        runtime: device and precision.
+        only: indices of the stages to train; None for all.
         stage: where metrics and checkpoints go, or None.
         after_epoch: called with the number of finished epochs.
     """
@@ -73,9 +71,9 @@ def train_blockwise(
                 chosen = drawn(info, index)
                 entered = mixed.entered(pairs, info, index, [path.entry for path in chosen])
                 loss = model.loss(index, pairs[index], chosen, entered)
-            loss.backward()  # at once: the memory of one stage's graph at a time
+            loss.backward()  # right away, so that only one stage's graph is in memory
             losses[f"loss_stage_{index + 1}"] = loss.detach()
-        # the stages first: who looks for a NaN finds its stage
+        # the stages first, so that a NaN is reported with its stage
         return losses | {"loss": torch.stack(list(losses.values())).sum()}
 
     def describe(info: StepInfo) -> str:

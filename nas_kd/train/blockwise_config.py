@@ -1,4 +1,4 @@
-"""Settings of the blockwise rating."""
+"""Settings of blockwise supervision and rating."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BlockwiseConfig(Settings):
     lr: Positive = 0.01
     """peak learning rate (AdamW)"""
     weight_decay: NotNegative = 1e-4
-    """weight decay, on neither norms nor biases"""
+    """weight decay, except of norms and biases"""
     init: Literal["supernet", "scratch"] = "supernet"
     """supernet or scratch: the weights that the stages start from"""
     sampling: Literal["fair", "uniform"] = "fair"
@@ -32,27 +32,27 @@ class BlockwiseConfig(Settings):
     paths: Count | None = None
     """paths per stage and step; null is one per choice of a layer, at most 4"""
     mix: Share = 0.0
-    """share of the steps in which a stage gets what the student's stages before it give, not the teacher's feature"""
+    """share of the steps in which a stage gets the student's previous output instead of the teacher's feature"""
     error: Literal["nsr", "nmse", "relative_l1"] = "nsr"
-    """what scores measure: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
+    """the score: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
     energy) or relative_l1 (absolute error over the standard deviation)"""
     rate_images: Images | None = None
-    """images of the rate split that candidates are scored on; null takes all"""
+    """images of the rate split on which candidates are scored; null uses all"""
     calibration_images: Images = 512
-    """training images that norm statistics are measured on"""
+    """training images on which norm statistics are measured"""
     max_rows: Count = 20_000
-    """rate all candidates of a stage up to this many rows (input width x candidate); above, by halving"""
+    """rate all candidates of a stage up to this many rows (input width x candidate), else by successive halving"""
     cache_gb: NotNegative = 0.0
-    """store the teacher's features of all views in the run, in fp16, where they need at most so many GB, so that
-    epochs beyond data.views and stages in processes of their own run no teacher; 0 stores none"""
+    """store the teacher's features of all views in the run, in fp16, if they need at most this many GB, so that
+    epochs beyond data.views and stages in separate processes do not run the teacher; 0 stores none"""
     stage: Count | None = None
-    """rate this stage alone, from 1: `nas-kd blockwise --stage 3`, several at once; null rates all"""
+    """rate only this stage, from 1: `nas-kd blockwise --stage 3`, several in parallel; null rates all"""
 
     def __post_init__(self) -> None:
         if self.mix and self.stage is not None:
-            expected = "null with blockwise.mix, which feeds a stage by those before it"
+            expected = "null with blockwise.mix, which feeds a stage the output of the previous ones"
             raise SettingError(
-                "blockwise.stage", self.stage, expected, "rate all stages at once, or use blockwise.mix=0"
+                "blockwise.stage", self.stage, expected, "rate all stages together, or use blockwise.mix=0"
             )
 
 

@@ -1,6 +1,6 @@
-"""The two subnets that every step of a sandwich trains, compiled: their shapes never change.
+"""The two subnets that every sandwich step trains, compiled: their shapes never change.
 
-Measured with one thread of a two-core x86 CPU that others used too, torch 2, batch 32 at 32 px, processor time of
+Measured with one thread of a shared two-core x86 CPU, torch 2, batch 32 at 32 px, processor time of
 forward and backward, medians of 12 interleaved pairs, compiled / eager. ``resnet_cifar``: sandwich step 0.83, the
 two ends alone 0.72. ``mobilenet_cifar``: 0.85 and 0.83. Compiling took 4 and 13 minutes there, so that it pays
 from some thousands of steps on. On a GPU: not measured.
@@ -19,12 +19,12 @@ from nas_kd.train.sandwich import Forward, subnet_forward
 
 
 def compiled_forward(net: Supernet) -> Forward:
-    """Return a forward pass that runs the largest and the smallest through torch.compile, the rest as they are.
+    """Return a forward pass that runs the largest and the smallest through torch.compile, the rest eagerly.
 
-    Every other arch would be recompiled. Random masks of dropout differ from the uncompiled ones.
+    Every other arch would be recompiled. The random masks of dropout differ from those in eager mode.
 
     Returns:
-        What ``teach`` takes as ``forward``; the first calls compile, which takes a minute or more.
+        The argument ``forward`` of ``teach``; the first calls compile, which takes a minute or more.
     """
     eager = subnet_forward(net)
 

@@ -26,7 +26,7 @@ INHERITED_LR = 0.02  # of a trained teacher's: at 0.05 they lose 4 to 8 points i
 
 
 def check_warmup(section: str, warmup_epochs: float, epochs: int) -> None:
-    """Check that a warm-up ends before the training does; one epoch is cut to half of a shorter training."""
+    """Check that the warm-up is shorter than the training; one epoch is reduced to half of a shorter training."""
     if warmup_epochs >= epochs and warmup_epochs > 1:
         expected = f"below {section}.epochs={epochs}"
         raise SettingError(f"{section}.warmup_epochs", warmup_epochs, expected, "shorten the warm-up")
@@ -36,14 +36,14 @@ def checked_method_name(field: str, method: Any) -> Any:
     """Check that a distillation method or its losses exist, without importing them.
 
     Args:
-        field: the setting, for the message.
-        method: a name, ``package.module:object``, a list of losses and weights, what these name, or None.
+        field: the setting, for the error message.
+        method: a name, ``package.module:object``, a list of losses and weights, a Recipe, or None.
 
     Returns:
-        The method, pairs as tuples.
+        The method, with pairs as tuples.
 
     Raises:
-        SettingError: naming the first that does not exist.
+        SettingError: with the first that does not exist.
     """
     if isinstance(method, str):
         known = names_in_tables("distill/methods", "Entry")
@@ -68,13 +68,13 @@ def _weighted(field: str, item: Any) -> Any:
     if loss not in known:
         raise SettingError(field, loss, "a loss: " + ", ".join(known), nearest(loss, known))
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise SettingError(field, weight, f"a number, the weight of {loss}", "write [[ce, 0.1], [kd, 0.9]]")
+        raise SettingError(field, weight, f"a number as the weight of {loss}", "write [[ce, 0.1], [kd, 0.9]]")
     return loss, float(weight)
 
 
 @settings("training")
 class TrainingConfig(Settings):
-    """How one network is trained; sections that train one have these settings besides their own."""
+    """The training of one network; sections that train one have these settings besides their own."""
 
     epochs: Count = 30
     """passes over train"""
@@ -83,30 +83,30 @@ class TrainingConfig(Settings):
     lr: Positive = 0.1
     """peak learning rate"""
     momentum: Share = 0.9
-    """momentum, of optimisers that have one"""
+    """momentum, for optimisers that have one"""
     weight_decay: NotNegative = 5e-4
-    """weight decay, on neither norms nor biases"""
+    """weight decay, except of norms and biases"""
     warmup_epochs: NotNegative = 1.0
     """epochs of linear warm-up"""
     clip_grad: NotNegative = 0.0
-    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    """clip each entry of the gradient to this magnitude; 0 does not clip"""
     optimizer: str = "sgd"
     """sgd (Nesterov momentum), or one of timm's optimisers by name, such as momentum, adamw or lamb"""
     schedule: Literal["cosine", "step"] = "cosine"
     """cosine (to zero) or step"""
     milestones: Sequence[Finite] | None = None
-    """epochs after which the step schedule lowers the rate; null is 5/8, 3/4 and 7/8 of all"""
+    """epochs after which the step schedule lowers the learning rate; null is 5/8, 3/4 and 7/8 of all"""
     factor: OpenShare = 0.1
-    """what the step schedule multiplies the rate by"""
+    """factor by which the step schedule multiplies the learning rate"""
     ema: Share = 0.0
-    """decay of an average of the weights that is used in their place at the end; 0 is off"""
+    """decay of an exponential moving average of the weights, which replaces them at the end; 0 is off"""
     mixup: NotNegative = 0.0
-    """parameter of mixup's beta distribution; 0 is off. A student's mixed images need a teacher that runs live"""
+    """parameter of mixup's beta distribution; 0 is off. For a student the teacher then runs live"""
     cutmix: NotNegative = 0.0
-    """the same of CutMix; with both, each batch is mixed by one of them"""
+    """the same for CutMix; with both, each batch uses one of them"""
 
     def __post_init__(self) -> None:
-        if not self.epochs:  # of a teacher that is used as it is
+        if not self.epochs:  # a teacher that is not trained
             return
         check_warmup(self.section, self.warmup_epochs, self.epochs)
         given = self.milestones
@@ -117,18 +117,18 @@ class TrainingConfig(Settings):
             expected = f"null with {self.section}.schedule={self.schedule}"
             raise SettingError(name, given, expected, f"set {self.section}.schedule=step")
         if not given or not all(a < b for a, b in pairwise([0, *given, self.epochs])):
-            expected = f"epochs that rise, above 0 and below {self.section}.epochs={self.epochs}"
-            raise SettingError(name, given, expected, "leave it out: 5/8, 3/4 and 7/8 of the epochs")
+            expected = f"ascending epochs, above 0 and below {self.section}.epochs={self.epochs}"
+            raise SettingError(name, given, expected, "omit it for 5/8, 3/4 and 7/8 of the epochs")
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, which no stored answer of a teacher knows."""
+        """Whether images are mixed, so that stored logits cannot be used."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 @settings("retrain")
 class RetrainConfig(TrainingConfig):
-    """Distilled training of the found student, and of those it is compared with."""
+    """Distilled training of the found student and of its controls."""
 
     method: Method | None = None
     """distillation method, such as kd, kd_ls (logit-standardised) or dkd (`nas-kd methods` lists them), or a list
@@ -137,18 +137,18 @@ class RetrainConfig(TrainingConfig):
     method_settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
-    """trainings of every student, each from its own seed"""
+    """trainings of every student, each with its own seed"""
     lr: Positive | None = None  # type: ignore[assignment]  # a number once it is `settled`
     """peak learning rate; null is 0.1, and 0.02 for inherited weights"""
     init: Init | None = None
-    """weights that a student starts from: scratch (new ones), supernet (its), or inherited (those of the teacher, where
-    it is the space); null is inherited where that is possible, else scratch"""
+    """initial weights of a student: scratch (new ones), supernet, or inherited (those of the teacher, if it is
+    the space); null is inherited if possible, else scratch"""
     random_students: Natural = 3
-    """random students of the found one's MACs to compare with"""
+    """number of random students of the same MACs as the found one, as controls"""
     test: bool = True
-    """measure each student once, after its last epoch, on the test images"""
+    """evaluate each student once on the test images, after its last epoch"""
     band: Positive = 0.05
-    """how far, as a share, their MACs may lie from the found one's"""
+    """allowed relative difference of their MACs to the found one's"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Measuring of subnets of a supernet, each at its own input size."""
+"""Evaluation of subnets of a supernet, each at its own input size."""
 
 from __future__ import annotations
 
@@ -13,22 +13,13 @@ from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.sandwich import Images
 
-IMAGES = 1024  # that norm statistics and accuracies of subnets are measured on while a supernet trains
+IMAGES = 1024  # for calibration and accuracy of subnets during the training of a supernet
 
 
 def calibrated(
     net: Supernet, archs: Sequence[Arch], data: Data, images: int = IMAGES, batch_size: int = 512
 ) -> list[NormValues]:
-    """Calibrate archs of any input sizes on training images.
-
-    Args:
-        archs: what to calibrate.
-        images: number of training images.
-        batch_size: images per forward pass.
-
-    Returns:
-        One value an arch.
-    """
+    """Calibrate archs of any input sizes on training images; return one value per arch."""
     device = next(net.parameters()).device
     norms: dict[Arch, NormValues] = {}
     for resolution in {arch.resolution: None for arch in archs}:
@@ -51,18 +42,14 @@ def evaluate_archs(
     calibration: int = IMAGES,
     batch_size: int = 512,
 ) -> list[float]:
-    """Measure subnets on the rating split after calibration, each at its own input size.
+    """Evaluate subnets on the rate split after calibration on training images, each at its own input size.
 
     Args:
-        archs: what to measure.
-        data: the data; calibration uses training images, the score uses ``rate``.
-        task: gives the metric.
-        images: number of rating images.
+        images: number of images of the rate split.
         calibration: number of training images for the norms.
-        batch_size: images per forward pass.
 
     Returns:
-        One metric an arch, 0 to 1.
+        The metric of each arch, 0 to 1.
     """
     norms = calibrated(net, archs, data, calibration, batch_size)
     device = next(net.parameters()).device

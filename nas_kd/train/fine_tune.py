@@ -1,4 +1,4 @@
-"""Train or fine-tune a teacher on the user's data, by the same loop as every other network."""
+"""Training or fine-tuning of a teacher on the user's data, with the same loop as every other network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nas_kd.train.weights import load_weights, weights_hash
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# what says where weights come from, which the hash of the weights says for the record
+# settings on the origin of the weights: the hash of the weights is recorded instead
 LOADED = ("checkpoint", "pretrained", "stages", "mean", "std", "cache")
 
 
@@ -44,9 +44,9 @@ def train_teacher(
     """Train or fine-tune a teacher on the user's data.
 
     Args:
-        model: a timm name, one of this project's CIFAR networks, ``package.module:factory`` or a module; None takes
-            the settings'.
-        config: the settings; keywords replace in it. Without epochs it trains for 20.
+        model: a timm name, a ``cifar_resnet``, ``package.module:factory`` or a module; None takes that of
+            the settings.
+        config: the settings; keywords replace some of them. Without epochs it trains for 20.
         run: run folder; weights go to ``teacher/weights.safetensors`` in it.
         seed: seed of weights, order and augmentation.
         runtime: device and precision.
@@ -55,14 +55,14 @@ def train_teacher(
         The sealed teacher, bound to the data.
 
     Raises:
-        SettingError: a setting is out of range, or the run was made with others.
+        SettingError: a setting is out of range, or the run used other settings.
     """
     config = TeacherConfig.of(config, settings)
     if not config.epochs and "epochs" not in settings:
         config = replace(config, epochs=EPOCHS)
     model = config.model if model is None else model
     if model is None:
-        raise SettingError("teacher.model", None, "a network to train", "name one")
+        raise SettingError("teacher.model", None, "a network to train", "pass a model")
     runtime = runtime or Runtime()
     check_epochs("teacher", config.epochs, config.batch_size, data.train)
     distiller = Distiller("ce", Classification(smoothing=config.smoothing))

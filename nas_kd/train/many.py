@@ -1,4 +1,4 @@
-"""Many archs trained: values that say all there is to say of a training, spread over worker processes."""
+"""Training of many archs: trainings as frozen values, distributed over worker processes."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.train.retrain import retrain
 
-Results = dict[str, float]  # what a training gives, by name
+Results = dict[str, float]  # the results of a training, by name
 
 
 class Training(Protocol):
-    """A frozen value that travels to a worker process and is trained there."""
+    """A frozen value that is pickled to a worker process and trained there."""
 
     def train(self) -> Results:
-        """Train, or go on from the last checkpoint; what is finished is read back and not done again."""
+        """Train, or resume from the last checkpoint; a finished training is read back."""
 
 
 def train_many(trainings: Sequence[Training], progress: Progress | None = None, *, workers: int = 1) -> list[Results]:
     """Train in parallel processes.
 
     Args:
-        trainings: what to train, in this order.
-        progress: counts those that end, or None.
-        workers: processes; 1 stays in this one.
+        progress: advanced by every finished training, or None.
+        workers: number of processes; 1 trains in this one.
 
     Returns:
-        What each gives, in the order of ``trainings``.
+        The results, in the order of ``trainings``.
 
     Raises:
         SettingError: ``workers`` is below 1.
-        Stopped: a signal asked to stop; what was being trained is saved and goes on next time.
+        Stopped: on a signal; unfinished trainings are saved and resume next time.
     """
     given = [{"training": training} for training in trainings]
     advance = None if progress is None else progress.advance
@@ -54,14 +53,12 @@ def _trained(training: Training) -> Results:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What the trainings of one call have in common.
+    """The common arguments of several trainings.
 
     Args:
-        teacher: what teaches, or None.
-        space: the archs' space.
-        run: keeps checkpoints and students; None keeps nothing.
-        runtime: device and precision.
-        supernet: gives the weights to begin with; None begins with new ones.
+        teacher: source of the targets, or None.
+        run: where to store checkpoints and students; None stores nothing.
+        supernet: source of the initial weights; None draws new ones.
     """
 
     teacher: TargetSource | None
@@ -71,12 +68,12 @@ class TrainingSetup:
     runtime: Runtime
     supernet: Supernet | None = None
 
-    def ask_teacher(self, epochs: int, *, test: bool = False) -> None:
-        """Have the teacher answer while it is at hand: worker processes have what is stored only.
+    def prefill_teacher(self, epochs: int, *, test: bool = False) -> None:
+        """Compute the teacher's logits for worker processes, which can only read stored ones.
 
         Args:
-            epochs: epochs whose logits are asked for.
-            test: those of the test images too.
+            epochs: epochs of the trainings.
+            test: compute those of the test images too.
         """
         if self.teacher is None:
             return
@@ -85,31 +82,28 @@ class TrainingSetup:
         self.teacher.prefill(self.data, epochs, self.run)
 
     def processes(self, workers: int) -> int:
-        """Return how many of the processes asked for can train at once.
+        """Return the number of processes to use, at most ``workers``.
 
-        A live teacher would be copied into every process, and one GPU serves one training at a time.
+        A live teacher would be copied into every process, and a GPU runs one training at a time.
         """
         copied = self.teacher is not None and not self.teacher.shared
         return 1 if copied or self.runtime.device.type != "cpu" else workers
 
 
 def metrics_of(network: nn.Module, training: Retraining) -> Results:
-    """Return what `retrain` measured."""
+    """Return the metrics measured by `retrain`."""
     metrics: Results = network.info["metrics"]  # type: ignore[assignment,index]
     return metrics
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """One retraining of an arch, whose record is its own folder in the run.
+    """One retraining of an arch, recorded in a folder of the run.
 
     Args:
-        setup: what it has in common with others.
-        arch: the arch.
-        seed: seed of weights, order and augmentation.
-        folder: its folder in the run.
+        folder: inside the run.
         settings: further arguments of `retrain`.
-        measure: gives the results of the trained network; a function of a module.
+        measure: returns the results of the trained network; a module-level function.
     """
 
     setup: TrainingSetup

@@ -1,4 +1,4 @@
-"""Trainings that any number of processes share, on all machines that see the run: none is lost, none counts twice."""
+"""Trainings shared by any number of processes and machines with access to the run: none is lost or done twice."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nas_kd.space import Arch
 from nas_kd.train.many import Results
 from nas_kd.train.moving import MovingStage, MovingStages
 
-PAUSE = 0.5  # seconds between two looks at what other workers have in hand
-LOOK = 1.0  # seconds between two looks at what is recorded, for the progress
+PAUSE = 0.5  # seconds between polls while other workers hold all remaining trainings
+POLL = 1.0  # seconds between polls of the recorded rows, for the progress
 
 
 class MovingTraining(Protocol):
-    """One training of an arch from a seed, whose checkpoints may move from worker to worker."""
+    """One training of an arch from a seed, whose checkpoints other workers can take over."""
 
     @property
     def arch(self) -> Arch:
@@ -40,22 +40,21 @@ class MovingTraining(Protocol):
         """Everything else that determines the result."""
 
     def train_in(self, stage: MovingStage) -> Results:
-        """Train, or go on from the checkpoint in a folder."""
+        """Train, or resume from the checkpoint in a folder."""
 
 
 @dataclass(frozen=True)
 class SharedTrainings:
-    """Trainings whose results are the rows of one table; `train` does what no other process does, until all are there.
+    """Trainings with one table of results; `train` shares them with other processes until all are done.
 
-    Who trains what is in the leases of the folder: the training of a worker that is lost, or that was asked to stop,
-    is taken up by another from its last checkpoint.
+    Workers claim trainings with leases in the folder: the training of a lost or stopped worker is resumed by another
+    from its last checkpoint.
 
     Args:
-        name: what the rows are, for messages.
-        trainings: the trainings, in the order of their turns.
-        table: the rows.
-        folder: the folder in it that holds the leases and checkpoints.
-        writing: a lock that those hold who write other files into the folder.
+        name: for messages.
+        trainings: in the order in which to train them.
+        folder: folder in the run with the leases and checkpoints.
+        writing: lock held by processes that write other files into the folder.
     """
 
     name: str
@@ -66,17 +65,18 @@ class SharedTrainings:
     writing: Path
 
     def train(self) -> Results:
-        """Train what no other process has trained or is training, and wait for the rest.
+        """Train everything that no other process has trained or is training, and wait for the rest.
 
         Returns:
-            ``trained``, the number of trainings that this process did.
+            ``trained``, the number of trainings done by this process.
         """
         folder = self.run.path / self.folder
         with Worker(FileLeases(folder / "leases"), log=self.run.log_message) as worker:
             stages = MovingStages(self.run, self.folder, worker.lease.worker)
             with worker.store.lock(), self.table.locked(), held(self.writing, wait=False) as alone:
                 if alone and not worker.others():
-                    clear_parts(list(folder.rglob(".*")))  # of whoever was killed; the run's lock leaves them to us
+                    # of killed processes; the lock of the run does not cover this folder
+                    clear_parts(list(folder.rglob(".*")))
             units = _Units(self, stages, worker.lease.worker)
             share(worker, units)
             with worker.store.lock():
@@ -84,22 +84,22 @@ class SharedTrainings:
         return {"trained": units.recorded}
 
     def recorded(self) -> int:
-        """Count the trainings whose rows are there."""
+        """Return the number of trainings with a row."""
         return len({(each.arch.key, each.seed) for each in self.trainings} & self.table.done())
 
     @contextmanager
     def watched(self, progress: Progress) -> Iterator[None]:
-        """Count the rows that any process records meanwhile."""
+        """Advance a progress by the rows that any process records within the context."""
         ended = threading.Event()
 
-        def look() -> None:
+        def poll() -> None:
             if (new := self.recorded() - progress.done) > 0:
                 progress.advance(new)
 
         def watch() -> None:
-            while not ended.wait(LOOK):
-                with suppress(Exception):  # a full disk is the error of whoever records
-                    look()
+            while not ended.wait(POLL):
+                with suppress(Exception):  # the process that writes rows reports a full disk
+                    poll()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -108,23 +108,17 @@ class SharedTrainings:
         finally:
             ended.set()
             thread.join()
-        look()
+        poll()
 
 
 class _Units:
-    """The trainings as units of work.
-
-    Args:
-        shared: the trainings.
-        stages: their folders.
-        worker: this worker's id.
-    """
+    """The trainings as units of work."""
 
     def __init__(self, shared: SharedTrainings, stages: MovingStages, worker: str) -> None:
         self.shared = shared
         self.stages = stages
         self.worker = worker
-        self.wanted = {f"{each.arch.key} seed {each.seed}": each for each in shared.trainings}
+        self.trainings = {f"{each.arch.key} seed {each.seed}": each for each in shared.trainings}
         self.left: list[str] = []
         self.stage: MovingStage | None = None
         self.recorded = 0
@@ -132,31 +126,31 @@ class _Units:
     def free(self) -> list[str]:
         """List the trainings without a row."""
         done = self.shared.table.done()
-        self.left = [unit for unit, each in self.wanted.items() if (each.arch.key, each.seed) not in done]
+        self.left = [unit for unit, each in self.trainings.items() if (each.arch.key, each.seed) not in done]
         return self.left
 
     def wait(self) -> float | None:
-        """Look again while others train."""
+        """Wait while others train."""
         return PAUSE if self.left else None
 
     def begin(self, unit: str) -> None:
-        """Open the training's folder, with the checkpoints that another worker left."""
-        training = self.wanted[unit]
+        """Open the folder of the training, with the checkpoints of a lost worker."""
+        training = self.trainings[unit]
         self.stage = self.stages.take(training.arch.key, training.seed, training.inputs)
 
     def do(self, unit: str) -> Results | None:
-        """Train, or give up what another worker has taken over."""
+        """Train, or abandon a training that another worker has taken over."""
         stage = self._begun
         try:
-            return self.wanted[unit].train_in(stage)
+            return self.trainings[unit].train_in(stage)
         except FileNotFoundError:
-            if not stage.taken:
+            if not stage.taken_over:
                 raise
             return None
 
     def record(self, unit: str, result: Results) -> None:
         """Write the row, and delete the checkpoints."""
-        key, seed = self.wanted[unit].arch.key, self.wanted[unit].seed
+        key, seed = self.trainings[unit].arch.key, self.trainings[unit].seed
         shared = self.shared
         done = shared.table.done()
         if (key, seed) in done:
@@ -165,7 +159,7 @@ class _Units:
         shared.table.append(row | result)
         self._begun.end()
         self.recorded += 1
-        number = f"{len(done) + 1}/{len(self.wanted)}"
+        number = f"{len(done) + 1}/{len(self.trainings)}"
         shared.run.log_message(
             f"{shared.name} {number}: {unit}, accuracy {100 * result['accuracy']:.2f} %, by {self.worker}"
         )
@@ -173,5 +167,5 @@ class _Units:
     @property
     def _begun(self) -> MovingStage:
         if self.stage is None:
-            raise RuntimeError("no training has begun")
+            raise RuntimeError("no training has started")
         return self.stage

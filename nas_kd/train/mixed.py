@@ -1,4 +1,4 @@
-"""Mixed inputs of blockwise training: in some steps a stage gets what the student's own stages before it give."""
+"""Mixed inputs of blockwise training: in some steps a stage gets the output of the student's previous stages."""
 
 from __future__ import annotations
 
@@ -17,21 +17,17 @@ from nas_kd.train.stages import Blockwise, StageFeatures
 
 
 class MixedInputs:
-    """Decides in which steps a stage is given the student's features, and computes them.
+    """Decides in which steps a stage gets the student's features, and computes them.
 
-    A stage that only ever sees the teacher's features meets others once the student is put together. In a share of
-    the steps its input comes from a path of the stage before it, which in turn has the teacher's feature or, in the
-    same share of the steps, the student's. No gradient goes back through it: stages learn apart still, but one after
-    another's weights.
+    A stage trained only on the teacher's features gets other ones in the assembled student. In a share of the steps
+    its input therefore comes from a path of the previous stage, whose input is the teacher's feature or, in the same
+    share of the steps, the student's. No gradient flows back through it: stages are still trained separately.
 
     Args:
-        model: the stages.
         share: share of the steps, for each stage but the first.
-        drawn: gives the paths that a stage has in a step.
-        seed: seed of the draws.
+        drawn: returns the paths of a stage in a step.
 
-    Source: scheduled mixing of teacher's and student's inputs against the shift between training and test: Bengio et
-    al. 2015, section 2.4, for blocks instead of tokens.
+    Source: scheduled sampling (Bengio et al. 2015), section 2.4, here for stages instead of tokens.
     """
 
     def __init__(self, model: Blockwise, share: float, drawn: Callable[[StepInfo, int], list[Path]], seed: int) -> None:
@@ -41,7 +37,7 @@ class MixedInputs:
         self.seed = seed
 
     def chosen(self, info: StepInfo, index: int) -> bool:
-        """Say whether a stage gets the student's features in this step."""
+        """Return whether a stage gets the student's features in this step."""
         if index == 0 or not self.share:
             return False
         rng = np.random.default_rng(seed_for(self.seed, "mix", index, info.epoch, info.step))
@@ -49,27 +45,26 @@ class MixedInputs:
 
     @torch.no_grad()
     def entered(
-        self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, ways: Iterable[Entry]
+        self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, needed: Iterable[Entry]
     ) -> dict[Entry, Tensor]:
-        """Compute the student's features that enter a stage; none where it gets the teacher's.
+        """Compute the student's features that enter a stage; empty if it gets the teacher's.
 
         Args:
             pairs: the teacher's features of the step.
-            info: the step.
-            index: which stage.
-            ways: the entries that are needed.
+            index: of the stage.
+            needed: the entries to compute.
 
         Returns:
             (B, width, H, W) of each entry.
         """
         if not self.chosen(info, index):
             return {}
-        return {way: self._student(pairs, info, index, way) for way in sorted(set(ways))}
+        return {entry: self._student(pairs, info, index, entry) for entry in sorted(set(needed))}
 
-    def _student(self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, way: Entry) -> Tensor:
+    def _student(self, pairs: Sequence[StageFeatures], info: StepInfo, index: int, entry: Entry) -> Tensor:
         space = self.model.space
         before = index - 1
-        path = ending(space, before, self.drawn(info, before)[0], entry_width(space, way))
+        path = ending(space, before, self.drawn(info, before)[0], entry_width(space, entry))
         given = self.entered(pairs, info, before, [path.entry])
         x = given[path.entry] if given else self.model.enter(before, pairs[before].inputs, path.entry)
         out: Tensor = self.model.stages[before](x, path.candidate)[0]
@@ -77,13 +72,12 @@ class MixedInputs:
 
 
 def ending(space: ElasticSpace, index: int, path: Path, width: int) -> Path:
-    """Return a path that gives some channels to the next stage, with the layers of another path.
+    """Return a path with another output width.
 
     Args:
-        index: which stage.
-        path: the other path.
-        width: channels; one of the widths that the stage can give.
+        index: of the stage.
+        width: one of the stage's possible output widths.
     """
     if space.stages[index].keeps_width and entry_width(space, path.entry) != width:
-        path = path._replace(entry=next(way for way in entries(space, index) if entry_width(space, way) == width))
+        path = path._replace(entry=next(entry for entry in entries(space, index) if entry_width(space, entry) == width))
     return path._replace(candidate=replace(path.candidate, width=width))

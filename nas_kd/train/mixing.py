@@ -1,4 +1,4 @@
-"""Mixup and CutMix, and the methods that cannot see mixed images."""
+"""Mixup and CutMix, and the methods that do not support them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from nas_kd.train.config import TrainingConfig
 
 
 def check_mixing(config: TrainingConfig, recipe: Recipe, world: int = 1, unlabelled: bool = False) -> None:
-    """Refuse mixing that a method cannot see, before the first epoch.
+    """Check that a method supports mixed images, before the first epoch.
 
     Args:
-        recipe: the method.
         world: number of processes.
-        unlabelled: whether images without labels join every batch.
+        unlabelled: whether images without labels are added to every batch.
 
     Raises:
-        SettingError: the method needs every image's one label or draws batches of its own, which mixing does not give,
-            or a process's batch is no pairs.
+        SettingError: the method needs one label per image or draws its own batches, or the batch of a process is odd.
     """
     if not config.mixes:
         return
@@ -30,24 +28,21 @@ def check_mixing(config: TrainingConfig, recipe: Recipe, world: int = 1, unlabel
     value = config.mixup or config.cutmix
     known = sorted({t.name for t in recipe.terms if t.needs & {"labels", "batch"} and t.name != "ce"})
     if known or recipe.sampler is not None or recipe.inputs is not None:
-        cause = f"one label an image ({', '.join(known)})" if known else "batches of its own"
+        cause = f"one label per image ({', '.join(known)})" if known else "its own batches"
         raise SettingError(name, value, f"0 with a method that needs {cause}", "use kd, kd_ls, dist, sp, ...")
     if unlabelled:
-        raise SettingError(name, value, "0 with images without labels", "leave unlabelled out")
+        raise SettingError(name, value, "0 with images without labels", "omit unlabelled")
     if (config.batch_size // world) % 2:
         expected = "even with mixup or cutmix"
         raise SettingError(f"{config.section}.batch_size", config.batch_size, expected, "add one image")
 
 
 def mixing(config: TrainingConfig, classes: int) -> Callable[[Batch], Batch]:
-    """Return what mixes a batch.
-
-    Args:
-        classes: number of classes.
+    """Return a function that mixes a batch.
 
     Returns:
-        Takes a batch of new images, which it may write to, and returns one with labels (B, classes) that add
-        up to 1 and views -1; its draws are numpy's, which the loop seeds for every step.
+        A function from a batch, which it may modify, to one with labels (B, classes) that sum to 1 and views -1; it
+        draws from numpy's global generator, which the loop seeds for every step.
     """
     if not config.mixes:
         return _unmixed

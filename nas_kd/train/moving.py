@@ -1,4 +1,4 @@
-"""What a training keeps that may move from worker to worker: whoever takes it goes on from there."""
+"""Checkpoint folders of trainings that another worker can take over and resume."""
 
 from __future__ import annotations
 
@@ -16,42 +16,41 @@ from nas_kd.runs.stage import Stage
 
 
 class MovingStage(Stage):
-    """One training's folder: its checkpoints, and the time that went into them.
+    """The folder of one training: its checkpoints, and the time spent on them.
 
     Args:
-        name: the folder below the run; its last part names the worker that has it.
-        inputs: see `Stage`.
-        title: the training, for messages.
+        name: the folder inside the run; its last part ends with the worker's id.
+        title: name of the training, for messages.
     """
 
     def __init__(self, run: Run, name: str, inputs: Mapping[str, object], title: str) -> None:
         super().__init__(run, name, inputs)
         self.name = title
-        self.earlier = (0.0, 0.0)  # seconds, by the clock and of the processor, that are in the checkpoint
+        self.earlier = (0.0, 0.0)  # wall and CPU seconds up to the checkpoint
         self._begun = time.perf_counter(), time.process_time()
 
     @property
     def spent(self) -> tuple[float, float]:
-        """Seconds by the clock and of the processor so far; what a kill lost and is done again counts once."""
+        """Wall and CPU seconds so far; work that is repeated after a kill counts once."""
         now = time.perf_counter(), time.process_time()
         clock, cpu = (old + end - begun for old, end, begun in zip(self.earlier, now, self._begun, strict=True))
         return clock, cpu
 
     @property
-    def taken(self) -> bool:
-        """Whether another worker has the training now: this one was taken for lost."""
+    def taken_over(self) -> bool:
+        """Whether another worker has taken over, because this one was considered lost."""
         return not self.folder.exists()
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state, unless another worker has the training."""
+        """Write a checkpoint, unless another worker has taken over."""
         try:
             super().save({**state, "spent": list(self.spent)})
         except FileNotFoundError:
-            if not self.taken:
+            if not self.taken_over:
                 raise
 
     def load(self) -> dict[str, Any] | None:
-        """Read the last undamaged state and the time that went into it."""
+        """Read the latest undamaged checkpoint and the time spent on it."""
         state = super().load()
         if state is not None:
             clock, cpu = state.pop("spent")
@@ -59,10 +58,10 @@ class MovingStage(Stage):
         return state
 
     def seconds(self, what: str, seconds: float, cpu_seconds: float) -> None:
-        """Keep nothing: the time of the whole training is in its row."""
+        """Do nothing: the time of the whole training is in its row."""
 
     def end(self) -> None:
-        """Delete the folder of a training whose row is written; the list of skipped steps stays."""
+        """Delete the folder after its row is written, but keep the list of skipped steps."""
         skipped = self.folder / "skipped.csv"
         if skipped.exists():
             kept = self.folder.parents[1] / "skipped" / f"{self.folder.stem}.csv"
@@ -73,13 +72,13 @@ class MovingStage(Stage):
 
 
 class MovingStages:
-    """The folders of all trainings that have begun; every call is made under the lock of the workers' leases.
+    """The folders of all trainings that were started; every method is called under the lock of the workers' leases.
 
-    A folder is its worker's alone, by its name. A training changes hands by renaming it: a worker that was taken
-    for lost and comes back then has nothing left to write into, whatever it was in the middle of.
+    The name of a folder includes its worker. A training is taken over by renaming it, so that a worker that was
+    wrongly considered lost cannot write to it any more.
 
     Args:
-        place: the folder in it that they belong to.
+        place: their parent folder in the run.
         worker: id of this worker.
     """
 
@@ -90,14 +89,14 @@ class MovingStages:
         self._mark = re.sub(r"[^A-Za-z0-9_-]", "_", worker)
 
     def take(self, key: str, seed: int, inputs: Mapping[str, object]) -> MovingStage:
-        """Open the folder of a training that this worker has taken, with what another left in it.
+        """Open the folder of a training that this worker has claimed, with what another worker left in it.
 
         Args:
-            key: the arch's key.
+            key: key of the arch.
             inputs: everything else that determines the result.
 
         Raises:
-            SettingError: it cannot be written, or its stage.json is damaged.
+            SettingError: it is not writable, or its stage.json is damaged.
         """
         name = f"{key}_seed_{seed}"
         mine = self.folder / f"{name}.{self._mark}"
@@ -109,15 +108,11 @@ class MovingStages:
         return MovingStage(self.run, f"{self.place}/trainings/{mine.name}", facts, f"{self.place} {name}")
 
     def clear(self, done: Collection[tuple[str, int]]) -> None:
-        """Delete what a worker left that was killed between writing a row and deleting its folder.
-
-        Args:
-            done: (key, seed) of the rows that are written.
-        """
+        """Delete folders of finished trainings, given as (key, seed), whose worker was killed before deleting them."""
         for key, seed in done:
             for old in self.folder.glob(f"{key}_seed_{seed}.*"):
                 _delete(old)
-        with suppress(OSError):  # it is not there, or trainings of further seeds are
+        with suppress(OSError):  # it is missing or not empty
             self.folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Train one network from labels and a teacher's targets, and measure it."""
+"""Training of one network from labels and targets, and its evaluation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,9 @@ from nas_kd.train.optim import optimizer_of, schedule_of
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 512) -> Tensor:
-    """Run a network over a split without augmentation.
+    """Return a network's logits (N, C) on a split without augmentation, in float32 on the CPU.
 
-    Args:
-        model: the network; its mode is restored.
-        split: the images.
-        runtime: device and precision.
-        batch_size: images per forward pass.
-
-    Returns:
-        Logits (N, C), float32, on the CPU.
+    The network's mode is restored.
     """
     training = model.training
     model.eval()
@@ -62,40 +55,36 @@ def train_network(
     """Train a network in place with any combination of distillation terms.
 
     Args:
-        model: the network.
-        data: the data; ``train`` is trained on, ``rate`` is watched.
-        config: optimiser, schedule, averaging and mixing, checked.
-        distiller: turns student output, target and labels into a loss.
-        source: where targets come from; None when the distiller needs labels only.
+        data: trained on ``train``, validated on ``rate``.
+        source: where targets come from; None if the distiller only needs labels.
         stage: where metrics and checkpoints go, or None.
-        name: what is trained, for seeds and messages.
+        name: for seeds and messages.
         seed: seed of order and augmentation.
-        runtime: device and precision.
-        teacher_logits: (N, C) of the teacher on ``rate``, to watch the agreement with it.
-        unlabelled: data whose training images join every batch without labels.
+        teacher_logits: (N, C) of the teacher on ``rate``, to measure the agreement with it.
+        unlabelled: data whose training images are added to every batch without labels.
 
     Raises:
-        SettingError: the distiller needs features that this source or network does not give, or its parts do not
-            go with several processes or with skipped steps.
+        SettingError: the distiller needs features that the source or the network does not have, or does not support
+            several processes or skipped steps.
     """
     place(model, runtime)
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
     distiller.bind(pair)
     if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
-        expected = "a method whose parts hold no state of one process alone"
+        expected = "a method without modules that keep state in a single process"
         raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")
     if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
-        expected = "stop with a method whose networks step optimisers of their own, which a skipped step has moved"
+        expected = "stop with a method whose networks have their own optimisers, whose steps cannot be undone"
         raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
     place(distiller.trained, runtime)
     split = sampled(distiller.recipe, data, unlabelled)
-    # what the method trains besides the student is in the checkpoints of a training, never in a student
+    # the method's own modules are part of checkpoints, never of a student
     modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
     mixed = mixing(config, data.num_classes)
 
-    # the columns of metrics.csv do not change with a recipe's stages: a term whose stage is not on counts 0
+    # the columns of metrics.csv are the same in all phases of a recipe: terms of other phases are 0
     zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
 
     def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
@@ -132,45 +121,37 @@ def train_network(
 
 
 def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
-    """Return the training split as a method wants it.
+    """Return the training split or the method's sampler.
 
     Args:
-        recipe: the method.
-        unlabelled: data whose training images join every batch without labels, or None.
-
-    Returns:
-        A split, or what gives batches as one does.
+        unlabelled: data whose training images are added to every batch without labels, or None.
 
     Raises:
-        SettingError: the method needs every image's label, draws batches itself, or the images differ.
+        SettingError: the method needs a label for every image, draws its own batches, or the images differ in size.
     """
     if unlabelled is None:
         return data.train if recipe.sampler is None else recipe.sampler(data.train)
     known = [term.name for term in recipe.terms if term.needs & {"labels", "batch"} and term.name != "ce"]
     if known or recipe.sampler is not None:
-        expected = "a method that uses labels in ce alone and draws no batches of its own"
+        expected = "a method that uses labels only in ce and does not draw its own batches"
         raise SettingError("unlabelled", known or "own batches", expected, "use kd, kd_ls, dist, sp, ...")
     theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
     if theirs != own:
-        raise SettingError("unlabelled", theirs, f"channels and pixels of the data, {own}", "set data.resolution")
+        raise SettingError("unlabelled", theirs, f"{own}, channels and pixels of the data", "set data.resolution")
     return WithUnlabelled(data.train, unlabelled.train)
 
 
 def measure(
     model: nn.Module, split: Split, task: Task, runtime: Runtime, teacher_logits: Tensor | None
 ) -> tuple[dict[str, float], Tensor]:
-    """Measure a trained network on one split.
+    """Evaluate a trained network on one split.
 
     Args:
-        model: the network.
-        split: the images.
-        task: metric and agreement.
-        runtime: device and precision.
         teacher_logits: (N, C) of the teacher on the split, or None.
 
     Returns:
-        ``accuracy`` and, with a teacher, ``agreement`` (share of images given the teacher's class), 0 to 1; and what
-        each image counts in the first (N,).
+        ``accuracy`` and, with a teacher, ``agreement`` (share of images with the same prediction), 0 to 1; and the
+        score (N,) of each image in the accuracy.
     """
     logits = predict(model, split, runtime)
     found = {"accuracy": task.metric(logits, split.labels)}

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate as a plain function of the step."""
+"""Optimisers, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -32,30 +32,28 @@ def decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict
 
 
 def sgd(modules: Iterable[nn.Module], *, momentum: float = 0.9, weight_decay: float = 5e-4) -> torch.optim.SGD:
-    """Make SGD with Nesterov momentum; the loop sets the learning rate before every step."""
+    """Return SGD with Nesterov momentum; the loop sets the learning rate before every step."""
     nesterov = momentum > 0.0
     return torch.optim.SGD(decay_groups(modules, weight_decay), lr=0.0, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(modules: Iterable[nn.Module], *, weight_decay: float = 1e-4) -> torch.optim.AdamW:
-    """Make AdamW; the loop sets the learning rate before every step."""
+    """Return AdamW; the loop sets the learning rate before every step."""
     return torch.optim.AdamW(decay_groups(modules, weight_decay), lr=0.0)
 
 
 def optimizer_of(
     name: str, modules: Iterable[nn.Module], *, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Make an optimiser by name; norms and biases are not decayed.
+    """Return an optimiser by name; norms and biases have no weight decay.
 
     Args:
         name: ``sgd``, or one of timm's.
-        modules: networks to train.
-        lr: peak learning rate; the loop sets each step's.
-        momentum: momentum, of those that have one.
-        weight_decay: decay of the weights.
+        lr: peak learning rate; the loop sets that of each step.
+        momentum: for optimisers that have one.
 
     Raises:
-        SettingError: timm has none of that name.
+        SettingError: timm has no such optimiser.
     """
     if name == "sgd":
         return sgd(modules, momentum=momentum, weight_decay=weight_decay)
@@ -70,14 +68,13 @@ def optimizer_of(
 
 
 def check_optimizer(field: str, name: str) -> None:
-    """Take one step, because some need a GPU, another library or second derivatives, and say so only then.
+    """Check an optimiser with one step: some need a GPU, another library or second derivatives, and fail only then.
 
     Args:
-        field: the setting, for the message.
-        name: as for `optimizer_of`.
+        field: the setting, for the error message.
 
     Raises:
-        SettingError: timm lacks it, or this machine what it needs.
+        SettingError: the optimiser does not exist, or cannot run here.
     """
     model = nn.Linear(2, 2)
     for parameter in model.parameters():
@@ -88,8 +85,8 @@ def check_optimizer(field: str, name: str) -> None:
     except SettingError as error:
         raise SettingError(field, name, error.expected, error.hint) from error
     except (AssertionError, ImportError, RuntimeError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise SettingError(field, name, f"an optimiser that runs here ({said})", f"use {field}=adamw") from error
+        message = " ".join(str(error).split())
+        raise SettingError(field, name, f"an optimiser that runs here ({message})", f"use {field}=adamw") from error
 
 
 STEPS = (5 / 8, 3 / 4, 7 / 8)  # of the epochs: 150, 180 and 210 of the 240 that distillation papers train for
@@ -97,15 +94,14 @@ STEPS = (5 / 8, 3 / 4, 7 / 8)  # of the epochs: 150, 180 and 210 of the 240 that
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over a training: linear warm-up, then cosine, steps, or exponential with constant ending.
+    """Learning rate: linear warm-up, then cosine, steps, or exponential with constant ending.
 
     Args:
         lr: peak learning rate.
         warmup_epochs: epochs (or a fraction) of linear warm-up from 0; at most half of a training.
         kind: ``cosine``, ``step`` or ``exponential``.
-        final: share of the peak at which the rate stays constant in the end, 0 to 1; the exponential needs
-            more than 0.
-        milestones: epochs after which the step schedule multiplies the rate by ``factor``, as torch's MultiStepLR;
+        final: final learning rate as a fraction of the peak, 0 to 1; above 0 for the exponential.
+        milestones: epochs after which the step schedule multiplies by ``factor``, like torch's MultiStepLR;
             None is 5/8, 3/4 and 7/8 of the training.
         factor: above 0 and below 1.
 
@@ -133,13 +129,12 @@ class Schedule:
         """Return the learning rate of a step.
 
         Args:
-            step: number of the step in the whole training, from 0.
-            steps_per_epoch: steps an epoch.
+            step: index of the step in the whole training.
             epochs: epochs of the whole training.
 
         Returns:
-            The rate. The cosine reaches ``final`` at the end; the exponential falls so that it would reach a
-            tenth of ``final`` there and so stays constant at ``final`` for the last part.
+            The learning rate. The cosine reaches ``final`` at the end; the exponential would reach a tenth of
+            ``final``, and is clipped at ``final`` for the last part.
         """
         warmup = min(self.warmup_epochs, epochs / 2) * steps_per_epoch
         if step < warmup:
@@ -157,7 +152,7 @@ class Rates(Protocol):
     """A learning rate as a function of the step, such as ``Schedule``."""
 
     def at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Return the learning rate of a step; arguments as ``Schedule.at``."""
+        """Return the learning rate of a step; arguments as in ``Schedule.at``."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,7 @@ class Phased:
     parts: tuple[tuple[int, Schedule], ...]
 
     def at(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Return the learning rate of a step; arguments as ``Schedule.at``, ``epochs`` those of all phases."""
+        """Return the learning rate of a step; arguments as in ``Schedule.at``, ``epochs`` of all phases."""
         number = 0
         while step >= self.parts[number][0] * steps_per_epoch:
             step -= self.parts[number][0] * steps_per_epoch

@@ -1,4 +1,4 @@
-"""From the words of settings to training rules and losses."""
+"""Training rules and losses from settings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nas_kd.train.shrinking import Shrinking, phases
 from nas_kd.train.single_path import Fair, Uniform, most_choices
 from nas_kd.train.supernet_config import SupernetConfig
 
-CLIP = 5.0  # of the density ratio's power in alpha-divergences: their true gradient has no bound
+CLIP = 5.0  # of the power of the density ratio in alpha-divergences, whose true gradient is unbounded
 
 
 def divergence_of(config: SupernetConfig) -> Divergence:
-    """Return the loss of subnets that learn from soft targets; a fixed alpha's density ratio is clipped at 5."""
+    """Return the loss of subnets that learn from soft targets; density ratios of alpha-divergences are clipped at 5."""
     plain = {"kl": kl_divergence, "reverse_kl": reverse_kl, "js": js_divergence}
     if config.soft_loss in plain:
         return plain[config.soft_loss]
@@ -27,12 +27,11 @@ def divergence_of(config: SupernetConfig) -> Divergence:
 
 
 def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: int, seed: int) -> Rule:
-    """Make a training rule from settings.
+    """Return the training rule of the settings.
 
     Args:
-        steps: steps an epoch.
-        resolution: the data's height and width in pixels.
-        seed: the run's seed.
+        steps: steps per epoch.
+        resolution: height and width of the images in pixels.
 
     Raises:
         SettingError: the training is too short for the rule's phases.

@@ -1,4 +1,4 @@
-"""The verb retrain: train one network with distillation and hand it over as a student folder."""
+"""`retrain`: train one network with distillation and save it as a student folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
-from nas_kd.train.assistants import taught_in_between
+from nas_kd.train.assistants import train_intermediate
 from nas_kd.train.config import RetrainConfig, RetrainSettings
 from nas_kd.train.loop import check_epochs
 from nas_kd.train.mixing import check_mixing
@@ -36,8 +36,8 @@ from nas_kd.train.weights import check_hash, weights_hash
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-CALIBRATED = 1024  # training images that the norms of inherited weights are measured on
-OF_THE_COMMAND = ("seeds", "init", "random_students", "band")  # what `nas-kd retrain` does with many trainings
+CALIBRATED = 1024  # training images for calibrating the norms of inherited weights
+OF_THE_COMMAND = ("seeds", "init", "random_students", "band")  # only for `nas-kd retrain`, which trains many students
 
 
 @takes(RetrainConfig)
@@ -64,21 +64,21 @@ def retrain(
     Args:
         model: any module (trained in place from its weights), or an arch of ``space`` (new weights).
         teacher: a teacher, a list of teachers, any other source of targets, or None with ``ce``.
-        data: the data; ``test`` is read once, after the last epoch, and only when the settings say so.
+        data: ``test`` is read once, after the last epoch, and only if the settings say so.
         config: the settings, of which seeds, init, random_students and band are for ``nas-kd retrain``; keywords
-            replace in it.
+            replace some of them.
         space: the space of the arch.
         supernet: start an arch from these shared weights instead of new ones.
         run: run folder.
-        folder: stage folder in the run, which the student is saved below; default ``retrain/NAME/seed_N``, NAME being
-            the arch's key or the module's class.
-        factory: ``package.module:callable`` that rebuilds a module that is not of a space, perhaps with its keyword
+        folder: stage folder in the run, for the student too; default ``retrain/NAME/seed_N``, where NAME is
+            the key of the arch or the class of the module.
+        factory: ``package.module:callable`` that rebuilds a module outside a space, optionally with its keyword
             arguments: ``("package.module:callable", {"width": 8})``.
         task: label loss, metric, agreement; default ``Classification()``.
-        assistants: networks between teacher and student, the largest first, which are trained one after the
-            other by the same method and settings, and then teach (``takd``).
-        unlabelled: data whose training images join every batch without their labels; the method may use
-            labels in ``ce`` alone.
+        assistants: networks between teacher and student, largest first, which are trained one after the
+            other with the same method and settings, and then teach (``takd``).
+        unlabelled: data whose training images are added to every batch without their labels; the method may use
+            labels only in ``ce``.
         seed: seed of weights, order and augmentation.
         runtime: device and precision.
 
@@ -86,7 +86,7 @@ def retrain(
         The trained network in evaluation mode with ``.info``.
 
     Raises:
-        SettingError: a setting is out of range, or the run was made with others.
+        SettingError: a setting is out of range, or the run used other settings.
     """
     source = as_targets(teacher)
     inherits = supernet is not None and supernet.pretrained
@@ -122,7 +122,7 @@ def retrain(
         expected = "networks between teacher and student, for method='takd'"
         raise SettingError("assistants", list(assistants), expected, "pass assistants=[...], or use kd")
     if assistants or generations > 1:
-        source = taught_in_between(
+        source = train_intermediate(
             retrain,
             model,
             source,
@@ -142,13 +142,13 @@ def retrain(
                 "runtime": runtime,
             },
         )
-    if source is not None:  # without a need it only measures the agreement
+    if source is not None:  # also if only the agreement is measured
         unseen = distiller.recipe.unseen(mixed=config.mixes, unlabelled=unlabelled is not None)
         features = distiller.recipe.needs_target_features
-        wanted: dict[str, Any] = (
+        needs: dict[str, Any] = (
             {"epochs": config.epochs, "features": features, "unseen": unseen} if needs_teacher else {}
         )
-        source = prepared(source, data, run, **wanted)
+        source = prepared(source, data, run, **needs)
     stage = None
     if run is not None:
         facts: dict[str, Any] = {
@@ -171,9 +171,9 @@ def retrain(
             check_hash(student, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
             return student
     size = arch.resolution if arch is not None else None
-    trainee = resized(network, size)
+    trained = resized(network, size)
     train_network(
-        trainee,
+        trained,
         data,
         config,
         distiller=distiller,
@@ -185,11 +185,11 @@ def retrain(
         teacher_logits=None if source is None else source.split_logits("rate", data),
         unlabelled=unlabelled,
     )
-    trainee.eval()
+    trained.eval()
     metrics: dict[str, float] = {}
     for split in ("select", "test") if config.test else ("select",):
         logits = None if source is None else source.split_logits(split, data)
-        found, scores = measure(trainee, getattr(data, split), task, runtime, logits)
+        found, scores = measure(trained, getattr(data, split), task, runtime, logits)
         metrics |= {f"{split}_{what}": value for what, value in found.items()}
         if stage is not None:  # one row per image, in the order of data.csv: networks are compared image by image
             stage.write_frame(f"{split}.csv", pd.DataFrame({"score": scores.numpy()}))
@@ -211,21 +211,19 @@ def _norm(supernet: Supernet, arch: Arch, data: Data) -> NormValues | None:
 
 
 def checked_method(method: Method, task: Task, classes: int, settings: Mapping[str, Any] | None = None) -> Distiller:
-    """Make a method's loss and refuse what cannot teach these classes.
+    """Return the loss of a method, checked against the number of classes.
 
     Args:
         method: name, list or recipe.
-        task: gives the label loss.
-        classes: number of classes.
         settings: settings of a named method, or None.
 
     Raises:
-        SettingError: the method is unknown, or standardises logits of two classes: those are always the same.
+        SettingError: the method is unknown, or standardises the logits of two classes, which are then constant.
     """
     distiller = Distiller(method, task, **(settings or {}))
     names = {term.name for term in distiller.recipe.terms}
     for name in sorted(names):
         if classes == 2 and name.endswith("_ls"):
-            expected = "a method that teaches two classes; two standardised logits are always +1 and -1"
+            expected = "a method for two classes: two standardised logits are always +1 and -1"
             raise SettingError("retrain.method", name, expected, "use retrain.method=kd")
     return distiller

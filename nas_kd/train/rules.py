@@ -1,4 +1,4 @@
-"""Training rules: which archs a step trains, what each learns from, and the phases of the training."""
+"""Training rules: the archs of a step, what each learns from, and the phases of the training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SubnetTarget(NamedTuple):
         arch: the subnet.
         labels: weight of the label loss.
         soft: weight of the divergence from soft targets.
-        inplace: whether these are the detached logits of the step's first subnet, rather than given ones.
+        inplace: whether the soft targets are the detached logits of the step's first subnet.
     """
 
     arch: Arch
@@ -35,15 +35,15 @@ Score = Callable[[Sequence[Arch]], Tensor]  # label losses (N,) of archs on the 
 
 
 class Rule(ABC):
-    """Says what a step of the training loop trains; a function of the seed and the step."""
+    """Selects the subnets of each training step, depending only on the seed and the step."""
 
     @property
     def has_largest(self) -> bool:
-        """Whether every step begins with the largest, which teaches the others."""
+        """Whether every step starts with the largest, which teaches the others."""
         return False
 
     def rates(self, plan: Schedule) -> Rates:
-        """Return the learning rate over the training, from that of a training without phases."""
+        """Return the learning rate over the training, given that of a training without phases."""
         return plan
 
     @abstractmethod
@@ -51,11 +51,11 @@ class Rule(ABC):
         """Return the subnets of a step.
 
         Args:
-            info: the step; equal steps give equal archs on every rank and after every resume.
-            score: measures archs on the step's batch, for rules that choose by it.
+            info: the step; the same step has the same archs on every rank and after resuming.
+            score: returns the label losses of archs on the step's batch, for rules that select by them.
 
         Returns:
-            One target a subnet, in the order in which they run.
+            One target per subnet, in the order in which they run.
         """
 
 
@@ -73,10 +73,9 @@ class Sandwich(Rule):
     """The largest, the smallest and some random subnets on every batch.
 
     Args:
-        seed: the run's seed.
         random: number of random subnets.
-        order: ``smallest_second`` (US-Nets) or ``smallest_last`` (AlphaNet); gradients add up all the same.
-        teacher_weight: share of the largest's loss that comes from an external teacher, 0 to 1.
+        order: ``smallest_second`` (US-Nets) or ``smallest_last`` (AlphaNet); the sum of the gradients is the same.
+        teacher_weight: weight of an external teacher in the loss of the largest, 0 to 1.
 
     Source: US-Nets (Yu & Huang 2019), section 3.3; BigNAS (Yu et al. 2020).
     """

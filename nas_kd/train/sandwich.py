@@ -1,4 +1,4 @@
-"""One step of the supernet: several subnets on one batch, their gradients added up."""
+"""One step of the supernet: several subnets on one batch, with summed gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Forward = Callable[..., Tensor]  # (x, arch, *, dropout, drop_path) -> logits
 
 
 class Images:
-    """A batch at every input size that its subnets choose, each made once.
+    """A batch at every input size that its subnets choose, each computed once.
 
     Args:
         x: (B, C, H, W).
@@ -30,7 +30,7 @@ class Images:
         self._sizes: dict[int | None, Tensor] = {None: x, x.shape[-1]: x}
 
     def at(self, resolution: int | None) -> Tensor:
-        """Return the batch at a resolution in pixels, or as it is for None."""
+        """Return the batch at a resolution in pixels, or unchanged for None."""
         if resolution not in self._sizes:
             self._sizes[resolution] = at_resolution(self._sizes[None], resolution)
         return self._sizes[resolution]
@@ -53,7 +53,7 @@ def teach(
 ) -> list[Tensor]:
     """Accumulate the gradients of several subnets on one batch.
 
-    Subnets that learn from the first one's logits alone are not regularised.
+    Subnets that learn only from the logits of the first are not regularised.
 
     Args:
         net: the supernet, in training mode, gradients cleared.
@@ -62,15 +62,15 @@ def teach(
         subnet_targets: the subnets and what each learns from.
         task: its label loss.
         divergence: soft loss, from (B, C) logits to detached target logits.
-        target: (B, C) logits for subnet_targets whose soft targets are not in-place.
-        reduction: ``sum`` adds the subnets' losses (AlphaNet), ``mean`` divides by their number (mmrazor).
+        target: (B, C) logits for subnets whose soft targets are not in-place.
+        reduction: ``sum`` of the subnets' losses (AlphaNet), or their ``mean`` (mmrazor).
         dropout: dropout before the classifier.
         drop_path: stochastic depth.
         autocast: precision context.
-        forward: runs a subnet instead of ``net``, for instance a compiled one.
+        forward: runs a subnet instead of ``net``, for instance compiled.
 
     Returns:
-        Each target's loss, detached, not divided.
+        The loss of each subnet, detached and not divided.
 
     Source: US-Nets (Yu & Huang 2019); BigNAS (Yu et al. 2020); AlphaNet (Wang et al. 2021).
     """
@@ -80,16 +80,18 @@ def teach(
     first: Tensor | None = None
     losses = []
     for arch, labels, soft, inplace in subnet_targets:
-        alone = labels > 0.0 or not inplace
+        regularised = labels > 0.0 or not inplace
         with context:
-            logits = run(images.at(arch.resolution), arch, dropout=dropout * alone, drop_path=drop_path * alone)
+            logits = run(
+                images.at(arch.resolution), arch, dropout=dropout * regularised, drop_path=drop_path * regularised
+            )
             terms = [labels * task.loss(logits, y)] if labels > 0.0 else []
             given = first if inplace else target
             if soft > 0.0:
                 assert given is not None
                 terms.append(soft * divergence(logits, given))
             loss = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
-        (loss * share).backward()  # at once: the memory of one graph at a time
+        (loss * share).backward()  # right away, so that only one graph is in memory
         losses.append(loss.detach())
         first = logits.detach() if first is None else first
     return losses
@@ -105,15 +107,15 @@ def subnet_forward(net: Supernet) -> Forward:
 
 
 def summary(losses: Sequence[Tensor], reduction: str, largest: bool) -> dict[str, Tensor]:
-    """Name the losses of a step.
+    """Return the losses of a step by name.
 
     Args:
         losses: one per subnet.
-        reduction: ``sum`` or ``mean``.
-        largest: whether the first is the largest's.
+        largest: whether the first is that of the largest.
 
     Returns:
-        ``loss`` (their sum or mean), and with a largest ``loss_largest`` and ``loss_others`` (mean of the others).
+        ``loss`` (their sum or mean), and with ``largest`` also ``loss_largest`` and ``loss_others`` (mean of the
+        others).
     """
     all_ = torch.stack(list(losses))
     parts = {"loss": all_.mean() if reduction == "mean" else all_.sum()}
@@ -143,11 +145,11 @@ def sandwich_step(
         net: the supernet, in training mode, gradients cleared.
         x: (B, C, H, W) images.
         y: (B,) labels.
-        archs: the largest first; it alone sees the labels and is regularised.
+        archs: the largest first; only it uses the labels and is regularised.
         task: its label loss.
         divergence: loss of the other subnets, from (B, C) logits to the largest's detached logits.
         target: (B, C) logits of an external teacher for the largest, or None.
-        teacher_weight: share of the largest's loss that comes from ``target``, 0 to 1.
+        teacher_weight: weight of ``target`` in the loss of the largest, 0 to 1.
         reduction: ``sum`` or ``mean``, see ``teach``.
         dropout: dropout before the largest's classifier.
         drop_path: stochastic depth of the largest.

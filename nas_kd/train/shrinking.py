@@ -27,14 +27,13 @@ class Published(NamedTuple):
     """One phase as published.
 
     Args:
-        name: its name.
-        epochs: its epochs, warm-up included; only their proportions count here.
+        epochs: its epochs, including warm-up; only their proportions matter here.
         warmup: epochs of warm-up among them.
-        lr: peak learning rate a GPU (64 images).
-        subnets: subnets a step.
+        lr: peak learning rate per GPU (64 images).
+        subnets: subnets per step.
         kernels: how many of the largest kernel sizes are elastic; None for all.
-        depths: same for numbers of layers.
-        others: same for everything else but the input size, which is elastic throughout.
+        depths: the same for depths.
+        others: the same for everything else but the input size, which is always elastic.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Published(NamedTuple):
     others: int | None
 
 
-# OFA (Cai et al. 2020), section 3.3 and train_ofa_net.py; the full network's rate is 2.6 for 32 GPUs
+# OFA (Cai et al. 2020), section 3.3 and train_ofa_net.py; the learning rate of the full network is 2.6 for 32 GPUs
 PUBLISHED = (
     Published("full", 180, 5, 2.6 / 32, 1, 1, 1, 1),
     Published("kernel", 125, 5, 3e-2, 1, None, 1, 1),
@@ -63,13 +62,12 @@ class Phase:
     """One phase of a training.
 
     Args:
-        name: its name.
-        space: the archs that it trains, a part of the whole space.
+        space: the archs that it trains, a subspace of the whole space.
         start: epochs before it.
         epochs: its own epochs.
-        lr: peak learning rate as a share of the training's.
+        lr: peak learning rate as a fraction of that of the training.
         warmup: epochs of warm-up.
-        subnets: subnets a step.
+        subnets: subnets per step.
     """
 
     name: str
@@ -87,29 +85,28 @@ class Phase:
 
 
 def _largest_of(part: PartT, count: int | None, kernels: int | None, depths: int | None) -> PartT:
-    """Keep the largest choices of every field of a description that offers several."""
+    """Keep the largest choices of every field that has several."""
     keep = {"kernels": kernels, "depths": depths}
     kept: dict[str, Any] = {}
     for field in fields(part):
         value = getattr(part, field.name)
         number = keep.get(field.name, count)
-        if isinstance(value, tuple) and number is not None:  # choices stand in ascending order
+        if isinstance(value, tuple) and number is not None:  # choices are in ascending order
             kept[field.name] = value[-number:]
     return replace(part, **kept)
 
 
 def restricted(space: ElasticSpace, *, kernels: int | None, depths: int | None, others: int | None) -> ElasticSpace:
-    """Return the space of the largest choices only.
+    """Return the subspace of the largest choices.
 
     Args:
-        space: the whole space.
         kernels: how many kernel sizes to keep; None for all.
         depths: how many depths to keep.
-        others: how many choices of everything else to keep: widths, inner widths, stem, head. The input size
+        others: how many of all other choices to keep: widths, inner widths, stem, head. The input size
             stays elastic.
 
     Returns:
-        A space whose archs, by ``widened``, are archs of the whole one.
+        A space whose archs ``widened`` converts to archs of the whole one.
     """
     return replace(
         space,
@@ -120,7 +117,7 @@ def restricted(space: ElasticSpace, *, kernels: int | None, depths: int | None, 
 
 
 def widened(arch: Arch, part: ElasticSpace, space: ElasticSpace) -> Arch:
-    """Write an arch of a restricted space as one of the whole space."""
+    """Convert an arch of a restricted space to one of the whole space."""
 
     def setting(inner: Stem | Head, outer: Stem | Head, chosen: Any) -> tuple[Any, ...]:
         named = inner.named(chosen)
@@ -135,12 +132,12 @@ def widened(arch: Arch, part: ElasticSpace, space: ElasticSpace) -> Arch:
 def phases(space: ElasticSpace, epochs: int, warmup_epochs: float) -> tuple[Phase, ...]:
     """Divide a training into the published phases, in proportion to their epochs.
 
-    A phase that makes nothing new elastic is left out; of two such that follow each other under one
-    heading, as with two depths only, the longer stays.
+    A phase that makes nothing new elastic is dropped; if it has a sibling, such as depth_1 of depth_2, the longer
+    one is kept.
 
     Args:
         epochs: epochs of the whole training.
-        warmup_epochs: warm-up of the full network; later phases have the published share of their epochs.
+        warmup_epochs: warm-up of the full network; later phases use the published proportion of their epochs.
 
     Raises:
         SettingError: there are fewer epochs than phases.
@@ -179,13 +176,11 @@ class Shrinking(Rule):
     """Random subnets of the phase's space, each with labels and soft targets of the full network.
 
     Args:
-        phases: the phases.
-        seed: the run's seed.
-        subnets: subnets a step; None is the phase's published number.
-        kd_ratio: weight of the soft loss added to that of the labels, 0 for labels only.
-        inplace: True trains the largest in every step and takes its logits of this step; False takes those
-            of the largest as it was after the first phase.
-        teacher_weight: share of the full network's loss that comes from an external teacher, 0 to 1.
+        subnets: subnets per step; None is the published number of the phase.
+        kd_ratio: weight of the soft loss, which is added to the label loss.
+        inplace: True trains the largest in every step and uses its logits; False uses those
+            of the largest after the first phase.
+        teacher_weight: weight of an external teacher in the loss of the full network, 0 to 1.
 
     Source: OFA (Cai et al. 2020), section 3.3; there a frozen full network teaches.
     """
@@ -204,7 +199,7 @@ class Shrinking(Rule):
 
     @property
     def frozen(self) -> bool:
-        """Whether a copy of the full network is kept to teach."""
+        """Whether a frozen copy of the full network teaches."""
         return not self.inplace and self.kd_ratio > 0.0 and len(self.phases) > 1
 
     def rates(self, plan: Schedule) -> Rates:
@@ -216,7 +211,7 @@ class Shrinking(Rule):
         )
 
     def starting(self, epoch: int) -> int | None:
-        """Return the number of the phase that starts with an epoch (from 0), or None."""
+        """Return the index of the phase that starts with an epoch (from 0), or None."""
         return next((number for number, phase in enumerate(self.phases) if phase.start == epoch), None)
 
     def phase(self, epoch: int) -> Phase:
@@ -225,7 +220,9 @@ class Shrinking(Rule):
 
     def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
         phase = self.phase(info.epoch)
-        count = self.subnets if self.subnets and phase.start > 0 else phase.subnets  # the full network is one
+        count = (
+            self.subnets if self.subnets and phase.start > 0 else phase.subnets
+        )  # the first phase trains only the full network
         seeds = [seed_for(self.seed, "shrinking", info.epoch, info.step, k) for k in range(count)]
         archs = [widened(phase.space.sample(seed), phase.space, self.space) for seed in seeds]
         full = (1.0 - self.teacher_weight, self.teacher_weight)
@@ -236,10 +233,10 @@ class Shrinking(Rule):
 
 
 class FullNet(nn.Module):
-    """The largest subnet as it was at one time, to teach the others; it is never trained.
+    """A frozen copy of the largest subnet, which teaches the others.
 
-    It runs in evaluation mode with calibrated norms. OFA's code leaves its teacher in training mode: there
-    its targets for an image depend on the rest of the batch, and its running statistics drift.
+    It runs in evaluation mode with calibrated norms. OFA's code leaves its teacher in training mode, where
+    the targets of an image depend on the rest of the batch, and the running statistics drift.
     """
 
     def __init__(self, net: Supernet) -> None:
@@ -249,14 +246,14 @@ class FullNet(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> FullNet:
-        """Stay in evaluation mode, whatever the training loop sets."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def take(self, net: Supernet, norm: NormValues) -> None:
-        """Become what the supernet's largest subnet is now, with its calibrated statistics."""
+        """Copy the supernet's largest subnet with its calibrated statistics."""
         self.net.load_state_dict(net.extract(self.arch, norm).state_dict())
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to logits (B, classes), at the largest input size, which the norms fit."""
+        """Map (B, C, H, W) to logits (B, classes), at the largest input size, for which the norms are calibrated."""
         return self.net(at_resolution(x, self.arch.resolution))

@@ -1,4 +1,4 @@
-"""Single-path baselines: every subnet of a step learns on its own, uniformly drawn or strictly fair."""
+"""Single-path baselines: every subnet of a step learns from labels, uniformly drawn or strictly fair."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ class Uniform(Rule):
     """Random subnets, each with the label loss.
 
     Args:
-        seed: the run's seed.
-        paths: subnets a step.
-        teacher_weight: share of the loss that comes from an external teacher, 0 to 1.
+        paths: subnets per step.
+        teacher_weight: weight of an external teacher in the loss, 0 to 1.
 
     Source: SPOS (Guo et al. 2019), section 3.2, with one path.
     """
@@ -40,13 +39,11 @@ class Uniform(Rule):
 
 @dataclass(frozen=True)
 class Fair(Uniform):
-    """Subnets that use every choice of everything equally often, each with the label loss.
+    """Subnets that use all choices equally often, each with the label loss.
 
     Args:
-        seed: the run's seed.
-        paths: subnets a step; with as many as a layer has choices every step uses each choice once.
-        teacher_weight: as in ``Uniform``.
-        steps: steps an epoch.
+        paths: subnets per step; with as many as a layer has choices, every step uses each choice once.
+        steps: steps per epoch.
 
     Source: strict fairness: FairNAS (Chu et al. 2019), section 3.2.
     """
@@ -57,7 +54,9 @@ class Fair(Uniform):
         number = info.epoch * self.steps + info.step
         space = self.space
         columns = [
-            fair_paths(stage, (0,), self.paths, number, self.seed, "fair", index)  # in_width is the stage's before
+            fair_paths(
+                stage, (0,), self.paths, number, self.seed, "fair", index
+            )  # the entry is not used: in_width is that of the previous stage
             for index, stage in enumerate(space.stages)
         ]
         archs = []

@@ -1,4 +1,4 @@
-"""The stages that blockwise supervision trains: a supernet's, each between adapters to the teacher's features."""
+"""The stages of blockwise supervision: a supernet's, each between adapters to the teacher's features."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nas_kd.teacher import Tap, pool_to
 
 
 class StageFeatures(NamedTuple):
-    """What the teacher gives to a stage and wants from it.
+    """The input and the target of a stage, both from the teacher.
 
     Args:
         inputs: (N, C, H, W) images for the first stage, the teacher's previous feature for the others.
-        targets: (N, C', H', W') the teacher's feature of this stage, before its last activation where it can
-            be had, averaged to the size of the student's.
+        targets: (N, C', H', W') the teacher's feature of this stage, before its last activation if available,
+            averaged to the size of the student's.
     """
 
     inputs: Tensor
@@ -37,7 +37,7 @@ class StageFeatures(NamedTuple):
 class Blockwise(nn.Module):
     """A copy of a supernet's stem and stages, each between adapters to the teacher's features.
 
-    An adapter is a 1x1 convolution with a bias. Every width has one of its own: adapters that share weights
+    An adapter is a 1x1 convolution with a bias. Every width has its own: adapters that share weights
     would favour the widths that are drawn together with larger ones.
 
     Args:
@@ -47,7 +47,7 @@ class Blockwise(nn.Module):
         seed: seed of new weights and adapters.
 
     Source: blockwise supervision: DNA (Li et al. 2020), section 3.2; adapters instead of DNA's widened
-    layers, so that what is rated is what is built.
+    layers, so that the rated stage is the one that is built.
     """
 
     input_scale: Tensor
@@ -72,14 +72,11 @@ class Blockwise(nn.Module):
         self.register_buffer("target_scale", torch.ones(len(taps)))
 
     def features(self, x: Tensor, out: Output) -> list[StageFeatures]:
-        """Turn one teacher forward into inputs and targets of all stages.
+        """Return inputs and targets of all stages, scaled, from one teacher forward pass.
 
         Args:
             x: (B, in_chans, H, W) the images.
-            out: what the teacher's ``forward_stages`` gave for them.
-
-        Returns:
-            One pair a stage, the teacher's features divided by the stage's scales.
+            out: the teacher's output for them.
         """
         pairs = []
         for index, size in enumerate(self.sizes):
@@ -92,9 +89,9 @@ class Blockwise(nn.Module):
     def rescale(self, features: Sequence[StageFeatures]) -> list[StageFeatures]:
         """Choose the scales of the teacher's features so that their root mean square is near 1.
 
-        A score is a quotient, so it does not change; but the step size of the adapters' optimiser is
-        absolute, and features of other magnitudes would need another learning rate. Scales are powers of
-        two: dividing by them is exact.
+        Scores are ratios and do not change; but the step size of the adapters' optimiser is
+        absolute, so features of another magnitude would need another learning rate. Scales are powers of
+        two, so that dividing by them is exact.
 
         Args:
             features: unscaled features of some training images, one pair per stage.
@@ -111,10 +108,10 @@ class Blockwise(nn.Module):
         return scaled
 
     def enter(self, index: int, inputs: Tensor, entry: Entry, norm: NormValues | Recorder | None = None) -> Tensor:
-        """Bring a stage's input to the width that the stage before it would have given.
+        """Map the input of a stage to the output width of the previous stage.
 
         Args:
-            index: which stage.
+            index: of the stage.
             inputs: (B, C, H, W) of ``StageFeatures``.
             entry: setting of the stem for the first stage, number of channels for the others.
             norm: see ``ElasticBatchNorm2d``; the stem of the first stage has a norm.
@@ -133,16 +130,12 @@ class Blockwise(nn.Module):
     def loss(
         self, index: int, pair: StageFeatures, paths: Sequence[Path], entered: Mapping[Entry, Tensor] | None = None
     ) -> Tensor:
-        """Compute the mean normalised squared error of some paths of one stage.
+        """Return the mean normalised squared error of some paths of one stage, a scalar.
 
         Args:
-            index: which stage.
+            index: of the stage.
             pair: its inputs and targets.
-            paths: the paths.
-            entered: (B, width, H, W) what enters the stage by each entry; None makes it of the inputs.
-
-        Returns:
-            A scalar; its gradient reaches the parameters of this stage only.
+            entered: (B, width, H, W) input of the blocks for each entry; None computes it from ``pair``.
         """
         if not entered:
             each = sorted({path.entry for path in paths})
@@ -154,7 +147,7 @@ class Blockwise(nn.Module):
         return torch.stack(losses).mean()
 
     def part(self, index: int) -> nn.ModuleDict:
-        """Return what a stage alone is made of: its blocks and adapters, and the stem for the first."""
+        """Return the modules of one stage: its blocks and adapters, and the stem for the first."""
         parts = {"stage": self.stages[index], "inputs": self.inputs[index], "outputs": self.outputs[index]}
         return nn.ModuleDict(parts | ({"stem": self.stem} if index == 0 else {}))
 

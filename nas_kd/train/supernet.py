@@ -1,4 +1,4 @@
-"""Training of a supernet by any rule."""
+"""Training of a supernet with any rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
-from nas_kd.train.loop import LOOK_EVERY, Plan, StepInfo, check_epochs, fit
+from nas_kd.train.loop import SYNC_EVERY, Plan, StepInfo, check_epochs, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
@@ -52,22 +52,22 @@ def train_supernet(
     """Train a supernet, by default with the sandwich rule and in-place distillation.
 
     Args:
-        net: the supernet; trained in place. With ``rule="shrinking"`` build it with ``kernel_transform=True`` to
-            have all of OFA.
-        data: the data; archs that choose an input size get the images resized, once per size and step.
-        config: the settings; keywords replace in it.
+        net: the supernet, trained in place. With ``rule="shrinking"`` build it with ``kernel_transform=True`` for
+            all of OFA.
+        data: images are resized for archs that choose an input size, once per size and step.
+        config: the settings; keywords replace some of them.
         run: run folder; calling again resumes where it stopped.
-        task: label loss and metric; default: classification with the settings' label smoothing.
+        task: label loss and metric; default: classification with the label smoothing in the settings.
         teacher: a teacher, a list of teachers or a TargetSource, used when ``teacher_weight`` is above 0.
         seed: seed of order, augmentation and archs.
-        runtime: device and precision; default: what the machine has.
-        inputs: more facts that determine the result, for the run's record.
+        runtime: device and precision; default: chosen automatically.
+        inputs: further facts that determine the result, recorded in the run.
 
     Returns:
         ``net``.
 
     Raises:
-        SettingError: a setting is out of range, or the run was made with others.
+        SettingError: a setting is out of range, or the run used other settings.
 
     Source: BigNAS (Yu et al. 2020), AlphaNet and AttentiveNAS (Wang et al. 2021), OFA (Cai et al. 2020),
         SPOS (Guo et al. 2019), FairNAS (Chu et al. 2019).
@@ -84,15 +84,15 @@ def train_supernet(
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
     source = as_targets(teacher)
-    taught = config.teacher_weight > 0.0
-    if taught and source is None:
+    uses_teacher = config.teacher_weight > 0.0
+    if uses_teacher and source is None:
         raise SettingError("supernet.teacher_weight", config.teacher_weight, "0 without a teacher", "pass teacher=")
     if source is not None:
-        source.bind(data, config.epochs if taught else 0)
-    source = source if taught else None
-    made = make_rule(net, config, steps=data.train.steps(config.batch_size), resolution=data.resolution, seed=seed)
-    rates = made.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
-    run = Run.of(run) if runtime.rank == 0 else None  # the first process alone keeps files
+        source.bind(data, config.epochs if uses_teacher else 0)
+    source = source if uses_teacher else None
+    rule = make_rule(net, config, steps=data.train.steps(config.batch_size), resolution=data.resolution, seed=seed)
+    rates = rule.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
+    run = Run.of(run) if runtime.rank == 0 else None  # only the first process writes files
     stage = None
     if run is not None:
         facts: dict[str, Any] = {"space": net.space.hash, "data": data.fingerprint, "seed": seed}
@@ -114,9 +114,9 @@ def train_supernet(
     optimizer = sgd([net], momentum=config.momentum, weight_decay=config.weight_decay)
     soft_loss = divergence_of(config)
     forward = compiled_forward(net) if config.compile else subnet_forward(net)
-    shrinking = made if isinstance(made, Shrinking) else None
+    shrinking = rule if isinstance(rule, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
-    losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # epoch and step -> losses, since the last look
+    losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # (epoch, step) -> losses, since the last check
 
     def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         images = Images(batch.x)
@@ -127,7 +127,7 @@ def train_supernet(
                 losses = [task.loss(net(images.at(arch.resolution), arch), batch.y) for arch in archs]
             return mean_over_ranks(torch.stack(losses)) if runtime.world > 1 else torch.stack(losses)
 
-        subnet_targets = made.subnet_targets(info, score)
+        subnet_targets = rule.subnet_targets(info, score)
         if runtime.world > 1:
             check_same("archs", ",".join(subnet.arch.key for subnet in subnet_targets))
         target: Tensor | None = None
@@ -152,15 +152,15 @@ def train_supernet(
             forward=forward,
         )
         now = info.epoch, info.step
-        if info.step % LOOK_EVERY == 0 and now not in losses_of:
+        if info.step % SYNC_EVERY == 0 and now not in losses_of:
             losses_of.clear()
         losses_of.setdefault(now, []).extend(zip((subnet.arch for subnet in subnet_targets), losses, strict=True))
-        return summary(losses, config.reduction, made.has_largest)
+        return summary(losses, config.reduction, rule.has_largest)
 
     def describe(info: StepInfo) -> str:
         pairs = losses_of[info.epoch, info.step]
         bad = [arch for arch, loss in pairs if not loss.isfinite()]
-        named = dict.fromkeys(bad or [arch for arch, _ in pairs])  # all when the loss was another process's
+        named = dict.fromkeys(bad or [arch for arch, _ in pairs])  # all if the loss was that of another process
         return "archs " + "; ".join(f"{arch.key} {arch.label}" for arch in named)
 
     def after_epoch(done: int) -> None:
@@ -170,7 +170,7 @@ def train_supernet(
             full.take(net, calibrated(net, [full.arch], data)[0])
         if shrinking.phases[number].sorts:
             sort_channels(net, shrinking.phases[number - 1].space)
-        optimizer.state.clear()  # a phase is a training of its own, and moments would not follow the channels
+        optimizer.state.clear()  # a phase is a separate training, and moments are not sorted with the channels
 
     def evaluate() -> dict[str, float]:
         ends = [net.space.largest(), net.space.smallest()]

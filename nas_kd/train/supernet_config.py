@@ -1,4 +1,4 @@
-"""Settings of the supernet's training."""
+"""Settings of the training of a supernet."""
 
 from __future__ import annotations
 
@@ -18,84 +18,84 @@ Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
 
 @settings("supernet")
 class SupernetConfig(Settings):
-    """Training of the supernet, by default by the sandwich rule with in-place distillation."""
+    """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
     rule: Rule = "sandwich"
-    """sandwich; bestup or worstup (of some random subnets of equal MACs the best or worst is trained); shrinking
+    """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
     (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
     epochs: Count = 30
     """passes over train"""
     batch_size: Count = 64
     """images per step, of all processes together"""
     lr: Positive = 0.1
-    """peak learning rate; later phases of shrinking have the published share of it"""
+    """peak learning rate; later phases of shrinking use the published fraction of it"""
     momentum: Share = 0.9
     """Nesterov momentum"""
     weight_decay: NotNegative = 5e-4
-    """weight decay, on neither norms nor biases"""
+    """weight decay, except of norms and biases"""
     warmup_epochs: NotNegative = 1.0
     """epochs of linear warm-up"""
     schedule: Literal["cosine", "exponential"] = "cosine"
     """cosine or exponential, for each phase"""
     final_lr: Share = 0.0
-    """learning rate at the end, as a share of the peak"""
+    """final learning rate, as a fraction of the peak"""
     smoothing: Share = 0.1
     """label smoothing"""
     random_subnets: Natural | None = None
-    """random subnets a step; null is the rule's own: 2 besides the largest and the smallest for sandwich, bestup
+    """random subnets per step; null is the default of the rule: 2 besides largest and smallest for sandwich, bestup
     and worstup, 1 for uniform, one per choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
     order: Order = "smallest_second"
-    """smallest_second (as US-Nets) or smallest_last (as AlphaNet): where the smallest stands in a sandwich"""
+    """smallest_second (as in US-Nets) or smallest_last (as in AlphaNet): position of the smallest in a sandwich"""
     candidates: Count = 3
-    """archs that bestup and worstup choose each random subnet from"""
+    """number of archs from which bestup and worstup choose each random subnet"""
     kd_ratio: NotNegative = 1.0
-    """shrinking: weight of the full network's soft targets beside the labels"""
+    """shrinking: weight of the full network's soft targets, added to the label loss"""
     full_teacher: Literal["frozen", "inplace"] = "frozen"
-    """shrinking: frozen (the largest as it is after the first phase) or inplace (the largest of every step)"""
+    """shrinking: frozen (the largest after the first phase) or inplace (the largest of every step)"""
     kernel_transform: bool = False
-    """learn matrices that turn large depthwise kernels into small ones, as OFA does, instead of cropping"""
+    """learn matrices that turn large depthwise kernels into small ones, as in OFA, instead of cropping"""
     divergence: Divergence | None = None
-    """alpha (alpha-divergence), kl, reverse_kl or js: how subnets learn from soft targets; null is alpha, and kl
+    """loss of subnets on soft targets: alpha (alpha-divergence), kl, reverse_kl or js; null is alpha, and kl
     for shrinking"""
     alpha: Finite | None = None
     """a fixed order of the alpha-divergence; null is AlphaNet's adaptive pair of -1 and 1"""
     choose: Literal["clipped", "unclipped"] = "clipped"
-    """clipped (as AlphaNet) or unclipped: which of the two alpha values are compared"""
+    """clipped (as in AlphaNet) or unclipped: the values by which the adaptive pair is compared"""
     reduction: Literal["sum", "mean"] = "sum"
     """sum or mean of the subnets' losses"""
     teacher_weight: ClosedShare = 0.0
-    """0..1: how far the external teacher takes the place of the labels (in a sandwich, for the largest)"""
+    """0..1: weight of the external teacher, which replaces the labels (in a sandwich, for the largest)"""
     dropout: Share = 0.0
     """dropout before the classifier, for subnets that learn from labels (in a sandwich, the largest)"""
     drop_path: Share = 0.0
     """stochastic depth, for the same subnets"""
     ema: Share = 0.0
-    """decay of an average of the weights that is used in their place at the end; 0 is off"""
+    """decay of an exponential moving average of the weights, which replaces them at the end; 0 is off"""
     clip_grad: NotNegative = 1.0
-    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    """clip each entry of the gradient to this magnitude; 0 does not clip"""
     accumulate: Count = 1
-    """parts that a process's images of a step are cut into, to need less memory"""
+    """gradient accumulation: parts into which a process splits the images of a step, to save memory"""
     compile: bool = False
     """run the largest and the smallest through torch.compile; gradients agree up to rounding"""
 
     def __post_init__(self) -> None:
         check_warmup("supernet", self.warmup_epochs, self.epochs)
         if self.schedule == "exponential" and self.final_lr == 0:
-            expected = "above 0 when supernet.schedule=exponential"
-            raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as BigNAS does")
+            expected = "above 0 with supernet.schedule=exponential"
+            raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as in BigNAS")
         if self.rule in ("uniform", "fair", "shrinking") and self.random_subnets == 0:
             expected = f"at least 1 with supernet.rule={self.rule}"
-            raise SettingError("supernet.random_subnets", 0, expected, "leave it out")
+            raise SettingError("supernet.random_subnets", 0, expected, "omit it")
         if self.rule == "shrinking" and self.ema > 0:
-            expected = "0 with supernet.rule=shrinking, which moves channels and starts anew in every phase"
-            raise SettingError("supernet.ema", self.ema, expected, "leave it out")
+            expected = "0 with supernet.rule=shrinking, which sorts channels between phases"
+            raise SettingError("supernet.ema", self.ema, expected, "omit it")
         if self.alpha is not None and self.divergence not in (None, "alpha"):
             expected = f"null with supernet.divergence={self.divergence}"
             raise SettingError("supernet.alpha", self.alpha, expected, "use supernet.divergence=alpha")
 
     @property
     def soft_loss(self) -> Divergence:
-        """How subnets learn from soft targets."""
+        """The loss of subnets on soft targets."""
         return self.divergence or ("kl" if self.rule == "shrinking" else "alpha")
 
 

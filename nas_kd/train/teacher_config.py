@@ -1,4 +1,4 @@
-"""Settings of the teacher: what it is, and how it is trained where it is."""
+"""Settings of the teacher and of its training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from nas_kd.config.types import Count, Finite, Natural, Positive, Share
 from nas_kd.errors import SettingError
 from nas_kd.train.config import TrainingConfig, TrainingSettings
 
-EPOCHS = 20  # of train_teacher, where nothing else is said
+EPOCHS = 20  # default of train_teacher
 
 
 @settings("teacher")
 class TeacherConfig(TrainingConfig):
-    """The fixed network that teaches."""
+    """The teacher, a fixed network."""
 
     model: str | None = "cifar_resnet20"
     """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, or a student folder; null for no
-    teacher: the search then follows the supernet's accuracy, and students learn from labels"""
+    teacher: the search then uses the accuracy of subnets, and students learn from labels"""
     checkpoint: str | None = None
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
@@ -26,13 +26,13 @@ class TeacherConfig(TrainingConfig):
     stages: Sequence[str] | None = None
     """names of the teacher's layers that the student's stages learn from; null chooses them"""
     mean: Sequence[Finite] | None = None
-    """channel means, in 0..1 units, of the teacher's own input normalisation; null takes the model's"""
+    """channel means, in 0..1 units, of the teacher's own input normalisation; null uses the model's"""
     std: Sequence[Positive] | None = None
-    """channel standard deviations, in the same form"""
+    """channel standard deviations, in 0..1 units"""
     cache: str | None = None
-    """folder of the teacher's stored logits, shared by several runs; null keeps them in the run"""
+    """folder for the teacher's logits, shared by several runs; null stores them in the run"""
     epochs: Natural = 0
-    """train or fine-tune the teacher on train for this many epochs; 0 uses it as it is (train_teacher: 20 epochs)"""
+    """train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"""
     batch_size: Count = 64
     """images per step"""
     lr: Positive = 0.05
@@ -45,20 +45,20 @@ class TeacherConfig(TrainingConfig):
         self._check_normalisation()
         if self.model is None and (self.epochs or self.checkpoint or self.pretrained):
             given = ", ".join(name for name in ("epochs", "checkpoint", "pretrained") if getattr(self, name))
-            expected = f"a network, when teacher.{given} is given"
-            raise SettingError("teacher.model", None, expected, "name a model, or leave that out")
+            expected = f"a network, since teacher.{given} is set"
+            raise SettingError("teacher.model", None, expected, "set teacher.model, or omit the other setting")
         if self.epochs and (self.mean is not None or self.std is not None):
-            expected = "null for a teacher that is trained here: it sees the data's own normalisation"
-            raise SettingError("teacher.mean", self.mean, expected, "leave out teacher.mean and teacher.std")
+            expected = "null for a teacher that is trained here, with the normalisation of the data"
+            raise SettingError("teacher.mean", self.mean, expected, "omit teacher.mean and teacher.std")
 
     def _check_normalisation(self) -> None:
         for name, given, other in (("mean", self.mean, self.std), ("std", self.std, self.mean)):
             if given is not None and (other is None or len(other) != len(given)):
                 expected = "one number per channel in teacher.mean and teacher.std, or null in both"
-                raise SettingError(f"teacher.{name}", given, expected, "give both, or leave both out")
+                raise SettingError(f"teacher.{name}", given, expected, "set both or neither")
 
     def need_weights(self) -> None:
-        """Refuse a teacher that would be left with random weights.
+        """Reject a teacher that would have random weights.
 
         Raises:
             SettingError: a plain model name without checkpoint, pretrained weights or epochs.
@@ -71,12 +71,12 @@ class TeacherConfig(TrainingConfig):
                 "teacher.checkpoint",
                 None,
                 f"weights for teacher.model={self.model}",
-                "give teacher.checkpoint, teacher.pretrained=true, or teacher.epochs to train it",
+                "set teacher.checkpoint, teacher.pretrained=true, or teacher.epochs to train it",
             )
 
 
 class TeacherSettings(TrainingSettings, total=False):
-    """The settings of `TeacherConfig` as keywords, but for the network itself, which may be an object there."""
+    """The settings of `TeacherConfig` as keywords, without the model, which may be an object."""
 
     checkpoint: str | None
     pretrained: bool

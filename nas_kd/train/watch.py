@@ -1,4 +1,4 @@
-"""Watches a training's losses for NaN and infinity without making a GPU wait at every step."""
+"""Detection of NaN and infinite losses without synchronising with a GPU at every step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 
-class Bad(NamedTuple):
+class NonFinite(NamedTuple):
     """The first value of an epoch that was not finite.
 
     Args:
-        step: number of the step in its epoch, from 0.
+        step: index of the step in its epoch.
         key: name of the value.
-        value: NaN or an infinity.
+        value: NaN or infinite.
     """
 
     step: int
@@ -25,10 +25,10 @@ class Bad(NamedTuple):
 
 
 class Watch:
-    """Remembers, on the device, the first step of an epoch that had a value that is not finite.
+    """Keeps the first step of an epoch with a non-finite value on the device.
 
     Args:
-        every: steps between two looks at what is remembered, which is when the device is waited for.
+        every: steps between checks, which synchronise with the device.
     """
 
     def __init__(self, every: int) -> None:
@@ -37,18 +37,15 @@ class Watch:
         self._keys: list[str] = []
 
     def start(self) -> None:
-        """Begin an epoch."""
+        """Start an epoch."""
         self._seen = None
 
-    def add(self, step: int, values: Mapping[str, Tensor]) -> Bad | None:
-        """Take in the values of a step.
+    def add(self, step: int, values: Mapping[str, Tensor]) -> NonFinite | None:
+        """Add the values of a step, and check every ``every`` steps.
 
         Args:
-            step: number of the step in its epoch, from 0.
+            step: index of the step in its epoch.
             values: scalars by name, the same names at every step.
-
-        Returns:
-            What `look` returns at every so many steps, else None.
         """
         first = next(iter(values.values()))
         now = torch.stack([value.detach().to(first.device).float() for value in values.values()])
@@ -58,10 +55,10 @@ class Watch:
         at, held = self._seen
         fresh = (at < 0) & ~torch.isfinite(now).all()
         self._seen = torch.where(fresh, step, at), torch.where(fresh, now, held)
-        return self.look() if (step + 1) % self._every == 0 else None
+        return self.check() if (step + 1) % self._every == 0 else None
 
-    def look(self) -> Bad | None:
-        """Return the first value of this epoch that was not finite, or None; waits for the device."""
+    def check(self) -> NonFinite | None:
+        """Return the first non-finite value of this epoch, or None; synchronises with the device."""
         if self._seen is None:
             return None
         step = int(self._seen[0])
@@ -69,4 +66,4 @@ class Watch:
             return None
         values = dict(zip(self._keys, self._seen[1].tolist(), strict=True))
         key = next(key for key, value in values.items() if not math.isfinite(value))
-        return Bad(step, key, values[key])
+        return NonFinite(step, key, values[key])

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, written atomically, checked on reading."""
+"""Weights on disk: safetensors, written atomically and checked when read."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from nas_kd.runs.files import atomic_write
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's state as safetensors, in one step."""
+    """Write a module's state as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     atomic_write(path, safetensors_save(state))
 
 
 def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) -> None:
-    """Read what ``save_weights`` wrote.
+    """Load the weights that ``save_weights`` wrote.
 
     Args:
-        module: the module to fill.
-        path: the file.
-        fingerprint: what `weights_hash` must give then; None is not known.
+        fingerprint: expected `weights_hash`; None skips the check.
 
     Raises:
-        SettingError: the file is missing or damaged, or the first tensor that does not fit, by name.
+        SettingError: the file is missing or damaged, or a tensor does not fit.
     """
     if not path.is_file():
         raise SettingError("weights", str(path), "an existing .safetensors file", "delete the stage's folder")
@@ -39,31 +37,29 @@ def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) 
     except SafetensorError as error:
         hint = f"delete {path.parent} and run the same command again"
         raise SettingError("weights", str(path), "an undamaged .safetensors file", hint) from error
-    wanted = module.state_dict()
-    for name in [*wanted, *state]:
+    expected = module.state_dict()
+    for name in [*expected, *state]:
         have = state.get(name)
-        want = wanted.get(name)
-        if have is None or want is None or have.shape != want.shape:
-            shapes = [None if t is None else tuple(t.shape) for t in (have, want)]
-            raise SettingError("weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "another network?")
+        target = expected.get(name)
+        if have is None or target is None or have.shape != target.shape:
+            shapes = [None if t is None else tuple(t.shape) for t in (have, target)]
+            raise SettingError(
+                "weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "use weights of the same network"
+            )
     module.load_state_dict(state)
     check_hash(module, path, fingerprint)
 
 
 def check_hash(module: nn.Module, path: Path, fingerprint: str | None) -> None:
-    """Refuse weights that are not those that were written.
+    """Raise SettingError if loaded weights are not those that were written.
 
     Args:
-        module: the module with the weights.
         path: the file they were read from.
-        fingerprint: what `weights_hash` gave when they were written; None is not known.
-
-    Raises:
-        SettingError: they differ.
+        fingerprint: `weights_hash` when they were written; None skips the check.
     """
     if fingerprint is not None and weights_hash(module) != fingerprint:
         hint = f"delete {path.parent} and run the same command again"
-        raise SettingError("weights", str(path), f"the weights that were written, of hash {fingerprint}", hint)
+        raise SettingError("weights", str(path), f"the original weights, with hash {fingerprint}", hint)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ class Guess(nn.Module):
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
-        (((ours,), (theirs,)),) = pair.taught("guessed", "pooled")
+        (((ours,), (theirs,)),) = pair.shapes("guessed", "pooled")
         self.linear = nn.Linear(ours, theirs)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

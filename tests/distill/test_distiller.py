@@ -233,9 +233,9 @@ def test_terms_that_cannot_be_served(needs):
 
 
 def test_missing_features_are_named():
-    with pytest.raises(ValueError, match="kd_ls needs the teacher's logits, but was given nothing"):
+    with pytest.raises(ValueError, match="kd_ls needs the teacher's logits, but got nothing"):
         Distiller("kd_ls", TASK)(S, None, Y, 0.0)
-    with pytest.raises(ValueError, match="at needs the student's stages, but was given logits only"):
+    with pytest.raises(ValueError, match="at needs the student's stages, but got only logits"):
         Distiller("at", TASK)(S.logits, T, Y, 0.0)
     with pytest.raises(ValueError, match="3 stages, the teacher 2"):
         Distiller("at", TASK)(S, T._replace(stages=T.stages[:2]), Y, 0.0)

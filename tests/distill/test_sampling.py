@@ -100,7 +100,7 @@ def test_pairs_share_their_class_and_are_never_the_same_image():
     assert len({i for batch in batches for i in batch.index.tolist()}) == 12 * len(batches)  # each image once
     alone = make([40, 30])
     alone.train.labels[0] = 7
-    with pytest.raises(SettingError, match=r"classes of one image: \[7\]"):
+    with pytest.raises(SettingError, match=r"classes with one image: \[7\]"):
         ClassPairs(alone.train)
 
 

@@ -172,7 +172,7 @@ def test_with_mixed_inputs_later_stages_learn_otherwise_and_none_learns_alone(
     pd.testing.assert_frame_equal(mixed[1], again[1], check_exact=True)
     with pytest.raises(SettingError, match="blockwise.mix"):
         rate_blockwise(net, teacher, data, run=tmp_path / "plain", mix=0.9, **settings)
-    with pytest.raises(SettingError, match="rate all stages at once"):
+    with pytest.raises(SettingError, match="rate all stages together"):
         rate_blockwise(net, teacher, data, run=tmp_path / "alone", mix=0.9, stage=2, **settings)
     with pytest.raises(SettingError, match="below 1"):
         rate_blockwise(net, teacher, data, mix=1.0, **settings)

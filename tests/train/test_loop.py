@@ -19,7 +19,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
-from nas_kd.train.loop import Plan, StepInfo, _looked, check_epochs, fit
+from nas_kd.train.loop import Plan, StepInfo, _synchronises, check_epochs, fit
 from nas_kd.train.optim import Schedule, adamw, sgd
 from tests.faults.trainings import few_images, make_model
 
@@ -411,11 +411,11 @@ def test_the_loop_refuses_before_a_step(data: Data) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "waited", "looks"), [(3, 50, [2]), (4, 1, [0, 1, 2, 3]), (5, 2, [1, 3, 4]), (6, 3, [2, 5])]
+    ("steps", "sync_every", "looks"), [(3, 50, [2]), (4, 1, [0, 1, 2, 3]), (5, 2, [1, 3, 4]), (6, 3, [2, 5])]
 )
-def test_a_request_is_looked_at_in_every_epoch(steps: int, waited: int, looks: list[int]) -> None:
+def test_a_request_is_synchronises_at_in_every_epoch(steps: int, sync_every: int, looks: list[int]) -> None:
     """Several processes on GPUs are told here alone, also where an epoch is shorter than the wait."""
-    assert [index for index in range(steps) if _looked(index, steps, waited)] == looks
+    assert [index for index in range(steps) if _synchronises(index, steps, sync_every)] == looks
 
 
 def test_a_short_epoch_on_gpus_ends_when_another_process_is_asked(
@@ -423,7 +423,9 @@ def test_a_short_epoch_on_gpus_ends_when_another_process_is_asked(
 ) -> None:
     stage, real = stage_in(tmp_path), loop._gradients
     monkeypatch.setattr(loop, "_gradients", lambda *rest: (real(*rest)[0], torch.tensor(0.5)))
-    monkeypatch.setattr(loop, "_looked", lambda index, steps, waited: _looked(index, steps, loop.LOOK_EVERY))
+    monkeypatch.setattr(
+        loop, "_synchronises", lambda index, steps, sync_every: _synchronises(index, steps, loop.SYNC_EVERY)
+    )
     with pytest.raises(Stopped):
         train(data, stage)
     state = stage.load()

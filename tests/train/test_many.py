@@ -41,7 +41,7 @@ def trainings(setup: TrainingSetup, place: str = "many", count: int = 3) -> list
 def test_each_is_the_retraining_of_its_arch_and_two_processes_give_the_numbers_of_one(
     setup: TrainingSetup, data: Data, runtime: Runtime
 ) -> None:
-    setup.ask_teacher(2)
+    setup.prefill_teacher(2)
     with Progress("many", 6) as progress:
         one = train_many(trainings(setup), progress)
         two = train_many(trainings(setup, "two"), progress, workers=2)

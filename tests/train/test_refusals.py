@@ -59,7 +59,7 @@ def test_networks_of_other_classes_or_images(refused: Callable[..., None], teach
         refused(r"teacher\.num_classes=7.*3, the number of classes of the data", Plain(), given, method=method)
     for method in ("ce", "kd", "sp", "byot"):
         wide = nn.Sequential(Plain(), nn.Linear(3, 5))
-        refused(r"model=.*of 3 logits.*gives 5.*num_classes", wide, teacher, method=method)
+        refused(r"model=.*with 3 logits.*has 5.*num_classes", wide, teacher, method=method)
     refused(r"takes images 1 x 8 x 8", nn.Conv2d(3, 3, 3), teacher, method="kd")
     refused("sealed teacher.*load_teacher", Plain(), Plain(), method="kd")
 
@@ -94,7 +94,7 @@ def test_pairs_of_a_class_need_two_images(refused: Callable[..., None]) -> None:
     y = torch.cat([torch.arange(40) % 2, torch.tensor([2])])
     x = torch.randint(0, 255, (41, 1, 8, 8)).to(torch.uint8)
     lonely = load_data((x, y), test=(x, y), rate=0, select=0, views=2)
-    refused(r"cs_kd.*two training images a class.*\[2\]", Plain(), None, lonely, method="cs_kd", batch_size=8)
+    refused(r"cs_kd.*two training images per class.*\[2\]", Plain(), None, lonely, method="cs_kd", batch_size=8)
 
 
 def test_caches_of_others(refused: Callable[..., None], teacher: Teacher, data: Data, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nas_kd.train.watch import Bad, Watch
+from nas_kd.train.watch import NonFinite, Watch
 
 FINE = {"loss": torch.tensor(1.0), "other": torch.tensor(2.0, dtype=torch.float64)}
 
@@ -17,7 +17,7 @@ FINE = {"loss": torch.tensor(1.0), "other": torch.tensor(2.0, dtype=torch.float6
 def test_the_first_bad_step_is_named_at_the_next_look(every: int, value: float) -> None:
     watch = Watch(every)
     watch.start()
-    found: list[tuple[int, Bad]] = []
+    found: list[tuple[int, NonFinite]] = []
     bad = {5: {"other": torch.tensor(value)}, 6: {"loss": torch.tensor(math.nan)}, 7: {"loss": torch.tensor(math.nan)}}
     for step in range(8):
         said = watch.add(step, FINE | bad.get(step, {}))
@@ -27,9 +27,9 @@ def test_the_first_bad_step_is_named_at_the_next_look(every: int, value: float) 
     assert at == (5 if every == 1 else 7)
     assert (said.step, said.key) == (5, "other")
     assert said.value == value or math.isnan(value) and math.isnan(said.value)
-    assert watch.look() is not None
+    assert watch.check() is not None
     watch.start()
-    assert watch.look() is None and watch.add(0, FINE) is None
+    assert watch.check() is None and watch.add(0, FINE) is None
 
 
 def test_a_look_is_all_that_waits_for_the_device() -> None:

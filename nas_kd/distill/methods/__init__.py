@@ -1,4 +1,4 @@
-"""The methods by name: a method adds labels and the published weights to one or more terms."""
+"""The methods by name: a method combines terms with the label loss, at the published weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAME
 
 
 def describe_methods() -> list[str]:
-    """List every method with what it does, needs and costs, one per line."""
+    """Describe what every method does, needs and costs, one per line."""
     rows = [("method", "what it does", "needs", "cost of a step", "source")]
     rows += [(name, entry.line, entry.needs, entry.cost, entry.source) for name, entry in METHODS.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -13,12 +13,12 @@ from nas_kd.errors import SettingError
 
 @dataclass(frozen=True)
 class Entry:
-    """A method as users name it.
+    """A named method.
 
     Args:
         recipe: builds it from the task and its settings, which have the published values as defaults.
-        needs: what it needs besides a student and labels, for the user.
-        cost: cost of a step relative to a plain student step, for the user.
+        needs: what it needs besides a student and labels.
+        cost: cost of a step relative to a plain student step.
         source: paper.
     """
 
@@ -29,7 +29,7 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """Its description, one line."""
+        """Its description in one line."""
         return (inspect.getdoc(self.recipe) or "").partition("\n")[0]
 
 
@@ -39,18 +39,18 @@ def label_term(task: Task, weight: float | Schedule = 1.0) -> Term:
 
 
 def with_labels(task: Task, ce: float, *others: Term) -> Recipe:
-    """Return a recipe of the label loss and other terms; those of weight 0 are left out."""
+    """Return a recipe of the label loss and other terms; terms of weight 0 are dropped."""
     return Recipe.of([label_term(task, ce), *others])
 
 
-def grown(method: str, weight: float, share: float) -> float | Schedule:
-    """Return a weight that grows over the first share of the training; a share of 0 is none."""
+def warmed_up(method: str, weight: float, share: float) -> float | Schedule:
+    """Return a weight with a linear warm-up over the first share of the training; 0 disables the warm-up."""
     if not 0 <= share <= 1:
-        raise SettingError(f"{method}.warmup", share, "0 to 1, a share of the training")
+        raise SettingError(f"{method}.warmup", share, "0 to 1, as a share of the training")
     return Warmup(weight, share) if share else weight
 
 
 def check_share(field: str, value: float) -> None:
-    """Check that a first stage takes more than nothing and less than all of the training."""
+    """Check that the first phase takes a part of the training, but not all of it."""
     if not 0 < value < 1:
         raise SettingError(field, value, "above 0 and below 1", "0.1 is a tenth of the epochs")

@@ -1,10 +1,10 @@
-"""Methods on feature maps, which need a live teacher with one tap a student stage."""
+"""Methods on feature maps, which need a live teacher with one tap per student stage."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nas_kd.distill.methods.entry import Entry, check_share, grown, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, check_share, label_term, warmed_up, with_labels
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import MIDDLE, Phase, Recipe
 from nas_kd.distill.terms import term
@@ -30,7 +30,7 @@ def fitnet(
     first: float = 0.2,
     variant: str = "paper",
 ) -> Recipe:
-    """Hints: the middle stage regresses the teacher's, then distillation; variant one_stage does both at once."""
+    """Hints: the middle stage regresses the teacher's, then KD; variant one_stage trains both together."""
     one_of("fitnet.variant", variant, ("paper", "one_stage"))
     hint = term("fitnet", task, weight)
     if variant == "one_stage":
@@ -41,7 +41,7 @@ def fitnet(
 
 
 def vid(task: Task, *, ce: float = 1.0, weight: float = 1.0, variant: str = "paper") -> Recipe:
-    """Variational information distillation: the teacher's features are predicted, with a learnt variance."""
+    """Variational information distillation: the teacher's features are predicted, with a learned variance."""
     return with_labels(task, ce, term("vid", task, weight, variant=variant))
 
 
@@ -58,12 +58,12 @@ def ft(
     check_share("ft.first", first)
     settings: dict[str, Any] = {"rate": rate, "variant": variant}
     train = (label_term(task, ce), term("ft", task, weight, **settings))
-    # the published rate of the paraphraser's stage is a fifth of the student's
+    # the published learning rate of the paraphraser is a fifth of the student's
     return Recipe((Phase((term("reconstruct", task, 0.2, **settings),), first), Phase(train, 1.0 - first)))
 
 
 def ab(task: Task, *, weight: float = 0.003, margin: float = 1.0, first: float = 0.12) -> Recipe:
-    """Activation boundaries: which neurons the teacher switches on is learnt first, then the labels."""
+    """Activation boundaries: the student first learns which of the teacher's neurons are active, then the labels."""
     check_share("ab.first", first)
     return Recipe((Phase((term("ab", task, weight, margin=margin),), first), Phase((label_term(task),), 1.0 - first)))
 
@@ -76,8 +76,8 @@ def fsp(task: Task, *, weight: float = 50.0, first: float = 0.12, variant: str =
 
 
 def review(task: Task, *, ce: float = 1.0, weight: float = 1.0, width: float = 512, warmup: float = 20 / 240) -> Recipe:
-    """Knowledge review: every teacher stage is compared with a fusion of the student's stages from it on."""
-    grows = grown("review", weight, warmup)
+    """Knowledge review: every teacher stage is compared with a fusion of that and the later student stages."""
+    grows = warmed_up("review", weight, warmup)
     return with_labels(task, ce, term("review", task, grows, width=int(width)))
 
 

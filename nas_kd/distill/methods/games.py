@@ -1,4 +1,4 @@
-"""Adversarial and data-free methods, and one for a student that is no network."""
+"""Adversarial and data-free methods, and one for a soft decision tree as student."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def dafl(
     lr: float = 1e-3,
     base: float = 64,
 ) -> Recipe:
-    """No data: a generator makes images that the teacher classifies confidently, balanced over the classes."""
+    """No data: a generator creates images that the teacher classifies confidently, balanced over the classes."""
     made = Switches(one_hot=one_hot, activation=activation, balance=balance, student_steps=int(student_steps), lr=lr)
     return _without_data(made, base, term("kd", task, weight, temperature=temperature))
 
@@ -104,7 +104,7 @@ def dfq(
     lr: float = 1e-3,
     base: float = 64,
 ) -> Recipe:
-    """No data: adversarial images whose statistics are those that the teacher's norms keep."""
+    """No data: adversarial images with the statistics stored in the teacher's norms."""
     made = Switches(
         adversarial=adversarial, norm=norm, one_hot=one_hot, balance=balance, student_steps=int(student_steps), lr=lr
     )

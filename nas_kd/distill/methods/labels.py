@@ -1,11 +1,11 @@
-"""Methods on logits and labels: they need no features, so that a cache of the teacher's logits serves them."""
+"""Methods on logits and labels: they need no features, so a cache of the teacher's logits is enough."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
-from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, label_term, warmed_up, with_labels
 from nas_kd.distill.task import Classification, Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
@@ -13,7 +13,7 @@ from nas_kd.errors import SettingError
 
 
 def ce(task: Task) -> Recipe:
-    """Labels only: the control of every distillation."""
+    """Labels only: the baseline of every distillation."""
     return Recipe.of([label_term(task)])
 
 
@@ -28,7 +28,7 @@ def kd_ls(task: Task, *, ce: float = 0.1, weight: float = 9.0, temperature: floa
 
 
 def logit_mse(task: Task, *, ce: float = 0.1, weight: float = 0.45, standardise: bool = False) -> Recipe:
-    """Regression of the logits; the weight is the limit of "kd" at infinite temperature."""
+    """Regression of the logits; the default weight is the limit of "kd" at infinite temperature."""
     return with_labels(task, ce, term(_named("logit_mse", standardise), task, weight))
 
 
@@ -43,8 +43,8 @@ def dkd(
     warmup: float = 20 / 240,
     standardise: bool = False,
 ) -> Recipe:
-    """Decoupled distillation of the target and of the other classes; beta 2 to 8 is published."""
-    grows = grown("dkd", weight, warmup)
+    """Decoupled distillation of the target and of the other classes; published values of beta are 2 to 8."""
+    grows = warmed_up("dkd", weight, warmup)
     name = _named("dkd", standardise)
     return with_labels(task, ce, term(name, task, grows, alpha=alpha, beta=beta, temperature=temperature))
 

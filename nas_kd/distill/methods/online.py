@@ -1,4 +1,4 @@
-"""Methods without a fixed teacher: a network teaches itself, or peers teach each other."""
+"""Methods without a fixed teacher: self-distillation, and peers that teach each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from nas_kd import losses
 from nas_kd.distill.ensemble import label_loss_of_target
 from nas_kd.distill.exits import Exits
-from nas_kd.distill.methods.entry import Entry, grown, label_term, with_labels
+from nas_kd.distill.methods.entry import Entry, label_term, warmed_up, with_labels
 from nas_kd.distill.own import MeanTeacher, Privileged, SelfTargets
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
@@ -28,7 +28,7 @@ def byot(
     temperature: float = 3.0,
     variant: str = "paper",
 ) -> Recipe:
-    """Be your own teacher: exits along the student learn from its last layer, and are dropped afterwards."""
+    """Be your own teacher: intermediate exits learn from the student's last layer, and are dropped afterwards."""
     module = partial(Exits, alpha=alpha, hint=hint, temperature=temperature, variant=variant)
     needs = frozenset({"logits", "stages", "labels"})
     return with_labels(task, 1.0, Term("byot", weight=weight, needs=needs, side="student", module=module))
@@ -41,7 +41,7 @@ def cs_kd(task: Task, *, weight: float = 1.0, temperature: float = 4.0) -> Recip
 
 
 def ddgsd(task: Task, *, weight: float = 1.0, mmd: float = 0.005, temperature: float = 3.0) -> Recipe:
-    """Two distorted views of an image teach each other, by their logits and their features' means."""
+    """Two augmented views of an image teach each other, by their logits and the means of their features."""
     terms = [
         label_term(task),
         Term("ce_other", label_loss_of_target, 1.0, LABELLED, side="teacher"),
@@ -61,14 +61,14 @@ def mean_teacher(
     ramp: bool = True,
 ) -> Recipe:
     """Consistency with the running mean of the student's own weights, on another view."""
-    grows = grown("mean_teacher", weight, warmup)
+    grows = warmed_up("mean_teacher", weight, warmup)
     terms = [label_term(task), Term("mean_teacher", partial(losses.consistency, kind=kind), grows)]
     source = partial(MeanTeacher, decay=decay, ramp=ramp)
     return Recipe.of(terms, sampler=TwoViews, source=source, own_targets=True)
 
 
 def dml(task: Task, *, weight: float = 1.0, peers: float = 2) -> Recipe:
-    """Deep mutual learning: networks of one kind, trained together, match each other's logits."""
+    """Deep mutual learning: copies of the network, trained together, match each other's logits."""
     terms = [
         label_term(task),
         Term("dml", losses.mutual, weight),
@@ -85,16 +85,16 @@ def grafting(task: Task, *, peers: float = 2, width: float = 0.4, slope: float =
 
 
 def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
-    """Generalised distillation: the teacher sees the image as it is, the student its augmented view."""
+    """Generalised distillation: the teacher sees the original image, the student an augmented view."""
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
     return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of, live=True)
 
 
 ONLINE: dict[str, Entry] = {
-    "byot": Entry(byot, "two stages or more, no teacher", "25 % of a step and more: the exits", "arXiv 1905.08094"),
+    "byot": Entry(byot, "two stages or more, no teacher", "25 % of a step or more, for the exits", "arXiv 1905.08094"),
     "cs_kd": Entry(cs_kd, "two images per class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
-    "ddgsd": Entry(ddgsd, "two views an image, no teacher", "a second step", "AAAI 2019"),
-    "mean_teacher": Entry(mean_teacher, "two views an image, no teacher", "a forward pass", "arXiv 1703.01780"),
+    "ddgsd": Entry(ddgsd, "two views per image, no teacher", "a second step", "AAAI 2019"),
+    "mean_teacher": Entry(mean_teacher, "two views per image, no teacher", "a forward pass", "arXiv 1703.01780"),
     "dml": Entry(dml, "no teacher", "a step per peer", "arXiv 1706.00384"),
     "grafting": Entry(grafting, "no teacher", "a step per peer", "arXiv 2001.05868"),
     "privileged": Entry(privileged, "live teacher", "the teacher's forward pass", "arXiv 1511.03643"),
