@@ -11,7 +11,7 @@ import pandas as pd
 
 from nas_kd.analyse.bootstrap import interval_of, resampled_taus
 from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
-from nas_kd.config.checks import LEAST
+from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.errors import SettingError
 
 
@@ -101,8 +101,8 @@ def own_and_other(
     Raises:
         SettingError: fewer than eight archs.
     """
-    if len(truth) < LEAST:
-        raise SettingError("truth", f"{len(truth)} archs", f"at least {LEAST} archs taught by every teacher")
+    if len(truth) < MIN_ARCHS:
+        raise SettingError("truth", f"{len(truth)} archs", f"at least {MIN_ARCHS} archs taught by every teacher")
     pairs = all_pairs(len(truth)) if len(set(groups)) < 2 else pairs_within(groups)
     rows = []
     drawn = []
