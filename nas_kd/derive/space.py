@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,22 @@ class TeacherSpace(ElasticSpace):
     @property
     def supernet_class(self) -> type[Any] | None:
         return TeacherSupernet
+
+    def offering(
+        self, widths: Sequence[float], depth: bool = True, *, multiple: int = 8, resolutions: Sequence[int] = ()
+    ) -> TeacherSpace:
+        """Return a space of the same teacher with other choices.
+
+        Args:
+            widths: shares above 0 and up to 1; all channels are always among the choices.
+            depth: whether units that keep their input's shape may be left out.
+            multiple: what numbers of channels are multiples of where there are at least 32.
+            resolutions: further heights of the images in pixels; none leaves all at that of the data.
+        """
+        chosen = tuple(sorted({*resolutions, self.resolution})) if resolutions else ()
+        shares = tuple(sorted({*widths, 1.0}))
+        stem, stages = _parts(self.derived, shares, depth, chosen or (self.resolution,), multiple)
+        return replace(self, stem=stem, stages=stages, resolutions=chosen)
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> nn.Module:  # type: ignore[override]
         """Build an arch with new weights.
@@ -185,7 +201,7 @@ def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Ten
 
 
 def _parts(
-    derived: Derived, shares: Sequence[float], depth: bool, sizes_of_images: Sequence[int]
+    derived: Derived, shares: Sequence[float], depth: bool, sizes_of_images: Sequence[int], multiple: int = 8
 ) -> tuple[TeacherStem, tuple[UnitStage, ...]]:
     """Describe and count a teacher's units, and all the rest of it."""
     ledger = Ledger(derived.network, derived.in_chans, sizes_of_images)
@@ -196,7 +212,7 @@ def _parts(
         before, width = width, _channels(unit.out_shape)
         names = [name for name in ledger.shapes if name.startswith(f"{unit.path}.")]
         rest -= set(names)
-        kept = tuple(sizes(group, shares) for group in unit.groups)
+        kept = tuple(sizes(group, shares, multiple) for group in unit.groups)
         removable = depth and unit.removable
         costs: list[tuple[tuple[int, int, Layer | None], Costs]] = []
         for counts in product(*kept):
