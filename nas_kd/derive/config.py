@@ -12,6 +12,7 @@ from nas_kd.config.types import Count, Positive
 from nas_kd.errors import SettingError
 
 Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1, lt=100_000)]
 Importance = Literal["activation", "taylor", "l1", "random"]
 UnitScore = Literal["replace_one", "local"]
 
@@ -24,6 +25,8 @@ class DeriveConfig(Settings):
     """shares of a unit's inner channels, heads or groups to choose from; all of them are always among the choices"""
     depth: bool = True
     """whether units that keep their input's shape may be left out"""
+    resolutions: Sequence[Pixels] = ()
+    """further heights of the images in pixels to choose from: a student may take smaller images than the teacher"""
     importance: Importance = "activation"
     """which channels stay: activation (their mean size times the norm of what reads them), taylor, l1 or random"""
     score: UnitScore = "replace_one"
@@ -37,4 +40,5 @@ class DeriveConfig(Settings):
     def __post_init__(self) -> None:
         if not self.widths:
             raise SettingError("derive.widths", self.widths, "at least one share above 0 and up to 1", "leave it out")
-        object.__setattr__(self, "widths", tuple(self.widths))
+        for name in ("widths", "resolutions"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.derive.groups import Group
 from nas_kd.derive.stage import Costs
 from nas_kd.errors import SettingError
+from nas_kd.space.arch import Cost
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # whose MACs are counted
 
@@ -79,6 +80,22 @@ class Ledger:
                 if name in self.shapes and not (slot.dim == 1 and name in self.grouped):
                     found[name, slot.dim] = found.get((name, slot.dim), 0) + sum(len(slot.index[part]) for part in gone)
         return found
+
+
+def whole_cost(network: nn.Module, in_chans: int, size: int) -> Cost:
+    """Count a network as the space of a teacher is counted.
+
+    Args:
+        network: in evaluation mode.
+        in_chans: channels of its images.
+        size: their height and width in pixels.
+
+    Raises:
+        SettingError: the network does not take images of this size.
+    """
+    ledger = Ledger(network, in_chans, (size,))
+    ((_, macs, params),) = ledger.cost(ledger.shapes, {})
+    return Cost(macs, params)
 
 
 def places(network: nn.Module, in_chans: int, size: int) -> dict[str, int]:

@@ -80,7 +80,7 @@ class EvenCuts:
         stays = _stays(home, depth)
         stages = []
         for index, stage in enumerate(home.stages):
-            narrow = tuple(counts[0] for counts in stage.kept)
+            narrow = stage.groups()[0][0]  # the narrowest
             stages.append(Candidate(stage.widths[0], (narrow,) if index in stays else ()))
         return EvenCut(home, home.arch(stages), parts / PARTS, depth)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_kd.derive.cost import count
+from nas_kd.derive.cost import whole_cost
 from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import plan_of
 from nas_kd.space.arch import Cost
@@ -55,7 +55,7 @@ def taylor_cut(
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         pruned = _pruned(whole, images, middle, classes, inside)
-        if fits(count(pruned, tuple(images.shape[1:]))):
+        if fits(whole_cost(pruned, images.shape[1], images.shape[2])):
             found = pruned
             high = middle
         else:

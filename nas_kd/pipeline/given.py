@@ -95,6 +95,7 @@ class Given:
             data,
             settings.widths,
             settings.depth,
+            resolutions=settings.resolutions,
             importance="l1" if data is None else settings.importance,
             resolution=self.images.resolution,
             seed=self.config.seed,
@@ -108,6 +109,8 @@ class Given:
     @cached_property
     def whole(self) -> Cost | None:
         """The teacher's cost, which shares of a budget are of; None without a teacher."""
+        if self.config.derived:  # as its space counts it
+            return self.outline.cost(self.outline.largest(), **self.cost)
         return self.outlined.cost if self.taught else None
 
     @cached_property

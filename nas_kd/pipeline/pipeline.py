@@ -14,6 +14,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
+from nas_kd.pipeline.rivals import check_rivals
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
@@ -197,6 +198,13 @@ class Pipeline(RunContext):
         """Arguments of ``retrain`` that short and full trainings share."""
         return {name: getattr(self.config.retrain, name) for name in TRAINED_BY}
 
+    @property
+    def short_settings(self) -> dict[str, Any]:
+        """Arguments of ``retrain`` for short trainings as the search's, from weights of any kind."""
+        short = self.short_training
+        shared = {name: getattr(short, name) for name in TRAINED_BY}
+        return shared | {"method": self.config.method, "epochs": short.epochs, "test": False}
+
     def _check_method(self) -> None:
         method = self.config.method
         _ = self.data  # opened here, so that a mistake of the data is not taken for one of the method
@@ -256,6 +264,7 @@ class Pipeline(RunContext):
         _ = self.floors  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and self.config.teacher.epochs):
             _ = self.budget  # a latency that is too low as well
+        check_rivals(self)
         if not keep:
             return
         if not self.config.derived:  # what comes from a teacher is recorded when it is derived

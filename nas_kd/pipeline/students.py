@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -9,13 +10,15 @@ import pandas as pd
 from nas_kd.analyse.choice import FILE, alike, decision, verdict
 from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.distill import Classification
+from nas_kd.pipeline.candidates import ArchStudent, Student
+from nas_kd.pipeline.rivals import rivals
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.finalists import controls
 from nas_kd.space import Arch
 from nas_kd.space.rows import stage_scores
-from nas_kd.train.many import Retraining, TrainingSetup, train_many
+from nas_kd.train.many import TrainingSetup, train_many
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
@@ -23,16 +26,16 @@ if TYPE_CHECKING:
 DRAWS = 20_000
 
 
-def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
-    """Choose whom the found student is compared with, from costs and seeds alone.
+def choose_students(pipeline: Pipeline) -> list[ArchStudent]:
+    """Choose whom the found student is compared with in its space, from costs and seeds alone.
 
     Args:
         pipeline: the run, searched.
 
     Returns:
-        One row a role (role, key, label, macs, params and the scores from before retraining), and the archs by
-        key. The random students have the found one's MACs up to ``retrain.band``, keep the budget and differ
-        from each other and from the found one; there are fewer where hardly any arch is that size.
+        The found one, random ones and the largest. The random students have the found one's MACs up to
+        ``retrain.band``, keep the budget and differ from each other and from the found one; there are fewer where
+        hardly any arch is that size.
     """
     settings = pipeline.config.retrain
     space = pipeline.space
@@ -53,15 +56,34 @@ def choose_students(pipeline: Pipeline) -> tuple[pd.DataFrame, dict[str, Arch]]:
         )
     largest = controls(pipeline.budget, pipeline.config.seed)
     archs |= {role: largest[role] for role in ("largest_macs", "largest_params")}
+    net = None if pipeline.config.init == "scratch" else pipeline.supernet
+    return [ArchStudent(role, arch, space, space.cost(arch, **pipeline.cost), net) for role, arch in archs.items()]
+
+
+def students_table(pipeline: Pipeline, students: Sequence[Student]) -> pd.DataFrame:
+    """Describe students before they are retrained.
+
+    Args:
+        pipeline: the run, searched.
+        students: those of its space have scores.
+
+    Returns:
+        One row a student: role, key, label, macs, params and the scores from before retraining.
+    """
     guided = pipeline.config.engine == "exact"
-    stages = stage_scores(space, pipeline.tables) if guided else lambda arch: [float("nan")]
+    stages = stage_scores(pipeline.space, pipeline.tables) if guided else lambda arch: [float("nan")]
     scorer = pipeline.scorer
     rows = []
-    for role, arch in archs.items():
-        total = space.cost(arch, **pipeline.cost)
-        scores = {"score": sum(stages(arch))} | scorer(arch)  # for the report: did they foretell the accuracy?
-        rows.append({"role": role, "key": arch.key, "label": arch.label} | total._asdict() | scores)
-    return pd.DataFrame(rows), {arch.key: arch for arch in archs.values()}
+    for student in students:
+        row: dict[str, Any] = {
+            "role": student.role,
+            "key": student.key,
+            "label": student.label,
+        } | student.cost._asdict()
+        if isinstance(student, ArchStudent) and student.space == pipeline.space and not student.suffix:
+            row |= {"score": sum(stages(student.arch))} | scorer(student.arch)  # did they foretell the accuracy?
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
@@ -76,24 +98,25 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     settings = pipeline.config.retrain
     run = pipeline.run
     folder = pipeline.search_folder
-    students, archs = choose_students(pipeline)
+    setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime)
+    setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
+    chosen: list[Student] = [*choose_students(pipeline)]
+    chosen += rivals(pipeline, setup)
+    students = students_table(pipeline, chosen)
     below = f"/{pipeline.other_method}" if pipeline.other_method else ""
     students["trained_in"] = "retrain/" + students["key"] + below
     atomic_write(run.path / folder / "students.csv", students.to_csv(index=False))
-    supernet = None if pipeline.config.init == "scratch" else pipeline.supernet
-    setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, supernet)
-    setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
     kept = dict(zip(students["key"], students["trained_in"], strict=True))
     folders = {(key, seed): f"{kept[key]}/seed_{seed}" for key in kept for seed in range(settings.seeds)}
+    by_key = {student.key: student for student in reversed(chosen)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     how: dict[str, Any] = {
         "method": pipeline.config.method,
         "method_settings": settings.method_settings,
         "epochs": settings.epochs,
     }
-    trainings = [
-        Retraining(setup, archs[key], seed, folders[key, seed], how | pipeline.training) for key, seed in pairs
-    ]
+    how |= pipeline.training
+    trainings = [by_key[key].training(setup, seed, folders[key, seed], how) for key, seed in pairs]
     with Progress("retrain", len(trainings), unit="students", run=run) as progress:
         found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
         metrics = dict(zip(pairs, found, strict=True))

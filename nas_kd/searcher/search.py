@@ -166,7 +166,7 @@ def search(
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
-    whole = None if source is None else source.cost
+    whole = None if source is None or net.pretrained else source.cost  # a teacher's space has it as its largest
     caps = upper_bounds(space, data, config.max_macs, config.max_params, whole)
     floors = lower_bounds(space, data, caps, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms

@@ -143,6 +143,11 @@ class RetrainConfig(TrainingConfig):
     init: Init | None = None
     """initial weights of a student: scratch (new ones), supernet, or inherited (those of the teacher, if it is
     the space); null is inherited if possible, else scratch"""
+    rivals: Sequence[str] | None = None
+    """what else the found student is compared with. Of the teacher as the space: new_weights (the found arch from new
+    ones), even_width, even_depth and even_both (the teacher cut evenly), taylor (cut by torch-pruning), small_images
+    (the teacher at a smaller input); anywhere: timm models that keep the budget, as NAME, NAME=pretrained or
+    NAME=FILE. null is the first six where they exist"""
     random_students: Natural = 3
     """number of random students of the same MACs as the found one, as controls"""
     test: bool = True
@@ -193,6 +198,7 @@ class RetrainSettings(TrainingSettings, total=False):
     method_settings: Mapping[str, bool | int | float | str]
     seeds: int
     init: Init | None
+    rivals: Sequence[str] | None
     random_students: int
     test: bool
     band: float

@@ -129,3 +129,38 @@ class Retraining:
             **self.settings,
         )
         return self.measure(network, self)
+
+
+@dataclass(frozen=True)
+class ModuleRetraining:
+    """One retraining of a network that is of no space, whose record is its own folder in the run.
+
+    Args:
+        setup: what it has in common with others; its space and supernet are not used.
+        make: gives the network to begin with, from the seed; a function of a module, perhaps a partial one.
+        seed: seed of weights, order and augmentation.
+        folder: its folder in the run.
+        settings: further arguments of `retrain`.
+    """
+
+    setup: TrainingSetup
+    make: Callable[[int], nn.Module]
+    seed: int
+    folder: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def train(self) -> Results:
+        """Retrain the network; the weights stay in its folder."""
+        setup = self.setup
+        network = retrain(
+            self.make(self.seed),
+            setup.teacher,
+            setup.data,
+            run=setup.run and setup.run.path,
+            seed=self.seed,
+            folder=self.folder,
+            runtime=setup.runtime,
+            **self.settings,
+        )
+        metrics: Results = network.info["metrics"]  # type: ignore[assignment,index]
+        return metrics

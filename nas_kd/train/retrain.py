@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 CALIBRATED = 1024  # training images for calibrating the norms of inherited weights
-OF_THE_COMMAND = ("seeds", "init", "random_students", "band")  # only for `nas-kd retrain`, which trains many students
+OF_THE_COMMAND = ("seeds", "init", "rivals", "random_students", "band")
 
 
 @takes(RetrainConfig)
@@ -65,8 +65,8 @@ def retrain(
         model: any module (trained in place from its weights), or an arch of ``space`` (new weights).
         teacher: a teacher, a list of teachers, any other source of targets, or None with ``ce``.
         data: ``test`` is read once, after the last epoch, and only if the settings say so.
-        config: the settings, of which seeds, init, random_students and band are for ``nas-kd retrain``; keywords
-            replace some of them.
+        config: the settings, of which seeds, init, rivals, random_students and band are for
+            ``nas-kd retrain``; keywords replace some of them.
         space: the space of the arch.
         supernet: start an arch from these shared weights instead of new ones.
         run: run folder.

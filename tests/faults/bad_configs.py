@@ -133,6 +133,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         {
             "widths": (NOT_NUMBERS, NONE, ([],), ([0.0],), ([0.5, 1.5],), ([-0.25],)),
             "depth": (NOT_BOOL, NONE),
+            "resolutions": (("a", {"a": 1}, ["a"], 5, [[1]], [None], [1.5]), NONE, ([0],), ([-8],)),
             "importance": (NOT_TEXT, NONE, WORD),
             "score": (NOT_TEXT, NONE, WORD),
             "rate_images": (NOT_INT, NONE, POSITIVE_INT),
@@ -221,6 +222,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
             "optimizer": (NOT_TEXT, NONE),
             "seeds": (NOT_INT, NONE, POSITIVE_INT),
+            "rivals": (NOT_WORDS, (["no_such_model"], ["new weights"])),
             "init": (NOT_TEXT, WORD),
             "lr": (NOT_FLOAT, POSITIVE),
             "random_students": (NOT_INT, NONE, NATURAL_INT),

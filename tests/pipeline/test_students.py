@@ -18,7 +18,7 @@ def pipeline(space: ElasticSpace, cost: dict[str, int], tables: list[pd.DataFram
     caps = {"macs": int(space.cost(space.largest(), **cost).macs * 0.6)}
     said: list[str] = []
     return SimpleNamespace(
-        config=SimpleNamespace(retrain=settings, seed=0, engine="exact"),
+        config=SimpleNamespace(retrain=settings, seed=0, engine="exact", init="scratch"),
         space=space,
         cost=cost,
         caps=caps,
@@ -37,15 +37,15 @@ def test_random_students_have_the_found_ones_size(
 ) -> None:
     cap = space.cost(space.largest(), **cost).macs * 0.6
     found = next(a for a in map(space.sample, range(seed, 99)) if space.cost(a, **cost).macs < cap)
-    frame, archs = choose_students(pipeline(space, cost, tables, found, random_students=wanted, band=band))
+    chosen = choose_students(pipeline(space, cost, tables, found, random_students=wanted, band=band))
+    frame = pd.DataFrame([{"role": s.role, "key": s.key} | s.cost._asdict() for s in chosen])
     names = ["found", *(f"random_{n}" for n in range(1, wanted + 1)), "largest_macs", "largest_params"]
     assert frame["role"].tolist() == names
     drawn = frame[frame["role"].str.startswith("random_")]
     macs = space.cost(found, **cost).macs
     assert ((drawn["macs"] - macs).abs() <= band * macs).all() and (frame["macs"] <= cap).all()
     assert drawn["key"].is_unique and found.key not in set(drawn["key"])
-    for _, row in frame.iterrows():
-        assert (row["macs"], row["params"]) == space.cost(archs[row["key"]], **cost)
+    assert all(student.cost == space.cost(student.arch, **cost) for student in chosen)
 
 
 def test_they_depend_on_the_found_size_and_nothing_else(
@@ -53,10 +53,10 @@ def test_they_depend_on_the_found_size_and_nothing_else(
 ) -> None:
     cap = space.cost(space.largest(), **cost).macs * 0.6
     found = next(a for a in map(space.sample, range(99)) if space.cost(a, **cost).macs < cap)
-    one, _ = choose_students(pipeline(space, cost, tables, found))
+    one = choose_students(pipeline(space, cost, tables, found))
     worse = [table.assign(score=-table["score"]) for table in tables]
-    other, _ = choose_students(pipeline(space, cost, worse, found))
-    assert one["key"].tolist() == other["key"].tolist()
+    other = choose_students(pipeline(space, cost, worse, found))
+    assert [student.key for student in one] == [student.key for student in other]
 
 
 def test_a_band_with_too_few_archs_says_so(
@@ -64,6 +64,5 @@ def test_a_band_with_too_few_archs_says_so(
 ) -> None:
     monkeypatch.setattr("nas_kd.pipeline.students.DRAWS", 300)
     lonely = pipeline(space, cost, tables, space.smallest(), band=1e-9)
-    frame, _ = choose_students(lonely)
-    assert not frame["role"].str.startswith("random_").any()
+    assert not any(student.role.startswith("random_") for student in choose_students(lonely))
     assert len(lonely.said) == 1 and "0 of 3 random students" in lonely.said[0]

@@ -1,0 +1,83 @@
+"""Networks of the final comparison, each able to begin a training: archs of a space, and networks of none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import nn
+
+from nas_kd.space import Arch, Cost, ElasticSpace
+from nas_kd.supernet import Supernet
+from nas_kd.train.many import ModuleRetraining, Retraining, Training, TrainingSetup
+
+
+class Student(Protocol):
+    """A network that is retrained and compared."""
+
+    @property
+    def role(self) -> str:
+        """What it is there for, such as ``found`` or ``random_1``."""
+
+    @property
+    def key(self) -> str:
+        """What tells its trainings from others'."""
+
+    @property
+    def label(self) -> str:
+        """What it is made of."""
+
+    @property
+    def cost(self) -> Cost:
+        """Its MACs and parameters."""
+
+    def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Training:
+        """Return its training from a seed, recorded in a folder of the run."""
+
+
+@dataclass(frozen=True)
+class ArchStudent:
+    """An arch of a space.
+
+    Args:
+        net: shared weights that it begins with; None begins with new ones.
+        suffix: told apart by it from other trainings of the same arch.
+    """
+
+    role: str
+    arch: Arch
+    space: ElasticSpace
+    cost: Cost
+    net: Supernet | None = None
+    suffix: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.arch.key + self.suffix
+
+    @property
+    def label(self) -> str:
+        return self.arch.label
+
+    def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Retraining:
+        own = replace(setup, space=self.space, supernet=self.net)
+        return Retraining(own, self.arch, seed, folder, settings)
+
+
+@dataclass(frozen=True)
+class ModuleStudent:
+    """A network of no space.
+
+    Args:
+        make: gives it from a seed; a function of a module, perhaps a partial one.
+    """
+
+    role: str
+    key: str
+    label: str
+    cost: Cost
+    make: Callable[[int], nn.Module]
+
+    def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> ModuleRetraining:
+        return ModuleRetraining(replace(setup, supernet=None), self.make, seed, folder, settings)

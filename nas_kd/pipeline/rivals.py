@@ -1,0 +1,213 @@
+"""What a user would have done without a search: the teacher cut by hand or by a library, and ready-made models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+
+from nas_kd.config.paths import existing
+from nas_kd.derive.cost import whole_cost
+from nas_kd.derive.even import EvenCut, EvenCuts
+from nas_kd.derive.space import TeacherSpace
+from nas_kd.derive.taylor import taylor_cut
+from nas_kd.errors import SettingError, nearest
+from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
+from nas_kd.runs.progress import Progress
+from nas_kd.runtime.seeds import seeded
+from nas_kd.space import Cost
+from nas_kd.supernet import Supernet, calibrate
+from nas_kd.teacher.build import build_model
+from nas_kd.train.many import TrainingSetup, train_many
+
+if TYPE_CHECKING:
+    from nas_kd.pipeline.given import Given
+    from nas_kd.pipeline.pipeline import Pipeline
+
+OWN = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
+SIZES = 32  # parts of the images' height that smaller ones are tried in
+IMAGES = 1024  # training images of gradients and of norms
+
+
+def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
+    """Make the rivals that the settings name.
+
+    Args:
+        pipeline: the run, searched.
+        setup: what trainings have in common.
+
+    Returns:
+        Those that exist within the budget; the log names the others, and why they do not.
+    """
+    named = pipeline.config.retrain.rivals
+    names = (OWN if pipeline.config.derived else ()) if named is None else named
+    own: dict[str, Callable[[Pipeline, TrainingSetup], Student | None]] = {
+        "new_weights": _new_weights,
+        "even_width": lambda pipeline, _: _even("even_width", pipeline, _cuts(pipeline).width()),
+        "even_depth": lambda pipeline, _: _even("even_depth", pipeline, _cuts(pipeline).depth()),
+        "even_both": _even_both,
+        "taylor": _taylor,
+        "small_images": _small_images,
+    }
+    found: list[Student] = []
+    for name in names:
+        if name not in own:
+            found.append(ready_made(pipeline, name))
+            continue
+        try:
+            rival = own[name](pipeline, setup)
+        except SettingError as error:
+            pipeline.run.log_message(f"no rival {name}: expected {error.expected}")
+            continue
+        if rival is None:
+            pipeline.run.log_message(f"no rival {name}: none is within the budget")
+        else:
+            found.append(rival)
+    return found
+
+
+def check_rivals(given: Given) -> None:
+    """Check the rivals that the settings name.
+
+    Raises:
+        SettingError: there is no such rival or model, its weights are not there, or it is beyond the budget.
+    """
+    for name in given.config.retrain.rivals or ():
+        if name not in OWN:
+            ready_made(given, name)
+        elif not given.config.derived:
+            expected = "a timm model, where the space is named: there is no teacher to cut"
+            raise SettingError("retrain.rivals", name, expected, "leave space out, or leave this rival out")
+
+
+def ready_made(given: Given, text: str) -> ModuleStudent:
+    """Return a timm model as a rival.
+
+    Args:
+        given: what the settings name.
+        text: NAME for new weights, NAME=pretrained for timm's own, or NAME=FILE.
+
+    Raises:
+        SettingError: see `check_rivals`.
+    """
+    import timm
+
+    name, _, weights = text.partition("=")
+    if not timm.is_model(name):
+        expected = f"{', '.join(OWN)}, or a timm model"
+        raise SettingError("retrain.rivals", name, expected, nearest(name, [*OWN, *timm.list_models()]))
+    if weights not in ("", "pretrained"):
+        existing("retrain.rivals", weights, "an existing file of weights")
+    data = given.images
+    make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution)
+    cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
+    for what, most in given.caps.items():
+        if getattr(cost, what) > most:
+            expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
+            raise SettingError("retrain.rivals", name, expected, "name a smaller one, or leave it out")
+    return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make)
+
+
+def _timm(name: str, weights: str, classes: int, chans: int, resolution: int, seed: int) -> nn.Module:
+    """Build a timm model; what no weights are given for is drawn from the seed."""
+    seeded(seed, "rival", name)
+    return build_model(
+        name,
+        checkpoint=None if weights in ("", "pretrained") else Path(weights),
+        num_classes=classes,
+        in_chans=chans,
+        pretrained=weights == "pretrained",
+        resolution=resolution,
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _space(pipeline: Pipeline) -> TeacherSpace:
+    return cast(TeacherSpace, pipeline.space)
+
+
+def _within(pipeline: Pipeline) -> Callable[[Cost], bool]:
+    return lambda cost: all(getattr(cost, name) <= most for name, most in pipeline.caps.items())
+
+
+def _cuts(pipeline: Pipeline) -> EvenCuts:
+    fixed = _space(pipeline).offering(())  # at the size of the images
+    return EvenCuts(fixed, _within(pipeline), _shape(pipeline))
+
+
+def _shape(pipeline: Pipeline) -> dict[str, int]:
+    data = pipeline.images
+    return {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+
+
+def _even(role: str, pipeline: Pipeline, cut: EvenCut | None) -> ArchStudent | None:
+    if cut is None:
+        return None
+    return ArchStudent(role, cut.arch, cut.space, cut.space.cost(cut.arch, **_shape(pipeline)), Supernet(cut.space))
+
+
+def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | None:
+    """Return the best of a few even cuts of depth and width: by short trainings, on the select split."""
+    made = [_even("even_both", pipeline, cut) for cut in _cuts(pipeline).both()]
+    tried = [student for student in made if student is not None]
+    if len(tried) < 2:
+        return next(iter(tried), None)
+    settings = pipeline.short_settings
+    seed = pipeline.config.seed
+    trainings = [
+        student.training(setup, seed, f"{pipeline.search_folder}/even/{student.key}", settings) for student in tried
+    ]
+    with Progress("even cuts", len(trainings), unit="students", run=pipeline.run) as progress:
+        found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
+    best = max(range(len(tried)), key=lambda place: found[place]["select_accuracy"])
+    return tried[best]
+
+
+def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent:
+    best = pipeline.result.best
+    cost = pipeline.space.cost(best, **pipeline.cost)
+    return ArchStudent("new_weights", best, pipeline.space, cost, suffix="-new")
+
+
+def _small_images(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | None:
+    """Return the whole teacher at the largest input that is within the budget."""
+    fits = _within(pipeline)
+    size = pipeline.images.resolution
+    shape = {name: value for name, value in _shape(pipeline).items() if name != "resolution"}
+    for height in sorted({round(size * part / SIZES) for part in range(SIZES // 4, SIZES)}, reverse=True):
+        home = _space(pipeline).offering((), depth=False, resolutions=(height,))
+        arch = next(arch for arch in home if arch.resolution == height and arch.stages == home.largest().stages)
+        if fits(cost := home.cost(arch, **shape)):
+            return ArchStudent("small_images", arch, home, cost, Supernet(home))
+    return None
+
+
+def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent:
+    """Return the teacher as torch-pruning cuts it; inside the blocks alone where it cannot cut the whole."""
+    network = pipeline.unmatched.network
+    batches = [(pipeline.unmatched.normalised(b.x), b.y) for b in pipeline.data.train.clean(256, limit=IMAGES)]
+    fits = _within(pipeline)
+    inside = [group.root for unit in _space(pipeline).derived.units for group in unit.groups]
+    try:
+        pruned = taylor_cut(network, batches, fits)
+    except SettingError:
+        pruned = taylor_cut(network, batches, fits, inside)
+    calibrate(pruned, [images for images, _ in batches])
+    cost = whole_cost(pruned, pipeline.images.in_chans, pipeline.images.resolution)
+    digest = hashlib.sha256()
+    for tensor in pruned.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    key = f"taylor-{digest.hexdigest()[:12]}"
+    return ModuleStudent("taylor", key, f"{cost.macs:,} MACs left by torch-pruning", cost, partial(_copied, pruned))
+
+
+def _copied(network: nn.Module, seed: int) -> nn.Module:
+    return deepcopy(network)
