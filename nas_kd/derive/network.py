@@ -19,6 +19,9 @@ from nas_kd.nn.norm import NormValues, Recorder
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
 
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 class CutNet(nn.Module):
     """A network and its units; what is cut is an argument, never a state.
 
@@ -40,6 +43,7 @@ class CutNet(nn.Module):
         self._momenta = {path: module.momentum for path, module in batch_norms(self.body).items()}
         for module in batch_norms(self.body).values():
             module.momentum = 1.0  # a batch leaves its own statistics behind, which `statistics` reads
+            module._non_persistent_buffers_set.update(STATISTICS)  # they are no weights
 
     def twin(self, index: int, kept: Kept) -> Twin:
         """Return a unit's twin for a choice, made once."""
@@ -127,6 +131,7 @@ class CutNet(nn.Module):
             found.get_submodule(path)._parameters[own] = nn.Parameter(tensor.detach().clone())
         for name, module in batch_norms(found).items():
             module.momentum = self._momenta[name]
+            module._non_persistent_buffers_set.difference_update(STATISTICS)
             module.reset_running_stats()
             if norm is not None:
                 module.running_mean.copy_(norm[name][0])

@@ -56,7 +56,7 @@ def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
         for path, module in whole.named_modules()
         if isinstance(modules.get(path), nn.Identity) and not isinstance(module, nn.Identity)
     ]
-    tensors = dict(whole.state_dict())
+    tensors = {**dict(whole.named_parameters(remove_duplicate=False)), **dict(whole.named_buffers())}
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in network.state_dict().items()

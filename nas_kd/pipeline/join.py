@@ -16,7 +16,8 @@ from nas_kd.searcher.group import check_begun
 
 def join_search(config: Config) -> None:
     """Score subnets for a search that is going until none are left; the run's files stay another's."""
-    pipeline = _joined(config, ("supernet", "blockwise") if config.engine == "exact" else ("supernet",))
+    trained = () if config.derived else ("supernet",)
+    pipeline = _joined(config, (*trained, "blockwise") if config.engine == "exact" else trained)
     pipeline.check(keep=False)
     check_begun(pipeline.run.path / pipeline.search_folder, config.search.storage)
     if config.engine == "exact":

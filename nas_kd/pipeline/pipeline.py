@@ -14,7 +14,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
-from nas_kd.pipeline.rivals import check_rivals
+from nas_kd.pipeline.ready_made import check_rivals
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json

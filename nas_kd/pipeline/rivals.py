@@ -6,30 +6,25 @@ import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
-from nas_kd.config.paths import existing
 from nas_kd.derive.cost import whole_cost
 from nas_kd.derive.even import EvenCut, EvenCuts
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.taylor import taylor_cut
-from nas_kd.errors import SettingError, nearest
+from nas_kd.errors import SettingError
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
+from nas_kd.pipeline.ready_made import OWN, ready_made
 from nas_kd.runs.progress import Progress
-from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Cost
 from nas_kd.supernet import Supernet, calibrate
-from nas_kd.teacher.build import build_model
 from nas_kd.train.many import TrainingSetup, train_many
 
 if TYPE_CHECKING:
-    from nas_kd.pipeline.given import Given
     from nas_kd.pipeline.pipeline import Pipeline
 
-OWN = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
 SIZES = 32  # parts of the images' height that smaller ones are tried in
 IMAGES = 1024  # training images of gradients and of norms
 
@@ -69,65 +64,6 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
         else:
             found.append(rival)
     return found
-
-
-def check_rivals(given: Given) -> None:
-    """Check the rivals that the settings name.
-
-    Raises:
-        SettingError: there is no such rival or model, its weights are not there, or it is beyond the budget.
-    """
-    for name in given.config.retrain.rivals or ():
-        if name not in OWN:
-            ready_made(given, name)
-        elif not given.config.derived:
-            expected = "a timm model, where the space is named: there is no teacher to cut"
-            raise SettingError("retrain.rivals", name, expected, "leave space out, or leave this rival out")
-
-
-def ready_made(given: Given, text: str) -> ModuleStudent:
-    """Return a timm model as a rival.
-
-    Args:
-        given: what the settings name.
-        text: NAME for new weights, NAME=pretrained for timm's own, or NAME=FILE.
-
-    Raises:
-        SettingError: see `check_rivals`.
-    """
-    import timm
-
-    name, _, weights = text.partition("=")
-    if not timm.is_model(name):
-        expected = f"{', '.join(OWN)}, or a timm model"
-        raise SettingError("retrain.rivals", name, expected, nearest(name, [*OWN, *timm.list_models()]))
-    if weights not in ("", "pretrained"):
-        existing("retrain.rivals", weights, "an existing file of weights")
-    data = given.images
-    make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution)
-    cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
-    for what, most in given.caps.items():
-        if getattr(cost, what) > most:
-            expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
-            raise SettingError("retrain.rivals", name, expected, "name a smaller one, or leave it out")
-    return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make)
-
-
-def _timm(name: str, weights: str, classes: int, chans: int, resolution: int, seed: int) -> nn.Module:
-    """Build a timm model; what no weights are given for is drawn from the seed."""
-    seeded(seed, "rival", name)
-    return build_model(
-        name,
-        checkpoint=None if weights in ("", "pretrained") else Path(weights),
-        num_classes=classes,
-        in_chans=chans,
-        pretrained=weights == "pretrained",
-        resolution=resolution,
-    )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _space(pipeline: Pipeline) -> TeacherSpace:

@@ -20,6 +20,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.rate.units import rate_units
 from nas_kd.teacher import Teacher, cifar_resnet8
+from nas_kd.train import weights_hash
 
 NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own")
 
@@ -186,7 +187,10 @@ def test_scores_of_units_are_those_of_whole_networks(digits: Data) -> None:
     teacher = nas_kd.train_teacher("cifar_resnet8", digits, epochs=2, batch_size=32, lr=0.1)
     space = nas_kd.teacher_space(teacher, digits)
     net = nas_kd.Supernet(space)
+    before = weights_hash(net)
     tables = rate_units(net, teacher, digits, images=64)
+    nas_kd.calibrate(net, digits.train.clean(64, limit=64), archs=[net.space.smallest()])
+    assert weights_hash(net) == before  # the statistics of a batch are no weights
     assert len(tables) == len(space.stages)
     x = teacher.normalised(next(iter(digits.rate.clean(64, limit=64))).x)
     whole = [net.cuts.whole(index) for index in range(len(tables))]

@@ -1,0 +1,136 @@
+"""No space is named: the teacher is cut down, and its cuts are searched, retrained and compared with simple ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+import torch
+from small_run import Said, environment
+
+import nas_kd
+from nas_kd.teacher.cifar_resnet import CifarResNet
+
+CONFIG = """\
+device: cpu
+threads: 1
+workers: 1
+data: {train: digits, subset: 400, rate: 0.15, select: 0.15, views: 2}
+teacher: {model: cifar_resnet14, epochs: 3, batch_size: 32, lr: 0.1}
+derive: {rate_images: 32}
+search: {max_macs: 25%, trials: 10, top: 2, epochs: 1, tuned: 2, calibration_images: 64}
+retrain: {epochs: 1, batch_size: 32, seeds: 1, random_students: 1, band: 0.3}
+"""
+WHOLE = 1_631_872  # MACs of cifar_resnet14 on digits
+ROLES = {"found", "random_1", "largest_macs", "largest_params", "new_weights", "even_width", "even_both", "taylor"}
+
+
+class Made(NamedTuple):
+    run: Path
+    config: Path
+    err: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("derived")
+    config = folder / "mine.yaml"
+    config.write_text(CONFIG)
+    command = [sys.executable, "-m", "nas_kd", "run", str(config), "--run", str(folder / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment())
+    assert done.returncode == 0, done.stderr
+    return Made(folder / "run", config, done.stderr)
+
+
+def test_every_step_leaves_its_files(made: Made) -> None:
+    assert "the teacher as the space" in made.err and not (made.run / "supernet").exists()
+    space = json.loads((made.run / "space.json").read_text())
+    assert space["name"] == "teacher:cifar_resnet14" and len(space["stages"]) == 6
+    tables = [pd.read_csv(made.run / f"blockwise/stage_{number}.csv") for number in range(1, 7)]
+    assert all((table["score"] >= 0).all() and table["score"].iloc[-1] == 0 for table in tables)
+    best = json.loads((made.run / "search/best.json").read_text())
+    assert best["budget"] == {"macs": WHOLE // 4} and best["macs"] <= WHOLE // 4
+    assert (made.run / "report/report.html").is_file()
+
+
+def test_rivals_stand_in_the_same_table(made: Made) -> None:
+    results = pd.read_csv(made.run / "retrain/results.csv").set_index("role")
+    assert set(results.index) >= ROLES - {"even_depth", "small_images"}
+    assert (results["macs"] <= WHOLE // 4).all()
+    assert results.loc["new_weights", ["macs", "params"]].tolist() == results.loc["found", ["macs", "params"]].tolist()
+    assert results.loc["new_weights", "folder"] != results.loc["found", "folder"]
+    starts = [
+        json.loads((made.run / folder).parent.joinpath("stage.json").read_text())["inputs"]["start"]
+        for folder in results.loc[["found", "new_weights"], "folder"]
+    ]
+    assert starts[0] != starts[1]
+    for role, row in results.iterrows():  # equal epochs, data and method
+        facts = json.loads((made.run / str(row["folder"])).parent.joinpath("stage.json").read_text())["inputs"]
+        assert (facts["retrain.epochs"], facts["retrain.method"]) == (1, "kd"), role
+
+
+def test_a_student_is_the_teachers_class_and_opens_alone(made: Made, tmp_path: Path) -> None:
+    results = pd.read_csv(made.run / "retrain/results.csv").set_index("role")
+    for role in ("found", "even_both", "taylor"):
+        student = nas_kd.load_student(made.run / results.loc[role, "folder"])
+        assert isinstance(student, CifarResNet)
+        assert sum(p.numel() for p in student.parameters()) == results.loc[role, "params"]
+        assert student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_same_command_does_nothing_again(made: Made, nas_kd_main: Callable[..., Said]) -> None:
+    before = {path: path.read_bytes() for path in made.run.rglob("*.csv") if path.name != "timing.csv"}
+    said = nas_kd_main("run", made.config, "--run", made.run)
+    assert said.code == 0, said.err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_second_budget_reuses_the_ratings(made: Made, nas_kd_main: Callable[..., Said]) -> None:
+    kept = (made.run / "blockwise/stage_2.csv").stat().st_mtime_ns
+    said = nas_kd_main("search", made.config, "--run", made.run, "--search.max_macs", "20%", "--search.epochs", "0")
+    assert said.code == 0, said.err
+    (best,) = (json.loads(path.read_text()) for path in (made.run / "search").glob("macs_*/best.json"))
+    assert best["macs"] <= int(0.2 * WHOLE) and (made.run / "blockwise/stage_2.csv").stat().st_mtime_ns == kept
+
+
+def test_describe_needs_no_weights(nas_kd_main: Callable[..., Said]) -> None:
+    said = nas_kd_main("describe", "--data.train", "digits", "--teacher.model", "cifar_resnet14")
+    assert said.code == 0, said.err
+    assert f"teacher: cifar_resnet14, {WHOLE:,} MACs" in said.out and "6 units" in said.out
+    assert "layer2.0: 32 of conv1" in said.out and "digits: " in said.out  # the shipped spaces, in shares of it
+
+
+def test_images_are_normalised_as_the_teachers(made: Made, tmp_path: Path, nas_kd_main: Callable[..., Said]) -> None:
+    given = ("--teacher.epochs", "0", "--teacher.checkpoint", made.run / "teacher/weights.safetensors")
+    own = ("--teacher.mean", "[0.25]", "--teacher.std", "[0.5]", "--retrain.rivals", "[]", "--search.epochs", "0")
+    said = nas_kd_main("run", made.config, "--run", tmp_path / "run", *given, *own, "--search.tuned", "0")
+    assert said.code == 0, said.err
+    (folder,) = pd.read_csv(tmp_path / "run/retrain/results.csv").set_index("role").loc[["found"], "folder"]
+    info = nas_kd.load_student(tmp_path / "run" / folder).info
+    assert (info["mean"], info["std"]) == ([0.25], [0.5])
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--search.max_macs", "1%"), ("search.max_macs='1%'", "the smallest arch of teacher:cifar_resnet14")),
+        (("--retrain.rivals", "[resnet18]"), ("retrain.rivals='resnet18'", "within the budget")),
+        (("--retrain.rivals", "[resnet81]"), ("retrain.rivals='resnet81'", "did you mean")),
+        (("--space", "digits", "--retrain.init", "inherited"), ("retrain.init='inherited'", "leave space out")),
+        (("--space", "digits", "--retrain.rivals", "[taylor]"), ("retrain.rivals='taylor'", "timm model")),
+        (("--teacher.model", "null", "--teacher.epochs", "0"), ("space=None", "give teacher.model")),
+        (("--derive.widths", "[0]"), ("derive.widths",)),
+    ],
+)
+def test_mistakes_come_before_any_training(
+    options: tuple[str, ...], parts: tuple[str, ...], made: Made, tmp_path: Path, nas_kd_main: Callable[..., Said]
+) -> None:
+    said = nas_kd_main("run", made.config, "--run", tmp_path / "run", *options)
+    assert said.code == 2 and all(part in said.err for part in parts), said.err
+    assert "teacher 0/" not in said.err
