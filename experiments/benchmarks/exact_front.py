@@ -77,7 +77,7 @@ def main() -> None:
             tables = make_tables(6, many, widths, seed)
             front_s, front = seconds(solve.exact_front, tables)
             middle = front.iloc[len(front) // 2]
-            milp_s, one = seconds(solve.best, tables, caps={"macs": int(middle["macs"])}, repeats=3)
+            milp_s, one = seconds(solve.best, tables, bounds={"macs": int(middle["macs"])}, repeats=3)
             assert abs(one["score"] - middle["score"]) < 1e-9
             fronts.append(front_s)
             solved.append(milp_s)
@@ -98,7 +98,7 @@ def main() -> None:
     )
     tables = make_tables(6, many, 3, 0)
     cap = int(solve.exact_front(tables)["params"].median())
-    capped_s, front = seconds(solve.exact_front, tables, caps={"params": cap}, repeats=3)
+    capped_s, front = seconds(solve.exact_front, tables, bounds={"params": cap}, repeats=3)
     print(f"6 x {many:,}, 3 widths, params capped: front ({len(front)} archs) {capped_s * 1e3:.1f} ms")
 
 

@@ -148,7 +148,7 @@ def fronts(quick: bool) -> None:
         tables = make_tables(6, many, 1, seed)
         front = solve.exact_front(tables)
         caps = {"macs": int(front["macs"].median()), "params": int(front["params"].quantile(0.4))}
-        times.append(seconds(solve.best, tables, caps=caps, repeats=3)[0])
+        times.append(seconds(solve.best, tables, bounds=caps, repeats=3)[0])
     print(f"two budgets by milp, 6 stages of {many:,}: {median(times) * 1e3:.0f} ms (bar 1000)")
     assert quick or median(times) < 1.0
 

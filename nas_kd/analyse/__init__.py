@@ -1,4 +1,4 @@
-"""What a run found and how far its ranking can be trusted: pandas frames, figures, report; no torch."""
+"""Results of a run and how far its ranking can be trusted: pandas frames, figures, report; no torch."""
 
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
 from nas_kd.analyse.frames import front, metrics, results, searches, trials

@@ -1,4 +1,4 @@
-"""A paired bootstrap over archs, with their seeds inside: every score is judged on the same resamples."""
+"""Paired bootstrap over archs and, within them, seeds: every score is evaluated on the same resamples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from nas_kd.analyse.tau import Pairs, weighted_taus
 
 RESAMPLES = 10_000
-CHUNK = 64  # resamples that are drawn at once; another number draws others
+CHUNK = 64  # resamples drawn together; another number changes the draws
 
 
 def drawn_archs(count: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw archs with replacement and count how often each resample holds each: (resamples, count)."""
+    """Draw archs with replacement and return how often each is in each resample: (resamples, count)."""
     draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
     draws += count * np.arange(resamples)[:, None]
     return np.bincount(draws.ravel(), minlength=resamples * count).reshape(resamples, count)
@@ -23,7 +23,7 @@ def drawn_archs(count: int, resamples: int, seed: int) -> np.ndarray:
 
 def resampled_taus(
     scores: np.ndarray,
-    truth: np.ndarray,
+    accuracies: np.ndarray,
     groups: Sequence[object],
     pairs: Sequence[Pairs],
     *,
@@ -33,24 +33,23 @@ def resampled_taus(
     """Draw archs with replacement inside each group, and for each of them its seeds with replacement.
 
     Args:
-        scores: (M, N) scores, higher is better; NaN where a score has none.
-        truth: (N, S) accuracy of each arch and seed, NaN where it is not trained; each arch has a seed.
+        scores: (M, N) scores, higher is better; NaN where missing.
+        accuracies: (N, S) accuracy of each arch and seed, NaN where not trained; each arch has at least one.
         groups: (N,) the stratum of each arch.
-        pairs: sets of pairs that tau-b is taken over.
+        pairs: sets of pairs over which tau-b is computed.
         resamples: number of resamples R.
-        seed: seed of the draws.
 
     Returns:
-        (len(pairs), M, R) tau-b; NaN where a resample leaves nothing to compare.
+        (len(pairs), M, R) tau-b; NaN where a resample has nothing to compare.
 
     Source: Efron 1979; an arch that is drawn twice is a tie with itself.
     """
-    # archs and seeds from generators of their own: other seeds of the same archs are resampled with the same archs
+    # separate generators for archs and seeds: the archs of a resample do not depend on the seeds
     rng, seeds_rng = (np.random.default_rng([seed, stream]) for stream in range(2))
     names = np.asarray(groups, dtype=object)
     strata = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
-    known = np.isfinite(truth)
-    filled = np.where(known, truth, 0.0)
+    known = np.isfinite(accuracies)
+    filled = np.where(known, accuracies, 0.0)
     times = np.zeros((resamples, len(names)))  # how often each arch is drawn
     means = np.empty((resamples, len(names)))
     for start in range(0, resamples, CHUNK):
@@ -68,7 +67,7 @@ def _seed_means(filled: np.ndarray, known: np.ndarray, count: int, rng: np.rando
     means = np.empty((count, len(filled)))
     for number in np.unique(trained):
         rows = np.flatnonzero(trained == number)
-        # the seeds that are there, moved to the front
+        # existing seeds moved to the front
         values = np.take_along_axis(filled[rows], np.argsort(~known[rows], axis=1, kind="stable"), axis=1)
         times = rng.multinomial(number, np.full(number, 1 / number), size=(count, len(rows)))
         means[:, rows] = (times * values[None, :, :number]).sum(2) / number
@@ -76,13 +75,13 @@ def _seed_means(filled: np.ndarray, known: np.ndarray, count: int, rng: np.rando
 
 
 class Interval(NamedTuple):
-    """What the resamples of a tau, or of a difference of two, say of it.
+    """A bootstrap interval of a tau, or of a difference of two.
 
     Args:
         low: lower end of its 95 % interval.
         high: upper end.
         error: its standard error.
-        p: two-sided p-value against no difference.
+        p: two-sided p-value for zero.
     """
 
     low: float
@@ -95,11 +94,11 @@ def interval_of(drawn: np.ndarray) -> Interval:
     """Summarise the resamples of a tau, or of a difference of two.
 
     Args:
-        drawn: (R,) values; NaN ones do not count.
+        drawn: (R,) values; NaN is ignored.
 
     Returns:
-        Percentile interval, standard error, and twice the smaller share of resamples on one side of 0 (at
-        least 2 / (R + 1): more resamples would be needed to say less).
+        Percentile interval, standard error, and as p-value twice the smaller share of resamples on one side of 0 (at
+        least 2 / (R + 1)).
     """
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) < 2:

@@ -1,4 +1,4 @@
-"""Which of the retrained students is handed over, and which of them cannot be told apart."""
+"""The student to hand over, and the students that cannot be told apart from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "handed_over.csv"  # in the search's folder
 
 
 def scores_of(root: Path, folders: Sequence[str], split: str) -> np.ndarray | None:
-    """Return what every image counts for each of some trainings, (S, N); None where it is not known for all.
+    """Return the score of every image in each of some trainings, (S, N); None unless known for all.
 
     Args:
         root: run folder.
@@ -29,18 +29,18 @@ def scores_of(root: Path, folders: Sequence[str], split: str) -> np.ndarray | No
 
 
 def differences(root: Path, measured: pd.DataFrame, against: str, split: str) -> pd.DataFrame:
-    """Compare every student with one of them, on the same images and from the same seeds.
+    """Compare every student with one of them, on the same images and with the same seeds.
 
     Args:
         root: run folder.
         measured: one row per role and seed, with the student's folder.
-        against: role of the one that the others are compared with.
-        split: whose images.
+        against: role of the student to compare with.
+        split: ``select`` or ``test``.
 
     Returns:
-        One row a role but that one: role, key, seeds and images (their numbers), difference (its accuracy less that
-        of ``against``, a share), standard_error, low and high (95 % interval); see `paired_difference`. NaN where
-        the run does not have what each image counts.
+        One row for every other role: role, key, seeds and images (their numbers), difference (its accuracy minus
+        that of ``against``, 0 to 1), standard_error, low and high (95 % interval); see `paired_difference`. NaN if
+        the run lacks the scores of single images.
     """
     known = measured[measured["folder"].notna()]
     base = known[known["role"] == against].set_index("seed")["folder"]
@@ -61,17 +61,17 @@ def differences(root: Path, measured: pd.DataFrame, against: str, split: str) ->
 
 
 def decision(root: Path, measured: pd.DataFrame) -> pd.DataFrame:
-    """Decide which student is handed over, on the select split alone.
+    """Decide which student is handed over, on the select split.
 
-    The found one, unless others are better by more than one standard error of the paired difference over images and
-    seeds; then that of them which is better by most.
+    This is the found one, unless others are better by more than one standard error of the paired difference over images
+    and seeds; then it is the best of those.
 
     Args:
         root: run folder.
         measured: one row per role and seed.
 
     Returns:
-        One row a role: role, key, select_accuracy (mean over the seeds), seeds, images, minus_found, standard_error
+        One row per role: role, key, select_accuracy (mean over the seeds), seeds, images, minus_found, standard_error
         and handed_over (True in one row).
 
     Source: the one-standard-error rule of Breiman, Friedman, Olshen & Stone, CART (1984), section 3.4.3.
@@ -90,30 +90,30 @@ def decision(root: Path, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """Word a `decision`."""
+    """Describe a `decision` in a sentence."""
     chosen = table[table["handed_over"]].iloc[0]
-    rivals = int((table["role"] != "found").sum())
+    others = int((table["role"] != "found").sum())
     rule = "by more than one standard error of the paired difference over images and seeds"
     if chosen["role"] == "found":
         unknown = int(table.loc[table["role"] != "found", "minus_found"].isna().sum())
-        lost = f" ({unknown} cannot be compared image by image)" if unknown else ""
-        return f"Handed over: found. On the select split none of the {rivals} others is better {rule}{lost}."
+        note = f" ({unknown} cannot be compared image by image)" if unknown else ""
+        return f"Handed over: found. On the select split, none of the {others} others is better {rule}{note}."
     gap, error = 100 * chosen["minus_found"], 100 * chosen["standard_error"]
     name = str(chosen["role"]).replace("_", " ")
     return (
-        f"Handed over: {name}, not found. On the select split it is better {rule}: "
+        f"Handed over: {name}, not found. On the select split, it is better {rule}: "
         f"{gap:+.2f} points, standard error {error:.2f}."
     )
 
 
-def alike(results: pd.DataFrame) -> list[str]:
-    """Return the roles of a final table that cannot be told apart from what is handed over: the interval holds 0."""
+def indistinguishable(results: pd.DataFrame) -> list[str]:
+    """Return the roles of a final table whose interval to the student handed over includes 0."""
     held = (results["difference_low_percent"] <= 0.0) & (results["difference_high_percent"] >= 0.0)
     return results.loc[held, "role"].tolist()
 
 
 def handed_over(run: Path, search: str) -> str:
-    """Return the role of the student that a search's comparison hands over; before it is decided, the found one."""
+    """Return the role of the student that is handed over; before the decision, found."""
     table = frames.table(run / search / FILE)
     if not {"role", "handed_over"} <= set(table.columns):
         return "found"

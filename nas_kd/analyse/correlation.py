@@ -18,7 +18,7 @@ class Tau(NamedTuple):
     """A rank correlation and its interval.
 
     Args:
-        tau: Kendall's tau-b, -1 to 1; NaN with fewer than eight pairs or a constant side.
+        tau: Kendall's tau-b, -1 to 1; NaN with fewer than eight archs or a constant ranking.
         low: lower end of the 95 % bootstrap interval.
         high: upper end.
     """
@@ -28,7 +28,7 @@ class Tau(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Word it as ``0.29 [0.18, 0.40]``."""
+        """Format it as ``0.29 [0.18, 0.40]``."""
         tau, low, high = (round(value, 2) + 0.0 for value in self)  # + 0.0 turns -0.0 into 0.0
         return f"{tau:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -37,7 +37,7 @@ def kendall(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) ->
     """Correlate two rankings of the same archs.
 
     Args:
-        a: (N,) values of one ranking; pairs with a NaN are left out.
+        a: (N,) values of one ranking; archs with a NaN are dropped.
         b: (N,) values of the other.
         resamples: bootstrap resamples over archs.
         seed: seed of the resampling; equal N and seed draw the same archs.
@@ -52,31 +52,31 @@ def kendall(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) ->
     return _tau(_one(x, y), drawn[0])
 
 
-def kendall_difference(a: ArrayLike, other: ArrayLike, truth: ArrayLike, resamples: int = 2000, seed: int = 0) -> Tau:
-    """Say how much better one score ranks than another, both on the same resampled archs.
+def kendall_difference(a: ArrayLike, other: ArrayLike, target: ArrayLike, resamples: int = 2000, seed: int = 0) -> Tau:
+    """Return how much better one score ranks than another, both on the same resampled archs.
 
     Args:
         a: (N,) one score.
-        other: (N,) the score it is compared with.
-        truth: (N,) what both shall rank.
+        other: (N,) the other score.
+        target: (N,) values that both should rank.
         resamples: bootstrap resamples over archs.
         seed: seed of the resampling.
 
     Returns:
         tau(a) - tau(other) and the 95 % interval of this difference.
     """
-    x, y, z = _known(a, other, truth)
-    mine, theirs = _resampled(np.stack([x, y]), z, resamples, seed)
-    return _tau(_one(x, z) - _one(y, z), mine - theirs)
+    x, y, z = _known(a, other, target)
+    first, second = _resampled(np.stack([x, y]), z, resamples, seed)
+    return _tau(_one(x, z) - _one(y, z), first - second)
 
 
 def in_band(frame: pd.DataFrame, centre: float, band: float = 0.05, cost: str = "macs") -> pd.DataFrame:
-    """Return the rows whose cost lies near one value, among which size no longer decides.
+    """Return the rows whose cost is close to one value, so that size hardly matters.
 
     Args:
         frame: one row per arch.
-        centre: cost in the middle of the band.
-        band: half its width as a share of ``centre``.
+        centre: cost at the centre of the band.
+        band: half its width, relative to ``centre``.
         cost: the column.
 
     Returns:
@@ -99,9 +99,9 @@ def _one(x: np.ndarray, y: np.ndarray) -> float:
     return tau_b(x, y) if len(x) >= MIN_ARCHS else math.nan
 
 
-def _resampled(scores: np.ndarray, truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled(scores: np.ndarray, target: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return (M, R) tau-b of (M, N) scores in each resample; NaN where a resample is constant."""
-    count = len(truth)
+    count = len(target)
     if count < MIN_ARCHS:
         return np.full((len(scores), resamples), math.nan)
-    return weighted_taus(scores, truth, drawn_archs(count, resamples, seed), all_pairs(count))
+    return weighted_taus(scores, target, drawn_archs(count, resamples, seed), all_pairs(count))

@@ -33,10 +33,10 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
 
     Args:
         rows: its metrics.csv.
-        title: what is trained.
+        title: name of the training.
 
     Returns:
-        An SVG document, or None when there is nothing to draw.
+        An SVG document, or None if there is nothing to draw.
     """
     shown = {
         "accuracy": [name for name in map(str, rows) if "accuracy" in name and rows[name].notna().any()],
@@ -57,17 +57,17 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
 
 
 def _label(name: str, names: list[str]) -> str:
-    """Name a column by what tells it apart: ``loss_largest`` is "largest", a single loss has no name."""
+    """Return the legend label of a column: ``loss_largest`` is "largest", a single loss has none."""
     if len(names) == 1:
         return ""
     plain = name.removeprefix("loss").removeprefix("accuracy").strip("_").replace("_", " ")
-    return {"": "whole loss", "others": "others, mean"}.get(plain, plain)
+    return {"": "total loss", "others": "others, mean"}.get(plain, plain)
 
 
 def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
-    """Draw the retrainings of a search's comparison: a line a role, the mean of its seeds.
+    """Draw the retrainings of a search: one line per role, the mean of its seeds.
 
-    What the same arch was trained by another method, or what was trained on the way to it, is not among them.
+    Trainings of the same arch by another method, and intermediate ones, are not included.
     """
     every = frames.metrics(run)
     listed = students(run, search)

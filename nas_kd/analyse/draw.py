@@ -1,4 +1,4 @@
-"""The found architecture drawn below the teacher's stages that its own stages learn from."""
+"""A drawing of the found architecture, below the teacher's stages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
         search: the search's folder in the run.
 
     Returns:
-        An SVG document, or None before the search ended.
+        An SVG document, or None before the search is done.
     """
     root = frames.folder_of(run)
     found = frames.best(run, search)
@@ -63,7 +63,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     sizes = _sizes(space, found["arch"], taps)
     top = 42.0
     box = 64.0
-    below = top + box + 62  # where the student's boxes begin
+    below = top + box + 62  # top of the student's boxes
     tall = 52 + deepest * (LAYER + 6)
     out = [
         text(MARGIN, 20, "teacher", weight=600, size=13),
@@ -72,8 +72,8 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     if taps:
         out += _end(MARGIN, top, box, "images")
     else:
-        why = "stages not recorded yet" if frames.taught(root) else "no teacher"
-        why = "did not guide the search" if frames.taught(root) and frames.engine(root, search) != "exact" else why
+        why = "stages not recorded yet" if frames.has_teacher(root) else "no teacher"
+        why = "did not guide the search" if frames.has_teacher(root) and frames.engine(root, search) != "exact" else why
         out.append(text(MARGIN + ENDS, top + 34, why, colour=SOFT))
     out += _end(MARGIN, below, tall, "stem", _chosen(drawing, found["arch"], "stem"))
     for index, stage in enumerate(stages):
@@ -94,7 +94,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
 
 
 def _chosen(drawing: Mapping[str, Any], arch: Mapping[str, Any], end: str) -> str:
-    """Word the choice of a stem or a head."""
+    """Return the label of the choice of a stem or a head."""
     choices = drawing.get(end, {}).get("choices", ())
     found = [choice["label"] for choice in choices if choice["setting"] == arch.get(end, [])]
     return str(found[0]) if found else ""
@@ -132,13 +132,13 @@ def _match(x: float, y0: float, y1: float, tap: Mapping[str, Any], column: float
     """Draw the comparison of a teacher's feature with a student stage's output."""
     x = x - 6
     size = tap.get("student_size")
-    words = f"compared at {size} x {size}" if column > 110 else f"{size} x {size}"
-    wide = text_width(words, 10.5) + 8
+    label = f"compared at {size} x {size}" if column > 110 else f"{size} x {size}"
+    wide = text_width(label, 10.5) + 8
     middle = (y0 + y1) / 2
     return [
         line(x, y0 + 2, x, y1 - 2, SOFT, 1.2, "3 3"),
         f'<rect x="{x - wide / 2:.1f}" y="{middle - 10:.1f}" width="{wide:.1f}" height="18" fill="#fff"/>',
-        text(x, middle + 4, words, anchor="middle", size=10.5, colour=SOFT),
+        text(x, middle + 4, label, anchor="middle", size=10.5, colour=SOFT),
     ]
 
 
@@ -162,18 +162,18 @@ def _student_box(
         text(x + wide / 2, y + 37, _fit(shape, wide - 4), anchor="middle", size=11, colour=SOFT),
     ]
     layers: Sequence[Sequence[Any]] = stage["layers"]
-    words_of = {tuple(known["layer"]): known for known in drawn.get("layers", ())}
+    labels = {tuple(known["layer"]): known for known in drawn.get("layers", ())}
     for number in range(deepest):
         at = y + 48 + number * (LAYER + 6)
         if number >= len(layers):
             out.append(_box(x + 8, at, wide - 16, LAYER, "none", GRID, dash="4 3"))
             continue
-        known = words_of.get(tuple(layers[number]), {})
-        words = known.get("label", ", ".join(f"{value}" for value in layers[number]))
+        known = labels.get(tuple(layers[number]), {})
+        label = known.get("label", ", ".join(f"{value}" for value in layers[number]))
         share = known.get("share", 0.0)
         out.append(_box(x + 8, at, wide - 16, LAYER, "#fff", GRID))
         out.append(_box(x + 8, at, (wide - 16) * share, LAYER, TINT, "none"))
-        out.append(text(x + wide / 2, at + 21, _fit(words, wide - 20), anchor="middle", colour=INK))
+        out.append(text(x + wide / 2, at + 21, _fit(label, wide - 20), anchor="middle", colour=INK))
     return out
 
 
@@ -194,7 +194,7 @@ def _sizes(space: Mapping[str, Any], arch: Mapping[str, Any], taps: Sequence[Map
 
 
 def _fit(content: str, width: float) -> str:
-    """Shorten a text that does not fit."""
+    """Shorten text that does not fit."""
     most = int(width / (0.58 * 11.5))
     return content if len(content) <= most else content[: max(1, most - 1)] + "…"
 

@@ -1,4 +1,4 @@
-"""The figures of size, score and rank: front, students, ranking, trust."""
+"""Figures of the front, the students, the ranking and its trustworthiness."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FINAL_TITLE = "test accuracy after retraining (%)"
 
 
 def score_title(run: str | Path | Run, search: str = "search") -> str:
-    """Return the axis title of the blockwise score: which error of the stages was added up, and whether weighted."""
+    """Return the axis title of the blockwise score, with the stages' error and whether its sum is weighted."""
     error = frames.stage_error(run)
     if error is None:
         return "blockwise score (lower is better)"
@@ -63,7 +63,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
         return None
     every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
     unit, x_title = unit_of(every, "MACs of one image")
-    left = Plot("Stage scores added up", x_title, score_title(run, search))
+    left = Plot("Sum of stage scores", x_title, score_title(run, search))
     right = Plot("Whole subnets, shared weights", x_title, SHARED_TITLE)
     groups = _groups(run, search, scored)
     if len(exact):
@@ -77,7 +77,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
         best = pareto(scored, "macs", "accuracy", lower=False)
         dashed = Style(SOFT, dash="3 3", width=1.2)
         right.add(
-            "highest accuracy up to these MACs",
+            "highest accuracy within these MACs",
             dashed,
             best["macs"] / unit,
             100 * best["accuracy"],
@@ -88,15 +88,15 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     for name, limits in (("budget", "budget"), ("least", "at_least")):
         limit = (found.get(limits) or {}).get("macs")
         if limit is not None:
-            left.uprights.append((name, limit / unit, BUDGET))
-            right.uprights.append((name, limit / unit, BUDGET))
+            left.verticals.append((name, limit / unit, BUDGET))
+            right.verticals.append((name, limit / unit, BUDGET))
     plots = ([left] if rated else []) + ([right] if len(scored) else [])
     both = "blockwise score and against supernet accuracy" if rated else "supernet accuracy"
     return sheet(f"MACs against {both}", plots)
 
 
 def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tuple[str, Style, pd.DataFrame]]:
-    """Part scored subnets into trials, random, controls and the found one; the last is drawn on top."""
+    """Split scored subnets into trials, random, controls and the found one; the last is drawn on top."""
     if not len(scored):
         return []
     key = frames.best(run, search).get("key")
@@ -126,7 +126,7 @@ def _tips(rows: pd.DataFrame) -> list[str]:
 
 
 def students_figure(run: str | Path | Run, search: str = "search") -> str | None:
-    """Draw the retrained students: MACs and parameters against test accuracy, the teacher as a level."""
+    """Draw the retrained students: MACs and parameters against test accuracy, the teacher as a horizontal line."""
     measured = runs_of(run, search)
     measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
     if not len(measured):
@@ -170,15 +170,15 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     return sheet("Blockwise score against accuracy", plots) if plots else None
 
 
-def _headed(title: str, rows: pd.DataFrame, score: str, truth: str) -> str:
+def _headed(title: str, rows: pd.DataFrame, score: str, target: str) -> str:
     if len(rows) < MIN_ARCHS:
         return f"{title}: too few for a tau-b ({len(rows)})"
-    tau = kendall(SIGN[score] * rows[score], rows[truth])
+    tau = kendall(SIGN[score] * rows[score], rows[target])
     return f"{title}: tau-b {tau}"
 
 
 def trust_figure(table: pd.DataFrame) -> str | None:
-    """Draw every tau-b with its interval, grouped by what it is to predict."""
+    """Draw every tau-b with its interval, grouped by the predicted accuracy."""
     rows = table[table["tau"].notna()] if len(table) else table
     if not len(rows):
         return None
@@ -194,10 +194,10 @@ def trust_figure(table: pd.DataFrame) -> str | None:
 
     out = [line(px(v), 8, px(v), height - 42, SOFT if v == 0 else GRID) for v, _ in marks]
     y = 0.0
-    for (truth, among), part in groups:
+    for (target, among), part in groups:
         y += 24
         count = f"{part['archs'].min()}" if part["archs"].nunique() == 1 else f"up to {part['archs'].max()}"
-        heading = f"{truth} of {among} ({count})"
+        heading = f"{target} of {among} ({count})"
         wide = text_width(heading, 12)
         out.append(f'<rect x="8" y="{y - 13:.1f}" width="{wide:.0f}" height="18" fill="#fff"/>')
         out.append(text(10, y, heading, weight=600, size=12))

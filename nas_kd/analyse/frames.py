@@ -1,4 +1,4 @@
-"""A run's files as pandas frames; whatever is not there yet is an empty frame."""
+"""A run's files as pandas frames; missing files are empty frames."""
 
 from __future__ import annotations
 
@@ -18,27 +18,21 @@ MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "searc
 
 
 def folder_of(run: str | Path | Run) -> Path:
-    """Return the folder of a run, which is not made when absent.
-
-    Args:
-        run: a folder or a Run.
-
-    Returns:
-        Its path.
+    """Return the existing folder of a run.
 
     Raises:
-        SettingError: there is no such folder, or it holds no run.
+        SettingError: the folder does not exist, or is not a run.
     """
     path = Path(run) if isinstance(run, str | Path) else run.path
     if not path.is_dir():
         raise SettingError("run", str(path), "an existing run folder", "check the path")
     if not any((path / name).exists() for name in MARKS):
-        raise SettingError("run", str(path), "a folder in which nas_kd has worked", "check the path")
+        raise SettingError("run", str(path), "a run folder of nas_kd", "check the path")
     return path
 
 
 def table(path: Path) -> pd.DataFrame:
-    """Read a CSV file; an absent file, or one without a whole header, is an empty frame."""
+    """Read a CSV file; a missing file, or one without a complete header, is an empty frame."""
     try:
         return pd.read_csv(path, dtype=TEXT)
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
@@ -46,7 +40,7 @@ def table(path: Path) -> pd.DataFrame:
 
 
 def document(path: Path) -> Any:
-    """Read a JSON file; None when it is absent or damaged."""
+    """Read a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
@@ -74,7 +68,7 @@ def metrics(run: str | Path | Run) -> pd.DataFrame:
         run: run folder.
 
     Returns:
-        One row an epoch, with ``stage`` (the training's folder in the run) before the file's own columns.
+        One row per epoch, with ``stage`` (the folder of the training in the run) as first column.
     """
     root = folder_of(run)
     parts = []
@@ -95,14 +89,14 @@ def searches(run: str | Path | Run) -> list[str]:
 
 
 def trials(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Return what a search evaluated.
+    """Return the trials of a search.
 
     Args:
         run: run folder.
         search: the search's folder in the run.
 
     Returns:
-        One row a proposal or control: number, kind, key, score (stage scores added up, lower is better),
+        One row per proposal or control: number, kind, key, score (sum of stage scores, lower is better),
         kl, accuracy (0 to 1), macs, params, feasible ...
     """
     return table(folder_of(run) / search / "trials.csv")
@@ -125,7 +119,7 @@ def front(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         search: the search's folder in the run.
 
     Returns:
-        macs, score, params and row_1 ... row_S, ascending in macs, falling in score.
+        macs, score, params and row_1 ... row_S, with ascending macs and descending scores.
     """
     return table(folder_of(run) / search / "front.csv")
 
@@ -137,39 +131,41 @@ def results(run: str | Path | Run) -> pd.DataFrame:
         run: run folder.
 
     Returns:
-        One row a role and seed: role, key, seed, macs, params, select_accuracy, test_accuracy,
+        One row per role and seed: role, key, seed, macs, params, select_accuracy, test_accuracy,
         test_agreement (shares, 0 to 1), folder.
     """
     return table(folder_of(run) / "retrain" / "results.csv")
 
 
 def best(run: str | Path | Run, search: str = "search") -> dict[str, Any]:
-    """Return a search's best.json; empty before it ended."""
+    """Return best.json of a search; empty before it is done."""
     return document(folder_of(run) / search / "best.json") or {}
 
 
 def engine(run: str | Path | Run, search: str = "search") -> str:
-    """Return what searched: ``exact`` (with a teacher), or an engine that looks at the supernet alone."""
+    """Return the engine of a search: ``exact`` (with a teacher), or one that only uses the supernet."""
     return str(best(run, search).get("engine") or (settings(run).get("search") or {}).get("engine") or "exact")
 
 
 def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:
-    """Return what determined a stage's result, by its folder in the run; empty before it began."""
+    """Return the inputs of a stage, by its folder in the run; empty before it is started."""
     record = document(folder_of(run) / stage / "stage.json")
     return dict(record.get("inputs") or {}) if isinstance(record, dict) else {}
 
 
 def stage_error(run: str | Path | Run) -> str | None:
-    """Return the name of the error the stages were rated by; None where no rating of this run says so."""
+    """Return the name of the error by which stages were rated; None if not recorded."""
     root = folder_of(run)
     jobs = sorted(path for path in root.glob("blockwise/stage_*") if path.is_dir())
     folders = ["blockwise", *(path.relative_to(root).as_posix() for path in jobs)]
     rated = [known for known in (inputs(root, folder) for folder in folders) if known]
-    names = {str(known.get("blockwise.error", "nmse")) for known in rated}  # of old, the only one was not recorded
+    names = {
+        str(known.get("blockwise.error", "nmse")) for known in rated
+    }  # older runs had only nmse and did not record it
     return names.pop() if len(names) == 1 else None
 
 
-def taught(run: str | Path | Run) -> bool:
-    """Say whether the run has a teacher; without a configuration it is taken to have one."""
+def has_teacher(run: str | Path | Run) -> bool:
+    """Return whether the run has a teacher; True without a configuration."""
     teacher = settings(run).get("teacher")
     return not isinstance(teacher, dict) or teacher.get("model", "") is not None

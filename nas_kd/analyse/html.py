@@ -1,4 +1,4 @@
-"""Pieces of an HTML page: tables, figures, the style sheet."""
+"""Parts of an HTML page: tables, figures, the style sheet."""
 
 from __future__ import annotations
 
@@ -35,12 +35,7 @@ pre { columns: 3 240px; column-gap: 28px; background: #f6f8fa; padding: 12px; ma
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """Return a whole HTML document that loads nothing from outside.
-
-    Args:
-        title: of the window.
-        body: HTML of its parts.
-    """
+    """Return a self-contained HTML document."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -60,8 +55,8 @@ def table(
 
     Args:
         frame: its rows.
-        heads: column to heading; other columns are left out.
-        formats: column to a function that words a value; such columns are set as numbers.
+        heads: column to heading; other columns are dropped.
+        formats: column to a function that formats a value; such columns are aligned as numbers.
         row_class: CSS class of a row.
     """
     columns = [name for name in heads if name in frame]
@@ -77,12 +72,12 @@ def table(
 
 
 def _breakable(content: str) -> str:
-    """Let a long path go over to the next line behind a slash."""
+    """Allow line breaks after the slashes of a long path."""
     return escape(content).replace("/", "/<wbr>")
 
 
 def cell(value: Any, form: Callable[[Any], str] | None = None) -> str:
-    """Word one value; what is missing is a dash."""
+    """Format a value; a missing one is a dash."""
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return "–"
     return str(value) if form is None else form(value)
@@ -90,30 +85,30 @@ def cell(value: Any, form: Callable[[Any], str] | None = None) -> str:
 
 def figure(svg: str, caption: str) -> str:
     """Return a figure with its caption."""
-    said = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""
-    return f"<figure>\n{svg}{said}</figure>"
+    figcaption = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""
+    return f"<figure>\n{svg}{figcaption}</figure>"
 
 
 def paragraphs(lines: Sequence[str]) -> list[str]:
-    """Return sentences as paragraphs, those that begin with ``Caveat:`` set apart."""
+    """Return sentences as paragraphs; those that start with ``Caveat:`` are highlighted."""
     caveat = "Caveat:"
     return [
-        f'<p class="caveat"><strong>Caveat.</strong> {escape(_upper(said.removeprefix(caveat).strip()))}</p>'
-        if said.startswith(caveat)
-        else f"<p>{escape(said)}</p>"
-        for said in lines
+        f'<p class="caveat"><strong>Caveat.</strong> {escape(_upper(sentence.removeprefix(caveat).strip()))}</p>'
+        if sentence.startswith(caveat)
+        else f"<p>{escape(sentence)}</p>"
+        for sentence in lines
     ]
 
 
-def _upper(said: str) -> str:
-    return said[:1].upper() + said[1:]
+def _upper(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def whole(value: Any) -> str:
-    """Word a whole number with thousands parted."""
+    """Format an integer with thousands separators."""
     return f"{int(value):,}"
 
 
 def fixed(digits: int) -> Callable[[Any], str]:
-    """Return a function that words a number with so many decimals."""
+    """Return a function that formats a number with this many decimals."""
     return lambda value: f"{float(value):,.{digits}f}"

@@ -1,4 +1,4 @@
-"""Are two trained networks different? The paired difference of what each gave on the same images, over all seeds."""
+"""The paired difference of two trained networks on the same images, over all seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 
 class Difference(NamedTuple):
-    """A mean difference and how sure it is.
+    """A mean difference with its standard error.
 
     Args:
         mean: over images and seeds.
@@ -24,33 +24,33 @@ class Difference(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval, by Student's t."""
+        """The 95 % interval of Student's t."""
         from scipy.stats import t
 
         reach = float(t.ppf(0.975, self.freedom)) * self.error if self.error else 0.0
         return self.mean - reach, self.mean + reach
 
     @property
-    def sure(self) -> bool:
-        """Whether the interval leaves 0 out."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         low, high = self.interval
         return not low <= 0.0 <= high
 
 
 def paired_difference(one: ArrayLike, other: ArrayLike) -> Difference:
-    """Compare two networks, each trained from the same seeds and measured on the same images.
+    """Compare two networks, trained with the same seeds and evaluated on the same images.
 
-    Images and seeds are both taken for samples: what is asked is whether the one would still be better on other
-    images of the kind and from other seeds. With one seed the difference between seeds cannot be known, and the
-    error is that over images alone.
+    Images and seeds are both treated as samples: the question is whether one would still be better on other
+    images of the kind and with other seeds. With one seed the variance over seeds is unknown, and the
+    error is that over images only.
 
     Args:
-        one: (S, N) what each of N images counts, such as 1 where the class is right, from each of S seeds.
-        other: (S, N), same layout.
+        one: (S, N) score of each of N images, such as 1 if correctly classified, for each of S seeds.
+        other: (S, N), likewise.
 
     Returns:
-        The mean of ``one - other``, with variance (MS_seeds + MS_images - MS_rest) / (S N) by the mean squares of the
-        two-way layout with random rows and columns, components below 0 counted as 0.
+        The mean of ``one - other``, with variance (MS_seeds + MS_images - MS_residual) / (S N) from the mean squares of
+        the two-way random-effects model; negative components count as 0.
 
     Source: Searle, Casella & McCulloch, Variance Components (1992), chapter 4; degrees of freedom by
     Satterthwaite (1946).
@@ -66,8 +66,8 @@ def paired_difference(one: ArrayLike, other: ArrayLike) -> Difference:
         return Difference(mean, math.sqrt(over_images / images), images - 1.0)
     by_seed = gaps.mean(1)
     over_seeds = float(images * by_seed.var(ddof=1))
-    left = gaps - by_seed[:, None] - by_image + mean
-    rest = float(np.square(left).sum() / ((seeds - 1) * (images - 1)))
+    residuals = gaps - by_seed[:, None] - by_image + mean
+    rest = float(np.square(residuals).sum() / ((seeds - 1) * (images - 1)))
     squares = np.array([over_seeds, over_images, rest])
     degrees = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
     some = float(over_seeds > rest), float(over_images > rest)

@@ -1,10 +1,10 @@
-"""One look for each role in all figures."""
+"""The style of each role in all figures."""
 
 from __future__ import annotations
 
 from nas_kd.analyse.svg import INK, Style
 
-# colours of Okabe and Ito, which colour-blind readers tell apart; shapes differ as well, for grey prints
+# colours of Okabe and Ito, which colour-blind readers can distinguish; shapes differ too, for greyscale prints
 FOUND = Style("#d55e00", "diamond", 6.0)
 RANDOM = Style("#0072b2", "circle", 4.2)
 LARGEST_MACS = Style("#009e73", "triangle", 5.2)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with everything in it, its figures as SVG and its tables as CSV."""
+"""The report of a run: a self-contained HTML file, with its figures as SVG and its tables as CSV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.analyse import frames, html
-from nas_kd.analyse.choice import alike
+from nas_kd.analyse.choice import indistinguishable
 from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
@@ -30,7 +30,7 @@ RESULT_HEADS = {
     "params": "parameters",
     "accuracy": "test accuracy (%)",
     "range": "lowest to highest (%)",
-    "gap": "less what is handed over (points)",
+    "gap": "minus the one handed over (points)",
     "agreement_mean_percent": "agreement (%)",
     "seeds": "seeds",
     "folder": "folder in the run",
@@ -40,28 +40,28 @@ RATING_HEADS = {
     "rows": "rows",
     "rated": "rated",
     "images": "images",
-    "tau_half_full": "tau-b, half time with end",
-    "tau_score_macs": "tau-b, score with MACs",
+    "tau_half_full": "tau-b, half-time against end",
+    "tau_score_macs": "tau-b, score against MACs",
     "score_min": "lowest score",
     "score_median": "median score",
     "score_max": "highest score",
 }
 TRUST_HEADS = {
-    "truth": "ranks the",
+    "truth": "ranking",
     "among": "of",
     "archs": "archs",
     "score": "score",
     "tau": "tau-b",
-    "minus_macs": "tau-b less that of MACs",
-    "minus_params": "tau-b less that of parameters",
+    "minus_macs": "tau-b minus that of MACs",
+    "minus_params": "tau-b minus that of parameters",
 }
 
 
 def report(run: str | Path | Run) -> Path:
-    """Write what a run did, found and is worth as one self-contained HTML file.
+    """Write the results of a run as one self-contained HTML file.
 
-    A run that is only partly finished gives a report of what is there and says what is missing. The figures
-    also lie beside it as .svg files and the tables as .csv files.
+    The report of an unfinished run lists what is missing. Figures and tables are also written next to it as .svg and
+    .csv files.
 
     Args:
         run: run folder.
@@ -70,7 +70,7 @@ def report(run: str | Path | Run) -> Path:
         The path of ``report/report.html`` in the run.
 
     Raises:
-        SettingError: the folder is not a run, or cannot be written.
+        SettingError: the folder is not a run, or not writable.
     """
     root = frames.folder_of(run)
     folder = root / "report"
@@ -84,13 +84,13 @@ def report(run: str | Path | Run) -> Path:
     if gaps:
         items = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
         body.append(
-            f'<div class="missing"><strong>Not there yet</strong><ul>{items}</ul>'
-            "<p>The run's own command, given again, goes on where it stopped.</p></div>"
+            f'<div class="missing"><strong>Still missing</strong><ul>{items}</ul>'
+            "<p>Run the same command again to resume.</p></div>"
         )
     if len(names) > 1:
         budgets = budgets_table(root)
         heads = {"search": "search", "engine": "searched by", "budget": "budget", "label": "found", "macs": "MACs"}
-        heads |= {"params": "parameters", "subnets": "subnets scored"}
+        heads |= {"params": "parameters", "subnets": "scored subnets"}
         body.append("<h2>Budgets</h2>")
         body.append(html.table(budgets, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
         writer.frame("budgets.csv", budgets)
@@ -123,7 +123,7 @@ class _Writer:
 
 
 def _suffix(search: str, names: Sequence[str]) -> str:
-    """Tell the files of a run's later searches from those of its first."""
+    """Return a suffix for the files of all searches but the first."""
     return "" if search == names[0] else "_" + search.split("/")[-1]
 
 
@@ -145,14 +145,14 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
         body.append("<h2>Results</h2>")
         shown = _spread(results)
         body.append(html.table(shown, RESULT_HEADS, numbers, _row_class))
-        agreement = ", agreement the share of test images that are given the teacher's class"
+        agreement = "; agreement is the share of test images for which student and teacher predict the same class"
         body.append(
-            '<p class="soft">Every student was retrained alike, once from each seed. MACs are multiply-adds '
-            "of convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds "
-            f"with its sample standard deviation{agreement if frames.taught(root) else ''}. The folder is that of "
-            "the seed with the best accuracy on the select split; the test images decided nothing. The row in colour "
-            "is handed over; in brackets is the 95 % interval of the paired difference over test images and seeds, "
-            "= where it holds 0: these two cannot be told apart.</p>"
+            '<p class="soft">All students were retrained in the same way, once per seed. MACs are multiply-adds of '
+            "convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds with its "
+            f"sample standard deviation{agreement if frames.has_teacher(root) else ''}. The folder is that of the seed "
+            "with the best accuracy on the select split; the test images were not used for any decision. The "
+            "coloured row is handed over. Brackets: 95 % interval of the paired difference over test images and "
+            "seeds; '=' marks intervals that include 0, where the two students cannot be told apart.</p>"
         )
     body += writer.figure(
         f"students{suffix}",
@@ -162,8 +162,8 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
     drawn = writer.figure(
         f"arch{suffix}",
         arch_figure(root, search),
-        "Each stage of the student was fed the teacher's previous feature and rated by how well it gives the "
-        "teacher's next one."
+        "Each stage of the student gets the teacher's previous feature as input and is rated by how well it reproduces "
+        "the teacher's next one."
         if guided
         else "",
     )
@@ -172,8 +172,8 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
     front = writer.figure(
         f"front{suffix}",
         front_figure(root, search),
-        "Left: the exact front of the added stage scores, for every budget at once, and the subnets that "
-        "were scored whole. Right: their accuracy on the rate split with shared weights, after calibration."
+        "Left: the exact front of the sum of stage scores, for every budget, and the subnets that were scored as a "
+        "whole. Right: their accuracy on the rate split with shared weights, after calibration."
         if guided
         else "Accuracy on the rate split with shared weights, after calibration.",
     )
@@ -186,14 +186,14 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
         body += writer.figure(
             f"score_accuracy{suffix}",
             ranking_figure(root, search),
-            "A good score falls from the upper left to the lower right. In brackets: 95 % bootstrap interval "
+            "With a good score, points fall from upper left to lower right. Brackets: 95 % bootstrap interval "
             "over archs, 2,000 resamples.",
         )
         body += writer.figure(
             f"trust{suffix}",
             trust_figure(trust),
-            "Circles: scores of this run; squares: size alone. All taus are turned so that right is better; "
-            f"those of one group use the same resamples. {_chosen(root, search)}Intervals from "
+            "Circles: scores of this run; squares: size alone. All taus are signed so that positive is better; "
+            f"those of a group use the same resamples. {_chosen(root, search)}Intervals from "
             "fewer than ten archs are too narrow to rely on.",
         )
         ceiling = seed_ceiling(root, search)
@@ -202,12 +202,14 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
                 f'<p class="soft">Tau between two retraining seeds of the same archs: {ceiling:.2f}; '
                 "no score can be expected to rank single retrainings better than that.</p>"
             )
-        body.append(html.table(_worded(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str)))
+        body.append(
+            html.table(_formatted(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str))
+        )
     return body
 
 
 def _chosen(root: Path, search: str) -> str:
-    """Say which share of the scored subnets is no random sample."""
+    """Describe which share of the scored subnets is not a random sample."""
     scored = frames.scored(root, search)
     if not len(scored):
         return ""
@@ -217,17 +219,17 @@ def _chosen(root: Path, search: str) -> str:
         return "The scored subnets were drawn at random within the budget. "
     return (
         f"The search itself chose {100 * share:.0f} % of the scored subnets: they are not a random sample; "
-        "random subnets stand apart where there are enough. "
+        "random subnets are listed separately if there are enough. "
     )
 
 
 def _spread(results: pd.DataFrame) -> pd.DataFrame:
-    """Word mean and standard deviation, and the range, in one column each."""
+    """Format mean and standard deviation, and the range, in one column each."""
     dash = "–"
     accuracy = []
     ranges = []
     gaps = []
-    same = alike(results)
+    same = indistinguishable(results)
     for row in results.to_dict("records"):
         mean = row["accuracy_mean_percent"]
         sd = row["accuracy_sd_percent"]
@@ -245,8 +247,8 @@ def _row_class(row: Mapping[str, Any]) -> str:
     return "handed" if row["handed_over"] else str(row["role"])
 
 
-def _worded(trust: pd.DataFrame) -> pd.DataFrame:
-    """Word each tau and each paired difference with its interval; size alone is in the differences."""
+def _formatted(trust: pd.DataFrame) -> pd.DataFrame:
+    """Format each tau and each paired difference with its interval; sizes are only in the differences."""
     own = trust[trust["minus_macs"].notna()].copy()
     for name, low, high in (
         ("tau", "low", "high"),
@@ -265,7 +267,7 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
             body += writer.figure(f"curve_{stage}", curve_figure(rows, title), "")
     names = frames.searches(root) or ["search"]
     for search in names:
-        caption = "Accuracy on the rate split, on which no weight was trained."
+        caption = "Accuracy on the rate split, which is not used for training."
         caption = caption if len(names) == 1 else f"Students of {search}. {caption}"
         suffix = _suffix(search, names)
         body += writer.figure(f"curve_retrain{suffix}", retrain_figure(root, search), caption)
@@ -285,13 +287,13 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
 def _subtitle(root: Path) -> str:
     space = frames.document(root / "space.json") or {}
     data = frames.table(root / "data.csv")
-    said = []
+    parts = []
     if space.get("name"):
-        said.append(f"space {space['name']} ({space.get('size', 0):,} archs, hash {space.get('hash')})")
+        parts.append(f"space {space['name']} ({space.get('size', 0):,} archs, hash {space.get('hash')})")
     if "split" in data:
         counts = data["split"].value_counts()
-        said.append("images: " + ", ".join(f"{counts[s]:,} {s}" for s in counts.index))
-    return "; ".join(said)
+        parts.append("images: " + ", ".join(f"{counts[s]:,} {s}" for s in counts.index))
+    return "; ".join(parts)
 
 
 def _settings_part(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The report's first sentences: what was found, how it compares, and what is still missing."""
+"""The first sentences of the report: what was found, how it compares, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.choice import FILE, alike, verdict
+from nas_kd.analyse.choice import FILE, indistinguishable, verdict
 from nas_kd.analyse.table import budget_words, final_table, runs_of, students
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
 def headline(root: Path, search: str) -> list[str]:
-    """Word what a search found and how it compares after retraining.
+    """Describe what a search found and how it compares after retraining.
 
     Args:
         root: run folder.
         search: the search's folder in the run.
 
     Returns:
-        Sentences; those that limit the claim begin with ``Caveat:``.
+        Sentences; limitations start with ``Caveat:``.
     """
     best = frames.best(root, search)
     if not best:
         return []
     scored = len(frames.scored(root, search))
-    said = [
+    sentences = [
         f"Found {best['key']}: {best.get('label', '')}; {best['macs']:,} MACs, {best['params']:,} "
         f"parameters. Budget: {budget_words(best)}. Whole subnets scored: {scored:,}."
     ]
     engine = frames.engine(root, search)
     if engine != "exact":
         goals = [GOALS.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
-        said.append(f"Searched by {engine} for subnets with shared weights of good {' and '.join(goals)}.")
-    if not frames.taught(root):
-        said.append("There is no teacher.")
+        sentences.append(f"Searched with {engine} among subnets with shared weights for {' and '.join(goals)}.")
+    if not frames.has_teacher(root):
+        sentences.append("There is no teacher.")
     table = final_table(root, search).set_index("role")
     found: Any = table.loc["found"] if "found" in table.index else None
     if found is None or not found["seeds"]:
-        return said
+        return sentences
     spread = "" if found["seeds"] < 2 else f" (sd {found['accuracy_sd_percent']:.2f})"
     seeds = f"{found['seeds']} seed" + ("s" if found["seeds"] > 1 else "")
     mean = found["accuracy_mean_percent"]
-    said.append(f"Retrained from {seeds} it reaches {mean:.2f} %{spread} on the test images.")
+    sentences.append(f"Retrained with {seeds}, it reaches {mean:.2f} %{spread} on the test images.")
     if "teacher" in table.index:
         teacher: Any = table.loc["teacher"]
         size = ""
@@ -55,24 +55,24 @@ def headline(root: Path, search: str) -> list[str]:
                 f"{_share(found['params'], teacher['params'])} of its parameters"
             )
         whole = teacher["accuracy_mean_percent"]
-        said.append(f"The teacher has {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
-    return said + _handed_over(root, search, table) + _compare(root, search, table)
+        sentences.append(f"The teacher reaches {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
+    return sentences + _handed_over(root, search, table) + _compare(root, search, table)
 
 
 def _handed_over(root: Path, search: str, table: pd.DataFrame) -> list[str]:
-    """Say which student is handed over, why, and which others are as good as far as the test images can tell."""
+    """Describe which student is handed over and why, and which others cannot be told apart from it."""
     decided = frames.table(root / search / FILE)
     if not len(decided):
         return []
-    same = [role.replace("_", " ") for role in alike(table.reset_index())]
+    same = [role.replace("_", " ") for role in indistinguishable(table.reset_index())]
     known = int(table["difference_low_percent"].notna().sum())
-    said = [verdict(decided)]
+    sentences = [verdict(decided)]
     if same:
-        said.append(
+        sentences.append(
             f"Caveat: {len(same)} of {known} others cannot be told apart from it on the test images "
             f"(95 % interval of the paired difference over images and seeds): {', '.join(same)}."
         )
-    return said
+    return sentences
 
 
 def _share(part: float, whole: float) -> str:
@@ -87,7 +87,7 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
     measured = measured.assign(percent=100 * measured["test_accuracy"].astype(float))
     found = measured[measured["role"] == "found"].set_index("seed")["percent"]
     keys = students(root, search).set_index("role")["key"]
-    said = []
+    sentences = []
     drawn = measured["role"].str.startswith("random")
     macs = measured.loc[measured["role"] == "found", "macs"].min()
     apart = 100 * float((measured.loc[drawn, "macs"] / macs - 1).abs().max())
@@ -101,43 +101,36 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         if not len(rows):
             continue
         if set(rows["key"]) == {keys["found"]}:
-            said.append(f"Caveat: the found student is itself {name} within the budget.")
+            sentences.append(f"Caveat: the found student is itself {name} within the budget.")
             continue
         gaps = (found - rows.groupby("seed")["percent"].mean()).dropna()
         if not len(gaps):
             continue
         each = ", ".join(f"{gap:+.2f}" for gap in gaps)
-        said.append(f"Against {name}: {gaps.mean():+.2f} points (by seed: {each}).")
+        sentences.append(f"Against {name}: {gaps.mean():+.2f} points (by seed: {each}).")
         if gaps.mean() <= 1e-9:
-            said.append(f"Caveat: the found student does not beat {name}.")
+            sentences.append(f"Caveat: the found student does not beat {name}.")
         elif gaps.min() <= 1e-9 or len(gaps) < 2:
-            said.append(f"Caveat: not every seed, or only one, shows the found student ahead of {name}.")
+            sentences.append(f"Caveat: the found student is not ahead of {name} with every seed, or has only one seed.")
     means = table["accuracy_mean_percent"].drop(labels=["teacher"], errors="ignore").dropna()
     if len(means) > 1 and means.idxmax() != "found":
-        said.append(f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}.")
-    return said
+        sentences.append(f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}.")
+    return sentences
 
 
 def missing(root: Path) -> list[str]:
-    """List what a finished run would have and this one has not.
-
-    Args:
-        root: run folder.
-
-    Returns:
-        One sentence a gap.
-    """
+    """List what an unfinished run is missing."""
     gaps = []
-    taught = frames.taught(root)
+    taught = frames.has_teacher(root)
     rated = taught and any(frames.engine(root, search) == "exact" for search in frames.searches(root) or ["search"])
-    for path, what, wanted in (
+    for path, what, expected in (
         ("supernet/weights.safetensors", "the trained supernet", True),
         ("blockwise/stage_1.csv", "the blockwise rating", rated),
         ("search/best.json", "the search's result", True),
         ("retrain/results.csv", "all retrained students", True),
         ("retrain/teacher.json", "the teacher's accuracy on the test images", taught),
     ):
-        if wanted and not (root / path).exists():
+        if expected and not (root / path).exists():
             gaps.append(f"{what} ({path})")
     for search in frames.searches(root) or ["search"]:
         rows = final_table(root, search)

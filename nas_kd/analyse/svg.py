@@ -1,4 +1,4 @@
-"""Scatter and line plots as SVG text: axes with titles and units, legend above, one file without scripts."""
+"""Scatter and line plots as SVG without scripts: axes with titles and units, legend above."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOTTOM = 50
 
 @dataclass(frozen=True)
 class Style:
-    """How one series looks.
+    """The style of a series.
 
     Args:
         colour: fill or stroke.
@@ -39,16 +39,15 @@ class Style:
 
 @dataclass(frozen=True)
 class Series:
-    """Points, joined by a line or not.
+    """Points, optionally joined by a line.
 
     Args:
-        label: name in the legend; empty leaves it out.
-        style: how it looks.
+        label: name in the legend; empty for none.
         x: (N,) values.
-        y: (N,) values; a NaN is not drawn.
-        tips: what shows when the pointer rests on a mark, one per point or none.
-        marks: whether points are marked.
-        line: whether they are joined.
+        y: (N,) values; NaN is not drawn.
+        tips: tooltips of the marks, one per point or none.
+        marks: whether to draw marks.
+        line: whether to join the points.
         low: (N,) lower ends of vertical bars, or none.
         high: upper ends.
     """
@@ -69,14 +68,13 @@ class Plot:
     """Axes with series on them.
 
     Args:
-        title: short heading.
-        x_title: what x is, with its unit.
-        y_title: what y is, with its unit.
+        x_title: with its unit.
+        y_title: with its unit.
         width: pixels.
         height: pixels.
         levels: horizontal lines: (label, y, style).
-        uprights: vertical lines: (label, x, style).
-        integer_x: whether x counts something.
+        verticals: vertical lines: (label, x, style).
+        integer_x: whether x is an integer.
     """
 
     title: str
@@ -86,7 +84,7 @@ class Plot:
     height: int = 340
     series: list[Series] = field(default_factory=list)
     levels: list[tuple[str, float, Style]] = field(default_factory=list)
-    uprights: list[tuple[str, float, Style]] = field(default_factory=list)
+    verticals: list[tuple[str, float, Style]] = field(default_factory=list)
     integer_x: bool = False
 
     def add(self, label: str, style: Style, x: Iterable[float], y: Iterable[float], **more: Any) -> Plot:
@@ -96,13 +94,13 @@ class Plot:
         return self
 
     def legend(self) -> list[tuple[str, Style, bool, bool]]:
-        """Return label, style, whether marked and whether lined, of what has a label."""
+        """Return (label, style, has marks, has line) of everything with a label."""
         found = [(s.label, s.style, s.marks, s.line) for s in self.series if s.label]
-        return found + [(label, style, False, True) for label, _, style in [*self.levels, *self.uprights]]
+        return found + [(label, style, False, True) for label, _, style in [*self.levels, *self.verticals]]
 
     def body(self) -> str:
         """Return the plot as SVG elements in a box of ``width`` x ``height``."""
-        xs = [v for s in self.series for v in s.x] + [x for _, x, _ in self.uprights]
+        xs = [v for s in self.series for v in s.x] + [x for _, x, _ in self.verticals]
         ys = [v for s in self.series for v in [*s.y, *s.low, *s.high]] + [y for _, y, _ in self.levels]
         x_ticks, (x0, x1) = ticks(xs, 5, whole=self.integer_x)
         y_ticks, (y0, y1) = ticks(ys, 5)
@@ -131,7 +129,7 @@ class Plot:
         out.append(text(15, middle, self.y_title, anchor="middle", size=12, extra=turn))
         for _, level, style in self.levels:
             out.append(line(LEFT, py(level), right, py(level), style.colour, style.width, style.dash))
-        for _, x, style in self.uprights:
+        for _, x, style in self.verticals:
             out.append(line(px(x), TOP, px(x), bottom, style.colour, style.width, style.dash))
         for series in self.series:
             out += _draw(series, px, py)
@@ -160,15 +158,11 @@ def _draw(series: Series, px: Callable[[float], float], py: Callable[[float], fl
 
 
 def sheet(title: str, plots: Sequence[Plot], columns: int = 2) -> str:
-    """Lay plots out side by side under one legend.
+    """Return plots side by side under one legend as an SVG document.
 
     Args:
-        title: for readers that do not see the picture.
-        plots: the plots.
-        columns: plots a row.
-
-    Returns:
-        A whole SVG document.
+        title: alternative text of the image.
+        columns: plots per row.
     """
     width = max(plot.width for plot in plots) * min(columns, len(plots))
     entries = list({entry[0]: entry for plot in plots for entry in plot.legend()}.values())
@@ -204,7 +198,7 @@ def _legend(entries: Sequence[tuple[str, Style, bool, bool]], width: float) -> t
 
 
 def document(title: str, width: float, height: float, body: str) -> str:
-    """Wrap elements as an SVG document that scales to its place."""
+    """Wrap elements as an SVG document that scales to the available width."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
         f'height="{height:g}" role="img" style="{FONT};max-width:100%;height:auto">'
@@ -231,7 +225,7 @@ def text(
 
 
 def text_width(content: str, size: float) -> float:
-    """Estimate how many pixels a text takes, rather too many than too few."""
+    """Estimate the width of a text in pixels, rather too large than too small."""
     return 0.55 * size * len(content)
 
 
@@ -245,7 +239,7 @@ def line(x0: float, y0: float, x1: float, y1: float, colour: str, width: float =
 
 
 def mark(x: float, y: float, style: Style, tip: str = "") -> str:
-    """Return one mark, with a tip when there is one."""
+    """Return one mark, optionally with a tooltip."""
     r = style.size
     paint = f'fill="{style.colour}" stroke="#fff" stroke-width="0.8" opacity="{style.opacity}"'
     inside = f"<title>{escape(tip)}</title>" if tip else ""
@@ -266,9 +260,9 @@ def ticks(
     """Choose round tick values and the limits of an axis.
 
     Args:
-        values: what the axis shows; not finite ones do not count.
-        count: about how many ticks.
-        whole: whether only whole numbers make sense.
+        values: the data; non-finite ones are ignored.
+        count: approximate number of ticks.
+        whole: only use integers.
 
     Returns:
         (value, label) of each tick, and the limits, which leave a small margin around the values.

@@ -1,4 +1,4 @@
-"""The table of results: the teacher, the found student and those it must beat."""
+"""The table of results: the teacher, the found student and its controls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLUMNS = [
 
 
 def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Return whom a search's comparison retrains: role, key, macs, params; without a list, from results."""
+    """Return the students that a search retrains: role, key, macs, params; without a list, from the results."""
     listed = frames.table(frames.folder_of(run) / search / "students.csv")
     if len(listed):
         return listed
@@ -48,13 +48,13 @@ def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 
 
 def trained_in(student: Mapping[Any, Any]) -> str:
-    """Return the folder below which a row of `students` was trained: one per seed, of its own method alone."""
+    """Return the folder of the trainings of a row of `students`, which has one folder per seed."""
     folder = student.get("trained_in")
     return folder if isinstance(folder, str) else f"retrain/{student['key']}"
 
 
 def budget_words(best: Mapping[str, Any]) -> str:
-    """Word every limit of a search from its best.json, ``none`` where there is none."""
+    """Describe the budget in a search's best.json; ``none`` if there is none."""
     names = {"macs": "MACs", "params": "parameters"}
     limits = [
         f"{bound} {limit:,} {names.get(what, what)}"
@@ -66,10 +66,10 @@ def budget_words(best: Mapping[str, Any]) -> str:
 
 
 def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Return one row per role and seed that has ended: role, key, macs, params, seed and the measured shares.
+    """Return one row per finished role and seed: role, key, macs, params, seed and the metrics.
 
-    Before results.csv is complete the finished trainings are read from their own folders. Budgets share an arch's
-    trainings; methods do not.
+    Before results.csv is complete, finished trainings are read from their own folders. Searches share the trainings
+    of an arch unless the methods differ.
     """
     root = frames.folder_of(run)
     done = frames.results(run)
@@ -101,12 +101,12 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         search: the search's folder in the run: one per budget.
 
     Returns:
-        One row a role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
+        One row per role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
         (mean, sample standard deviation, lowest and highest over the seeds, in percent), agreement with the
-        teacher (share of test images given the teacher's class, in percent), seeds, the folder of the seed
-        that did best on the select split, whether the student is the one that is handed over, and its accuracy less
-        that one's with the 95 % interval over test images and seeds, in points; where it holds 0, the two cannot be
-        told apart. What is not measured yet is NaN and has 0 seeds.
+        teacher (share of test images with the same prediction, in percent), seeds, the folder of the seed
+        with the best accuracy on the select split, whether the student is handed over, and its accuracy minus
+        that of the one handed over with the 95 % interval over test images and seeds, in points; if it includes 0, the
+        two cannot be told apart. Unmeasured values are NaN, with 0 seeds.
     """
     root = frames.folder_of(run)
     rows: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
         search: the search's folder in the run.
 
     Returns:
-        One row an arch that has a test accuracy: role, key, macs, params, score (stage scores added up),
+        One row per arch with a test accuracy: role, key, macs, params, score (sum of stage scores),
         kl, accuracy (supernet weights, rate split, 0 to 1) where known, and test_accuracy (mean over seeds).
     """
     measured = runs_of(run, search)
@@ -193,12 +193,12 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
 
 
 def _added_score(root: Path, label: str) -> float:
-    """Add up the stage scores of an arch by its label, for an arch that the search did not evaluate."""
+    """Return the sum of the stage scores of an arch, given its label, if the search did not evaluate it."""
     space = frames.document(root / "space.json") or {}
     width = space.get("stem", {}).get("width")
     total = 0.0
     if not isinstance(width, int) or label.count(" | ") + 1 != len(space.get("stages", ())):
-        return float("nan")  # a space that chooses more than its stages: the search keeps the score itself
+        return float("nan")  # a space with other choices besides its stages: only the search knows the score
     for number, part in enumerate(label.split(" | "), 1):
         rows = frames.table(root / "blockwise" / f"stage_{number}.csv")
         if not {"label", "score", "in_width", "out_width"} <= set(rows.columns):

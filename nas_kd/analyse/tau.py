@@ -1,4 +1,4 @@
-"""Kendall's tau-b: of two rankings, over some pairs of archs only, and of many resamples at once."""
+"""Kendall's tau-b, over selected pairs of archs, and vectorised over many resamples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 
 class Pairs(NamedTuple):
-    """Which archs are compared with each other.
+    """The pairs of archs to compare.
 
     Args:
         first: (P,) row numbers, ascending.
@@ -22,19 +22,19 @@ class Pairs(NamedTuple):
     second: np.ndarray
 
     def known(self, values: np.ndarray) -> Pairs:
-        """Return the pairs of which both (N,) values are finite."""
+        """Return the pairs for which both of the (N,) values are finite."""
         finite = np.isfinite(values)
         both = finite[self.first] & finite[self.second]
         return Pairs(self.first[both], self.second[both])
 
     def by_first(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each arch with those it is compared with."""
+        """Yield each arch with the archs it is compared with."""
         begins = np.flatnonzero(np.diff(self.first, prepend=-1))
         yield from zip(self.first[begins].tolist(), np.split(self.second, begins[1:]), strict=bool(len(begins)))
 
 
 def all_pairs(count: int) -> Pairs:
-    """Return the pairs of ``count`` archs."""
+    """Return all pairs of ``count`` archs."""
     return Pairs(*np.triu_indices(count, 1))
 
 
@@ -43,10 +43,7 @@ def pairs_within(groups: Sequence[object], only: Sequence[object] | None = None)
 
     Args:
         groups: (N,) the group of each arch.
-        only: the groups that count; None is all.
-
-    Returns:
-        The pairs: a tau over them asks for the order inside the groups alone.
+        only: the groups to use; None for all.
     """
     names = np.asarray(groups, dtype=object)
     pairs = all_pairs(len(names))
@@ -60,13 +57,13 @@ def tau_b(x: ArrayLike, y: ArrayLike, pairs: Pairs | None = None) -> float:
     """Correlate two rankings over some pairs; over all pairs it is Kendall's tau-b.
 
     Args:
-        x: (N,) one ranking; pairs with a NaN are left out.
+        x: (N,) one ranking; archs with a NaN are dropped.
         y: (N,) the other.
-        pairs: which archs are compared; None compares all.
+        pairs: the archs to compare; None compares all.
 
     Returns:
-        Concordant less discordant pairs over the geometric mean of the pairs that each ranking decides; NaN
-        where one of them decides none.
+        Concordant minus discordant pairs, divided by the geometric mean of the untied pairs of each ranking; NaN
+        if one of them has none.
 
     Source: Kendall 1945 (tau-b, which corrects for ties).
     """
@@ -77,28 +74,28 @@ def tau_b(x: ArrayLike, y: ArrayLike, pairs: Pairs | None = None) -> float:
     from scipy.stats import kendalltau
 
     known = np.isfinite(a) & np.isfinite(b)
-    if not known.any():  # scipy warns of it
+    if not known.any():  # scipy would warn
         return math.nan
     return float(kendalltau(a[known], b[known]).statistic)
 
 
 def weighted_taus(scores: np.ndarray, values: np.ndarray, times: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Correlate scores with values in resamples that hold each arch several times or not at all.
+    """Correlate scores with values in resamples that contain each arch any number of times.
 
-    scipy on the archs written out is the same and takes a hundred times as long.
+    scipy on the repeated archs gives the same, but takes a hundred times as long.
 
     Args:
-        scores: (M, N) rankings; NaN where a score has none.
-        values: (N,) what they are to rank, or (R, N) where it differs by resample; finite where pairs are.
-        times: (R, N) how often each resample holds each arch.
-        pairs: which archs are compared; an arch that is there twice is a tie with itself.
+        scores: (M, N) rankings; NaN where missing.
+        values: (N,) values that they should rank, or (R, N) if they differ by resample; finite for all pairs.
+        times: (R, N) how often each resample contains each arch.
+        pairs: the archs to compare; an arch that is drawn twice is a tie with itself.
 
     Returns:
-        (M, R) tau-b; NaN where a resample leaves nothing to compare.
+        (M, R) tau-b; NaN where a resample has nothing to compare.
     """
     held = np.ascontiguousarray(times.T, dtype=np.float32)  # (N, R); sums of small integers are exact
     targets = np.ascontiguousarray(values.T)  # (N,) or (N, R)
-    agreed, decided, wanted = sums = np.zeros((3, len(scores), len(times)))
+    agreed, decided, untied = sums = np.zeros((3, len(scores), len(times)))
     for arch, others in pairs.by_first():
         signs = np.sign(scores[:, [arch]] - scores[:, others])  # (M, J)
         valid = np.isfinite(signs).astype(np.float32)
@@ -111,6 +108,6 @@ def weighted_taus(scores: np.ndarray, values: np.ndarray, times: np.ndarray, pai
         else:
             agreed += held[arch] * (signs @ (beside * order))
             decided += held[arch] * (np.abs(signs) @ beside)
-            wanted += held[arch] * (valid @ (beside * np.abs(order)))
+            untied += held[arch] * (valid @ (beside * np.abs(order)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return agreed / np.sqrt(decided * wanted)
+        return agreed / np.sqrt(decided * untied)

@@ -1,4 +1,4 @@
-"""How far a run's scores can be trusted: rank correlations compared with those of MACs and parameters, in words."""
+"""How far a run's scores can be trusted: their rank correlations, compared with those of MACs and parameters."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SHORT = "short-training accuracy"
 FINAL = "retrained accuracy"
 
 
-class _Truth(NamedTuple):
-    """Accuracies that a score is to predict."""
+class _GroundTruth(NamedTuple):
+    """Accuracies that scores should predict."""
 
     name: str
     among: str
@@ -42,22 +42,22 @@ class _Truth(NamedTuple):
 
 
 def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Correlate every score with every accuracy that was measured later or better.
+    """Correlate every score with every accuracy that was measured later or more precisely.
 
     Args:
         run: run folder.
         search: the search's folder in the run.
-        resamples: bootstrap resamples over archs; all scores of one truth use the same ones.
+        resamples: bootstrap resamples over archs; all scores of one ground truth use the same ones.
         seed: seed of the resampling.
 
     Returns:
-        One row a truth, set of archs and score: truth, among, archs (their number), score, tau, low and high
-        (Kendall's tau-b with its 95 % interval; positive ranks well, whichever way the score runs), and
+        One row per ground truth, set of archs and score: truth, among, archs (their number), score, tau, low and high
+        (Kendall's tau-b with its 95 % interval; positive is better, whatever the sign of the score), and
         minus_macs, minus_macs_low, minus_macs_high, minus_params ... (the paired difference to the tau of
-        the size alone). NaN where fewer than eight archs are known.
+        the size). NaN for fewer than eight archs.
     """
     rows: list[dict[str, Any]] = []
-    for truth in _truths(run, search):
+    for truth in _ground_truths(run, search):
         for predictor in truth.predictors:
             known = truth.rows.dropna(subset=[predictor, truth.column])
             row: dict[str, Any] = {
@@ -83,11 +83,11 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
 
 
 def band_of(run: str | Path | Run) -> float:
-    """Return the run's MACs band, as a share of the found arch's MACs."""
+    """Return the run's band of MACs, relative to the found arch."""
     return float((frames.settings(run).get("retrain") or {}).get("band", 0.05))
 
 
-def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
+def _ground_truths(run: str | Path | Run, search: str) -> list[_GroundTruth]:
     scored = frames.scored(run, search)
     top = frames.table(frames.folder_of(run) / search / "top.csv")
     final = student_table(run, search)
@@ -96,22 +96,22 @@ def _truths(run: str | Path | Run, search: str) -> list[_Truth]:
     late = ("score", "kl", "accuracy", "macs", "params")
     truths = []
     if len(scored):
-        truths.append(_Truth(SUPERNET, "all scored subnets", scored, "accuracy", cheap))
+        truths.append(_GroundTruth(SUPERNET, "all scored subnets", scored, "accuracy", cheap))
         if found.get("macs"):
             band = band_of(run)
             near = in_band(scored, found["macs"], band)
             named = f"subnets within {100 * band:g} % of the found MACs"
-            truths.append(_Truth(SUPERNET, named, near, "accuracy", cheap))
+            truths.append(_GroundTruth(SUPERNET, named, near, "accuracy", cheap))
         random = scored[scored["kind"] == "random"]
         if len(random) >= MIN_ARCHS:
-            truths.append(_Truth(SUPERNET, "random subnets", random, "accuracy", cheap))
+            truths.append(_GroundTruth(SUPERNET, "random subnets", random, "accuracy", cheap))
     if len(top) and "select_accuracy" in top:
         top = top.drop_duplicates("key")
         present = tuple(name for name in late if name in top)
         trained = "first_accuracy" if "first_accuracy" in top else "select_accuracy"  # of equal length for all
-        truths.append(_Truth(SHORT, "finalists", top, trained, present))
+        truths.append(_GroundTruth(SHORT, "finalists", top, trained, present))
     if len(final):
-        truths.append(_Truth(FINAL, "retrained students", final, "test_accuracy", late))
+        truths.append(_GroundTruth(FINAL, "retrained students", final, "test_accuracy", late))
     return [
         truth._replace(predictors=tuple(name for name in truth.predictors if _known(truth.rows, name)))
         for truth in truths
@@ -123,7 +123,7 @@ def _known(rows: pd.DataFrame, name: str) -> bool:
 
 
 def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
-    """Return the mean tau between the retrained accuracies of two seeds, which limits that of any score."""
+    """Return the mean tau between the retrained accuracies of two seeds, an upper limit for scores."""
     measured = runs_of(run, search).drop_duplicates(["key", "seed"])
     if not len(measured):
         return math.nan
@@ -135,17 +135,17 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
 
 
 def verdicts(table: pd.DataFrame) -> list[str]:
-    """Word what a trust table says of the blockwise score, or without one of the supernet's accuracy.
+    """Describe the blockwise score, or without one the supernet accuracy, in a trust table.
 
     Args:
-        table: what `trust_table` returned.
+        table: from `trust_table`.
 
     Returns:
-        Sentences; those that limit the claim begin with ``Caveat:``.
+        Sentences; limitations start with ``Caveat:``.
     """
-    said: list[str] = []
+    sentences: list[str] = []
     if not len(table):
-        return said
+        return sentences
     for (truth, among), rows in table.groupby(["truth", "among"], sort=False):
         taus = rows.set_index("score")
         judged = next((NAMES[name] for name in ("score", "accuracy") if NAMES[name] in taus.index), None)
@@ -153,26 +153,26 @@ def verdicts(table: pd.DataFrame) -> list[str]:
             continue
         mine: Any = taus.loc[judged]
         if math.isnan(mine["tau"]):
-            why = f"{int(mine['archs'])} are known, a rank correlation needs at least {MIN_ARCHS}"
+            why = f"only {int(mine['archs'])} are known, and a rank correlation needs at least {MIN_ARCHS}"
             if mine["archs"] >= MIN_ARCHS:
-                why = "one of the two is the same for all, so there is nothing to rank"
-            said.append(f"Caveat: {judged} against the {truth} of {among}: {why}.")
+                why = "one of the two is constant, so there is nothing to rank"
+            sentences.append(f"Caveat: {judged} against the {truth} of {among}: {why}.")
             continue
         where = f"against the {truth} of {among} ({int(mine['archs'])})"
-        said.append(
+        sentences.append(
             f"{judged[0].upper()}{judged[1:]} {where}: tau-b {Tau(mine['tau'], mine['low'], mine['high'])}; "
             f"MACs {_number(taus, 'macs')}, parameters {_number(taus, 'params')}."
         )
         if mine["low"] <= 0.0 <= mine["high"]:
-            said.append(f"Caveat: this interval includes 0: no evidence that the score ranks {among} at all.")
+            sentences.append(f"Caveat: this interval includes 0: no evidence that the score ranks {among} at all.")
         elif mine["high"] < 0.0:
-            said.append(f"Caveat: the {judged} ranks {among} the wrong way round.")
+            sentences.append(f"Caveat: the {judged} ranks {among} the wrong way round.")
         for size in ("macs", "params"):
             if NAMES[size] in taus.index and taus.loc[NAMES[size], "tau"] > mine["tau"]:
                 gap = Tau(*(mine[f"minus_{size}{end}"] for end in ("", "_low", "_high")))
                 sure = "" if gap.high < 0.0 else " (the interval includes 0)"
-                said.append(f"Caveat: {NAMES[size]} alone rank {among} better: difference {gap}{sure}.")
-    return said
+                sentences.append(f"Caveat: {NAMES[size]} alone rank {among} better: difference {gap}{sure}.")
+    return sentences
 
 
 def _number(taus: pd.DataFrame, size: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas_kd.analyse.choice import FILE, alike, decision, verdict
+from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
 from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.distill import Classification
 from nas_kd.pipeline.candidates import ArchStudent, Student
@@ -163,7 +163,7 @@ def print_table(pipeline: Pipeline) -> None:
     for column in ("", "arch", "MACs", "params", "accuracy %", "", "agreement %", "seeds", "folder"):
         right = column in ("MACs", "params", "accuracy %", "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    same = alike(frame)
+    same = indistinguishable(frame)
     for row in frame.to_dict("records"):
         mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""

@@ -1,1 +1,1 @@
-"""How well scores rank architectures: trained ground truth against scores, with statistics."""
+"""How well scores rank architectures: scores against a trained ground truth, with statistics."""

@@ -1,4 +1,4 @@
-"""Settings of the judgement of scores."""
+"""Settings of the evaluation of scores."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 else:
     Score = Annotated[Any, "the name of a score, or package.module:object"]
 
-Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # of archs that a rank correlation can be taken over
+Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # number of archs, enough for a rank correlation
 
 
 @settings("rank")
 class RankConfig(Settings):
-    """How far scores can be trusted: archs trained alone, and scores of the same archs."""
+    """How far scores can be trusted: standalone trainings of archs, and scores of the same archs."""
 
     scores: Sequence[str | Score] | None = None
-    """scores to judge, by name; null is all that there are: `nas_kd.rate.scores.SCORES`"""
+    """scores to evaluate, by name; null uses all: `nas_kd.rate.scores.SCORES`"""
     primary: str = "tuned"
-    """the one score that is tested without correction, named before the truth is known"""
+    """the one score that is tested without correction, chosen before the ground truth is known"""
     control: str = "minus_depth"
     """the one size control that it is tested against: macs, params, log_widths, depth or minus_depth"""
     bands: Sequence[str | int | float] | None = None
-    """MACs in the middle of each band: shares of the largest (40%) or numbers (4M); null takes percentiles"""
+    """MACs at the centre of each band: shares of the largest (40%) or numbers (4M); null uses percentiles"""
     band: OpenShare = 0.05
-    """half the width of a band, as a share of its middle"""
+    """half the width of a band, relative to its centre"""
     in_band: Sample = 32
-    """archs a band"""
+    """archs per band"""
     overall: Natural = 16
     """archs over all sizes"""
     archs: str | None = None
-    """archs.csv of another ranking, whose archs are taken: for another teacher, or a longer training"""
+    """archs.csv of another ranking, to reuse its archs with another teacher or a longer training"""
     limit: Sample | None = None
-    """only the first so many of those archs"""
+    """use only this many of those archs"""
     seeds: Count = 2
-    """trainings of each arch; more may be asked for later"""
+    """trainings of each arch; it can be increased later"""
     train: bool = True
-    """train what is not trained yet; false judges by what there is, also while others train"""
+    """train missing archs; false evaluates the trainings so far, even while others train"""
     method: str = "kd"
-    """distillation method of the trainings, on logits alone"""
+    """distillation method of the trainings, on logits only"""
     epochs: Count = 10
     """passes over train"""
     batch_size: Count = 64
@@ -61,19 +61,19 @@ class RankConfig(Settings):
     momentum: Share = 0.9
     """Nesterov momentum"""
     weight_decay: NotNegative = 5e-4
-    """weight decay, on neither norms nor biases"""
+    """weight decay, except of norms and biases"""
     warmup_epochs: NotNegative = 1.0
     """epochs of linear warm-up"""
     clip_grad: NotNegative = 0.0
-    """greatest magnitude of an entry of the gradient; 0 does not clip"""
+    """clip each entry of the gradient to this magnitude; 0 does not clip"""
     ema: Share = 0.0
-    """decay of an average of the weights that is measured in their place; 0 is off"""
+    """decay of an exponential moving average of the weights, which is evaluated instead; 0 is off"""
     images: Count = 1024
-    """rating images that scores measure on"""
+    """images of the rate split on which scores are measured"""
     calibration_images: Images = 512
-    """training images that norm statistics are measured on"""
+    """training images on which norm statistics are measured"""
     resamples: Count = 10_000
-    """bootstrap resamples over archs, with their seeds inside"""
+    """bootstrap resamples over archs and, within them, seeds"""
 
     def __post_init__(self) -> None:
         check_warmup("rank", self.warmup_epochs, self.epochs)
@@ -85,8 +85,8 @@ class RankConfig(Settings):
             if getattr(self, name) not in own:
                 check_score(f"rank.{name}", getattr(self, name))
         if self.primary == self.control:
-            expected = "another score than rank.control"
-            raise SettingError("rank.primary", self.primary, expected, "name a score to be judged")
+            expected = "a score other than rank.control"
+            raise SettingError("rank.primary", self.primary, expected, "choose the score to evaluate")
         if self.limit is not None and self.archs is None:
             expected = "null without rank.archs: a new sample has the size of its groups"
             raise SettingError("rank.limit", self.limit, expected, "lower rank.in_band and rank.overall")
@@ -96,9 +96,9 @@ class RankConfig(Settings):
                 expected = f"one of rank.scores: {', '.join(map(str, names))}"
                 raise SettingError(f"rank.{field}", getattr(self, field), expected, f"set rank.{field} too")
         if self.archs is None and self.bands is not None and not self.bands and self.overall < MIN_ARCHS:
-            expected = f"{MIN_ARCHS} or more without rank.bands: fewer archs give no rank correlation"
+            expected = f"{MIN_ARCHS} or more without rank.bands: fewer archs have no rank correlation"
             raise SettingError(
-                "rank.overall", self.overall, expected, f"use rank.overall={MIN_ARCHS}, or give rank.bands"
+                "rank.overall", self.overall, expected, f"use rank.overall={MIN_ARCHS}, or set rank.bands"
             )
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")
@@ -109,7 +109,7 @@ class RankConfig(Settings):
         return {name: getattr(self, name) for name in TRAINING}
 
 
-# what of a ranking's settings says how each arch is trained
+# the settings of a ranking that determine how each arch is trained
 TRAINING = ("method", *(name for name in fields_of(TrainingConfig) if name in fields_of(RankConfig)))
 
 
@@ -117,11 +117,11 @@ def check_score(field: str, score: Any) -> None:
     """Check that a score exists, without importing it.
 
     Args:
-        field: the setting, for the message.
+        field: the setting, for the error message.
         score: a name, ``package.module:object``, or a score.
 
     Raises:
-        SettingError: there is none of that name.
+        SettingError: there is no such score.
     """
     if hasattr(score, "measure"):
         return
@@ -130,7 +130,7 @@ def check_score(field: str, score: Any) -> None:
         raise SettingError(field, score, "a list of names of scores", nearest(str(score), known))
     if score not in known and ":" not in score:
         expected = f"{', '.join(known)}, or package.module:object"
-        raise SettingError(field, score, expected, nearest(score, known, "leave it out"))
+        raise SettingError(field, score, expected, nearest(score, known, "omit it"))
 
 
 class RankSettings(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""The figure of a ranking: every score's tau inside bands and over all sizes, with the ceiling that noise sets."""
+"""The figure of a ranking: tau of every score inside bands and over all sizes, with the noise ceiling."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def rank_figure(summary: pd.DataFrame, noise: pd.DataFrame) -> str:
     """Draw one row per score: tau inside the bands with its 95 % interval, over all archs, and the gap to size.
 
     Args:
-        summary: what ``summarise`` returned.
-        noise: what ``noise_table`` returned.
+        summary: from ``summarise``.
+        noise: from ``noise_table``.
 
     Returns:
         An SVG document.

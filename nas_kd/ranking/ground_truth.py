@@ -1,4 +1,4 @@
-"""The ground truth that scores are judged by: standalone trainings, alike, from several seeds, by many processes."""
+"""The ground truth of a ranking: standalone trainings with several seeds, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -45,45 +45,44 @@ def ground_truth(run: Run) -> ResultTable:
 
 @dataclass(frozen=True)
 class StandaloneTraining:
-    """One training of the ground truth, whose checkpoints may move from worker to worker.
+    """One training of the ground truth, whose checkpoints other workers can take over.
 
     Args:
         setup: teacher, data and space.
-        arch: the arch.
         seed: seed of weights and order.
-        how: the settings of the ranking.
+        config: settings of the ranking.
     """
 
     setup: TrainingSetup
     arch: Arch
     seed: int
-    how: RankConfig
+    config: RankConfig
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Everything but arch and seed that determines the result."""
         setup = self.setup
         teacher = None if setup.teacher is None else setup.teacher.fingerprint
-        return self.how.training | {"space": setup.space.hash, "teacher": teacher, "data": setup.data.fingerprint}
+        return self.config.training | {"space": setup.space.hash, "teacher": teacher, "data": setup.data.fingerprint}
 
     def train_in(self, stage: MovingStage | None) -> Results:
-        """Train from new weights, or go on from the checkpoint, and measure on images that nothing was chosen on.
+        """Train from new weights, or resume from the checkpoint, and evaluate on images not used for any choice.
 
         Args:
-            stage: keeps the training's state, so that it may go on after a kill; None keeps nothing.
+            stage: where checkpoints are stored; None stores nothing.
 
         Returns:
-            ``accuracy`` over select and test together, both apart, agreement with the teacher, the test loss
-            (nats), seconds by the clock and of the processor: of all processes that had a part in the result.
+            ``accuracy`` over select and test together and on each, agreement with the teacher, the test loss
+            (nats), and wall and CPU seconds of all processes that contributed.
         """
-        begun = time.perf_counter()
-        used = time.process_time()
+        start = time.perf_counter()
+        cpu_start = time.process_time()
         task = Classification(smoothing=0.0)
         arch = self.arch
         data = self.setup.data
         runtime = self.setup.runtime
         teacher = self.setup.teacher
-        settings = self.how.training
+        settings = self.config.training
         distiller = checked_method(settings.pop("method"), task, data.num_classes)
         seeded(self.seed, "init", arch.key)
         network = resized(self.setup.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
@@ -100,8 +99,8 @@ class StandaloneTraining:
                 runtime=runtime,
             )
         except FloatingPointError as error:
-            said = str(error).replace("truth.lr", "rank.lr")
-            raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {self.seed}: {said}") from error
+            message = str(error).replace("truth.lr", "rank.lr")
+            raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {self.seed}: {message}") from error
         found: dict[str, float] = {}
         hits = 0.0
         for name in ("select", "test"):
@@ -110,23 +109,17 @@ class StandaloneTraining:
             found[f"{name}_accuracy"] = task.metric(logits, split.labels)
             hits += found[f"{name}_accuracy"] * len(split)
         found["accuracy"] = hits / (len(data.select) + len(data.test))
-        wanted = None if teacher is None else teacher.split_logits("test", data)
-        found["test_agreement"] = math.nan if wanted is None else task.agreement(logits, wanted)
+        teacher_logits = None if teacher is None else teacher.split_logits("test", data)
+        found["test_agreement"] = math.nan if teacher_logits is None else task.agreement(logits, teacher_logits)
         found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
-        spent = stage.spent if stage is not None else (time.perf_counter() - begun, time.process_time() - used)
+        spent = stage.spent if stage is not None else (time.perf_counter() - start, time.process_time() - cpu_start)
         return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 
 
-def trainings_of(archs: Sequence[Arch], seeds: int, setup: TrainingSetup, how: RankConfig, run: Run) -> SharedTrainings:
-    """List the trainings of a ranking, all archs of a seed before the next seed; any number of processes share them.
-
-    Args:
-        archs: the archs.
-        seeds: trainings of each.
-        setup: teacher, data and space.
-        how: the settings of the ranking.
-        run: the run; every process names the same.
-    """
-    trainings = [StandaloneTraining(setup, arch, seed, how) for seed in range(seeds) for arch in archs]
+def trainings_of(
+    archs: Sequence[Arch], seeds: int, setup: TrainingSetup, config: RankConfig, run: Run
+) -> SharedTrainings:
+    """Return the shared trainings of a ranking: all archs with one seed before the next seed."""
+    trainings = [StandaloneTraining(setup, arch, seed, config) for seed in range(seeds) for arch in archs]
     scoring = run.path / FOLDER / "claims" / "scores.lock"
     return SharedTrainings("ground truth", trainings, ground_truth(run), run, FOLDER, scoring)

@@ -1,4 +1,4 @@
-"""What a ranking sets out to do, written down before anything is trained, and kept to."""
+"""The plan of a ranking, written before anything is trained and checked by every later call."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from nas_kd.runs.format import check_format, made_with
 from nas_kd.runs.lock import held
 
 
-def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begins: bool = True) -> pd.DataFrame:
-    """Write the plan and the list of archs, or check that those that are there are the same.
+def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, create: bool = True) -> pd.DataFrame:
+    """Write the plan and the list of archs, or check that existing ones are the same; return the archs.
 
     Args:
         folder: ``rank`` in the run.
-        facts: everything that decides the ground truth, and the one score and the one control named in advance.
+        facts: everything that determines the ground truth, and the primary score and control.
         archs: the sample.
-        begins: write a plan where there is none; who helps a ranking does not begin one.
-
-    Returns:
-        The list of archs.
+        create: write a plan if there is none; helpers of a ranking do not.
 
     Raises:
-        SettingError: the folder was begun with another space, teacher, data set, training, sample, score or
+        SettingError: the folder was started with another space, teacher, data set, training, sample, score or
             control.
     """
-    if not begins:
+    if not create:
         check_planned(folder)
     given = plain(facts)
     with held(folder / "claims" / "plan.lock", wait=True):
@@ -47,17 +44,19 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, begin
         if changed:
             was = ", ".join(f"{name}={old.get(name)!r}" for name in changed)
             now = ", ".join(f"{name}={given.get(name)!r}" for name in changed)
-            hint = f"give the settings of then, or another --run; or delete {folder} and its truth"
-            raise SettingError("rank", now, f"what {plan} was begun with: {was}", hint)
+            hint = f"use the earlier settings or another --run, or delete {folder} with its ground truth"
+            raise SettingError("rank", now, f"what {plan} was started with: {was}", hint)
         kept = read_frame(table)
         if list(kept.get("key", [])) != list(archs["key"]):
-            expected = "the archs that this plan draws"
-            raise SettingError("rank", str(table), expected, f"put the file back, or delete {folder} and its truth")
+            expected = "the archs of this plan"
+            raise SettingError(
+                "rank", str(table), expected, f"restore the file, or delete {folder} with its ground truth"
+            )
         return archs
 
 
 def check_planned(folder: Path) -> None:
-    """Refuse to help a ranking that has not begun.
+    """Check that the ranking to help has been started.
 
     Args:
         folder: ``rank`` in the run.
@@ -66,6 +65,6 @@ def check_planned(folder: Path) -> None:
         SettingError: there is no plan in it.
     """
     if not (folder / "plan.json").exists():
-        expected = "a run whose ranking has begun"
-        hint = "start the same command without --worker first, and wait until it trains"
+        expected = "a run whose ranking was started"
+        hint = "first run the same command without --worker, and wait until it trains"
         raise SettingError("run", str(folder), expected, hint)

@@ -1,4 +1,4 @@
-"""The verb rank: train a sample of archs, score the same archs, and say how well each score ranks."""
+"""`rank`: train a sample of archs, score the same archs, and evaluate how well each score ranks."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 DEFAULT_SCORES = tuple(SCORES)
-# settings of which another call may give others; of archs.csv the list itself is kept and compared
+# settings that may differ in later calls; the list of archs itself is compared
 MAY_CHANGE = ("scores", "primary", "control", "seeds", "train", "resamples", "archs")
 
 
 class RankResult(NamedTuple):
-    """What a ranking found.
+    """The result of a ranking.
 
     Args:
         summary: one row per score, see ``nas_kd.ranking.summary.summarise``.
         noise: one row per scope, see ``noise_table``.
-        truth: one row per arch and seed.
+        truth: the ground truth, one row per arch and seed.
         scores: one row per score and arch.
         archs: the sample.
         verdict: sentences.
@@ -82,32 +82,31 @@ def rank(
     runtime: Runtime | None = None,
     **settings: Unpack[RankSettings],
 ) -> RankResult:
-    """Train a sample of archs alone, score the same archs, and say how well each score ranks them.
+    """Train a sample of archs standalone, score the same archs, and evaluate how well each score ranks them.
 
-    The same call again goes on; any number of processes may give it for one folder at once, and share the
-    trainings. More seeds and more scores may be asked for later; everything else is fixed by the first call.
+    Calling again resumes; any number of processes can make the same call for one folder, and share the trainings.
+    Later calls can add seeds and scores; everything else is fixed by the first call.
 
     Args:
-        teacher: the teacher of the trained archs, and of the scores, or what makes it once all else is checked.
-        data: the data; ``train`` is trained on, ``select`` and ``test`` measure the ground truth, scores use ``rate``.
-        config: the settings; keywords replace in it.
-        run: run folder; the tables go to ``rank`` in it.
-        net: the in-place distilled supernet, or what makes it when it is needed.
+        teacher: the teacher of the trained archs and of the scores, or a function that returns it.
+        data: archs are trained on ``train`` and evaluated on ``select`` and ``test``; scores use ``rate``.
+        config: the settings; keywords replace some of them.
+        run: run folder; the tables are written to ``rank`` in it.
+        net: the in-place distilled supernet, or a function that returns it.
         blockwise: settings of ``rate_blockwise``.
-        workers: processes that this call starts for the trainings, on a CPU.
-        helps: share the trainings of a ranking that is going, and leave the rest to it.
+        workers: number of processes for the trainings, on a CPU.
+        helps: only share the trainings of a ranking that another process runs.
         seed: seed of the sample and of the scores.
-        runtime: device and precision.
 
     Returns:
-        All tables; who helps gets the ground truth and the archs alone. The folder holds them as archs.csv, truth.csv,
-        scores.csv, noise.csv, summary.csv and summary.svg, and what was named in advance as plan.json.
+        All tables; helpers only get the ground truth and the archs. The folder holds them as archs.csv, truth.csv,
+        scores.csv, noise.csv, summary.csv and summary.svg, and the plan as plan.json.
 
     Raises:
-        SettingError: a setting is out of range, the folder was begun with others, its scores are of another
+        SettingError: a setting is out of range or differs from that of the folder, its scores belong to another
             supernet or other stages, or there is nothing to help.
 
-    Source: the protocol follows BossNAS's and Blox's comparisons, with the controls that those lack.
+    Source: the protocol follows the comparisons in BossNAS and Blox, with additional controls.
     """
     config = RankConfig.of(config, settings)
     runtime = runtime or Runtime()
@@ -116,18 +115,18 @@ def rank(
     main = _named("primary", config.primary, chosen)
     base = _named("control", config.control, chosen)
     if main == base:
-        hint = "name a score to be judged"
-        raise SettingError("rank.primary", config.primary, "another score than rank.control", hint)
+        hint = "choose the score to evaluate"
+        raise SettingError("rank.primary", config.primary, "a score other than rank.control", hint)
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
-        raise SettingError("rank.control", config.control, sizes, "name a size control")
+        raise SettingError("rank.control", config.control, sizes, "choose a size control")
     _check(data, config, chosen, net)
     cost = cost_settings(space, data)
     drawn = draw_archs(config, space, seed, cost)
     teacher = one_teacher(teacher, "rank")
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
-        teacher.match(space, data.resolution)  # stages that cannot be paired are refused before hours of training
+        teacher.match(space, data.resolution)  # fails here for unmatched stages, not after hours of training
     facts: dict[str, Any] = {
         "space": space.hash,
         "data": data.fingerprint,
@@ -139,29 +138,29 @@ def rank(
     }
     facts |= config.record(*MAY_CHANGE) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
     folder = run.path / "rank"
-    table = keep_plan(folder, facts, drawn, begins=not helps)
+    table = keep_plan(folder, facts, drawn, create=not helps)
     archs = archs_of(table)
-    # one process asks the teacher, the others find its logits
+    # one process runs the teacher, the others find its logits
     with held(folder / "claims" / "answers.lock", wait=True):
         cache = teacher.cached(data, run, epochs=config.epochs)
     if not cache.shared:
-        expected = "an augmentation whose views can be cached: every arch is then taught the same"
+        expected = "an augmentation with cached views, so that all archs get the same targets"
         raise SettingError("data.views", data.augmentation.get("data.views"), expected, "use data.views=8")
-    cache.split_logits("test", data)  # while the teacher is at hand: worker processes have what is stored only
+    cache.split_logits("test", data)  # now: worker processes only have stored logits
     setup = TrainingSetup(cache, data, space, run, runtime)
-    wanted = trainings_of(archs, config.seeds, setup, config, run)
+    shared = trainings_of(archs, config.seeds, setup, config, run)
     if config.train or helps:
         processes = setup.processes(workers)
-        total = len(wanted.trainings)
-        with Progress("ground truth", total, done=wanted.recorded(), unit="trainings", run=run) as progress:
-            with wanted.watched(progress):
-                train_many([wanted] * processes, workers=processes)
+        total = len(shared.trainings)
+        with Progress("ground truth", total, done=shared.recorded(), unit="trainings", run=run) as progress:
+            with shared.watched(progress):
+                train_many([shared] * processes, workers=processes)
     truth = ground_truth(run).frame()
     truth = truth[truth["seed"] < config.seeds]
-    if len(truth) < len(wanted.trainings):
+    if len(truth) < len(shared.trainings):
         trained = truth["key"].nunique()
         run.log_message(
-            f"judged by {len(truth)} of {len(wanted.trainings)} trainings, of {trained} of {len(archs)} archs"
+            f"ground truth: {len(truth)} of {len(shared.trainings)} trainings, of {trained} of {len(archs)} archs"
         )
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
@@ -177,7 +176,7 @@ def rank(
             cache,
             config,
         )
-        if prepared.blockwise.init != "scratch":  # then the stages begin with the supernet's weights
+        if prepared.blockwise.init != "scratch":  # then the stages start from the supernet's weights
             needs = found["needs"].astype(object).fillna("")
             found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
         return _judge(
@@ -188,7 +187,7 @@ def rank(
 def _run(run: Run | str | Path) -> Run:
     made = Run.of(run)
     if made is None:
-        raise SettingError("run", None, "a folder, where trainings are kept and shared", "pass run=")
+        raise SettingError("run", None, "a folder for the trainings", "pass run=")
     return made
 
 
@@ -196,7 +195,7 @@ def _scores(scores: Sequence[str | Score]) -> list[Score]:
     found: list[Score] = []
     for item in scores:
         if isinstance(item, str) and item not in SCORES and ":" not in item:
-            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "name some of them"))
+            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "choose some of them"))
         score = item if isinstance(item, Score) else SCORES[item] if item in SCORES else imported("rank.scores", item)
         if not isinstance(score, Score):
             raise SettingError("rank.scores", item, "a nas_kd.rate.scores.Score")
@@ -211,8 +210,8 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     known = short | {score.name: score for score in scores}
     name = imported(f"rank.{field}", name).name if ":" in name else name
     if name not in known:
-        expected = f"one of the scores that are asked for: {', '.join(short or known)}"
-        hint = nearest(name, known, f"name one of them, or add {name} to rank.scores" if name in SCORES else "name one")
+        expected = f"one of rank.scores: {', '.join(short or known)}"
+        hint = nearest(name, known, f"choose one of them, or add {name} to rank.scores" if name in SCORES else "")
         raise SettingError(f"rank.{field}", name, expected, hint)
     return known[name]
 
@@ -221,30 +220,28 @@ def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object)
     check_epochs("rank", config.epochs, config.batch_size, data.train)
     recipe = checked_method(config.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
-        expected = "a method on logits alone, which the stored logits serve"
+        expected = "a method that only uses stored logits"
         raise SettingError("rank.method", config.method, expected, "use rank.method=kd")
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
-    lacking = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
-    if net is None and lacking:
-        expected = f"a supernet, for {', '.join(lacking)}"
-        raise SettingError("net", None, expected, "pass net=, or name other scores")
+    using = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
+    if net is None and using:
+        expected = f"a supernet, for {', '.join(using)}"
+        raise SettingError("net", None, expected, "pass net=, or choose other scores")
 
 
 def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
-    """Return the CPU minutes of what scores need: supernet, stages, and the archs that a regression learns from.
+    """Return the CPU minutes of what scores need: supernet, stages, and the archs that a regression is fitted to.
 
-    Args:
-        run: the run, whose timing.csv is read; one that was begun before it counted CPU seconds has the clock's.
-        truth: one row per training.
+    Older runs have only wall seconds in timing.csv, which are used instead.
     """
-    ready = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
+    minutes = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
     timing = run.timing.frame()
     if len(timing):
         counted = "cpu_seconds" if "cpu_seconds" in timing else "seconds"
-        ready |= {str(name): float(value) / 60 for name, value in timing.groupby("stage")[counted].sum().items()}
-    return ready
+        minutes |= {str(name): float(value) / 60 for name, value in timing.groupby("stage")[counted].sum().items()}
+    return minutes
 
 
 def _judge(
@@ -264,15 +261,15 @@ def _judge(
         ranked,
         primary=primary,
         control=control,
-        caps=[float(cap) for cap in np.sort(tops)],
+        budgets=[float(macs) for macs in np.sort(tops)],
         resamples=resamples,
         preparation=preparation_minutes(run, truth),
     )
     noise = noise_table(ranked)
-    said = verdict(ranked, summary, noise)
+    sentences = verdict(ranked, summary, noise)
     atomic_write(folder / "noise.csv", noise.to_csv(index=False))
     atomic_write(folder / "summary.csv", summary.to_csv(index=False))
     atomic_write(folder / "summary.svg", rank_figure(summary, noise))
-    for line in said:
+    for line in sentences:
         run.log_message(line)
-    return RankResult(summary, noise, truth, scores, archs, said)
+    return RankResult(summary, noise, truth, scores, archs, sentences)

@@ -1,4 +1,4 @@
-"""The archs that scores are judged on: part over all sizes, part inside narrow bands of MACs."""
+"""The sample of archs: some over all sizes, some inside narrow bands of MACs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.amounts import parse_budget
 from nas_kd.space import Arch, ElasticSpace
 
-POOL = 20_000  # random archs that the sample is chosen from
+POOL = 20_000  # random archs from which the sample is chosen
 OVERALL = "all sizes"
 COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
 
@@ -28,13 +28,13 @@ def draw_archs(config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping
 
     Args:
         seed: seed of the draws.
-        cost: what ``space.cost`` needs besides an arch.
+        cost: further arguments of ``space.cost``.
 
     Returns:
         See `sample_archs`.
 
     Raises:
-        SettingError: a band holds too few archs, two bands overlap, or there is no such list of archs.
+        SettingError: a band has too few archs, two bands overlap, or the list of archs does not exist.
     """
     if config.archs is not None:
         if not Path(config.archs).is_file():
@@ -44,7 +44,7 @@ def draw_archs(config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping
 
 
 def bands_of(config: RankConfig, space: ElasticSpace, cost: Mapping[str, int]) -> list[float] | None:
-    """Return the MACs in the middle of each band, or None for percentiles."""
+    """Return the MACs at the centre of each band, or None for percentiles."""
     if config.bands is None:
         return None
     largest = space.cost(space.largest(), **cost).macs
@@ -52,22 +52,22 @@ def bands_of(config: RankConfig, space: ElasticSpace, cost: Mapping[str, int]) -
 
 
 def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost: Mapping[str, int]) -> pd.DataFrame:
-    """Draw a stratified sample, every beginning of which is a fair small sample.
+    """Draw a stratified sample, of which every prefix is stratified too.
 
-    A band's archs are spread evenly over its depths, and within a depth over its parameters: uniform draws
-    would hold hardly any of the extremes, between which a score is to decide. The archs over all sizes lie at
-    even steps of log MACs. The rows of the groups alternate, each group in random order.
+    The archs of a band are spread evenly over depths, and within a depth over parameters: uniform draws
+    would contain hardly any extreme ones, which a score must be able to rank. The archs over all sizes are at
+    equal steps of log MACs. The rows of the groups alternate, each group in random order.
 
     Args:
         config: the settings: bands, band, in_band and overall.
         seed: seed of the draws.
-        cost: what ``space.cost`` needs besides an arch.
+        cost: further arguments of ``space.cost``.
 
     Returns:
-        One row an arch: group, key, label, macs, params, depth and arch (JSON), in the order of their turns.
+        One row per arch: group, key, label, macs, params, depth and arch (JSON), in the order of training.
 
     Raises:
-        SettingError: a band holds too few archs, or two bands overlap.
+        SettingError: a band has too few archs, or two bands overlap.
     """
     pool = _pool(space, seed, cost)
     band = config.band
@@ -79,13 +79,13 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
     for low, high in zip(centres, centres[1:], strict=False):
         if low * (1 + band) >= high * (1 - band):
             expected = "bands that do not overlap"
-            raise SettingError("rank.bands", list(bands), expected, "move them apart, or lower rank.band")
+            raise SettingError("rank.bands", list(bands), expected, "move them apart, or reduce rank.band")
     groups: dict[str, pd.DataFrame] = {}
     for number, centre in enumerate(centres, 1):
         inside = pool[(pool["macs"] - centre).abs() <= band * centre]
         if len(inside) < in_band:
             low, high = pool["macs"].quantile([0.05, 0.95])
-            expected = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones lie in it"
+            expected = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones are in it"
             hint = f"choose bands between {low:,.0f} and {high:,.0f} MACs, a wider rank.band or a smaller rank.in_band"
             raise SettingError("rank.bands", centre, expected, hint)
         chosen = _by_depth(inside, in_band, np.random.default_rng(seed_for(seed, "rank band", number)))
@@ -101,24 +101,24 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
 def listed_archs(
     table: pd.DataFrame, space: ElasticSpace, *, limit: int | None, cost: Mapping[str, int]
 ) -> pd.DataFrame:
-    """Take the archs of another ranking, for another teacher or another training.
+    """Reuse the archs of another ranking, for another teacher or another training.
 
     Args:
         table: its archs.csv.
-        space: the space that they must be of.
-        limit: only the first so many, which hold the groups in proportion; None takes all.
-        cost: what ``space.cost`` needs besides an arch.
+        space: the space of the archs.
+        limit: use only this many, which are stratified; None uses all.
+        cost: further arguments of ``space.cost``.
 
     Returns:
-        The same columns as `sample_archs`, recounted.
+        The columns of `sample_archs`, with recounted costs.
 
     Raises:
-        SettingError: the table is no list of archs, an arch is of another space, or they are too few.
+        SettingError: the table is not a list of archs, an arch belongs to another space, or there are too few.
     """
-    lacking = [name for name in ("group", "arch") if name not in table]
-    if lacking:
-        expected = f"the archs.csv of a ranking; it lacks {', '.join(lacking)}"
-        raise SettingError("rank.archs", list(table.columns), expected, "give runs/NAME/rank/archs.csv")
+    missing = [name for name in ("group", "arch") if name not in table]
+    if missing:
+        expected = f"the archs.csv of a ranking; it lacks {', '.join(missing)}"
+        raise SettingError("rank.archs", list(table.columns), expected, "pass runs/NAME/rank/archs.csv")
     table = table.head(limit) if limit is not None else table
     archs = archs_of(table)
     if len(archs) < MIN_ARCHS:
@@ -136,7 +136,7 @@ def archs_of(table: pd.DataFrame) -> list[Arch]:
 
 
 def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
-    """Draw random archs, each once, with their costs."""
+    """Draw distinct random archs with their costs."""
     count = min(POOL, 4 * space.size)
     archs = list(dict.fromkeys(space.sample(seed_for(seed, "rank", number)) for number in range(count)))
     frame = pd.DataFrame([_row(arch, space, cost) for arch in archs])
@@ -158,19 +158,19 @@ def _by_depth(inside: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.
         for depth in sorted(open_, key=lambda depth: quota[depth])[: count - sum(quota.values())]:
             quota[depth] += 1
     parts = []
-    for depth, wanted in quota.items():
+    for depth, needed in quota.items():
         rows = inside[inside["depth"] == depth].sort_values(["params", "key"])
-        # one of each of `wanted` equal parts
-        edges = np.linspace(0, len(rows), wanted + 1).astype(int)
+        # one from each of `needed` equal parts
+        edges = np.linspace(0, len(rows), needed + 1).astype(int)
         picks = [int(rng.integers(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
         parts.append(rows.iloc[picks])
     return pd.concat(parts).sample(frac=1.0, random_state=int(rng.integers(2**31)))
 
 
 def _by_size(pool: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Choose archs at even steps of log MACs, from the smallest to the largest."""
+    """Choose archs at equal steps of log MACs, from the smallest to the largest."""
     if len(pool) < count:
-        expected = f"at most {len(pool)}, the archs that are left of the space"
+        expected = f"at most {len(pool)}, the remaining archs of the space"
         raise SettingError("rank.overall", count, expected, "lower rank.overall or rank.in_band")
     logs = np.log(pool["macs"].to_numpy(dtype=float))
     picks: list[int] = []
@@ -181,7 +181,7 @@ def _by_size(pool: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.Dat
 
 
 def _alternate(groups: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Merge groups so that every beginning holds them in proportion."""
+    """Merge groups so that every prefix is stratified."""
     rows = []
     for name, table in groups.items():
         share = (np.arange(len(table)) + 0.5) / len(table)

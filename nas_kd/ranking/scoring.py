@@ -1,4 +1,4 @@
-"""The scores of a ranking: measured once, of one supernet and its stages, and kept in scores.csv."""
+"""The scores of a ranking: measured once, with one supernet and its stages, and stored in scores.csv."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from nas_kd.train.weights import load_weights, weights_hash
 
 
 class Prepared:
-    """Supernet and stages, made when the first score needs them.
+    """Supernet and stages, created when the first score needs them.
 
     Args:
-        net: the supernet, or what makes it.
+        net: the supernet, or a function that returns it.
         blockwise: settings of ``rate_blockwise``.
         runtime: device and precision.
         seed: seed of the stages and of the scores.
@@ -60,11 +60,11 @@ class Prepared:
         """Return the supernet."""
         if self._net is not None and not isinstance(self._net, Supernet):
             self._net = self._net()
-        assert self._net is not None  # `rank` has looked
+        assert self._net is not None  # checked by `rank`
         return self._net
 
     def model(self) -> Blockwise:
-        """Return the blockwise-trained stages, trained and kept in the run when they are not yet."""
+        """Return the blockwise-trained stages; they are trained if necessary and stored in the run."""
         if self._model is None:
             net = self.net()
             config = self.blockwise
@@ -74,18 +74,18 @@ class Prepared:
             load_weights(self._model, self.run.path / "blockwise" / "adapters.safetensors")
         return self._model.to(self.runtime.device)
 
-    def made(self) -> frozenset[str]:
-        """Return which of supernet and stages there are already: to look at them trains nothing."""
+    def available(self) -> frozenset[str]:
+        """Return which of supernet and stages exist already, without training."""
         there = {name for name in ("supernet", "blockwise") if (self.run.path / name).is_dir()}
         return frozenset(there | ({"supernet"} if isinstance(self._net, Supernet) else set()))
 
     def hashes(self, needs: frozenset[str]) -> dict[str, str]:
-        """Return hashes of the weights that scores with these needs measure on."""
-        made = {"supernet": weights_hash(self.net())} if "supernet" in needs else {}
-        return made | ({"blockwise": weights_hash(self.model())} if "blockwise" in needs else {})
+        """Return hashes of the weights that scores with these needs use."""
+        hashes = {"supernet": weights_hash(self.net())} if "supernet" in needs else {}
+        return hashes | ({"blockwise": weights_hash(self.model())} if "blockwise" in needs else {})
 
     def bench(self, needs: frozenset[str], **more: Any) -> Bench:
-        """Return what scores with these needs measure on."""
+        """Return the context for scores with these needs."""
         self.teacher.to(self.runtime.device)
         model = self.model() if "blockwise" in needs else None
         net = self.net() if "supernet" in needs else None
@@ -101,33 +101,29 @@ def kept_scores(
     cache: TargetSource,
     config: RankConfig,
 ) -> pd.DataFrame:
-    """Measure the scores that are not in scores.csv yet; those that learn from the ground truth always.
+    """Measure the scores that are not in scores.csv yet, and again those that learn from the ground truth.
 
     Args:
-        scores: the scores.
-        archs: the archs.
-        truth: one row per arch and seed.
-        folder: ``rank`` in the run; scores.json in it says which weights the rows of scores.csv were measured on.
-        prepared: makes supernet and stages.
+        truth: the ground truth, one row per arch and seed.
+        folder: ``rank`` in the run; scores.json in it has the hashes of the weights used for scores.csv.
         cache: the teacher's stored logits.
-        config: the settings.
 
     Returns:
-        One row a score and arch.
+        One row per score and arch.
 
     Raises:
-        SettingError: rows that are there were measured on other weights.
+        SettingError: existing rows were measured with other weights.
     """
     path = folder / "scores.csv"
     kept = read_frame(path)
-    learned = [score.name for score in scores if "truth" in score.needs]  # anew, as the ground truth has grown
+    learned = [score.name for score in scores if "truth" in score.needs]  # again, since the ground truth may have grown
     kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
     have = set(kept["score"]) if len(kept) else set()
     missing = [score for score in scores if score.name not in have]
     needs = frozenset().union(*(score.needs for score in missing))
-    wanted = frozenset().union(*(score.needs for score in scores))
-    # tables that were copied without the weights are judged without them
-    _check_weights(folder, prepared.hashes(needs | (wanted & prepared.made())))
+    all_needs = frozenset().union(*(score.needs for score in scores))
+    # tables that were copied without weights are used without them
+    _check_weights(folder, prepared.hashes(needs | (all_needs & prepared.available())))
     mean = truth.groupby("key")["accuracy"].mean()
     bench = prepared.bench(
         needs,
@@ -139,12 +135,14 @@ def kept_scores(
     )
     for score in missing:
         if "truth" in score.needs and len(mean) < 2 * MIN_ARCHS:
-            prepared.run.log_message(f"{score.name} is left out: it learns from at least {2 * MIN_ARCHS} trained archs")
+            prepared.run.log_message(
+                f"{score.name} is left out: it needs at least {2 * MIN_ARCHS} trained archs to learn from"
+            )
             continue
         rows = measure_scores([score], archs, bench)
         unknown = int(rows["value"].isna().sum())
-        lost = f", {unknown} archs without a finite value" if unknown else ""
-        prepared.run.log_message(f"score {score.name}: {rows['seconds'].sum():.0f} s{lost}")
+        note = f", {unknown} archs without a finite value" if unknown else ""
+        prepared.run.log_message(f"score {score.name}: {rows['seconds'].sum():.0f} s{note}")
         kept = pd.concat([kept, rows], ignore_index=True)
         atomic_write(path, kept.to_csv(index=False))
     for name, value in bench.notes.items():
@@ -152,14 +150,14 @@ def kept_scores(
     return kept[kept["score"].isin([score.name for score in scores])]
 
 
-def _check_weights(folder: Path, made: Mapping[str, str]) -> None:
-    """Refuse to mix scores of other weights with the stored ones."""
+def _check_weights(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Check that stored scores were measured with the same weights."""
     path = folder / "scores.json"
     old: dict[str, str] = read_json(path) if path.exists() else {}
-    for name, hash_ in made.items():
+    for name, hash_ in hashes.items():
         if old.get(name, hash_) != hash_:
-            expected = f"scores of the {name} that {folder / 'scores.csv'} holds those of, {old[name]}"
-            hint = f"give the settings of then, or delete {folder / 'scores.csv'} and {path}: all are measured anew"
+            expected = f"{old[name]}, the {name} of the scores in {folder / 'scores.csv'}"
+            hint = f"use the earlier settings, or delete {folder / 'scores.csv'} and {path} to measure all scores again"
             raise SettingError(f"rank.{name}", hash_, expected, hint)
-    if made.items() - old.items():
-        atomic_json(path, {**old, **made})
+    if hashes.items() - old.items():
+        atomic_json(path, {**old, **hashes})

@@ -1,4 +1,4 @@
-"""Rank statistics of scores against a noisy ground truth, overall and among archs of one size."""
+"""Rank statistics of scores against a noisy ground accuracy, overall and among archs of equal size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nas_kd.config.checks import MIN_ARCHS
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rho over the archs that both rankings know; NaN where one is constant."""
+    """Return Spearman's rho over the archs with both values; NaN if one ranking is constant."""
     from scipy.stats import rankdata
 
     a = np.asarray(x, dtype=float)
@@ -29,15 +29,15 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def partial_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
-    """Correlate two rankings with what both owe to a third taken out.
+    """Return Kendall's partial tau of two rankings, controlling for a third.
 
     Args:
         x: (N,) score.
-        y: (N,) ground truth.
-        z: (N,) what is held fixed, such as log MACs.
+        y: (N,) ground accuracy.
+        z: (N,) the variable to control for, such as log MACs.
 
     Returns:
-        Kendall's partial tau; NaN where z ranks as x or y does.
+        The partial tau; NaN if z ranks like x or y.
 
     Source: Kendall 1942, Partial rank correlation.
     """
@@ -50,33 +50,32 @@ def partial_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
 
 
 def residual_tau(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> float:
-    """Return tau-b of what straight lines in z leave of x and of y; arguments as `partial_tau`."""
+    """Return tau-b of the residuals of x and y after linear regression on z; arguments as in `partial_tau`."""
     a, b, c = (np.asarray(values, dtype=float) for values in (x, y, z))
     known = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
     design = np.stack([np.ones(known.sum()), c[known]], axis=1)
     rests = [values[known] - design @ np.linalg.lstsq(design, values[known], rcond=None)[0] for values in (a, b)]
-    # what is a line of z but for rounding is a tie, not an order
+    # residuals at rounding level are ties
     scales = [1e-9 * max(1.0, float(np.abs(values[known]).max(initial=0.0))) for values in (a, b)]
     one, other = (np.round(rest / scale) for rest, scale in zip(rests, scales, strict=True))
     return tau_b(one, other, all_pairs(int(known.sum())))
 
 
-def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top: int) -> float:
-    """Say what is lost by training only the best few of a score within a budget.
+def regret(score: ArrayLike, accuracy: ArrayLike, cost: ArrayLike, budget: float, top: int) -> float:
+    """Return the loss in accuracy from training only the archs with the best scores within a budget.
 
     Args:
         score: (N,) higher is better; an arch with NaN is never chosen.
-        truth: (N,) what was found by training, higher is better; NaN where it is not known.
+        accuracy: (N,) ground truth, higher is better; NaN if unknown.
         cost: (N,) cost of each arch.
-        cap: budget.
-        top: how many are trained; equal scores are taken in the order of the rows.
+        top: number of archs to train; equal scores are taken in the order of the rows.
 
     Returns:
-        The ground truth of the best arch within the budget less that of the best of the chosen; NaN when none is
+        The accuracy of the best arch within the budget minus that of the best chosen one; NaN if no arch is
         within it or none has a score.
     """
-    s, t, c = (np.asarray(values, dtype=float) for values in (score, truth, cost))
-    inside = np.flatnonzero((c <= cap) & np.isfinite(t))
+    s, t, c = (np.asarray(values, dtype=float) for values in (score, accuracy, cost))
+    inside = np.flatnonzero((c <= budget) & np.isfinite(t))
     scored = inside[np.isfinite(s[inside])]
     if not len(scored):
         return math.nan
@@ -85,16 +84,16 @@ def regret(score: ArrayLike, truth: ArrayLike, cost: ArrayLike, cap: float, top:
 
 
 class Noise(NamedTuple):
-    """How much of a ground truth is noise.
+    """The noise of a ground truth.
 
     Args:
-        archs: archs with two seeds or more, which tell what seeds do.
-        seeds: mean number of seeds of all archs, whose means are judged.
+        archs: number of archs with at least two seeds.
+        seeds: mean number of seeds per arch.
         seed_sd: standard deviation between seeds of an arch.
-        arch_sd: standard deviation between archs, without the seeds' part; 0 where that is all.
-        reliability: share of the variance of the archs' means that is not the seeds'.
+        arch_sd: standard deviation between archs, without that between seeds.
+        reliability: share of the variance of the archs' means that is not due to seeds.
         split_half: mean tau-b between the means of two halves of the seeds.
-        ceiling: tau-b that a score without fault would have with the means, for normal values.
+        ceiling: tau-b of a perfect score with the means, assuming normal distributions.
     """
 
     archs: int
@@ -106,28 +105,28 @@ class Noise(NamedTuple):
     ceiling: float
 
 
-def noise_of(truth: np.ndarray, groups: Sequence[object] | None = None) -> Noise:
-    """Measure the noise of a ground truth from its seeds.
+def noise_of(accuracy: np.ndarray, groups: Sequence[object] | None = None) -> Noise:
+    """Estimate the noise of a ground truth from its seeds.
 
     Args:
-        truth: (N, S) accuracy of each arch and seed; NaN where it is not trained.
-        groups: (N,) bands, when only the order inside them counts; None is one group.
+        accuracy: (N, S) accuracy of each arch and seed; NaN if not trained.
+        groups: (N,) bands, if only the order inside them counts; None is one group.
 
     Returns:
-        Its noise; NaN where no arch has two seeds. Variances between archs are those inside the groups.
+        The noise; NaN if no arch has two seeds. Variances between archs are within the groups.
 
     Source: analysis of variance with one factor; for normal values tau = 2/pi arcsin(r).
     """
-    names = np.zeros(len(truth), dtype=int) if groups is None else np.asarray(groups, dtype=object)
-    known = np.isfinite(truth).any(1)
-    values = truth[known]
+    names = np.zeros(len(accuracy), dtype=int) if groups is None else np.asarray(groups, dtype=object)
+    known = np.isfinite(accuracy).any(1)
+    values = accuracy[known]
     names = names[known]
     nan = math.nan
     counts = np.isfinite(values).sum(1)
     several = int((counts >= 2).sum())
     if not several:
         return Noise(0, nan, nan, nan, nan, nan, nan)
-    means = np.nanmean(values, axis=1)  # those of one seed are as noisy as they are judged
+    means = np.nanmean(values, axis=1)  # archs with one seed are noisier, and count as such
     within = float(np.nansum((values - means[:, None]) ** 2) / (counts - 1).sum())
     centred = [means[names == name] - means[names == name].mean() for name in dict.fromkeys(names.tolist())]
     freedom = sum(len(part) - 1 for part in centred)
@@ -141,24 +140,24 @@ def noise_of(truth: np.ndarray, groups: Sequence[object] | None = None) -> Noise
     return Noise(several, float(counts.mean()), math.sqrt(within), math.sqrt(between), reliability, split, ceiling)
 
 
-def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None = None) -> float:
+def split_half(accuracy: np.ndarray, groups: Sequence[object] | np.ndarray | None = None) -> float:
     """Return the mean tau-b between the means of two halves of the seeds, over all ways to halve them.
 
     Args:
-        truth: (N, S) accuracy of each arch and seed; archs that lack a seed are left out. A seed that has only
-            begun is left out instead: one that fewer than half as many archs have as the second seed.
-        groups: (N,) bands, when only the order inside them counts.
+        accuracy: (N, S) accuracy of each arch and seed; archs without all seeds are dropped. A seed that was only
+            started is dropped instead: one that fewer than half as many archs have as the second seed.
+        groups: (N,) bands, if only the order inside them counts.
 
     Returns:
-        The mean; NaN with fewer than two seeds or eight archs. An odd seed is left out in turn.
+        The mean; NaN with fewer than two seeds or eight archs. With an odd number, each seed is left out once.
     """
-    if truth.shape[1] < 2:
+    if accuracy.shape[1] < 2:
         return math.nan
-    trained = np.isfinite(truth).sum(0)
-    truth = truth[:, 2 * trained >= np.sort(trained)[-2]]
-    full = np.isfinite(truth).all(1)
-    values = truth[full]
-    seeds = truth.shape[1]
+    trained = np.isfinite(accuracy).sum(0)
+    accuracy = accuracy[:, 2 * trained >= np.sort(trained)[-2]]
+    full = np.isfinite(accuracy).all(1)
+    values = accuracy[full]
+    seeds = accuracy.shape[1]
     if len(values) < MIN_ARCHS:
         return math.nan
     names = np.zeros(len(full)) if groups is None else np.asarray(groups, dtype=object)
@@ -174,13 +173,10 @@ def split_half(truth: np.ndarray, groups: Sequence[object] | np.ndarray | None =
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number.
+    """Return p-values adjusted for multiple testing, in the same order.
 
     Args:
-        p_values: (M,) p-values; a NaN stays one and does not count.
-
-    Returns:
-        (M,) adjusted ones, in the same order.
+        p_values: (M,) p-values; NaN is kept and does not count.
 
     Source: Holm 1979.
     """
@@ -195,7 +191,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(standard_error: float, power: float = 0.8, level: float = 0.05) -> float:
-    """Return the difference that a two-sided test finds with this power, from its standard error."""
+    """Return the difference that a two-sided test detects with this power, given its standard error."""
     from scipy.stats import norm
 
     return float((norm.ppf(1 - level / 2) + norm.ppf(power)) * standard_error)

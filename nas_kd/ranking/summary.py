@@ -1,4 +1,4 @@
-"""The table that says how well each score ranks: beside the trivial ones, inside bands, with intervals and costs."""
+"""How well each score ranks, compared with trivial ones and inside bands, with intervals and costs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nas_kd.errors import SettingError
 from nas_kd.ranking.statistics import detectable, holm, noise_of, partial_tau, regret, residual_tau, spearman
 
 TOPS = (1, 5, 10)
-BAND = "band "  # beginning of the names of groups of equal size
-NAMED = 5  # archs without a score that a message names
+BAND = "band "  # prefix of the names of groups of equal size
+MAX_NAMES = 5  # archs without a score to list in a message
 EVERYWHERE = "all archs"
 INSIDE = "inside bands"
 
@@ -26,16 +26,16 @@ class Ranked(NamedTuple):
     """Ground truth and scores of the same archs.
 
     Args:
-        archs: one row per arch: key, group, macs, ...; those without ground truth are left out.
-        truth: (N, S) accuracy of each arch and seed, NaN where it is not trained.
-        scores: (M, N) higher is better, NaN where a score has none.
+        archs: one row per arch: key, group, macs, ...; only those with ground truth.
+        accuracies: (N, S) accuracy of each arch and seed, NaN if not trained.
+        scores: (M, N) higher is better, NaN if missing.
         names: (M,) names of the scores.
         costs: one row per score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
-        planned: the bands of the sample, also those of which nothing is trained yet.
+        planned: the bands of the sample, including those without trained archs.
     """
 
     archs: pd.DataFrame
-    truth: np.ndarray
+    accuracies: np.ndarray
     scores: np.ndarray
     names: list[str]
     costs: pd.DataFrame
@@ -48,7 +48,7 @@ class Ranked(NamedTuple):
 
     @property
     def few(self) -> dict[str, int]:
-        """The bands with too few archs to rank, and how many archs they have."""
+        """The bands with too few archs to rank, and their numbers of archs."""
         return {band: size for band, size in self._sizes.items() if size < MIN_ARCHS}
 
     @property
@@ -59,25 +59,22 @@ class Ranked(NamedTuple):
 
 
 def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ranked:
-    """Bring ground truth and scores of the same archs together.
+    """Join ground truth and scores of the same archs.
 
     Args:
         archs: the sample.
         truth: one row per arch and seed: key, seed, accuracy.
-        scores: one row per score and arch, as ``measure_scores`` gives.
-
-    Returns:
-        What is known of both.
+        scores: one row per score and arch, from ``measure_scores``.
 
     Raises:
-        SettingError: a table is of other archs, or fewer than eight are trained.
+        SettingError: a table has other archs, or fewer than eight are trained.
     """
     for name, table in (("truth", truth), ("scores", scores)):
-        foreign = set(table["key"]) - set(archs["key"]) if len(table) else set()
-        if foreign:
+        unknown = set(table["key"]) - set(archs["key"]) if len(table) else set()
+        if unknown:
             expected = "a table of the archs in archs.csv"
-            hint = "use another folder: these come from another space, seed or sample"
-            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(foreign)[:3])}", expected, hint)
+            hint = "use another folder: these belong to another space, seed or sample"
+            raise SettingError(f"rank.{name}", f"archs {', '.join(sorted(unknown)[:3])}", expected, hint)
     known = archs[archs["key"].isin(truth["key"])] if len(truth) else archs.head(0)
     if len(known) < MIN_ARCHS:
         expected = f"at least {MIN_ARCHS} trained archs for a rank correlation"
@@ -96,14 +93,11 @@ def joined(archs: pd.DataFrame, truth: pd.DataFrame, scores: pd.DataFrame) -> Ra
 
 
 def noise_table(ranked: Ranked) -> pd.DataFrame:
-    """Say how much of the ground truth is noise, overall, inside the bands and in each.
-
-    Args:
-        ranked: ground truth and scores.
+    """Estimate the noise of the ground truth, overall, inside the bands and in each.
 
     Returns:
-        One row a scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
-        (tau between the means of two halves of the seeds), ceiling (tau of a faultless score).
+        One row per scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
+        (tau between the means of two halves of the seeds), ceiling (tau of a perfect score).
     """
     groups = ranked.archs["group"]
     scopes: list[tuple[str, np.ndarray, Sequence[object] | None]] = [(EVERYWHERE, np.ones(len(groups), bool), None)]
@@ -113,7 +107,7 @@ def noise_table(ranked: Ranked) -> pd.DataFrame:
         scopes += [(band, (groups == band).to_numpy(), None) for band in ranked.bands]
     rows = []
     for scope, kept, names in scopes:
-        found = noise_of(100 * ranked.truth[kept], names)
+        found = noise_of(100 * ranked.accuracies[kept], names)
         rows.append({"scope": scope} | found._asdict())
     return pd.DataFrame(rows)
 
@@ -123,48 +117,47 @@ def summarise(
     *,
     primary: str,
     control: str,
-    caps: Sequence[float] = (),
+    budgets: Sequence[float] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
     preparation: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Judge every score by the ground truth.
+    """Evaluate every score against the ground truth.
 
-    Differences are of tau-b inside the bands, or over all archs where no band has enough of them (then the columns
-    of the bands are NaN), on the same resamples of archs with the seeds inside, and on the archs that the score has a
-    value for: on others a control would be asked more, or less, than it. ``minus_size`` is against the best of the size
-    controls, taken anew in every resample, so that the choice of the best is paid for. A score that learns from trained
-    archs is set against what is learned from sizes alone too, which beats each single size.
+    Differences are of tau-b inside the bands, or over all archs if no band has enough of them (then the columns
+    of the bands are NaN), on the same resamples of archs and seeds, and only on archs for which the score has a
+    value. ``minus_size`` is against the best of the size controls, chosen again in every resample, which corrects for
+    this choice. A score that learns from trained archs is also compared with what is learned from sizes only, which
+    is better than each single size.
 
     Args:
-        ranked: ground truth and scores.
         primary: name of the one score that is tested without correction.
         control: name of the one control that it is tested against.
-        caps: budgets in MACs that the regret is given for.
-        resamples: bootstrap resamples.
-        seed: seed of the resamples.
+        budgets: in MACs, for the regret.
         preparation: CPU minutes of what scores need: ``supernet``, ``blockwise``, ``truth``.
 
     Returns:
-        One row a score, best tau inside the bands first.
+        One row per score, best tau inside the bands first.
 
     Raises:
         SettingError: primary or control is not among the scores.
     """
     for field, name in (("rank.primary", primary), ("rank.control", control)):
         if name not in ranked.names:
-            raise SettingError(field, name, ", ".join(ranked.names), "name one of the scores")
+            raise SettingError(field, name, ", ".join(ranked.names), "choose one of the scores")
     archs = ranked.archs
-    mean = np.nanmean(ranked.truth, axis=1)
+    mean = np.nanmean(ranked.accuracies, axis=1)
     groups = archs["group"].tolist()
     macs = archs["macs"].to_numpy(dtype=float)
     everywhere = all_pairs(len(archs))
     inside = pairs_within(groups, ranked.bands) if ranked.bands else everywhere
     how = {"resamples": resamples, "seed": seed}
-    drawn = resampled_taus(ranked.scores, ranked.truth, groups, [everywhere, inside], **how)
+    drawn = resampled_taus(ranked.scores, ranked.accuracies, groups, [everywhere, inside], **how)
     sizes = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "size"]
     learns = ["truth" in str(needs).split() for needs in ranked.costs.loc[ranked.names, "needs"]]
-    taught = [i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "control" and learns[i]]
+    learned_controls = [
+        i for i, name in enumerate(ranked.names) if ranked.costs.loc[name, "kind"] == "control" and learns[i]
+    ]
     base = ranked.names.index(control)
     inside_taus = [tau_b(score, mean, inside) for score in ranked.scores]
     rows: list[dict[str, Any]] = []
@@ -189,22 +182,22 @@ def summarise(
             "partial_tau": partial_tau(score, mean, np.log(macs)),
             "residual_tau": residual_tau(score, mean, np.log(macs)),
         }
-        for number, cap in enumerate(caps, 1):
+        for number, budget in enumerate(budgets, 1):
             for top in TOPS:
-                row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, cap, top)
+                row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, budget, top)
         taus = inside_taus
         samples = drawn[1]
         known = np.isfinite(score)
         if not known.all():
             others = np.where(known, ranked.scores, math.nan)
             taus = [tau_b(other, mean, inside) for other in others]
-            samples = resampled_taus(others, ranked.truth, groups, [inside], **how)[0]
+            samples = resampled_taus(others, ranked.accuracies, groups, [inside], **how)[0]
         row |= _gap("minus_control", taus[index] - taus[base], samples[index] - samples[base])
         if name == control:
             row |= dict.fromkeys([key for key in row if key.startswith("minus_control")], math.nan)
-        rivals = sizes + taught if learns[index] and cost["kind"] == "score" else sizes
-        most = float(_best(np.array([taus[i] for i in rivals])))
-        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[rivals]))
+        controls = sizes + learned_controls if learns[index] and cost["kind"] == "score" else sizes
+        most = float(_best(np.array([taus[i] for i in controls])))
+        row |= _gap("minus_size", taus[index] - most, samples[index] - _best(samples[controls]))
         if cost["kind"] == "size":
             row |= dict.fromkeys([key for key in row if key.startswith("minus_size")], math.nan)
         row |= {
@@ -234,7 +227,7 @@ def _role(name: str, kind: str, primary: str, control: str) -> str:
 
 
 def _best(taus: np.ndarray) -> np.ndarray:
-    """Return the greatest along the first axis, NaN where all are; a control that does not vary has no tau."""
+    """Return the maximum along the first axis, ignoring NaN, the tau of a constant control."""
     greatest = np.where(np.isnan(taus), -math.inf, taus).max(axis=0, initial=-math.inf)
     return np.where(np.isfinite(greatest), greatest, math.nan)
 
@@ -256,51 +249,44 @@ def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
 
 
 def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
-    """Word what the table says, limits first.
-
-    Args:
-        ranked: ground truth and scores.
-        summary: what `summarise` returned.
-        noise: what `noise_table` returned.
-
-    Returns:
-        Sentences.
-    """
+    """Describe the results in sentences, limitations first."""
     scope, tau = (INSIDE, "band_tau") if ranked.bands else (EVERYWHERE, "tau")
-    said = [
+    sentences = [
         f"{band.capitalize()} is left out: it has {count} trained archs, and a rank correlation needs {MIN_ARCHS}."
         " Train more of them: run the command again, or start with a larger sample."
         for band, count in ranked.few.items()
     ]
     if ranked.few and not ranked.bands:
-        said.append("Nothing is known inside a band: the differences are over all archs, where size decides.")
+        sentences.append("There are no results inside bands: the differences are over all archs, where size dominates.")
     limits = noise[noise["scope"] == scope].iloc[0]
     if limits["archs"] == 0:
-        said.append("The ground truth has one seed: its noise is not known, nor what a faultless score would reach.")
+        sentences.append("The ground truth has one seed: its noise and the tau of a perfect score are unknown.")
     else:
-        said.append(
+        sentences.append(
             f"Ground truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs,"
             f" {limits['seed_sd']:.2f} between seeds ({limits['archs']} archs have two or more); tau between halves of"
-            f" the seeds {limits['split_half']:.2f}, ceiling of a faultless score {limits['ceiling']:.2f}."
+            f" the seeds {limits['split_half']:.2f}, ceiling for a perfect score {limits['ceiling']:.2f}."
         )
     main = summary[summary["role"] == "primary"].iloc[0]
     base = summary[summary["role"] == "primary control"].iloc[0]
     size = summary[summary["kind"] == "size"].sort_values(tau, ascending=False).iloc[:1]
-    said.append(
+    sentences.append(
         f"Primary score {main['score']}: tau {main[tau]:.2f} [{main[f'{tau}_low']:.2f},"
         f" {main[f'{tau}_high']:.2f}] {scope}; {base['score']} {base[tau]:.2f}; difference"
         f" {main['minus_control']:.2f} [{main['minus_control_low']:.2f}, {main['minus_control_high']:.2f}];"
-        f" {len(summary)} scores on {main['archs']} archs detect {main['minus_control_detectable']:.2f} with 80 %"
-        " power."
+        f" {len(summary)} scores on {main['archs']} archs; detectable with 80 % power:"
+        f" {main['minus_control_detectable']:.2f}."
     )
     for row in size.to_dict("records") if main["kind"] != "size" else []:
         gap = f"{main['minus_size']:.2f} [{main['minus_size_low']:.2f}, {main['minus_size_high']:.2f}]"
-        wins = main["minus_size_low"] > 0
-        word = "beats" if wins else "does not beat"
-        said.append(f"It {word} the best size control ({row['score']}, {row[tau]:.2f}): difference {gap}.")
-    lacking = summary[summary["without_score"] > 0]
-    for row in lacking.to_dict("records"):
+        better = main["minus_size_low"] > 0
+        word = "beats" if better else "does not beat"
+        sentences.append(f"It {word} the best size control ({row['score']}, {row[tau]:.2f}): difference {gap}.")
+    incomplete = summary[summary["without_score"] > 0]
+    for row in incomplete.to_dict("records"):
         unknown = ranked.archs["key"][~np.isfinite(ranked.scores[ranked.names.index(row["score"])])]
-        named = ", ".join(unknown.head(NAMED)) + (f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else "")
-        said.append(f"{row['score']} has no finite value for {len(unknown)} archs, which it cannot choose: {named}.")
-    return said
+        named = ", ".join(unknown.head(MAX_NAMES)) + (
+            f" and {len(unknown) - MAX_NAMES} more" if len(unknown) > MAX_NAMES else ""
+        )
+        sentences.append(f"{row['score']} has no finite value for {len(unknown)} archs, which it cannot rank: {named}.")
+    return sentences

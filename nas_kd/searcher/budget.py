@@ -103,7 +103,7 @@ def lower_bounds(
         for size in space.resolutions or (data.resolution,):
             tables = cost_rows(space, resolution=size, in_chans=data.in_chans, num_classes=data.num_classes)
             try:
-                best(tables, caps=limits_between(floors, caps))
+                best(tables, bounds=limits_between(floors, caps))
                 return floors
             except SettingError as error:
                 refused = refused or error

@@ -16,7 +16,7 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.trials import EVALUATED, SCORES
 from nas_kd.solve import best
-from nas_kd.solve.limits import Caps
+from nas_kd.solve.limits import Bounds
 from nas_kd.space import Arch
 from nas_kd.space.rows import arch_of_rows, cost_rows
 from nas_kd.train.config import NEW_LR
@@ -72,7 +72,7 @@ def _largest(budget: Budget, name: str) -> Arch:
     return kept or most
 
 
-def _counted(budget: Budget, name: str, limits: Caps) -> Arch | None:
+def _counted(budget: Budget, name: str, limits: Bounds) -> Arch | None:
     """Return the arch with most of a cost within limits; at equal most, the one of the smallest input."""
     space = budget.space
     most = None
@@ -80,7 +80,7 @@ def _counted(budget: Budget, name: str, limits: Caps) -> Arch | None:
         shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
         tables = cost_rows(space, **shape)
         try:
-            chain = best(tables, caps=limits, objective=name, maximise=True, gap=GAP)
+            chain = best(tables, bounds=limits, objective=name, maximise=True, gap=GAP)
         except SettingError:  # nothing of this input size is within the caps
             continue
         labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]

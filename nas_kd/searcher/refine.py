@@ -152,11 +152,11 @@ def warm_choices(
         limits = limits | {"latency_ms": (None, budget.max_latency_ms)}
     if budget.floors or timed:
         try:
-            within = k_best(coded, count, caps=limits, different=0.2)
+            within = k_best(coded, count, bounds=limits, different=0.2)
         except SettingError:  # by the estimates nobody keeps the latency; measurements decide
             return []
     elif "params" in caps:  # a front in macs alone misses chains that the cap on params makes best
-        within = exact_front(coded, caps=caps)
+        within = exact_front(coded, bounds=caps)
     else:
         within = exact[exact["macs"] <= caps.get("macs", math.inf)]
     within = within.sort_values("score")

@@ -34,7 +34,7 @@ from nas_kd.searcher.refine import score_subnets
 from nas_kd.searcher.trials import EVALUATED
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
-from nas_kd.solve.pareto import unbeaten
+from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
@@ -85,7 +85,7 @@ class SearchResult:
         costs = [name for name in COSTS if name in self.objectives]
         scores = [name for name in QUALITIES if name in self.objectives]
         costs += ["macs"] if len(self.objectives) == 1 else []
-        return unbeaten(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
+        return nondominated(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
 
 
 @takes(SearchConfig)
@@ -177,7 +177,7 @@ def search(
     else:
         tables = []
     if budget.limits and guided:
-        best(tables, caps=budget.limits)  # raises now when what was rated cannot keep the budget
+        best(tables, bounds=budget.limits)  # raises now when what was rated cannot keep the budget
     how = {name: getattr(taught, name) for name in TRAINED_BY}
     stage = None
     group = None

@@ -1,4 +1,4 @@
-"""Exact answers from tables alone: fronts of additive scores, the k best, integer programming; no torch."""
+"""Exact solvers on tables: fronts of additive scores, k best, integer programming; no torch."""
 
 from nas_kd.solve.front import exact_front, pruned
 from nas_kd.solve.kbest import k_best

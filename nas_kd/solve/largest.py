@@ -1,7 +1,7 @@
-"""The largest sum of a capped cost: the size controls.
+"""The largest sum of a bounded cost, for the size controls.
 
-Branch and bound cannot prove the optimum of a sum that is its own limit (minutes on thousands of rows). Costs
-repeat a lot, though, so the sums that chains can reach are few: one cell a sum, folded stage by stage.
+Branch and bound cannot prove the optimum of a sum that is bounded itself (minutes on thousands of rows). But costs
+repeat often, so chains have few distinct sums: dynamic programming with one cell per sum.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import numpy as np
 
 from nas_kd.solve.tables import Rows, groups, remaining
 
-CELLS = 100_000  # sums told apart; beyond this a cell holds several sums
+CELLS = 100_000  # distinct sums; with more of them a cell holds several
 
 
-def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], other: str) -> list[int] | None:
-    """Find the chain with the largest sum of a capped column.
+def largest(stages: Sequence[Rows], column: str, bounds: Mapping[str, float], other: str) -> list[int] | None:
+    """Find the chain with the largest sum of a bounded column.
 
     Args:
-        stages: what `read_tables` returned.
-        column: the cost to be large; it is one of ``caps``.
-        caps: largest allowed sum by column name: ``column`` and, optionally, ``other``.
-        other: a second cost, kept as small as possible among equal sums of the first.
+        stages: from `read_tables`.
+        column: the cost to maximise; it is one of ``bounds``.
+        bounds: upper bounds by column: ``column`` and, optionally, ``other``.
+        other: a second cost, minimised among equal sums of the first.
 
     Returns:
-        The position of each stage's row, or None when the caps cannot be kept. The sum is the largest when
-        at most `CELLS` different sums lie below the cap, as they do for whole numbers with a common factor;
-        otherwise it is the largest to about a cell per stage, 1e-5 of the range.
+        The position of each stage's row, or None if no chain is within the bounds. The sum is the largest if
+        there are at most `CELLS` distinct sums below the bound, as for integers with a common factor;
+        otherwise it is the largest up to about a cell per stage, 1e-5 of the range.
 
     Source:
         Dynamic programming for subset sums, rounded as in Ibarra and Kim (1975).
     """
     values = [rows.columns[column] for rows in stages]
     bases = [v.min() for v in values]
-    cap = caps[column]
-    cap_other = caps.get(other, np.inf)
-    span = cap - sum(bases)
+    upper = bounds[column]
+    upper_other = bounds.get(other, np.inf)
+    span = upper - sum(bases)
     if span < 0:
         return None
     span = min(span, sum(v.max() for v in values) - sum(bases))
@@ -56,10 +56,10 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
         shifts = ((values[number] - bases[number]) // unit if unit else np.zeros(len(rows.rank))).astype(np.int64)
         grown: dict[int, np.ndarray] = {}
         grown_exact: dict[int, np.ndarray] = {}
-        came: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        came_from: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for leave in np.unique(rows.leave).tolist():
             grown[leave], grown_exact[leave] = np.full(cells, np.inf), np.zeros(cells)
-            came[leave] = np.zeros(cells, dtype=np.int64), np.zeros(cells, dtype=np.int64)
+            came_from[leave] = np.zeros(cells, dtype=np.int64), np.zeros(cells, dtype=np.int64)
         for at in _distinct(rows, shifts, other):
             enter = int(rows.enter[at])
             leave = int(rows.leave[at])
@@ -69,24 +69,24 @@ def largest(stages: Sequence[Rows], column: str, caps: Mapping[str, float], othe
             before = small[enter][: cells - shift] + rows.columns[other][at]
             total = exact[enter][: cells - shift] + values[number][at]
             target = grown[leave][shift:]
-            # rounding in a bound must not drop a chain: what is a little above the cap is dropped at the end
-            fits = total + least[number + 1][leave] <= cap + (1e-9 * abs(cap) if number < len(stages) - 1 else 0)
-            better = (before < target) & fits & (before + least_other[number + 1][leave] <= cap_other)
+            # rounding must not drop a chain: sums slightly above the bound are dropped at the end
+            fits = total + least[number + 1][leave] <= upper + (1e-9 * abs(upper) if number < len(stages) - 1 else 0)
+            better = (before < target) & fits & (before + least_other[number + 1][leave] <= upper_other)
             target[better] = before[better]
             grown_exact[leave][shift:][better] = total[better]
-            came[leave][0][shift:][better] = at
-            came[leave][1][shift:][better] = enter
+            came_from[leave][0][shift:][better] = at
+            came_from[leave][1][shift:][better] = enter
         small = grown
         exact = grown_exact
-        history.append((came, shifts))
+        history.append((came_from, shifts))
     sums = np.where(np.isfinite(small[0]), exact[0], -np.inf)
     cell = int(np.argmax(sums))
     state = 0
     if not np.isfinite(sums[cell]):
         return None
     picks = []
-    for came, shifts in reversed(history):
-        row_of, state_of = came[state]
+    for came_from, shifts in reversed(history):
+        row_of, state_of = came_from[state]
         picks.append(int(row_of[cell]))
         cell, state = cell - int(shifts[picks[-1]]), int(state_of[cell])
     return picks[::-1]

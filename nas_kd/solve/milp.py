@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.solve.largest import largest
-from nas_kd.solve.limits import Caps, Limits, infeasible, limits_of
+from nas_kd.solve.limits import Bounds, Limits, infeasible, limits_of
 from nas_kd.solve.tables import Rows, groups, no_chain, read_tables, remaining
 
 
 def best(
     tables: Sequence[pd.DataFrame],
     *,
-    caps: Caps,
+    bounds: Bounds,
     objective: str = "score",
     maximise: bool = False,
     gap: float = 0.0,
@@ -24,23 +24,23 @@ def best(
 
     Args:
         tables: one table per stage, as for `exact_front`.
-        caps: largest allowed sum by column name, or the smallest and the largest, either of them None.
-        objective: the column that is summed up.
-        maximise: look for the largest sum; with ``objective="macs"`` this is the largest-MACs control.
-        gap: relative distance to the optimum at which the integer program may stop.
+        bounds: upper bound of the sum by column name, or a pair of lower and upper bound, either of them None.
+        objective: the column to sum.
+        maximise: find the largest sum; with ``objective="macs"`` this is the largest-MACs control.
+        gap: relative gap to the optimum at which the integer program may stop.
 
     Returns:
-        macs, params, score (those that the tables have), every capped column and row_1 ... row_S.
+        macs, params, score (those in the tables), every bounded column and row_1 ... row_S.
 
     Raises:
-        SettingError: a table is not usable, no chain exists, or no chain is within the budgets; then the
-            smallest feasible value of every capped column is named.
+        SettingError: a table is invalid, no chain exists, or no chain is within the budgets, with the feasible values
+            of every bounded column.
 
     Source:
         Multiple-choice knapsack with the coupling of widths as flow, solved by HiGHS (scipy.optimize.milp);
-        the largest sum of a capped column by `nas_kd.solve.largest`, to 1e-5 at worst.
+        the largest sum of a bounded column by `nas_kd.solve.largest`, to 1e-5 at worst.
     """
-    limits = limits_of(caps)
+    limits = limits_of(bounds)
     shown = [name for name in ("macs", "params", "score") if all(name in table for table in tables)]
     stages, _ = read_tables(tables, list(dict.fromkeys([objective, *limits, *shown])))
     if not np.isfinite(remaining(stages, objective)[0]).any():
@@ -51,7 +51,7 @@ def best(
     if maximise and objective in limits and len(second) < 2 and all(low == -np.inf for low, _ in limits.values()):
         spare = [name for name in ("params", "macs") if name in stages[0].columns and name != objective]
         picks = largest(stages, objective, uppers, (second or spare or [objective])[0])
-    if picks is None:  # also where rounding hid the only chains within the caps
+    if picks is None:  # also if rounding hid the only chains within the bounds
         picks = solve(stages, limits, objective, maximise, gap)
     if picks is None:
         raise infeasible(stages, limits, solve)
@@ -62,17 +62,13 @@ def best(
 
 
 def feasible_range(tables: Sequence[pd.DataFrame], column: str) -> tuple[float, float]:
-    """Sum the cheapest and the dearest chain.
+    """Return the smallest and the largest sum of a column over all chains; integers if the column holds integers.
 
     Args:
         tables: one table per stage, as for `exact_front`.
-        column: the cost.
-
-    Returns:
-        Smallest and largest sum over all chains, integers where the column holds integers.
 
     Raises:
-        SettingError: a table is not usable, or no chain exists.
+        SettingError: a table is invalid, or no chain exists.
     """
     stages, _ = read_tables(tables, [column])
     low = float(remaining(stages, column)[0].min())
@@ -89,32 +85,30 @@ def solve(
     objective: str,
     maximise: bool = False,
     gap: float = 0.0,
-    apart: Sequence[Sequence[int]] = (),
+    excluded: Sequence[Sequence[int]] = (),
     shared: int = 0,
 ) -> list[int] | None:
     """Solve the integer program.
 
     Args:
-        stages: the rows of each stage.
-        limits: smallest and largest allowed sum by column.
-        objective: the column that is summed up.
-        maximise: look for the largest sum.
+        limits: lower and upper bound of the sum by column.
+        objective: the column to sum.
         gap: as for `best`.
-        apart: chains, as positions of rows, to keep away from.
-        shared: rows that the chain may have in common with each of them at most.
+        excluded: chains, as positions of rows, from which the result must differ.
+        shared: maximum number of rows in common with each of them.
 
     Returns:
-        The position of each stage's row, or None when the limits cannot be kept.
+        The position of each stage's row, or None if no chain is within the limits.
 
     Source: diversity cuts: Puzzle (Bercovich et al. 2024), section 4.3.
     """
-    floors = {name: (low, high) for name, (low, high) in limits.items() if low > -np.inf}
-    if floors and not maximise:  # with floors hardly a row can be left out; often no floor binds
-        relaxed = dict(limits) | {name: (-np.inf, high) for name, (_, high) in floors.items()}
-        picks = _solve(stages, relaxed, objective, maximise, gap, apart, shared)
-        if picks is None or all(chain_sum(stages, picks, name) >= low for name, (low, _) in floors.items()):
+    ranges = {name: (low, high) for name, (low, high) in limits.items() if low > -np.inf}
+    if ranges and not maximise:  # with lower bounds few rows can be dropped; often none of them binds
+        relaxed = dict(limits) | {name: (-np.inf, high) for name, (_, high) in ranges.items()}
+        picks = _solve(stages, relaxed, objective, maximise, gap, excluded, shared)
+        if picks is None or all(chain_sum(stages, picks, name) >= low for name, (low, _) in ranges.items()):
             return picks
-    return _solve(stages, limits, objective, maximise, gap, apart, shared)
+    return _solve(stages, limits, objective, maximise, gap, excluded, shared)
 
 
 def _solve(
@@ -123,17 +117,16 @@ def _solve(
     objective: str,
     maximise: bool,
     gap: float,
-    apart: Sequence[Sequence[int]],
+    excluded: Sequence[Sequence[int]],
     shared: int,
 ) -> list[int] | None:
-    from scipy import sparse
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy import optimize, sparse
 
     sign = -1.0 if maximise else 1.0
-    kept = [useful(rows, limits, objective, maximise, len(apart) + 1) for rows in stages]
+    kept = [useful(rows, limits, objective, maximise, len(excluded) + 1) for rows in stages]
     offsets = np.cumsum([0, *(len(keep) for keep in kept)])
     value = np.concatenate([rows.columns[objective][keep] for rows, keep in zip(stages, kept, strict=True)])
-    # HiGHS stops at an absolute gap of 1e-6: large coefficients make that gap harmless
+    # HiGHS stops at an absolute gap of 1e-6, which large coefficients make harmless
     weights = sign * value * (1e4 / (float(np.abs(value).max()) or 1.0))
     rules = []
     low = []
@@ -142,7 +135,7 @@ def _solve(
         rules.append(_line(offsets[-1], range(offsets[number], offsets[number + 1])))
         low.append(1.0)
         high.append(1.0)
-    for number in range(len(stages) - 1):  # as many leave with a width as enter with it
+    for number in range(len(stages) - 1):  # flow: as many rows leave with a width as enter with it
         leave = stages[number].leave[kept[number]]
         enter = stages[number + 1].enter[kept[number + 1]]
         for width in np.union1d(leave, enter):
@@ -158,7 +151,7 @@ def _solve(
         rules.append(cost * scale)
         low.append(least * scale)
         high.append(most * scale)
-    for chain in apart:
+    for chain in excluded:
         line = np.zeros(offsets[-1])
         for offset, keep, other in zip(offsets, kept, chain, strict=False):
             line[offset + np.flatnonzero(keep == other)] = 1.0
@@ -166,22 +159,22 @@ def _solve(
         low.append(-np.inf)
         high.append(float(shared))
     while True:
-        solved = milp(
+        solved = optimize.milp(
             weights,
-            constraints=LinearConstraint(sparse.csr_array(np.stack(rules)), low, high),
-            bounds=Bounds(0, 1),
+            constraints=optimize.LinearConstraint(sparse.csr_array(np.stack(rules)), low, high),
+            bounds=optimize.Bounds(0, 1),
             integrality=np.ones(len(weights), dtype=np.int64),
             options={"mip_rel_gap": gap},
         )
         if solved.status == 2:
             return None
         if solved.x is None:
-            raise RuntimeError(f"scipy.optimize.milp gave up: {solved.message}")
+            raise RuntimeError(f"scipy.optimize.milp failed: {solved.message}")
         at = [int(np.argmax(solved.x[a:b])) for a, b in zip(offsets, offsets[1:], strict=False)]
         picks = [int(keep[i]) for keep, i in zip(kept, at, strict=True)]
         if all(a <= chain_sum(stages, picks, name) <= b for name, (a, b) in limits.items()):
             return picks
-        # within HiGHS' tolerance of 1e-6 but beyond a limit: forbid this chain and look again
+        # within HiGHS' tolerance of 1e-6 but outside a limit: exclude this chain and solve again
         rules.append(_line(offsets[-1], offsets[:-1] + at))
         low.append(-np.inf)
         high.append(len(stages) - 1.0)
@@ -199,37 +192,32 @@ def _line(length: int, ones: range | np.ndarray) -> np.ndarray:
 
 
 def useful(rows: Rows, limits: Limits, objective: str, maximise: bool, count: int = 1) -> np.ndarray:
-    """Find the rows that can be part of the best chains.
+    """Return the positions, ascending, of the rows of a stage that can be part of the best chains.
 
     Args:
-        rows: the rows of a stage.
-        limits: smallest and largest allowed sum by column.
-        objective: the column that is summed up.
-        maximise: whether to maximise the sum.
-        count: number of chains. A row that so many others of the same widths beat, in the objective and
-            in every limited column, is in none of them: one of these others could take its place, and is in no
-            chain that must be kept away from.
-
-    Returns:
-        Positions of the rows, ascending.
+        limits: lower and upper bound of the sum by column.
+        objective: the column to sum.
+        count: number of chains. A row dominated by this many others of the same widths, in the objective and
+            in every limited column, is in none of them: at least one of the others is in no excluded chain and could
+            replace it.
     """
-    wanted: dict[str, set[int]] = {objective: {-1 if maximise else 1}}
+    directions: dict[str, set[int]] = {objective: {-1 if maximise else 1}}
     for name, (least, most) in limits.items():
-        wanted.setdefault(name, set()).update(s for s, b in ((-1, least), (1, most)) if np.isfinite(b))
-    # where both more and less of a column may be wanted only equals compare
-    keys = [rows.enter, rows.leave, *(rows.columns[name] for name, signs in wanted.items() if len(signs) == 2)]
-    one_way = [(name, next(iter(signs))) for name, signs in wanted.items() if len(signs) == 1]
+        directions.setdefault(name, set()).update(s for s, b in ((-1, least), (1, most)) if np.isfinite(b))
+    # if both more and less of a column may be better, only equal values are comparable
+    keys = [rows.enter, rows.leave, *(rows.columns[name] for name, signs in directions.items() if len(signs) == 2)]
+    one_way = [(name, next(iter(signs))) for name, signs in directions.items() if len(signs) == 1]
     points = np.stack([sign * rows.columns[name] for name, sign in one_way] or [np.zeros(len(rows.rank))], axis=1)
     kept = []
     for at in groups(*keys):
         at = at[np.lexsort((rows.rank[at], *points[at].T[::-1]))]
-        beaten = np.zeros(len(at), dtype=np.int64)
+        dominated = np.zeros(len(at), dtype=np.int64)
         first = 0
-        while first < len(at):  # each survivor counts for all it beats; of equals the earlier beats the later
-            beaten[first + 1 :] += (points[at[first + 1 :]] >= points[at[first]]).all(axis=1)
-            stays = beaten < count
-            at = at[stays]
-            beaten = beaten[stays]
+        while first < len(at):  # of equal rows the earlier dominates the later
+            dominated[first + 1 :] += (points[at[first + 1 :]] >= points[at[first]]).all(axis=1)
+            kept_rows = dominated < count
+            at = at[kept_rows]
+            dominated = dominated[kept_rows]
             first = first + 1
         kept.append(at)
     return np.sort(np.concatenate(kept))

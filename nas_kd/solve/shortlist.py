@@ -1,4 +1,4 @@
-"""The choices of each stage that are worth a score of their own as part of a whole subnet."""
+"""The choices of each stage that are worth being scored in whole subnets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from nas_kd.solve.front import pruned
 
 
 def shortlists(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",), least: int = 16) -> list[list[int]]:
-    """Name the choices that are on a stage's front for some input width, and the fronts behind them.
+    """Return the choices on the first fronts of each stage for some input width.
 
-    A stage's front can be a handful of rows, too few for a second look. So fronts are peeled off until a
+    The front of a stage can be a handful of rows, too few for a search. So further fronts are added until the
     stage has ``least`` choices or none are left.
 
     Args:
-        tables: one rating table a stage with the columns of `exact_front` and ``choice``, a number for what a
-            row chooses; rows of several input widths can be the same choice.
+        tables: one rating table per stage with the columns of `exact_front` and ``choice``, the number of a row's
+            choice, which rows of several input widths can share.
         budgets: cost columns of the fronts.
         least: minimum number of choices per stage.
 
     Returns:
-        For each stage the values of ``choice``, from the cheapest to the dearest in the first budget.
+        For each stage the values of ``choice``, in ascending order of the first budget.
     """
     chosen: list[dict[int, float]] = [{} for _ in tables]
     left = list(tables)
@@ -33,7 +33,7 @@ def shortlists(tables: Sequence[pd.DataFrame], budgets: Sequence[str] = ("macs",
                 for choice, cost in zip(front["choice"], front[budgets[0]], strict=True):
                     chosen[number].setdefault(int(choice), float(cost))
             rest = left[number].drop(index=rows)
-            # a choice that is taken needs no second place; the last rows stay so that tables never end empty
+            # drop chosen ones, but keep the last rows: tables must not be empty
             left[number] = rest[~rest["choice"].isin(chosen[number])]
         if not all(len(t) or len(c) >= least for t, c in zip(left, chosen, strict=True)):
             left = [t if len(t) else tables[i].iloc[:0] for i, t in enumerate(left)]

@@ -1,4 +1,4 @@
-"""Rating tables as checked arrays: what every solver reads."""
+"""Rating tables as checked arrays, the input of every solver."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nas_kd.errors import SettingError
 
 @dataclass(frozen=True)
 class Rows:
-    """The usable rows of one stage.
+    """The valid rows of one stage.
 
     Args:
         index: labels of the rows in the table.
-        columns: values by column name, each of shape (N,); whole numbers are int64.
-        rank: (N,) place of each label in the order of all labels.
-        enter: (N,) code of the width the row needs, comparable with the stage before's ``leave``.
-        leave: (N,) code of the width the row gives; the last stage's is 0 everywhere.
+        columns: values by column name, each of shape (N,); integers are int64.
+        rank: (N,) rank of each label among all labels.
+        enter: (N,) code of the row's input width, comparable with ``leave`` of the previous stage.
+        leave: (N,) code of the row's output width; 0 in the last stage.
     """
 
     index: pd.Index
@@ -30,31 +30,24 @@ class Rows:
     leave: np.ndarray
 
     def take(self, keep: np.ndarray) -> Rows:
-        """Return some of the rows.
-
-        Args:
-            keep: positions of the rows to keep.
-
-        Returns:
-            The rows in that order.
-        """
+        """Return the rows at the positions ``keep``, in that order."""
         columns = {name: values[keep] for name, values in self.columns.items()}
         return Rows(self.index[keep], columns, self.rank[keep], self.enter[keep], self.leave[keep])
 
 
 def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple[list[Rows], int]:
-    """Check rating tables and turn them into arrays.
+    """Check rating tables and convert them to arrays.
 
     Args:
         tables: one table per stage.
-        columns: columns that are needed; a row that is not finite in one of them, in its score or in its
-            widths is dropped, and so is one whose score is of fewer ``images`` than the others'.
+        columns: required columns; a row that is not finite in one of them, in its score or in its
+            widths is dropped, and so is one scored on fewer ``images`` than the others.
 
     Returns:
-        The rows of each stage, and how many rows were dropped in all.
+        The rows of each stage, and the total number of dropped rows.
 
     Raises:
-        SettingError: there is no table, a column is missing, labels repeat, or no row of a stage is usable.
+        SettingError: there is no table, a column is missing, labels repeat, or a stage has no valid row.
     """
     if isinstance(tables, pd.DataFrame):
         raise SettingError("tables", "one DataFrame", "a list of tables, one per stage", "use tables=[table]")
@@ -67,16 +60,16 @@ def read_tables(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> tuple
         for name in columns:
             if name not in table.columns:
                 expected = f"a table with the columns {', '.join(columns)}; this one has {list(table.columns)}"
-                raise SettingError(f"{where}.{name}", "missing", expected, "name a column that every table has")
+                raise SettingError(f"{where}.{name}", "missing", expected, "use a column of all tables")
         if not table.index.is_unique:
             twice = table.index[table.index.duplicated()][0]
             hint = "use reset_index(drop=True)"
-            raise SettingError(f"{where}.index", twice, "labels that are all different", hint)
+            raise SettingError(f"{where}.index", twice, "unique labels", hint)
         known = [name for name in ("score", "in_width", "out_width") if name in table]
-        wanted = list(dict.fromkeys([*columns, *known]))
-        values = {name: _floats(table[name], f"{where}.{name}") for name in wanted}
+        needed = list(dict.fromkeys([*columns, *known]))
+        values = {name: _floats(table[name], f"{where}.{name}") for name in needed}
         usable = np.logical_and.reduce([np.isfinite(v) for v in values.values()])
-        if "images" in table:  # successive halving leaves early losers with scores of fewer images
+        if "images" in table:  # successive halving scores early losers on fewer images
             rated = table["images"].to_numpy()
             usable &= rated == rated.max()
         keep = np.flatnonzero(usable)
@@ -98,7 +91,7 @@ def _floats(column: pd.Series, where: str) -> np.ndarray:
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
-    """Return int64 where nothing is lost: sums of MACs and parameters are exact, whatever their size."""
+    """Convert integral values to int64, so that sums of MACs and parameters are exact."""
     if len(values) and np.abs(values).max() < 2**53 and (values == np.rint(values)).all():
         return values.astype(np.int64)
     return values
@@ -112,7 +105,7 @@ def _ranks(index: pd.Index) -> np.ndarray:
 
 
 def _coupled(stages: list[Rows]) -> list[Rows]:
-    """Give both sides of every boundary the same width codes; a side without widths couples nothing."""
+    """Use the same width codes on both sides of every boundary; without width columns nothing is coupled."""
     for number in range(len(stages) - 1):
         left = stages[number]
         right = stages[number + 1]
@@ -134,7 +127,7 @@ def groups(*keys: np.ndarray) -> Iterator[np.ndarray]:
         keys: arrays of shape (N,), compared together.
 
     Returns:
-        One array of positions a distinct key, each rising.
+        One array of positions per distinct key, each ascending.
     """
     code = np.zeros(len(keys[0]), dtype=np.int64)
     for key in keys:
@@ -146,16 +139,14 @@ def groups(*keys: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def remaining(stages: Sequence[Rows], column: str, largest: bool = False) -> list[np.ndarray]:
-    """Sum the cheapest (or dearest) chain from every stage to the end.
+    """Return the smallest (or largest) sum of a column from every stage to the end.
 
     Args:
-        stages: what `read_tables` returned.
-        column: which cost.
-        largest: the dearest chain in place of the cheapest.
+        stages: from `read_tables`.
 
     Returns:
-        S + 1 arrays: entry [i][w] is for a chain that enters stage i with width code w; plus infinity (minus,
-        for the dearest) where no chain goes on.
+        S + 1 arrays: entry [i][w] is for chains that enter stage i with width code w; infinite (minus
+        infinity for the largest) if there are none.
     """
     nothing = -np.inf if largest else np.inf
     reduce = np.maximum if largest else np.minimum
@@ -172,7 +163,7 @@ def remaining(stages: Sequence[Rows], column: str, largest: bool = False) -> lis
 
 
 def no_chain(stages: Sequence[Rows]) -> SettingError:
-    """Word the error of tables whose widths never meet."""
+    """Return the error of tables whose widths do not match."""
     for number in range(len(stages) - 1):
         if not np.isin(stages[number].leave, stages[number + 1].enter).any():
             gives = sorted(set(stages[number].columns["out_width"].tolist()))
@@ -180,6 +171,6 @@ def no_chain(stages: Sequence[Rows]) -> SettingError:
             needs = sorted(set(stages[number + 1].columns["in_width"].tolist()))
             field = f"tables[{number + 1}].in_width"
             return SettingError(field, needs, expected, "rate the stage at these widths")
-    expected = "tables with a chain in which in_width equals the out_width before"
+    expected = "tables with a chain in which in_width equals the previous out_width"
     hint = "rate every stage at all its input widths"
     return SettingError("tables", f"{len(stages)} stages", expected, hint)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nas_kd.analyse import final_table, report
-from nas_kd.analyse.choice import FILE, alike, decision, differences, verdict
+from nas_kd.analyse.choice import FILE, decision, differences, indistinguishable, verdict
 from nas_kd.analyse.paired import paired_difference
 from nas_kd.analyse.story import headline
 from nas_kd.analyse.table import runs_of
@@ -65,7 +65,7 @@ def test_found_stays_where_others_are_better_by_less_than_an_error(tmp_path: Pat
     table = decide(run)
     assert 0 < table.loc["random_1", "minus_found"] <= table.loc["random_1", "standard_error"]
     assert chosen(run) == "found"
-    assert verdict(table.reset_index()).startswith("Handed over: found. On the select split none of the 2 others")
+    assert verdict(table.reset_index()).startswith("Handed over: found. On the select split, none of the 2 others")
 
 
 def test_who_is_better_by_more_than_an_error_is_handed_over(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_table_and_the_report_name_whom_they_cannot_tell_apart(tmp_path: Pat
     names = ["difference_percent", "difference_low_percent", "difference_high_percent"]
     assert table.loc["found", names].tolist() == pytest.approx([100 * gap.mean, *(100 * end for end in gap.interval)])
     assert table.loc["random_1", names].isna().all()
-    assert alike(table.reset_index()) == ["found"]
+    assert indistinguishable(table.reset_index()) == ["found"]
     said = headline(run, "search")
     assert any(line.startswith("Handed over: random 1, not found.") for line in said)
     assert any("1 of 2 others cannot be told apart" in line and line.endswith(": found.") for line in said)

@@ -31,7 +31,7 @@ def test_the_error_is_that_of_repeated_draws(spread: tuple[float, float, float])
     # components below 0 count as 0, which can only lengthen the error
     squares = float(np.mean([one.error**2 for one in found]))
     assert 0.95 * true <= squares <= 1.6 * true
-    missed = np.mean([one.sure for one in found])
+    missed = np.mean([one.significant for one in found])
     assert 0.01 <= missed <= 0.08
 
 
@@ -43,7 +43,7 @@ def test_one_seed_is_the_paired_t_test() -> None:
     assert found.mean / found.error == pytest.approx(expected.statistic)
     assert found.freedom == expected.df
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert found.sure == (expected.pvalue < 0.05)
+    assert found.significant == (expected.pvalue < 0.05)
 
 
 def test_seeds_alone_are_the_paired_t_test_over_seeds() -> None:
@@ -73,9 +73,9 @@ def test_the_other_way_round_is_the_negative() -> None:
 def test_what_is_equal_is_equal() -> None:
     right = np.random.default_rng(4).random((3, 20)) < 0.9
     found = paired_difference(right, right)
-    assert (found.mean, found.error, found.sure) == (0.0, 0.0, False)
+    assert (found.mean, found.error, found.significant) == (0.0, 0.0, False)
 
 
 def test_one_image_tells_nothing() -> None:
     found = paired_difference([[1.0], [1.0]], [[0.0], [0.0]])
-    assert found.error == math.inf and not found.sure
+    assert found.error == math.inf and not found.significant

@@ -58,7 +58,7 @@ def test_one_file_that_loads_nothing(made: Path) -> None:
         "Settings",
     ):
         assert f"<h2>{part}</h2>" in text
-    assert "Not there yet" not in text
+    assert "Still missing" not in text
     assert "nan" not in text
 
 
@@ -103,7 +103,7 @@ def test_a_partly_finished_run(gone: tuple[str, ...], missing: str, kept: str, f
     run = tmp_path / "run"
     shutil.copytree(finished, run, ignore=lambda folder, names: gone if Path(folder) == finished else ())
     text = report(run).read_text()
-    assert "Not there yet" in text and missing in text and kept in text
+    assert "Still missing" in text and missing in text and kept in text
 
 
 def test_seeds_that_are_still_to_come(finished: Path, tmp_path: Path) -> None:

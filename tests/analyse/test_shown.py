@@ -145,7 +145,7 @@ def test_a_floor_is_drawn_as_the_cap_is(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("goals", "words"), [(["kl"], "good KL to the teacher."), (["accuracy", "latency_ms"], "accuracy and latency.")]
+    ("goals", "words"), [(["kl"], "for KL to the teacher."), (["accuracy", "latency_ms"], "accuracy and latency.")]
 )
 def test_an_engine_is_said_to_seek_what_it_sought(run: Path, goals: list[str], words: str) -> None:
     edit(run / "search" / "best.json", engine="nsga2", objectives=goals)

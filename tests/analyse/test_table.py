@@ -101,7 +101,7 @@ def test_an_empty_and_a_foreign_folder(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="existing run folder"):
         final_table(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(SettingError, match="nas_kd has worked"):
+    with pytest.raises(SettingError, match="a run folder of nas_kd"):
         final_table(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     assert final_table(tmp_path).empty and trials(tmp_path).empty and metrics(tmp_path).empty

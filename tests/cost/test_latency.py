@@ -71,7 +71,7 @@ def test_rows_of_a_run_are_timed_once_and_their_error_is_told(
     again = with_latency(tables, Budget(space, COST, {}, max_latency_ms=1e6, run=run), 8)
     for one, other in zip(found, again, strict=True):  # read back, not timed again
         assert one["latency_ms"].tolist() == other["latency_ms"].tolist()
-    chain = best(found, caps={"latency_ms": float(sum(t["latency_ms"].median() for t in found))}, objective="macs")
+    chain = best(found, bounds={"latency_ms": float(sum(t["latency_ms"].median() for t in found))}, objective="macs")
     assert chain["latency_ms"] > 0
 
 

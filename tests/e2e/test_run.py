@@ -160,7 +160,7 @@ def test_results_hold_every_role_and_seed(made: Made, results: pd.DataFrame, bes
 def test_the_report_is_one_file_that_needs_no_other(made: Made, best: dict[str, object]) -> None:
     page = (made.run / "report/report.html").read_text()
     assert str(best["key"]) in page and page.count("<svg") >= 4
-    for outside in ("<script src", "<link ", "<img", "Not there yet"):
+    for outside in ("<script src", "<link ", "<img", "Still missing"):
         assert outside not in page
 
 

@@ -64,7 +64,7 @@ def test_a_helper_of_nothing_is_told_so(made: Made, copied: Path, nas_kd_main: C
         said = nas_kd_main("search", *arguments)
         assert said.code == 2 and message in said.err, said.err
     said = nas_kd_main("rank", copied, "--worker")
-    assert said.code == 2 and "a run whose ranking has begun" in said.err
+    assert said.code == 2 and "a run whose ranking was started" in said.err
     assert not (copied / "rank").exists() and not list(copied.glob("search/macs_*"))
 
 

@@ -54,7 +54,7 @@ def test_the_front_is_what_no_chain_beats(drawn: list[pd.DataFrame], budget: str
 def test_the_best_chain_within_two_caps(drawn: list[pd.DataFrame], macs: int, params: int) -> None:
     legal = [chain for chain in every_chain(drawn) if chain[1] <= macs and chain[2] <= params]
     caps = {"macs": float(macs), "params": float(params)}
-    for solve in (lambda: exact_front(drawn, caps=caps).iloc[-1], lambda: best(drawn, caps=caps)):
+    for solve in (lambda: exact_front(drawn, bounds=caps).iloc[-1], lambda: best(drawn, bounds=caps)):
         if not legal:
             with pytest.raises(SettingError):
                 solve()

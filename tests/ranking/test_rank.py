@@ -87,7 +87,7 @@ def test_a_sample_is_spread_over_depths_and_sizes_and_is_the_same_again(cost: di
 
 
 def test_bands_that_cannot_be_filled_are_refused(space: ElasticSpace, cost: dict[str, int]) -> None:
-    with pytest.raises(SettingError, match=r"at least 32 archs; \d+ of .* random ones lie in it"):
+    with pytest.raises(SettingError, match=r"at least 32 archs; \d+ of .* random ones are in it"):
         sample_archs(RankConfig(bands=(40_000,)), space, cost=cost)
     with pytest.raises(SettingError, match="do not overlap"):
         sample_archs(RankConfig(bands=(10_000, 10_500)), space, cost=cost)
@@ -142,7 +142,7 @@ def test_what_is_trained_so_far_can_be_judged(
     monkeypatch.setattr(StandaloneTraining, "train_in", None)
     some = ask(train=False, scores=("macs", "nmse", "params"))
     assert len(some.truth) == 12 and (some.summary["archs"] == 12).all()
-    assert "judged by 12 of 40 trainings, of 12 of 20 archs" in (tmp_path / "run/log.txt").read_text()
+    assert "ground truth: 12 of 40 trainings, of 12 of 20 archs" in (tmp_path / "run/log.txt").read_text()
     both = whole.scores.merge(some.scores, on=["score", "key"])
     assert len(both) == 60 and (both["value_x"] == both["value_y"]).all()  # of all archs: more truth asks nothing anew
 
@@ -179,7 +179,7 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         {"in_band": 9},
         {"images": 24},
     ):
-        with pytest.raises(SettingError, match="was begun with"):
+        with pytest.raises(SettingError, match="was started with"):
             ask(**change)  # type: ignore[operator]
     table = tmp_path / "run" / "rank" / "truth.csv"
     table.write_text(table.read_text() + "f00,0" + ",0.5" * 7 + "\n")
@@ -192,14 +192,14 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     [
         ({"scores": ("nmes", "macs")}, "did you mean 'nmse'"),
         ({"primary": "ridge"}, "rank.primary"),
-        ({"control": "nmse", "primary": "macs"}, "name a size control"),
-        ({"control": "macs", "primary": "macs"}, "another score than rank.control"),
+        ({"control": "nmse", "primary": "macs"}, "choose a size control"),
+        ({"control": "macs", "primary": "macs"}, "a score other than rank.control"),
         ({"net": None}, "a supernet, for normalised MSE, supernet KL"),
         ({"seeds": 0}, "rank.seeds"),
-        ({"method": "fitnet"}, "a method on logits alone"),
+        ({"method": "fitnet"}, "a method that only uses stored logits"),
         ({"epochs": 0}, "rank.epochs"),
         ({"run": None}, "a folder"),
-        ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain, not rank"),
+        ({"teacher": ["resnet18", "resnet34"]}, "several teachers can retrain a student, not rank"),
         ({"teacher": torch.nn.Identity()}, "nas_kd.load_teacher returns one"),
         ({"bands": (400,)}, "rank.bands"),
     ],
@@ -239,7 +239,7 @@ def test_a_score_of_your_own_and_one_that_fails_for_some(ask: object) -> None:
     found = ask(scores=(mine, "macs", "params"), primary="mine")  # type: ignore[operator]
     row = found.summary.set_index("score").loc["mine"]
     assert row["without_score"] == 1 and np.isfinite(row["band_tau"])  # of the others
-    lost = f"mine has no finite value for 1 archs, which it cannot choose: {found.archs['key'].iloc[0]}."
+    lost = f"mine has no finite value for 1 archs, which it cannot rank: {found.archs['key'].iloc[0]}."
     assert lost in found.verdict
 
 
@@ -255,7 +255,7 @@ def test_the_regression_waits_for_enough_truth_and_learns_anew(ask: object, tmp_
     few = ask(scores=("donna", "macs", "params"), primary="macs", control="params", train=False)  # type: ignore[operator]
     assert "DONNA regression" not in set(few.summary["score"]) and len(few.summary) == 2
     said = (tmp_path / "run/log.txt").read_text()
-    assert "DONNA regression is left out: it learns from at least 16 trained archs" in said
+    assert "DONNA regression is left out: it needs at least 16 trained archs to learn from" in said
 
 
 def test_a_band_with_too_few_trained_archs_is_said_and_not_judged(
@@ -270,7 +270,7 @@ def test_a_band_with_too_few_trained_archs_is_said_and_not_judged(
         again = ask(seeds=1, scores=("macs", "params", "minus_depth"), primary="macs", train=False)
         assert f"{left} is left out: it has 7 trained archs, and a rank correlation needs 8" in again.verdict[0]
         assert "tau band 2" not in again.summary
-    assert again.summary["band_tau"].isna().all() and any("inside a band" in line for line in again.verdict)
+    assert again.summary["band_tau"].isna().all() and any("inside bands" in line for line in again.verdict)
     assert again.summary["tau"].is_monotonic_decreasing
 
 
@@ -284,7 +284,7 @@ def test_scores_of_another_supernet_are_not_mixed(
         ask(seeds=1, scores=scores, net=other)
     given = {"seeds": 1, "scores": ("supernet_kl", "macs", "params"), "primary": "supernet_kl", "run": tmp_path / "kl"}
     ask(**given)
-    with pytest.raises(SettingError, match=r"rank\.supernet.*scores\.csv.*are measured anew"):
+    with pytest.raises(SettingError, match=r"rank\.supernet.*scores\.csv.*to measure all scores again"):
         ask(**given, net=other)
     with pytest.raises(SettingError, match=r"blockwise\.lr"):
         ask(seeds=1, scores=scores, blockwise={"epochs": 1, "batch_size": 16, "calibration_images": 48, "lr": 0.5})
@@ -425,7 +425,7 @@ def test_the_command_ranks_from_settings(tmp_path: Path, capsys: pytest.CaptureF
     assert "supernet accuracy" in capsys.readouterr().out
     assert len(pd.read_csv(folder / "rank" / "truth.csv")) == 24
     assert main(["rank", str(folder), "--rank.primary", "macs"]) == 2
-    assert "was begun with" in capsys.readouterr().err
+    assert "was started with" in capsys.readouterr().err
 
 
 @pytest.mark.slow

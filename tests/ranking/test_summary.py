@@ -58,13 +58,13 @@ def tables(seeds: int = 2, count: int = 32) -> tuple[pd.DataFrame, pd.DataFrame,
 
 
 def judge(ranked: Ranked, **more: object) -> pd.DataFrame:
-    return summarise(ranked, primary="knows", control="MACs", caps=[105.0, 210.0, 500.0], resamples=800, **more)  # type: ignore[arg-type]
+    return summarise(ranked, primary="knows", control="MACs", budgets=[105.0, 210.0, 500.0], resamples=800, **more)  # type: ignore[arg-type]
 
 
 def test_the_summary_says_who_wins_where() -> None:
     ranked = joined(*tables())
     frame = judge(ranked, preparation={"blockwise": 5.0}).set_index("score")
-    mean = ranked.truth.mean(1)
+    mean = ranked.accuracies.mean(1)
     for index, name in enumerate(ranked.names):
         row, score = frame.loc[name], ranked.scores[index]
         assert row["tau"] == pytest.approx(stats.kendalltau(score, mean).statistic)
@@ -149,7 +149,7 @@ def test_a_score_is_compared_on_the_archs_that_it_scores() -> None:
     """A score that is MACs, but for archs that it leaves out, is as good as MACs, whichever they are."""
     archs, truth, scores = tables()
     ranked = joined(archs, truth, scores)
-    mean, macs = ranked.truth.mean(1), ranked.archs["macs"]
+    mean, macs = ranked.accuracies.mean(1), ranked.archs["macs"]
     wrong = (mean.argsort().argsort() - macs.rank()).abs().nlargest(10).index
     same = scores[scores["score"] == "MACs"].assign(score="same", kind="score")
     same.loc[same["key"].isin(ranked.archs["key"][wrong]), "value"] = math.nan
@@ -176,7 +176,7 @@ def test_a_truth_in_the_making_is_judged_by_what_is_there() -> None:
     frame, noise = judge(ranked), noise_table(ranked)
     assert frame["archs"].eq(9).all() and "tau band 2" not in frame
     said = verdict(ranked, frame, noise)
-    assert said[0].startswith("Band 2 has 0 trained archs") and said[1].startswith("The ground truth has one seed")
+    assert said[0].startswith("Band 2 is left out: it has 0 trained archs") and said[1].startswith("The ground truth has one seed")
 
 
 def test_the_verdict_admits_defeat() -> None:
@@ -209,5 +209,5 @@ def test_bad_tables_are_refused() -> None:
         joined(archs, truth.head(0), scores)
     with pytest.raises(SettingError, match="another space, seed or sample"):
         joined(archs, truth.assign(key="other"), scores)
-    with pytest.raises(SettingError, match="name one of the scores"):
+    with pytest.raises(SettingError, match="choose one of the scores"):
         summarise(joined(archs, truth, scores), primary="nobody", control="MACs")

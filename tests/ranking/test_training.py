@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_falls_back(alone: Alike, run: Run, arch: Arch, at:
     assert "last.pt is damaged" in (run.path / "log.txt").read_text()
     for name in ("last.pt", "previous.pt"):
         (training.folder / name).write_bytes(b"nothing")
-    with pytest.raises(SettingError, match="delete .*trainings.*begins anew"):
+    with pytest.raises(SettingError, match="delete .*trainings.*starts over"):
         alone(take(run, arch, "c"))
 
 
@@ -171,7 +171,7 @@ def test_a_worker_that_was_taken_for_lost_writes_nothing(
     lost = take(run, arch, "a")
     with pytest.raises(Stopped if moment == "stop" else FileNotFoundError):
         alone(lost)
-    assert lost.taken and not other[0].taken
+    assert lost.taken_over and not other[0].taken_over
     assert snapshot(other[0].folder) == seen[0]
     assert {path.name for path in (run.path / "rank" / "trainings").iterdir()} == {other[0].folder.name}
     assert ("last.pt" in seen[0]) == (moment != "replace")
@@ -254,6 +254,6 @@ def test_another_training_has_another_folder(run: Run, arch: Arch, space: Elasti
     other = next(a for a in map(space.sample, range(9)) if a != arch)
     mine = take(run, arch, "a")
     assert take(run, other, "a").folder != mine.folder
-    assert MovingStages(run, "rank", "a").take(arch.key, 11, {}).folder != mine.folder and not mine.taken
+    assert MovingStages(run, "rank", "a").take(arch.key, 11, {}).folder != mine.folder and not mine.taken_over
     with pytest.raises(SettingError, match="epochs"):
         MovingStages(run, "rank", "b").take(arch.key, 1, {"epochs": replace(HOW, epochs=3).epochs})

@@ -65,7 +65,7 @@ def test_rows_that_no_network_has_take_for_ever(monkeypatch: Any) -> None:
         assert np.isinf(times).tolist() == (narrow if at in lost else narrow & False).tolist()
         assert 0 < np.isfinite(times).sum()
     tables[1]["in_width"] = 1
-    with pytest.raises(SettingError, match="in_width equals the out_width"):
+    with pytest.raises(SettingError, match="in_width equals the previous out_width"):
         latency_rows(space, tables, resolution=32, whole=1, **SHAPE)
 
 

@@ -27,7 +27,7 @@ from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.refine import warm_choices
 from nas_kd.searcher.trials import EVALUATED
 from nas_kd.solve import exact_front
-from nas_kd.solve.pareto import unbeaten
+from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import choices_of
 from nas_kd.supernet import Supernet
@@ -47,7 +47,7 @@ def test_unbeaten_rows_by_brute_force(high: tuple[str, ...]) -> None:
     known = frame.dropna()
     values = known.to_numpy() * signs
     free = [row for row in values if not ((values <= row).all(1) & (values < row).any(1)).any()]
-    found = unbeaten(frame, ["a", "b", "c"], high)
+    found = nondominated(frame, ["a", "b", "c"], high)
     assert sorted(map(tuple, found.to_numpy() * signs)) == sorted({tuple(row) for row in free})
     assert (found["a"] * signs[0]).is_monotonic_increasing and not found.duplicated().any()
 
@@ -140,7 +140,7 @@ def test_a_second_objective_finds_more_of_the_front(wanted: Search, space: Elast
     scorer, cap = _Planted(), wanted().caps["macs"]
     known = [{"key": a.key, "macs": space.cost(a, **cost).macs} | scorer(a) for a in space]
     table = pd.DataFrame(known)
-    front = set(unbeaten(table[table["macs"] <= cap], ["macs", "kl"])["key"])
+    front = set(nondominated(table[table["macs"] <= cap], ["macs", "kl"])["key"])
     shares = {
         names: np.mean([len(front & set(wanted(*names, seed=seed).trials["key"])) / len(front) for seed in range(2)])
         for names in (("kl",), ("kl", "macs"))

@@ -61,11 +61,11 @@ def test_caps_stay_exact(draw, chains, coupled, ties):
             for caps in ({"params": cap}, {"params": cap, "macs": float(np.median([c[1] for c in every]))}):
                 wanted = brute_front(every, "macs", caps)
                 if wanted:
-                    assert rows_of(exact_front(tables, caps=caps)) == wanted
+                    assert rows_of(exact_front(tables, bounds=caps)) == wanted
                     compared += 1
                 else:
                     with pytest.raises(SettingError, match="at least"):
-                        exact_front(tables, caps=caps)
+                        exact_front(tables, bounds=caps)
     assert compared > 60
 
 
@@ -173,22 +173,22 @@ def test_unusable_tables_are_refused():
         exact_front([good, good.drop(columns="macs")])
     with pytest.raises(SettingError, match="without NaN"):
         exact_front([good.assign(score=np.nan)])
-    with pytest.raises(SettingError, match="all different"):
+    with pytest.raises(SettingError, match="unique labels"):
         exact_front([pd.concat([good, good])])
     with pytest.raises(SettingError, match="column of numbers"):
         exact_front([good.assign(macs=["many"])])
     with pytest.raises(SettingError, match=r"tables\[1\]\.in_width"):
         exact_front([good.assign(out_width=8), good.assign(in_width=16)])
     with pytest.raises(SettingError, match="solve.best"):
-        exact_front([good.assign(ms=1.0)], caps={"params": 1, "ms": 1})
+        exact_front([good.assign(ms=1.0)], bounds={"params": 1, "ms": 1})
 
 
 def test_an_infeasible_cap_names_the_smallest_feasible_value(draw):
     tables = draw(2, coupled=False, ties=False)
     least = sum(int(table["macs"].min()) for table in tables)
     with pytest.raises(SettingError, match=f"macs at least {least}"):
-        exact_front(tables, caps={"macs": least - 1})
-    assert exact_front(tables, caps={"macs": least})["macs"].tolist() == [least]
+        exact_front(tables, bounds={"macs": least - 1})
+    assert exact_front(tables, bounds={"macs": least})["macs"].tolist() == [least]
 
 
 def test_scores_of_fewer_images_are_left_out() -> None:

@@ -51,7 +51,7 @@ def test_equals_brute_force(draw: Any, chains: Any, engine: str, coupled: bool, 
         ]
         for caps, keeps in ranges:
             wanted = greedy([c for c in every if keeps(c)], 6, max(1, ceil(5 * different)))
-            found = k_best(tables, 6, caps=caps, different=different, engine=engine)
+            found = k_best(tables, 6, bounds=caps, different=different, engine=engine)
             assert found["score"].tolist() == [c[0] for c in wanted]
             assert picked(found) == [c[3] for c in wanted]
             assert found["macs"].tolist() == [c[1] for c in wanted]
@@ -125,7 +125,7 @@ def test_whole_spaces_of_up_to_1e5_archs(space: ElasticSpace) -> None:
     rng = np.random.default_rng(0)
     for macs in rng.integers(int(every["macs"].min()), int(every["macs"].max()), 50):
         wanted = front[front["macs"] <= macs]["score"].iloc[-1]
-        assert best(tables, caps={"macs": int(macs)})["score"] == pytest.approx(wanted, abs=1e-12)
+        assert best(tables, bounds={"macs": int(macs)})["score"] == pytest.approx(wanted, abs=1e-12)
     met = 0
     for _ in range(8):
         caps = {name: float(every[name].quantile(rng.uniform(0.1, 0.9))) for name in ("macs", "params", "latency_ms")}
@@ -134,11 +134,11 @@ def test_whole_spaces_of_up_to_1e5_archs(space: ElasticSpace) -> None:
         keep &= (every["params"] <= caps["params"]) & (every["latency_ms"] <= caps["latency_ms"])
         if not keep.any():
             with pytest.raises(SettingError, match="at (least|most)"):
-                best(tables, caps=caps)
+                best(tables, bounds=caps)
             continue
         wanted = every[keep].nsmallest(20, "score")["score"].tolist()
-        assert best(tables, caps=caps)["score"] == pytest.approx(wanted[0], abs=1e-12)
-        assert k_best(tables, 20, caps=caps)["score"].tolist() == pytest.approx(wanted, abs=1e-12)
+        assert best(tables, bounds=caps)["score"] == pytest.approx(wanted[0], abs=1e-12)
+        assert k_best(tables, 20, bounds=caps)["score"].tolist() == pytest.approx(wanted, abs=1e-12)
         met += 1
     assert met >= 3
 
@@ -147,9 +147,9 @@ def test_whole_spaces_of_up_to_1e5_archs(space: ElasticSpace) -> None:
 def test_long_walks_end_in_integer_programs_with_the_same_chains(draw: Any, coupled: bool, monkeypatch: Any) -> None:
     tables = draw(5, stages=6, rows=6, coupled=coupled, ties=False)
     caps = {"macs": float(sum(t["macs"].median() for t in tables))}
-    whole = k_best(tables, 8, caps=caps, different=0.2)
-    monkeypatch.setattr(module, "POPS", 25)
-    pd.testing.assert_frame_equal(k_best(tables, 8, caps=caps, different=0.2), whole)
+    whole = k_best(tables, 8, bounds=caps, different=0.2)
+    monkeypatch.setattr(module, "MAX_POPS", 25)
+    pd.testing.assert_frame_equal(k_best(tables, 8, bounds=caps, different=0.2), whole)
     pairs = [(a, b) for n, a in enumerate(picked(whole)) for b in picked(whole)[:n]]
     assert pairs and all(sum(x != y for x, y in zip(a, b, strict=True)) >= 2 for a, b in pairs)
 
@@ -160,11 +160,11 @@ def test_all_there_are_and_bad_settings(draw: Any, chains: Any) -> None:
     assert len(k_best(tables, 100)) == len(every)
     least, most = min(c[1] for c in every), max(c[1] for c in every)
     with pytest.raises(SettingError, match=f"macs at least {least}"):
-        k_best(tables, 3, caps={"macs": least - 1})
+        k_best(tables, 3, bounds={"macs": least - 1})
     with pytest.raises(SettingError, match=f"macs at most {most}"):
-        k_best(tables, 3, caps={"macs": (most + 1, None)})
-    with pytest.raises(SettingError, match=r"caps\.macs"):
-        k_best(tables, 3, caps={"macs": (5, 4)})
+        k_best(tables, 3, bounds={"macs": (most + 1, None)})
+    with pytest.raises(SettingError, match=r"bounds\.macs"):
+        k_best(tables, 3, bounds={"macs": (5, 4)})
     for bad in ({"k": 0}, {"k": 2.5}, {"k": "2"}, {"different": 1.5}, {"engine": "ilp"}):
         with pytest.raises(SettingError, match=next(iter(bad))):
             k_best(tables, **({"k": 2} | bad))
@@ -174,11 +174,11 @@ def test_all_there_are_and_bad_settings(draw: Any, chains: Any) -> None:
 def test_caps_that_are_no_numbers_are_refused(draw: Any, cap: Any) -> None:
     tables = draw(1, stages=2, rows=3, coupled=False, ties=False)
     for solver in (best, exact_front, partial(k_best, k=2)):
-        with pytest.raises(SettingError, match=r"caps\.macs=.*a number, the largest sum, or a pair"):
-            solver(tables, caps={"macs": cap})
-    with pytest.raises(SettingError, match=r"caps\.macs=.*use nas_kd\.solve\.best for ranges"):
-        exact_front(tables, caps={"macs": (1, 10**9)})
-    assert exact_front(tables, caps={"macs": (None, 10**9)}).equals(exact_front(tables))
+        with pytest.raises(SettingError, match=r"bounds\.macs=.*an upper bound, or a pair"):
+            solver(tables, bounds={"macs": cap})
+    with pytest.raises(SettingError, match=r"bounds\.macs=.*use nas_kd\.solve\.best for ranges"):
+        exact_front(tables, bounds={"macs": (1, 10**9)})
+    assert exact_front(tables, bounds={"macs": (None, 10**9)}).equals(exact_front(tables))
     with pytest.raises(SettingError, match="a list of tables"):
         exact_front(tables[0])
 
@@ -186,4 +186,4 @@ def test_caps_that_are_no_numbers_are_refused(draw: Any, cap: Any) -> None:
 def test_a_range_between_two_chains_names_its_neighbours() -> None:
     table = pd.DataFrame({"score": [1.0, 2.0], "macs": [10, 20], "params": [1, 1]})
     with pytest.raises(SettingError, match="macs at least 30; macs at most 20"):
-        best([table, table], caps={"macs": (21, 29)})
+        best([table, table], bounds={"macs": (21, 29)})

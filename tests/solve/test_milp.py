@@ -30,10 +30,10 @@ def test_fifty_random_budgets_equal_the_front(coupled):
     rng = np.random.default_rng(1)
     for cap in rng.integers(front["macs"].iloc[0], front["macs"].iloc[-1] * 1.2, 25):
         wanted = front[front["macs"] <= cap].iloc[-1]
-        found = best(tables, caps={"macs": int(cap)})
+        found = best(tables, bounds={"macs": int(cap)})
         assert found["score"] == pytest.approx(wanted["score"], abs=1e-12)
         assert found["macs"] <= cap
-    assert best(tables, caps={"macs": int(front["macs"].iloc[7])})["row_1"] == front["row_1"].iloc[7]
+    assert best(tables, bounds={"macs": int(front["macs"].iloc[7])})["row_1"] == front["row_1"].iloc[7]
 
 
 @pytest.mark.parametrize("coupled", [False, True])
@@ -50,13 +50,13 @@ def test_two_caps_equal_brute_force_and_the_capped_front(draw, chains, coupled):
         legal = [c for c in every if c[1] <= caps["macs"] and c[2] <= caps["params"]]
         if not legal:
             with pytest.raises(SettingError, match="at least"):
-                best(tables, caps=caps)
+                best(tables, bounds=caps)
             continue
-        found = best(tables, caps=caps)
+        found = best(tables, bounds=caps)
         assert found["score"] == min(c[0] for c in legal)
-        assert found["score"] == exact_front(tables, caps=caps)["score"].iloc[-1]
+        assert found["score"] == exact_front(tables, bounds=caps)["score"].iloc[-1]
         for name, column in (("macs", 1), ("params", 2)):
-            control = best(tables, caps=caps, objective=name, maximise=True)
+            control = best(tables, bounds=caps, objective=name, maximise=True)
             assert control[name] == max(c[column] for c in legal)
         solved += 1
     assert solved > 10
@@ -65,24 +65,24 @@ def test_two_caps_equal_brute_force_and_the_capped_front(draw, chains, coupled):
 def test_budgets_at_the_edge_of_the_solvers_tolerance_are_kept():
     # 2e12 MACs: HiGHS' tolerance of 1e-6 is worth a million of them
     table = pd.DataFrame({"score": [2.0, 1.0], "macs": [10**12, 10**12 + 1], "params": [1, 1]})
-    found = best([table, table], caps={"macs": 2 * 10**12 + 1})
+    found = best([table, table], bounds={"macs": 2 * 10**12 + 1})
     assert (found["macs"], found["score"]) == (2 * 10**12 + 1, 3.0)
-    assert best([table, table], caps={"macs": 2 * 10**12})["score"] == 4.0
+    assert best([table, table], bounds={"macs": 2 * 10**12})["score"] == 4.0
 
 
 def test_infeasible_caps_name_the_smallest_feasible_values():
     table = pd.DataFrame({"score": [1.0, 2.0], "macs": [10, 20], "params": [200, 100]})
     with pytest.raises(SettingError, match="macs at least 20, params at least 200"):
-        best([table, table], caps={"macs": 19, "params": 500})
+        best([table, table], bounds={"macs": 19, "params": 500})
     with pytest.raises(SettingError, match="with params <= 200 macs at least 40; with macs <= 25 params at least 400"):
-        best([table, table], caps={"macs": 25, "params": 200})
+        best([table, table], bounds={"macs": 25, "params": 200})
     with pytest.raises(SettingError, match="with params <= 200 macs at least 40"):
-        exact_front([table, table], caps={"macs": 25, "params": 200})
+        exact_front([table, table], bounds={"macs": 25, "params": 200})
 
 
 def test_no_chain_is_an_error():
     table = pd.DataFrame({"score": [1.0], "macs": [1], "params": [1], "in_width": [8], "out_width": [16]})
-    for call in (lambda t: best(t, caps={"macs": 9}), lambda t: feasible_range(t, "macs")):
+    for call in (lambda t: best(t, bounds={"macs": 9}), lambda t: feasible_range(t, "macs")):
         with pytest.raises(SettingError, match="out_width values"):
             call([table, table])
 
@@ -117,7 +117,7 @@ def test_the_largest_sum_within_its_own_cap(monkeypatch, whole):
                 legal = (macs <= use["macs"]) & (params <= use.get("params", np.inf))
                 if not legal.any():
                     continue
-                found = best(tables, caps=use, objective="macs", maximise=True)
+                found = best(tables, bounds=use, objective="macs", maximise=True)
                 assert found["macs"] <= use["macs"] and found["params"] <= use.get("params", np.inf)
                 if whole and cells == 100_000:
                     assert found["macs"] == macs[legal].max()
