@@ -176,7 +176,8 @@ def test_a_truth_in_the_making_is_judged_by_what_is_there() -> None:
     frame, noise = judge(ranked), noise_table(ranked)
     assert frame["archs"].eq(9).all() and "tau band 2" not in frame
     said = verdict(ranked, frame, noise)
-    assert said[0].startswith("Band 2 is left out: it has 0 trained archs") and said[1].startswith("The ground truth has one seed")
+    assert said[0].startswith("Band 2 is left out: it has 0 trained archs")
+    assert said[1].startswith("The ground truth has one seed")
 
 
 def test_the_verdict_admits_defeat() -> None:
