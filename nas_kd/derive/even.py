@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from nas_kd.derive.space import TeacherSpace
-from nas_kd.space.arch import Arch, Candidate, Cost
+from nas_kd.derive.units import Unit
+from nas_kd.space.arch import Arch, Candidate, Cost, Layer
+from nas_kd.space.elastic import ElasticSpace
+from nas_kd.space.stages import Stage
 
 PARTS = 64  # that the width is cut into
 LEAST = 3  # of them, below which a cut is not tried
@@ -18,13 +20,13 @@ class EvenCut(NamedTuple):
     """A teacher cut evenly.
 
     Args:
-        space: offers its widths and the teacher's.
-        arch: of that space.
+        space: the space of the arch.
+        arch: what is left.
         width: share of the inner channels that stays.
         depth: share of the blocks that stays, of those that could be left out.
     """
 
-    space: TeacherSpace
+    space: Any
     arch: Arch
     width: float
     depth: float
@@ -35,15 +37,27 @@ class EvenCuts:
 
     Args:
         space: of the teacher.
+        units: its units.
         fits: whether a cost is within the budget.
         cost: what ``space.cost`` needs besides an arch.
+        offering: gives a space with a share of the channels among its choices; None stays with the choices there are,
+            and takes the next lower ones.
     """
 
-    def __init__(self, space: TeacherSpace, fits: Fits, cost: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        space: ElasticSpace,
+        units: Sequence[Unit],
+        fits: Fits,
+        cost: Mapping[str, int],
+        offering: Callable[[float], ElasticSpace] | None = None,
+    ) -> None:
         self.space = space
+        self.units = units
         self._fits = fits
         self._cost = cost
-        self._homes: dict[int, TeacherSpace] = {}
+        self._offering = offering
+        self._homes: dict[int, ElasticSpace] = {}
 
     def width(self) -> EvenCut | None:
         """Keep all blocks, and the largest share of their channels that fits; None where none does."""
@@ -67,22 +81,23 @@ class EvenCuts:
 
     def _depths(self) -> list[float]:
         """Return the shares of the blocks that make a difference, falling from 1."""
-        longest = max(len(run) for run in _runs(self.space))
+        longest = max(len(run) for run in _runs(self.units))
         return [count / longest for count in range(longest, 0, -1)]
 
     def _within(self, cut: EvenCut) -> bool:
         return self._fits(cut.space.cost(cut.arch, **self._cost))
 
     def _cut(self, parts: int, depth: float) -> EvenCut:
+        width = parts / PARTS
         if parts not in self._homes:
-            self._homes[parts] = self.space.offering((parts / PARTS,), multiple=1)
+            self._homes[parts] = self.space if self._offering is None else self._offering(width)
         home = self._homes[parts]
-        stays = _stays(home, depth)
-        stages = []
-        for index, stage in enumerate(home.stages):
-            narrow = stage.groups()[0][0]  # the narrowest
-            stages.append(Candidate(stage.widths[0], (narrow,) if index in stays else ()))
-        return EvenCut(home, home.arch(stages), parts / PARTS, depth)
+        stays = _stays(self.units, depth)
+        stages = [
+            Candidate(stage.widths[-1], (_narrowed(stage, width),) if index in stays else ())
+            for index, stage in enumerate(home.stages)
+        ]
+        return EvenCut(home, home.arch(stages), width, depth)
 
     def _widest(self, depth: float) -> EvenCut | None:
         """Find the largest share of the width that fits at a depth, by bisection."""
@@ -102,16 +117,25 @@ class EvenCuts:
         return found
 
 
-def _runs(space: TeacherSpace) -> list[list[int]]:
+def _narrowed(stage: Stage, width: float) -> Layer:
+    """Return the most that a unit offers of no more than a share of its channels; the least where all is more."""
+    offered = stage.groups()[0]
+    return next(
+        (layer for layer in reversed(offered) if all(v <= width * w for v, w in zip(layer, offered[-1], strict=True))),
+        offered[0],
+    )
+
+
+def _runs(units: Sequence[Unit]) -> list[list[int]]:
     """Return the numbers of the units, those of one shape together."""
-    shapes = [unit.out_shape for unit in space.derived.units]
+    shapes = [unit.out_shape for unit in units]
     return [list(run) for _, run in groupby(range(len(shapes)), key=shapes.__getitem__)]
 
 
-def _stays(space: TeacherSpace, depth: float) -> set[int]:
+def _stays(units: Sequence[Unit], depth: float) -> set[int]:
     """Choose the units that stay: evenly spread over each run, first and last among them, and what has to."""
-    found = {index for index, unit in enumerate(space.derived.units) if not unit.removable}
-    for run in _runs(space):
+    found = {index for index, unit in enumerate(units) if not unit.removable}
+    for run in _runs(units):
         count = max(1, round(depth * len(run)))
         found |= {run[round(place * (len(run) - 1) / max(1, count - 1))] for place in range(count)}
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas_kd.derive.cost import Ledger
 from nas_kd.derive.cut import sizes
+from nas_kd.derive.even import EvenCuts
 from nas_kd.derive.importance import importance_order
 from nas_kd.derive.network import CutNet, batch_norms
 from nas_kd.derive.stage import Costs, TeacherHead, TeacherStem, UnitStage
@@ -21,7 +22,7 @@ from nas_kd.derive.units import Unit, find_units
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues
 from nas_kd.runs.log import log_message
-from nas_kd.space.arch import Arch, Layer
+from nas_kd.space.arch import Arch, Cost, Layer
 from nas_kd.space.elastic import ElasticSpace
 
 if TYPE_CHECKING:
@@ -91,6 +92,19 @@ class TeacherSpace(ElasticSpace):
         shares = tuple(sorted({*widths, 1.0}))
         stem, stages = _parts(self.derived, shares, depth, chosen or (self.resolution,), multiple)
         return replace(self, stem=stem, stages=stages, resolutions=chosen)
+
+    def even_cuts(self, fits: Callable[[Cost], bool], cost: Mapping[str, int]) -> EvenCuts:
+        """Return the cuts that one makes by hand, with any number of channels; see `EvenCuts`."""
+        return EvenCuts(
+            self.offering(()), self.derived.units, fits, cost, lambda share: self.offering((share,), multiple=1)
+        )
+
+    def simple_archs(self, fits: Callable[[Cost], bool], cost: Mapping[str, int]) -> dict[str, Arch]:
+        """Return the even cuts of the teacher within a budget, with the numbers of channels that the space offers."""
+        cuts = EvenCuts(self, self.derived.units, fits, cost)
+        found = {"even_width": cuts.width(), "even_depth": cuts.depth()}
+        found |= {f"even_both_{number}": cut for number, cut in enumerate(cuts.both(), 1)}
+        return {role: cut.arch for role, cut in found.items() if cut is not None}
 
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> nn.Module:  # type: ignore[override]
         """Build an arch with new weights.

@@ -71,12 +71,11 @@ def _space(pipeline: Pipeline) -> TeacherSpace:
 
 
 def _within(pipeline: Pipeline) -> Callable[[Cost], bool]:
-    return lambda cost: all(getattr(cost, name) <= most for name, most in pipeline.caps.items())
+    return pipeline.budget.affords
 
 
 def _cuts(pipeline: Pipeline) -> EvenCuts:
-    fixed = _space(pipeline).offering(())  # at the size of the images
-    return EvenCuts(fixed, _within(pipeline), _shape(pipeline))
+    return _space(pipeline).even_cuts(_within(pipeline), _shape(pipeline))
 
 
 def _shape(pipeline: Pipeline) -> dict[str, int]:

@@ -221,6 +221,13 @@ class Budget:
         missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
         return missed | {f"min_{name}": 1.0 - getattr(total, name) / low for name, low in self.floors.items()}
 
+    def affords(self, cost: Cost) -> bool:
+        """Say whether MACs and parameters are within the bounds that are counted."""
+        return all(
+            (low or 0) <= getattr(cost, name) <= (math.inf if high is None else high)
+            for name, (low, high) in self.limits.items()
+        )
+
     @property
     def limits(self) -> dict[str, tuple[float | None, float | None]]:
         """Smallest and largest allowed sums by column."""

@@ -30,7 +30,7 @@ GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large
 
 
 def controls(budget: Budget, seed: int) -> dict[str, Arch]:
-    """Return the archs that a search must beat: the largest within the budget, and a random one.
+    """Return the archs that a search must beat: the largest within the budget, a random one, and simple ones.
 
     Args:
         budget: the budget. Under a cap on latency the largest archs are those of the most MACs that keep it, found by
@@ -38,7 +38,7 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
         seed: seed of the random arch.
 
     Returns:
-        ``largest_macs``, ``largest_params`` and ``random`` archs.
+        ``largest_macs``, ``largest_params`` and ``random`` archs, and the space's own `ElasticSpace.simple_archs`.
     """
     found = {}
     space = budget.space
@@ -48,7 +48,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
     rare = found["largest_macs"] if budget.floors else space.smallest()  # where hardly an arch keeps the budget
     found["random"] = next((arch for arch in drawn if budget.fits(arch)), rare)
-    return found
+    simple = space.simple_archs(budget.affords, budget.cost)
+    return found | {role: arch for role, arch in simple.items() if budget.fits(arch)}
 
 
 def _largest(budget: Budget, name: str) -> Arch:

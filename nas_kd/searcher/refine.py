@@ -75,6 +75,9 @@ def score_subnets(
         sizes, arch, canonical, point_of = _candidates(space, lists, resolution)
     begun = warm_choices(exact, coded, budget, WARM[variables], spread=len(objectives) > 1)
     warm = [point for row in begun if (point := point_of(row)) is not None]
+    if variables == "dimensions":
+        simple = space.simple_archs(budget.affords, budget.cost).values()
+        warm += [point for arch_ in simple if (point := SearchVariables(space).encode(arch_)) not in warm]
     stages = stage_scores(space, tables)
     log = TrialLog(
         budget,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,15 @@ class ElasticSpace(Chain, Space):
     def smaller_hint(self) -> str:
         """How to get smaller archs than the smallest, to end a sentence; empty where that is not possible."""
         return ""
+
+    def simple_archs(self, fits: Callable[[Cost], bool], cost: Mapping[str, int]) -> dict[str, Arch]:
+        """Return what one would choose by hand within a budget, by name: a search begins there too, and must beat it.
+
+        Args:
+            fits: whether a cost is within the budget.
+            cost: what `cost` needs besides an arch.
+        """
+        return {}
 
     @cached_property
     def size(self) -> int:
