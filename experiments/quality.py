@@ -48,8 +48,8 @@ from nas_kd.runs.files import CsvLog
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import Budget, cost_settings, upper_bounds
+from nas_kd.searcher.chains import warm_choices
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.refine import warm_choices
 from nas_kd.searcher.variables import SearchVariables
 from nas_kd.solve import exact_front, k_best
 from nas_kd.solve.shortlist import shortlists

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
+from nas_kd.config.names import names_in_tables
 from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Natural, NotNegative, Positive
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import Amount, check_budget
 from nas_kd.searcher.database import check_database
 
@@ -34,14 +35,12 @@ else:
     Sampler = Annotated[Any, AfterValidator(_sampler), "a sampler object of Optuna's"]
     Engine = Annotated[Any, AfterValidator(_engine), "an engine object of one's own"]
 
-EngineName = Literal["exact", "nsga2", "coarse", "random"]
-
 
 @settings("search")
 class SearchConfig(Settings):
     """The budget and the search within it."""
 
-    engine: EngineName | Engine | None = None
+    engine: str | Engine | None = None
     """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
     nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
     max_macs: Amount = "60%"
@@ -86,9 +85,10 @@ class SearchConfig(Settings):
     null is a journal file in the run, for workers of this machine. The password: in PGPASSWORD or ~/.pgpass"""
 
     def __post_init__(self) -> None:
+        check_engine(self.engine)
         check_database("search.storage", self.storage)
-        if self.storage is not None and self.engine == "coarse":
-            raise SettingError("search.storage", "a database", "null with search.engine=coarse: one process searches")
+        if self.storage is not None and isinstance(self.engine, str):
+            check_shared(self.engine)
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
         check_budget(self.min_macs, "search.min_macs")
@@ -98,10 +98,26 @@ class SearchConfig(Settings):
             raise SettingError("search.weights", self.weights, expected, "leave it out: all stages count alike")
 
 
+def check_engine(engine: object) -> None:
+    """Check that a built-in engine of this name exists, without importing it."""
+    known = names_in_tables("searcher/engines", "type[SearchEngine]")
+    if isinstance(engine, str) and engine not in known:
+        raise SettingError("search.engine", engine, ", ".join(known), nearest(engine, known))
+
+
+def check_shared(engine: str) -> None:
+    """Check that several processes may share the trials of a built-in engine."""
+    from nas_kd.searcher.engines import search_engine
+
+    if not search_engine(engine).shared:
+        expected = f"null with search.engine={engine}: one process searches"
+        raise SettingError("search.storage", "a database", expected)
+
+
 class SearchSettings(TypedDict, total=False):
     """The settings of `SearchConfig` as keywords."""
 
-    engine: EngineName | Engine | None
+    engine: str | Engine | None
     max_macs: Amount
     max_params: Amount
     min_macs: Amount

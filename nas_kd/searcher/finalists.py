@@ -14,7 +14,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
-from nas_kd.searcher.trials import EVALUATED, SCORES
+from nas_kd.searcher.trials import SCORES, evaluated
 from nas_kd.solve import best
 from nas_kd.solve.limits import Bounds
 from nas_kd.space import Arch
@@ -91,15 +91,15 @@ def _counted(budget: Budget, name: str, limits: Bounds) -> Arch | None:
     return most
 
 
-def entrants(rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.DataFrame | None = None) -> pd.DataFrame:
+def entrants(rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataFrame | None = None) -> pd.DataFrame:
     """Choose who enters the short training.
 
     Args:
         rows: the trials, with the columns kind, key, kl, accuracy, loss, macs and score.
-        top: archs besides the controls. After ``exact`` the lowest KL, of the tuned ones where there are some, then
-            the best of the stage score and of the accuracy, because no proxy alone has earned the last word;
-            after the other engines the highest accuracy.
-        engine: what searched.
+        top: archs besides the controls. After a guided search the lowest KL, of the tuned ones where there are some,
+            then the best of the stage score and of the accuracy, because no proxy alone has earned the last word;
+            after others the highest accuracy.
+        guided: whether the teacher's ratings guided the search.
         better: ``key`` and ``tuned_kl`` of those that were tuned.
 
     Returns:
@@ -108,15 +108,15 @@ def entrants(rows: pd.DataFrame, top: int, engine: str = "exact", better: pd.Dat
     first = "kl" if better is None else "tuned"
     if better is not None:
         rows = rows.merge(better, on="key", how="left")
-    scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key")
+    scored = evaluated(rows).drop_duplicates("key")
     orders = {
         "score": scored.sort_values("score", kind="stable"),
-        "accuracy": ranked(scored, "kl" if engine == "exact" else "loss"),
+        "accuracy": ranked(scored, "kl" if guided else "loss"),
         first: scored.sort_values([name for name in ("tuned_kl", "kl") if name in scored], kind="stable"),
     }
     chosen: list[pd.Series] = []
     wanted = [first] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else [first, "score"]
-    for role in wanted[:top] if engine == "exact" else ["accuracy"] * top:
+    for role in wanted[:top] if guided else ["accuracy"] * top:
         taken = {str(row["key"]) for row in chosen}
         rest = orders[role][~orders[role]["key"].isin(taken)]
         if len(rest):

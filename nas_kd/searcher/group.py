@@ -14,15 +14,15 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
 from nas_kd.runs.lock import file_locks
 from nas_kd.runs.run import Run
+from nas_kd.searcher.engine import SearchEngine
+from nas_kd.searcher.engines import ENGINES
 from nas_kd.searcher.objectives import COSTS
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 
-SHARED = ("exact", "nsga2", "random")  # engines whose trials several processes may share
-
 
 def meet(
-    run: Run, folder: Path, facts: Mapping[str, Any], engine: str, storage: str | None, worker: bool
+    run: Run, folder: Path, facts: Mapping[str, Any], engine: SearchEngine, storage: str | None, worker: bool
 ) -> WorkerGroup | None:
     """Say where the processes of a search meet.
 
@@ -44,9 +44,9 @@ def meet(
     if worker:
         check_begun(folder, storage)
         _check_same(folder, given, engine)
-    if engine not in SHARED and storage is not None:
-        raise SettingError("search.storage", "a database", f"None with engine {engine}: one process searches")
-    if engine not in SHARED or (storage is None and not file_locks()):
+    if not engine.shared and storage is not None:
+        raise SettingError("search.storage", "a database", f"None with engine {engine.name}: one process searches")
+    if not engine.shared or (storage is None and not file_locks()):
         return None
     if storage is not None:
         _check_untimed(given)
@@ -72,11 +72,12 @@ def check_begun(folder: Path, storage: str | None) -> None:
         raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
 
 
-def _check_same(folder: Path, facts: Mapping[str, Any], engine: str) -> None:
+def _check_same(folder: Path, facts: Mapping[str, Any], engine: SearchEngine) -> None:
     """Refuse to help another search, or one that nobody can help."""
-    if engine not in SHARED:
-        expected = f"{', '.join(SHARED)}: {engine} goes step by step in one process"
-        raise SettingError("search.engine", engine, expected)
+    if not engine.shared:
+        shared = [name for name, kind in ENGINES.items() if kind.shared]
+        expected = f"{', '.join(shared)}: {engine.name} goes step by step in one process"
+        raise SettingError("search.engine", engine.name, expected)
     _check_untimed(facts)
     file = folder / "stage.json"
     if not file.exists():

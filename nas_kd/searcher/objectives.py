@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nas_kd.errors import SettingError, nearest
+from nas_kd.searcher.engine import Engine
+from nas_kd.searcher.engines import search_engine
 
 QUALITIES = ("kl", "accuracy")
 COSTS = ("macs", "params", "latency_ms")
 
 
-def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, ...]:
+def checked_objectives(given: Sequence[str] | None, engine: str | Engine) -> tuple[str, ...]:
     """Check the objectives of a search.
 
     Args:
         given: names out of kl, accuracy, macs, params and latency_ms, or None for the engine's own.
-        engine: what searches.
+        engine: what searches: a built-in engine's name, or one of one's own.
 
     Returns:
         The names, of which kl or accuracy is one.
@@ -23,18 +25,19 @@ def checked_objectives(given: Sequence[str] | None, engine: str) -> tuple[str, .
     Raises:
         SettingError: a name is unknown, given twice, or not for this engine, or no score is among them.
     """
-    own = ("kl",) if engine == "exact" else ("accuracy", "macs")
+    searches = search_engine(engine)
+    own = ("kl",) if searches.guided else ("accuracy", "macs")
     if given is None or tuple(given) == own:
         return own
     field = "search.objectives"
     names = () if isinstance(given, str) else tuple(given)
-    if engine == "coarse":
-        expected = "null with coarse: its grid goes by accuracy and MACs"
+    if searches.fixed_objectives:
+        expected = f"null with {searches.name}: it goes by accuracy and MACs"
         raise SettingError(field, list(names), expected, f"give {field}=null")
     for name in names:
         if name not in (known := (*QUALITIES, *COSTS)):
             raise SettingError(field, name, ", ".join(known), nearest(name, known))
-    if "kl" in names and engine != "exact":
+    if "kl" in names and not searches.guided:
         expected = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
         raise SettingError(field, list(names), expected, "use accuracy")
     if len(set(names)) < len(names) or not set(names) & set(QUALITIES):

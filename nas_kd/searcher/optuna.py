@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.workers import share
-from nas_kd.searcher.proposals import Point, Proposals, Row
+from nas_kd.searcher.proposals import Point, Proposals, Row, checked_point, given_point
 from nas_kd.searcher.shared import SharedStudy, WorkerGroup, persist, row_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def refine(
         SettingError: a size, point, sampler, count or earlier row is not usable.
     """
     rules = Proposals(sizes, constraints, objective, maximise, canonical, sampler, seed)
-    queue = [rules.point(indices, "warm") for indices in warm]
+    queue = [checked_point(indices, rules.sizes, "warm") for indices in warm]
     if trials < 1:
         raise SettingError("trials", trials, "an integer of at least 1")
     with _quiet():
@@ -145,7 +145,7 @@ class _Work:
         self.recorded = len(self.rows) if known else 0
 
     def replay(self, number: int, row: Mapping[str, Any], finished: bool = True) -> None:
-        trial, point = self.rules.ask(self.study, number, self.rules.given(number, row))
+        trial, point = self.rules.ask(self.study, number, given_point(row, number, self.rules.sizes))
         self.rows.append(dict(row))
         self.open[number] = trial, point
         self.rules.seen.add(self.rules.canonical(point))

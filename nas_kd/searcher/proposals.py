@@ -72,14 +72,6 @@ class Proposals:
 
         return optuna.create_study(directions=["maximize" if sign < 0 else "minimize" for sign in self.signs])
 
-    def point(self, indices: Sequence[int], field: str) -> Point:
-        """Check a point that came from outside."""
-        point = tuple(int(i) for i in indices)
-        fits = len(point) == len(self.sizes)
-        if not fits or any(not 0 <= i < n for i, n in zip(point, self.sizes, strict=True)):
-            raise SettingError(field, point, f"one index a stage, from 0 to below {self.sizes}")
-        return point
-
     def limits(self, point: Point) -> Mapping[str, float]:
         """Return a point's constraints."""
         return {} if self.constraints is None else self.constraints(point)
@@ -160,18 +152,36 @@ class Proposals:
         else:
             study.tell(trial, list(scores.values()))
 
-    def given(self, number: int, row: Mapping[str, Any]) -> Point:
-        """Check an earlier row and return its point."""
-        try:
-            given = int(row["number"])
-            indices = [int(row[f"i_{i}"]) for i in range(1, len(self.sizes) + 1)]
-        except (KeyError, TypeError, ValueError) as error:
-            expected = "rows that refine returned"
-            raise SettingError("done", dict(row), expected, "start the search afresh") from error
-        if given != number:
-            expected = f"number {number}: rows of every kind from 0 on, none left out"
-            raise SettingError("done", given, expected, "start the search afresh")
-        return self.point(indices, "done")
+
+def given_point(row: Mapping[str, Any], number: int, sizes: Sequence[int]) -> Point:
+    """Check an earlier row and return its point.
+
+    Args:
+        row: the row.
+        number: its place among the rows, from 0.
+        sizes: number of values of each variable.
+
+    Raises:
+        SettingError: it is not that row, or no point.
+    """
+    try:
+        given = int(row["number"])
+        indices = [int(row[f"i_{i}"]) for i in range(1, len(sizes) + 1)]
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "rows of a search"
+        raise SettingError("done", dict(row), expected, "start the search afresh") from error
+    if given != number:
+        expected = f"number {number}: rows of every kind from 0 on, none left out"
+        raise SettingError("done", given, expected, "start the search afresh")
+    return checked_point(indices, sizes, "done")
+
+
+def checked_point(indices: Sequence[int], sizes: Sequence[int], field: str) -> Point:
+    """Check a point that came from outside."""
+    point = tuple(int(i) for i in indices)
+    if len(point) != len(sizes) or any(not 0 <= i < n for i, n in zip(point, sizes, strict=True)):
+        raise SettingError(field, point, f"one index a stage, from 0 to below {list(sizes)}")
+    return point
 
 
 def kept(row: Mapping[str, Any]) -> Row:

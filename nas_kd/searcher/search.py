@@ -23,15 +23,15 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import SearchConfig, SearchSettings
-from nas_kd.searcher.engine import Engine
-from nas_kd.searcher.evolve import ENGINES, evolve
+from nas_kd.searcher.engine import Engine, SearchEngine
+from nas_kd.searcher.engines import ENGINES, search_engine
+from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
 from nas_kd.searcher.group import meet
 from nas_kd.searcher.latencies import with_latency
 from nas_kd.searcher.objectives import COSTS, QUALITIES, checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
-from nas_kd.searcher.refine import score_subnets
-from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.trials import evaluated
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
 from nas_kd.solve.pareto import nondominated
@@ -148,13 +148,12 @@ def search(
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     source = as_targets(teacher)
     config = SearchConfig.of(config, settings)
-    own = None if config.engine is None or isinstance(config.engine, str) else config.engine
     engine = _checked_engine(config.engine, source, tables)
     weights = config.weights
     if isinstance(weights, str):
         expected = "a number a stage, or null"
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
-    wanted = checked_objectives(config.objectives, engine)
+    wanted = checked_objectives(config.objectives, config.engine or engine.name)
     taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
     taught = taught.settled(taught=source is not None, inherited=net.pretrained)
     method = method or taught.method
@@ -171,12 +170,11 @@ def search(
     floors = lower_bounds(space, data, caps, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
     budget = Budget(space, cost_settings(space, data), caps, latency, runtime.device, run, floors)
-    guided = engine == "exact"
-    if guided and source is not None:
+    if engine.guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
     else:
         tables = []
-    if budget.limits and guided:
+    if budget.limits and engine.guided:
         best(tables, bounds=budget.limits)  # raises now when what was rated cannot keep the budget
     how = {name: getattr(taught, name) for name in TRAINED_BY}
     stage = None
@@ -194,7 +192,7 @@ def search(
         if latency is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
         facts |= config.record("storage", *BOUNDS) | {
-            "search.engine": engine,
+            "search.engine": engine.name,
             "search.caps": caps,
             "search.floors": floors,
             "search.sampler": _named(config.sampler),
@@ -218,49 +216,38 @@ def search(
         runtime=runtime,
     )
     exact = pd.DataFrame()
+    guide = None
     extra = {} if worker else controls(budget, seed)
-    if engine == "exact":
+    if engine.guided:
         exact = exact_front(tables, budget="macs")
         if stage is not None:
             stage.write_frame("front.csv", exact)
         if latency is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
-        rows, archs = score_subnets(
-            tables,
-            exact,
-            budget,
-            scorer,
-            extra,
-            resolution=data.resolution,
-            trials=config.trials,
-            sampler=config.sampler,
-            variables=config.variables,
-            objectives=wanted,
-            seed=seed,
-            stage=stage,
-            group=group,
-        )
-    else:
-        rows, archs = evolve(
-            own or engine,
-            budget,
-            scorer,
-            extra,
-            objectives=wanted,
-            trials=config.trials,
-            seed=seed,
-            stage=stage,
-            group=group,
-        )
-    if not rows["kind"].isin(EVALUATED).any():
+        guide = Guide(tables, exact, data.resolution, config.sampler, config.variables)
+    evaluation = Evaluation(
+        budget,
+        scorer,
+        wanted,
+        config.trials,
+        seed,
+        controls=extra,
+        guide=guide,
+        stage=stage,
+        group=group,
+    )
+    log = engine.search(evaluation)
+    rows = log.frame()
+    archs = log.archs
+    if evaluated(rows).empty:
         raise budget.none_kept()
     setup = TrainingSetup(stored, data, space, run, runtime, net)
     better = None
-    if config.tuned and stored is not None and guided and not worker:
+    if config.tuned and stored is not None and engine.guided and not worker:
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
-    decided = entrants(rows, config.top, engine, better)
+    decided = entrants(rows, config.top, engine.guided, better)
     if config.epochs and not worker:
         decided = short_training(
             decided,
@@ -274,8 +261,8 @@ def search(
             workers=workers,
             training=how,
         )
-    winner = archs[_winner(decided, engine)]
-    result = SearchResult(winner, space, caps, rows, decided, exact, engine, wanted)
+    winner = archs[_winner(decided, engine.guided)]
+    result = SearchResult(winner, space, caps, rows, decided, exact, engine.name, wanted)
     if stage is not None:
         stage.write_frame("top.csv", decided)
         stage.write_frame("pareto.csv", result.front())
@@ -287,31 +274,32 @@ def search(
             "budget": caps,
             "at_least": floors,
             "max_latency_ms": latency,
-            "engine": engine,
+            "engine": engine.name,
             "teacher": source is not None,
             "objectives": list(wanted),
         }
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
-        stage.finish({"best": winner.key, "evaluations": int(rows["kind"].isin(EVALUATED).sum())})
+        stage.finish({"best": winner.key, "evaluations": len(evaluated(rows))})
         return load_search(stage, space)
     return result
 
 
-def _checked_engine(engine: str | Engine | None, source: TargetSource | None, tables: object) -> str:
-    """Return the engine's name, and refuse what it cannot work with."""
-    if engine is not None and not isinstance(engine, str):
-        if engine.name in ("exact", *ENGINES):
-            raise SettingError("search.engine", engine.name, "a name that no other engine has", "rename it")
-        return engine.name
-    engine = engine or ("nsga2" if tables is None else "exact")
-    if engine == "exact" and (source is None or tables is None):
-        expected = f"{', '.join(ENGINES)} without a teacher and its rating tables"
+def _checked_engine(engine: str | Engine | None, source: TargetSource | None, tables: object) -> SearchEngine:
+    """Return the engine's search, and refuse what it cannot work with."""
+    searches = search_engine(engine or ("nsga2" if tables is None else "exact"))
+    if not isinstance(engine, str | None):
+        if searches.name in ENGINES:
+            raise SettingError("search.engine", searches.name, "a name that no other engine has", "rename it")
+        return searches
+    if searches.guided and (source is None or tables is None):
+        free = [name for name, kind in ENGINES.items() if not kind.guided]
+        expected = f"{', '.join(free)} without a teacher and its rating tables"
         hint = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
-        raise SettingError("search.engine", engine, expected, hint)
+        raise SettingError("search.engine", searches.name, expected, hint)
     if source is not None and source.teacher is None and not source.shared:
         expected = "one nas_kd Teacher, the cache of its logits, or None"
         raise SettingError("teacher", type(source).__name__, expected, "several teachers can retrain, not search")
-    return engine
+    return searches
 
 
 def _named(sampler: str | BaseSampler) -> str:
@@ -322,10 +310,10 @@ def _named(sampler: str | BaseSampler) -> str:
     return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
 
 
-def _winner(decided: pd.DataFrame, engine: str) -> str:
+def _winner(decided: pd.DataFrame, guided: bool) -> str:
     """Return the key of the best: by the short training where there was one, then by the scores."""
     lowest = [name for name in ("tuned_kl", "kl") if name in decided]
-    decided = decided.sort_values(lowest, kind="stable") if engine == "exact" else ranked(decided, "loss")
+    decided = decided.sort_values(lowest, kind="stable") if guided else ranked(decided, "loss")
     if "select_accuracy" in decided:
         decided = best_trained(decided)
     return str(decided["key"].iloc[0])
@@ -333,11 +321,11 @@ def _winner(decided: pd.DataFrame, engine: str) -> str:
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
-    exact = stage.read_frame("front.csv") if found["engine"] == "exact" else pd.DataFrame()
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine", "objectives"))
+    exact = stage.read_frame("front.csv") if (stage.folder / "front.csv").exists() else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
-    wanted = checked_objectives(found.get("objectives"), found["engine"])
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, found["engine"], wanted)
+    engine = found["engine"], tuple(found["objectives"])
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, *engine)
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

@@ -13,8 +13,13 @@ from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.space import Arch
 
-EVALUATED = ("warm", "trial", "random", "coarse", "fine")  # kinds of rows that count as a distinct evaluation
+OTHERS = ("infeasible", "duplicate", "control")  # kinds of rows that are no distinct evaluation of the engine's
 SCORES = ("score", "kl", "accuracy", "agreement", "loss")
+
+
+def evaluated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are distinct evaluations of the engine's."""
+    return rows[~rows["kind"].isin(OTHERS)]
 
 
 class TrialLog:
@@ -53,7 +58,7 @@ class TrialLog:
         self.rows: list[dict[str, Any]] = [] if self.file is None else self.file.frame().to_dict("records")  # type: ignore[assignment]
         self.archs: dict[str, Arch] = {}
         for row in self.proposals:
-            if row["kind"] in EVALUATED:
+            if row["kind"] not in OTHERS:
                 self.archs[row["key"]] = self._arch(row)
         run = None if stage is None else stage.run
         self.progress = Progress("search", trials, done=len(self.archs), unit="subnets", run=run)
@@ -66,7 +71,7 @@ class TrialLog:
     def record(self, row: Mapping[str, Any]) -> None:
         """Keep a row of the engine."""
         arch = self._arch(row)
-        if row["kind"] in EVALUATED:
+        if row["kind"] not in OTHERS:
             self.archs[arch.key] = arch
             self.progress.advance(**{name: row[name] for name in ("kl", "accuracy") if name in row})
         self._append(dict(row) | self._facts(arch))

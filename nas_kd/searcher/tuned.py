@@ -10,7 +10,7 @@ from torch import nn
 from nas_kd.nn import resized
 from nas_kd.rate.scores.short import TEMPERATURE, TUNING, softened_kl
 from nas_kd.runs.progress import Progress
-from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.trials import evaluated
 from nas_kd.space import Arch
 from nas_kd.train.many import Results, Retraining, TrainingSetup, train_many
 from nas_kd.train.network import predict
@@ -42,7 +42,7 @@ def tuned(
     Returns:
         ``key`` and ``tuned_kl`` (KL to the teacher on the rating split, both softened; nats), best first.
     """
-    scored = rows[rows["kind"].isin(EVALUATED)].drop_duplicates("key").sort_values("kl", kind="stable")
+    scored = evaluated(rows).drop_duplicates("key").sort_values("kl", kind="stable")
     keys = scored["key"].head(count).tolist()
     setup.prefill_teacher(TUNING["epochs"])
     settings = TUNING | {

@@ -21,9 +21,9 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.engine import Engine, Problem, point_of
-from nas_kd.searcher.evolve import ENGINES, evolve
-from nas_kd.searcher.refine import score_subnets
-from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.engines import ENGINES, search_engine
+from nas_kd.searcher.evaluation import Evaluation, Guide
+from nas_kd.searcher.trials import evaluated
 from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.solve import exact_front
 from nas_kd.space import Arch, ElasticSpace
@@ -71,7 +71,7 @@ class Climber:
         return None
 
 
-ALL: list[str | Engine] = ["exact", *ENGINES, Climber()]
+ALL: list[str | Engine] = [*ENGINES, Climber()]
 every = pytest.mark.parametrize("engine", ALL, ids=lambda engine: engine if isinstance(engine, str) else engine.name)
 
 
@@ -92,20 +92,22 @@ def search(
     folder: Path | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Arch]]:
     stage = None if folder is None else Run(folder).stage("search", {"seed": seed})
-    controls = {"largest_macs": WITHIN[0]}
-    how: dict[str, Any] = {"trials": trials, "seed": seed, "stage": stage}
-    if engine != "exact":
-        return evolve(engine, BUDGET, scorer, controls, objectives=("accuracy", "macs"), **how)
+    searches = search_engine(engine)
     tables = [rows_of(SPACE, index, **COST).drop(columns="score") for index in range(2)]
     rng = np.random.default_rng(0)
     rated = [table.assign(score=1 / table["macs"] ** 0.5 + 0.001 * rng.random(len(table))) for table in tables]
-    return score_subnets(
-        rated, exact_front(rated), BUDGET, scorer, controls, resolution=8, sampler="tpe", objectives=("kl",), **how
+    evaluation = Evaluation(
+        BUDGET,
+        scorer,
+        ("kl",) if searches.guided else ("accuracy", "macs"),
+        trials,
+        seed,
+        controls={"largest_macs": WITHIN[0]},
+        guide=Guide(rated, exact_front(rated), 8, "tpe", "dimensions") if searches.guided else None,
+        stage=stage,
     )
-
-
-def evaluated(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["kind"].isin(EVALUATED)]
+    log = searches.search(evaluation)
+    return log.frame(), log.archs
 
 
 def test_the_space_is_of_use() -> None:
@@ -177,8 +179,8 @@ def test_who_looks_at_scores_beats_drawing_at_random(engine: str | Engine) -> No
         def scorer(arch: Arch) -> dict[str, float]:
             return toy(arch, variables)
 
-        how: dict[str, Any] = {"objectives": ("accuracy", "macs"), "trials": 200, "seed": seed, "stage": None}
-        return float(evaluated(evolve(engine, budget, scorer, {}, **how)[0])["accuracy"].max())
+        log = search_engine(engine).search(Evaluation(budget, scorer, ("accuracy", "macs"), 200, seed))
+        return float(evaluated(log.frame())["accuracy"].max())
 
     ours, random = (np.mean([best(one, seed) for seed in range(2)]) for one in (engine, "random"))
     assert ours > random

@@ -13,7 +13,10 @@ import pytest
 from elastic_spaces import ELASTIC, ENDS, PLAIN
 
 from nas_kd.errors import SettingError
-from nas_kd.searcher.coarse import GRID, SHARE, coarse_grid, coarse_to_fine
+from nas_kd.searcher.engine import Problem
+from nas_kd.searcher.engines.coarse import SHARE, Coarse
+from nas_kd.searcher.grid import GRID, coarse_grid
+from nas_kd.searcher.one_by_one import one_by_one
 from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.space import Candidate, ElasticSpace, load_space
@@ -43,8 +46,11 @@ class Judge:
         self.calls.append(self.variables.decode(point).key)
         return {"accuracy": self.accuracy(point), "macs": self.macs(point)}
 
-    def search(self, trials: int, **more: Any) -> list[dict[str, Any]]:
-        return coarse_to_fine(self.variables, self, cost=self.macs, affordable=self.affordable, trials=trials, **more)
+    def problem(self, trials: int, seed: int = 0, objectives: tuple[str, ...] = ("accuracy", "macs")) -> Problem:
+        return Problem(self.variables, self.affordable, self.macs, objectives, trials, seed)
+
+    def search(self, trials: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
+        return one_by_one(Coarse(), self.problem(trials, seed), self, **more)
 
 
 @pytest.mark.parametrize("space", ELASTIC, ids=lambda space: space.name)
@@ -110,7 +116,7 @@ def test_latency_is_asked_of_proposals_only_and_never_exceeded() -> None:
     assert {row["kind"] for row in rows} >= {"coarse", "infeasible"} and len(judge.calls) == 20
     assert all((row["macs"] % 3 != 0) if row["feasible"] else "accuracy" not in row for row in rows)
     assert len(asked) < 3 * len(rows)
-    nothing = coarse_to_fine(judge.variables, judge, cost=judge.macs, feasible=lambda point: False, trials=5)
+    nothing = judge.search(5, feasible=lambda point: False)
     assert {row["kind"] for row in nothing} == {"infeasible"}
 
 
@@ -145,9 +151,9 @@ def test_nan_is_never_a_parent() -> None:
     judge = Judge(PLAIN)
 
     def broken(point: Point) -> dict[str, float]:
-        return {"accuracy": math.nan if judge.macs(point) % 2 else 0.5}
+        return {"accuracy": math.nan if judge.macs(point) % 2 else 0.5, "macs": 0}
 
-    rows = coarse_to_fine(judge.variables, broken, cost=judge.macs, trials=30)
+    rows = one_by_one(Coarse(), judge.problem(30), broken)
     assert len(rows) == 30
 
 
@@ -155,14 +161,14 @@ def test_nan_is_never_a_parent() -> None:
     ("change", "field"),
     [
         ({"trials": 0}, "trials"),
-        ({"gain": "nothing"}, "gain"),
+        ({"objectives": ("nothing",)}, "objective"),
         ({"done": [{"number": 1, "kind": "fine"}]}, "done"),
         ({"done": [{"number": 1, "kind": "fine", **{f"i_{i}": 0 for i in range(1, 20)}}]}, "done"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], field: str) -> None:
     judge = Judge(PLAIN)
-    keywords: dict[str, Any] = {"cost": judge.macs, "trials": 3} | change
+    done = change.pop("done", [])
     with pytest.raises(SettingError) as caught:
-        coarse_to_fine(judge.variables, judge, **keywords)
+        one_by_one(Coarse(), judge.problem(**{"trials": 3} | change), judge, done=done)
     assert caught.value.field == field

@@ -21,11 +21,11 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.chains import warm_choices
 from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.finalists import controls
 from nas_kd.searcher.objectives import checked_objectives
-from nas_kd.searcher.refine import warm_choices
-from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.trials import evaluated
 from nas_kd.solve import exact_front
 from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
@@ -190,9 +190,9 @@ def test_a_helper_takes_up_what_was_begun(
     _interrupted(15, monkeypatch, lambda: wanted(*objectives, **how))
     begun = len(pd.read_csv(tmp_path / "search/trials.csv"))
     helped = wanted(*objectives, **how, worker=True).trials
-    assert len(helped[helped["kind"].isin(EVALUATED)]) == 60
+    assert len(evaluated(helped)) == 60
     found = wanted(*objectives, **how)
-    rows = found.trials[found.trials["kind"].isin(EVALUATED)]
+    rows = evaluated(found.trials)
     assert 14 <= begun < len(rows) == rows["key"].nunique() == 60
 
 

@@ -24,7 +24,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget, cost_settings
 from nas_kd.searcher.finalists import controls
-from nas_kd.searcher.trials import EVALUATED
+from nas_kd.searcher.trials import evaluated
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.teacher import Teacher
@@ -60,7 +60,7 @@ def test_distinct_archs_within_the_budget_and_the_best_wins(
 ) -> None:
     result = alone(engine, run=tmp_path / "run")
     frame, cost = result.frame(), cost_settings(space, data)
-    scored = frame[frame["kind"].isin(EVALUATED)]
+    scored = evaluated(frame)
     assert len(scored) == scored["key"].nunique() == 30 and (scored["macs"] <= result.caps["macs"]).all()
     by_key = {arch.key: arch for arch in space}
     for _, row in frame.iterrows():

@@ -1,0 +1,23 @@
+"""Built-in search engines, one a file."""
+
+from nas_kd.searcher.engine import Engine, SearchEngine
+from nas_kd.searcher.engines.coarse import Coarse
+from nas_kd.searcher.engines.exact import Exact
+from nas_kd.searcher.engines.nsga2 import NSGA2
+from nas_kd.searcher.engines.random import Random
+from nas_kd.searcher.one_by_one import OneByOne
+
+# name at the command line -> engine
+ENGINES: dict[str, type[SearchEngine]] = {"exact": Exact, "nsga2": NSGA2, "coarse": Coarse, "random": Random}
+
+
+def search_engine(given: str | Engine) -> SearchEngine:
+    """Return the search of a built-in engine by name, or of an engine of one's own.
+
+    Args:
+        given: a key of `ENGINES`, or an object that proposes.
+    """
+    return ENGINES[given]() if isinstance(given, str) else OneByOne(given)
+
+
+__all__ = ["ENGINES", "search_engine"]

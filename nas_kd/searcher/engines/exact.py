@@ -1,0 +1,45 @@
+"""The exact front of the stage scores, then Optuna's proposals from there, scored as whole subnets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from nas_kd.errors import SettingError
+from nas_kd.searcher.sampled import search_sampled
+
+if TYPE_CHECKING:
+    from nas_kd.searcher.evaluation import Evaluation
+    from nas_kd.searcher.trials import TrialLog
+
+# points of the exact front that are evaluated first: where the ratings only say where to begin, they take fewer turns
+WARM = {"candidates": 24, "dimensions": 8}
+
+
+class Exact:
+    """Begins with the best-rated chains, and varies dimensions, or candidates that the ratings prefer."""
+
+    name = "exact"
+    guided: ClassVar = True
+    shared: ClassVar = True
+    fixed_objectives: ClassVar = False
+
+    def search(self, evaluation: Evaluation) -> TrialLog:
+        """Refine the exact front until there are enough archs."""
+        from nas_kd.searcher.chains import Candidates, Dimensions, warm_choices  # pandas
+        from nas_kd.space.rows import choices_of, stage_scores
+
+        guide = evaluation.guide
+        if guide is None:
+            raise SettingError("guide", None, "rating tables, one a stage", "rate the stages with a teacher")
+        space = evaluation.budget.space
+        coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(guide.tables)]
+        variables: Candidates | Dimensions
+        if guide.variables == "dimensions":
+            variables = Dimensions(space, guide.resolution)
+        else:
+            variables = Candidates.preferred(space, guide.resolution, coded, evaluation.budget)
+        count = WARM[guide.variables]
+        begun = warm_choices(guide.front, coded, evaluation.budget, count, spread=len(evaluation.objectives) > 1)
+        warm = [point for choices in begun if (point := variables.point_of(choices)) is not None]
+        scores = stage_scores(space, guide.tables)
+        return search_sampled(evaluation, variables, guide.sampler, warm, lambda arch: sum(scores(arch)))

@@ -1,0 +1,98 @@
+"""How archs are scored in one search, and where the rows go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nas_kd.runs.stage import Stage
+from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.shared import WorkerGroup
+from nas_kd.searcher.trials import TrialLog
+from nas_kd.space import Arch
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a guided engine follows: what a teacher said about the candidates of each stage.
+
+    Args:
+        tables: rating tables with the columns of `rows_of`, one a stage.
+        front: their exact front.
+        resolution: input size that the tables were rated at.
+        sampler: Optuna's sampler by name, or any of its objects.
+        variables: what it varies: ``dimensions`` or ``candidates``.
+    """
+
+    tables: Sequence[pd.DataFrame]
+    front: pd.DataFrame
+    resolution: int
+    sampler: str | BaseSampler
+    variables: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an engine's loop is given.
+
+    Args:
+        budget: the budget; only archs that keep it are scored.
+        scorer: scores of an arch.
+        objectives: what to be good in: ``kl`` (low), ``accuracy`` (high), and costs (low).
+        trials: distinct archs to score besides ``controls``.
+        seed: seed of the proposals.
+        controls: archs by role to score as well, the size controls.
+        guide: for engines that are guided.
+        stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
+        group: where other processes may join engines that are shared.
+    """
+
+    budget: Budget
+    scorer: Callable[[Arch], dict[str, float]]
+    objectives: tuple[str, ...]
+    trials: int
+    seed: int = 0
+    controls: Mapping[str, Arch] = field(default_factory=dict)
+    guide: Guide | None = None
+    stage: Stage | None = None
+    group: WorkerGroup | None = None
+
+    def scores(self, arch: Arch) -> dict[str, float]:
+        """Return an arch's scores, and its costs that are objectives."""
+        return self.budget.costs(arch, self.objectives) | self.scorer(arch)
+
+    @contextmanager
+    def log(
+        self,
+        arch_of: Callable[[Sequence[int]], Arch],
+        dimensions: int,
+        additive: Callable[[Arch], float] = lambda arch: math.nan,
+    ) -> Iterator[TrialLog]:
+        """Open the rows of the search; at the end the controls are scored too.
+
+        Args:
+            arch_of: the arch of a point.
+            dimensions: numbers a point has.
+            additive: sum of the stage scores of an arch; NaN where there are none.
+        """
+        log = TrialLog(
+            self.budget,
+            arch_of,
+            dimensions,
+            self.scorer,
+            additive=additive,
+            stage=self.stage,
+            trials=self.trials,
+            timed="latency_ms" in self.objectives,
+        )
+        with log.progress:
+            yield log
+            log.controls(self.controls)

@@ -1,0 +1,75 @@
+"""The search of engines that are samplers of Optuna's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from nas_kd.searcher.optuna import refine
+from nas_kd.searcher.variables import Point
+from nas_kd.space import Arch
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from nas_kd.searcher.evaluation import Evaluation
+    from nas_kd.searcher.trials import TrialLog
+
+
+class Variables(Protocol):
+    """What a sampler varies, and the archs behind its points."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of values of each variable."""
+
+    def decode(self, point: Sequence[int]) -> Arch:
+        """Return the arch of a point."""
+
+    def canonical(self, point: Sequence[int]) -> Point:
+        """Return the point that represents all points of the same arch."""
+
+
+def search_sampled(
+    evaluation: Evaluation,
+    variables: Variables,
+    sampler: str | BaseSampler,
+    warm: Iterable[Point] = (),
+    additive: Callable[[Arch], float] = lambda arch: math.nan,
+) -> TrialLog:
+    """Let a sampler propose until there are enough archs; other processes may help.
+
+    Args:
+        evaluation: scores archs and keeps the rows.
+        variables: what the sampler varies.
+        sampler: Optuna's sampler by name, or any of its objects.
+        warm: points to evaluate first.
+        additive: sum of the stage scores of an arch.
+    """
+    budget = evaluation.budget
+    stage = evaluation.stage
+
+    @cache
+    def arch(point: Point) -> Arch:
+        return variables.decode(point)
+
+    with evaluation.log(lambda point: arch(tuple(point)), len(variables.sizes), additive) as log:
+        refine(
+            variables.sizes,
+            lambda point: evaluation.scores(arch(point)),
+            constraints=lambda point: budget.violations(arch(point)),
+            objective=evaluation.objectives,
+            maximise=[name for name in evaluation.objectives if name == "accuracy"],
+            canonical=variables.canonical,
+            warm=warm,
+            trials=evaluation.trials,
+            seed=evaluation.seed,
+            sampler=sampler,
+            done=log.proposals,
+            record=log.record,
+            journal=None if stage is None else stage.folder / "study.journal",
+            group=evaluation.group,
+        )
+    return log
