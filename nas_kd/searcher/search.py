@@ -321,11 +321,12 @@ def _winner(decided: pd.DataFrame, guided: bool) -> str:
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine", "objectives"))
+    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
     exact = stage.read_frame("front.csv") if (stage.folder / "front.csv").exists() else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
-    engine = found["engine"], tuple(found["objectives"])
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, *engine)
+    engine = found["engine"]
+    wanted = tuple(found.get("objectives") or checked_objectives(None, engine))
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, engine, wanted)
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:
