@@ -107,7 +107,7 @@ def test_the_perfect_answer_changes_nothing_and_another_what_a_replaced_block_wo
 def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> None:
     from sklearn.linear_model import Ridge
 
-    from nas_kd.rate.scores import fit_ridge
+    from nas_kd.rate.scores.donna import fit_ridge
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 3)) * [1.0, 5.0, 0.1]
