@@ -74,7 +74,8 @@ def test_names_are_unique_and_controls_among_them() -> None:
     assert len({score.name for score in SCORES.values()}) == len(SCORES)
     sizes = {name for name, score in SCORES.items() if score.kind == "size"}
     assert sizes == {"macs", "params", "log_widths", "depth", "minus_depth"}
-    assert {name for name, score in SCORES.items() if score.kind == "control"} == {"random", "gradient_norm"}
+    controls = {name for name, score in SCORES.items() if score.kind == "control"}
+    assert controls == {"random", "gradient_norm", "size_alone"}
     assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}
 
 
