@@ -58,6 +58,10 @@ class Candidates:
         held = all(choice in listed for choice, listed in zip(choices, self.lists, strict=True))
         return tuple(listed.index(c) for c, listed in zip(choices, self.lists, strict=True)) if held else None
 
+    def simple(self, budget: Budget) -> list[Point]:
+        """Return nothing: the lists may lack the space's simple archs."""
+        return []
+
 
 @dataclass(frozen=True)
 class Dimensions(SearchVariables):
@@ -72,6 +76,10 @@ class Dimensions(SearchVariables):
     def point_of(self, choices: Sequence[int]) -> Point:
         """Return the point of one choice a stage."""
         return self.encode(arch_of(self.space, choices, self.resolution))
+
+    def simple(self, budget: Budget) -> list[Point]:
+        """Return the space's own simple archs within the budget, which a search must beat."""
+        return [self.encode(arch) for arch in self.space.simple_archs(budget.affords, budget.cost).values()]
 
 
 def warm_choices(

@@ -41,5 +41,6 @@ class Exact:
         count = WARM[guide.variables]
         begun = warm_choices(guide.front, coded, evaluation.budget, count, spread=len(evaluation.objectives) > 1)
         warm = [point for choices in begun if (point := variables.point_of(choices)) is not None]
+        warm += [point for point in variables.simple(evaluation.budget) if point not in warm]
         scores = stage_scores(space, guide.tables)
         return search_sampled(evaluation, variables, guide.sampler, warm, lambda arch: sum(scores(arch)))
