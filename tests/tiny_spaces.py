@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas_kd.blocks import (
     BasicStage,
@@ -17,7 +17,7 @@ from nas_kd.blocks import (
     ResNetDStem,
     ViTStage,
 )
-from nas_kd.space import ElasticSpace
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 
 BASIC = ElasticSpace(
@@ -92,3 +92,19 @@ def full_net(space: ElasticSpace, classes: int = 6, in_chans: int = 3, **setting
             with torch.no_grad():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return net
+
+
+def images(space: ElasticSpace) -> Tensor:
+    """Draw five images in float64, as large as the space wants them."""
+    return torch.randn(5, 3, *2 * [space.resolution], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+
+def outputs(net: Supernet, archs: list[Arch]) -> list[Tensor]:
+    """Return the logits of each arch on `images`."""
+    x = images(net.space)
+    return [net(x, arch).detach() for arch in archs]
+
+
+def close(a: list[Tensor], b: list[Tensor]) -> list[bool]:
+    """Say of each pair whether it is equal up to rounding."""
+    return [torch.allclose(one, other, rtol=1e-9, atol=1e-9) for one, other in zip(a, b, strict=True)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +27,51 @@ from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, weights_hash
 
 
+@dataclass
 class Prepared:
     """Supernet and stages, created when the first score needs them.
 
     Args:
-        net: the supernet, or a function that returns it.
+        given: the supernet, or a function that returns it.
         blockwise: settings of ``rate_blockwise``.
         runtime: device and precision.
         seed: seed of the stages and of the scores.
     """
 
-    def __init__(
-        self,
-        space: ElasticSpace,
-        teacher: Teacher,
-        data: Data,
-        net: Supernet | Callable[[], Supernet] | None,
-        blockwise: BlockwiseConfig,
-        run: Run,
-        runtime: Runtime,
-        seed: int,
-    ) -> None:
-        self.space = space
-        self.teacher = teacher
-        self.data = data
-        self._net = net
-        self.blockwise = blockwise
-        self.run = run
-        self.runtime = runtime
-        self.seed = seed
-        self._model: Blockwise | None = None
+    space: ElasticSpace
+    teacher: Teacher
+    data: Data
+    given: Supernet | Callable[[], Supernet] | None
+    blockwise: BlockwiseConfig
+    run: Run
+    runtime: Runtime
+    seed: int
 
     def net(self) -> Supernet:
         """Return the supernet."""
-        if self._net is not None and not isinstance(self._net, Supernet):
-            self._net = self._net()
-        assert self._net is not None  # checked by `rank`
-        return self._net
+        if self.given is not None and not isinstance(self.given, Supernet):
+            self.given = self.given()
+        assert self.given is not None  # checked by `rank`
+        return self.given
 
     def model(self) -> Blockwise:
         """Return the blockwise-trained stages; they are trained if necessary and stored in the run."""
-        if self._model is None:
-            net = self.net()
-            config = self.blockwise
-            rate_blockwise(net, self.teacher, self.data, config, run=self.run, seed=self.seed, runtime=self.runtime)
-            taps = self.teacher.match(self.space, self.data.resolution)
-            self._model = Blockwise(net, taps, init=config.init, seed=self.seed)
-            load_weights(self._model, self.run.path / "blockwise" / "adapters.safetensors")
         return self._model.to(self.runtime.device)
+
+    @cached_property
+    def _model(self) -> Blockwise:
+        net = self.net()
+        config = self.blockwise
+        rate_blockwise(net, self.teacher, self.data, config, run=self.run, seed=self.seed, runtime=self.runtime)
+        taps = self.teacher.match(self.space, self.data.resolution)
+        model = Blockwise(net, taps, init=config.init, seed=self.seed)
+        load_weights(model, self.run.path / "blockwise" / "adapters.safetensors")
+        return model
 
     def available(self) -> frozenset[str]:
         """Return which of supernet and stages exist already, without training."""
         there = {name for name in ("supernet", "blockwise") if (self.run.path / name).is_dir()}
-        return frozenset(there | ({"supernet"} if isinstance(self._net, Supernet) else set()))
+        return frozenset(there | ({"supernet"} if isinstance(self.given, Supernet) else set()))
 
     def hashes(self, needs: frozenset[str]) -> dict[str, str]:
         """Return hashes of the weights that scores with these needs use."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -21,6 +23,7 @@ from nas_kd.space.rows import full_rows, rows_of
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 
+@dataclass(frozen=True)
 class Rater:
     """Rates stages of a training model, on features that were gathered once.
 
@@ -36,28 +39,22 @@ class Rater:
         marks: columns of one value each, which say what the tables are about.
     """
 
-    def __init__(
-        self,
-        model: Blockwise,
-        data: Data,
-        calibration: Sequence[StageFeatures],
-        rating: Sequence[StageFeatures],
-        max_rows: int,
-        error: StageError,
-        only: Sequence[int],
-        stage: Stage | None,
-        marks: Mapping[str, str],
-    ) -> None:
-        self.model = model
-        self.calibration = calibration
-        self.rating = rating
-        self.max_rows = max_rows
-        self.error = error
-        self.only = only
-        self.stage = stage
-        self.marks = marks
+    model: Blockwise
+    data: Data
+    calibration: Sequence[StageFeatures]
+    rating: Sequence[StageFeatures]
+    max_rows: int
+    error: StageError
+    only: Sequence[int]
+    stage: Stage | None
+    marks: Mapping[str, str]
+
+    @cached_property
+    def rows(self) -> dict[int, pd.DataFrame]:
+        """The candidates of each stage."""
+        data = self.data
         shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
-        self.rows = {index: rows_of(model.space, index, **shape) for index in only}
+        return {index: rows_of(self.model.space, index, **shape) for index in self.only}
 
     def rate(self, name: str, images: int) -> list[pd.DataFrame]:
         """Rate the stages; one whose table is already written is kept."""

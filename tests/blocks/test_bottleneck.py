@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from toys import bn, shake
 
 import nas_kd
 from nas_kd.blocks import BottleneckStage
@@ -14,17 +14,6 @@ from nas_kd.blocks.bottleneck import Bottleneck, ElasticBottleneck
 from nas_kd.blocks.resnetd_stem import ResNetDStemNet
 from nas_kd.nn.shortcut import pooled
 from search_spaces import ofa_resnet50d
-
-
-def shake(module: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0.3, 0.5)
-    return module.train()
-
-
-def bn(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return F.batch_norm(x, None, None, norm.weight, norm.bias, True)
 
 
 @pytest.mark.parametrize("size", [4, 5])

@@ -5,24 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from toys import bn, shake
 
 from nas_kd.blocks import MobileHead
 from nas_kd.blocks.conv_stem import ConvStemNet
 from nas_kd.blocks.linear_head import LinearHeadNet
 from nas_kd.blocks.mobile_head import ElasticMobileHead, MobileHeadNet
 from nas_kd.blocks.norm_head import NormHeadNet
-
-
-def shake(module: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0.3, 0.5, generator)
-    return module.train()
-
-
-def bn(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return F.batch_norm(x, None, None, norm.weight, norm.bias, True)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from toys import bn, shake
 
 import nas_kd
 from nas_kd.blocks import kinds
@@ -17,17 +17,6 @@ from nas_kd.blocks.mbconv import MBConv
 from nas_kd.errors import SettingError
 from nas_kd.nn import StaticNet
 from nas_kd.nn.shortcut import pooled
-
-
-def shake(module: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0.3, 0.5)
-    return module.train()
-
-
-def bn(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return F.batch_norm(x, None, None, norm.weight, norm.bias, True)
 
 
 @pytest.mark.parametrize(("inputs", "stride"), [(6, 1), (6, 2), (5, 1), (5, 2)])

@@ -6,12 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny_spaces import FAMILIES, full_net
-from torch import Tensor
+from tiny_spaces import FAMILIES, close, full_net, images, outputs
 
 import nas_kd
-from nas_kd.space import Arch, ElasticSpace
-from nas_kd.supernet import Supernet, sort_channels
+from nas_kd.space import ElasticSpace
+from nas_kd.supernet import sort_channels
 from nas_kd.supernet.sorting import inner_channels
 from nas_kd.train.shrinking import restricted, widened
 
@@ -21,19 +20,6 @@ TRANSFORMED = pytest.mark.parametrize("transform", [False, True])
 @pytest.fixture(params=FAMILIES, ids=lambda space: space.name)
 def space(request: pytest.FixtureRequest) -> ElasticSpace:
     return request.param
-
-
-def images(space: ElasticSpace) -> Tensor:
-    return torch.randn(5, 3, *2 * [space.resolution], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-
-
-def outputs(net: Supernet, archs: list[Arch]) -> list[Tensor]:
-    x = images(net.space)
-    return [net(x, arch).detach() for arch in archs]
-
-
-def close(a: list[Tensor], b: list[Tensor]) -> list[bool]:
-    return [torch.allclose(one, other, rtol=1e-9, atol=1e-9) for one, other in zip(a, b, strict=True)]
 
 
 @TRANSFORMED

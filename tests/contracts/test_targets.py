@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Sizes
 
 import nas_kd
 from nas_kd.data import Batch, Data, load_data
@@ -38,15 +39,10 @@ def make_data(classes: int = CLASSES, seed: int = 0, resolution: int | None = No
     return load_data((x, y), rate=9, select=9, views=2, resolution=resolution)
 
 
-class Sizes:
-    def stage_sizes(self, resolution: int) -> list[int]:
-        return [8, 4, 4]
-
-
 def make_teacher(data: Data, seed: int = 0) -> Teacher:
     torch.manual_seed(seed)
     teacher = nas_kd.load_teacher(cifar_resnet8(num_classes=CLASSES)).bind(data)
-    teacher.match(Sizes(), data.resolution)
+    teacher.match(Sizes(8, 4, 4), data.resolution)
     return teacher
 
 

@@ -15,30 +15,27 @@ from small_run import environment
 
 LIMIT = 200  # seconds until a machine counts as stuck
 INJECT = Path(__file__).parent / "inject"
-RANK = (  # eight trainings of two epochs of five steps
-    "--rank.bands",
-    "[25%]",
-    "--rank.band",
-    "0.2",
-    "--rank.in_band",
-    "8",
-    "--rank.overall",
-    "0",
-    "--rank.epochs",
-    "2",
-    "--rank.warmup_epochs",
-    "0",
-    "--rank.seeds",
-    "1",
-    "--rank.scores",
-    "[macs,params]",
-    "--rank.primary",
-    "macs",
-    "--rank.control",
-    "params",
-    "--rank.resamples",
-    "100",
-)
+
+
+def rank_options(*scores: str) -> tuple[str, ...]:
+    """Ask for eight trainings of two epochs of five steps, judged by the first score against the last."""
+    options = {
+        "bands": "[25%]",
+        "band": "0.2",
+        "in_band": "8",
+        "overall": "0",
+        "epochs": "2",
+        "warmup_epochs": "0",
+        "seeds": "1",
+        "scores": f"[{','.join(scores)}]",
+        "primary": scores[0],
+        "control": scores[-1],
+        "resamples": "100",
+    }
+    return tuple(word for name, value in options.items() for word in (f"--rank.{name}", value))
+
+
+RANK = rank_options("macs", "params")
 
 
 def until(reached: Callable[[], bool]) -> None:

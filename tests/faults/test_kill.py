@@ -22,6 +22,7 @@ from small_run import Made, changes, digests, environment, numbers
 from nas_kd.runs.files import CsvLog
 
 sys.path.insert(0, str(Path(__file__).parent))
+from beside import rank_options  # noqa: E402
 from faults import cpu_seconds  # noqa: E402
 
 Fork = Callable[..., tuple[int, str]]
@@ -29,30 +30,7 @@ Fault = dict[str, Any]
 KILLS = 11  # of a chain
 DONE = ("teacher", "supernet", "blockwise", "search")
 INJECT = Path(__file__).parent / "inject"
-RANK = (
-    "--rank.bands",
-    "[25%]",
-    "--rank.band",
-    "0.2",
-    "--rank.in_band",
-    "8",
-    "--rank.overall",
-    "0",
-    "--rank.epochs",
-    "2",
-    "--rank.warmup_epochs",
-    "0",
-    "--rank.seeds",
-    "1",
-    "--rank.scores",
-    "[supernet_accuracy,macs,params]",
-    "--rank.resamples",
-    "100",
-    "--rank.primary",
-    "supernet_accuracy",
-    "--rank.control",
-    "params",
-)
+RANK = rank_options("supernet_accuracy", "macs", "params")
 
 
 def at(path: str, nth: int, what: str = "kill") -> dict[str, Any]:

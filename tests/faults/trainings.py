@@ -73,6 +73,23 @@ def train(
         loss.backward()
         return {"loss": loss.detach(), "first": batch.x.mean()}
 
+    fit_model(step, model, data, stage, **{"epochs": EPOCHS, "accumulate": 2} | changed)
+    return model
+
+
+def fit_model(
+    step: Callable[[Batch, StepInfo], dict[str, Tensor]],
+    model: nn.Module,
+    data: Data,
+    stage: Stage | None,
+    **changed: Any,
+) -> None:
+    """Train a model of `make_model` with an average of the weights and clipping.
+
+    Args:
+        step: of the training.
+        changed: ``epochs``, and what else differs.
+    """
     settings: dict[str, Any] = {
         "name": "supernet",
         "modules": {"net": model},
@@ -80,19 +97,16 @@ def train(
         "schedule": Schedule(0.1, 1.0),
         "split": data.train,
         "batch_size": BATCH,
-        "epochs": EPOCHS,
         "seed": 5,
         "runtime": Runtime("cpu"),
         "stage": stage,
-        "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
+        "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},  # type: ignore[index]
         "clip": 0.05,
         "ema": 0.9,
-        "accumulate": 2,
     }
     given = settings | changed
     plan = Plan(**{entry.name: given.pop(entry.name) for entry in fields(Plan) if entry.name in given})
     fit(step, plan, **given)
-    return model
 
 
 def slow_job(folder: str) -> None:

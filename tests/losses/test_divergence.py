@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toys import grad
 
 from nas_kd import losses
 from nas_kd.errors import SettingError
@@ -17,13 +18,6 @@ from nas_kd.errors import SettingError
 def draw(*shape: int, seed: int = 0, scale: float = 1.5) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
-
-
-def grad(loss, student: Tensor, *rest, **settings) -> Tensor:
-    leaf = student.detach().clone().requires_grad_()
-    loss(leaf, *rest, **settings).backward()
-    assert leaf.grad is not None
-    return leaf.grad
 
 
 def naive_alpha(s: Tensor, t: Tensor, alpha: float) -> Tensor:

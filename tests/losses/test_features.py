@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from toys import drawer
 
 from nas_kd import losses
 from nas_kd.errors import SettingError
 
 GENERATOR = torch.Generator().manual_seed(0)
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+draw = drawer(GENERATOR)
 
 
 def rotation(n: int) -> Tensor:

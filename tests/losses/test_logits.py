@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toys import grad
 
 from nas_kd import losses
 from nas_kd.errors import SettingError
@@ -14,13 +15,6 @@ GENERATOR = torch.Generator().manual_seed(0)
 S = torch.randn(16, 10, generator=GENERATOR, dtype=torch.float64) * 2
 T = torch.randn(16, 10, generator=GENERATOR, dtype=torch.float64) * 2
 Y = torch.randint(10, (16,), generator=GENERATOR)
-
-
-def grad(loss, student: Tensor, *rest, **settings) -> Tensor:
-    leaf = student.detach().clone().requires_grad_()
-    loss(leaf, *rest, **settings).backward()
-    assert leaf.grad is not None
-    return leaf.grad
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])

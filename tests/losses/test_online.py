@@ -6,15 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toys import drawer
 
 from nas_kd import losses
 from nas_kd.errors import SettingError
 
 GENERATOR = torch.Generator().manual_seed(0)
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+draw = drawer(GENERATOR)
 
 
 A, B, C = draw(6, 4), draw(6, 4), draw(6, 4)

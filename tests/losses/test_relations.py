@@ -8,15 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toys import drawer
 
 from nas_kd import losses
 from nas_kd.losses.relations import _taylor_rbf, _wide_distances
 
 GENERATOR = torch.Generator().manual_seed(0)
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+draw = drawer(GENERATOR)
 
 
 def rotation(n: int) -> Tensor:

@@ -7,16 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from toys import drawer
 
 from nas_kd import losses
 from nas_kd.errors import SettingError
 
 GENERATOR = torch.Generator().manual_seed(0)
-
-
-def draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+draw = drawer(GENERATOR)
 
 
 S, T = draw(3, 4, 8, 8), draw(3, 4, 8, 8)

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from toys import points
 
 from nas_kd.errors import SettingError
 from nas_kd.searcher.fill import unseen
@@ -43,10 +44,6 @@ def size(point):
 
 def evaluated(rows):
     return [row for row in rows if row["kind"] in ("warm", "trial", "random")]
-
-
-def points(rows):
-    return [tuple(row[f"i_{i}"] for i in (1, 2, 3)) for row in rows]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
+from toys import points
 
 from nas_kd.searcher.optuna import refine
 
@@ -12,10 +13,6 @@ SIZES = [9, 12, 15]
 
 def judge(point):
     return {"kl": sum((at - size / 3) ** 2 for at, size in zip(point, SIZES, strict=True))}
-
-
-def points(rows):
-    return [tuple(row[f"i_{i}"] for i in (1, 2, 3)) for row in rows]
 
 
 OBJECTS = {

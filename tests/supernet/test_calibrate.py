@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import same_norms
 
 import nas_kd
 from nas_kd.errors import SettingError
@@ -34,10 +35,6 @@ def batches() -> list[Tensor]:
 @pytest.fixture
 def archs(net: nas_kd.Supernet) -> list[nas_kd.Arch]:
     return [net.space.largest(), net.space.smallest(), *(net.space.sample(seed) for seed in range(3))]
-
-
-def same(a: Values, b: Values) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(x, y) for k in a for x, y in zip(a[k], b[k], strict=True))
 
 
 def before_first_norm(net: nas_kd.Supernet, images: Tensor) -> Tensor:
@@ -83,7 +80,7 @@ def test_differs_from_the_mean_of_batch_variances_by_the_variance_of_batch_means
 def test_twice_is_once(net, batches, archs) -> None:
     first = nas_kd.calibrate(net, batches, archs)
     second = nas_kd.calibrate(net, batches, archs)
-    assert all(same(a, b) for a, b in zip(first, second, strict=True))
+    assert all(same_norms(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_order_of_batches_and_archs_does_not_matter(net, batches, archs) -> None:
@@ -97,7 +94,7 @@ def test_order_of_batches_and_archs_does_not_matter(net, batches, archs) -> None
 def test_many_in_one_pass_equal_one_by_one(net, batches, archs) -> None:
     together = nas_kd.calibrate(net, iter(batches), archs)  # one pass: an iterator is enough
     for arch, norm in zip(archs, together, strict=True):
-        assert same(norm, nas_kd.calibrate(net, batches, [arch])[0])
+        assert same_norms(norm, nas_kd.calibrate(net, batches, [arch])[0])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -114,7 +111,7 @@ def test_nothing_is_written(net, batches, archs, training: bool) -> None:
 
 def test_batches_may_carry_labels(net, batches, archs) -> None:
     labelled = [(x, torch.zeros(len(x))) for x in batches]
-    assert same(nas_kd.calibrate(net, labelled, archs[:1])[0], nas_kd.calibrate(net, batches, archs[:1])[0])
+    assert same_norms(nas_kd.calibrate(net, labelled, archs[:1])[0], nas_kd.calibrate(net, batches, archs[:1])[0])
 
 
 def plain() -> nn.Sequential:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import same_norms
 
 import nas_kd
 from nas_kd.blocks import (
@@ -88,10 +89,6 @@ def some_archs(name: str, count: int = 10) -> list[nas_kd.Arch]:
     return [space.largest(), space.smallest(), *(space.sample(seed) for seed in range(count)), space.largest()]
 
 
-def same(a: Values, b: Values) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(x, y) for k in a for x, y in zip(a[k], b[k], strict=True))
-
-
 @torch.no_grad()
 def on_its_own(net: nas_kd.Supernet, batches: list[Tensor], arch: nas_kd.Arch) -> Values:
     """Run the whole network of one arch, without any tree."""
@@ -106,8 +103,8 @@ def test_many_archs_equal_each_on_its_own_to_the_bit(name: str) -> None:
     net, batches, archs = supernet(name), images(name), some_archs(name)
     together = nas_kd.calibrate(net, iter(batches), archs)
     for arch, norm in zip(archs, together, strict=True):
-        assert same(norm, on_its_own(net, batches, arch)), arch.label
-        assert same(norm, nas_kd.calibrate(net, batches, [arch])[0]), arch.label
+        assert same_norms(norm, on_its_own(net, batches, arch)), arch.label
+        assert same_norms(norm, nas_kd.calibrate(net, batches, [arch])[0]), arch.label
     assert all(norm for norm in together) == (name != "transformer")  # which has no batch norms
 
 
@@ -235,7 +232,7 @@ def test_two_ranks_equal_one_on_all_batches(tmp_path: Path) -> None:
         for key, value in model.state_dict().items():
             torch.testing.assert_close(found["plain"][key], value, rtol=1e-6, atol=1e-7)
     for norm, other in zip(ranks[0]["values"], ranks[1]["values"], strict=True):
-        assert same(norm, other)  # to the bit
+        assert same_norms(norm, other)  # to the bit
     share = nas_kd.calibrate(supernet("mobile"), images("mobile")[SHARES[0]], some_archs("mobile"))
     assert not torch.allclose(share[0]["stem.bn"][1], alone[0]["stem.bn"][1], rtol=1e-2)
 

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import torch
-from tiny_spaces import BASIC, BOTTLENECK, MOBILE, VIT, full_net
-from torch import Tensor
+from tiny_spaces import BASIC, BOTTLENECK, MOBILE, VIT, close, full_net, outputs
 
 from nas_kd.blocks import BottleneckStage, LinearHead, ResNetDStem
-from nas_kd.space import Arch, Candidate, ElasticSpace
-from nas_kd.supernet import Supernet, sort_channels
+from nas_kd.space import Candidate, ElasticSpace
+from nas_kd.supernet import sort_channels
 from nas_kd.supernet.sorting import inner_channels
-
-
-def images(space: ElasticSpace) -> Tensor:
-    return torch.randn(5, 3, *2 * [space.resolution], generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-
-
-def outputs(net: Supernet, archs: list[Arch]) -> list[Tensor]:
-    x = images(net.space)
-    return [net(x, arch).detach() for arch in archs]
-
-
-def close(a: list[Tensor], b: list[Tensor]) -> list[bool]:
-    return [torch.allclose(one, other, rtol=1e-9, atol=1e-9) for one, other in zip(a, b, strict=True)]
 
 
 def test_importance_is_the_l1_norm_of_what_reads_a_channel() -> None:

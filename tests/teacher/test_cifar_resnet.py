@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from toys import Sizes
 
 from nas_kd.data import load_data
 from nas_kd.errors import SettingError
@@ -36,16 +37,8 @@ def test_parameters_equal_the_closed_form_and_the_paper(depth: int) -> None:
 
 def test_macs_are_those_of_the_published_network() -> None:
     teacher = load_teacher("cifar_resnet56", num_classes=10)
-    teacher.match(Sizes([16, 8, 4]), 32)
+    teacher.match(Sizes(16, 8, 4), 32)
     assert teacher.macs == pytest.approx(125.8e6, rel=0.005)
-
-
-class Sizes:
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-
-    def stage_sizes(self, resolution: int) -> list[int]:
-        return self.sizes
 
 
 def test_option_a_shortcut_subsamples_and_pads_with_zeros() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import Sizes
 
 import nas_kd
 from nas_kd.errors import SettingError
@@ -26,19 +27,11 @@ TIMM = [
 ]
 
 
-class Sizes:
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-
-    def stage_sizes(self, resolution: int) -> list[int]:
-        return self.sizes
-
-
 @pytest.mark.parametrize(("name", "resolution", "sizes"), TIMM)
 def test_timm_features_are_timms_own(name: str, resolution: int, sizes: list[int]) -> None:
     torch.manual_seed(0)
     teacher = load_teacher(name, num_classes=5, resolution=resolution)
-    taps = teacher.match(Sizes(sizes), resolution)
+    taps = teacher.match(Sizes(*sizes), resolution)
     x = torch.randn(2, 3, resolution, resolution)
     out = teacher.forward_stages(x)
     assert torch.equal(out.logits, teacher(x)) and out.logits.shape == (2, 5)
@@ -60,14 +53,14 @@ def test_timm_features_are_timms_own(name: str, resolution: int, sizes: list[int
 
 def test_resolutions_of_a_timm_resnet_end_at_its_stages() -> None:
     teacher = load_teacher("resnet18", num_classes=5)
-    taps = teacher.match(Sizes([4, 2, 2, 1]), 64)
+    taps = teacher.match(Sizes(4, 2, 2, 1), 64)
     assert [tap.path for tap in taps] == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert [tap.size for tap in taps] == [16, 8, 4, 2]
 
 
 def test_features_survive_a_later_change_in_place() -> None:
     teacher = load_teacher("teacher_nets:net", in_chans=1, num_classes=6)
-    taps = teacher.match(Sizes([8, 4, 2]), 8)
+    taps = teacher.match(Sizes(8, 4, 2), 8)
     assert [tap.path for tap in taps] == ["blocks.0", "blocks.1", "blocks.2"]
     x = torch.randn(3, 1, 8, 8)
     out = teacher.forward_stages(x)
@@ -84,7 +77,7 @@ def test_features_survive_a_later_change_in_place() -> None:
 
 def test_plain_layers_of_a_network_without_blocks() -> None:
     teacher = load_teacher("teacher_nets:plain", num_classes=4)
-    taps = teacher.match(Sizes([8, 4, 2]), 8)
+    taps = teacher.match(Sizes(8, 4, 2), 8)
     assert [(tap.path, tap.size) for tap in taps] == [("2", 8), ("6", 4), ("10", 2)]
     assert all((f >= 0).all() for f in teacher.forward_stages(torch.randn(2, 3, 8, 8)).stages)
 
@@ -107,9 +100,9 @@ def test_student_networks_give_features_before_the_activation() -> None:
 
 def test_a_second_match_replaces_the_first() -> None:
     teacher = load_teacher("teacher_nets:net")
-    teacher.match(Sizes([8, 4]), 8)
+    teacher.match(Sizes(8, 4), 8)
     assert len(teacher.forward_stages(torch.zeros(1, 3, 8, 8)).stages) == 2
-    teacher.match(Sizes([2]), 8)
+    teacher.match(Sizes(2), 8)
     assert len(teacher.forward_stages(torch.zeros(1, 3, 8, 8)).stages) == 1
     hooks = [len(module._forward_hooks) for module in teacher._module.modules()]
     assert sum(hooks) == 2  # one tap and the classifier
@@ -120,15 +113,15 @@ def test_features_need_taps_and_a_size_that_fits() -> None:
     with pytest.raises(SettingError, match="teacher.match"):
         teacher.forward_stages(torch.zeros(1, 3, 32, 32))
     with pytest.raises(SettingError, match=r"3 x 32 x 32.*resolution=") as error:
-        teacher.match(Sizes([2]), 32)
+        teacher.match(Sizes(2), 32)
     assert "224" in str(error.value)
     with pytest.raises(SettingError, match="returns logits"):
-        load_teacher(nets.Map()).match(Sizes([2]), 8)
+        load_teacher(nets.Map()).match(Sizes(2), 8)
 
 
 def test_a_matched_teacher_travels_to_another_process() -> None:
     teacher = load_teacher("teacher_nets:net")
-    teacher.match(Sizes([8, 4]), 8)
+    teacher.match(Sizes(8, 4), 8)
     again = pickle.loads(pickle.dumps(teacher))
     x = torch.randn(2, 3, 8, 8)
     for mine, theirs in zip(teacher.forward_stages(x).stages, again.forward_stages(x).stages, strict=True):

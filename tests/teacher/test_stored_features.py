@@ -3,22 +3,13 @@
 import pytest
 import torch
 from torch import Tensor
+from toys import Sizes
 
 import nas_kd
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.teacher import StoredFeatures, Teacher, as_targets, cifar_resnet20
-
-
-class Sizes:
-    """A student's map sizes."""
-
-    def __init__(self, *sizes: int) -> None:
-        self.sizes = list(sizes)
-
-    def stage_sizes(self, resolution: int) -> list[int]:
-        return self.sizes
 
 
 def images(views: int = 2) -> Data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toys import Sizes
 
 import nas_kd
 from nas_kd.errors import SettingError
@@ -11,14 +12,6 @@ from nas_kd.teacher import Layer, choose_taps, describe_taps, load_teacher, pool
 
 # ResNet-56: nine blocks at each of 32, 16 and 8 px
 RESNET56 = [Layer(f"layer{s}.{i}", 8 << s, 64 >> s, True) for s in (1, 2, 3) for i in range(9)]
-
-
-class Sizes:
-    def __init__(self, *sizes: int) -> None:
-        self.sizes = list(sizes)
-
-    def stage_sizes(self, resolution: int) -> list[int]:
-        return self.sizes
 
 
 def paths(sizes: list[int], layers: list[Layer] = RESNET56) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data
 from nas_kd.errors import SettingError
-from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
-from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
-from nas_kd.train.loop import Plan, StepInfo, _synchronises, check_epochs, fit
+from nas_kd.train.loop import StepInfo, _synchronises, check_epochs
 from nas_kd.train.optim import Schedule, adamw, sgd
-from tests.faults.trainings import few_images, make_model
+from tests.faults.trainings import few_images, fit_model, make_model, stage_in
 
 EPOCHS, BATCH = 4, 16
 
@@ -44,30 +41,9 @@ def train(data: Data, stage: Stage | None, model: nn.Module | None = None, **cha
         loss.backward()
         return {"loss": loss.detach(), "first": batch.x.mean()}
 
-    settings: dict[str, Any] = {
-        "name": "supernet",
-        "modules": {"net": model},
-        "optimizer": make([model]),
-        "schedule": Schedule(0.1, 1.0),
-        "split": data.train,
-        "batch_size": BATCH,
-        "epochs": EPOCHS,
-        "seed": 5,
-        "runtime": Runtime("cpu"),
-        "stage": stage,
-        "evaluate": lambda: {"weight": float(model[6].weight.detach().square().sum())},
-        "clip": 0.05,
-        "ema": 0.9,
-    }
-    step = changed.pop("step", step)
-    given = settings | changed
-    plan = Plan(**{entry.name: given.pop(entry.name) for entry in fields(Plan) if entry.name in given})
-    fit(step, plan, **given)
+    given = {"step": step, "optimizer": make([model]), "epochs": EPOCHS} | changed
+    fit_model(given.pop("step"), model, data, stage, **given)
     return model
-
-
-def stage_in(folder: Path) -> Stage:
-    return Run(folder).stage("supernet", {"seed": 5})
 
 
 def equal(a: Any, b: Any) -> bool:

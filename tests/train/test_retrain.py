@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from plain_net import Plain
+from toys import equal, state
 
 from nas_kd import Classification, load_student, load_teacher, retrain
 from nas_kd.data import Data
@@ -26,14 +27,6 @@ SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 0.1, "warmup_epoch
 def plain(seed: int = 0, width: int = 6) -> Plain:
     torch.manual_seed(seed)
     return Plain(width)
-
-
-def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_any_module_without_a_run(teacher: Teacher, data: Data, runtime: Runtime) -> None:

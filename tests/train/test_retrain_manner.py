@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from toys import equal, state
 
 from nas_kd import retrain, train_teacher
 from nas_kd.data import Data
@@ -29,14 +30,6 @@ MANNERS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.9},
     "mixed": {"mixup": 0.2, "cutmix": 1.0, "optimizer": "adopt"},
 }
-
-
-def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", MANNERS)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from plain_net import Plain
 from safetensors.torch import load_file
+from toys import equal, state
 
 from nas_kd import load_student, losses, retrain
 from nas_kd.data import Data, load_data
@@ -30,14 +31,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "cc": {"classes": 3},
     **{name: {"base": 4} for name in ("dafl", "zskt", "dfad", "dfq")},
 }
-
-
-def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"soft_tree", "fsp"}))
