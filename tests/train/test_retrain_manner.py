@@ -83,7 +83,7 @@ def test_mixed_images_are_taught_live_with_one_line(
     arch = space.smallest()
     settings: dict[str, Any] = {"space": space, "runtime": runtime, "method": "kd", "mixup": 0.3} | SHORT
     live = retrain(arch, teacher, data, run=tmp_path / "live", **settings)
-    said = "the teacher runs live: mixed images are in no cache"
+    said = "the teacher runs live: mixed images are not cached"
     assert (tmp_path / "live" / "log.txt").read_text().count(said) == 1
     assert not (tmp_path / "live" / "teacher").exists()  # nothing is stored that would not be read
     cache = ViewCache.open(tmp_path / "cache", teacher, data, epochs=0)
