@@ -74,6 +74,10 @@ class TeacherSpace(ElasticSpace):
         return self.derived.norm
 
     @property
+    def pretrained(self) -> bool:
+        return True
+
+    @property
     def supernet_class(self) -> type[Any] | None:
         return TeacherSupernet
 

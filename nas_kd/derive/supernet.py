@@ -33,8 +33,6 @@ class TeacherSupernet(Supernet):
         SettingError: the teacher has other classes or channels.
     """
 
-    pretrained = True
-
     def __init__(
         self,
         space: Any,

@@ -15,7 +15,6 @@ from nas_kd.nn import resized
 from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.results import ResultTable
 from nas_kd.runs.run import Run
-from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.train.config import TrainingConfig
 from nas_kd.train.many import Results, TrainingSetup
@@ -23,6 +22,7 @@ from nas_kd.train.many_shared import SharedTrainings
 from nas_kd.train.moving import MovingStage
 from nas_kd.train.network import predict, train_network
 from nas_kd.train.retrain import checked_method
+from nas_kd.train.start import starting_network
 
 FOLDER = "rank"  # in the run
 COLUMNS = (
@@ -48,7 +48,7 @@ class StandaloneTraining:
     """One training of the ground truth, whose checkpoints other workers can take over.
 
     Args:
-        setup: teacher, data and space.
+        setup: teacher, data, space, and the weights to begin with.
         seed: seed of weights and order.
         config: settings of the ranking.
     """
@@ -66,7 +66,7 @@ class StandaloneTraining:
         return self.config.training | {"space": setup.space.hash, "teacher": teacher, "data": setup.data.fingerprint}
 
     def train_in(self, stage: MovingStage | None) -> Results:
-        """Train from new weights, or resume from the checkpoint, and evaluate on images not used for any choice.
+        """Train as in the end, or resume from the checkpoint, and evaluate on images not used for any choice.
 
         Args:
             stage: where checkpoints are stored; None stores nothing.
@@ -84,8 +84,8 @@ class StandaloneTraining:
         teacher = self.setup.teacher
         settings = self.config.training
         distiller = checked_method(settings.pop("method"), task, data.num_classes)
-        seeded(self.seed, "init", arch.key)
-        network = resized(self.setup.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
+        begun = starting_network(arch, self.setup.space, data, self.seed, self.setup.supernet)
+        network = resized(begun, arch.resolution)
         try:
             train_network(
                 network,

@@ -41,7 +41,6 @@ from nas_kd.train.retrain import checked_method
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-DEFAULT_SCORES = tuple(SCORES)
 # settings that may differ in later calls; the list of archs itself is compared
 MAY_CHANGE = ("scores", "primary", "control", "seeds", "train", "resamples", "archs")
 
@@ -111,7 +110,7 @@ def rank(
     config = RankConfig.of(config, settings)
     runtime = runtime or Runtime()
     run = _run(run)
-    chosen = _scores(DEFAULT_SCORES if config.scores is None else config.scores)
+    chosen = _scores(_applicable(space) if config.scores is None else config.scores)
     main = _named("primary", config.primary, chosen)
     base = _named("control", config.control, chosen)
     if main == base:
@@ -120,7 +119,7 @@ def rank(
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", config.control, sizes, "choose a size control")
-    _check(data, config, chosen, net)
+    _check(data, config, chosen, net, space)
     cost = cost_settings(space, data)
     drawn = draw_archs(config, space, seed, cost)
     teacher = one_teacher(teacher, "rank")
@@ -147,7 +146,10 @@ def rank(
         expected = "an augmentation with cached views, so that all archs get the same targets"
         raise SettingError("data.views", data.augmentation.get("data.views"), expected, "use data.views=8")
     cache.split_logits("test", data)  # now: worker processes only have stored logits
-    setup = TrainingSetup(cache, data, space, run, runtime)
+    stages = blockwise if isinstance(blockwise, BlockwiseConfig) else BlockwiseConfig(**(blockwise or {}))
+    prepared = Prepared(space, teacher, data, net, stages, run, runtime, seed)
+    # students of a teacher's space inherit its weights, as they do in the end
+    setup = TrainingSetup(cache, data, space, run, runtime, prepared.net() if space.pretrained else None)
     shared = trainings_of(archs, config.seeds, setup, config, run)
     if config.train or helps:
         processes = setup.processes(workers)
@@ -164,8 +166,6 @@ def rank(
         )
     if helps:
         return RankResult(pd.DataFrame(), pd.DataFrame(), truth, pd.DataFrame(), table, [])
-    stages = blockwise if isinstance(blockwise, BlockwiseConfig) else BlockwiseConfig(**(blockwise or {}))
-    prepared = Prepared(space, teacher, data, net, stages, run, runtime, seed)
     with held(folder / "claims" / "scores.lock", wait=True):
         found = kept_scores(
             chosen,
@@ -216,7 +216,17 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     return known[name]
 
 
-def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object) -> None:
+def _applicable(space: ElasticSpace) -> list[str]:
+    """Return the scores that a space can have: those of a teacher's units, or those of stages trained on features."""
+    return [name for name, score in SCORES.items() if not score.needs & _foreign(space)]
+
+
+def _foreign(space: ElasticSpace) -> frozenset[str]:
+    """Return what scores may need that this space has not."""
+    return frozenset({"blockwise", "features"} if space.pretrained else {"units"})
+
+
+def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object, space: ElasticSpace) -> None:
     check_epochs("rank", config.epochs, config.batch_size, data.train)
     recipe = checked_method(config.method, Classification(), data.num_classes).recipe
     if recipe.needs_target_features or recipe.live:
@@ -226,7 +236,10 @@ def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object)
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
     using = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
-    if net is None and using:
+    if lacking := [score.name for score in scores if score.needs & _foreign(space)]:
+        expected = f"scores that {space.name} can have: {', '.join(_applicable(space))}"
+        raise SettingError("rank.scores", lacking[0], expected, "leave it out")
+    if net is None and (using or space.pretrained):
         expected = f"a supernet, for {', '.join(using)}"
         raise SettingError("net", None, expected, "pass net=, or choose other scores")
 

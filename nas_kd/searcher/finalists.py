@@ -192,7 +192,7 @@ def short_training(
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)
-    rate = 1.0 if setup.supernet is not None and setup.supernet.pretrained else WARM_RATE
+    rate = 1.0 if setup.supernet is not None and setup.supernet.space.pretrained else WARM_RATE
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))

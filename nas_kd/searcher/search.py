@@ -155,7 +155,7 @@ def search(
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
     wanted = checked_objectives(config.objectives, config.engine or engine.name)
     taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
-    taught = taught.settled(taught=source is not None, inherited=net.pretrained)
+    taught = taught.settled(taught=source is not None, inherited=net.space.pretrained)
     method = method or taught.method
     assert method is not None  # it is settled
     recipe = checked_method(method, Classification(), data.num_classes, taught.method_settings).recipe
@@ -165,7 +165,7 @@ def search(
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
-    whole = None if source is None or net.pretrained else source.cost  # a teacher's space has it as its largest
+    whole = None if source is None or net.space.pretrained else source.cost  # a teacher's space has it as its largest
     caps = upper_bounds(space, data, config.max_macs, config.max_params, whole)
     floors = lower_bounds(space, data, caps, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms

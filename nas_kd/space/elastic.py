@@ -37,6 +37,11 @@ class ElasticSpace(Chain, Space):
         return None
 
     @property
+    def pretrained(self) -> bool:
+        """Whether its networks begin with the weights of a trained teacher."""
+        return False
+
+    @property
     def smaller_hint(self) -> str:
         """How to get smaller archs than the smallest, to end a sentence; empty where that is not possible."""
         return ""

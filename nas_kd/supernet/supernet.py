@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,6 @@ class Supernet(nn.Module):
         kernel_transform: learn matrices that turn large depthwise kernels into small ones, as in OFA; False crops
             their centre.
     """
-
-    pretrained: ClassVar[bool] = False  # whether its weights are a trained teacher's from the start
 
     def __new__(cls, space: ElasticSpace | None = None, *args: Any, **kwargs: Any) -> Supernet:
         """Create an instance of the space's own class, if it has one. Copies and pickles pass no space."""

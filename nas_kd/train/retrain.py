@@ -17,12 +17,10 @@ from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
 from nas_kd.nn import StaticNet, resized
-from nas_kd.nn.norm import NormValues
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
-from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
-from nas_kd.supernet import Supernet, calibrate
+from nas_kd.supernet import Supernet
 from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
@@ -31,12 +29,12 @@ from nas_kd.train.loop import check_epochs
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.optim import check_optimizer
+from nas_kd.train.start import starting_network
 from nas_kd.train.weights import check_hash, weights_hash
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-CALIBRATED = 1024  # training images for calibrating the norms of inherited weights
 OF_THE_COMMAND = ("seeds", "init", "rivals", "random_students", "band")
 
 
@@ -89,7 +87,7 @@ def retrain(
         SettingError: a setting is out of range, or the run used other settings.
     """
     source = as_targets(teacher)
-    inherits = supernet is not None and supernet.pretrained
+    inherits = supernet is not None and supernet.space.pretrained
     config = RetrainConfig.of(config, settings).settled(taught=source is not None, inherited=inherits)
     method = config.method
     assert method is not None  # it is settled
@@ -104,10 +102,7 @@ def retrain(
     if isinstance(model, Arch):
         if space is None:
             raise SettingError("space", None, "the space of the arch", "pass space=result.space")
-        seeded(seed, "init", model.key)
-        network: nn.Module = space.build(model, data.num_classes, data.in_chans)
-        if supernet is not None:
-            network = supernet.extract(model, _norm(supernet, model, data))
+        network: nn.Module = starting_network(model, space, data, seed, supernet)
     else:
         network = model
     named, arguments = factory if isinstance(factory, tuple) else (factory, None)
@@ -201,13 +196,6 @@ def retrain(
         stage.finish(metrics | facts)
         stage.forget()
     return network
-
-
-def _norm(supernet: Supernet, arch: Arch, data: Data) -> NormValues | None:
-    """Return the norms of a subnet that begins near the end of its training; others find theirs on the way."""
-    if not supernet.pretrained:
-        return None
-    return calibrate(supernet, data.train.clean(256, limit=CALIBRATED), archs=[arch])[0]
 
 
 def checked_method(method: Method, task: Task, classes: int, settings: Mapping[str, Any] | None = None) -> Distiller:

@@ -1,6 +1,19 @@
 """Scores of whole archs, one idea a file, and the trivial ones that they must beat."""
 
-from nas_kd.rate.scores import combine, donna, gradient, replace, ridge, short, similarity, size, stages, whole
+from nas_kd.rate.scores import (
+    codes,
+    combine,
+    donna,
+    gradient,
+    replace,
+    ridge,
+    short,
+    similarity,
+    size,
+    stages,
+    units,
+    whole,
+)
 from nas_kd.rate.scores.base import Bench, Score, Usage, keys_of, measure_scores
 
 # short name at the command line -> score, in the order of tables
@@ -24,6 +37,9 @@ SCORES: dict[str, Score] = {
     "with_size": donna.WITH_SIZE,
     "kl_with_size": donna.KL_WITH_SIZE,
     "size_alone": donna.SIZE_ALONE,
+    "code_alone": codes.CODE_ALONE,
+    "units_kl": units.UNITS_KL,
+    "units_local": units.UNITS_LOCAL,
     "macs": size.MACS,
     "params": size.PARAMS,
     "log_widths": size.LOG_WIDTHS,

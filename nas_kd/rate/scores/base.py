@@ -209,8 +209,8 @@ class Score:
         measure: from what is measured on and the archs to one number each; NaN where it has none.
         higher: whether higher is better.
         kind: ``size`` (known without data; a score must beat these), ``control`` or ``score``.
-        needs: of ``teacher``, ``features`` (of the teacher, a tap a stage), ``supernet``, ``blockwise`` and ``truth``,
-            what must be there first.
+        needs: of ``teacher``, ``features`` (of the teacher, a tap a stage), ``supernet``, ``blockwise``, ``units`` (a
+            space that is the teacher's) and ``truth``, what must be there first.
     """
 
     name: str

@@ -1,0 +1,21 @@
+"""The control that knows an arch and nothing else: a regression on its code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas_kd.rate.scores.base import Bench, Score
+from nas_kd.rate.scores.donna import nested_predictions
+from nas_kd.space import Arch
+
+
+def code_regression(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Predict accuracies from which choices an arch makes, without teacher and supernet."""
+    codes = bench.space.encode(archs)  # (N, D)
+    columns = [column == value for column in codes.T for value in np.unique(column)[:-1]]
+    return nested_predictions(np.array(columns, dtype=float).T, bench, archs)[0]
+
+
+CODE_ALONE = Score("regression on codes", code_regression, True, "control", needs=frozenset({"truth"}))

@@ -1,0 +1,33 @@
+"""What a training of an arch begins with: new weights, a supernet's, or a teacher's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nas_kd.data import Data
+from nas_kd.runtime.seeds import seeded
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.supernet import Supernet, calibrate
+
+CALIBRATED = 1024  # training images for calibrating the norms of inherited weights
+
+
+def starting_network(
+    arch: Arch, space: ElasticSpace, data: Data, seed: int, supernet: Supernet | None = None
+) -> nn.Module:
+    """Build the network of an arch.
+
+    Args:
+        arch: an arch of ``space``.
+        seed: seed of new weights.
+        supernet: shared weights to copy; None draws new ones. Where they were trained before, the norms are calibrated:
+            the training begins near its end. Elsewhere they find their values on the way.
+    """
+    if supernet is None:
+        seeded(seed, "init", arch.key)
+        return space.build(arch, data.num_classes, data.in_chans)
+    if not space.pretrained:
+        seeded(seed, "init", arch.key)
+        return supernet.extract(arch)
+    (norm,) = calibrate(supernet, data.train.clean(256, limit=CALIBRATED), archs=[arch])
+    return supernet.extract(arch, norm)
