@@ -12,6 +12,7 @@ from tiny_ratings import SPACE
 
 from nas_kd import rank
 from nas_kd.data import Data
+from nas_kd.derive.space import teacher_space
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
 from nas_kd.runtime.device import Runtime
@@ -37,13 +38,22 @@ SUREST = Score("entropy of new networks", surest, higher=False)
 ALL = SCORES | {"surest": SUREST}
 
 
+@pytest.fixture
+def derived(teacher: Teacher, data: Data, runtime: Runtime) -> Bench:
+    """A space that is the teacher, for scores of its units."""
+    space = teacher_space(teacher.bind(data), data)
+    return Bench(space, data, runtime, teacher, Supernet(space), seed=1)
+
+
 @pytest.mark.parametrize("score", ALL.values(), ids=list(ALL))
-def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[Arch]) -> None:
+def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[Arch], derived: Bench) -> None:
     """Finite, reproducible, independent of order and company, without trace, and with its cost."""
-    assert bench.net is not None and bench.model is not None
-    before = {
-        name: value.clone() for name, value in [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
-    }
+    if "units" in score.needs:
+        bench = derived
+        archs = [bench.space.sample(seed) for seed in range(len(archs))]
+    assert bench.net is not None
+    weights = [bench.net, *([bench.model] if bench.model is not None else [])]
+    before = {name: value.clone() for part in weights for name, value in part.state_dict().items()}
     table = measure_scores([score], archs, bench)
     assert list(table["key"]) == [arch.key for arch in archs] and set(table["score"]) == {score.name}
     assert np.isfinite(table["value"]).all() and set(table["better"]) == {"higher" if score.higher else "lower"}
@@ -57,7 +67,7 @@ def test_every_score_keeps_the_contract(score: Score, bench: Bench, archs: list[
         assert np.allclose(table["value"], turned, rtol=1e-5)
         alone = measure_scores([score], archs[:1], bench)["value"].iloc[0]
         assert alone == pytest.approx(table["value"].iloc[0], rel=1e-5)
-    after = [*bench.net.state_dict().items(), *bench.model.state_dict().items()]
+    after = [item for part in weights for item in part.state_dict().items()]
     assert all(torch.equal(before[name], value) for name, value in after)
     signed = score.signed(table["value"].tolist())
     best = table["value"].idxmax() if score.higher else table["value"].idxmin()
@@ -75,7 +85,7 @@ def test_names_are_unique_and_controls_among_them() -> None:
     sizes = {name for name, score in SCORES.items() if score.kind == "size"}
     assert sizes == {"macs", "params", "log_widths", "depth", "minus_depth"}
     controls = {name for name, score in SCORES.items() if score.kind == "control"}
-    assert controls == {"random", "gradient_norm", "size_alone"}
+    assert controls == {"random", "gradient_norm", "size_alone", "code_alone"}
     assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}
 
 

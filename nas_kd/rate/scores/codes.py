@@ -14,8 +14,9 @@ from nas_kd.space import Arch
 def code_regression(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Predict accuracies from which choices an arch makes, without teacher and supernet."""
     codes = bench.space.encode(archs)  # (N, D)
-    columns = [column == value for column in codes.T for value in np.unique(column)[:-1]]
-    return nested_predictions(np.array(columns, dtype=float).T, bench, archs)[0]
+    made = [column == value for column in codes.T for value in np.unique(column)[:-1]]  # one is implied by the others
+    features = np.array(made, dtype=float).reshape(len(made), len(archs)).T
+    return nested_predictions(features, bench, archs)[0]
 
 
 CODE_ALONE = Score("regression on codes", code_regression, True, "control", needs=frozenset({"truth"}))
