@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.derive.cut import sizes
+from nas_kd.derive.groups import Group
 from nas_kd.derive.importance import importance_order
 from nas_kd.derive.network import Choice, CutNet, batch_norms
-from nas_kd.derive.units import Unit, find_units
+from nas_kd.derive.units import Unit, find_parts
 from nas_kd.nn.norm import NormValues
 from nas_kd.teacher.cifar_resnet import cifar_resnet20
 
@@ -49,6 +51,24 @@ class Own(nn.Module):
         return self.fc(self.second(self.first(self.stem(x))).mean((2, 3)))
 
 
+class Plain(nn.Module):
+    """A chain of layers as of VGG: no way around any of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, width in ((3, 12), (12, 32), (32, 40)):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        self.fc1 = nn.Linear(40 * 4 * 4, 48)
+        self.fc2 = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 32, 32) to logits (B, 10)."""
+        return self.fc2(self.fc1(self.features(x).flatten(1)).relu())
+
+
+OWN = {"own": Own, "plain": Plain}
 TIMM = {
     "resnet18": (64, 8),
     "resnet50": (64, 16),
@@ -64,8 +84,10 @@ TIMM = {
     "swin_tiny_patch4_window7_224": (224, 12),
     "nf_resnet26": (64, 8),  # no norms
     "resnetv2_50d_gn": (64, 17),  # group norms; its stem has channels inside too
+    "repvgg_a0": (64, 22),  # nothing inside: blocks are left out, streams are cut
+    "densenet121": (64, 58),
 }
-UNITS = {"cifar_resnet20": 9, "own": 2} | {name: units for name, (_, units) in TIMM.items()}
+UNITS = {"cifar_resnet20": 9, "own": 2, "plain": 0} | {name: units for name, (_, units) in TIMM.items()}
 
 
 @dataclass(frozen=True)
@@ -77,6 +99,7 @@ class Case:
         teacher: in evaluation mode.
         images: (2, 3, H, W).
         units: its units.
+        streams: its streams.
         net: all its cuts.
         norm: the teacher's own statistics.
     """
@@ -85,17 +108,21 @@ class Case:
     teacher: nn.Module
     images: Tensor
     units: list[Unit]
+    streams: Sequence[Group]
     net: CutNet
     norm: NormValues
 
     def draw(self, seed: int) -> list[Choice]:
-        """Draw a choice a unit."""
+        """Draw a choice a unit and a stream."""
         rng = torch.Generator().manual_seed(seed)
         chosen: list[Choice] = []
         for index, unit in enumerate(self.units):
             rows = list(zip(*(sizes(group, SHARES) for group in unit.groups), strict=False)) or [()]
             offered: list[Choice] = [*rows, self.net.whole(index), *([None] if unit.removable else [])]
             chosen.append(offered[int(torch.randint(len(offered), (1,), generator=rng))])
+        for stream in self.streams:
+            counts = sizes(stream, SHARES)
+            chosen.append((counts[int(torch.randint(len(counts), (1,), generator=rng))],))
         return chosen
 
 
@@ -105,8 +132,8 @@ def make(name: str) -> tuple[nn.Module, int]:
     size = 32
     if name == "cifar_resnet20":
         network: nn.Module = cifar_resnet20()
-    elif name == "own":
-        network = Own()
+    elif name in OWN:
+        network = OWN[name]()
     else:
         size = TIMM[name][0]
         more = {"img_size": size} if name.startswith(("vit", "deit", "swin")) else {}
@@ -122,7 +149,9 @@ def make(name: str) -> tuple[nn.Module, int]:
 def case(request: pytest.FixtureRequest) -> Case:
     teacher, size = make(request.param)
     images = torch.randn(2, 3, size, size)
-    units = find_units(teacher, images)
-    order = importance_order(teacher, units, [(images, torch.zeros(2, dtype=torch.long))])
+    units, links = find_parts(teacher, images, residual=True)
+    parts = [*units, *(Unit(stream.root, (stream,), False, (), ()) for stream in links.streams)]
+    order = importance_order(teacher, parts, [(images, torch.zeros(2, dtype=torch.long))])
     norm = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(teacher).items()}
-    return Case(request.param, teacher, images, units, CutNet(teacher, units, order).eval(), norm)
+    net = CutNet(teacher, units, order, links.streams).eval()
+    return Case(request.param, teacher, images, units, links.streams, net, norm)

@@ -25,6 +25,9 @@ class DeriveConfig(Settings):
     """shares of a unit's inner channels, heads or groups to choose from; all of them are always among the choices"""
     depth: bool = True
     """whether units that keep their input's shape may be left out"""
+    residual: bool = False
+    """whether the widths of the residual streams are choices too, for strong cuts; channels between the layers of a
+    network without residual blocks always are"""
     resolutions: Sequence[Pixels] = ()
     """further heights of the images in pixels to choose from: a student may take smaller images than the teacher"""
     importance: Importance = "activation"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.derive.groups import Group
 from nas_kd.derive.units import Unit
 from nas_kd.nn.cutting import HEADS, set_tensor, update_sizes
+from nas_kd.nn.widen import Widen
 
 Kept = tuple[int, ...]  # of each group of a unit, how many of its parts stay
 
@@ -48,9 +49,11 @@ class Slice:
 
     def of(self, tensor: Tensor) -> Tensor:
         """Cut the unit's tensor to that of the twin."""
+        last = tensor.ndim == 4 and not tensor.is_contiguous()  # stays channels last: selection alone would undo it
+        tensor = tensor.permute(0, 2, 3, 1) if last else tensor
         for dim, index in self.picks:
-            tensor = tensor.index_select(dim, index)
-        return tensor
+            tensor = tensor.index_select((0, 3, 1, 2)[dim] if last else dim, index)
+        return tensor.permute(0, 3, 1, 2) if last else tensor
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,17 @@ def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Tw
     layers: set[str] = set()
     for group, count, rank in zip(unit.groups, kept, order, strict=True):
         for slot in group.slots if count < group.channels else ():
-            layer = slot.layer.removeprefix(unit.path + ".")
+            layer = _inside(slot.layer, unit.path)
             layers.add(layer)
             if slot.tensor == "weight" and slot.dim == 1 and _grouped(block.get_submodule(layer)):
                 continue  # whole groups of a convolution go by its outputs
-            lost = gone.setdefault((f"{layer}.{slot.tensor}", slot.dim), set())
+            lost = gone.setdefault((f"{layer}.{slot.tensor}".lstrip("."), slot.dim), set())
             lost.update(place for part in rank[count:].tolist() for place in slot.index[part])
     tensors = {**dict(block.named_parameters()), **dict(block.named_buffers())}
     picks: dict[str, dict[int, Tensor]] = {}
     for (name, dim), lost in gone.items():
+        if name not in tensors:
+            continue  # the sources of a `Widen`
         left = [place for place in range(tensors[name].shape[dim]) if place not in lost]
         picks.setdefault(name, {})[dim] = torch.tensor(left)
     module = deepcopy(block)
@@ -100,13 +105,31 @@ def cut(block: nn.Module, unit: Unit, kept: Kept, order: Sequence[Tensor]) -> Tw
         _resize(module, name, picked)
         slices[name] = picked
     for layer in layers:
-        update_sizes(module.get_submodule(layer))
+        part = module.get_submodule(layer)
+        update_sizes(part)
+        if isinstance(part, Widen):
+            name = f"{layer}.sources".lstrip(".")
+            _rewire(part, gone.get((name, 1), set()), gone.get((name, 0), set()))
     for group, count in zip(unit.groups, kept, strict=True):
-        _attend(module, group.root.removeprefix(unit.path + "."), group, count)
+        if group.root.startswith(f"{unit.path}."):
+            _attend(module, _inside(group.root, unit.path), group, count)
     for name, _ in list(module.named_parameters()):
         owner, tensor = _owner(module, name)
         owner._parameters[tensor] = nn.Parameter(getattr(owner, tensor).to("meta"))
     return Twin(module, slices)
+
+
+def _inside(path: str, unit: str) -> str:
+    """Return the path of a layer as seen from a unit; "" for the unit itself."""
+    return path.removeprefix(unit).removeprefix(".")
+
+
+def _rewire(layer: Widen, lost_inputs: set[int], lost: set[int]) -> None:
+    """Connect the channels of a shortcut that stay."""
+    left = [place for place in range(layer.in_width) if place not in lost_inputs]
+    at = {place: number for number, place in enumerate(left)}
+    sources = [at.get(source, -1) for place, source in enumerate(layer.sources) if place not in lost]
+    layer.set_sources(sources, len(left))
 
 
 def _grouped(layer: nn.Module) -> bool:

@@ -93,8 +93,12 @@ class EvenCuts:
             self._homes[parts] = self.space if self._offering is None else self._offering(width)
         home = self._homes[parts]
         stays = _stays(self.units, depth)
+        inside = any(unit.groups for unit in self.units)  # else the channels between the layers are cut
         stages = [
-            Candidate(stage.widths[-1], (_narrowed(stage, width),) if index in stays else ())
+            Candidate(
+                stage.widths[-1] if inside else _at_most(stage.widths, width),
+                (_narrowed(stage, width),) if index in stays else (),
+            )
             for index, stage in enumerate(home.stages)
         ]
         return EvenCut(home, home.arch(stages), width, depth)
@@ -124,6 +128,11 @@ def _narrowed(stage: Stage, width: float) -> Layer:
         (layer for layer in reversed(offered) if all(v <= width * w for v, w in zip(layer, offered[-1], strict=True))),
         offered[0],
     )
+
+
+def _at_most(widths: Sequence[int], share: float) -> int:
+    """Return the most channels between layers that are no more than a share; the least where all are more."""
+    return max((width for width in widths if width <= share * widths[-1]), default=widths[0])
 
 
 def _runs(units: Sequence[Unit]) -> list[list[int]]:

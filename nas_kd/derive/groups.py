@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nas_kd.derive.calls import HINT
 from nas_kd.errors import SettingError
+from nas_kd.nn.widen import Widen
 
 # where a layer keeps its output and its input channels: (tensor, dimension)
 OUT = {
@@ -19,10 +21,11 @@ OUT = {
     nn.GroupNorm: (("weight", 0), ("bias", 0)),
     nn.LayerNorm: (("weight", 0), ("bias", 0)),
     nn.PReLU: (("weight", 0),),
+    Widen: (("sources", 0),),
 }
 Key = tuple[str, str, int]  # layer, tensor, dimension
 Part = dict[Key, tuple[int, ...]]
-IN = {nn.modules.conv._ConvNd: (("weight", 1),), nn.Linear: (("weight", 1),)}
+IN = {nn.modules.conv._ConvNd: (("weight", 1),), nn.Linear: (("weight", 1),), Widen: (("sources", 1),)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Tracer:
 
         self.network = network
         self.names = {module: name for name, module in network.named_modules()}
+        self.parameters = {parameter: name for name, parameter in network.named_parameters()}
         frozen = [p for p in network.parameters() if not p.requires_grad]
         for parameter in frozen:  # the graph is read off autograd
             parameter.requires_grad_(True)
@@ -92,13 +96,12 @@ class Tracer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.graph = torch_pruning.DependencyGraph().build_dependency(
-                    network, example_inputs=images, verbose=False
+                    network, example_inputs=images, customized_pruners={Widen: _widen_pruner()}, verbose=False
                 )
         except Exception as error:  # whatever a foreign forward pass raises
             text = " ".join(str(error).split())[:200]
-            hint = "name a space instead (--space), or give a network whose forward pass is the same for every image"
             raise SettingError(
-                "teacher", type(network).__name__, f"a network that can be traced ({text})", hint
+                "teacher", type(network).__name__, f"a network that can be traced ({text})", HINT
             ) from error
         finally:
             for parameter in frozen:
@@ -157,14 +160,19 @@ class Tracer:
     def _tied(self, layer: Any, channels: list[int]) -> dict[Key, list[int]] | None:
         """Return the positions that output channels of a layer are tied to; None where a tensor is not known."""
         found: dict[Key, list[int]] = {}
-        prune = self.graph.get_pruner_of_module(layer).prune_out_channels
-        for dependency, indices in self.graph.get_pruning_group(layer, prune, idxs=channels):
-            module = dependency.target.module
+        for node, handler, indices in self._walk(layer, channels):
+            module = node.module
+            if isinstance(module, nn.Parameter):
+                owner, _, tensor = self.parameters[module].rpartition(".")
+                if hasattr(self.network.get_submodule(owner), "num_heads"):
+                    continue  # goes by head, as a table of position biases does: `_by_heads` adds it
+                found.setdefault((owner, tensor, node.pruning_dim), [int(place) for place in indices])
+                continue
             if module not in self.names:
-                if isinstance(module, nn.Parameter):
-                    return None
+                if _pads_channels(node.grad_fn):
+                    return None  # the channels after it are others
                 continue  # an operation without tensors
-            table = OUT if dependency.handler.__name__.endswith("out_channels") else IN
+            table = OUT if handler.__name__.endswith("out_channels") else IN
             kind = next((kind for kind in table if isinstance(module, kind)), None)
             if kind is None:
                 if next(module.parameters(recurse=False), None) is None:
@@ -176,6 +184,63 @@ class Tracer:
                     if key not in found:
                         found[key] = [int(place) for place in indices]
         return found
+
+    def _walk(self, layer: Any, channels: list[int]) -> Iterator[tuple[Any, Any, list[int]]]:
+        """Yield the nodes of the graph that output channels of a layer are tied to, on which side, and which positions.
+
+        The same as the graph's own `get_pruning_group`, which works its maps of positions out anew at every call.
+        """
+        from torch_pruning._helpers import _HybridIndex
+
+        start = self.graph.module2node[layer]
+        side = self.graph.get_pruner_of_module(layer).prune_out_channels
+        todo = [(start, side, tuple(_HybridIndex(idx=place, root_idx=place) for place in channels))]
+        seen = set(todo)
+        merged: dict[tuple[Any, Any], dict[int, None]] = {(start, side): dict.fromkeys(channels)}
+        while todo:
+            node, side, indices = todo.pop()
+            for edge in node.dependencies:
+                if not edge.is_triggered_by(side):
+                    continue
+                mapped: Any = list(indices)
+                for mapping in edge.index_mapping:
+                    mapped = mapped if mapping is None else mapping(mapped)
+                step = (edge.target, edge.handler, tuple(mapped))
+                if mapped and step not in seen:
+                    seen.add(step)
+                    todo.append(step)
+                    places = merged.setdefault((edge.target, edge.handler), {})
+                    places.update(dict.fromkeys(int(index.idx) for index in mapped))
+        for (node, side), places in merged.items():
+            yield node, side, list(places)
+
+
+def _widen_pruner() -> Any:
+    """Return what tells the graph that the channels of a `Widen` are not those of its input."""
+    from torch_pruning.pruner.function import BasePruningFunc
+
+    class WidenPruner(BasePruningFunc):  # type: ignore[misc]
+        def prune_out_channels(self, layer: Widen, idxs: Sequence[int]) -> Widen:
+            return layer
+
+        def prune_in_channels(self, layer: Widen, idxs: Sequence[int]) -> Widen:
+            return layer
+
+        def get_out_channels(self, layer: Widen) -> int:
+            return len(layer.sources)
+
+        def get_in_channels(self, layer: Widen) -> int:
+            return layer.in_width
+
+    return WidenPruner()
+
+
+def _pads_channels(node: Any) -> bool:
+    """Tell whether an operation of autograd pads (B, C, H, W) images with more channels."""
+    if node is None or not node.name().startswith("ConstantPad"):
+        return False
+    pads = tuple(node._saved_pad)
+    return len(pads) > 4 and any(pads[4:6])
 
 
 def _own(layer: nn.Module, outs: bool) -> Iterator[tuple[str, int]]:

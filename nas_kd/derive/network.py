@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,56 +13,105 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_kd.derive.cut import Kept, Twin, cut
+from nas_kd.derive.groups import OUT, Group
 from nas_kd.derive.units import Unit
 from nas_kd.nn.cutting import plan_of
 from nas_kd.nn.norm import NormValues, Recorder
 
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
+Passing = tuple[tuple[int, int], ...]  # number and kept parts of each cut stream that passes through a module
 
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class CutNet(nn.Module):
-    """A network and its units; what is cut is an argument, never a state.
+    """A network, its units and its streams; what is cut is an argument, never a state.
 
     Whole units are the network's own modules, so that the uncut network gives its logits to the bit. A unit that is cut
     is called with the positions of its weights that stay, in their own order.
 
+    Choices are one a unit, perhaps followed by one a stream: how many of its parts stay, as a tuple of one number.
+
     Args:
         network: the teacher; it is copied.
         units: its units.
-        order: for each unit and group its parts by falling importance.
+        order: for each unit and group its parts by falling importance, then for each stream.
+        streams: channels between units.
     """
 
-    def __init__(self, network: nn.Module, units: Sequence[Unit], order: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        units: Sequence[Unit],
+        order: Sequence[Sequence[Tensor]],
+        streams: Sequence[Group] = (),
+    ) -> None:
         super().__init__()
         self.body = deepcopy(network).requires_grad_(True)
         self.units = tuple(units)
+        self.streams = tuple(streams)
         self.order = order
-        self._twins: dict[tuple[int, Kept], Twin] = {}
+        self._twins: dict[tuple[int, Kept, Passing], Twin] = {}
+        self._layers: dict[tuple[str, Passing], Twin] = {}
+        paths = [unit.path for unit in units]
+        # of each unit, and of each layer outside, the streams that pass through it
+        self._passing: dict[str, tuple[int, ...]] = {}
+        for number, stream in enumerate(streams):
+            for layer in stream.layers:
+                path = next((path for path in paths if layer == path or layer.startswith(f"{path}.")), layer)
+                if number not in self._passing.setdefault(path, ()):
+                    self._passing[path] += (number,)
+        self._outside = [path for path in self._passing if path not in paths]
         self._momenta = {path: module.momentum for path, module in batch_norms(self.body).items()}
         for module in batch_norms(self.body).values():
             module.momentum = 1.0  # a batch leaves its own statistics behind, which `statistics` reads
             module._non_persistent_buffers_set.update(STATISTICS)  # they are no weights
 
-    def twin(self, index: int, kept: Kept) -> Twin:
-        """Return a unit's twin for a choice, made once."""
-        key = (index, kept)
+    def twin(self, index: int, kept: Kept, passing: Passing = ()) -> Twin:
+        """Return a unit's twin for a choice, made once.
+
+        Args:
+            index: number of the unit.
+            kept: how many parts of each of its groups stay.
+            passing: number and kept parts of each cut stream that passes through it.
+        """
+        key = (index, kept, passing)
         if key not in self._twins:
             unit = self.units[index]
-            self._twins[key] = cut(self.body.get_submodule(unit.path), unit, kept, self.order[index])
+            self._twins[key] = self._cut(unit, kept, passing, self.order[index])
         return self._twins[key]
 
+    def _cut(self, unit: Unit, kept: Kept, passing: Passing, order: Sequence[Tensor]) -> Twin:
+        groups = [_within(self.streams[number], unit.path) for number, _ in passing]
+        ranks = [self.order[len(self.units) + number][0] for number, _ in passing]
+        both = replace(unit, groups=(*unit.groups, *groups))
+        counts = (*kept, *(count for _, count in passing))
+        return cut(_alone(self.body.get_submodule(unit.path), unit), both, counts, (*order, *ranks))
+
     def whole(self, index: int) -> Kept:
-        """Return the choice that keeps all of a unit."""
+        """Return the choice that keeps all of a unit, or of a stream after the last unit."""
+        if index >= len(self.units):
+            return (self.streams[index - len(self.units)].channels,)
         return tuple(group.channels for group in self.units[index].groups)
+
+    def passing(self, path: str) -> tuple[int, ...]:
+        """Return the numbers of the streams that pass through a unit, or a layer outside of units."""
+        return self._passing.get(path, ())
+
+    def first(self, index: int) -> int:
+        """Return the number of the first unit that a unit, or a stream after the last unit, is part of."""
+        if index < len(self.units):
+            return index
+        number = index - len(self.units)
+        passed = [at for at, unit in enumerate(self.units) if number in self.passing(unit.path)]
+        return min(passed, default=0)
 
     def assembled(self, choices: Sequence[Choice]) -> tuple[nn.Module, dict[str, Tensor]]:
         """Put a cut network together.
 
         Args:
-            choices: one a unit.
+            choices: one a unit, then one a stream; without those of the streams they are whole.
 
         Returns:
             The network's own class with twins in the place of its units, and the slices of the shared weights that the
@@ -69,16 +119,39 @@ class CutNet(nn.Module):
         """
         changes: dict[str, nn.Module] = {}
         tensors: dict[str, Tensor] = {}
-        for index, (unit, choice) in enumerate(zip(self.units, choices, strict=True)):
+        narrow: dict[int, int] = {}
+        for number, choice in enumerate(choices[len(self.units) :]):
+            assert choice is not None
+            if choice[0] < self.streams[number].channels:
+                narrow[number] = choice[0]
+
+        def passing(path: str) -> Passing:
+            return tuple((number, narrow[number]) for number in self.passing(path) if number in narrow)
+
+        for index, (unit, choice) in enumerate(zip(self.units, choices, strict=False)):
+            through = passing(unit.path)
             if choice is None:
                 changes[unit.path] = nn.Identity()
-            elif choice != self.whole(index):
-                twin = self.twin(index, choice)
-                changes[unit.path] = twin.module
-                for name, tensor in self.body.get_submodule(unit.path).named_parameters():
-                    picked = twin.slices.get(name)
-                    tensors[f"{unit.path}.{name}"] = tensor if picked is None else picked.of(tensor)
+            elif through or choice != self.whole(index):
+                self._put(unit.path, self.twin(index, choice, through), changes, tensors)
+        for path in self._outside if narrow else ():
+            if through := passing(path):
+                if (path, through) not in self._layers:
+                    self._layers[path, through] = self._cut(Unit(path, (), False, (), ()), (), through, ())
+                self._put(path, self._layers[path, through], changes, tensors)
         return replaced(self.body, changes), tensors
+
+    def _put(self, path: str, twin: Twin, changes: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
+        """Put a twin in the place of a module, with its slices of the weights."""
+        module = self.body.get_submodule(path)
+        if path in self._outside and _holds(module):
+            for name, picked in twin.slices.items():
+                tensors[f"{path}.{name}".lstrip(".")] = picked.of(getattr(module, name))
+            return
+        changes[path] = twin.module
+        for name, tensor in module.named_parameters():
+            taken = twin.slices.get(name)
+            tensors[f"{path}.{name}"] = tensor if taken is None else taken.of(tensor)
 
     def forward(self, x: Tensor, choices: Sequence[Choice], norm: NormValues | None = None) -> Tensor:
         """Run a cut network.
@@ -138,6 +211,26 @@ class CutNet(nn.Module):
                 module.running_var.copy_(norm[name][1])
         found.cut_plan = plan_of(found, self.body)  # type: ignore[assignment]
         return found.train(self.training)
+
+
+def _within(stream: Group, path: str) -> Group:
+    """Return what of a stream is in a module."""
+    slots = tuple(slot for slot in stream.slots if slot.layer == path or slot.layer.startswith(f"{path}."))
+    return replace(stream, slots=slots)
+
+
+def _holds(module: nn.Module) -> bool:
+    """Tell whether a module is one around others, and no layer."""
+    return not isinstance(module, tuple(OUT)) and next(module.children(), None) is not None
+
+
+def _alone(module: nn.Module, unit: Unit) -> nn.Module:
+    """Return a unit, or of a module around units, which has tensors of its own, those alone."""
+    if unit.shape or not _holds(module):
+        return module
+    alone = nn.Module()
+    alone._parameters.update(module._parameters)
+    return alone
 
 
 def batch_norms(network: nn.Module) -> dict[str, Any]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from nas_kd.derive.cost import Ledger
-from nas_kd.derive.cut import sizes
+from nas_kd.derive.derived import Derived
 from nas_kd.derive.even import EvenCuts
 from nas_kd.derive.importance import importance_order
 from nas_kd.derive.network import CutNet, batch_norms
-from nas_kd.derive.stage import Costs, TeacherHead, TeacherStem, UnitStage
+from nas_kd.derive.parts import parts_of
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.derive.units import Unit, find_units
+from nas_kd.derive.units import Unit, find_parts
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues
 from nas_kd.runs.log import log_message
-from nas_kd.space.arch import Arch, Cost, Layer
+from nas_kd.space.arch import Arch, Cost
 from nas_kd.space.elastic import ElasticSpace
 
 if TYPE_CHECKING:
@@ -31,31 +28,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 IMAGES = 1024  # that channels are weighed on
-
-
-@dataclass(frozen=True)
-class Derived:
-    """What a space was derived from.
-
-    Args:
-        network: the teacher's network, in evaluation mode; it stays as it is.
-        units: its units.
-        order: for each unit and group its parts by falling importance.
-        norm: statistics of the network's batch norms.
-        num_classes: of its logits.
-        in_chans: channels of its images.
-        mean: what its images are normalised by, None where the data's own will do.
-        std: likewise.
-    """
-
-    network: nn.Module
-    units: tuple[Unit, ...]
-    order: list[list[Tensor]]
-    norm: NormValues
-    num_classes: int
-    in_chans: int
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +53,20 @@ class TeacherSpace(ElasticSpace):
     def supernet_class(self) -> type[Any] | None:
         return TeacherSupernet
 
+    @property
+    def smaller_hint(self) -> str:
+        cut = "" if self.derived.links.streams else ", or also cut the residual stream (derive.residual=true)"
+        return cut + ("" if self.resolutions else ", or let images be smaller (derive.resolutions)")
+
+    @property
+    def _units(self) -> list[Unit]:
+        """The units, one a stage; a layer that begins a stream is one that stays."""
+        found = []
+        for link, stage in zip(self.derived.links.links, self.stages, strict=True):
+            unit = Unit(link.path, (), False, (), ()) if link.unit is None else self.derived.units[link.unit]
+            found.append(replace(unit, removable=stage.depths[0] == 0))
+        return found
+
     def offering(
         self, widths: Sequence[float], depth: bool = True, *, multiple: int = 8, resolutions: Sequence[int] = ()
     ) -> TeacherSpace:
@@ -94,18 +80,16 @@ class TeacherSpace(ElasticSpace):
         """
         chosen = tuple(sorted({*resolutions, self.resolution})) if resolutions else ()
         shares = tuple(sorted({*widths, 1.0}))
-        stem, stages = _parts(self.derived, shares, depth, chosen or (self.resolution,), multiple)
-        return replace(self, stem=stem, stages=stages, resolutions=chosen)
+        stem, stages, head = parts_of(self.derived, shares, depth, chosen or (self.resolution,), multiple)
+        return replace(self, stem=stem, stages=stages, head=head, resolutions=chosen)
 
     def even_cuts(self, fits: Callable[[Cost], bool], cost: Mapping[str, int]) -> EvenCuts:
         """Return the cuts that one makes by hand, with any number of channels; see `EvenCuts`."""
-        return EvenCuts(
-            self.offering(()), self.derived.units, fits, cost, lambda share: self.offering((share,), multiple=1)
-        )
+        return EvenCuts(self.offering(()), self._units, fits, cost, lambda share: self.offering((share,), multiple=1))
 
     def simple_archs(self, fits: Callable[[Cost], bool], cost: Mapping[str, int]) -> dict[str, Arch]:
         """Return the even cuts of the teacher within a budget, with the numbers of channels that the space offers."""
-        cuts = EvenCuts(self, self.derived.units, fits, cost)
+        cuts = EvenCuts(self, self._units, fits, cost)
         found = {"even_width": cuts.width(), "even_depth": cuts.depth()}
         found |= {f"even_both_{number}": cut for number, cut in enumerate(cuts.both(), 1)}
         return {role: cut.arch for role, cut in found.items() if cut is not None}
@@ -142,6 +126,7 @@ def teacher_space(
     data: Data | None = None,
     widths: Sequence[float] = SHARES,
     depth: bool = True,
+    residual: bool = False,
     *,
     resolutions: Sequence[int] = (),
     importance: str | None = None,
@@ -155,6 +140,8 @@ def teacher_space(
         data: images that say which channels matter, needed by ``activation`` and ``taylor``.
         widths: shares of a unit's inner channels to choose from.
         depth: whether units that keep their input's shape may be left out.
+        residual: whether the widths of the residual streams can be cut too, by the same shares: for strong cuts. Those
+            between the layers of a network that has no channels inside blocks always can.
         resolutions: further heights of the images in pixels to choose from; that of the data is one of them.
         importance: ``activation``, ``taylor``, ``l1`` or ``random``; None is ``activation``, without data ``l1``.
         resolution: height and width of the images in pixels; None is that of the data, else 224.
@@ -187,17 +174,18 @@ def teacher_space(
     device = next(network.parameters()).device
     drawn = torch.randn(5, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
     images = drawn[:2]
-    units = tuple(find_units(network, images))
+    units, links = find_parts(network, images, residual)
     batches = []
     if data is not None and importance in ("activation", "taylor"):
         batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]
-    order = importance_order(network, units, batches, importance, seed)
+    whole = [*units, *(Unit(stream.root, (stream,), False, (), ()) for stream in links.streams)]
+    order = importance_order(network, whole, batches, importance, seed)
     norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
-    classes = _check_largest(CutNet(network, units, order), network, norms, drawn[2:])
-    derived = Derived(network, units, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
+    classes = _check_largest(CutNet(network, units, order, links.streams), network, norms, drawn[2:])
+    derived = Derived(network, tuple(units), links, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
     chosen = tuple(sorted({int(each) for each in resolutions} | {size})) if resolutions else ()
-    stem, stages = _parts(derived, shares, depth, chosen or (size,))
-    return TeacherSpace(f"teacher:{teacher.name}", stem, stages, TeacherHead(), size, chosen, derived=derived)
+    stem, stages, head = parts_of(derived, shares, depth, chosen or (size,))
+    return TeacherSpace(f"teacher:{teacher.name}", stem, stages, head, size, chosen, derived=derived)
 
 
 @torch.no_grad()
@@ -216,44 +204,3 @@ def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Ten
         hint = "call .eval() in it, and draw nothing at random in its forward pass"
         raise SettingError("teacher", type(network).__name__, f"a network that repeats its logits; {apart}", hint)
     return want.shape[1]
-
-
-def _parts(
-    derived: Derived, shares: Sequence[float], depth: bool, sizes_of_images: Sequence[int], multiple: int = 8
-) -> tuple[TeacherStem, tuple[UnitStage, ...]]:
-    """Describe and count a teacher's units, and all the rest of it."""
-    ledger = Ledger(derived.network, derived.in_chans, sizes_of_images)
-    stages = []
-    rest = set(ledger.shapes)
-    before = width = _channels(derived.units[0].shape)
-    for unit, order in zip(derived.units, derived.order, strict=True):
-        before, width = width, _channels(unit.out_shape)
-        names = [name for name in ledger.shapes if name.startswith(f"{unit.path}.")]
-        rest -= set(names)
-        kept = tuple(sizes(group, shares, multiple) for group in unit.groups)
-        removable = depth and unit.removable
-        costs: list[tuple[tuple[int, int, Layer | None], Costs]] = []
-        for counts in product(*kept):
-            costs.append(((before, width, counts), ledger.cost(names, ledger.lost(unit.groups, counts, order))))
-        if removable:
-            costs.append(((before, width, None), ledger.cost((), {})))
-        stages.append(
-            UnitStage(
-                path=unit.path,
-                kept=kept,
-                removable=removable,
-                widths=(width,),
-                depths=(0, 1) if removable else (1,),
-                costs=tuple(costs),
-            )
-        )
-    digest = hashlib.sha256()
-    for tensor in derived.network.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digest.update(repr([[rank.tolist() for rank in ranks] for ranks in derived.order]).encode())
-    stem = TeacherStem(_channels(derived.units[0].shape), ledger.cost(rest, {}), digest.hexdigest()[:12])
-    return stem, tuple(stages)
-
-
-def _channels(shape: Sequence[int]) -> int:
-    return shape[0] if len(shape) == 3 else shape[-1]

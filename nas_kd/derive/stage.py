@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from nas_kd.errors import SettingError
 from nas_kd.space.arch import Candidate, Cost, Layer, Setting
 from nas_kd.space.ends import Head, Stem
+from nas_kd.space.part import LATER
 from nas_kd.space.stages import Stage
 
 Costs = tuple[tuple[int, int, int], ...]  # height of the image in pixels, MACs, parameters
@@ -39,10 +40,10 @@ def _unbuildable(*_: Any, **__: Any) -> NoReturn:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitStage(Stage):
-    """A unit of the teacher: as it is, narrower inside, or left out.
+    """A unit of the teacher: as it is, narrower inside, or left out; or a layer whose outputs are cut.
 
     Args:
-        path: of the unit in the teacher.
+        path: of the unit or the layer in the teacher.
         kept: of each group of channels inside, how many parts may stay, rising; the last is all of them.
         removable: whether it may be left out.
         costs: by input width, width and choice (None: left out), the cost by the height of the image.
@@ -69,6 +70,8 @@ class UnitStage(Stage):
 
     def resolve(self, candidate: Candidate, in_width: int) -> list[dict[str, Any]]:
         layer = candidate.layers[0] if candidate.layers else None
+        if self.keeps_width:  # look-up tables ask for all pairs of widths
+            in_width = candidate.width
         return [{"op": "unit", "costs": self._costs[in_width, candidate.width, layer]}]
 
     def resolve_layer(self, layer: Layer, in_width: int, width: int, stride: int) -> dict[str, Any]:
@@ -89,9 +92,16 @@ class UnitStage(Stage):
     elastic = _unbuildable
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeepingStage(UnitStage):
+    """A unit on a stream, whose width it keeps."""
+
+    keeps_width: ClassVar[bool] = True
+
+
 @dataclass(frozen=True)
 class TeacherStem(Stem):
-    """All of the teacher that is no unit, charged before the first one.
+    """All of the teacher whose cost no choice changes, charged before the first unit.
 
     Args:
         width: channels of the first unit's input.
@@ -125,8 +135,13 @@ class TeacherStem(Stem):
 
 @dataclass(frozen=True)
 class TeacherHead(Head):
-    """The end of the teacher; its cost is the stem's."""
+    """The end of the teacher.
 
+    Args:
+        costs: by the width of the last stream, the cost by the height of the image; () where it is the stem's.
+    """
+
+    costs: tuple[tuple[int, Costs], ...] = field(default=(), repr=False, metadata=LATER)
     op: ClassVar[str] = "teacher_head"
     fields: ClassVar[tuple[str, ...]] = ()
 
@@ -134,11 +149,11 @@ class TeacherHead(Head):
         return ()
 
     def resolve(self, setting: Layer, in_width: int, num_classes: int) -> dict[str, Any]:
-        return {"op": "teacher_head"}
+        return {"op": "teacher_head", "costs": dict(self.costs).get(in_width)}
 
     @staticmethod
     def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
-        return Cost(0, 0), 1
+        return (Cost(0, 0) if layer["costs"] is None else counted(layer, size)), 1
 
     static = staticmethod(_unbuildable)
     elastic = _unbuildable

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.chain import Link
 from nas_kd.derive.network import Choice, CutNet
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues, Recorder
 from nas_kd.nn.output import Output
-from nas_kd.space.arch import Arch
+from nas_kd.space.arch import Arch, Candidate
 from nas_kd.supernet.calibrate import statistics
 from nas_kd.supernet.supernet import Supernet
 
@@ -51,13 +52,26 @@ class TeacherSupernet(Supernet):
         self.num_classes = derived.num_classes
         self.in_chans = derived.in_chans
         self.check_data(in_chans or self.in_chans, num_classes or self.num_classes)
-        self.cuts = CutNet(derived.network, derived.units, derived.order)
+        self.links = derived.links.links
+        self.cuts = CutNet(derived.network, derived.units, derived.order, derived.links.streams)
 
     def choices(self, arch: Arch) -> list[Choice]:
-        """Return what an arch keeps of each unit."""
+        """Return what an arch keeps of each unit, then of each stream."""
         if arch.space != self.space.hash:
             self.space.validate(arch)  # raises, and says why
-        return [tuple(int(v) for v in chosen.layers[0]) if chosen.layers else None for chosen in arch.stages]
+        found: dict[int, Choice] = {}
+        for link, chosen in zip(self.links, arch.stages, strict=True):
+            found.update(self.choices_at(link, chosen))
+        return [found[number] for number in sorted(found)]
+
+    def choices_at(self, link: Link, chosen: Candidate) -> list[tuple[int, Choice]]:
+        """Return what a link decides: the number of a unit, of a stream (these after units), and the choice of each."""
+        found: list[tuple[int, Choice]] = []
+        if link.unit is not None:
+            found.append((link.unit, tuple(int(v) for v in chosen.layers[0]) if chosen.layers else None))
+        if link.opens is not None:
+            found.append((len(self.cuts.units) + link.opens, (chosen.width,)))
+        return found
 
     def forward_stages(
         self,

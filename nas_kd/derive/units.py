@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas_kd.derive.calls import Call, calls_of, check_network
+from nas_kd.derive.chain import Between, between
 from nas_kd.derive.groups import Group, Slot, Tracer
+from nas_kd.derive.verify import sound
 from nas_kd.errors import SettingError
 
 # operations of autograd that hand an image on as it is, but for its size, layout or range
@@ -26,7 +28,20 @@ PLAIN: tuple[str, ...] = (
     "Clone",
     "Alias",
 )
-PLAIN += ("Slice", "Roll", "Dropout", "Mul", "Squeeze", "Unsqueeze", "Copy", "ToCopy", "ConstantPad", "AsStrided")
+PLAIN += (
+    "Slice",
+    "Roll",
+    "Dropout",
+    "Mul",
+    "Squeeze",
+    "Unsqueeze",
+    "Copy",
+    "ToCopy",
+    "ConstantPad",
+    "AsStrided",
+    "IndexSelect",
+)
+NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")  # the identity of a RepVGG block
 
 
 @dataclass(frozen=True)
@@ -49,53 +64,71 @@ class Unit:
 
 
 def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
-    """Find the blocks of a network, in the order in which they run.
+    """Find the blocks of a network, as `find_parts` does, without streams where there are channels inside blocks."""
+    return find_parts(network, images)[0]
+
+
+def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tuple[list[Unit], Between]:
+    """Find the blocks of a network, in the order in which they run, and the channels between them.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
     first block of a stage, whose shortcut is a convolution). Channels tied to none outside are its groups.
-    Where channels are tied inside another module, this is a unit too, but for the choice to be left out.
+    Where channels are tied inside another module, this is a unit too, but for the choice to be left out; not so the
+    chains of a network without blocks.
+    All other groups are streams: the widths of the residual streams, and those between the layers of a plain network.
 
     Args:
         network: in evaluation mode.
         images: (B, C, H, W) random images of the size that it takes.
+        residual: whether streams are cut in a network that has channels inside residual blocks; in others always.
 
     Returns:
-        The units.
+        The units, and what is cut between them.
 
     Raises:
         SettingError: the network cannot be traced, a layer runs twice, or there is nothing to cut.
     """
     check_network(network, images)
     groups = _merged(network, list(Tracer(network, images).groups()))
+    groups = [_by_norm_groups(network, _by_heads(network, group)) for group in groups]
+    groups = sound(network, images, [group for group in groups if any(slot.dim == 1 for slot in group.slots)])
     calls = calls_of(network, images)
-    blocks = _blocks(network, calls)
+    blocks = _blocks(network, calls, PLAIN) or _blocks(network, calls, (*PLAIN, *NORMS))
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
     around = {path for path in (*blocks, *homes.values()) if path}
     inner: dict[str, list[Group]] = {path: [] for path in blocks}
+    free: list[Group] = []
     for group in groups:
         path = homes[id(group)]
         holds = any(other.startswith(f"{path}.") for other in around)  # channels between units, not in one
-        if path in calls and not holds and any(slot.dim == 1 for slot in group.slots):
-            inner.setdefault(path, []).append(_by_norm_groups(network, _by_heads(network, group)))
+        chain = not blocks and isinstance(network.get_submodule(path), nn.Sequential)
+        if path in calls and not holds and not chain:
+            inner.setdefault(path, []).append(group)
+        else:
+            free.append(group)
+    streams = residual or not any(inner[path] for path in blocks)
     units = []
     for path, call in calls.items():  # in the order of the calls
         if path not in inner or any(path.startswith(f"{other}.") for other in inner):
             continue
-        if call.x is None or call.out is None:
+        if call.out is None:
             continue
-        removable = call.x.shape == call.out.shape and path in blocks
+        x = call.out if call.x is None else call.x
+        removable = call.x is not None and x.shape == call.out.shape and path in blocks
         cuts = tuple(inner[path])
-        if removable or cuts:
-            units.append(Unit(path, cuts, removable, tuple(call.x.shape[1:]), tuple(call.out.shape[1:])))
-    if not units:
-        legal = "a network with residual blocks, or with channels inside a block"
+        if removable or cuts or streams:
+            units.append(Unit(path, cuts, removable, tuple(x.shape[1:]), tuple(call.out.shape[1:])))
+    paths = [unit.path for unit in units]
+    links = between(network, free if streams else (), paths, list(calls))
+    if not any(unit.groups or unit.removable for unit in units) and not links.streams:
+        legal = "a network with residual blocks, or with channels inside a block or between layers"
         raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
-    return units
+    return units, links
 
 
-def _blocks(network: nn.Module, calls: dict[str, Call]) -> list[str]:
+def _blocks(network: nn.Module, calls: dict[str, Call], plain: tuple[str, ...]) -> list[str]:
     """Return the paths of the residual blocks: the smallest modules with a plain way around, and their like."""
-    skips = [path for path, call in calls.items() if _skips(call)]
+    skips = [path for path, call in calls.items() if _skips(call, plain)]
     smallest = [path for path in skips if not any(other.startswith(f"{path}.") for other in skips)]
     kinds = {type(network.get_submodule(path)) for path in smallest}
     alike = [path for path in calls if type(network.get_submodule(path)) in kinds]
@@ -103,7 +136,7 @@ def _blocks(network: nn.Module, calls: dict[str, Call]) -> list[str]:
     return [path for path in alike if not any(other.startswith(f"{path}.") for other in smallest)]
 
 
-def _skips(call: Call) -> bool:
+def _skips(call: Call, plain: tuple[str, ...]) -> bool:
     """Tell whether a module's input reaches its output by additions and plain operations alone."""
     if call.x is None or call.out is None or call.x.grad_fn is None or call.out.grad_fn is None:
         return False
@@ -120,7 +153,7 @@ def _skips(call: Call) -> bool:
             continue
         seen.add((node, added))
         name = node.name()
-        if not name.startswith(PLAIN) or name.startswith("Addmm"):
+        if not name.startswith(plain) or name.startswith("Addmm"):
             continue
         branches = [parent for parent, _ in node.next_functions if parent is not None]
         if name.startswith("Mul") and len(branches) > 1 and not _scales(node):
@@ -200,7 +233,15 @@ def _by_heads(network: nn.Module, group: Group) -> Group:
     if not isinstance(heads, int) or heads < 1 or all(len(part) < 3 for part in group.slots[0].index):
         return group
     slots = _tied(heads, group.slots)
-    return group if slots is None else replace(group, slots=slots)
+    if slots is None:
+        return group
+    path = group.root.rpartition(".")[0]
+    each = tuple((head,) for head in range(heads))
+    for name, parameter in attention.named_parameters(recurse=False):  # such as a table of position biases
+        if heads in parameter.shape:
+            slots = (*slots, Slot(path, name, len(parameter.shape) - 1 - parameter.shape[::-1].index(heads), each))
+    layers = tuple(dict.fromkeys(slot.layer for slot in slots))
+    return replace(group, slots=slots, layers=layers)
 
 
 def _by_norm_groups(network: nn.Module, group: Group) -> Group:

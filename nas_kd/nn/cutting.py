@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from nas_kd.nn.widen import Widen
 
 HEADS = (
     "num_heads",
@@ -30,6 +32,7 @@ class CutPlan:
     left_out: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     numbers: Mapping[str, Mapping[str, int]]
+    sources: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -38,6 +41,7 @@ class CutPlan:
             "left_out": list(self.left_out),
             "shapes": shapes,
             "numbers": {k: dict(v) for k, v in self.numbers.items()},
+            "sources": {k: list(v) for k, v in self.sources.items()},
         }
 
     @staticmethod
@@ -45,7 +49,8 @@ class CutPlan:
         """Read what `to_dict` wrote."""
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in value["shapes"].items()}
         numbers = {str(path): {str(k): int(v) for k, v in given.items()} for path, given in value["numbers"].items()}
-        return CutPlan(tuple(str(path) for path in value["left_out"]), shapes, numbers)
+        sources = {str(path): tuple(int(n) for n in given) for path, given in value.get("sources", {}).items()}
+        return CutPlan(tuple(str(path) for path in value["left_out"]), shapes, numbers, sources)
 
 
 def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
@@ -68,7 +73,12 @@ def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
             given = getattr(modules.get(path), name, None)
             if isinstance(given, int) and given != getattr(module, name):
                 numbers.setdefault(path, {})[name] = given
-    return CutPlan(tuple(left_out), shapes, numbers)
+    sources = {}
+    for path, module in whole.named_modules():
+        own = modules.get(path)
+        if isinstance(module, Widen) and isinstance(own, Widen) and own.sources != module.sources:
+            sources[path] = (own.in_width, *own.sources)
+    return CutPlan(tuple(left_out), shapes, numbers, sources)
 
 
 def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
@@ -96,6 +106,9 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
             if name not in HEADS:
                 raise KeyError(name)
             setattr(network.get_submodule(path), name, value)
+    for path, (in_width, *places) in plan.sources.items():
+        shortcut: Any = network.get_submodule(path)
+        shortcut.set_sources(places, in_width)
     return network
 
 

@@ -95,6 +95,7 @@ class Given:
             data,
             settings.widths,
             settings.depth,
+            settings.residual,
             resolutions=settings.resolutions,
             importance="l1" if data is None else settings.importance,
             resolution=self.images.resolution,

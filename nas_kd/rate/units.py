@@ -18,7 +18,6 @@ from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
 from nas_kd.runs.run import Run
-from nas_kd.space.arch import Candidate
 from nas_kd.space.rows import check_size, rows_of
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.train.weights import weights_hash
@@ -63,7 +62,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def features(net: CutNet, images: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+def features(net: CutNet, images: Tensor) -> tuple[list[tuple[Any, Tensor]], Tensor]:
     """Run the whole network once under the batch's statistics.
 
     Args:
@@ -73,11 +72,12 @@ def features(net: CutNet, images: Tensor) -> tuple[list[tuple[Tensor, Tensor]], 
     Returns:
         Input and output of every unit, and the logits (B, classes).
     """
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    found: dict[int, tuple[Any, Tensor]] = {}
 
     def keep(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
-            found[index] = (args[0].clone(), out.clone())
+        def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            x = args[0]  # of a dense layer all features before it
+            found[index] = (x.clone() if isinstance(x, Tensor) else [part.clone() for part in x], out.clone())
 
         return hook
 
@@ -98,14 +98,18 @@ def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]
     Args:
         net: the network of all cuts.
         images: (B, C, H, W).
-        choices: of each unit, those to rate.
+        choices: of each unit, then of each stream, those to rate.
 
     Returns:
-        Noise to signal of each: the squared error over the variance of the unit's output, 0 for the whole unit.
+        Noise to signal of each: the squared error over the variance of the unit's output, 0 for the whole unit; of a
+        stream the share of its energy that is cut, summed over the units that it goes into.
     """
     inside, _ = features(net, images)
     scores = []
     for index, offered in enumerate(choices):
+        if index >= len(net.units):
+            scores.append([_energy(net, index, choice, inside) for choice in offered])
+            continue
         x, out = inside[index]
         variance = out.var().clamp_min(1e-12)
         row = []
@@ -119,7 +123,24 @@ def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]
     return scores
 
 
-def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Tensor) -> Tensor:
+def _energy(net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any, Tensor]]) -> float:
+    """Return the share of a stream's energy in the channels that a choice cuts, summed over the units it goes into."""
+    assert choice is not None
+    number = index - len(net.units)
+    stream = net.streams[number]
+    slot = next(slot for slot in stream.slots if slot.layer == stream.root and slot.dim == 0)
+    gone = [place for part in net.order[index][0][choice[0] :].tolist() for place in slot.index[part]]
+    total = 0.0
+    for unit, (x, _) in zip(net.units, inside, strict=True):
+        if number in net.passing(unit.path) and isinstance(x, Tensor) and gone:
+            dim = 1 if x.ndim == 4 and x.shape[1] == unit.shape[0] else x.ndim - 1
+            if x.shape[dim] > max(gone):
+                lost = x.index_select(dim, torch.tensor(gone, device=x.device)).square().sum()
+                total += float(lost / x.square().sum().clamp_min(1e-12))
+    return total
+
+
+def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Any) -> Tensor:
     """Run a unit's twin under the batch's statistics."""
     twin = net.twin(index, choice)
     block = net.body.get_submodule(net.units[index].path)
@@ -144,7 +165,7 @@ def replace_one(
     Args:
         net: the network of all cuts.
         images: (B, C, H, W); a batch of some hundred, whose statistics the batch norms take.
-        choices: of each unit, those to rate.
+        choices: of each unit, then of each stream, those to rate.
         temperature: of both softmaxes.
         target: (B, classes) logits to be held against; None takes those of the whole network on these images.
 
@@ -154,10 +175,10 @@ def replace_one(
     inside, logits = features(net, images)
     target = logits if target is None else target
     nothing = float(kl_divergence(logits / temperature, target / temperature))
-    whole = [net.whole(index) for index in range(len(net.units))]
+    whole = [net.whole(index) for index in range(len(net.units) + len(net.streams))]
     scores = []
     for index, offered in enumerate(choices):
-        before = {net.units[i].path: Replay(inside[i][1]) for i in range(index)}
+        before = {net.units[i].path: Replay(inside[i][1]) for i in range(net.first(index))}
         row = []
         for choice in offered:
             if choice == whole[index]:
@@ -227,21 +248,33 @@ def rate_units(
         if stage.done:
             return read_ratings(stage)
     x = torch.cat([teacher.normalised(batch.x) for batch in data.rate.clean(images, limit=images)])
-    tables = []
-    offered = []
-    for index, unit in enumerate(space.stages):
-        table = rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=size)
-        candidates = unit.candidates()
-        offered.append([_choice(candidates[number]) for number in table["candidate"]])
-        tables.append(table)
+    tables = [
+        rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=size)
+        for index in range(len(space.stages))
+    ]
+    offered: dict[int, dict[Choice, None]] = {}  # by unit, then by stream, in their order
+    for link, stage_of in zip(net.links, space.stages, strict=True):
+        for candidate in stage_of.candidates():
+            for part, choice in net.choices_at(link, candidate):
+                offered.setdefault(part, {})[choice] = None
+    listed = [list(offered[part]) for part in sorted(offered)]
     small = at_resolution(x, size)
     if score == "local":
-        scores = local_errors(net.cuts, small, offered)
+        rated = local_errors(net.cuts, small, listed)
+        nothing = 0.0
     else:
         target = None if small is x else features(net.cuts, x)[1]
-        scores = replace_one(net.cuts, small, offered, temperature, target)
-        alone = scores[0][offered[0].index(net.cuts.whole(0))]
-        scores = [row if index == 0 else [each - alone for each in row] for index, row in enumerate(scores)]
+        rated = replace_one(net.cuts, small, listed, temperature, target)
+        nothing = rated[0][listed[0].index(net.cuts.whole(0))]
+    known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
+    scores = []
+    for index, (link, table) in enumerate(zip(net.links, tables, strict=True)):
+        candidates = space.stages[index].candidates()
+        sums = [
+            sum(known[part][choice] - nothing for part, choice in net.choices_at(link, candidates[number]))
+            for number in table["candidate"]
+        ]
+        scores.append([each + nothing if index == 0 else each for each in sums])
     marks = {"space": mark(space.name, space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
     tables = [table.assign(score=row, images=len(x), **marks) for table, row in zip(tables, scores, strict=True)]
     if stage is None:
@@ -249,7 +282,3 @@ def rate_units(
     for number, table in enumerate(tables, 1):
         stage.write_frame(f"stage_{number}.csv", table)
     return finish_ratings(stage, dict(enumerate(tables, 1)))
-
-
-def _choice(candidate: Candidate) -> Choice:
-    return tuple(int(v) for v in candidate.layers[0]) if candidate.layers else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
+from nas_kd.nn.widen import Widen
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 
@@ -23,16 +24,14 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.stride = stride
-        self.added = width - in_width
+        self.widen = Widen(in_width, width) if width != in_width else nn.Identity()
 
     def before_relu(self, x: Tensor) -> Tensor:
         """Map (B, I, H, W) to the input of the block's last ReLU, (B, O, H', W')."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         if self.stride > 1:
             x = F.avg_pool2d(x, 1, self.stride)  # the gradient of a slice would be laid out channels first
-        if self.added:
-            x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
-        return out + x
+        return out + self.widen(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, I, H, W) to (B, O, H', W')."""

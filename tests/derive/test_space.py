@@ -22,7 +22,14 @@ from nas_kd.rate.units import rate_units
 from nas_kd.teacher import Teacher, cifar_resnet8
 from nas_kd.train import weights_hash
 
-NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own")
+NAMES = ("cifar_resnet20", "efficientnet_lite0", "resnext50_32x4d", "vit_tiny_patch16_224", "own", "plain", "repvgg_a0")
+STREAMS = (
+    "cifar_resnet20",
+    "efficientnet_lite0",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+)  # with their residual streams
+MADE = [*((name, False) for name in NAMES), *((name, True) for name in STREAMS)]
 
 
 class Counting(TorchDispatchMode):
@@ -48,11 +55,12 @@ def independent(network: nn.Module, image: Tensor) -> tuple[int, int]:
     return counting.macs, sum(p.numel() for p in network.parameters())
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=MADE, ids=lambda made: f"{made[0]}-streams" if made[1] else made[0])
 def made(request: pytest.FixtureRequest) -> tuple[Teacher, TeacherSpace, int]:
-    network, size = make(request.param)
-    teacher = Teacher(network, request.param, num_classes=10)
-    return teacher, nas_kd.teacher_space(teacher, resolution=size), size
+    name, residual = request.param
+    network, size = make(name)
+    teacher = Teacher(network, name, num_classes=10)
+    return teacher, nas_kd.teacher_space(teacher, resolution=size, residual=residual), size
 
 
 def test_the_largest_subnet_is_the_teacher(made: tuple[Teacher, TeacherSpace, int]) -> None:
@@ -86,25 +94,33 @@ def test_costs_of_200_archs_are_sums_over_the_shapes_of_their_twins(made: tuple[
     for handle in handles:
         handle.remove()
 
-    def total(module: nn.Module, like: nn.Module) -> tuple[int, int]:
-        pairs = zip(like.named_modules(), module.named_modules(), strict=True)
-        macs = sum(times[own] * cut.weight.numel() for (_, own), (_, cut) in pairs if own in times)
-        return macs, sum(p.numel() for p in module.parameters())
+    applied = {f"{name}.weight": times[m] for name, m in teacher.network.named_modules() if m in times}
 
-    units = [teacher.network.get_submodule(unit.path) for unit in net.cuts.units]
-    whole = [total(unit, unit) for unit in units]
-    everything = total(teacher.network, teacher.network)
-    rest = [everything[i] - sum(each[i] for each in whole) for i in range(2)]
+    def summed(sizes: dict[str, int]) -> tuple[int, int]:
+        return sum(number * sizes.get(name, 0) for name, number in applied.items()), sum(sizes.values())
+
+    everything = {name: p.numel() for name, p in teacher.network.named_parameters()}
 
     @cache
-    def counted(index: int, choice: Choice) -> tuple[int, int]:
-        return (0, 0) if choice is None else total(net.cuts.twin(index, choice).module, units[index])
+    def twin(index: int, choice: Choice) -> tuple[str, dict[str, int]]:
+        path = net.cuts.units[index].path
+        module = None if choice is None else net.cuts.twin(index, choice).module
+        return f"{path}.", {} if module is None else {f"{path}.{n}": p.numel() for n, p in module.named_parameters()}
 
     archs = [space.sample(seed) for seed in range(200)]
     table = space.costs(space.encode(archs), num_classes=10)
     for number, arch in enumerate(archs):
-        parts = [counted(index, choice) for index, choice in enumerate(net.choices(arch))]
-        want = tuple(rest[i] + sum(part[i] for part in parts) for i in range(2))
+        choices = net.choices(arch)
+        if net.cuts.streams:
+            network, slices = net.cuts.assembled(choices)
+            sizes = {name: p.numel() for name, p in [*network.named_parameters(), *slices.items()]}
+        else:
+            twins = [twin(index, choice) for index, choice in enumerate(choices)]
+            starts = tuple(start for start, _ in twins)
+            sizes = {name: count for name, count in everything.items() if not name.startswith(starts)}
+            for _, part in twins:
+                sizes |= part
+        want = summed(sizes)
         assert tuple(table.iloc[number]) == want, arch.label
         assert number >= 20 or space.cost(arch, num_classes=10) == want
 
@@ -140,10 +156,11 @@ def test_calibration_is_that_of_the_extracted_network(made: tuple[Teacher, Teach
         assert torch.equal(net(batches[0], arch, norm), student.eval()(batches[0]))
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("name", ["cifar_resnet20", "efficientnet_lite0", "vit_tiny_patch16_224"])
-def test_a_cut_student_loads_from_its_folder(name: str, tmp_path: Path) -> None:
+def test_a_cut_student_loads_from_its_folder(name: str, residual: bool, tmp_path: Path) -> None:
     network, size = make(name)
-    space = nas_kd.teacher_space(Teacher(network, name, num_classes=10), resolution=size)
+    space = nas_kd.teacher_space(Teacher(network, name, num_classes=10), resolution=size, residual=residual)
     net = nas_kd.Supernet(space).eval()
     arch = space.sample(4)
     images = torch.randn(2, 3, size, size)
@@ -181,11 +198,12 @@ def test_images_of_another_normalisation_are_refused(digits: Data) -> None:
     assert space.size > 1
 
 
-def test_scores_of_units_are_those_of_whole_networks(digits: Data) -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_scores_of_units_are_those_of_whole_networks(digits: Data, residual: bool) -> None:
     """Replaying what comes before a unit changes nothing: each score is that of a network put together by itself."""
     torch.manual_seed(0)
     teacher = nas_kd.train_teacher("cifar_resnet8", digits, epochs=2, batch_size=32, lr=0.1)
-    space = nas_kd.teacher_space(teacher, digits)
+    space = nas_kd.teacher_space(teacher, digits, residual=residual)
     net = nas_kd.Supernet(space)
     before = weights_hash(net)
     tables = rate_units(net, teacher, digits, images=64)
@@ -193,18 +211,20 @@ def test_scores_of_units_are_those_of_whole_networks(digits: Data) -> None:
     assert weights_hash(net) == before  # the statistics of a batch are no weights
     assert len(tables) == len(space.stages)
     x = teacher.normalised(next(iter(digits.rate.clean(64, limit=64))).x)
-    whole = [net.cuts.whole(index) for index in range(len(tables))]
+    whole = [net.cuts.whole(index) for index in range(len(net.cuts.units) + len(net.cuts.streams))]
     net.train()
-    with torch.no_grad():
-        target = net.cuts(x, whole).log_softmax(1)
-        for index, table in enumerate(tables):
-            assert table["score"].iloc[-1] == 0.0
-            for row in table.itertuples():
-                candidate = space.stages[index].candidates()[row.candidate]
-                choice = tuple(candidate.layers[0]) if candidate.layers else None
-                got = net.cuts(x, [*whole[:index], choice, *whole[index + 1 :]]).log_softmax(1)
-                kl = (target.exp() * (target - got)).sum(1).mean()
-                assert row.score == pytest.approx(float(kl), rel=1e-3, abs=1e-6)
+
+    def alone(part: int, choice: Choice) -> float:
+        with torch.no_grad():
+            target = net.cuts(x, whole).log_softmax(1)
+            got = net.cuts(x, [*whole[:part], choice, *whole[part + 1 :]]).log_softmax(1)
+        return float((target.exp() * (target - got)).sum(1).mean())
+
+    for index, table in enumerate(tables):
+        candidates = space.stages[index].candidates()
+        for row in table.itertuples():
+            kl = sum(alone(*made) for made in net.choices_at(net.links[index], candidates[row.candidate]))
+            assert row.score == pytest.approx(kl, rel=1e-3, abs=1e-6)
     front = nas_kd.exact_front(tables, budget="macs")
     assert front["macs"].iloc[-1] == space.cost(space.largest(), in_chans=1, num_classes=10).macs
     assert front["score"].iloc[-1] == 0.0
@@ -223,3 +243,16 @@ def test_a_student_of_the_teachers_space_is_retrained_and_handed_over(digits: Da
     x = next(iter(digits.test.clean(32))).x
     with torch.no_grad():
         assert torch.allclose(loaded(x), student(x), atol=1e-5)  # in another memory format
+
+
+def test_a_budget_below_the_smallest_names_what_else_can_be_cut(digits: Data) -> None:
+    teacher = Teacher(cifar_resnet8(in_chans=1), "small", num_classes=10, in_chans=1)
+    shares = []
+    for residual in (False, True):
+        space = nas_kd.teacher_space(teacher, digits, residual=residual)
+        net = nas_kd.Supernet(space)
+        with pytest.raises(SettingError, match=r"search\.max_macs.*at least [\d.]+%") as caught:
+            nas_kd.search(net, None, digits, max_macs="0.1%", trials=1, epochs=0)
+        assert ("also cut the residual stream" in caught.value.hint) is not residual
+        shares.append(float(caught.value.expected.split("at least ")[1].split("%")[0]))
+    assert shares[1] < shares[0]
