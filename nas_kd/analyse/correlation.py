@@ -70,7 +70,7 @@ def kendall_difference(a: ArrayLike, other: ArrayLike, target: ArrayLike, resamp
     return _tau(_one(x, z) - _one(y, z), first - second)
 
 
-def in_band(frame: pd.DataFrame, centre: float, band: float = 0.05, cost: str = "macs") -> pd.DataFrame:
+def in_band(frame: pd.DataFrame, centre: float, band: float, cost: str = "macs") -> pd.DataFrame:
     """Return the rows whose cost is close to one value, so that size hardly matters.
 
     Args:

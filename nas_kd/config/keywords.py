@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nas_kd.config.settings import Settings, default_of, fields_of, help_of
+from nas_kd.config.settings import Settings, annotation_of, default_of, fields_of, help_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ def takes(kind: type[Settings]) -> Callable[[F], F]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default_of(kind, name),
-                annotation=kind.__dataclass_fields__[name].type,  # type: ignore[attr-defined]
+                annotation=annotation_of(kind, name),
             )
             for name in names
         ]

@@ -12,7 +12,7 @@ from functools import cache, wraps
 from itertools import pairwise
 from numbers import Number
 from pathlib import PurePath
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -26,10 +26,26 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 S = TypeVar("S", bound="Settings")
 
 
+class Changed(NamedTuple):
+    """What a stage changes of a setting that it shares with other stages.
+
+    Args:
+        default: its own default.
+        help: its own help; empty keeps the shared one.
+        kind: its own type; None keeps the shared one.
+    """
+
+    default: Any
+    help: str = ""
+    kind: Any = None
+
+
 class Settings:
     """Base of all classes of settings; see `settings`."""
 
     section: ClassVar[str] = ""
+    changed: ClassVar[Mapping[str, Changed]] = {}
+    listed: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def of(cls, config: Self | None, changes: Mapping[str, Any]) -> Self:
@@ -54,11 +70,15 @@ class Settings:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field, dataclasses.field))
-def settings(section: str) -> Callable[[type[S]], type[S]]:
+def settings(
+    section: str, changed: Mapping[str, Any] | None = None, after: Mapping[str, str] | None = None
+) -> Callable[[type[S]], type[S]]:
     """Turn a class into settings: annotated fields, each with its help in a docstring below it.
 
     Args:
         section: its name in config files and messages; empty for the top level.
+        changed: default, or `Changed`, of inherited settings.
+        after: an inherited setting to the setting behind which it and the inherited ones after it are listed.
 
     Returns:
         A class decorator. Instances are frozen and checked at construction; an invalid one raises SettingError with
@@ -66,6 +86,9 @@ def settings(section: str) -> Callable[[type[S]], type[S]]:
     """
 
     def decorate(kind: type[S]) -> type[S]:
+        own = {name: new if isinstance(new, Changed) else Changed(new) for name, new in (changed or {}).items()}
+        listed = _ordered(kind, after or {})
+        _change(kind, own)
         make = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
         made = cast(type[S], make(kind))
         check: Any = made.__init__
@@ -80,14 +103,17 @@ def settings(section: str) -> Callable[[type[S]], type[S]]:
 
         made.__init__ = init  # type: ignore[method-assign, assignment]
         made.section = section
+        made.changed = own
+        made.listed = listed
         return made
 
     return decorate
 
 
 def fields_of(kind: type[Settings]) -> dict[str, Any]:
-    """Return the pydantic fields of a class of settings: annotation and default."""
-    return kind.__pydantic_fields__  # type: ignore[attr-defined]
+    """Return the pydantic fields of a class of settings in the order of the help: annotation and default."""
+    fields: dict[str, Any] = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    return {name: fields[name] for name in kind.listed}
 
 
 def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
@@ -109,6 +135,17 @@ def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
 def hint_of(kind: type[Settings], name: str) -> Any:
     """Return the type of a setting, with its range."""
     return typing.get_type_hints(kind, include_extras=True)[name]
+
+
+def annotation_of(kind: type[Settings], name: str) -> Any:
+    """Return the type of a setting as it is written where it is declared, for signatures."""
+    for owner in kind.__mro__:
+        if owner.__dict__.get("changed", {}).get(name, Changed(None)).kind is not None:
+            return typing.get_type_hints(kind)[name]
+        written = owner.__dict__.get("__annotations__", {}).get(name)
+        if isinstance(written, str):
+            return written
+    raise KeyError(name)
 
 
 def default_of(kind: type[Settings], name: str) -> Any:
@@ -143,9 +180,35 @@ def setting_error(kind: type[Settings], name: str, value: object) -> SettingErro
 def help_of(kind: type[Settings], name: str) -> str:
     """Return the docstring below a field, in the class that declares it, as one line."""
     for owner in kind.__mro__:
+        if own := owner.__dict__.get("changed", {}).get(name, Changed(None)).help:
+            return str(own)
         if issubclass(owner, Settings) and (found := _docstrings(owner).get(name)):  # type: ignore[arg-type]
             return " ".join(found.split())
     return ""
+
+
+def _change(kind: type[Settings], changed: Mapping[str, Changed]) -> None:
+    """Declare inherited settings anew, with what is changed of them."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    kind.__annotations__ = dict(kind.__dict__.get("__annotations__", {}))
+    for name, new in changed.items():
+        kind.__annotations__[name] = hints[name] if new.kind is None else new.kind
+        setattr(kind, name, new.default)
+
+
+def _ordered(kind: type[Settings], after: Mapping[str, str]) -> tuple[str, ...]:
+    """List the names of settings: those of the bases first, but for what is to be listed elsewhere."""
+    bases = [base for base in kind.__bases__ if issubclass(base, Settings)]
+    inherited = list(dict.fromkeys(name for base in bases for name in base.listed))
+    own = [name for name in kind.__dict__.get("__annotations__", {}) if name not in inherited]
+    names = [name for name in [*inherited, *own] if not name.startswith("_")]
+    for first, anchor in after.items():
+        begin = inherited.index(first)
+        ends = [inherited.index(other) for other in after if inherited.index(other) > begin]
+        block = inherited[begin : min(ends, default=len(inherited))]
+        names = [name for name in names if name not in block]
+        names[names.index(anchor) + 1 : names.index(anchor) + 1] = block
+    return tuple(names)
 
 
 @cache

@@ -61,6 +61,22 @@ class DataConfig(Settings):
             raise SettingError("data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them")
 
 
+@settings("data")
+class CalibrationConfig(Settings):
+    """Images that subnets are calibrated on."""
+
+    calibration_images: Images = 512
+    """training images on which norm statistics are measured"""
+
+
+@settings("data")
+class MeasuringConfig(CalibrationConfig):
+    """Images that subnets are calibrated and scored on."""
+
+    rate_images: Images | None = None
+    """images of the rate split on which candidates are scored; null uses all"""
+
+
 class DataSettings(TypedDict, total=False):
     """The settings of `DataConfig` as keywords, without the images themselves, which may be tensors."""
 
@@ -79,3 +95,15 @@ class DataSettings(TypedDict, total=False):
     train_split: str
     test_split: str
     unreadable: Literal["stop", "skip"]
+
+
+class CalibrationSettings(TypedDict, total=False):
+    """The settings of `CalibrationConfig` as keywords."""
+
+    calibration_images: int
+
+
+class MeasuringSettings(CalibrationSettings, total=False):
+    """The settings of `MeasuringConfig` as keywords."""
+
+    rate_images: int | None

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.config.names import names_in_tables
-from nas_kd.config.settings import Settings, fields_of, settings
-from nas_kd.config.types import LARGEST, Count, Images, Natural, NotNegative, OpenShare, Positive, Share
+from nas_kd.config.settings import Changed, fields_of, settings
+from nas_kd.config.types import LARGEST, Count, Natural, OpenShare
+from nas_kd.data.config import CalibrationConfig, CalibrationSettings
 from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import check_budget
-from nas_kd.train.config import TrainingConfig, check_warmup, checked_method_name
+from nas_kd.train.config import TrainingConfig, checked_method_name
+from nas_kd.train.learning_config import NetworkLearningConfig, NetworkLearningSettings
 
 if TYPE_CHECKING:
     from nas_kd.rate.scores import Score
@@ -24,8 +25,15 @@ else:
 Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # number of archs, enough for a rank correlation
 
 
-@settings("rank")
-class RankConfig(Settings):
+AVERAGE = "decay of an exponential moving average of the weights, which is evaluated instead; 0 is off"
+
+
+@settings(
+    "rank",
+    {"epochs": 10, "lr": 0.05, "ema": Changed(0.0, AVERAGE)},
+    {"epochs": "method", "calibration_images": "images"},
+)
+class RankConfig(NetworkLearningConfig, CalibrationConfig):
     """How far scores can be trusted: standalone trainings of archs, and scores of the same archs."""
 
     scores: Sequence[str | Score] | None = None
@@ -52,31 +60,13 @@ class RankConfig(Settings):
     """train missing archs; false evaluates the trainings so far, even while others train"""
     method: str = "kd"
     """distillation method of the trainings, on logits only"""
-    epochs: Count = 10
-    """passes over train"""
-    batch_size: Count = 64
-    """images per step"""
-    lr: Positive = 0.05
-    """peak learning rate"""
-    momentum: Share = 0.9
-    """Nesterov momentum"""
-    weight_decay: NotNegative = 5e-4
-    """weight decay, except of norms and biases"""
-    warmup_epochs: NotNegative = 1.0
-    """epochs of linear warm-up"""
-    clip_grad: NotNegative = 0.0
-    """clip each entry of the gradient to this magnitude; 0 does not clip"""
-    ema: Share = 0.0
-    """decay of an exponential moving average of the weights, which is evaluated instead; 0 is off"""
     images: Count = 1024
     """images of the rate split on which scores are measured"""
-    calibration_images: Images = 512
-    """training images on which norm statistics are measured"""
     resamples: Count = 10_000
     """bootstrap resamples over archs and, within them, seeds"""
 
     def __post_init__(self) -> None:
-        check_warmup("rank", self.warmup_epochs, self.epochs)
+        super().__post_init__()
         checked_method_name("rank.method", self.method)
         for score in self.scores or ():
             check_score("rank.scores", score)
@@ -133,7 +123,7 @@ def check_score(field: str, score: Any) -> None:
         raise SettingError(field, score, expected, nearest(score, known, "omit it"))
 
 
-class RankSettings(TypedDict, total=False):
+class RankSettings(NetworkLearningSettings, CalibrationSettings, total=False):
     """The settings of `RankConfig` as keywords."""
 
     scores: Sequence[str | Score] | None
@@ -148,14 +138,5 @@ class RankSettings(TypedDict, total=False):
     seeds: int
     train: bool
     method: str
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    warmup_epochs: float
-    clip_grad: float
-    ema: float
     images: int
-    calibration_images: int
     resamples: int

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
-from typing_extensions import TypedDict
 
 from nas_kd.config.names import names_in_tables
-from nas_kd.config.settings import Settings, settings
+from nas_kd.config.settings import Changed, settings
 from nas_kd.config.types import Count, Natural, NotNegative, Positive
+from nas_kd.data.config import MeasuringConfig, MeasuringSettings
 from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import Amount, check_budget
 from nas_kd.searcher.database import check_database
@@ -36,8 +36,18 @@ else:
     Engine = Annotated[Any, AfterValidator(_engine), "an engine object of one's own"]
 
 
-@settings("search")
-class SearchConfig(Settings):
+SUBNETS = "images of the rate split that subnets are scored on; null takes all"
+
+
+@settings(
+    "search",
+    {
+        "calibration_images": Changed(512, "training images that norm statistics of a subnet are measured on", Count),
+        "rate_images": Changed(None, SUBNETS, Count | None),
+    },
+    {"calibration_images": "tuned"},
+)
+class SearchConfig(MeasuringConfig):
     """The budget and the search within it."""
 
     engine: str | Engine | None = None
@@ -76,10 +86,6 @@ class SearchConfig(Settings):
     tuned: Natural = 16
     """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
     the best of them enter the short trainings; 0 leaves it out"""
-    calibration_images: Count = 512
-    """training images that norm statistics of a subnet are measured on"""
-    rate_images: Count | None = None
-    """images of the rate split that subnets are scored on; null takes all"""
     storage: str | None = None
     """postgresql://USER@HOST/DATABASE where workers of many machines share the trials (`nas-kd search --worker`);
     null is a journal file in the run, for workers of this machine. The password: in PGPASSWORD or ~/.pgpass"""
@@ -114,7 +120,7 @@ def check_shared(engine: str) -> None:
         raise SettingError("search.storage", "a database", expected)
 
 
-class SearchSettings(TypedDict, total=False):
+class SearchSettings(MeasuringSettings, total=False):
     """The settings of `SearchConfig` as keywords."""
 
     engine: str | Engine | None
@@ -132,6 +138,4 @@ class SearchSettings(TypedDict, total=False):
     epochs: int
     rounds: int
     tuned: int
-    calibration_images: int
-    rate_images: int | None
     storage: str | None

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing_extensions import TypedDict
-
-from nas_kd.config.settings import Settings, settings
-from nas_kd.config.types import Count, Images, NotNegative, Positive, Share
+from nas_kd.config.settings import Changed, settings
+from nas_kd.config.types import Count, NotNegative, Share
+from nas_kd.data.config import MeasuringConfig, MeasuringSettings
 from nas_kd.errors import SettingError
+from nas_kd.train.learning_config import LearningConfig, LearningSettings
 
 
-@settings("blockwise")
-class BlockwiseConfig(Settings):
+@settings(
+    "blockwise",
+    {"epochs": 5, "lr": Changed(0.01, "peak learning rate (AdamW)"), "weight_decay": 1e-4},
+    {"epochs": "train", "rate_images": "error", "calibration_images": "rate_images"},
+)
+class BlockwiseConfig(LearningConfig, MeasuringConfig):
     """Blockwise supervision by the teacher and the rating of every candidate of a stage."""
 
     train: bool = True
     """train the stages on the teacher's features (DNA); false trains the adapters only"""
-    epochs: Count = 5
-    """passes over train"""
-    batch_size: Count = 64
-    """images per step"""
-    lr: Positive = 0.01
-    """peak learning rate (AdamW)"""
-    weight_decay: NotNegative = 1e-4
-    """weight decay, except of norms and biases"""
     init: Literal["supernet", "scratch"] = "supernet"
     """supernet or scratch: the weights that the stages start from"""
     sampling: Literal["fair", "uniform"] = "fair"
@@ -36,10 +32,6 @@ class BlockwiseConfig(Settings):
     error: Literal["nsr", "nmse", "relative_l1"] = "nsr"
     """the score: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
     energy) or relative_l1 (absolute error over the standard deviation)"""
-    rate_images: Images | None = None
-    """images of the rate split on which candidates are scored; null uses all"""
-    calibration_images: Images = 512
-    """training images on which norm statistics are measured"""
     max_rows: Count = 20_000
     """rate all candidates of a stage up to this many rows (input width x candidate), else by successive halving"""
     cache_gb: NotNegative = 0.0
@@ -56,21 +48,15 @@ class BlockwiseConfig(Settings):
             )
 
 
-class BlockwiseSettings(TypedDict, total=False):
+class BlockwiseSettings(LearningSettings, MeasuringSettings, total=False):
     """The settings of `BlockwiseConfig` as keywords."""
 
     train: bool
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
     init: Literal["supernet", "scratch"]
     sampling: Literal["fair", "uniform"]
     paths: int | None
     mix: float
     error: Literal["nsr", "nmse", "relative_l1"]
-    rate_images: int | None
-    calibration_images: int
     max_rows: int
     cache_gb: float
     stage: int | None

@@ -7,12 +7,11 @@ from dataclasses import field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typing_extensions import TypedDict
-
 from nas_kd.config.names import names_in_tables
-from nas_kd.config.settings import Settings, settings
-from nas_kd.config.types import Count, Finite, Natural, NotNegative, OpenShare, Positive, Share
+from nas_kd.config.settings import Changed, settings
+from nas_kd.config.types import Count, Finite, Natural, NotNegative, OpenShare, Positive
 from nas_kd.errors import SettingError, nearest
+from nas_kd.train.learning_config import NetworkLearningConfig, NetworkLearningSettings
 
 if TYPE_CHECKING:
     from nas_kd.distill import Method
@@ -23,13 +22,6 @@ else:
 Init = Literal["scratch", "supernet", "inherited"]
 NEW_LR = 0.1  # peak learning rate of new weights
 INHERITED_LR = 0.02  # of a trained teacher's: at 0.05 they lose 4 to 8 points in two epochs
-
-
-def check_warmup(section: str, warmup_epochs: float, epochs: int) -> None:
-    """Check that the warm-up is shorter than the training; one epoch is reduced to half of a shorter training."""
-    if warmup_epochs >= epochs and warmup_epochs > 1:
-        expected = f"below {section}.epochs={epochs}"
-        raise SettingError(f"{section}.warmup_epochs", warmup_epochs, expected, "shorten the warm-up")
 
 
 def checked_method_name(field: str, method: Any) -> Any:
@@ -72,24 +64,14 @@ def _weighted(field: str, item: Any) -> Any:
     return loss, float(weight)
 
 
-@settings("training")
-class TrainingConfig(Settings):
+@settings(
+    "training",
+    {"batch_size": 128, "momentum": Changed(0.9, "momentum, for optimisers that have one")},
+    {"ema": "factor"},
+)
+class TrainingConfig(NetworkLearningConfig):
     """The training of one network; sections that train one have these settings besides their own."""
 
-    epochs: Count = 30
-    """passes over train"""
-    batch_size: Count = 128
-    """images per step"""
-    lr: Positive = 0.1
-    """peak learning rate"""
-    momentum: Share = 0.9
-    """momentum, for optimisers that have one"""
-    weight_decay: NotNegative = 5e-4
-    """weight decay, except of norms and biases"""
-    warmup_epochs: NotNegative = 1.0
-    """epochs of linear warm-up"""
-    clip_grad: NotNegative = 0.0
-    """clip each entry of the gradient to this magnitude; 0 does not clip"""
     optimizer: str = "sgd"
     """sgd (Nesterov momentum), or one of timm's optimisers by name, such as momentum, adamw or lamb"""
     schedule: Literal["cosine", "step"] = "cosine"
@@ -98,19 +80,15 @@ class TrainingConfig(Settings):
     """epochs after which the step schedule lowers the learning rate; null is 5/8, 3/4 and 7/8 of all"""
     factor: OpenShare = 0.1
     """factor by which the step schedule multiplies the learning rate"""
-    ema: Share = 0.0
-    """decay of an exponential moving average of the weights, which replaces them at the end; 0 is off"""
     mixup: NotNegative = 0.0
     """parameter of mixup's beta distribution; 0 is off. For a student the teacher then runs live"""
     cutmix: NotNegative = 0.0
     """the same for CutMix; with both, each batch uses one of them"""
 
     def __post_init__(self) -> None:
-        if not self.epochs:  # a teacher that is not trained
-            return
-        check_warmup(self.section, self.warmup_epochs, self.epochs)
+        super().__post_init__()
         given = self.milestones
-        if given is None:
+        if given is None or not self.epochs:  # a teacher that is not trained
             return
         name = f"{self.section}.milestones"
         if self.schedule != "step":
@@ -171,21 +149,13 @@ class RetrainConfig(TrainingConfig):
         return replace(self, method=method, lr=lr)
 
 
-class TrainingSettings(TypedDict, total=False):
+class TrainingSettings(NetworkLearningSettings, total=False):
     """The settings of `TrainingConfig` as keywords."""
 
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    warmup_epochs: float
-    clip_grad: float
     optimizer: str
     schedule: Literal["cosine", "step"]
     milestones: Sequence[float] | None
     factor: float
-    ema: float
     mixup: float
     cutmix: float
 

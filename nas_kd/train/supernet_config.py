@@ -4,37 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from typing_extensions import TypedDict
-
-from nas_kd.config.settings import Settings, settings
-from nas_kd.config.types import ClosedShare, Count, Finite, Natural, NotNegative, Positive, Share
+from nas_kd.config.settings import Changed, settings
+from nas_kd.config.types import ClosedShare, Count, Finite, Natural, NotNegative, Share
 from nas_kd.errors import SettingError
-from nas_kd.train.config import check_warmup
+from nas_kd.train.learning_config import NetworkLearningConfig, NetworkLearningSettings
 
 Rule = Literal["sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"]
 Order = Literal["smallest_second", "smallest_last"]
 Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
 
 
-@settings("supernet")
-class SupernetConfig(Settings):
+@settings(
+    "supernet",
+    {
+        "batch_size": Changed(64, "images per step, of all processes together"),
+        "lr": Changed(0.1, "peak learning rate; later phases of shrinking use the published fraction of it"),
+        "clip_grad": 1.0,
+    },
+    {"epochs": "rule", "ema": "drop_path", "clip_grad": "ema"},
+)
+class SupernetConfig(NetworkLearningConfig):
     """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
     rule: Rule = "sandwich"
     """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
     (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
-    epochs: Count = 30
-    """passes over train"""
-    batch_size: Count = 64
-    """images per step, of all processes together"""
-    lr: Positive = 0.1
-    """peak learning rate; later phases of shrinking use the published fraction of it"""
-    momentum: Share = 0.9
-    """Nesterov momentum"""
-    weight_decay: NotNegative = 5e-4
-    """weight decay, except of norms and biases"""
-    warmup_epochs: NotNegative = 1.0
-    """epochs of linear warm-up"""
     schedule: Literal["cosine", "exponential"] = "cosine"
     """cosine or exponential, for each phase"""
     final_lr: Share = 0.0
@@ -69,17 +63,13 @@ class SupernetConfig(Settings):
     """dropout before the classifier, for subnets that learn from labels (in a sandwich, the largest)"""
     drop_path: Share = 0.0
     """stochastic depth, for the same subnets"""
-    ema: Share = 0.0
-    """decay of an exponential moving average of the weights, which replaces them at the end; 0 is off"""
-    clip_grad: NotNegative = 1.0
-    """clip each entry of the gradient to this magnitude; 0 does not clip"""
     accumulate: Count = 1
     """gradient accumulation: parts into which a process splits the images of a step, to save memory"""
     compile: bool = False
     """run the largest and the smallest through torch.compile; gradients agree up to rounding"""
 
     def __post_init__(self) -> None:
-        check_warmup("supernet", self.warmup_epochs, self.epochs)
+        super().__post_init__()
         if self.schedule == "exponential" and self.final_lr == 0:
             expected = "above 0 with supernet.schedule=exponential"
             raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as in BigNAS")
@@ -99,16 +89,10 @@ class SupernetConfig(Settings):
         return self.divergence or ("kl" if self.rule == "shrinking" else "alpha")
 
 
-class SupernetSettings(TypedDict, total=False):
+class SupernetSettings(NetworkLearningSettings, total=False):
     """The settings of `SupernetConfig` as keywords."""
 
     rule: Rule
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    warmup_epochs: float
     schedule: Literal["cosine", "exponential"]
     final_lr: float
     smoothing: float
@@ -125,7 +109,5 @@ class SupernetSettings(TypedDict, total=False):
     teacher_weight: float
     dropout: float
     drop_path: float
-    ema: float
-    clip_grad: float
     accumulate: int
     compile: bool

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas_kd.config.settings import settings
-from nas_kd.config.types import Count, Finite, Natural, Positive, Share
+from nas_kd.config.settings import Changed, settings
+from nas_kd.config.types import Finite, Natural, Positive, Share
 from nas_kd.errors import SettingError
 from nas_kd.train.config import TrainingConfig, TrainingSettings
 
 EPOCHS = 20  # default of train_teacher
 
+TRAINED = "train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"
 
-@settings("teacher")
+
+@settings("teacher", {"epochs": Changed(0, TRAINED, Natural), "batch_size": 64, "lr": 0.05})
 class TeacherConfig(TrainingConfig):
     """The teacher, a fixed network."""
 
@@ -31,12 +33,6 @@ class TeacherConfig(TrainingConfig):
     """channel standard deviations, in 0..1 units"""
     cache: str | None = None
     """folder for the teacher's logits, shared by several runs; null stores them in the run"""
-    epochs: Natural = 0
-    """train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"""
-    batch_size: Count = 64
-    """images per step"""
-    lr: Positive = 0.05
-    """peak learning rate"""
     smoothing: Share = 0.0
     """label smoothing"""
 

@@ -69,7 +69,7 @@ def test_the_difference_is_paired() -> None:
 
 def test_band_and_pareto() -> None:
     frame = pd.DataFrame({"macs": [95, 94, 100, 105, 106], "kl": [0.5, 0.6, 0.5, 0.4, np.nan]})
-    assert in_band(frame, 100)["macs"].tolist() == [95, 100, 105]
+    assert in_band(frame, 100, 0.05)["macs"].tolist() == [95, 100, 105]
     assert pareto(frame, "macs", "kl")["macs"].tolist() == [94, 95, 105]
     rows = pd.DataFrame({"macs": [1, 1, 2, 3], "accuracy": [0.5, 0.7, 0.7, 0.9]})
     best = pareto(rows, "macs", "accuracy", lower=False)

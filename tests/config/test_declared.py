@@ -9,7 +9,7 @@ import pytest
 
 import nas_kd
 from nas_kd.config.names import imported
-from nas_kd.config.settings import default_of, settings_of
+from nas_kd.config.settings import Settings, default_of, fields_of, settings_of
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 
@@ -36,19 +36,47 @@ def declarations(tree: ast.Module) -> set[tuple[str, object]]:
     }
 
 
-def test_a_setting_is_declared_in_its_class_and_at_most_in_one_file_more() -> None:
-    """Classes of several sections may have a setting of one name; what has the name and another default is another."""
+# one name, three things: the images, whether stages are trained, and whether archs are
+SEVERAL = {"train"}
+
+
+def sections(path: Path) -> list[ast.ClassDef]:
+    """Find the classes of settings in a file."""
+    nodes = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.ClassDef)]
+    return [node for node in nodes if any(ast.unparse(d).startswith("settings(") for d in node.decorator_list)]
+
+
+def test_a_settings_name_is_declared_in_two_files_at_most() -> None:
+    """With type and help; a stage that shares a setting says only what it changes of it."""
+    files: dict[str, set[str]] = {}
+    for path in TREES:
+        for node in sections(path):
+            for entry in node.body:
+                if isinstance(entry, ast.AnnAssign):
+                    files.setdefault(ast.unparse(entry.target), set()).add(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in files.items() if len(paths) > 2 and name not in SEVERAL} == {}
+    assert len(files) > 100 and files["lr"] == {"train/learning_config.py", "train/config.py"}
+
+
+def test_a_settings_name_and_default_stand_in_two_files_at_most() -> None:
+    """Of classes and of functions; defaults that say nothing do not count."""
     known = {(full.rpartition(".")[2], repr(default_of(*where))) for full, where in settings_of(Config).items()}
-    homes = {
-        Path(str(__import__(kind.__module__, fromlist=["_"]).__file__)) for kind, _ in settings_of(Config).values()
-    }
     files: dict[tuple[str, str], list[str]] = {}
-    for path in set(TREES) - homes:
-        for name, default in declarations(TREES[path]):
+    for path, tree in TREES.items():
+        for name, default in declarations(tree):
             if (name, repr(default)) in known and default not in OFF:
                 files.setdefault((name, repr(default)), []).append(str(path.relative_to(PACKAGE)))
-    assert {one: paths for one, paths in files.items() if len(paths) > 1} == {}
+    assert {one: paths for one, paths in files.items() if len(paths) > 2} == {}
     assert len(known) > 90
+
+
+def test_what_a_stage_changes_of_a_shared_setting_differs() -> None:
+    kinds = {kind for kind, _ in settings_of(Config).values()}
+    changed = [(kind, name, new) for kind in kinds for name, new in kind.changed.items()]
+    assert len(changed) > 8
+    for kind, name, new in changed:
+        shared = next(base for base in kind.__mro__[1:] if issubclass(base, Settings) and name in fields_of(base))
+        assert new.help or new.kind or new.default != default_of(shared, name), f"{kind.__name__}.{name}"
 
 
 @pytest.mark.parametrize("path", TREES, ids=lambda path: str(path.relative_to(PACKAGE)))

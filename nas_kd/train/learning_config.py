@@ -1,0 +1,61 @@
+"""Settings that all stages which train something share; each changes the defaults that suit it."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+from nas_kd.config.settings import Settings, settings
+from nas_kd.config.types import Count, NotNegative, Positive, Share
+from nas_kd.errors import SettingError
+
+
+@settings("training")
+class LearningConfig(Settings):
+    """How long, and with which optimiser settings."""
+
+    epochs: Count = 30
+    """passes over train"""
+    batch_size: Count = 64
+    """images per step"""
+    lr: Positive = 0.1
+    """peak learning rate"""
+    weight_decay: NotNegative = 5e-4
+    """weight decay, except of norms and biases"""
+
+
+@settings("training", after={"weight_decay": "momentum"})
+class NetworkLearningConfig(LearningConfig):
+    """The same for whole networks."""
+
+    momentum: Share = 0.9
+    """Nesterov momentum"""
+    warmup_epochs: NotNegative = 1.0
+    """epochs of linear warm-up"""
+    clip_grad: NotNegative = 0.0
+    """clip each entry of the gradient to this magnitude; 0 does not clip"""
+    ema: Share = 0.0
+    """decay of an exponential moving average of the weights, which replaces them at the end; 0 is off"""
+
+    def __post_init__(self) -> None:
+        """Check that a warm-up ends before the training does; one epoch is cut to half of a shorter training."""
+        if self.epochs and self.warmup_epochs >= self.epochs and self.warmup_epochs > 1:
+            expected = f"below {self.section}.epochs={self.epochs}"
+            raise SettingError(f"{self.section}.warmup_epochs", self.warmup_epochs, expected, "shorten the warm-up")
+
+
+class LearningSettings(TypedDict, total=False):
+    """The settings of `LearningConfig` as keywords."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+
+
+class NetworkLearningSettings(LearningSettings, total=False):
+    """The settings of `NetworkLearningConfig` as keywords."""
+
+    momentum: float
+    warmup_epochs: float
+    clip_grad: float
+    ema: float
