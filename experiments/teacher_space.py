@@ -1,12 +1,15 @@
 """The teacher as the space: a ResNet-56 cut to a share of its MACs and distilled, beside the cuts one makes by hand.
 
-    python experiments/teacher_space.py --data FOLDER [--budgets 0.33 0.135] [--seeds 1] [--out FILE]
+    python experiments/teacher_space.py --data FOLDER [--budgets 0.33 0.135] [--seeds 3] [--run DIR] [--out FOLDER]
 
 FOLDER holds train.tar, test.tar (CIFAR-10 as JPEG) and resnet56.safetensors. All networks are trained alike: 10,000
-images, 2 epochs of `kd`, batch 64, peak rate 0.02, all 10,000 test images. ``found`` is the exact front of replace-one
-scores, nothing trained; ``new weights`` the same arch as torch begins it; ``even width`` every block with one share of
-its inner channels; ``even both`` every other block of a stage and the share that keeps the budget. A row is written
-when it is known; the same command goes on.
+images, 2 epochs of `kd`, the same rate, all 10,000 test images. ``found``: units repaired for one pass, rated by their
+local errors, and the exact front solved again around its own arch. Its rivals: ``random``, an arch of the space with
+MACs of the found one's, another in every seed, from the same repaired weights; ``new weights``, the found arch as torch
+begins it; from the teacher's weights ``even width``, ``even depth``, ``even both`` (the best of three proportions, by
+one training each on `select`), ``taylor`` (torch-pruning's global cut, which also cuts the residual stream) and ``small
+images`` (the whole teacher at a lower input size); ``even both, repaired``: the best even cut after the same repair, so
+that the search can be told from the repair. A row is written when it is known; the same command goes on.
 
 Two AMD EPYC cores that other work shared, torch 2.14.1, one thread; numbers in results/teacher_space/.
 """
@@ -15,75 +18,235 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cached_property
+from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 import nas_kd
+from nas_kd.analyse.paired import paired_difference
 from nas_kd.data import Data
+from nas_kd.derive.cost import whole_cost
+from nas_kd.derive.even import EvenCut
 from nas_kd.derive.space import TeacherSpace
-from nas_kd.runs.files import CsvLog, read_frame
-from nas_kd.space.arch import Arch, Candidate
+from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.taylor import taylor_cut
+from nas_kd.nn import at_resolution, resized
+from nas_kd.runs.files import CsvLog, atomic_json, read_frame, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.around import archs_around
+from nas_kd.solve import best
+from nas_kd.space.arch import Arch, Cost
+from nas_kd.space.rows import arch_of_rows, rows_of
 from nas_kd.teacher import Teacher
+from nas_kd.train.network import measure
+from nas_kd.train.repair import repair_units
 
-OUT = Path(__file__).parent / "results" / "teacher_space" / "students.csv"
-EPOCHS = 2
-LR = 0.02
+OUT = Path(__file__).parent / "results" / "teacher_space"
+WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+TRAINING: dict[str, Any] = {"method": "kd", "epochs": 2, "batch_size": 64, "lr": 0.01, "warmup_epochs": 0.1}
+NETWORKS = (
+    "found",
+    "even width",
+    "even depth",
+    "taylor",
+    "random",
+    "even both",
+    "small images",
+    "found, new weights",
+    "even both, repaired",
+)
+BAND = 0.05  # of the found arch's MACs, in which random ones are drawn
 
 
-def load(folder: Path | None, images: int) -> tuple[Data, Teacher, int]:
+class Rival(NamedTuple):
+    """A network to train.
+
+    Args:
+        make: gives it from a seed.
+        cost: what it costs, from the same seed.
+        resolution: height of its images where they are smaller than the data's.
+    """
+
+    make: Callable[[int], nn.Module]
+    cost: Callable[[int], Cost]
+    resolution: int | None = None
+
+
+def load(folder: Path | None, images: int) -> tuple[Data, Teacher]:
     """Return data normalised as the teacher's, and the teacher; digits where there is no folder."""
     if folder is None:
-        data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15)
-        return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1), 1
+        data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15, views=2)
+        return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1)
     data = nas_kd.load_data(
-        str(folder / "train.tar"), test=str(folder / "test.tar"), subset=images, rate=0.05, select=0.05
+        str(folder / "train.tar"), test=str(folder / "test.tar"), subset=images, rate=0.05, select=0.05, views=2
     )
     teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
     if teacher.mean is not None and teacher.std is not None:
         data = data.normalised(teacher.mean, teacher.std)
     teacher.bind(data)
-    return data, teacher, EPOCHS
+    return data, teacher
 
 
-def found(space: TeacherSpace, tables: list[pd.DataFrame], cap: int) -> Arch:
-    """Return the arch of the exact front's best chain within a budget."""
-    front = nas_kd.exact_front(tables, budget="macs")
-    best = front[front["macs"] <= cap].iloc[-1]
-    stages = [
-        space.stages[index].candidates()[int(table.loc[best[f"row_{index + 1}"], "candidate"])]
-        for index, table in enumerate(tables)
-    ]
-    return space.arch(stages)
+class Trial:
+    """One budget: the found network and its rivals.
 
+    Args:
+        budget: share of the teacher's MACs.
+        run: keeps repaired weights, ratings, what was found, and the trainings.
+    """
 
-def even(teacher: Teacher, data: Data, cap: int, *, every: int) -> tuple[TeacherSpace, Arch] | None:
-    """Keep every n-th of the blocks that may be left out, all with the largest share of channels within the budget."""
-    shares = [share / 50 for share in range(2, 51)]
-    space = nas_kd.teacher_space(teacher, data, widths=shares)
-    best = None
-    for share in shares:
-        stages = []
-        for number, stage in enumerate(space.stages):
-            layer = tuple(min(counts, key=lambda count: abs(count - share * counts[-1])) for counts in stage.kept)
-            leave = stage.removable and number % every
-            stages.append(Candidate(stage.widths[0], () if leave else (layer,)))
-        arch = space.arch(stages)
-        if space.cost(arch, in_chans=data.in_chans, num_classes=data.num_classes).macs <= cap:
-            best = arch
-    return None if best is None else (space, best)
+    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path) -> None:
+        self.data = data
+        self.teacher = teacher
+        self.run = run
+        self.logits = teacher.cached(data, Run(run), epochs=TRAINING["epochs"])
+        self.budget = budget
+        self.space = nas_kd.teacher_space(teacher, data, WIDTHS)
+        self.net = cast(TeacherSupernet, nas_kd.Supernet(self.space))
+        self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+        self.whole = self.space.cost(self.space.largest(), **self.shape).macs
+        self.cap = int(budget * self.whole)
+        self.cuts = self.space.even_cuts(self.fits, self.shape)
+        file = run / f"found_{budget:g}.json"
+        begun = time.process_time()
+        repair_units(self.net, teacher, data, run=run)
+        if not file.exists():
+            tables = nas_kd.rate_units(self.net, teacher, data, score="local", run=run)
+            archs = archs_around(self.net, teacher, data, tables, {"macs": self.cap})
+            lowest = min(archs, key=lambda pair: pair[1])[0]
+            found = {"arch": lowest.to_dict(), "label": lowest.label, "kl": [kl for _, kl in archs]}
+            atomic_json(file, found | {"cpu_seconds": time.process_time() - begun})
+        found = read_json(file, ("arch", "cpu_seconds"))
+        self.arch = Arch.from_dict(found["arch"])
+        self.searched = float(found["cpu_seconds"])
 
+    def fits(self, cost: Cost) -> bool:
+        """Tell whether a cost is within the budget."""
+        return cost.macs <= self.cap
 
-def student_of(space: TeacherSpace, arch: Arch, data: Data, *, new: bool, seed: int) -> nn.Module:
-    """Return a network to train: the teacher's weights with norms measured anew, or new weights."""
-    if new:
+    def begun(self, net: TeacherSupernet, arch: Arch) -> nn.Module:
+        """Return a network with shared weights, its norms measured anew at its own size of images."""
+        batches = (at_resolution(batch.x, arch.resolution) for batch in self.data.train.clean(256, limit=1024))
+        (norm,) = nas_kd.calibrate(net, batches, archs=[arch])
+        return net.extract(arch, norm)
+
+    def inherited(self, space: TeacherSpace, arch: Arch) -> Rival:
+        """Return an arch that begins with the teacher's weights."""
+        net = cast(TeacherSupernet, nas_kd.Supernet(space))
+        cost = space.cost(arch, **({} if arch.resolution else {"resolution": self.data.resolution}), **self.ends)
+        return Rival(lambda _: self.begun(net, arch), lambda _: cost, arch.resolution)
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """What costs need besides the size of images."""
+        return {"in_chans": self.data.in_chans, "num_classes": self.data.num_classes}
+
+    def rival(self, name: str) -> Rival | None:
+        """Return the found network or one that it is compared with; None where there is none within the budget."""
+        cost = self.space.cost(self.arch, **self.shape)
+        if name == "found":
+            return Rival(lambda _: self.begun(self.net, self.arch), lambda _: cost)
+        if name == "found, new weights":
+            return Rival(self.new, lambda _: cost)
+        if name == "random":
+            return Rival(
+                lambda seed: self.begun(self.net, self.random(seed)),
+                lambda seed: self.space.cost(self.random(seed), **self.shape),
+            )
+        if name == "taylor":
+            return self.taylor()
+        if name == "small images":
+            return self.small_images()
+        if name == "even both, repaired":
+            return None if (both := self.best_even) is None else self.repaired(both)
+        made = {"even width": self.cuts.width, "even depth": self.cuts.depth, "even both": lambda: self.best_even}
+        cut = made[name]()
+        return None if cut is None else self.inherited(cut.space, cut.arch)
+
+    def new(self, seed: int) -> nn.Module:
+        """Return the found arch as torch begins it."""
         torch.manual_seed(seed)
-        return space.build(arch, data.num_classes, data.in_chans)
-    net = nas_kd.Supernet(space)
-    (norm,) = nas_kd.calibrate(net, data.train.clean(256, limit=1024), archs=[arch])
-    return net.extract(arch, norm)
+        return self.space.build(self.arch, self.data.num_classes, self.data.in_chans)
+
+    def random(self, seed: int) -> Arch:
+        """Return an arch of the space with about the found one's MACs: the best by scores that mean nothing."""
+        macs = self.space.cost(self.arch, **self.shape).macs
+        rng = np.random.default_rng(seed)
+        tables = [rows_of(self.space, index, **self.shape) for index in range(len(self.space.stages))]
+        tables = [table.assign(score=rng.random(len(table))) for table in tables]
+        row = best(tables, bounds={"macs": ((1 - BAND) * macs, macs)})
+        labels = [row[f"row_{number}"] for number in range(1, len(tables) + 1)]
+        return arch_of_rows(self.space, tables, labels, self.data.resolution)
+
+    @cached_property
+    def best_even(self) -> EvenCut | None:
+        """Return the best of a few even cuts of depth and width, by one training each, on ``select``."""
+        tried = self.cuts.both()
+        scores = []
+        for cut in tried:
+            student: Any = self.trained(self.inherited(cut.space, cut.arch).make(0), 0)
+            scores.append(student.info["metrics"]["select_accuracy"])
+        return tried[scores.index(max(scores))] if tried else None
+
+    def repaired(self, cut: EvenCut) -> Rival:
+        """Return an even cut whose units were repaired as those of the found network, and no others beside them."""
+        net = cast(TeacherSupernet, nas_kd.Supernet(cut.space))
+        repair_units(net, self.teacher, self.data, run=self.run / "even_repaired" / str(self.cap))
+        cost = cut.space.cost(cut.arch, **self.shape)
+        return Rival(lambda _: self.begun(net, cut.arch), lambda _: cost)
+
+    def taylor(self) -> Rival:
+        """Return the teacher as torch-pruning cuts it, the residual stream too."""
+        batches = [(self.teacher.normalised(b.x), b.y) for b in self.data.train.clean(256, limit=1024)]
+        network = taylor_cut(self.teacher.network, batches, self.fits)
+        nas_kd.calibrate(network, [images for images, _ in batches])
+        cost = whole_cost(network, self.data.in_chans, self.data.resolution)
+        return Rival(lambda _: deepcopy(network), lambda _: cost)
+
+    def small_images(self) -> Rival | None:
+        """Return the whole teacher at the largest input size within the budget."""
+        for size in range(self.data.resolution - 1, self.data.resolution // 4, -1):
+            space = self.space.offering((), depth=False, resolutions=(size,))
+            arch = next(arch for arch in space if arch.resolution == size)
+            if self.fits(space.cost(arch, **self.ends)):
+                return self.inherited(space, arch)
+        return None
+
+    def trained(self, network: nn.Module, seed: int, resolution: int | None = None) -> nn.Module:
+        """Train a network as all are."""
+        return nas_kd.retrain(resized(network, resolution), self.logits, self.data, seed=seed, test=False, **TRAINING)
+
+
+def summarised(frame: pd.DataFrame, run: Path) -> pd.DataFrame:
+    """Compare the found network with each rival, image by image, over the seeds that both were trained from."""
+    rows = []
+    for (budget, name), group in frame.groupby(["budget", "network"], sort=False):
+        own = frame[(frame.budget == budget) & (frame.network == "found")]
+        seeds = sorted(set(group.seed) & set(own.seed))
+        row = {"budget": budget, "network": name, "seeds": len(group), "share": group.share.mean()}
+        row |= {"test_accuracy": group.test_accuracy.mean(), "spread": group.test_accuracy.std()}
+        if name != "found" and seeds:
+            scores = [
+                [read_frame(scores_of(run, budget, each, seed))["score"] for seed in seeds] for each in ("found", name)
+            ]
+            gap = paired_difference(*scores)
+            row |= {"gap": gap.mean, "low": gap.interval[0], "high": gap.interval[1], "paired_seeds": len(seeds)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def scores_of(run: Path, budget: float, name: str, seed: int) -> Path:
+    """Return the file of a network's score on each test image."""
+    return run / "scores" / f"{budget:g}" / name.replace(", ", "_").replace(" ", "_") / f"seed_{seed}.csv"
 
 
 def main() -> None:
@@ -92,7 +255,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.33, 0.135])
     parser.add_argument("--images", type=int, default=11_000, help="of train; nine tenths of them are trained on")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", help="only these rows")
+    parser.add_argument("--run", type=Path, default=Path("runs/teacher_space"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options = parser.parse_args()
@@ -101,57 +266,49 @@ def main() -> None:
     elif options.data is None:
         parser.error("--data FOLDER, or --quick")
     torch.set_num_threads(1)
-    data, teacher, epochs = load(options.data, options.images)
-    began = time.process_time()
-    space = nas_kd.teacher_space(teacher, data)
-    tables = nas_kd.rate_units(nas_kd.Supernet(space), teacher, data)
-    searched = time.process_time() - began
-    whole = space.cost(space.largest(), in_chans=data.in_chans, num_classes=data.num_classes).macs
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    log = CsvLog(options.out)
-    for budget in options.budgets:
-        cap = int(budget * whole)
-        arch = found(space, tables, cap)
-        rows = {"found": (space, arch, False)}
-        for name, every in (("even width", 1), ("even both", 2)):
-            if (cut := even(teacher, data, cap, every=every)) is not None:
-                rows[name] = (*cut, False)
-        rows["found, new weights"] = (space, arch, True)
-        for seed in range(options.seeds):
-            for name, (home, chosen, new) in rows.items():
-                done = read_frame(options.out) if options.out.exists() else pd.DataFrame()
-                if len(done) and ((done.network == name) & (done.budget == budget) & (done.seed == seed)).any():
-                    continue
-                begun = time.process_time()
-                student = student_of(home, chosen, data, new=new, seed=seed)
-                student = nas_kd.retrain(
-                    student,
-                    teacher,
-                    data,
-                    method="kd",
-                    epochs=epochs,
-                    batch_size=64,
-                    lr=LR,
-                    warmup_epochs=0.1,
-                    seed=seed,
-                )
-                cost = home.cost(chosen, in_chans=data.in_chans, num_classes=data.num_classes)
-                log.append(
-                    {
-                        "network": name,
-                        "budget": budget,
-                        "seed": seed,
-                        "macs": cost.macs,
-                        "share": cost.macs / whole,
-                        "params": cost.params,
-                        "test_accuracy": student.info["metrics"]["test_accuracy"],
-                        "select_accuracy": student.info["metrics"]["select_accuracy"],
-                        "training_cpu_seconds": time.process_time() - begun,
-                        "search_cpu_seconds": searched if name == "found" else 0.0,
-                    }
-                )
-    table = read_frame(options.out)
-    print(table.groupby(["budget", "network"], sort=False)[["share", "test_accuracy"]].mean().round(4).to_string())
+    data, teacher = load(options.data, options.images)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "students.csv"
+    log = CsvLog(file)
+    trials = [Trial(data, teacher, budget, options.run) for budget in options.budgets]
+    asked = options.networks or NETWORKS
+    every = range(options.seeds)
+    order = [(seed, name) for seed in every for name in asked if name == "found"]
+    order += [(seed, name) for seed in every for name in asked if name != "found"]
+    known: dict[tuple[float, str], Rival | None] = {}
+    for (seed, name), trial in product(order, trials):
+        done = read_frame(file) if file.exists() else pd.DataFrame()
+        if len(done) and ((done.network == name) & (done.budget == trial.budget) & (done.seed == seed)).any():
+            continue
+        if (trial.budget, name) not in known:
+            known[trial.budget, name] = trial.rival(name)
+        if (rival := known[trial.budget, name]) is None:
+            print(f"{name}: none within {trial.budget:g}")
+            continue
+        begun = time.process_time()
+        student: Any = trial.trained(rival.make(seed), seed, rival.resolution)
+        spent = time.process_time() - begun
+        metrics, scores = measure(student, data.test, nas_kd.Classification(), Runtime(), None)
+        kept = scores_of(options.run, trial.budget, name, seed)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"score": scores.numpy()}).to_csv(kept, index=False)
+        cost = rival.cost(seed)
+        log.append(
+            {
+                "network": name,
+                "budget": trial.budget,
+                "seed": seed,
+                "macs": cost.macs,
+                "share": cost.macs / trial.whole,
+                "params": cost.params,
+                "test_accuracy": metrics["accuracy"],
+                "select_accuracy": student.info["metrics"]["select_accuracy"],
+                "training_cpu_seconds": spent,
+                "search_cpu_seconds": trial.searched if name == "found" else 0.0,
+            }
+        )
+        summarised(read_frame(file), options.run).round(4).to_csv(options.out / "summary.csv", index=False)
+    print(pd.read_csv(options.out / "summary.csv").to_string())
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from nas_kd.train import train_teacher as train_teacher
     from nas_kd.train.blockwise_config import BlockwiseConfig as BlockwiseConfig
     from nas_kd.train.config import RetrainConfig as RetrainConfig
+    from nas_kd.train.repair import repair_units as repair_units
+    from nas_kd.train.repair_config import RepairConfig as RepairConfig
     from nas_kd.train.retrain import retrain as retrain
     from nas_kd.train.supernet_config import SupernetConfig as SupernetConfig
     from nas_kd.train.teacher_config import TeacherConfig as TeacherConfig
@@ -49,6 +51,7 @@ _HOME = {
     "DataConfig": "data.config",
     "DeriveConfig": "derive.config",
     "RankConfig": "ranking.config",
+    "RepairConfig": "train.repair_config",
     "RetrainConfig": "train.config",
     "Run": "runs.run",
     "SearchConfig": "searcher.config",
@@ -66,6 +69,7 @@ _HOME = {
     "rank": "ranking.rank",
     "rate_blockwise": "rate",
     "rate_units": "rate.units",
+    "repair_units": "train.repair",
     "report": "analyse.report",
     "retrain": "train.retrain",
     "save_student": "export",

@@ -29,7 +29,7 @@ class CutNet(nn.Module):
     """A network, its units and its streams; what is cut is an argument, never a state.
 
     Whole units are the network's own modules, so that the uncut network gives its logits to the bit. A unit that is cut
-    is called with the positions of its weights that stay, in their own order.
+    is called with the positions of its weights that stay, in their own order; after `separate`, of a copy of them.
 
     Choices are one a unit, perhaps followed by one a stream: how many of its parts stay, as a tuple of one number.
 
@@ -49,6 +49,7 @@ class CutNet(nn.Module):
     ) -> None:
         super().__init__()
         self.body = deepcopy(network).requires_grad_(True)
+        self.separated = nn.ModuleDict()  # by the number of the unit, once its cuts have weights of their own
         self.units = tuple(units)
         self.streams = tuple(streams)
         self.order = order
@@ -107,6 +108,19 @@ class CutNet(nn.Module):
         passed = [at for at, unit in enumerate(self.units) if number in self.passing(unit.path)]
         return min(passed, default=0)
 
+    def separate(self) -> None:
+        """Give the cuts of all units weights of their own, equal to the teacher's, so that these stay as they are."""
+        for index, unit in enumerate(self.units):
+            if unit.groups and str(index) not in self.separated:
+                self.separated[str(index)] = deepcopy(self.body.get_submodule(unit.path))
+
+    def cut_tensors(self, index: int, kept: Kept, passing: Passing = ()) -> dict[str, Tensor]:
+        """Return the weights that a unit's twin is called with: slices of those that all cuts of the unit share."""
+        slices = self.twin(index, kept, passing).slices
+        own = kept != self.whole(index) and str(index) in self.separated
+        source = self.separated[str(index)] if own else self.body.get_submodule(self.units[index].path)
+        return {name: slices[name].of(p) if name in slices else p for name, p in source.named_parameters()}
+
     def assembled(self, choices: Sequence[Choice]) -> tuple[nn.Module, dict[str, Tensor]]:
         """Put a cut network together.
 
@@ -133,7 +147,9 @@ class CutNet(nn.Module):
             if choice is None:
                 changes[unit.path] = nn.Identity()
             elif through or choice != self.whole(index):
-                self._put(unit.path, self.twin(index, choice, through), changes, tensors)
+                changes[unit.path] = self.twin(index, choice, through).module
+                sliced = self.cut_tensors(index, choice, through)
+                tensors |= {f"{unit.path}.{name}": tensor for name, tensor in sliced.items()}
         for path in self._outside if narrow else ():
             if through := passing(path):
                 if (path, through) not in self._layers:
@@ -231,6 +247,36 @@ def _alone(module: nn.Module, unit: Unit) -> nn.Module:
     alone = nn.Module()
     alone._parameters.update(module._parameters)
     return alone
+
+
+@torch.no_grad()
+def unit_features(
+    network: nn.Module, units: Sequence[Unit], images: Tensor, tensors: Mapping[str, Tensor] | None = None
+) -> tuple[list[tuple[Any, Tensor]], Tensor]:
+    """Run a network once, in the mode that it is in.
+
+    Args:
+        network: with the units, or what is in their place.
+        units: the units.
+        images: (B, C, H, W) as it takes them.
+        tensors: weights that it is called with, by name; None calls it with its own.
+
+    Returns:
+        Input (of a dense layer all features before it) and output of every unit, and the logits (B, classes).
+    """
+    found: dict[int, tuple[Any, Tensor]] = {}
+
+    def keep(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+        x = args[0]  # cloned, because a later layer may change it in place
+        found[index] = (x.clone() if isinstance(x, Tensor) else [part.clone() for part in x], out.clone())
+
+    handles = [network.get_submodule(u.path).register_forward_hook(partial(keep, i)) for i, u in enumerate(units)]
+    try:
+        logits: Tensor = functional_call(network, dict(tensors), (images,)) if tensors else network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found[index] for index in range(len(units))], logits
 
 
 def batch_norms(network: nn.Module) -> dict[str, Any]:

@@ -168,12 +168,13 @@ class Pipeline(RunContext):
     def short_training(self) -> RetrainConfig:
         """How the search's short trainings are done: as retrainings, with the same shares of their length."""
         config = self.config.retrain
+        settled = config.settled(taught=self.taught, inherited=self.config.derived)
         epochs = self.config.search.epochs
         given = config.milestones
         return replace(
             config,
             epochs=epochs or config.epochs,
-            warmup_epochs=min(config.warmup_epochs, epochs / 4),
+            warmup_epochs=min(settled.warmup_epochs, epochs / 4),
             milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
             method_settings=config.method_settings if self._guided else {},
         )

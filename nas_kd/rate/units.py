@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_kd.derive.config import UnitScore
-from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced
+from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced, unit_features
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
 from nas_kd.runs.run import Run
+from nas_kd.space.arch import Arch
 from nas_kd.space.rows import check_size, rows_of
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.train.weights import weights_hash
@@ -62,33 +63,22 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def features(net: CutNet, images: Tensor) -> tuple[list[tuple[Any, Tensor]], Tensor]:
-    """Run the whole network once under the batch's statistics.
+def features(
+    net: CutNet, images: Tensor, base: Sequence[Choice] | None = None
+) -> tuple[list[tuple[Any, Tensor]], Tensor]:
+    """Run the whole network, or a cut one, once under the batch's statistics.
 
     Args:
         net: the network of all cuts.
         images: (B, C, H, W).
+        base: a choice a unit, then a stream; None is the whole network.
 
     Returns:
         Input and output of every unit, and the logits (B, classes).
     """
-    found: dict[int, tuple[Any, Tensor]] = {}
-
-    def keep(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            x = args[0]  # of a dense layer all features before it
-            found[index] = (x.clone() if isinstance(x, Tensor) else [part.clone() for part in x], out.clone())
-
-        return hook
-
-    handles = [net.body.get_submodule(u.path).register_forward_hook(keep(i)) for i, u in enumerate(net.units)]
-    try:
-        with batch_statistics(net.body):
-            logits = net.body(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [found[index] for index in range(len(net.units))], logits
+    network, tensors = (net.body, {}) if base is None else net.assembled(base)
+    with batch_statistics(network):
+        return unit_features(network, net.units, images, tensors)
 
 
 @torch.no_grad()
@@ -143,10 +133,8 @@ def _energy(net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any,
 def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Any) -> Tensor:
     """Run a unit's twin under the batch's statistics."""
     twin = net.twin(index, choice)
-    block = net.body.get_submodule(net.units[index].path)
-    tensors = {name: twin.slices[name].of(p) if name in twin.slices else p for name, p in block.named_parameters()}
     with batch_statistics(twin.module):
-        found: Tensor = functional_call(twin.module, tensors, (x,))
+        found: Tensor = functional_call(twin.module, net.cut_tensors(index, choice), (x,))
     return found
 
 
@@ -157,6 +145,7 @@ def replace_one(
     choices: Sequence[Sequence[Choice]],
     temperature: float = 1.0,
     target: Tensor | None = None,
+    base: Sequence[Choice] | None = None,
 ) -> list[list[float]]:
     """Rate every choice of every unit by what the network's logits lose when it alone is made.
 
@@ -168,26 +157,30 @@ def replace_one(
         choices: of each unit, then of each stream, those to rate.
         temperature: of both softmaxes.
         target: (B, classes) logits to be held against; None takes those of the whole network on these images.
+        base: the cut network that one choice is changed of, a choice a unit, then a stream; None is the whole network.
 
     Returns:
         KL to the target, in nats.
     """
-    inside, logits = features(net, images)
+    inside, logits = features(net, images, base)
     target = logits if target is None else target
     nothing = float(kl_divergence(logits / temperature, target / temperature))
-    whole = [net.whole(index) for index in range(len(net.units) + len(net.streams))]
+    if base is None:
+        base = [net.whole(index) for index in range(len(net.units) + len(net.streams))]
     scores = []
     for index, offered in enumerate(choices):
         before = {net.units[i].path: Replay(inside[i][1]) for i in range(net.first(index))}
         row = []
         for choice in offered:
-            if choice == whole[index]:
+            if choice == base[index]:
                 row.append(nothing)
                 continue
-            network, tensors = net.assembled([*whole[:index], choice, *whole[index + 1 :]])
+            network, tensors = net.assembled([*base[:index], choice, *base[index + 1 :]])
             network = replaced(network, before)
+            stored = tuple(f"{path}." for path in before)
+            read = {name: tensor for name, tensor in tensors.items() if not name.startswith(stored)}
             with batch_statistics(network):
-                logits = functional_call(network, tensors, (images,))
+                logits = functional_call(network, read, (images,))
             row.append(float(kl_divergence(logits / temperature, target / temperature)))
         scores.append(row)
     return scores
@@ -202,6 +195,7 @@ def rate_units(
     images: int = 512,
     temperature: float = 1.0,
     resolution: int | None = None,
+    around: Arch | None = None,
     run: Run | str | Path | None = None,
 ) -> list[pd.DataFrame]:
     """Rate every choice of every unit of a teacher by itself, without training; the scores add up.
@@ -216,6 +210,8 @@ def rate_units(
         temperature: of ``replace_one``.
         resolution: size of the images in pixels, where the space chooses it; None is that of the data. What the teacher
             itself loses at another size than theirs is charged to the first unit, so that tables of all sizes compare.
+        around: with ``replace_one``, rate what the subnet of this arch, not the whole teacher, loses or gains: near it
+            the scores add up, which those of single cuts of a whole teacher do not where all is cut.
         run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.
 
     Returns:
@@ -228,6 +224,8 @@ def rate_units(
     """
     if score not in SCORES:
         raise SettingError("score", score, ", ".join(SCORES), "use replace_one")
+    if around is not None and score != "replace_one":
+        raise SettingError("score", score, "replace_one with around", "leave it out")
     space = net.space
     size = resolution or data.resolution
     check_size(space, size)
@@ -244,6 +242,7 @@ def rate_units(
             "derive.temperature": temperature,
         }
         facts |= {} if resolution is None else {"derive.resolution": resolution}
+        facts |= {} if around is None else {"derive.around": around.key}
         stage = run.stage("blockwise", facts)
         if stage.done:
             return read_ratings(stage)
@@ -263,9 +262,10 @@ def rate_units(
         rated = local_errors(net.cuts, small, listed)
         nothing = 0.0
     else:
-        target = None if small is x else features(net.cuts, x)[1]
-        rated = replace_one(net.cuts, small, listed, temperature, target)
-        nothing = rated[0][listed[0].index(net.cuts.whole(0))]
+        base = None if around is None else net.choices(around)
+        target = None if small is x and base is None else features(net.cuts, x)[1]
+        rated = replace_one(net.cuts, small, listed, temperature, target, base)
+        nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
     known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
     scores = []
     for index, (link, table) in enumerate(zip(net.links, tables, strict=True)):

@@ -77,6 +77,9 @@ class SearchConfig(MeasuringConfig):
     variables: Literal["dimensions", "candidates"] = "dimensions"
     """what it varies: dimensions (every width, depth, kernel ... by itself; the ratings say where to begin) or
     candidates (an index a stage, into those that the ratings prefer)"""
+    rerate: Natural = 3
+    """with the teacher as the space: how often all choices are rated again, in the arch that their ratings gave: what
+    is lost by single cuts of a whole teacher does not add up; 0 leaves it out"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3
@@ -134,6 +137,7 @@ class SearchSettings(MeasuringSettings, total=False):
     sampler: Literal["tpe", "nsga2", "random"] | Sampler
     objectives: Sequence[str] | None
     variables: Literal["dimensions", "candidates"]
+    rerate: int
     top: int
     epochs: int
     rounds: int

@@ -30,6 +30,7 @@ class Guide:
         resolution: input size that the tables were rated at.
         sampler: Optuna's sampler by name, or any of its objects.
         variables: what it varies: ``dimensions`` or ``candidates``.
+        begin: archs to score first where dimensions vary.
     """
 
     tables: Sequence[pd.DataFrame]
@@ -37,6 +38,7 @@ class Guide:
     resolution: int
     sampler: str | BaseSampler
     variables: str
+    begin: Sequence[Arch] = ()
 
 
 @dataclass(frozen=True)

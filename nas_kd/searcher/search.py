@@ -14,6 +14,7 @@ from nas_kd.config.keywords import takes
 from nas_kd.config.settings import fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
+from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Method
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
@@ -21,6 +22,7 @@ from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine, SearchEngine
@@ -224,7 +226,11 @@ def search(
             stage.write_frame("front.csv", exact)
         if latency is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
-        guide = Guide(tables, exact, data.resolution, config.sampler, config.variables)
+        begin: list[Arch] = []
+        live = None if source is None else source.teacher
+        if config.rerate and isinstance(net, TeacherSupernet) and live is not None and budget.limits:
+            begin = [arch for arch, _ in archs_around(net, live, data, tables, budget.limits, rounds=config.rerate)]
+        guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(
         budget,
         scorer,

@@ -21,7 +21,9 @@ else:
 
 Init = Literal["scratch", "supernet", "inherited"]
 NEW_LR = 0.1  # peak learning rate of new weights
-INHERITED_LR = 0.02  # of a trained teacher's: at 0.05 they lose 4 to 8 points in two epochs
+INHERITED_LR = 0.01  # of a trained teacher's: at 0.05 they lose 4 to 8 points in two epochs
+NEW_WARMUP = 1.0  # epochs
+INHERITED_WARMUP = 0.1
 
 
 def checked_method_name(field: str, method: Any) -> Any:
@@ -117,7 +119,9 @@ class RetrainConfig(TrainingConfig):
     seeds: Count = 3
     """trainings of every student, each with its own seed"""
     lr: Positive | None = None  # type: ignore[assignment]  # a number once it is `settled`
-    """peak learning rate; null is 0.1, and 0.02 for inherited weights"""
+    """peak learning rate; null is 0.1, and 0.01 for inherited weights"""
+    warmup_epochs: NotNegative | None = None  # type: ignore[assignment]  # likewise
+    """epochs of linear warm-up; null is 1, and 0.1 for inherited weights"""
     init: Init | None = None
     """initial weights of a student: scratch (new ones), supernet, or inherited (those of the teacher, if it is
     the space); null is inherited if possible, else scratch"""
@@ -146,7 +150,10 @@ class RetrainConfig(TrainingConfig):
         """
         method = self.method or ("ce" if not taught else "kd" if inherited else "kd_ls")
         lr = self.lr or (INHERITED_LR if inherited else NEW_LR)
-        return replace(self, method=method, lr=lr)
+        warmup = self.warmup_epochs
+        if warmup is None:
+            warmup = INHERITED_WARMUP if inherited else NEW_WARMUP
+        return replace(self, method=method, lr=lr, warmup_epochs=warmup)
 
 
 class TrainingSettings(NetworkLearningSettings, total=False):
@@ -164,6 +171,7 @@ class RetrainSettings(TrainingSettings, total=False):
     """The settings of `RetrainConfig` as keywords."""
 
     lr: float | None  # type: ignore[misc]
+    warmup_epochs: float | None  # type: ignore[misc]
     method: Method | None
     method_settings: Mapping[str, bool | int | float | str]
     seeds: int

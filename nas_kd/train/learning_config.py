@@ -38,9 +38,10 @@ class NetworkLearningConfig(LearningConfig):
 
     def __post_init__(self) -> None:
         """Check that a warm-up ends before the training does; one epoch is cut to half of a shorter training."""
-        if self.epochs and self.warmup_epochs >= self.epochs and self.warmup_epochs > 1:
+        warmup = self.warmup_epochs or 0.0  # null where it depends on other settings
+        if self.epochs and warmup >= self.epochs and warmup > 1:
             expected = f"below {self.section}.epochs={self.epochs}"
-            raise SettingError(f"{self.section}.warmup_epochs", self.warmup_epochs, expected, "shorten the warm-up")
+            raise SettingError(f"{self.section}.warmup_epochs", warmup, expected, "shorten the warm-up")
 
 
 class LearningSettings(TypedDict, total=False):

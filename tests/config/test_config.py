@@ -25,6 +25,7 @@ from nas_kd.searcher.amounts import parse_budget
 from nas_kd.searcher.config import SearchConfig, SearchSettings
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig, TrainingSettings
+from nas_kd.train.repair_config import RepairConfig, RepairSettings
 from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
 from nas_kd.train.teacher_config import TeacherConfig, TeacherSettings
 
@@ -117,7 +118,10 @@ def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
         (BlockwiseConfig, "paths", 0),
         (BlockwiseConfig, "init", "random"),
         (BlockwiseConfig, "sampling", "unfair"),
+        (RepairConfig, "epochs", -1),
+        (RepairConfig, "choices", 0),
         (SearchConfig, "trials", 0),
+        (SearchConfig, "rerate", -1),
         (SearchConfig, "max_latency_ms", 0.0),
         (SearchConfig, "sampler", "tpee"),
         (RetrainConfig, "seeds", 0),
@@ -258,6 +262,7 @@ def test_names_that_are_checked_without_torch_are_those_there_are() -> None:
         (TeacherConfig, TeacherSettings, {"model"}),
         (SupernetConfig, SupernetSettings, set()),
         (BlockwiseConfig, BlockwiseSettings, set()),
+        (RepairConfig, RepairSettings, set()),
         (SearchConfig, SearchSettings, set()),
         (RetrainConfig, RetrainSettings, set()),
         (RankConfig, RankSettings, set()),
@@ -271,7 +276,8 @@ def test_keywords_are_typed_as_the_settings_are(kind: type[Settings], keywords: 
 
 
 @pytest.mark.parametrize(
-    "name", ["load_data", "train_teacher", "train_supernet", "rate_blockwise", "search", "retrain", "rank"]
+    "name",
+    ["load_data", "train_teacher", "train_supernet", "rate_blockwise", "repair_units", "search", "retrain", "rank"],
 )
 def test_functions_show_their_settings(name: str) -> None:
     import nas_kd
@@ -281,6 +287,7 @@ def test_functions_show_their_settings(name: str) -> None:
         "train_teacher": TeacherConfig,
         "train_supernet": SupernetConfig,
         "rate_blockwise": BlockwiseConfig,
+        "repair_units": RepairConfig,
         "search": SearchConfig,
         "retrain": RetrainConfig,
         "rank": RankConfig,

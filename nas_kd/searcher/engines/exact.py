@@ -36,11 +36,14 @@ class Exact:
         variables: Candidates | Dimensions
         if guide.variables == "dimensions":
             variables = Dimensions(space, guide.resolution)
+            first = [variables.encode(arch) for arch in guide.begin]
         else:
             variables = Candidates.preferred(space, guide.resolution, coded, evaluation.budget)
+            first = []
         count = WARM[guide.variables]
         begun = warm_choices(guide.front, coded, evaluation.budget, count, spread=len(evaluation.objectives) > 1)
-        warm = [point for choices in begun if (point := variables.point_of(choices)) is not None]
+        rated = [point for choices in begun if (point := variables.point_of(choices)) is not None]
+        warm = first + [point for point in rated if point not in first]
         warm += [point for point in variables.simple(evaluation.budget) if point not in warm]
         scores = stage_scores(space, guide.tables)
         return search_sampled(evaluation, variables, guide.sampler, warm, lambda arch: sum(scores(arch)))

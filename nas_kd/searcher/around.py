@@ -1,0 +1,70 @@
+"""Additive scores near where the search is: the exact front is asked again around the arch that it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.rate.units import rate_units
+from nas_kd.solve import best
+from nas_kd.solve.limits import Bounds
+from nas_kd.space import Arch
+from nas_kd.space.rows import arch_of_rows
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+    from nas_kd.teacher.teacher import Teacher
+
+TEMPERATURE = 4.0  # of both softmaxes: what a cut network is still wrong about says more than its first class
+
+
+def archs_around(
+    net: TeacherSupernet,
+    teacher: Teacher,
+    data: Data,
+    tables: Sequence[pd.DataFrame],
+    bounds: Bounds,
+    *,
+    rounds: int = 3,
+    images: int = 192,
+) -> list[tuple[Arch, float]]:
+    """Solve for the best arch within a budget, rate all choices in it, and solve again.
+
+    Scores of single cuts in the whole teacher do not add up where all is cut: a unit is missed more when its
+    neighbours are gone. A choice is therefore rated in the last arch; scores are averaged with those before, so
+    that the archs do not swing to and fro.
+
+    Args:
+        net: the teacher's supernet.
+        teacher: the teacher, bound to the data.
+        data: its ``rate`` images are used.
+        tables: of `rate_units`, where to begin.
+        bounds: upper bounds of ``macs`` and ``params``, or pairs of bounds.
+        rounds: ratings, each of which costs a forward pass of a subnet a choice.
+        images: how many, at most; norms take their statistics.
+
+    Returns:
+        The arch of the tables and then one a round, while they differ, each with its KL to the teacher (softened,
+        nats).
+    """
+    space = net.space
+    found: list[tuple[Arch, float]] = []
+    scores: list[pd.Series] = []
+    rated = list(tables)
+    for _ in range(rounds):
+        row = best(rated, bounds=bounds)
+        labels = [row[f"row_{number}"] for number in range(1, len(rated) + 1)]
+        arch = arch_of_rows(space, rated, labels, data.resolution)
+        if any(arch == known for known, _ in found):
+            break
+        first = rated[0].loc[labels[0], "candidate"]
+        rated = rate_units(net, teacher, data, images=images, temperature=TEMPERATURE, around=arch)
+        alone = rated[0].set_index("candidate").loc[first, "score"]  # the first unit bears what the arch loses
+        found.append((arch, float(alone)))
+        latest = [table["score"] for table in rated]
+        scores = [(one + two) / 2 for one, two in zip(scores, latest, strict=True)] if scores else latest
+        rated = [table.assign(score=score) for table, score in zip(rated, scores, strict=True)]
+    return found
