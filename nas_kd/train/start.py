@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nas_kd.data import Data
+from nas_kd.nn import at_resolution
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet, calibrate
@@ -29,5 +30,6 @@ def starting_network(
     if not space.pretrained:
         seeded(seed, "init", arch.key)
         return supernet.extract(arch)
-    (norm,) = calibrate(supernet, data.train.clean(256, limit=CALIBRATED), archs=[arch])
+    images = (at_resolution(batch.x, arch.resolution) for batch in data.train.clean(256, limit=CALIBRATED))
+    (norm,) = calibrate(supernet, images, archs=[arch])
     return supernet.extract(arch, norm)
