@@ -121,7 +121,7 @@ def test_the_error_is_noise_to_signal_by_hand(made: Made) -> None:
         for name, parameter in twin.named_parameters():
             parameter.copy_(cuts.cut_tensors(0, kept)[name])
         want = ((twin.train()(seen[0]) - seen[1]) ** 2).mean() / ((seen[1] - seen[1].mean()) ** 2).mean()
-    assert float(repair.error(cuts, 0, kept, *seen)) == pytest.approx(float(want), rel=1e-4)
+    assert repair.error(cuts, 0, kept, *seen).item() == pytest.approx(float(want), rel=1e-4)
 
 
 def test_a_killed_repair_ends_with_the_same_weights(
