@@ -229,7 +229,8 @@ class Trial:
 def summarised(frame: pd.DataFrame, run: Path) -> pd.DataFrame:
     """Compare the found network with each rival, image by image, over the seeds that both were trained from."""
     rows = []
-    for (budget, name), group in frame.groupby(["budget", "network"], sort=False):
+    for budget, name in dict.fromkeys(zip(frame.budget, frame.network, strict=True)):
+        group = frame[(frame.budget == budget) & (frame.network == name)]
         own = frame[(frame.budget == budget) & (frame.network == "found")]
         seeds = sorted(set(group.seed) & set(own.seed))
         row = {"budget": budget, "network": name, "seeds": len(group), "share": group.share.mean()}

@@ -174,7 +174,7 @@ class Pipeline(RunContext):
         return replace(
             config,
             epochs=epochs or config.epochs,
-            warmup_epochs=min(settled.warmup_epochs, epochs / 4),
+            warmup_epochs=min(settled.warmup_epochs or 0.0, epochs / 4),
             milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
             method_settings=config.method_settings if self._guided else {},
         )

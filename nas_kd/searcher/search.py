@@ -41,6 +41,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
+from nas_kd.teacher.teacher import Teacher
 from nas_kd.train import weights_hash
 from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
 from nas_kd.train.many import TrainingSetup
@@ -228,7 +229,7 @@ def search(
             tables = with_latency(tables, budget, data.resolution, seed)
         begin: list[Arch] = []
         live = None if source is None else source.teacher
-        if config.rerate and isinstance(net, TeacherSupernet) and live is not None and budget.limits:
+        if config.rerate and isinstance(net, TeacherSupernet) and isinstance(live, Teacher) and budget.limits:
             begin = [arch for arch, _ in archs_around(net, live, data, tables, budget.limits, rounds=config.rerate)]
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(

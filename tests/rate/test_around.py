@@ -36,7 +36,7 @@ def test_scores_around_an_arch_are_differences_of_whole_networks() -> None:
         assert alone > 0
         for index, table in enumerate(tables):
             for row in table.itertuples():
-                candidate = space.stages[index].candidates()[row.candidate]
+                candidate = space.stages[index].candidates()[int(str(row.candidate))]
                 choice = tuple(int(v) for v in candidate.layers[0]) if candidate.layers else None
                 change = kl([*base[:index], choice, *base[index + 1 :]]) - (alone if index else 0.0)
                 assert row.score == pytest.approx(change, rel=1e-3, abs=1e-6)
