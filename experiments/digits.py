@@ -1,6 +1,6 @@
-"""The quick start without a config file: teacher, supernet, rating, search and retraining on digits.
+"""The quick start without a config file: a teacher, its space, rating, search and retraining on digits.
 
-Command: python experiments/digits.py; needs two minutes on two CPU cores and writes to runs/digits_script.
+Command: python experiments/digits.py; needs a minute on two CPU cores and writes to runs/digits_script.
 """
 
 import argparse
@@ -15,16 +15,17 @@ def main() -> None:
     run = "runs/quick/digits" if quick else "runs/digits_script"
     epochs = 2 if quick else 12
     data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
-    space = nas_kd.load_space("digits")
-    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs, lr=0.1)
-    net = nas_kd.Supernet(space, num_classes=data.num_classes, in_chans=data.in_chans)
-    nas_kd.train_supernet(net, data, run=run, epochs=epochs, lr=0.05)
-    tables = nas_kd.rate_blockwise(net, teacher, data, run=run, epochs=2 if quick else 5, lr=0.03)
+    teacher = nas_kd.train_teacher("cifar_resnet20", data, run=run, epochs=epochs, lr=0.1)
+    space = nas_kd.teacher_space(teacher, data, widths=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0))
+    net = nas_kd.Supernet(space)  # the teacher's weights
+    tables = nas_kd.rate_units(net, teacher, data, run=run)
     print(nas_kd.exact_front(tables, budget="macs"))
     trials = 20 if quick else 100
-    result = nas_kd.search(net, teacher, data, tables, max_macs="50%", trials=trials, run=run)
+    result = nas_kd.search(net, teacher, data, tables, max_macs="15%", trials=trials, run=run)
     print(result.front()[["label", "macs", "params", "kl", "accuracy"]])
-    student = nas_kd.retrain(result.best, teacher, data, space=result.space, run=run, epochs=epochs, batch_size=64)
+    student = nas_kd.retrain(
+        result.best, teacher, data, space=space, supernet=net, run=run, epochs=epochs // 2, batch_size=64
+    )
     folder = "runs/quick/digits_student" if quick else "runs/digits_student"
     nas_kd.save_student(student, folder)
     print(nas_kd.load_student(folder).info["metrics"])

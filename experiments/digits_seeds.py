@@ -39,8 +39,6 @@ RUNS = Path("runs/digits_seeds")
 SEEDS = range(5)
 SHORT = {
     "teacher.epochs": 2,
-    "supernet.epochs": 2,
-    "blockwise.epochs": 1,
     "search.trials": 20,
     "search.epochs": 1,
     "retrain.epochs": 2,

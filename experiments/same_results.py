@@ -43,7 +43,7 @@ def nas_kd(*arguments: str) -> None:
 def make(folder: Path) -> None:
     """Run everything once and keep it below a folder; what is there already is not done again."""
     run = folder / "digits"
-    nas_kd("run", str(HERE / "digits.yaml"), "--run", str(run))
+    nas_kd("run", str(HERE / "digits_space.yaml"), "--run", str(run))
     nas_kd("rank", str(run), *(f"--{name}={value}" for name, value in RANKING.items()))
     retrain_by_methods(run, folder / "methods")
 
