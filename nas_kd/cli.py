@@ -153,6 +153,10 @@ def _command(arguments: list[str]) -> int:
     config = read_config(rest, command=name)
     if config is None:
         return 0
+    if world > 1 and config.derived:
+        expected = f"a named space with {world} processes, which train its supernet together"
+        hint = "start it without torchrun or srun: nothing is trained by several where the space is the teacher"
+        raise SettingError("space", None, expected, hint)
     command = COMMANDS[name]
     if name == "status":
         from nas_kd.runs.status import status

@@ -134,3 +134,12 @@ def test_mistakes_come_before_any_training(
     said = nas_kd_main("run", made.config, "--run", tmp_path / "run", *options)
     assert said.code == 2 and all(part in said.err for part in parts), said.err
     assert "teacher 0/" not in said.err
+
+
+def test_several_processes_have_nothing_to_train_together(
+    made: Made, monkeypatch: pytest.MonkeyPatch, nas_kd_main: Callable[..., Said]
+) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    said = nas_kd_main("run", made.config, "--run", made.run)
+    assert said.code == 2 and "start it without torchrun" in said.err, said.err
