@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from nas_kd.data import Data, load_data
-from nas_kd.distill import Classification, Recipe
+from nas_kd.distill import Classification, Recipe, Task
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
@@ -141,11 +141,16 @@ class RunContext(Given):
         mixed = self.config.retrain.mixes and self.recipe.needs_teacher
         return self.teacher if self.recipe.runs_teacher or mixed else self.cache
 
+    @property
+    def task(self) -> Task:
+        """What labels mean: the only place of a run that says so, but for the smoothing in trainings."""
+        return Classification(smoothing=0.0)
+
     @cached_property
     def recipe(self) -> Recipe:
         """What the students' method is made of."""
         settings = self.config.retrain.method_settings
-        return checked_method(self.config.method, Classification(), self.data.num_classes, settings).recipe
+        return checked_method(self.config.method, self.task, self.data.num_classes, settings).recipe
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -11,7 +11,6 @@ from typing import Any, cast
 import pandas as pd
 
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
@@ -155,8 +154,7 @@ class Pipeline(RunContext):
             config,
             run=self.run,
             folder=self.search_folder,
-            method=self.config.method if guided else "ce",
-            training=self.short_training,
+            training=replace(self.short_training, method=self.config.method if guided else "ce"),
             workers=self.config.workers,
             worker=worker,
             seed=self.config.seed,
@@ -188,7 +186,7 @@ class Pipeline(RunContext):
             self.supernet,
             self.data,
             targets,
-            task=Classification(),
+            task=self.task,
             runtime=self.runtime,
             calibration_images=settings.calibration_images,
             rate_images=settings.rate_images,
@@ -238,7 +236,7 @@ class Pipeline(RunContext):
         check_mixing(own, self.recipe)
         if theirs.epochs:
             check_optimizer("teacher.optimizer", theirs.optimizer)
-            check_mixing(theirs, checked_method("ce", Classification(), self.data.num_classes).recipe)
+            check_mixing(theirs, checked_method("ce", self.task, self.data.num_classes).recipe)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
                 expected = f"a share that holds at least {least} images of train"

@@ -9,7 +9,6 @@ import pandas as pd
 
 from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
 from nas_kd.analyse.table import final_table, runs_of
-from nas_kd.distill import Classification
 from nas_kd.pipeline.candidates import ArchStudent, Student
 from nas_kd.pipeline.rivals import rivals
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
@@ -98,7 +97,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     settings = pipeline.config.retrain
     run = pipeline.run
     folder = pipeline.search_folder
-    setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime)
+    setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, task=pipeline.task)
     setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
     chosen: list[Student] = [*choose_students(pipeline)]
     chosen += rivals(pipeline, setup)
@@ -147,7 +146,7 @@ def _measure_teacher(pipeline: Pipeline) -> None:
         return
     logits = pipeline.cache.split_logits("test", pipeline.data)
     assert logits is not None  # a Teacher and a ViewCache always give them
-    accuracy = Classification().metric(logits, pipeline.data.test.labels)
+    accuracy = pipeline.task.metric(logits, pipeline.data.test.labels)
     teacher = pipeline.teacher
     row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params, "test_accuracy": accuracy}
     atomic_json(path, row)

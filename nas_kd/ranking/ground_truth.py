@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
-
-from nas_kd.distill import Classification
 from nas_kd.nn import resized
 from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.results import ResultTable
@@ -77,7 +74,7 @@ class StandaloneTraining:
         """
         start = time.perf_counter()
         cpu_start = time.process_time()
-        task = Classification(smoothing=0.0)
+        task = self.setup.task
         arch = self.arch
         data = self.setup.data
         runtime = self.setup.runtime
@@ -111,7 +108,7 @@ class StandaloneTraining:
         found["accuracy"] = hits / (len(data.select) + len(data.test))
         teacher_logits = None if teacher is None else teacher.split_logits("test", data)
         found["test_agreement"] = math.nan if teacher_logits is None else task.agreement(logits, teacher_logits)
-        found["test_loss"] = float(F.cross_entropy(logits, data.test.labels))
+        found["test_loss"] = float(task.loss(logits, data.test.labels))
         spent = stage.spent if stage is not None else (time.perf_counter() - start, time.process_time() - cpu_start)
         return found | dict(zip(("seconds", "cpu_seconds"), spent, strict=True))
 

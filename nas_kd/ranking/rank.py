@@ -12,7 +12,7 @@ import pandas as pd
 from nas_kd.config.keywords import takes
 from nas_kd.config.names import imported
 from nas_kd.data import Data
-from nas_kd.distill import Classification
+from nas_kd.distill import Classification, Recipe, Task
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
@@ -77,6 +77,7 @@ def rank(
     blockwise: BlockwiseConfig | BlockwiseSettings | None = None,
     workers: int = 1,
     helps: bool = False,
+    task: Task | None = None,
     seed: int = 0,
     runtime: Runtime | None = None,
     **settings: Unpack[RankSettings],
@@ -95,6 +96,7 @@ def rank(
         blockwise: settings of ``rate_blockwise``.
         workers: number of processes for the trainings, on a CPU.
         helps: only share the trainings of a ranking that another process runs.
+        task: label loss, metric and agreement; default ``Classification(smoothing=0.0)``.
         seed: seed of the sample and of the scores.
 
     Returns:
@@ -119,7 +121,10 @@ def rank(
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", config.control, sizes, "choose a size control")
+    own_task = {} if task is None else {f"rank.{name}": value for name, value in task.facts.items()}
+    task = task or Classification(smoothing=0.0)
     _check(data, config, chosen, net, space)
+    _check_stored(config.method, checked_method(config.method, task, data.num_classes).recipe)
     cost = cost_settings(space, data)
     drawn = draw_archs(config, space, seed, cost)
     teacher = one_teacher(teacher, "rank")
@@ -136,6 +141,7 @@ def rank(
         "control": base.name,
     }
     facts |= config.record(*MAY_CHANGE) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
+    facts |= own_task
     folder = run.path / "rank"
     table = keep_plan(folder, facts, drawn, create=not helps)
     archs = archs_of(table)
@@ -147,9 +153,9 @@ def rank(
         raise SettingError("data.views", data.augmentation.get("data.views"), expected, "use data.views=8")
     cache.split_logits("test", data)  # now: worker processes only have stored logits
     stages = blockwise if isinstance(blockwise, BlockwiseConfig) else BlockwiseConfig(**(blockwise or {}))
-    prepared = Prepared(space, teacher, data, net, stages, run, runtime, seed)
+    prepared = Prepared(space, teacher, data, net, stages, run, runtime, seed, task)
     # students of a teacher's space inherit its weights, as they do in the end
-    setup = TrainingSetup(cache, data, space, run, runtime, prepared.net() if space.pretrained else None)
+    setup = TrainingSetup(cache, data, space, run, runtime, prepared.net() if space.pretrained else None, task)
     shared = trainings_of(archs, config.seeds, setup, config, run)
     if config.train or helps:
         processes = setup.processes(workers)
@@ -228,10 +234,6 @@ def _foreign(space: ElasticSpace) -> frozenset[str]:
 
 def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object, space: ElasticSpace) -> None:
     check_epochs("rank", config.epochs, config.batch_size, data.train)
-    recipe = checked_method(config.method, Classification(), data.num_classes).recipe
-    if recipe.needs_target_features or recipe.live:
-        expected = "a method that only uses stored logits"
-        raise SettingError("rank.method", config.method, expected, "use rank.method=kd")
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
@@ -242,6 +244,13 @@ def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object,
     if net is None and (using or space.pretrained):
         expected = f"a supernet, for {', '.join(using)}"
         raise SettingError("net", None, expected, "pass net=, or choose other scores")
+
+
+def _check_stored(method: str, recipe: Recipe) -> None:
+    """Check that a method can be taught by stored logits."""
+    if recipe.needs_target_features or recipe.live:
+        expected = "a method that only uses stored logits"
+        raise SettingError("rank.method", method, expected, "use rank.method=kd")
 
 
 def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:

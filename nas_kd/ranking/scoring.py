@@ -12,6 +12,7 @@ import pandas as pd
 
 from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.data import Data
+from nas_kd.distill import Task
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
 from nas_kd.rate import rate_blockwise
@@ -36,6 +37,7 @@ class Prepared:
         blockwise: settings of ``rate_blockwise``.
         runtime: device and precision.
         seed: seed of the stages and of the scores.
+        task: label loss and metric.
     """
 
     space: ElasticSpace
@@ -46,6 +48,7 @@ class Prepared:
     run: Run
     runtime: Runtime
     seed: int
+    task: Task
 
     def net(self) -> Supernet:
         """Return the supernet."""
@@ -83,7 +86,9 @@ class Prepared:
         self.teacher.to(self.runtime.device)
         model = self.model() if "blockwise" in needs else None
         net = self.net() if "supernet" in needs else None
-        return Bench(self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, **more)
+        return Bench(
+            self.space, self.data, self.runtime, self.teacher, net, model, seed=self.seed, task=self.task, **more
+        )
 
 
 def kept_scores(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.data import Data
@@ -24,7 +23,7 @@ class SubnetScorer:
 
     Args:
         teacher_logits: (N, C) of the teacher on the rating split, or None without a teacher.
-        task: metric and agreement.
+        task: label loss, metric and agreement.
         calibration_images: training images for the norms.
         rate_images: rating images, None for all.
         runtime: device and precision.
@@ -62,7 +61,7 @@ class SubnetScorer:
             arch: an arch of the supernet's space.
 
         Returns:
-            ``accuracy`` (0 to 1) and ``loss`` (cross-entropy with the labels, nats), and with a teacher ``kl``
+            ``accuracy`` (0 to 1) and ``loss`` with the labels, and with a teacher ``kl``
             (KL from the teacher to the subnet, nats, lower is better) and ``agreement`` with it, 0 to 1.
         """
         training = self.net.training
@@ -74,7 +73,7 @@ class SubnetScorer:
         self.net.train(training)
         scores = {
             "accuracy": self.task.metric(logits, self.labels),
-            "loss": float(F.cross_entropy(logits, self.labels)),
+            "loss": float(self.task.loss(logits, self.labels)),
         }
         if self.targets is not None:
             scores["kl"] = float(kl_divergence(logits, self.targets))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_kd.distill import Classification, Method
+from nas_kd.distill import Method
 from nas_kd.errors import SettingError
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.seeds import seed_for
@@ -187,7 +187,7 @@ def short_training(
     """
     if (training.get("mixup") or training.get("cutmix")) and setup.teacher is not None:
         setup = replace(setup, teacher=setup.teacher.live())  # no cache knows mixed images
-    recipe = checked_method(method, Classification(), setup.data.num_classes, training.get("method_settings")).recipe
+    recipe = checked_method(method, setup.task, setup.data.num_classes, training.get("method_settings")).recipe
     setup.prefill_teacher(epochs if recipe.needs_teacher else 0)
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))

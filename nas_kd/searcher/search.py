@@ -15,7 +15,7 @@ from nas_kd.config.settings import fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill import Classification, Method
+from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.files import atomic_json, read_json
@@ -101,7 +101,7 @@ def search(
     *,
     run: Run | str | Path | None = None,
     folder: str = "search",
-    method: Method | None = None,
+    task: Task | None = None,
     training: RetrainConfig | RetrainSettings | None = None,
     workers: int = 1,
     worker: bool = False,
@@ -129,10 +129,9 @@ def search(
             object of Optuna's; `nas_kd.stage_weights` finds stage weights.
         run: run folder.
         folder: stage folder in the run.
-        method: distillation method of the short trainings; default: that of ``training``, else ``kd_ls``, and ``ce``
-            without a teacher.
-        training: further settings of the short trainings, as for ``retrain`` from new weights but for their length;
-            their learning rate is lowered.
+        task: label loss, metric and agreement; default ``Classification(smoothing=0.0)``.
+        training: method and further settings of the short trainings, as for ``retrain`` from new weights but for
+            their length; their learning rate is lowered. The default method is that of ``retrain``.
         workers: processes for the short trainings.
         worker: help a search that is going in this run, or in the database, with its trials. The best-scored
             is returned when these are done; the process that is helped trains and decides.
@@ -159,11 +158,13 @@ def search(
     wanted = checked_objectives(config.objectives, config.engine or engine.name)
     taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
     taught = taught.settled(taught=source is not None, inherited=net.space.pretrained)
-    method = method or taught.method
+    method = taught.method
     assert method is not None  # it is settled
-    recipe = checked_method(method, Classification(), data.num_classes, taught.method_settings).recipe
+    own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}
+    task = task or Classification(smoothing=0.0)
+    recipe = checked_method(method, task, data.num_classes, taught.method_settings).recipe
     if source is None and recipe.needs_teacher:
-        raise SettingError("method", method, "ce: there is no teacher", "pass teacher= or method='ce'")
+        raise SettingError("training.method", method, "ce: there is no teacher", "pass teacher=, or leave it out")
     space = net.space
     runtime = runtime or Runtime()
     run = Run.of(run)
@@ -204,7 +205,7 @@ def search(
             "search.method": repr(method),
             "search.training": how,
         }
-        facts |= dict(inputs or {})
+        facts |= own_task | dict(inputs or {})
         group = meet(run, run.path / folder, facts, engine, config.storage, worker)
         stage = None if worker else run.stage(folder, facts)
         if stage is not None and stage.done:
@@ -213,7 +214,7 @@ def search(
         net,
         data,
         None if stored is None else stored.split_logits("rate", data),
-        task=Classification(),
+        task=task,
         calibration_images=config.calibration_images,
         rate_images=config.rate_images,
         runtime=runtime,
@@ -248,7 +249,7 @@ def search(
     archs = log.archs
     if evaluated(rows).empty:
         raise budget.none_kept()
-    setup = TrainingSetup(stored, data, space, run, runtime, net)
+    setup = TrainingSetup(stored, data, space, run, runtime, net, task)
     better = None
     if config.tuned and stored is not None and engine.guided and not worker:
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from nas_kd.data import Data
+from nas_kd.distill import Classification, Task
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -59,6 +60,7 @@ class TrainingSetup:
         teacher: source of the targets, or None.
         run: where to store checkpoints and students; None stores nothing.
         supernet: source of the initial weights; None draws new ones.
+        task: label loss, metric and agreement.
     """
 
     teacher: TargetSource | None
@@ -67,6 +69,7 @@ class TrainingSetup:
     run: Run | None
     runtime: Runtime
     supernet: Supernet | None = None
+    task: Task = Classification(smoothing=0.0)
 
     def prefill_teacher(self, epochs: int, *, test: bool = False) -> None:
         """Compute the teacher's logits for worker processes, which can only read stored ones.
@@ -125,6 +128,7 @@ class Retraining:
             run=setup.run and setup.run.path,
             seed=self.seed,
             folder=self.folder,
+            task=setup.task,
             runtime=setup.runtime,
             **self.settings,
         )
@@ -159,6 +163,7 @@ class ModuleRetraining:
             run=setup.run and setup.run.path,
             seed=self.seed,
             folder=self.folder,
+            task=setup.task,
             runtime=setup.runtime,
             **self.settings,
         )

@@ -5,8 +5,10 @@ A task that is written in one file, here, trains a supernet and students by bein
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -152,3 +154,40 @@ def test_another_task_is_another_run(net: nas_kd.Supernet, data: Data, tmp_path:
     nas_kd.train_supernet(net, data, run=run, task=NearMiss(), epochs=2, batch_size=16)
     with pytest.raises(nas_kd.errors.SettingError, match="focus"):
         nas_kd.train_supernet(net, data, run=run, task=NearMiss(3.0), epochs=2, batch_size=16)
+
+
+def test_a_new_task_says_what_a_search_and_a_ranking_measure(
+    net: nas_kd.Supernet, data: Data, teacher: Teacher, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"max_macs": "90%", "trials": 4, "top": 1, "calibration_images": 32}
+    short = {"batch_size": 16, "warmup_epochs": 0.1}
+    result = nas_kd.search(
+        net, None, data, engine="random", epochs=1, run=tmp_path, task=NearMiss(), training=short, **settings
+    )
+    trial = result.trials.iloc[0]
+    (arch,) = [arch for arch in net.space if arch.key == trial["key"]]
+    norm = nas_kd.calibrate(net, [batch.x for batch in data.train.clean(512, limit=32)], [arch])[0]
+    logits = torch.cat([net.eval()(batch.x, arch, norm).detach() for batch in data.rate.clean(16)])
+    assert trial["loss"] == pytest.approx(float(NearMiss().loss(logits, data.rate.labels)), rel=1e-3)
+    assert trial["accuracy"] == pytest.approx(NearMiss().metric(logits, data.rate.labels))
+    facts = json.loads((tmp_path / "search/stage.json").read_text())["inputs"]
+    assert facts["search.focus"] == 2.0
+    (trained, *_) = sorted((tmp_path / "search/short").glob("*/stage.json"))
+    assert json.loads(trained.read_text())["inputs"]["retrain.focus"] == 2.0
+    with pytest.raises(nas_kd.errors.SettingError, match="focus"):
+        nas_kd.search(net, None, data, engine="random", epochs=0, run=tmp_path, task=NearMiss(3.0), **settings)
+    cheap: dict[str, Any] = {"overall": 8, "bands": [], "seeds": 1, "primary": "macs", "control": "params"}
+    found = nas_kd.rank(
+        net.space,
+        teacher,
+        data,
+        run=tmp_path / "rank",
+        task=NearMiss(),
+        scores=["macs", "params"],
+        epochs=1,
+        resamples=100,
+        **cheap,
+        **short,
+    )
+    assert found.truth["test_loss"].between(0.3, 0.8).all()  # focal; the cross-entropy of three classes begins at 1.1
+    assert json.loads((tmp_path / "rank/rank/plan.json").read_text())["rank.focus"] == 2.0

@@ -113,7 +113,7 @@ def test_a_budget_that_is_a_range_is_kept(
     warm = frame[frame["kind"] == "warm"]
     assert by_key[warm["key"].iloc[0]] == ordered[0]  # the best chain in the range is looked at first
     assert json.loads((tmp_path / "run/search/best.json").read_text())["at_least"].keys() == {"macs", "params"}
-    nsga2 = run_search(engine="nsga2", **ranges, epochs=0, trials=20, method="ce")
+    nsga2 = run_search(engine="nsga2", **ranges, epochs=0, trials=20, training={"method": "ce"})
     assert all(keeps(by_key[key]) for key in nsga2.frame()["key"][nsga2.frame()["kind"] == "trial"])
 
 

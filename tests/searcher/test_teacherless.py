@@ -154,7 +154,7 @@ def test_the_engine_follows_from_what_is_given(alone: Callable[..., Any], teache
     for keywords, field in (
         ({"engine": "exact"}, "search.engine"),
         ({"engine": "nsga3"}, "search.engine"),
-        ({"method": "kd_ls"}, "method"),
+        ({"training": {"method": "kd_ls"}}, "training.method"),
         ({"epochs": -1}, "search.epochs"),
     ):
         with pytest.raises(SettingError) as caught:

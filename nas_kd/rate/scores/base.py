@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.data import Data
+from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.nn import NormValues, Recorder
 from nas_kd.rate.features import gather
@@ -66,6 +67,7 @@ class Bench:
         calibration_images: training images that norms are measured on.
         seed: seed of new weights and of random scores.
         truth: mean accuracy of archs that were trained, by key, for scores that learn from a few of them.
+        task: label loss and metric.
         training_images: images through a network that one of those trainings took, backward passes included.
     """
 
@@ -81,6 +83,7 @@ class Bench:
     seed: int = 0
     truth: Mapping[str, float] = field(default_factory=dict)
     training_images: float = 0.0
+    task: Task = Classification(smoothing=0.0)
     used: Usage = field(default_factory=Usage)
     notes: dict[str, float] = field(default_factory=dict)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
 from nas_kd.nn import at_resolution
 from nas_kd.rate.scores.base import Bench, Score
@@ -26,7 +25,7 @@ def gradient_norm(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     for arch in archs:
         seeded(bench.seed, "gradient norm", arch.key)
         network = place(bench.space.build(arch, bench.data.num_classes, bench.data.in_chans), bench.runtime).train()
-        F.cross_entropy(network(at_resolution(batch.x, arch.resolution)), batch.y).backward()
+        bench.task.loss(network(at_resolution(batch.x, arch.resolution)), batch.y).backward()
         squares = [p.grad.square().sum() for p in network.parameters() if p.grad is not None]
         found.append(float(torch.stack(squares).sum().sqrt()))
         bench.used.student += 3 * len(batch.y)

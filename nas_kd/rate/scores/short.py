@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_kd.distill import Classification, Distiller
+from nas_kd.distill import Distiller
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
@@ -38,14 +38,13 @@ def softened_kl(student: Tensor, teacher: Tensor) -> float:
 
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Train each arch from new weights for a few epochs and measure its accuracy on the rating images."""
-    task = Classification(smoothing=0.0)
     data = bench.data
     found = []
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
         _train(network, bench, epochs=epochs, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=0.25 * epochs)
-        found.append(task.metric(predict(network, data.rate, bench.runtime), data.rate.labels))
+        found.append(bench.task.metric(predict(network, data.rate, bench.runtime), data.rate.labels))
         bench.used.student += len(data.rate)
     return found
 
@@ -79,7 +78,7 @@ def _train(network: nn.Module, bench: Bench, *, epochs: int, batch_size: int, **
         network,
         data,
         TrainingConfig(epochs=epochs, batch_size=min(batch_size, len(data.train)), **settings),
-        distiller=Distiller("kd", Classification(smoothing=0.0), temperature=TEMPERATURE),
+        distiller=Distiller("kd", bench.task, temperature=TEMPERATURE),
         source=source,
         stage=None,
         name="short training",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from nas_kd.distill import Classification
 from nas_kd.losses import kl_divergence
 from nas_kd.nn import Recorder
 from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
@@ -29,7 +28,7 @@ def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> li
         bench.need_net(),
         bench.data,
         logits,
-        task=Classification(),
+        task=bench.task,
         runtime=bench.runtime,
         calibration_images=bench.calibration_images,
         rate_images=bench.images,
