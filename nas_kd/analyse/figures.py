@@ -32,18 +32,25 @@ from nas_kd.solve.pareto import pareto
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-ERROR_NAMES = {"nsr": "noise to signal", "nmse": "normalised MSE", "relative_l1": "relative L1 error"}
+ERROR_NAMES = {
+    "nsr": "noise to signal",
+    "nmse": "normalised MSE",
+    "relative_l1": "relative L1 error",
+    "local": "noise to signal",
+    "replace_one": "replace-one KL",
+}
 SHARED_TITLE = "accuracy with supernet weights (%, rate split)"
 FINAL_TITLE = "test accuracy after retraining (%)"
 
 
 def score_title(run: str | Path | Run, search: str = "search") -> str:
-    """Return the axis title of the blockwise score, with the stages' error and whether its sum is weighted."""
+    """Return the axis title of the sum of ratings, with the stages' error and whether its sum is weighted."""
     error = frames.stage_error(run)
     if error is None:
-        return "blockwise score (lower is better)"
+        return "sum of ratings (lower is better)"
     summed = "weighted sum" if frames.inputs(run, search).get("search.weights") else "sum"
-    return f"blockwise score ({summed} of the stages' {ERROR_NAMES.get(error, error)}; lower is better)"
+    parts = "units" if frames.is_derived(run) else "stages"
+    return f"{summed} of the {parts}' {ERROR_NAMES.get(error, error)} (lower is better)"
 
 
 def unit_of(values: pd.Series, what: str) -> tuple[float, str]:
@@ -91,7 +98,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
             left.verticals.append((name, limit / unit, BUDGET))
             right.verticals.append((name, limit / unit, BUDGET))
     plots = ([left] if rated else []) + ([right] if len(scored) else [])
-    both = "blockwise score and against supernet accuracy" if rated else "supernet accuracy"
+    both = "sum of ratings and against supernet accuracy" if rated else "supernet accuracy"
     return sheet(f"MACs against {both}", plots)
 
 
@@ -167,7 +174,7 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
             label, style = style_of(str(role))
             plot.add(label, style, [score], [100 * accuracy], tips=[str(role)])
         plots.append(plot)
-    return sheet("Blockwise score against accuracy", plots) if plots else None
+    return sheet("Sum of ratings against accuracy", plots) if plots else None
 
 
 def _headed(title: str, rows: pd.DataFrame, score: str, target: str) -> str:

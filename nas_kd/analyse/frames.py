@@ -160,9 +160,15 @@ def stage_error(run: str | Path | Run) -> str | None:
     folders = ["blockwise", *(path.relative_to(root).as_posix() for path in jobs)]
     rated = [known for known in (inputs(root, folder) for folder in folders) if known]
     names = {
-        str(known.get("blockwise.error", "nmse")) for known in rated
+        str(known.get("derive.score") or known.get("blockwise.error", "nmse")) for known in rated
     }  # older runs had only nmse and did not record it
     return names.pop() if len(names) == 1 else None
+
+
+def is_derived(run: str | Path | Run) -> bool:
+    """Return whether the space of the run is its teacher."""
+    given = settings(run)
+    return "space" in given and given["space"] is None
 
 
 def has_teacher(run: str | Path | Run) -> bool:

@@ -162,10 +162,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
     drawn = writer.figure(
         f"arch{suffix}",
         arch_figure(root, search),
-        "Each stage of the student gets the teacher's previous feature as input and is rated by how well it reproduces "
-        "the teacher's next one."
-        if guided
-        else "",
+        _how_rated(root) if guided else "",
     )
     if drawn:
         body += ["<h2>The found architecture</h2>", *drawn]
@@ -257,6 +254,16 @@ def _formatted(trust: pd.DataFrame) -> pd.DataFrame:
     ):
         own[name] = [f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in zip(own[name], own[low], own[high], strict=True)]
     return own
+
+
+def _how_rated(root: Path) -> str:
+    """Return how the parts of an arch were rated."""
+    if frames.is_derived(root):
+        return "Each box is a unit of the teacher: whole, narrower inside, or left out."
+    return (
+        "Each stage of the student gets the teacher's previous feature as input and is rated by how well it reproduces "
+        "the teacher's next one."
+    )
 
 
 def _curves_part(root: Path, writer: _Writer) -> list[str]:

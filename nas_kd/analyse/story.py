@@ -80,6 +80,16 @@ def _share(part: float, whole: float) -> str:
     return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
+RIVALS = {
+    "new_weights": "the same architecture from new weights",
+    "even_width": "the teacher cut evenly in width",
+    "even_depth": "the teacher cut evenly in depth",
+    "even_both": "the teacher cut evenly in depth and width",
+    "taylor": "the teacher cut by torch-pruning",
+    "small_images": "the teacher at a smaller input",
+}
+
+
 def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
     """Compare the found student with random ones and the largest, seed by seed."""
     measured = runs_of(root, search)
@@ -96,6 +106,7 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         "the student with the largest MACs": measured["role"] == "largest_macs",
         "the student with the most parameters": measured["role"] == "largest_params",
     }
+    groups |= {name: measured["role"] == role for role, name in RIVALS.items()}
     for name, mask in groups.items():
         rows = measured[mask]
         if not len(rows):
@@ -124,8 +135,8 @@ def missing(root: Path) -> list[str]:
     taught = frames.has_teacher(root)
     rated = taught and any(frames.engine(root, search) == "exact" for search in frames.searches(root) or ["search"])
     for path, what, expected in (
-        ("supernet/weights.safetensors", "the trained supernet", True),
-        ("blockwise/stage_1.csv", "the blockwise rating", rated),
+        ("supernet/weights.safetensors", "the trained supernet", not frames.is_derived(root)),
+        ("blockwise/stage_1.csv", "the rating", rated),
         ("search/best.json", "the search's result", True),
         ("retrain/results.csv", "all retrained students", True),
         ("retrain/teacher.json", "the teacher's accuracy on the test images", taught),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
 NAMES = {
-    "score": "blockwise score",
+    "score": "sum of ratings",
     "kl": "KL to the teacher",
     "accuracy": "supernet accuracy",
     "macs": "MACs",
@@ -135,7 +135,7 @@ def seed_ceiling(run: str | Path | Run, search: str = "search") -> float:
 
 
 def verdicts(table: pd.DataFrame) -> list[str]:
-    """Describe the blockwise score, or without one the supernet accuracy, in a trust table.
+    """Describe the sum of ratings, or without one the supernet accuracy, in a trust table.
 
     Args:
         table: from `trust_table`.

@@ -17,7 +17,7 @@ from nas_kd.analyse import report
 from nas_kd.analyse.curves import retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, score_title
-from nas_kd.analyse.story import headline
+from nas_kd.analyse.story import headline, missing
 from nas_kd.blocks import LinearHead, MBStage
 from tests.analyse.conftest import fake_run
 
@@ -56,7 +56,7 @@ def text_of(svg: str | None) -> str:
 def test_the_score_is_named_by_the_error_that_was_added_up(run: Path, inputs: dict[str, str], words: str) -> None:
     rated_by(run, **inputs)
     assert words in score_title(run)
-    title = f"blockwise score ({words}; lower is better)"
+    title = f"{words} (lower is better)"
     for svg in (front_figure(run), ranking_figure(run)):
         assert title in text_of(svg)
 
@@ -67,11 +67,11 @@ def test_stages_rated_by_jobs_of_their_own_name_their_error(run: Path) -> None:
     assert "normalised MSE" in score_title(run)
     (run / "blockwise" / "stage_2").mkdir()
     rated_by(run, "blockwise/stage_2", **{"blockwise.error": "nsr"})
-    assert score_title(run) == "blockwise score (lower is better)"
+    assert score_title(run) == "sum of ratings (lower is better)"
 
 
 def test_a_run_that_does_not_say_how_it_was_rated_is_not_guessed(run: Path) -> None:
-    assert score_title(run) == "blockwise score (lower is better)"
+    assert score_title(run) == "sum of ratings (lower is better)"
 
 
 def test_weighted_scores_are_called_so(run: Path) -> None:
@@ -79,7 +79,16 @@ def test_weighted_scores_are_called_so(run: Path) -> None:
     rated_by(run, "search", **{"search.weights": [1.0, 2.0, 0.5]})
     assert "weighted sum of" in score_title(run)
     rated_by(run, "search", **{"search.weights": None})
-    assert "(sum of" in score_title(run)
+    assert score_title(run).startswith("sum of")
+
+
+def test_units_of_a_teacher_are_no_stages(run: Path) -> None:
+    rated_by(run, **{"derive.score": "replace_one"})
+    (run / "config.yaml").write_text("space: null\n")
+    assert score_title(run) == "sum of the units' replace-one KL (lower is better)"
+    assert not any("supernet" in gap for gap in missing(run))
+    (run / "config.yaml").write_text("space: digits\n")
+    assert any("supernet" in gap for gap in missing(run))
 
 
 def heights(svg: str | None) -> list[str]:
