@@ -52,7 +52,7 @@ class Slice:
         last = tensor.ndim == 4 and not tensor.is_contiguous()  # stays channels last: selection alone would undo it
         tensor = tensor.permute(0, 2, 3, 1) if last else tensor
         for dim, index in self.picks:
-            tensor = tensor.index_select((0, 3, 1, 2)[dim] if last else dim, index)
+            tensor = tensor.index_select((0, 3, 1, 2)[dim] if last else dim, index.to(tensor.device))
         return tensor.permute(0, 3, 1, 2) if last else tensor
 
 

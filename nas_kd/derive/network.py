@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from nas_kd.derive.cut import Kept, Twin, cut
+from nas_kd.derive.cut import Kept, Slice, Twin, cut
 from nas_kd.derive.groups import OUT, Group
 from nas_kd.derive.units import Unit
 from nas_kd.nn.cutting import plan_of
 from nas_kd.nn.norm import NormValues, Recorder
 
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
+KEPT_ASSEMBLIES = 64
 Passing = tuple[tuple[int, int], ...]  # number and kept parts of each cut stream that passes through a module
 
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A cut network.
+
+    Args:
+        network: the teacher's class with twins in the place of units.
+        parts: of each shared weight in it the name, the whole, and what of it is taken.
+        modules: all modules by path.
+    """
+
+    network: nn.Module
+    parts: Sequence[tuple[str, Tensor, Slice | None]]
+    modules: Mapping[str, nn.Module]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Take the weights, by name."""
+        return {name: tensor if picked is None else picked.of(tensor) for name, tensor, picked in self.parts}
 
 
 class CutNet(nn.Module):
@@ -55,6 +74,7 @@ class CutNet(nn.Module):
         self.order = order
         self._twins: dict[tuple[int, Kept, Passing], Twin] = {}
         self._layers: dict[tuple[str, Passing], Twin] = {}
+        self._assemblies: dict[tuple[Choice, ...], Assembly] = {}
         paths = [unit.path for unit in units]
         # of each unit, and of each layer outside, the streams that pass through it
         self._passing: dict[str, tuple[int, ...]] = {}
@@ -113,12 +133,17 @@ class CutNet(nn.Module):
         for index, unit in enumerate(self.units):
             if unit.groups and str(index) not in self.separated:
                 self.separated[str(index)] = deepcopy(self.body.get_submodule(unit.path))
+        self._assemblies.clear()
+
+    def _source(self, index: int, kept: Kept) -> nn.Module:
+        """Return the module with the weights that a unit's choice takes."""
+        own = kept != self.whole(index) and str(index) in self.separated
+        return self.separated[str(index)] if own else self.body.get_submodule(self.units[index].path)
 
     def cut_tensors(self, index: int, kept: Kept, passing: Passing = ()) -> dict[str, Tensor]:
         """Return the weights that a unit's twin is called with: slices of those that all cuts of the unit share."""
         slices = self.twin(index, kept, passing).slices
-        own = kept != self.whole(index) and str(index) in self.separated
-        source = self.separated[str(index)] if own else self.body.get_submodule(self.units[index].path)
+        source = self._source(index, kept)
         return {name: slices[name].of(p) if name in slices else p for name, p in source.named_parameters()}
 
     def assembled(self, choices: Sequence[Choice]) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -131,8 +156,20 @@ class CutNet(nn.Module):
             The network's own class with twins in the place of its units, and the slices of the shared weights that the
             twins are called with, by their names in it.
         """
+        assembly = self._assembly(choices)
+        return assembly.network, assembly.tensors()
+
+    def _assembly(self, choices: Sequence[Choice]) -> Assembly:
+        key = tuple(choices)
+        if key not in self._assemblies:
+            if len(self._assemblies) >= KEPT_ASSEMBLIES:
+                self._assemblies.pop(next(iter(self._assemblies)))
+            self._assemblies[key] = self._assemble(key)
+        return self._assemblies[key]
+
+    def _assemble(self, choices: tuple[Choice, ...]) -> Assembly:
         changes: dict[str, nn.Module] = {}
-        tensors: dict[str, Tensor] = {}
+        parts: list[tuple[str, Tensor, Slice | None]] = []
         narrow: dict[int, int] = {}
         for number, choice in enumerate(choices[len(self.units) :]):
             assert choice is not None
@@ -147,27 +184,31 @@ class CutNet(nn.Module):
             if choice is None:
                 changes[unit.path] = nn.Identity()
             elif through or choice != self.whole(index):
-                changes[unit.path] = self.twin(index, choice, through).module
-                sliced = self.cut_tensors(index, choice, through)
-                tensors |= {f"{unit.path}.{name}": tensor for name, tensor in sliced.items()}
+                twin = self.twin(index, choice, through)
+                changes[unit.path] = twin.module
+                parts += self._parts(unit.path, self._source(index, choice), twin)
         for path in self._outside if narrow else ():
             if through := passing(path):
                 if (path, through) not in self._layers:
                     self._layers[path, through] = self._cut(Unit(path, (), False, (), ()), (), through, ())
-                self._put(path, self._layers[path, through], changes, tensors)
-        return replaced(self.body, changes), tensors
+                twin = self._layers[path, through]
+                if not _holds(self.body.get_submodule(path)):
+                    changes[path] = twin.module
+                parts += self._parts(path, self.body.get_submodule(path), twin)
+        network = replaced(self.body, changes)
+        return Assembly(network, parts, dict(network.named_modules()))
 
-    def _put(self, path: str, twin: Twin, changes: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
-        """Put a twin in the place of a module, with its slices of the weights."""
-        module = self.body.get_submodule(path)
+    def _parts(self, path: str, module: nn.Module, twin: Twin) -> list[tuple[str, Tensor, Slice | None]]:
+        """List the shared weights of a twin: their names in the network, the whole ones, and what of them is taken."""
         if path in self._outside and _holds(module):
-            for name, picked in twin.slices.items():
-                tensors[f"{path}.{name}".lstrip(".")] = picked.of(getattr(module, name))
-            return
-        changes[path] = twin.module
-        for name, tensor in module.named_parameters():
-            taken = twin.slices.get(name)
-            tensors[f"{path}.{name}"] = tensor if taken is None else taken.of(tensor)
+            return [(f"{path}.{n}".lstrip("."), getattr(module, n), picked) for n, picked in twin.slices.items()]
+        return [(f"{path}.{n}", tensor, twin.slices.get(n)) for n, tensor in module.named_parameters()]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> CutNet:
+        """Forget the twins when weights move: they are cut where these are."""
+        for known in (self._twins, self._layers, self._assemblies):
+            known.clear()
+        return super()._apply(fn, recurse)
 
     def forward(self, x: Tensor, choices: Sequence[Choice], norm: NormValues | None = None) -> Tensor:
         """Run a cut network.
@@ -180,9 +221,11 @@ class CutNet(nn.Module):
         Returns:
             Logits (B, classes).
         """
-        network, tensors = self.assembled(choices)
-        network.train(self.training)
-        return functional_call(network, tensors | statistics_of(norm), (x,))
+        assembly = self._assembly(choices)
+        for module in assembly.modules.values():
+            if module.training != self.training:
+                module.training = self.training
+        return called_with(assembly.network, assembly.tensors() | statistics_of(norm), x, assembly.modules)
 
     @torch.no_grad()
     def statistics(self, batches: Iterable[Tensor], choices: Sequence[Choice]) -> NormValues:
@@ -202,7 +245,7 @@ class CutNet(nn.Module):
             module.train()
         try:
             for images in batches:
-                functional_call(network, tensors, (images,))
+                called_with(network, tensors, images)
         finally:
             for handle in handles:
                 handle.remove()
@@ -272,11 +315,37 @@ def unit_features(
 
     handles = [network.get_submodule(u.path).register_forward_hook(partial(keep, i)) for i, u in enumerate(units)]
     try:
-        logits: Tensor = functional_call(network, dict(tensors), (images,)) if tensors else network(images)
+        logits: Tensor = called_with(network, tensors or {}, images)
     finally:
         for handle in handles:
             handle.remove()
     return [found[index] for index in range(len(units))], logits
+
+
+def called_with(
+    network: nn.Module, tensors: Mapping[str, Tensor], x: Any, modules: Mapping[str, nn.Module] | None = None
+) -> Tensor:
+    """Run a network with other tensors in the place of its own: `torch.func.functional_call` without its checks.
+
+    Args:
+        network: left as it is.
+        tensors: by name.
+        x: its input.
+        modules: its modules by path, where they are known.
+    """
+    modules = dict(network.named_modules()) if modules is None else modules
+    before = []
+    try:
+        for name, tensor in tensors.items():
+            path, _, own = name.rpartition(".")
+            owner = modules[path]
+            home: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
+            before.append((home, own, home[own]))
+            home[own] = tensor
+        return network(x)
+    finally:
+        for home, own, old in before:
+            home[own] = old
 
 
 def batch_norms(network: nn.Module) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nas_kd.derive.config import UnitScore
-from nas_kd.derive.network import Choice, CutNet, batch_norms, replaced, unit_features
+from nas_kd.derive.network import Choice, CutNet, batch_norms, called_with, replaced, unit_features
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
@@ -134,7 +133,7 @@ def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Any) -> Tensor:
     """Run a unit's twin under the batch's statistics."""
     twin = net.twin(index, choice)
     with batch_statistics(twin.module):
-        found: Tensor = functional_call(twin.module, net.cut_tensors(index, choice), (x,))
+        found = called_with(twin.module, net.cut_tensors(index, choice), x)
     return found
 
 
@@ -180,7 +179,7 @@ def replace_one(
             stored = tuple(f"{path}." for path in before)
             read = {name: tensor for name, tensor in tensors.items() if not name.startswith(stored)}
             with batch_statistics(network):
-                logits = functional_call(network, read, (images,))
+                logits = called_with(network, read, images)
             row.append(float(kl_divergence(logits / temperature, target / temperature)))
         scores.append(row)
     return scores
