@@ -18,7 +18,8 @@ from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
 from nas_kd.searcher.objectives import checked_objectives
-from nas_kd.searcher.search import TRAINED_BY, SearchResult, search
+from nas_kd.searcher.result import SearchResult
+from nas_kd.searcher.search import TRAINED_BY, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size
 from nas_kd.train.config import RetrainConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,8 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
-from nas_kd.runs.files import atomic_json, read_json
+from nas_kd.runs.files import atomic_json
 from nas_kd.runs.run import Run
-from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
@@ -31,13 +30,13 @@ from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
 from nas_kd.searcher.group import meet
 from nas_kd.searcher.latencies import with_latency
-from nas_kd.searcher.objectives import COSTS, QUALITIES, checked_objectives
+from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
+from nas_kd.searcher.result import SearchResult, load_search
 from nas_kd.searcher.trials import evaluated
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
-from nas_kd.solve.pareto import nondominated
-from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
@@ -54,41 +53,6 @@ if TYPE_CHECKING:
 BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
 # settings of retrainings that count for short ones
 TRAINED_BY = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found.
-
-    Args:
-        best: the architecture that the short training chose; without one the best-scored.
-        caps: the budget by column, ``macs`` and ``params``.
-        trials: one row a proposal of the engine and a control.
-        top: one row an arch of the short training.
-        exact: the exact front of the stage scores; empty when there are none.
-        engine: what searched.
-        objectives: what it was to be good in.
-    """
-
-    best: Arch
-    space: ElasticSpace
-    caps: Mapping[str, int]
-    trials: pd.DataFrame
-    top: pd.DataFrame
-    exact: pd.DataFrame
-    engine: str = "exact"
-    objectives: tuple[str, ...] = ("kl",)
-
-    def frame(self) -> pd.DataFrame:
-        """Return all trials."""
-        return self.trials.copy()
-
-    def front(self) -> pd.DataFrame:
-        """Return the trials that no other beats in all objectives, cheapest first; MACs are added to a single one."""
-        costs = [name for name in COSTS if name in self.objectives]
-        scores = [name for name in QUALITIES if name in self.objectives]
-        costs += ["macs"] if len(self.objectives) == 1 else []
-        return nondominated(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
 
 
 @takes(SearchConfig)
@@ -325,16 +289,6 @@ def _winner(decided: pd.DataFrame, guided: bool) -> str:
     if "select_accuracy" in decided:
         decided = best_trained(decided)
     return str(decided["key"].iloc[0])
-
-
-def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
-    """Read a finished search back from its folder."""
-    found = read_json(stage.folder / "best.json", ("arch", "budget", "engine"))
-    exact = stage.read_frame("front.csv") if (stage.folder / "front.csv").exists() else pd.DataFrame()
-    frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
-    engine = found["engine"]
-    wanted = tuple(found.get("objectives") or checked_objectives(None, engine))
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, engine, wanted)
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

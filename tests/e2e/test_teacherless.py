@@ -47,7 +47,7 @@ def test_a_run_without_a_teacher_is_whole(alone: tuple[Path, Path]) -> None:
 
 def test_the_report_says_so_and_misses_nothing(alone: tuple[Path, Path]) -> None:
     page = (alone[1] / "report/report.html").read_text()
-    assert "There is no teacher" in page and "Searched by nsga2" in page and "no teacher" in page
+    assert "There is no teacher" in page and "Searched with nsga2" in page and "no teacher" in page
     assert "Still missing" not in page and "sum of ratings" not in page and "nan" not in page.lower().split()
     assert (alone[1] / "report/results.csv").exists()
 
