@@ -35,9 +35,10 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.teacher import ViewCache
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.network import predict
 from nas_kd.train.optim import Schedule, sgd
+from nas_kd.train.plan import Plan
 
 BANDS = (2.5e6, 4.0e6, 6.0e6)
 DATA = {"subset": 25_000, "rate": 0.1, "select": 0.3, "views": 8}

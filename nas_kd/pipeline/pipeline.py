@@ -23,9 +23,9 @@ from nas_kd.searcher.search import TRAINED_BY, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size
 from nas_kd.train.config import RetrainConfig
-from nas_kd.train.loop import check_epochs
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
+from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 
 NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}

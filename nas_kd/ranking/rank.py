@@ -34,8 +34,8 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.sources import one_teacher
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
-from nas_kd.train.loop import check_epochs
 from nas_kd.train.many import TrainingSetup, train_many
+from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from nas_kd.teacher.sources import one_teacher
 from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
-from nas_kd.train.loop import check_epochs
+from nas_kd.train.plan import check_epochs
 from nas_kd.train.stages import Blockwise
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 

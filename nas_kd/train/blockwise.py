@@ -13,9 +13,10 @@ from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
 from nas_kd.teacher import TargetSource
 from nas_kd.train.blockwise_config import BlockwiseConfig
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
+from nas_kd.train.plan import Plan
 from nas_kd.train.stages import Blockwise
 
 

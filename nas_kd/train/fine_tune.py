@@ -16,10 +16,10 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.teacher import Teacher, build_model, save_weights
-from nas_kd.train.loop import check_epochs
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
 from nas_kd.train.optim import check_optimizer
+from nas_kd.train.plan import check_epochs
 from nas_kd.train.teacher_config import EPOCHS, TeacherConfig, TeacherSettings
 from nas_kd.train.weights import load_weights, weights_hash
 

@@ -17,9 +17,10 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
 from nas_kd.train.config import TrainingConfig
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixing import mixing
 from nas_kd.train.optim import optimizer_of, schedule_of
+from nas_kd.train.plan import Plan
 
 
 @torch.no_grad()

@@ -19,8 +19,9 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.teacher.teacher import Teacher
-from nas_kd.train.loop import Plan, StepInfo, check_epochs, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, adamw
+from nas_kd.train.plan import Plan, check_epochs
 from nas_kd.train.repair_config import RepairConfig, RepairSettings
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 

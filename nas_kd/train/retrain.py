@@ -25,10 +25,10 @@ from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
 from nas_kd.train.config import RetrainConfig, RetrainSettings
-from nas_kd.train.loop import check_epochs
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import measure, train_network
 from nas_kd.train.optim import check_optimizer
+from nas_kd.train.plan import check_epochs
 from nas_kd.train.start import starting_network
 from nas_kd.train.weights import check_hash, weights_hash
 

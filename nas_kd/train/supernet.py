@@ -23,9 +23,10 @@ from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.evaluate import calibrated, evaluate_archs
-from nas_kd.train.loop import SYNC_EVERY, Plan, StepInfo, check_epochs, fit
+from nas_kd.train.loop import SYNC_EVERY, StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
+from nas_kd.train.plan import Plan, check_epochs
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings

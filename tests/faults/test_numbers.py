@@ -20,8 +20,9 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import blockwise
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
+from nas_kd.train.plan import Plan
 from tests.faults.trainings import EPOCHS, STEPS, TERMINATE, few_images, send, stage_in, train
 
 SKIP = Runtime("cpu", on_nan="skip")

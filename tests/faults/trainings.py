@@ -18,8 +18,9 @@ from nas_kd.data import Batch, Data, load_data
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
+from nas_kd.train.plan import Plan
 
 EPOCHS, BATCH, STEPS = 3, 16, 5
 

@@ -16,8 +16,9 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.stop import Stopped
 from nas_kd.train import loop
-from nas_kd.train.loop import StepInfo, _synchronises, check_epochs
+from nas_kd.train.loop import StepInfo, _synchronises
 from nas_kd.train.optim import Schedule, adamw, sgd
+from nas_kd.train.plan import check_epochs
 from tests.faults.trainings import few_images, fit_model, make_model, stage_in
 
 EPOCHS, BATCH = 4, 16

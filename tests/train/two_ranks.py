@@ -27,8 +27,9 @@ from nas_kd.runtime.reduce import check_same, mean_over_ranks, reduce_gradients
 from nas_kd.runtime.stop import Stopped
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
-from nas_kd.train.loop import Plan, StepInfo, fit
+from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
+from nas_kd.train.plan import Plan
 from nas_kd.train.rules import Sandwich
 from nas_kd.train.sandwich import Images, sandwich_targets, summary, teach
 
