@@ -1,6 +1,7 @@
 """The quick start without a config file: a teacher, its space, rating, search and retraining on digits.
 
-Command: python experiments/digits.py; needs a minute on two CPU cores and writes to runs/digits_script.
+Hardware: two CPU cores, about a minute. Seeds: 0. Command: python experiments/digits.py
+Result: a student folder and tables in runs/digits_script; five seeds of such runs are in digits_seeds.py.
 """
 
 import argparse

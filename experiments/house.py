@@ -3,8 +3,9 @@
     python experiments/house.py                  # this checkout
     python experiments/house.py OLD NEW          # two checkouts side by side
 
-Counts, no timings; any machine. A setting is declared where a field or a parameter of its name has its default; what
-a run as a whole takes (space, seed, device, ...) is no setting of a stage. ``--quick`` counts the same.
+Counts, no timings: any machine, nothing is drawn, so no seeds. Result: printed; nothing is kept. A setting is declared
+where a field or a parameter of its name has its default; what a run as a whole takes (space, seed, device, ...) is no
+setting of a stage. ``--quick`` counts the same.
 """
 
 from __future__ import annotations

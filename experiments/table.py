@@ -1,4 +1,8 @@
-"""Prints a finished run as the markdown tables of the README: python experiments/table.py runs/digits"""
+"""Prints a finished run as the markdown tables of the README.
+
+Hardware: any machine. Seeds: nothing is drawn. Command: python experiments/table.py runs/digits
+Result: the tables under "Students" in README.md.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ thread, whose clock is the processor time of this process, so that other work on
   front         the exact front of 27 and of 54 units of five choices, and of ResNet-56 with its streams.
 Numbers are printed and never asserted; the bars are 20 s, 1.05, 5, 0.6, 1.05 and 0.1 s.
 
-Seeds: weights 0, archs 0 .. 3, images 0.
+Hardware: any machine, since both sides share it. Seeds: weights 0, archs 0 .. 3, images 0.
 Command: OMP_NUM_THREADS=1 python experiments/benchmarks/derive.py [--quick] [--only PART ...]
 """
 

@@ -14,7 +14,7 @@ On a GPU the cached step runs under torch.cuda.set_sync_debug_mode("error"): it 
 Numbers are printed and never asserted. Pixels and weights are random: time does not depend on them.
 
 Hardware: one thread on 2 cores of an AMD EPYC shared with other work (load 4 to 14), torch 2.15: trust ratios only.
-Command: OMP_NUM_THREADS=1 python experiments/benchmarks/distil.py [step losses library]
+Seeds: 0. Command: OMP_NUM_THREADS=1 python experiments/benchmarks/distil.py [step losses library]
 Numbers: step (two runs of 10 and 12 repeats): cached / plain 0.997 and 1.017 at batch 64, 0.986 and 1.039 at 256;
 live / plain 3.6 to 4.3.
 losses (5 repeats; found student, then ResNet-20): all of labels, relations and online 0.1 to 11 % but irg, at 5 to 7,

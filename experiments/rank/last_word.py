@@ -4,6 +4,10 @@
 takes archs inside the bands of a ranking whose truth is trained (RUN/rank), trains each shortly from both, and prints
 the tau of each training's results with the truth inside the bands. Rows are kept in last_word.csv; the same command
 goes on. Arguments after the run are settings of nas-kd rank (the data and the teacher's checkpoint).
+
+Hardware: one thread on 2 cores of an AMD EPYC shared with other work. Seeds: 0, 44 archs.
+Result: last_word.csv; tau of KL, accuracy and agreement 0.68, 0.55 and 0.55 from the supernet's weights, 0.37, 0.39 and
+0.42 from new ones; minus depth 0.35.
 """
 
 from __future__ import annotations

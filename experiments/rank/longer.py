@@ -5,6 +5,9 @@ reads archs.csv, truth.csv and scores.csv of a ranking and truth.csv of another,
 archs were longer (in RUN/rank, or in RUN itself), and writes for each seed of the short trainings, their mean and each
 score its tau with the short trainings (the mean of their seeds) and with the long ones, inside the bands of one size,
 with 95 % intervals over archs.
+
+Hardware: any machine; the trainings: one thread of an AMD EPYC. Seeds: 0 and 1 short, 0 long, of 20 archs.
+Result: longer.csv; 24 epochs agree with 12 by a tau of 0.70, the tuned subnet ranks the longer ones with 0.62.
 """
 
 from __future__ import annotations

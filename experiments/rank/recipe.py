@@ -8,6 +8,9 @@ where CIFAR10_FOLDER holds train.tar, test.tar and resnet56.safetensors. One thr
 may work on one RUN; the same command goes on. The second form writes RUN/recipe_summary.csv: for each recipe and
 weights the spread of seeds and nets, the split-half tau of the seeds there are, and what it would be with two halves
 of 1, 2 and 4 seeds (2/pi arcsin of the reliability), beside CPU seconds a training.
+
+Hardware: one thread on 2 cores of an AMD EPYC shared with other work. Seeds: 0 and 1.
+Result: recipe_summary.csv; 0.89 points between seeds after 6 epochs (4 nets), 0.31 after 12 (2 nets).
 """
 
 from __future__ import annotations

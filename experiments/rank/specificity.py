@@ -6,6 +6,10 @@ archs.csv of the first, and writes anova.csv (variance of archs, teachers, their
 that both taught from two seeds) and own_and_other.csv (tau of a teacher's own score with its own students, against the
 other teacher's score, inside the bands; of all archs that both taught, with the seeds that there are). The archs are
 the same under both teachers: a score that is chosen on one of them is confirmed on another teacher, not on other archs.
+
+Hardware: any machine. Seeds: those of the rankings, two each, of 112 archs.
+Result: archs differ by 2.42 points of standard deviation, archs by teachers by 0.16 (p 0.22); a teacher's own
+scores rank its students no better than the other's (0.02, interval with 0 in it).
 """
 
 from __future__ import annotations

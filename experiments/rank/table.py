@@ -1,4 +1,7 @@
-"""Prints a ranking as the markdown table of the README: python experiments/rank/table.py RUN/rank [RUN_2/rank]
+"""Prints a ranking as the markdown table of the README.
+
+Hardware: any machine. Seeds: nothing is drawn. Command: python experiments/rank/table.py RUN/rank [RUN_2/rank]
+Result: the table of scores in experiments/README.md, from the tables of this folder and of vgg/.
 
 With a second ranking of the same archs, by another teacher, its taus and gaps stand beside those of the first.
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +44,24 @@ for path in {[str(path) for path in FILES]!r}:
     done = python(tmp_path, "-c", code, timeout=250)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not list(tmp_path.iterdir())  # nothing was done
+
+
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+SAYS = {
+    "hardware": r"hardware|EPYC|any machine",
+    "seeds": r"\bseeds?\b",
+    "command": r"python experiments/|nas-kd ",
+    "result": r"numbers|results?\b",
+}
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *CONFIGS], ids=names([*SCRIPTS, *CONFIGS]))
+def test_a_header_says_where_from_what_and_what_came_out(path: Path) -> None:
+    """The docstring of a script, the first lines of a configuration."""
+    text = path.read_text()
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    header = (ast.get_docstring(ast.parse(text)) or "") if path.suffix == ".py" else "\n".join(lines)
+    assert [what for what, words in SAYS.items() if not re.search(words, header, re.IGNORECASE)] == []
 
 
 def test_every_script_takes_quick() -> None:
