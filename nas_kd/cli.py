@@ -27,7 +27,7 @@ MOST_USED = (
     *("space", "run", "seed", "device", "workers", "max_hours"),
     *("data.train", "data.test", "data.resolution", "data.subset"),
     *("teacher.model", "teacher.checkpoint", "teacher.pretrained", "teacher.epochs"),
-    *("supernet.epochs", "blockwise.epochs"),
+    *("repair.epochs", "supernet.epochs", "blockwise.epochs"),
     *("search.engine", "search.max_macs", "search.max_latency_ms", "search.trials"),
     *("retrain.method", "retrain.epochs", "retrain.batch_size", "retrain.lr", "retrain.seeds", "retrain.init"),
 )

@@ -21,7 +21,7 @@ UnitScore = Literal["replace_one", "local"]
 class DeriveConfig(Settings):
     """What may be cut of the teacher where no space is named, and how its units are rated."""
 
-    widths: Sequence[Part] = (0.25, 0.5, 0.75, 1.0)
+    widths: Sequence[Part] = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
     """shares of a unit's inner channels, heads or groups to choose from; all of them are always among the choices"""
     depth: bool = True
     """whether units that keep their input's shape may be left out"""
@@ -32,7 +32,7 @@ class DeriveConfig(Settings):
     """further heights of the images in pixels to choose from: a student may take smaller images than the teacher"""
     importance: Importance = "activation"
     """which channels stay: activation (their mean size times the norm of what reads them), taylor, l1 or random"""
-    score: UnitScore = "replace_one"
+    score: UnitScore = "local"
     """what each choice of a unit is rated by: replace_one (what the teacher's answers lose by it alone) or local (the
     error of the unit's output)"""
     rate_images: Count = 512

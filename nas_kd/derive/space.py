@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nas_kd.data import Data
     from nas_kd.teacher.teacher import Teacher
 
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 IMAGES = 1024  # that channels are weighed on
 
 

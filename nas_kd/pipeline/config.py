@@ -19,6 +19,7 @@ from nas_kd.searcher.database import without_password
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.config import Init, RetrainConfig
+from nas_kd.train.repair_config import RepairConfig
 from nas_kd.train.supernet_config import SupernetConfig
 from nas_kd.train.teacher_config import TeacherConfig
 
@@ -54,6 +55,8 @@ class Config(Settings):
     """Teacher"""
     derive: DeriveConfig = field(default_factory=DeriveConfig)
     """The teacher as the space"""
+    repair: RepairConfig = field(default_factory=RepairConfig)
+    """Repair of the teacher's cut units"""
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     """Supernet"""
     blockwise: BlockwiseConfig = field(default_factory=BlockwiseConfig)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import cast
 
 from nas_kd.data import Data, load_data
+from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Recipe, Task
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
@@ -18,6 +20,7 @@ from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher, load_teacher
 from nas_kd.train import train_supernet, train_teacher
+from nas_kd.train.repair import repair_units
 from nas_kd.train.retrain import checked_method
 
 
@@ -156,10 +159,13 @@ class RunContext(Given):
     def supernet(self) -> Supernet:
         """The in-place distilled supernet, trained when it is not yet, by all processes; then they part.
 
-        Where the space is the teacher, its weights are the teacher's.
+        Where the space is the teacher, its weights are the teacher's, with its cuts repaired.
         """
         if self.config.derived:
-            return Supernet(self.space)
+            net = cast(TeacherSupernet, Supernet(self.space))
+            repair = self.config.repair
+            seed = self.config.seed
+            return repair_units(net, self.unmatched, self.data, repair, run=self.run, seed=seed, runtime=self.runtime)
         config = self.config.supernet
         start = seed_for(self.config.seed, "init", "supernet")
         runtime = self.together

@@ -243,7 +243,7 @@ class Pipeline(RunContext):
                 expected = f"a share that holds at least {least} images of train"
                 given = getattr(self.config.data, name)
                 raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
-        trained = ("retrain",) if self.config.derived else ("supernet", "retrain")
+        trained = ("repair" if self.config.derived else "supernet", "retrain")
         for name in (*trained, "blockwise") if self.taught and not self.config.derived else trained:
             batch = getattr(self.config, name).batch_size
             if batch > len(self.data.train):

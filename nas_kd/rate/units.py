@@ -190,7 +190,7 @@ def rate_units(
     teacher: Teacher,
     data: Data,
     *,
-    score: UnitScore = "replace_one",
+    score: UnitScore = "local",
     images: int = 512,
     temperature: float = 1.0,
     resolution: int | None = None,
@@ -222,9 +222,9 @@ def rate_units(
     Source: replace-one: Puzzle (Bercovich et al. 2024); local: DNA (Li et al. 2020), LANA (Molchanov et al. 2022).
     """
     if score not in SCORES:
-        raise SettingError("score", score, ", ".join(SCORES), "use replace_one")
+        raise SettingError("score", score, ", ".join(SCORES), "use local")
     if around is not None and score != "replace_one":
-        raise SettingError("score", score, "replace_one with around", "leave it out")
+        raise SettingError("score", score, "replace_one with around", "pass score='replace_one'")
     space = net.space
     size = resolution or data.resolution
     check_size(space, size)

@@ -61,7 +61,7 @@ def archs_around(
         if any(arch == known for known, _ in found):
             break
         first = rated[0].loc[labels[0], "candidate"]
-        rated = rate_units(net, teacher, data, images=images, temperature=TEMPERATURE, around=arch)
+        rated = rate_units(net, teacher, data, score="replace_one", images=images, temperature=TEMPERATURE, around=arch)
         alone = rated[0].set_index("candidate").loc[first, "score"]  # the first unit bears what the arch loses
         found.append((arch, float(alone)))
         latest = [table["score"] for table in rated]

@@ -206,7 +206,7 @@ def test_scores_of_units_are_those_of_whole_networks(digits: Data, residual: boo
     space = nas_kd.teacher_space(teacher, digits, residual=residual)
     net = nas_kd.Supernet(space)
     before = weights_hash(net)
-    tables = rate_units(net, teacher, digits, images=64)
+    tables = rate_units(net, teacher, digits, score="replace_one", images=64)
     nas_kd.calibrate(net, digits.train.clean(64, limit=64), archs=[net.space.smallest()])
     assert weights_hash(net) == before  # the statistics of a batch are no weights
     assert len(tables) == len(space.stages)

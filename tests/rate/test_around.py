@@ -21,7 +21,7 @@ def test_scores_around_an_arch_are_differences_of_whole_networks() -> None:
     net = nas_kd.Supernet(space)
     assert isinstance(net, TeacherSupernet)
     arch = next(a for a in map(space.sample, range(50)) if None in net.choices(a) and a.stages[0].layers)
-    tables = rate_units(net, teacher, data, images=64, temperature=2.0, around=arch)
+    tables = rate_units(net, teacher, data, score="replace_one", images=64, temperature=2.0, around=arch)
     x = teacher.normalised(next(iter(data.rate.clean(64, limit=64))).x)
     base = net.choices(arch)
     net.train()
