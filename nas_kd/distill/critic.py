@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd import losses
-from nas_kd.distill.game import Player
+from nas_kd.distill.game import LR, Player
 from nas_kd.distill.pair import Pair
 from nas_kd.losses._common import wide
 
@@ -18,7 +18,7 @@ class Critic(Player):
     adversarial networks, arXiv 1709.00513, eq. 5 and 6: it also predicts the class.
     """
 
-    def __init__(self, pair: Pair, width: int = 128, lr: float = 1e-3) -> None:
+    def __init__(self, pair: Pair, width: int = 128, lr: float = LR) -> None:
         classes = pair.student.logits
         hidden = [nn.Linear(classes, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
         super().__init__(nn.Sequential(*hidden, nn.Linear(width, 1 + classes)), lr)

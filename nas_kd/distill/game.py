@@ -14,6 +14,8 @@ from nas_kd.errors import SettingError
 if TYPE_CHECKING:
     from nas_kd.teacher.targets import TargetSource
 
+LR = 1e-3  # of the Adam of a game's own networks
+
 
 class Player(nn.Module):
     """A network trained together with or against the student.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas_kd import losses
 from nas_kd.data import Batch, Split
-from nas_kd.distill.game import Player, norm_inputs, norms, open_teacher
+from nas_kd.distill.game import LR, Player, norm_inputs, norms, open_teacher
 from nas_kd.distill.pair import Pair, Shape
 from nas_kd.distill.sampling import Resampled
 from nas_kd.errors import SettingError
@@ -42,7 +42,7 @@ class Switches:
     kind: str = "kl"
     norm: float = 0.0
     student_steps: int = 1
-    lr: float = 1e-3
+    lr: float = LR
 
     def __post_init__(self) -> None:
         one_of("generator.kind", self.kind, ("kl", "l1"))
