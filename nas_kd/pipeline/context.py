@@ -162,10 +162,10 @@ class RunContext(Given):
         Where the space is the teacher, its weights are the teacher's, with its cuts repaired.
         """
         if self.config.derived:
-            net = cast(TeacherSupernet, Supernet(self.space))
-            repair = self.config.repair
+            derived = cast(TeacherSupernet, Supernet(self.space))
+            how = self.config.repair
             seed = self.config.seed
-            return repair_units(net, self.unmatched, self.data, repair, run=self.run, seed=seed, runtime=self.runtime)
+            return repair_units(derived, self.unmatched, self.data, how, run=self.run, seed=seed, runtime=self.runtime)
         config = self.config.supernet
         start = seed_for(self.config.seed, "init", "supernet")
         runtime = self.together

@@ -141,6 +141,16 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         },
     ),
     **_section(
+        "repair",
+        {
+            "epochs": (NOT_INT, NONE, NATURAL_INT),
+            "batch_size": (NOT_INT, NONE, POSITIVE_INT),
+            "lr": (NOT_FLOAT, NONE, POSITIVE),
+            "weight_decay": (NOT_FLOAT, NONE, NATURAL),
+            "choices": (NOT_INT, POSITIVE_INT),
+        },
+    ),
+    **_section(
         "supernet",
         _TRAINING,
         {
@@ -203,6 +213,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "max_latency_ms": (NOT_FLOAT, POSITIVE),
             "trials": (NOT_INT, NONE, POSITIVE_INT),
             "sampler": (NOT_TEXT, NONE, WORD),
+            "rerate": (NOT_INT, NONE, NATURAL_INT),
             "top": (NOT_INT, NONE, POSITIVE_INT),
             "rounds": (NOT_INT, NONE, POSITIVE_INT),
             "tuned": (NOT_INT, NONE, NATURAL_INT),
@@ -225,6 +236,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "rivals": (NOT_WORDS, (["no_such_model"], ["new weights"])),
             "init": (NOT_TEXT, WORD),
             "lr": (NOT_FLOAT, POSITIVE),
+            "warmup_epochs": (NOT_FLOAT, NATURAL),
             "random_students": (NOT_INT, NONE, NATURAL_INT),
             "test": (NOT_BOOL, NONE),
             "band": (NOT_FLOAT, NONE, POSITIVE),
