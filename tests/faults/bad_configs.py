@@ -133,6 +133,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         {
             "widths": (NOT_NUMBERS, NONE, ([],), ([0.0],), ([0.5, 1.5],), ([-0.25],)),
             "depth": (NOT_BOOL, NONE),
+            "residual": (NOT_BOOL, NONE),
             "resolutions": (("a", {"a": 1}, ["a"], 5, [[1]], [None], [1.5]), NONE, ([0],), ([-8],)),
             "importance": (NOT_TEXT, NONE, WORD),
             "score": (NOT_TEXT, NONE, WORD),
