@@ -17,8 +17,9 @@ def main() -> None:
     epochs = 2 if quick else 12
     data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
     teacher = nas_kd.train_teacher("cifar_resnet20", data, run=run, epochs=epochs, lr=0.1)
-    space = nas_kd.teacher_space(teacher, data, widths=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0))
+    space = nas_kd.teacher_space(teacher, data)
     net = nas_kd.Supernet(space)  # the teacher's weights
+    net = nas_kd.repair_units(net, teacher, data, run=run, batch_size=64)
     tables = nas_kd.rate_units(net, teacher, data, run=run)
     print(nas_kd.exact_front(tables, budget="macs"))
     trials = 20 if quick else 100

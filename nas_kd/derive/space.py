@@ -15,7 +15,7 @@ from nas_kd.derive.importance import importance_order
 from nas_kd.derive.network import CutNet, batch_norms
 from nas_kd.derive.parts import parts_of
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.derive.units import Unit, find_parts
+from nas_kd.derive.units import Unit, find_parts, walk
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues
 from nas_kd.runs.log import log_message
@@ -48,6 +48,14 @@ class TeacherSpace(ElasticSpace):
     @property
     def pretrained(self) -> bool:
         return True
+
+    @property
+    def parts(self) -> str:
+        return f"{len(self.derived.units)} units"
+
+    @property
+    def details(self) -> list[str]:
+        return list(walk(self.derived.units))
 
     @property
     def supernet_class(self) -> type[Any] | None:

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nas_kd.derive.space import TeacherSpace
-from nas_kd.derive.units import walk
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.space import Cost, ElasticSpace, load_space
+from nas_kd.space import Cost, load_space
 from nas_kd.space.load import space_names
 from nas_kd.teacher.cache import cache_bytes
 
@@ -33,11 +31,10 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
     }
     median = Cost(*(int(np.median([cost[index] for cost in drawn])) for index in range(2)))
     yield from _teacher(given)
-    yield f"space: {space.name}, {_many(space.size)} archs, {_parts(space)}"
+    yield f"space: {space.name}, {_many(space.size)} archs, {space.parts}"
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():
         yield f"  {name}: {cost.macs:,} MACs, {cost.params:,} params{_share(cost, given.whole)}"
-    if isinstance(space, TeacherSpace):
-        yield from (f"  {line}" for line in walk(space.derived.units))
+    yield from (f"  {line}" for line in space.details)
     yield from _budget(given, drawn, ends)
     if shipped and given.whole is not None:
         yield from _shipped(given, given.whole)
@@ -53,12 +50,6 @@ def _teacher(given: Given) -> Iterator[str]:
         size = cache_bytes(given.images) / 1e6
         images = len(given.images.train)
         yield f"teacher logits: {len(views)} views of {images:,} images, {size:,.1f} MB on the disk"
-
-
-def _parts(space: ElasticSpace) -> str:
-    if isinstance(space, TeacherSpace):
-        return f"{len(space.stages)} units"
-    return f"{len(space.stages)} stages ({', '.join(str(stage.size) for stage in space.stages)} candidates)"
 
 
 def _many(size: int) -> str:

@@ -37,6 +37,16 @@ class ElasticSpace(Chain, Space):
         return None
 
     @property
+    def parts(self) -> str:
+        """What its archs are made of, in a few words."""
+        return f"{len(self.stages)} stages ({', '.join(str(stage.size) for stage in self.stages)} candidates)"
+
+    @property
+    def details(self) -> list[str]:
+        """More about each part, a line each, where there is more to say."""
+        return []
+
+    @property
     def pretrained(self) -> bool:
         """Whether its networks begin with the weights of a trained teacher."""
         return False
