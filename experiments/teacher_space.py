@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--networks", nargs="*", help="only these rows")
     parser.add_argument("--run", type=Path, default=Path("runs/teacher_space"))
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help="folder of the tables; default results/teacher_space, or --run")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options = parser.parse_args()
     if options.quick:
@@ -268,8 +268,9 @@ def main() -> None:
         parser.error("--data FOLDER, or --quick")
     torch.set_num_threads(1)
     data, teacher = load(options.data, options.images)
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "students.csv"
+    out = options.out or (options.run if options.quick else OUT)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "students.csv"
     log = CsvLog(file)
     trials = [Trial(data, teacher, budget, options.run) for budget in options.budgets]
     asked = options.networks or NETWORKS
@@ -308,8 +309,8 @@ def main() -> None:
                 "search_cpu_seconds": trial.searched if name == "found" else 0.0,
             }
         )
-        summarised(read_frame(file), options.run).round(4).to_csv(options.out / "summary.csv", index=False)
-    print(pd.read_csv(options.out / "summary.csv").to_string())
+        summarised(read_frame(file), options.run).round(4).to_csv(out / "summary.csv", index=False)
+    print(pd.read_csv(out / "summary.csv").to_string())
 
 
 if __name__ == "__main__":
