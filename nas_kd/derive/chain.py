@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nas_kd.derive.groups import Group
+from nas_kd.nn.widen import Widen
 
 WRITERS = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -98,7 +99,7 @@ def _sites(network: nn.Module, units: Sequence[str], order: Sequence[str]) -> li
             sites.append(path)
         elif not any(path.startswith(f"{unit}.") for unit in units):
             module = network.get_submodule(path)
-            if next(module.parameters(recurse=False), None) is not None or hasattr(module, "sources"):
+            if next(module.parameters(recurse=False), None) is not None or isinstance(module, Widen):
                 sites.append(path)
     return sites
 

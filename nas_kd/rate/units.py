@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas_kd.data import Data
-    from nas_kd.teacher.teacher import Teacher
+    from nas_kd.teacher.targets import LiveSource
 
 SCORES = get_args(UnitScore)
 
@@ -187,7 +187,7 @@ def replace_one(
 
 def rate_units(
     net: TeacherSupernet,
-    teacher: Teacher,
+    teacher: LiveSource,
     data: Data,
     *,
     score: UnitScore = "local",

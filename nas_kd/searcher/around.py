@@ -16,14 +16,14 @@ from nas_kd.space.rows import arch_of_rows
 
 if TYPE_CHECKING:
     from nas_kd.data import Data
-    from nas_kd.teacher.teacher import Teacher
+    from nas_kd.teacher.targets import LiveSource
 
 TEMPERATURE = 4.0  # of both softmaxes: what a cut network is still wrong about says more than its first class
 
 
 def archs_around(
     net: TeacherSupernet,
-    teacher: Teacher,
+    teacher: LiveSource,
     data: Data,
     tables: Sequence[pd.DataFrame],
     bounds: Bounds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -40,7 +40,6 @@ from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
-from nas_kd.teacher.teacher import Teacher
 from nas_kd.train import weights_hash
 from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
 from nas_kd.train.many import TrainingSetup
@@ -194,8 +193,9 @@ def search(
             tables = with_latency(tables, budget, data.resolution, seed)
         begin: list[Arch] = []
         live = None if source is None else source.teacher
-        if config.rerate and isinstance(net, TeacherSupernet) and isinstance(live, Teacher) and budget.limits:
-            begin = [arch for arch, _ in archs_around(net, live, data, tables, budget.limits, rounds=config.rerate)]
+        if config.rerate and space.pretrained and live is not None and budget.limits:
+            cuts = cast(TeacherSupernet, net)
+            begin = [arch for arch, _ in archs_around(cuts, live, data, tables, budget.limits, rounds=config.rerate)]
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(
         budget,
