@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.derive.config import UnitScore
@@ -107,7 +108,7 @@ def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]
                 row.append(0.0)
                 continue
             got = x if choice is None else _run(net, index, choice, x)
-            row.append(float((got - out).square().mean() / variance))
+            row.append(float(F.mse_loss(got, out) / variance))
         scores.append(row)
     return scores
 
