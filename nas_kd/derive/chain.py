@@ -47,12 +47,14 @@ class Between:
         links: units, and the layers that begin streams, in the order in which they run.
         outside: names of the parameters of a stream that come after the last link.
         last: number of the stream that they read, None where there is none.
+        stays: paths of layers whose outputs cannot be cut.
     """
 
     streams: tuple[Group, ...]
     links: tuple[Link, ...]
     outside: tuple[str, ...] = ()
     last: int | None = None
+    stays: tuple[str, ...] = ()
 
 
 def between(network: nn.Module, groups: Sequence[Group], units: Sequence[str], order: Sequence[str]) -> Between:

@@ -51,11 +51,12 @@ class TeacherSpace(ElasticSpace):
 
     @property
     def parts(self) -> str:
-        return f"{len(self.derived.units)} units"
+        streams = len(self.derived.links.streams)
+        return f"{len(self.derived.units)} units" + (f", {streams} streams" if streams else "")
 
     @property
     def details(self) -> list[str]:
-        return list(walk(self.derived.units))
+        return list(walk(self.derived.units, self.derived.links))
 
     @property
     def supernet_class(self) -> type[Any] | None:
@@ -183,6 +184,8 @@ def teacher_space(
     drawn = torch.randn(5, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
     images = drawn[:2]
     units, links = find_parts(network, images, residual)
+    if links.stays:
+        log_message(None, f"these layers of the teacher cannot be cut and stay as they are: {', '.join(links.stays)}")
     batches = []
     if data is not None and importance in ("activation", "taylor"):
         batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]

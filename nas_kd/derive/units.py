@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas_kd.derive.calls import Call, calls_of, check_network
-from nas_kd.derive.chain import Between, between
+from nas_kd.derive.chain import WRITERS, Between, between
 from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.derive.verify import sound
 from nas_kd.errors import SettingError
@@ -91,7 +91,10 @@ def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tu
     check_network(network, images)
     groups = _merged(network, list(Tracer(network, images).groups()))
     groups = [_by_norm_groups(network, _by_heads(network, group)) for group in groups]
-    groups = sound(network, images, [group for group in groups if any(slot.dim == 1 for slot in group.slots)])
+    read = [group for group in groups if any(slot.dim == 1 for slot in group.slots)]
+    known = {slot.layer for group in groups if group not in read for slot in group.slots}  # the logits
+    groups = sound(network, images, read)
+    known |= {slot.layer for group in groups for slot in group.slots if slot.dim == 0}
     calls = calls_of(network, images)
     blocks = _blocks(network, calls, PLAIN) or _blocks(network, calls, (*PLAIN, *NORMS))
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
@@ -119,7 +122,8 @@ def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tu
         if removable or cuts or streams:
             units.append(Unit(path, cuts, removable, tuple(x.shape[1:]), tuple(call.out.shape[1:])))
     paths = [unit.path for unit in units]
-    links = between(network, free if streams else (), paths, list(calls))
+    stays = [name for name, layer in network.named_modules() if isinstance(layer, WRITERS) and name not in known]
+    links = replace(between(network, free if streams else (), paths, list(calls)), stays=tuple(stays))
     if not any(unit.groups or unit.removable for unit in units) and not links.streams:
         legal = "a network with residual blocks, or with channels inside a block or between layers"
         raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
@@ -254,8 +258,12 @@ def _by_norm_groups(network: nn.Module, group: Group) -> Group:
     return group
 
 
-def walk(units: Sequence[Unit]) -> Iterator[str]:
-    """Describe units in a line each."""
+def walk(units: Sequence[Unit], links: Between) -> Iterator[str]:
+    """Describe units and streams in a line each, and name the layers that stay as they are."""
     for unit in units:
         cuts = ", ".join(f"{group.channels} of {group.root.removeprefix(unit.path + '.')}" for group in unit.groups)
         yield f"{unit.path}: {cuts or 'nothing inside'}{'; may be left out' if unit.removable else ''}"
+    for stream in links.streams:
+        yield f"{stream.root}: {stream.channels} channels that go through {len(stream.layers)} layers"
+    if links.stays:
+        yield f"cannot be cut and stay as they are: {', '.join(links.stays)}"

@@ -89,6 +89,30 @@ class Maps(Net):
         return {"logits": super().forward(x)}
 
 
+class Shuffling(Block):
+    """Its channels are put in an order that tracing does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.randperm(16, generator=torch.Generator().manual_seed(0)))
+
+    def inner(self, x: Tensor) -> Tensor:
+        return super().inner(x)[:, self.places]
+
+
+class Padding(Net):
+    """The streams of its stages are tied by a skip that adds channels of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(8, 12, 3, padding=1)
+        self.head = nn.Linear(12, 5)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = super().features(x)
+        return self.wide(x) + nn.functional.pad(x, (0, 0, 0, 0, 2, 2))
+
+
 class Whole(nn.Module):
     """Nothing in it can be cut."""
 
@@ -132,3 +156,21 @@ def test_weighing_by_images_needs_images(capsys: pytest.CaptureFixture[str]) -> 
     assert "l1" not in capsys.readouterr().err
     assert nas_kd.teacher_space(teacher, resolution=16).size > 1
     assert "norms of their weights (l1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "stays", "units"),
+    [(of(Shuffling), "first.conv1, second.conv1", 0), (Padding, "stem, first.conv2, second.conv2, wide", 1)],
+)
+def test_what_cannot_be_cut_stays_and_is_listed(
+    network: type[nn.Module], stays: str, units: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = Teacher(network(), "own", num_classes=5)
+    space = nas_kd.teacher_space(teacher, resolution=16, residual=True)
+    assert f"cannot be cut and stay as they are: {stays}" in capsys.readouterr().err
+    assert [len(unit.groups) for unit in space.derived.units] == [units, units]
+    net = nas_kd.Supernet(space).eval()
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(net(x, space.largest(), norm=space.norm), teacher(x))
+    assert net.extract(space.smallest())(x).shape == (2, 5)
