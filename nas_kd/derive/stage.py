@@ -54,12 +54,16 @@ class UnitStage(Stage):
     removable: bool
     costs: tuple[tuple[tuple[int, int, Layer | None], Costs], ...] = field(repr=False)
     op: ClassVar[str] = "unit"
-    fields: ClassVar[tuple[str, ...]] = ("kept",)
     legend: ClassVar[str] = "one box a unit of the teacher: parts of its channels that stay"
 
     def __post_init__(self) -> None:
         if self.depths not in ((1,), (0, 1)):
             raise SettingError("depths", self.depths, "(1,), or (0, 1) of a unit that may be left out")
+
+    @property
+    def fields(self) -> tuple[str, ...]:  # type: ignore[override]
+        """One a group of channels: ``kept``, ``kept_2`` ..."""
+        return tuple("kept" if number == 1 else f"kept_{number}" for number in range(1, len(self.kept) + 1))
 
     def groups(self) -> tuple[tuple[Layer, ...], ...]:
         return (tuple(product(*self.kept)),)

@@ -19,6 +19,7 @@ from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.rate.units import rate_units
+from nas_kd.searcher.variables import SearchVariables
 from nas_kd.teacher import Teacher, cifar_resnet8
 from nas_kd.train import weights_hash
 
@@ -132,6 +133,13 @@ def test_archs_are_values_and_codes(made: tuple[Teacher, TeacherSpace, int]) -> 
     assert [nas_kd.Arch.from_dict(arch.to_dict()) for arch in archs] == archs
     with pytest.raises(SettingError):
         space.cost(archs[0], resolution=space.resolution + 1, num_classes=10)
+
+
+def test_archs_are_points_of_a_search(made: tuple[Teacher, TeacherSpace, int]) -> None:
+    _, space, _ = made
+    variables = SearchVariables(space)
+    archs = [space.sample(seed) for seed in range(20)] + [space.largest(), space.smallest()]
+    assert [variables.decode(variables.encode(arch)) for arch in archs] == archs
 
 
 def test_another_teacher_makes_another_space() -> None:
