@@ -16,10 +16,13 @@ import pytest
 
 import nas_kd
 from nas_kd.blocks import BasicStage, ConvStem, LinearHead
+from nas_kd.config.names import names_in_tables
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
+from nas_kd.searcher import engines
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.engine import Engine, Problem, point_of
 from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
@@ -214,6 +217,21 @@ def test_a_new_engine_searches_by_being_passed_in(data: Data, tmp_path: Path) ->
     assert again.best == result.best and again.engine == "climber_1"
     with pytest.raises(SettingError, match="climber_2"):  # its settings are in its name, and so in the record
         nas_kd.search(net, None, data, engine=Climber(2), **how)
+
+
+def test_the_table_names_each_file_of_the_folder() -> None:
+    files = {path.stem for path in Path(str(engines.__file__)).parent.glob("[!_]*.py")}
+    assert set(ENGINES) == files
+    assert {name: kind().name for name, kind in ENGINES.items()} == {name: name for name in files}
+    assert names_in_tables("searcher/engines", "type[SearchEngine]") == tuple(ENGINES)  # read without importing them
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_imported() -> None:
+    with pytest.raises(SettingError, match="search.engine='nsga3'.*nsga2"):
+        SearchConfig(engine="nsga3")
+    with pytest.raises(SettingError, match="search.storage=.*search.engine=coarse"):
+        SearchConfig(engine="coarse", storage="postgresql://me@here/trials")
+    assert SearchConfig(engine="nsga2", storage="postgresql://me@here/trials").engine == "nsga2"
 
 
 def test_an_engine_has_a_name_of_its_own(data: Data) -> None:
