@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.leases import HEARTBEAT, PATIENCE, Lease
 from nas_kd.runs.lock import flock
+from nas_kd.runtime.repeated import repeated
 
 
 @contextmanager
@@ -53,14 +53,10 @@ def folder_lock(
             _take_over(note, folder, bool(sure), log, patience)
         with on_disk(mine):
             mine.write_text(json.dumps(asdict(Lease.own())) + "\n")
-        ended = threading.Event()
-        renewing = threading.Thread(target=_renew, args=(mine, ended, heartbeat), daemon=True)
-        renewing.start()
         try:
-            yield
+            with repeated(lambda: _renew(mine), heartbeat):
+                yield
         finally:
-            ended.set()
-            renewing.join()
             with on_disk(mine):
                 os.truncate(mine, 0)
 
@@ -102,9 +98,6 @@ def _refused(folder: Path, holder: Lease | None) -> SettingError:
     return SettingError("run", str(folder), expected, "wait for it, or use another --run")
 
 
-def _renew(note: Path, ended: threading.Event, heartbeat: float) -> None:
-    while not ended.wait(heartbeat):
-        try:
-            os.utime(note)
-        except OSError:  # a network file system may be briefly unavailable
-            continue
+def _renew(note: Path) -> None:
+    with suppress(OSError):  # a network file system may be briefly unavailable
+        os.utime(note)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+
+from nas_kd.runtime.repeated import repeated
 
 ValueT = TypeVar("ValueT")
 
@@ -102,19 +103,8 @@ def rank_zero_first() -> Iterator[None]:
             dist.broadcast(over, src=0, group=group)
         yield
         return
-    ended = threading.Event()
-
-    def send_heartbeats() -> None:
-        while not ended.wait(HEARTBEAT):
-            dist.broadcast(torch.zeros(1), src=0, group=group)
-
-    thread = threading.Thread(target=send_heartbeats, daemon=True)
-    thread.start()
-    try:
+    with repeated(lambda: dist.broadcast(torch.zeros(1), src=0, group=group), HEARTBEAT):
         yield
-    finally:
-        ended.set()
-        thread.join()
     dist.broadcast(torch.ones(1), src=0, group=group)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from nas_kd.runs.progress import Progress
 from nas_kd.runs.results import ResultTable
 from nas_kd.runs.run import Run
 from nas_kd.runs.workers import Worker, share
+from nas_kd.runtime.repeated import repeated
 from nas_kd.space import Arch
 from nas_kd.train.many import Results
 from nas_kd.train.moving import MovingStage, MovingStages
@@ -90,24 +90,17 @@ class SharedTrainings:
     @contextmanager
     def watched(self, progress: Progress) -> Iterator[None]:
         """Advance a progress by the rows that any process records within the context."""
-        ended = threading.Event()
 
         def poll() -> None:
             if (new := self.recorded() - progress.done) > 0:
                 progress.advance(new)
 
         def watch() -> None:
-            while not ended.wait(POLL):
-                with suppress(Exception):  # the process that writes rows reports a full disk
-                    poll()
+            with suppress(Exception):  # the process that writes rows reports a full disk
+                poll()
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with repeated(watch, POLL):
             yield
-        finally:
-            ended.set()
-            thread.join()
         poll()
 
 

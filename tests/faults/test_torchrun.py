@@ -173,7 +173,7 @@ def test_what_srun_tells_is_what_fabric_asks(monkeypatch: pytest.MonkeyPatch) ->
 def test_srun_starts_as_many_workers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in srun(1, 1234).items():
         monkeypatch.setenv(name, value)
-    assert main(["search", "--run", "nowhere", "--teacher.model", "null"]) == 2
+    assert main(["search", "--run", "nowhere", "--space", "digits", "--teacher.model", "null"]) == 2
     assert "expected run or supernet with 2 processes" in capsys.readouterr().err
-    assert main(["search", "--run", "nowhere", "--teacher.model", "null", "--worker"]) == 2
+    assert main(["search", "--run", "nowhere", "--space", "digits", "--teacher.model", "null", "--worker"]) == 2
     assert "a run whose supernet is finished" in capsys.readouterr().err and not Path("nowhere").exists()
