@@ -28,7 +28,9 @@ BLOCKS = re.compile(
 )
 TARGETS = re.compile(r"^(Teacher|ViewCache|TargetSource|LiveTeacher|CachedTeacher|LogitCache|StoredFeatures)\w*$")
 OF_A_RUN = {"space", "run", "seed", "device", "precision", "threads", "workers", "on_nan", "max_hours", "resolution"}
-SECTIONS = re.compile(r"^(Data|Teacher|Training|Supernet|Blockwise|Search|Retrain|Rank)Config$")
+SECTIONS = re.compile(
+    r"^(Data|Teacher|Training|Learning|NetworkLearning|Measuring|Calibration|Supernet|Blockwise|Search|Retrain|Rank)Config$"
+)
 
 
 def trees(root: Path) -> dict[Path, ast.Module]:
@@ -72,6 +74,18 @@ def fields(node: ast.ClassDef) -> list[tuple[str, str]]:
     return [(target.id, written(value)) for target, value in each if value is not None and isinstance(target, ast.Name)]
 
 
+def changed(node: ast.ClassDef) -> list[tuple[str, str]]:
+    """Return (name, default) of the settings that a class shares with others, with a default of its own."""
+    calls = [one for one in node.decorator_list if isinstance(one, ast.Call) and ast.unparse(one.func) == "settings"]
+    tables = [given for call in calls for given in call.args[1:2] if isinstance(given, ast.Dict)]
+    return [
+        (str(name.value), written(value.args[0] if isinstance(value, ast.Call) else value))
+        for table in tables
+        for name, value in zip(table.keys, table.values, strict=True)
+        if isinstance(name, ast.Constant)
+    ]
+
+
 def written(value: ast.expr) -> str:
     """Return a default so that equal ones are equal: 0.01 and 1e-2."""
     return repr(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
@@ -84,8 +98,8 @@ def declared(files: dict[Path, ast.Module]) -> dict[tuple[str, str], set[Path]]:
     for path, tree in files.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                names |= set(fields(node)) if SECTIONS.match(node.name) else set()
-                for one in fields(node):
+                names |= {*fields(node), *changed(node)} if SECTIONS.match(node.name) else set()
+                for one in [*fields(node), *changed(node)]:
                     found.setdefault(one, set()).add(path)
             elif isinstance(node, ast.FunctionDef):
                 for one in with_default(node):
