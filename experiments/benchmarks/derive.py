@@ -6,15 +6,26 @@ thread, whose clock is the processor time of this process, so that other work on
   forward       of a subnet of ResNet-56 in evaluation mode against the extracted network, at 64 images, random archs
                 of the inner channels and of the streams too;
   local         local errors of all 27 units and 5 choices of ResNet-56, against one pass of the teacher over the same
-                images, both in batches of as many (``alone`` is the cost of the choices themselves, in closed form);
+                images, as it runs them (in parts that fit the cache) and in one batch; and the MACs of the choices;
   replace-one   KL of each of these choices alone, against running each network whole;
   sandwich      forward and backward of the largest, the smallest and two random subnets of ResNet-56 with in-place
                 distillation, against the same four extracted networks with the same losses;
   front         the exact front of 27 and of 54 units of five choices, and of ResNet-56 with its streams.
 Numbers are printed and never asserted; the bars are 20 s, 1.05, 5, 0.6, 1.05 and 0.1 s.
 
-Hardware: any machine, since both sides share it. Seeds: weights 0, archs 0 .. 3, images 0.
+Hardware: one thread on 2 cores of an AMD EPYC, shared with other work (load 2 to 5), torch 2.14.1: trust ratios only.
+Seeds: weights 0, archs 0 .. 3, images 0.
 Command: OMP_NUM_THREADS=1 python experiments/benchmarks/derive.py [--quick] [--only PART ...]
+Numbers:
+  derive         2.7 to 3.4 s, with streams 3.0 to 4.3 s
+  forward        inner channels: largest 0.998 and 1.007 in two runs, random 1.012 and 1.038, smallest 0.955 and 1.082
+                 (6.7 against 6.3 ms); streams too: largest 1.006, smallest 1.103 (4.5 against 4.1 ms)
+  local          4.76 to 4.84 with 128 images, 5.2 with 64; the choices are 1.49 of the teacher's MACs, so 2.49 in all:
+                 convolutions of few channels do less a second, and batch norms take the batch's statistics
+  replace-one    0.548 with 64 images (11.6 against 21.1 s)
+  sandwich       1.008 and 1.034 in two runs, with streams 1.013 and 1.018
+  front          27 units 19 ms, 54 units 33 ms, with streams 28 ms
+Above the bar is the forward of the smallest networks: taking slices costs 0.3 to 0.4 ms a batch.
 """
 
 from __future__ import annotations
@@ -45,6 +56,7 @@ from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.train.sandwich import sandwich_step
 
 TASK = Classification(smoothing=0.1)
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
 PARTS = ("derive", "forward", "local", "replace-one", "sandwich", "front")
 
 
@@ -208,7 +220,7 @@ def main() -> None:
         derive(options.quick)
     teacher = trained(CifarResNet(8 if options.quick else 56), 32)
     spaces = {
-        name: nas_kd.teacher_space(teacher, resolution=32, residual=residual)
+        name: nas_kd.teacher_space(teacher, None, WIDTHS, resolution=32, residual=residual)
         for name, residual in (("units", False), ("streams", True))
     }
     for name, space in spaces.items():
