@@ -177,7 +177,7 @@ def methods(
         return run
 
     def ranked(different: float) -> list[list[int]]:
-        chains = k_best(coded, most, bounds=budget.caps, different=different)
+        chains = k_best(coded, most, bounds=budget.upper, different=different)
         labels = chains[[f"row_{number}" for number in range(1, len(coded) + 1)]].itertuples(index=False)
         return [[int(t.loc[at, "choice"]) for t, at in zip(coded, row, strict=True)] for row in labels]
 

@@ -84,9 +84,9 @@ class RunContext(Given):
 
     @cached_property
     def budget(self) -> Budget:
-        """The budget, with the caps and the latency that was measured."""
+        """The budget, with the upper bounds and the latency that was measured."""
         latency = self.config.search.max_latency_ms
-        return Budget(self.space, self.cost, self.caps, latency, self.runtime.device, self.run, self.floors)
+        return Budget(self.space, self.cost, self.upper, latency, self.runtime.device, self.run, self.lower)
 
     @cached_property
     def unmatched(self) -> Teacher:

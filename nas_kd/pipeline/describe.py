@@ -72,8 +72,8 @@ def _share(cost: Cost, whole: Cost | None) -> str:
 
 def _budget(given: Given, drawn: list[Cost], ends: dict[str, Cost]) -> Iterator[str]:
     """Word each bound, and how many archs keep it."""
-    upper = given.caps
-    lower = given.floors
+    upper = given.upper
+    lower = given.lower
     whole = given.whole
     owner = "largest" if whole is None else "teacher"
     for name in ("macs", "params"):

@@ -115,13 +115,13 @@ class Given:
         return self.outlined.cost if self.taught else None
 
     @cached_property
-    def caps(self) -> dict[str, int]:
+    def upper(self) -> dict[str, int]:
         """The upper bounds of the budget as numbers; raises when they are infeasible."""
         settings = self.config.search
         return upper_bounds(self.outline, self.images, settings.max_macs, settings.max_params, self.whole)
 
     @cached_property
-    def floors(self) -> dict[str, int]:
+    def lower(self) -> dict[str, int]:
         """The lower bounds of the budget as numbers; raises when the ranges are infeasible."""
         settings = self.config.search
-        return lower_bounds(self.outline, self.images, self.caps, settings.min_macs, settings.min_params, self.whole)
+        return lower_bounds(self.outline, self.images, self.upper, settings.min_macs, settings.min_params, self.whole)

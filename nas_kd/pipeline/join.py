@@ -11,7 +11,7 @@ from nas_kd.pipeline.rank_command import ranking
 from nas_kd.ranking.plan import check_planned
 from nas_kd.runs.files import read_json
 from nas_kd.runs.lock import held
-from nas_kd.searcher.group import check_begun
+from nas_kd.searcher.group import check_running
 
 
 def join_search(config: Config) -> None:
@@ -19,7 +19,7 @@ def join_search(config: Config) -> None:
     trained = () if config.derived else ("supernet",)
     pipeline = _joined(config, (*trained, "blockwise") if config.engine == "exact" else trained)
     pipeline.check(keep=False)
-    check_begun(pipeline.run.path / pipeline.search_folder, config.search.storage)
+    check_running(pipeline.run.path / pipeline.search_folder, config.search.storage)
     if config.engine == "exact":
         with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several helpers may start at once
             _ = pipeline.teaching  # opens the stored answers

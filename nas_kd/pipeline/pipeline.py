@@ -19,7 +19,7 @@ from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.result import SearchResult
-from nas_kd.searcher.search import TRAINED_BY, search
+from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size
 from nas_kd.train.config import RetrainConfig
@@ -120,15 +120,15 @@ class Pipeline(RunContext):
         # a word stays one: what it stands for is part of the weighted tables, which the search's record has
         engine = self.config.engine
         weights = self.config.search.weights if self._guided else None
-        given = engine, self.caps, latency, self.floors, weights
+        given = engine, self.upper, latency, self.lower, weights
         objectives, before = (checked_objectives(o, engine) for o in (self.config.search.objectives, None))
         if engine == first.get("search.engine"):
             before = tuple(first.get("search.objectives", before))  # no record has the engine's own
         same = objectives == before
         if not first or (tuple(first.get(name) for name in names) == given and same and not method):
             return "search"
-        limits: dict[str, float] = self.caps | ({} if latency is None else {"latency_ms": latency})
-        limits |= {f"min_{name}": floor for name, floor in self.floors.items()}
+        limits: dict[str, float] = self.upper | ({} if latency is None else {"latency_ms": latency})
+        limits |= {f"min_{name}": floor for name, floor in self.lower.items()}
         named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
         parts = ["" if engine == first.get("search.engine") else engine, method, named]
         if weights != first.get("search.weights"):
@@ -196,13 +196,13 @@ class Pipeline(RunContext):
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of ``retrain`` that short and full trainings share."""
-        return {name: getattr(self.config.retrain, name) for name in TRAINED_BY}
+        return {name: getattr(self.config.retrain, name) for name in TRAINING_FIELDS}
 
     @property
     def short_settings(self) -> dict[str, Any]:
         """Arguments of ``retrain`` for short trainings as the search's, from weights of any kind."""
         short = self.short_training
-        shared = {name: getattr(short, name) for name in TRAINED_BY}
+        shared = {name: getattr(short, name) for name in TRAINING_FIELDS}
         return shared | {"method": self.config.method, "epochs": short.epochs, "test": False}
 
     def _check_method(self) -> None:
@@ -261,7 +261,7 @@ class Pipeline(RunContext):
             )
         if self._guided:
             check_size(self.outline, self.data.resolution)
-        _ = self.floors  # an infeasible budget is refused now, before a teacher is trained
+        _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and self.config.teacher.epochs):
             _ = self.budget  # a latency that is too low as well
         check_rivals(self)

@@ -54,7 +54,7 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
     data = given.images
     make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution)
     cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
-    for what, most in given.caps.items():
+    for what, most in given.upper.items():
         if getattr(cost, what) > most:
             expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
             raise SettingError("retrain.rivals", name, expected, "name a smaller one, or leave it out")

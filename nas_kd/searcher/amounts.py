@@ -33,24 +33,20 @@ def parse_budget(value: str | int | float, largest: int, name: str, up: bool = F
     except InvalidOperation:
         amount = Decimal("nan")
     if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise SettingError(name, value, expected, f"write {name}=60%")
+        raise SettingError(name, value, expected, f"use {name}=60%")
     whole = math.ceil if up else math.floor
     if text.endswith("%"):
         if amount > 100:
-            hint = f"write {name}=100%, or null for no limit"
+            hint = f"use {name}=100%, or null for no limit"
             raise SettingError(name, value, "a share above 0% and up to 100%", hint)
         return whole(largest * amount / 100)
     if scale is None and amount < 1:
-        raise SettingError(name, value, expected, f"for a share write {name}={(100 * amount).normalize():f}%")
+        raise SettingError(name, value, expected, f"for a share use {name}={(100 * amount).normalize():f}%")
     return whole(amount * (scale or 1))
 
 
 def check_budget(value: Amount, name: str) -> None:
     """Check that a budget can be read, before the space is known.
-
-    Args:
-        value: as in `parse_budget`, or None for no limit.
-        name: the setting, for the message.
 
     Raises:
         SettingError: it cannot be parsed.

@@ -1,4 +1,4 @@
-"""Additive scores near where the search is: the exact front is asked again around the arch that it gave."""
+"""Additive scores near the current arch: choices are rated again in the best arch, and solved for again."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def archs_around(
 ) -> list[tuple[Arch, float]]:
     """Solve for the best arch within a budget, rate all choices in it, and solve again.
 
-    Scores of single cuts in the whole teacher do not add up where all is cut: a unit is missed more when its
+    Scores of single cuts in the whole teacher do not add up where all is cut: a unit matters more when its
     neighbours are gone. A choice is therefore rated in the last arch; scores are averaged with those before, so
-    that the archs do not swing to and fro.
+    that the archs do not oscillate.
 
     Args:
         net: the teacher's supernet.
         teacher: the teacher, bound to the data.
         data: its ``rate`` images are used.
-        tables: of `rate_units`, where to begin.
+        tables: of `rate_units`, to start from.
         bounds: upper bounds of ``macs`` and ``params``, or pairs of bounds.
-        rounds: ratings, each of which costs a forward pass of a subnet a choice.
+        rounds: ratings, each of which costs one forward pass of a subnet per choice.
         images: how many, at most; norms take their statistics.
 
     Returns:
-        The arch of the tables and then one a round, while they differ, each with its KL to the teacher (softened,
+        The arch of the tables and then one per round, while they differ, each with its KL to the teacher (softened,
         nats).
     """
     space = net.space
@@ -62,7 +62,9 @@ def archs_around(
             break
         first = rated[0].loc[labels[0], "candidate"]
         rated = rate_units(net, teacher, data, score="replace_one", images=images, temperature=TEMPERATURE, around=arch)
-        alone = rated[0].set_index("candidate").loc[first, "score"]  # the first unit bears what the arch loses
+        alone = (
+            rated[0].set_index("candidate").loc[first, "score"]
+        )  # the first unit's score includes the arch's own loss
         found.append((arch, float(alone)))
         latest = [table["score"] for table in rated]
         scores = [(one + two) / 2 for one, two in zip(scores, latest, strict=True)] if scores else latest

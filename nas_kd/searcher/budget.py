@@ -44,16 +44,16 @@ def upper_bounds(
     settings = cost_settings(space, data)
     largest = whole or space.cost(space.largest(), **settings)
     smallest = space.cost(space.smallest(), **settings)
-    caps = {}
+    upper = {}
     for name, value in (("macs", max_macs), ("params", max_params)):
         if value is None:
             continue
         most = getattr(largest, name)
         least = getattr(smallest, name)
-        caps[name] = parse_budget(value, most, f"search.max_{name}")
-        if caps[name] < least:
+        upper[name] = parse_budget(value, most, f"search.max_{name}")
+        if upper[name] < least:
             raise _too_small(space, name, value, least, most)
-    return caps
+    return upper
 
 
 def _too_small(space: ElasticSpace, name: str, value: str | int | float, least: int, most: int) -> SettingError:
@@ -62,7 +62,7 @@ def _too_small(space: ElasticSpace, name: str, value: str | int | float, least: 
     field = f"search.max_{name}"
     expected = f"at least {share:.1f}% ({least:,} {UNITS[name]}, the smallest arch of {space.name})"
     if share > 100:
-        hint = f"no arch of this space is smaller than the teacher: name another space, or use {field}={least}"
+        hint = f"no arch of this space is smaller than the teacher: use another space, or {field}={least}"
     else:
         hint = f"use {field}={share:.1f}% or more{space.smaller_hint}"
     return SettingError(field, value, expected, hint)
@@ -71,7 +71,7 @@ def _too_small(space: ElasticSpace, name: str, value: str | int | float, least: 
 def lower_bounds(
     space: ElasticSpace,
     data: Data,
-    caps: Mapping[str, int],
+    upper: Mapping[str, int],
     min_macs: str | int | float | None,
     min_params: str | int | float | None,
     whole: Cost | None = None,
@@ -79,7 +79,7 @@ def lower_bounds(
     """Return the lower bounds on ``macs`` and ``params`` that are given, as numbers.
 
     Args:
-        caps: upper bounds from `upper_bounds`.
+        upper: from `upper_bounds`.
         min_macs: share of the teacher (``"40%"``), number, or None.
         min_params: same, of parameters.
         whole: as in `upper_bounds`.
@@ -89,33 +89,33 @@ def lower_bounds(
             all bounds.
     """
     largest = space.cost(space.largest(), **cost_settings(space, data))
-    floors = {}
+    lower = {}
     for name, value in (("macs", min_macs), ("params", min_params)):
         if value is None:
             continue
         most = getattr(largest, name)
-        floors[name] = parse_budget(value, getattr(whole or largest, name), f"search.min_{name}", up=True)
-        if floors[name] > caps.get(name, most):
-            expected = f"at most {caps.get(name, most):,} {UNITS[name]}"
+        lower[name] = parse_budget(value, getattr(whole or largest, name), f"search.min_{name}", up=True)
+        if lower[name] > upper.get(name, most):
+            expected = f"at most {upper.get(name, most):,} {UNITS[name]}"
             raise SettingError(f"search.min_{name}", value, expected, f"lower it, or raise search.max_{name}")
-    if floors:  # caps alone are kept by the smallest arch
-        refused = None
+    if lower:  # the smallest arch is within upper bounds alone
+        infeasible = None
         for size in space.resolutions or (data.resolution,):
             tables = cost_rows(space, resolution=size, in_chans=data.in_chans, num_classes=data.num_classes)
             try:
-                best(tables, bounds=limits_between(floors, caps))
-                return floors
+                best(tables, bounds=limits_between(lower, upper))
+                return lower
             except SettingError as error:
-                refused = refused or error
-        assert refused is not None
-        names = ", ".join([f"search.min_{name}" for name in floors] + [f"search.max_{name}" for name in caps])
-        raise SettingError(names, refused.value, refused.expected, refused.hint) from refused
-    return floors
+                infeasible = infeasible or error
+        assert infeasible is not None
+        names = ", ".join([f"search.min_{name}" for name in lower] + [f"search.max_{name}" for name in upper])
+        raise SettingError(names, infeasible.value, infeasible.expected, infeasible.hint) from infeasible
+    return lower
 
 
-def limits_between(floors: Mapping[str, int], caps: Mapping[str, int]) -> dict[str, tuple[float | None, float | None]]:
+def limits_between(lower: Mapping[str, int], upper: Mapping[str, int]) -> dict[str, tuple[float | None, float | None]]:
     """Return smallest and largest allowed sums by column, as `nas_kd.solve.best` reads them."""
-    return {name: (floors.get(name), caps.get(name)) for name in dict.fromkeys([*caps, *floors])}
+    return {name: (lower.get(name), upper.get(name)) for name in dict.fromkeys([*upper, *lower])}
 
 
 def cost_settings(space: ElasticSpace, data: Data) -> dict[str, int]:
@@ -130,31 +130,31 @@ class Budget:
 
     Args:
         cost: keywords of ``space.cost``, from `cost_settings`.
-        caps: largest allowed ``macs`` and ``params``.
+        upper: largest allowed ``macs`` and ``params``.
         max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
         run: stores measured latencies in latency.csv, so that a resumed search makes the same decisions.
-        floors: smallest allowed ``macs`` and ``params``.
+        lower: smallest allowed ``macs`` and ``params``.
     """
 
     space: ElasticSpace
     cost: Mapping[str, int]
-    caps: Mapping[str, int]
+    upper: Mapping[str, int]
     max_latency_ms: float | None = None
     device: torch.device = torch.device("cpu")
     run: Run | None = None
-    floors: Mapping[str, int] = field(default_factory=dict)
-    _counted: dict[Arch, Cost] = field(default_factory=dict)
+    lower: Mapping[str, int] = field(default_factory=dict)
+    _costs: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_latency_ms is None:
             return
         if not (isinstance(self.max_latency_ms, Real) and 0 < self.max_latency_ms < math.inf):
             expected = "a number of milliseconds above 0, or None"
-            raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, "leave it out for no limit")
+            raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, "omit it for no limit")
         least = self.latency(self.space.smallest())
         if least > self.max_latency_ms:
             expected = f"{least:.3g} (the smallest arch on this machine) or more"
-            hint = f"give search.max_latency_ms at least {least:.3g}"
+            hint = f"use search.max_latency_ms={least:.3g} or more"
             raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
 
     def latency(self, arch: Arch) -> float:
@@ -178,51 +178,51 @@ class Budget:
         return dict(zip(known["key"], known["median_ms"].astype(float), strict=True))
 
     def violations(self, arch: Arch) -> dict[str, float]:
-        """Return by how much each part of the budget is missed, as a share of it; 0 or less is kept."""
-        missed = self._missed(arch)
+        """Return by how much each bound is exceeded, as a share of it; 0 or less is within the budget."""
+        excess = self._excess(arch)
         if self.max_latency_ms is not None:
-            counted_out = any(value > 0.0 for value in missed.values())  # then a measurement decides nothing
-            missed["latency"] = 0.0 if counted_out else self.latency(arch) / self.max_latency_ms - 1.0
-        return missed
+            over = any(value > 0.0 for value in excess.values())  # then there is no need to measure
+            excess["latency"] = 0.0 if over else self.latency(arch) / self.max_latency_ms - 1.0
+        return excess
 
     def cost_of(self, arch: Arch) -> Cost:
         """Return an arch's MACs and parameters, counted once."""
-        if arch not in self._counted:
-            self._counted[arch] = self.space.cost(arch, **self.cost)
-        return self._counted[arch]
+        if arch not in self._costs:
+            self._costs[arch] = self.space.cost(arch, **self.cost)
+        return self._costs[arch]
 
-    def none_kept(self) -> SettingError:
-        """Return the error of a search in which no arch kept the latency, naming the fastest that kept the rest."""
-        pairs = ((arch.key, arch) for arch in self._counted if arch.key in self._known)
+    def no_feasible_arch(self) -> SettingError:
+        """Return the error of a search that found no arch within the latency, naming the fastest within the rest."""
+        pairs = ((arch.key, arch) for arch in self._costs if arch.key in self._known)
         measured = [self._known[key] for key, arch in pairs if self.affordable(arch)]
         if self.max_latency_ms is None or not measured:
-            expected = "a budget that an arch keeps which the search proposes"
+            expected = "a budget that some proposed arch is within"
             return SettingError(
-                "search.max_macs", dict(self.caps), expected, "widen the budget, or raise search.trials"
+                "search.max_macs", dict(self.upper), expected, "widen the budget, or raise search.trials"
             )
         least = min(measured)
         expected = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
-        hint = f"give search.max_latency_ms at least {least:.3g}, lower the smallest costs, or raise search.trials"
+        hint = f"use search.max_latency_ms={least:.3g} or more, lower the minimum costs, or raise search.trials"
         return SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
 
     def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
-        """Return those of macs, params and latency_ms that are named; other names are left out."""
+        """Return those of macs, params and latency_ms that are named, and ignore other names."""
         counted = self.cost_of(arch)
-        wanted = set(names)
-        found = {name: getattr(counted, name) for name in ("macs", "params") if name in wanted}
-        return found | ({"latency_ms": self.latency(arch)} if "latency_ms" in wanted else {})
+        needed = set(names)
+        found = {name: getattr(counted, name) for name in ("macs", "params") if name in needed}
+        return found | ({"latency_ms": self.latency(arch)} if "latency_ms" in needed else {})
 
     def affordable(self, arch: Arch) -> bool:
-        """Say whether an arch keeps what is counted of the budget; nothing is measured."""
-        return all(value <= 0.0 for value in self._missed(arch).values())
+        """Return whether an arch is within the bounds on MACs and parameters; nothing is measured."""
+        return all(value <= 0.0 for value in self._excess(arch).values())
 
-    def _missed(self, arch: Arch) -> dict[str, float]:
+    def _excess(self, arch: Arch) -> dict[str, float]:
         total = self.cost_of(arch)
-        missed = {name: getattr(total, name) / cap - 1.0 for name, cap in self.caps.items()}
-        return missed | {f"min_{name}": 1.0 - getattr(total, name) / low for name, low in self.floors.items()}
+        excess = {name: getattr(total, name) / most - 1.0 for name, most in self.upper.items()}
+        return excess | {f"min_{name}": 1.0 - getattr(total, name) / least for name, least in self.lower.items()}
 
     def affords(self, cost: Cost) -> bool:
-        """Say whether MACs and parameters are within the bounds that are counted."""
+        """Return whether a cost is within the bounds on MACs and parameters."""
         return all(
             (low or 0) <= getattr(cost, name) <= (math.inf if high is None else high)
             for name, (low, high) in self.limits.items()
@@ -231,8 +231,8 @@ class Budget:
     @property
     def limits(self) -> dict[str, tuple[float | None, float | None]]:
         """Smallest and largest allowed sums by column."""
-        return limits_between(self.floors, self.caps)
+        return limits_between(self.lower, self.upper)
 
     def fits(self, arch: Arch) -> bool:
-        """Say whether an arch keeps the whole budget."""
+        """Return whether an arch is within the whole budget."""
         return all(value <= 0.0 for value in self.violations(arch).values())

@@ -1,4 +1,4 @@
-"""Chains of rated candidates as points of a search, and the best of them to begin with."""
+"""Chains of rated candidates as points of a search, and the best of them to start with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas_kd.space.rows import arch_of
 
 @dataclass(frozen=True)
 class Candidates:
-    """Points of one index a stage, into the choices that the ratings prefer.
+    """Points of one index per stage, into the choices that the ratings prefer.
 
     Args:
         resolution: input size that the tables were rated at.
@@ -36,7 +36,7 @@ class Candidates:
         cls, space: ElasticSpace, resolution: int, coded: Sequence[pd.DataFrame], budget: Budget
     ) -> Candidates:
         """Take the choices on the stages' fronts."""
-        costs = ("macs", "params") if "params" in budget.caps else ("macs",)
+        costs = ("macs", "params") if "params" in budget.upper else ("macs",)
         return cls(space, resolution, shortlists(coded, costs))
 
     @property
@@ -50,13 +50,13 @@ class Candidates:
         return arch_of(self.space, choices, self.resolution)
 
     def canonical(self, point: Sequence[int]) -> Point:
-        """Return the point: each is another arch."""
+        """Return the point itself: no two points are the same arch."""
         return tuple(point)
 
     def point_of(self, choices: Sequence[int]) -> Point | None:
-        """Return the point of one choice a stage; None where the lists lack it."""
-        held = all(choice in listed for choice, listed in zip(choices, self.lists, strict=True))
-        return tuple(listed.index(c) for c, listed in zip(choices, self.lists, strict=True)) if held else None
+        """Return the point of one choice per stage; None where the lists lack it."""
+        found = all(choice in listed for choice, listed in zip(choices, self.lists, strict=True))
+        return tuple(listed.index(c) for c, listed in zip(choices, self.lists, strict=True)) if found else None
 
     def simple(self, budget: Budget) -> list[Point]:
         """Return nothing: the lists may lack the space's simple archs."""
@@ -65,7 +65,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Dimensions(SearchVariables):
-    """Points of one index a dimension; chains of candidates are among them.
+    """Points of one index per dimension; chains of candidates are among them.
 
     Args:
         resolution: input size that the tables were rated at.
@@ -74,7 +74,7 @@ class Dimensions(SearchVariables):
     resolution: int
 
     def point_of(self, choices: Sequence[int]) -> Point:
-        """Return the point of one choice a stage."""
+        """Return the point of one choice per stage."""
         return self.encode(arch_of(self.space, choices, self.resolution))
 
     def simple(self, budget: Budget) -> list[Point]:
@@ -85,25 +85,25 @@ class Dimensions(SearchVariables):
 def warm_choices(
     exact: pd.DataFrame, coded: Sequence[pd.DataFrame], budget: Budget, count: int, spread: bool = False
 ) -> list[list[int]]:
-    """Return the ``count`` best-scored chains within the budget, best first, a choice a stage: the exact front's.
+    """Return the ``count`` best-scored chains within the budget, best first, one choice per stage: the exact front's.
 
     ``spread`` takes them from all over that front, the smallest and the best-scored among them. Where the
     budget has a smallest cost or a latency, of which the front knows nothing, they are the best chains
     that differ in a fifth of their stages from each other; latencies of rows only estimate those of networks.
     """
-    caps = budget.caps
+    upper = budget.upper
     limits = budget.limits
     if timed := budget.max_latency_ms is not None and all("latency_ms" in table for table in coded):
         limits = limits | {"latency_ms": (None, budget.max_latency_ms)}
-    if budget.floors or timed:
+    if budget.lower or timed:
         try:
             within = k_best(coded, count, bounds=limits, different=0.2)
-        except SettingError:  # by the estimates nobody keeps the latency; measurements decide
+        except SettingError:  # no estimate is within the latency; measurements decide
             return []
-    elif "params" in caps:  # a front in macs alone misses chains that the cap on params makes best
-        within = exact_front(coded, bounds=caps)
+    elif "params" in upper:  # a front in macs alone misses chains that are best under a bound on params
+        within = exact_front(coded, bounds=upper)
     else:
-        within = exact[exact["macs"] <= caps.get("macs", math.inf)]
+        within = exact[exact["macs"] <= upper.get("macs", math.inf)]
     within = within.sort_values("score")
     if spread and len(within) > count:
         within = within.iloc[np.linspace(0, len(within) - 1, count).round().astype(int)]

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 else:
 
     def _sampler(value):
-        """Take what has the one method that every sampler has; Optuna is not imported to check settings."""
+        """Accept objects with the method that every sampler has; Optuna is not imported to check settings."""
         if not hasattr(value, "sample_relative"):
-            raise ValueError("no sampler")
+            raise ValueError("not a sampler")
         return value
 
     def _engine(value):
         if not hasattr(value, "propose"):
-            raise ValueError("no engine")
+            raise ValueError("not an engine")
         return value
 
-    Sampler = Annotated[Any, AfterValidator(_sampler), "a sampler object of Optuna's"]
-    Engine = Annotated[Any, AfterValidator(_engine), "an engine object of one's own"]
+    Sampler = Annotated[Any, AfterValidator(_sampler), "an Optuna sampler object"]
+    Engine = Annotated[Any, AfterValidator(_engine), "a custom engine object"]
 
 
 SUBNETS = "images of the rate split that subnets are scored on; null takes all"
@@ -51,8 +51,9 @@ class SearchConfig(MeasuringConfig):
     """The budget and the search within it."""
 
     engine: str | Engine | None = None
-    """exact (stage scores exactly, then whole subnets; needs a teacher), or by the supernet's accuracy alone:
-    nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, nsga2 without a teacher"""
+    """exact (solves the stage scores exactly, then scores whole subnets; needs a teacher), or by the supernet's
+    accuracy alone nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, or nsga2 without a
+    teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
@@ -65,33 +66,33 @@ class SearchConfig(MeasuringConfig):
     max_latency_ms: Positive | None = None
     """largest median latency of one image on this machine, in milliseconds; null is no limit"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
-    """what the stages' scores are multiplied by before they are added up: a number a stage, sensitivity (what the
-    teacher's answers lose when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
+    """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
+    loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
     trials: Count = 300
     """whole subnets to score"""
     sampler: Literal["tpe", "nsga2", "random"] | Sampler = "tpe"
-    """Optuna's sampler after exact: tpe, nsga2 or random"""
+    """Optuna sampler of engine exact: tpe, nsga2 or random"""
     objectives: Sequence[str] | None = None
-    """what proposals are to be good in: kl or accuracy, and any of macs, params and latency_ms (measured here); several
+    """what to optimise: kl or accuracy, and any of macs, params and latency_ms (measured here); several
     give a front. null is kl with engine exact, else accuracy and macs"""
     variables: Literal["dimensions", "candidates"] = "dimensions"
-    """what it varies: dimensions (every width, depth, kernel ... by itself; the ratings say where to begin) or
-    candidates (an index a stage, into those that the ratings prefer)"""
+    """search variables: dimensions (every width, depth, kernel ... by itself; the ratings give the first points) or
+    candidates (one index per stage, into those that the ratings prefer)"""
     rerate: Natural = 3
-    """with the teacher as the space: how often all choices are rated again, in the arch that their ratings gave: what
-    is lost by single cuts of a whole teacher does not add up; 0 leaves it out"""
+    """with the teacher as the space: how often all choices are rated again, in the best arch so far, because
+    losses of single cuts of a whole teacher do not add up; 0 skips it"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3
-    """epochs of that training, which is distilled after exact, else by labels; 0 leaves it out"""
+    """epochs of that training, which is distilled after exact, else from labels; 0 skips it"""
     rounds: Count = 2
-    """rounds of that training for the better half each, up to twice as long as the one before; 1 trains all alike"""
+    """rounds of that training (successive halving): the better half trains again, up to twice as long"""
     tuned: Natural = 16
     """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
-    the best of them enter the short trainings; 0 leaves it out"""
+    the best of them enter the short trainings; 0 skips it"""
     storage: str | None = None
-    """postgresql://USER@HOST/DATABASE where workers of many machines share the trials (`nas-kd search --worker`);
-    null is a journal file in the run, for workers of this machine. The password: in PGPASSWORD or ~/.pgpass"""
+    """postgresql://USER@HOST/DATABASE where workers on several machines share the trials (`nas-kd search --worker`);
+    null is a journal file in the run, for workers on this machine. The password: in PGPASSWORD or ~/.pgpass"""
 
     def __post_init__(self) -> None:
         check_engine(self.engine)
@@ -103,8 +104,8 @@ class SearchConfig(MeasuringConfig):
         check_budget(self.min_macs, "search.min_macs")
         check_budget(self.min_params, "search.min_params")
         if not isinstance(self.weights, str | None) and not any(self.weights):
-            expected = "numbers of at least 0, one a stage and not all of them 0, or sensitivity or learned"
-            raise SettingError("search.weights", self.weights, expected, "leave it out: all stages count alike")
+            expected = "numbers of at least 0, one per stage and not all of them 0, or sensitivity or learned"
+            raise SettingError("search.weights", self.weights, expected, "omit it for equal weights")
 
 
 def check_engine(engine: object) -> None:

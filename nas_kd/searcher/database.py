@@ -11,14 +11,10 @@ SECRET = re.compile("passw|pwd|secret", re.IGNORECASE)  # in names of a driver's
 
 
 def check_database(name: str, url: str | None) -> None:
-    """Check the URL of a database, without a look at the database.
-
-    Args:
-        name: name of the setting.
-        url: the URL, or None.
+    """Check the URL of a database without connecting.
 
     Raises:
-        SettingError: it is no URL of a database that several processes can share.
+        SettingError: it is not the URL of a database that several processes can share.
     """
     if url is None:
         return
@@ -30,11 +26,11 @@ def check_database(name: str, url: str | None) -> None:
         raise SettingError(name, "a URL that cannot be read", expected, "check the host and the port") from error
     known = parts.scheme.partition("+")[0] in ("postgresql", "postgres", "mysql", "mariadb")
     if not known or len(parts.path) < 2 or port == 0:
-        raise SettingError(name, without_password(url), expected, "leave it out for workers of one machine")
+        raise SettingError(name, without_password(url), expected, "omit it for workers on one machine")
 
 
 def without_password(url: str) -> str:
-    """Return a URL without its passwords, the user's and those of the query, which no file and no message shall show.
+    """Return a URL without its passwords, the user's and those of the query, which must not be in files or messages.
 
     Args:
         url: the URL, as SQLAlchemy reads it: a password may hold ``/``, ``?`` and ``#``, and there are no fragments.

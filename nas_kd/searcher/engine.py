@@ -20,12 +20,11 @@ class Problem:
     """What an engine searches.
 
     Args:
-        variables: the dimensions; a point is one index per variable, and ``variables.decode(point)`` its arch.
-        affordable: whether a point keeps the budget that is counted: no images, no clock.
-        cost: multiply-adds of a point.
-        objectives: what to be good in: ``accuracy`` (high) and costs (low), all in the rows.
+        variables: the search variables; a point is one index per variable, and ``variables.decode(point)`` its arch.
+        affordable: whether a point is within the bounds on MACs and parameters; needs no images and no timing.
+        cost: returns the multiply-adds of a point.
+        objectives: what to optimise: ``accuracy`` (high) and costs (low), all in the rows.
         trials: number of distinct archs.
-        seed: the run's seed.
     """
 
     variables: SearchVariables
@@ -37,7 +36,7 @@ class Problem:
 
 
 class Proposal(NamedTuple):
-    """A point, and what its row is to be called in trials.csv."""
+    """A point, and the ``kind`` of its row in trials.csv."""
 
     point: Point
     kind: str = "trial"
@@ -48,16 +47,15 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What the run's record and its folders call it."""
+        """Its name in the run's record and folders."""
 
     def propose(self, problem: Problem, rows: Sequence[Row]) -> Point | Proposal | None:
         """Return the next point; None when it has no more.
 
-        A function of its arguments and nothing else, so that a search goes on where it stopped: a generator is
-        reseeded from ``problem.seed`` and ``len(rows)``.
+        Must depend only on its arguments, so that a search can resume: seed a generator
+        from ``problem.seed`` and ``len(rows)``.
 
         Args:
-            problem: the space, the budget and the seed.
             rows: what was proposed before, in order: number, kind (``infeasible`` were not evaluated), feasible,
                 i_1 ... i_D, and where evaluated the scores and costs.
         """
@@ -67,11 +65,11 @@ class SearchEngine(Protocol):
     """A built-in engine: searches until there are enough archs; see `nas_kd.searcher.engines`."""
 
     guided: ClassVar[bool]
-    """It follows a teacher: rating tables, and the KL of whole subnets."""
+    """It uses a teacher: rating tables, and the KL of whole subnets."""
     shared: ClassVar[bool]
     """Several processes may share its trials."""
     fixed_objectives: ClassVar[bool]
-    """It looks at accuracy and MACs alone."""
+    """It optimises accuracy and MACs only."""
 
     @property
     def name(self) -> str:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Guide:
-    """What a guided engine follows: what a teacher said about the candidates of each stage.
+    """What a guided engine uses: a teacher's ratings of the candidates of each stage.
 
     Args:
-        tables: rating tables with the columns of `rows_of`, one a stage.
+        tables: rating tables with the columns of `rows_of`, one per stage.
         front: their exact front.
         resolution: input size that the tables were rated at.
-        sampler: Optuna's sampler by name, or any of its objects.
-        variables: what it varies: ``dimensions`` or ``candidates``.
+        sampler: name of an Optuna sampler, or an Optuna sampler.
+        variables: the search variables: ``dimensions`` or ``candidates``.
         begin: archs to score first where dimensions vary.
     """
 
@@ -43,18 +43,18 @@ class Guide:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an engine's loop is given.
+    """What an engine needs to search.
 
     Args:
-        budget: the budget; only archs that keep it are scored.
-        scorer: scores of an arch.
-        objectives: what to be good in: ``kl`` (low), ``accuracy`` (high), and costs (low).
+        budget: only archs within it are scored.
+        scorer: returns the scores of an arch.
+        objectives: what to optimise: ``kl`` (low), ``accuracy`` (high), and costs (low).
         trials: distinct archs to score besides ``controls``.
         seed: seed of the proposals.
         controls: archs by role to score as well, the size controls.
-        guide: for engines that are guided.
-        stage: where trials.csv, and study.journal of Optuna's engines, go; the rows are taken up again.
-        group: where other processes may join engines that are shared.
+        guide: for guided engines.
+        stage: stores trials.csv, and the study.journal of Optuna's engines; a resumed search reads the rows back.
+        group: lets other processes join a shared engine.
     """
 
     budget: Budget
@@ -81,9 +81,9 @@ class Evaluation:
         """Open the rows of the search; at the end the controls are scored too.
 
         Args:
-            arch_of: the arch of a point.
-            dimensions: numbers a point has.
-            additive: sum of the stage scores of an arch; NaN where there are none.
+            arch_of: returns the arch of a point.
+            dimensions: length of a point.
+            additive: returns the sum of an arch's stage scores; NaN where there are none.
         """
         log = TrialLog(
             self.budget,

@@ -1,4 +1,4 @@
-"""The last word of a search: short distilled trainings of the best few, size controls among them, halved by rounds."""
+"""The final choice of a search: short distilled trainings of the best few and size controls, by successive halving."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from nas_kd.train.many import Retraining, TrainingSetup, train_many
 from nas_kd.train.retrain import checked_method
 
 DRAWS = 20_000
-WARM_RATE = 0.4  # of the peak learning rate that suits new weights: the supernet's have less far to go
-HALVINGS = 10  # of the MACs between which the largest arch of a latency is sought: to a thousandth
+WARM_LR = 0.4  # of the peak learning rate for new weights: the supernet's need less
+HALVINGS = 10  # of the range of MACs in which the largest arch within a latency is found: to a thousandth
 GAP = 1e-4  # a size control within 0.01 % of the largest possible size is large enough
 
 
@@ -33,8 +33,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """Return the archs that a search must beat: the largest within the budget, a random one, and simple ones.
 
     Args:
-        budget: the budget. Under a cap on latency the largest archs are those of the most MACs that keep it, found by
-            halving, since latency mostly grows with MACs; where none is found, they keep the counted caps.
+        budget: with a maximum latency the largest archs are those of the most MACs within it, found by bisection,
+            since latency mostly grows with MACs; where none is found, they are the largest within the other bounds.
         seed: seed of the random arch.
 
     Returns:
@@ -46,35 +46,35 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
         free = not budget.limits and budget.max_latency_ms is None
         found[f"largest_{name}"] = space.largest() if free else _largest(budget, name)
     drawn = (space.sample(seed_for(seed, "random control", draw)) for draw in range(DRAWS))
-    rare = found["largest_macs"] if budget.floors else space.smallest()  # where hardly an arch keeps the budget
+    rare = found["largest_macs"] if budget.lower else space.smallest()  # where hardly any arch is within the budget
     found["random"] = next((arch for arch in drawn if budget.fits(arch)), rare)
     simple = space.simple_archs(budget.affords, budget.cost)
     return found | {role: arch for role, arch in simple.items() if budget.fits(arch)}
 
 
 def _largest(budget: Budget, name: str) -> Arch:
-    """Return the arch with most of a cost within the budget."""
-    most = _counted(budget, name, budget.limits)
-    assert most is not None  # the smallest arch keeps the caps, or the budget would have been refused
+    """Return the arch with the highest cost within the budget."""
+    most = _largest_within(budget, name, budget.limits)
+    assert most is not None  # the smallest arch is within the upper bounds, or the budget would have raised
     if budget.max_latency_ms is None or budget.fits(most):
         return most
-    kept = None
-    floor = budget.floors.get("macs")
-    low = float(floor or 0.0)
+    found = None
+    min_macs = budget.lower.get("macs")
+    low = float(min_macs or 0.0)
     high = float(budget.cost_of(most).macs)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        arch = _counted(budget, name, budget.limits | {"macs": (floor, middle)})
+        arch = _largest_within(budget, name, budget.limits | {"macs": (min_macs, middle)})
         if arch is not None and not budget.fits(arch):
             high = middle
         else:
             low = middle
-            kept = arch or kept
-    return kept or most
+            found = arch or found
+    return found or most
 
 
-def _counted(budget: Budget, name: str, limits: Bounds) -> Arch | None:
-    """Return the arch with most of a cost within limits; at equal most, the one of the smallest input."""
+def _largest_within(budget: Budget, name: str, limits: Bounds) -> Arch | None:
+    """Return the arch with the highest cost within limits; among equals, the one of the smallest input."""
     space = budget.space
     most = None
     for size in space.resolutions or (None,):
@@ -82,7 +82,7 @@ def _counted(budget: Budget, name: str, limits: Bounds) -> Arch | None:
         tables = cost_rows(space, **shape)
         try:
             chain = best(tables, bounds=limits, objective=name, maximise=True, gap=GAP)
-        except SettingError:  # nothing of this input size is within the caps
+        except SettingError:  # no arch of this input size is within the limits
             continue
         labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]
         arch = arch_of_rows(space, tables, labels, size)
@@ -91,19 +91,21 @@ def _counted(budget: Budget, name: str, limits: Bounds) -> Arch | None:
     return most
 
 
-def entrants(rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Choose who enters the short training.
+def choose_finalists(
+    rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Choose the archs of the short training.
 
     Args:
         rows: the trials, with the columns kind, key, kl, accuracy, loss, macs and score.
-        top: archs besides the controls. After a guided search the lowest KL, of the tuned ones where there are some,
-            then the best of the stage score and of the accuracy, because no proxy alone has earned the last word;
-            after others the highest accuracy.
-        guided: whether the teacher's ratings guided the search.
-        better: ``key`` and ``tuned_kl`` of those that were tuned.
+        top: archs besides the controls. After a guided search those of lowest KL, of the tuned ones where there are
+            some, then the best by the stage score and by the accuracy, because no single proxy is reliable enough;
+            after others those of highest accuracy.
+        guided: whether the search used the teacher's ratings.
+        better: ``key`` and ``tuned_kl`` of the tuned ones.
 
     Returns:
-        One row an arch, with its ``role``: tuned, kl, score, accuracy or a control's.
+        One row per arch, with its ``role``: tuned, kl, score, accuracy or a control's.
     """
     first = "kl" if better is None else "tuned"
     if better is not None:
@@ -115,8 +117,8 @@ def entrants(rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataF
         first: scored.sort_values([name for name in ("tuned_kl", "kl") if name in scored], kind="stable"),
     }
     chosen: list[pd.Series] = []
-    wanted = [first] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else [first, "score"]
-    for role in wanted[:top] if guided else ["accuracy"] * top:
+    roles = [first] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else [first, "score"]
+    for role in roles[:top] if guided else ["accuracy"] * top:
         taken = {str(row["key"]) for row in chosen}
         rest = orders[role][~orders[role]["key"].isin(taken)]
         if len(rest):
@@ -127,21 +129,21 @@ def entrants(rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataF
         if row["key"] not in taken:
             chosen.append(row)
             taken.add(str(row["key"]))
-    wanted_columns = ["role", "key", "label", "macs", "params", *SCORES, *(["tuned_kl"] if better is not None else [])]
-    return pd.DataFrame(chosen)[wanted_columns].reset_index(drop=True)
+    columns = ["role", "key", "label", "macs", "params", *SCORES, *(["tuned_kl"] if better is not None else [])]
+    return pd.DataFrame(chosen)[columns].reset_index(drop=True)
 
 
 def ranked(rows: pd.DataFrame, second: str) -> pd.DataFrame:
-    """Sort by falling accuracy, ties by a second score, ascending, then by MACs."""
+    """Sort by accuracy, descending; ties by a second score, then by MACs, both ascending."""
     return rows.sort_values(["accuracy", second, "macs"], ascending=[False, True, True], kind="stable")
 
 
 def lengths(epochs: int, rounds: int) -> list[int]:
-    """Return the epochs of each round: half of the next round's, rounded up; equal ones are one round.
+    """Return the epochs of each round: half of the next round's, rounded up; rounds of equal length are merged.
 
     Args:
         epochs: epochs of the last round.
-        rounds: rounds at most.
+        rounds: maximum number of rounds.
     """
     halvings = min(rounds, epochs.bit_length() + 1)  # then it is one epoch
     return sorted({math.ceil(epochs / 2**before) for before in range(halvings)})
@@ -160,51 +162,50 @@ def short_training(
     workers: int,
     training: dict[str, Any],
 ) -> pd.DataFrame:
-    """Train the entrants shortly and alike, the better half of them again for longer, and so on.
+    """Train the finalists briefly with the same settings, then the better half of them for longer, and so on.
 
-    Every training begins with the supernet's weights: what an arch made of them in three epochs of ``kd`` foretold
-    its accuracy when it is trained alone and long better than three from new ones (experiments/rank/last_word.py).
-    Every round begins there again, so that each training ends with its own cosine.
+    Every training starts from the supernet's weights: the accuracy after three epochs of ``kd`` from them predicted
+    that of a long training better than three epochs from new weights did (experiments/rank/last_word.py). Every
+    round starts there again, so that each training has a complete cosine schedule.
 
     Args:
-        chosen: the entrants.
+        chosen: the finalists.
         archs: every arch by key.
-        setup: teacher, data, run and the supernet that they begin with.
+        setup: teacher, data, run and the supernet that they start from.
         epochs: epochs of each training of the last round.
-        rounds: rounds, see `lengths`; 1 trains all entrants for ``epochs``.
-        method: distillation method.
-        seed: seed of the trainings.
+        rounds: see `lengths`; 1 trains all finalists for ``epochs``.
         folder: the search's folder in the run.
-        workers: processes.
         training: further arguments of ``retrain``; the learning rate is that of a whole retraining, and lowered here
-            where that begins with new weights.
+            where that starts from new weights.
 
     Returns:
-        ``chosen`` with what the select split says, each 0 to 1: first_accuracy of the first round, and of the last
-        round that an arch was in select_accuracy and select_agreement; short_epochs is that round's length.
+        ``chosen`` with columns of the select split, each 0 to 1: first_accuracy of the first round, and select_accuracy
+        and select_agreement of the last round that an arch was in; short_epochs is that round's length.
 
     Source: successive halving (Jamieson & Talwalkar 2016).
     """
     if (training.get("mixup") or training.get("cutmix")) and setup.teacher is not None:
-        setup = replace(setup, teacher=setup.teacher.live())  # no cache knows mixed images
+        setup = replace(setup, teacher=setup.teacher.live())  # mixed images are not cached
     recipe = checked_method(method, setup.task, setup.data.num_classes, training.get("method_settings")).recipe
     setup.prefill_teacher(epochs if recipe.needs_teacher else 0)
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)
-    rate = 1.0 if setup.supernet is not None and setup.supernet.space.pretrained else WARM_RATE
+    lr_factor = 1.0 if setup.supernet is not None and setup.supernet.space.pretrained else WARM_LR
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))
     with Progress("short trainings", sum(left), unit="students", run=setup.run) as progress:
         for number, length in enumerate(plan):
-            settings = {"method": method, "epochs": length, "test": False} | _shortened(training, length / epochs, rate)
+            settings = {"method": method, "epochs": length, "test": False} | _shortened(
+                training, length / epochs, lr_factor
+            )
             end = f"_{length}" if number else ""
             trainings = [Retraining(setup, archs[key], seed, f"{folder}/short/{key}{end}", settings) for key in keys]
             metrics = train_many(trainings, progress, workers=setup.processes(workers))
-            for key, mine in zip(keys, metrics, strict=True):
-                found.loc[key, "select_accuracy"] = mine["select_accuracy"]
-                found.loc[key, "select_agreement"] = mine.get("select_agreement", math.nan)
+            for key, values in zip(keys, metrics, strict=True):
+                found.loc[key, "select_accuracy"] = values["select_accuracy"]
+                found.loc[key, "select_agreement"] = values.get("select_agreement", math.nan)
                 found.loc[key, "short_epochs"] = length
             if number == 0:
                 found["first_accuracy"] = found["select_accuracy"]
@@ -214,17 +215,17 @@ def short_training(
 
 
 def best_trained(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort finalists: who was trained longest first, then by accuracy, then by agreement with the teacher."""
+    """Sort finalists by length of training, then by accuracy, then by agreement with the teacher, all descending."""
     names = ["short_epochs", "select_accuracy", "select_agreement"]
     return rows.sort_values(names, ascending=False, kind="stable")
 
 
-def _shortened(training: Mapping[str, Any], share: float, rate: float) -> dict[str, Any]:
+def _shortened(training: Mapping[str, Any], share: float, lr_factor: float) -> dict[str, Any]:
     """Scale the epochs in the arguments of a training to a shorter one, and its learning rate."""
     short = dict(training)
-    short["lr"] = rate * short.get("lr", NEW_LR)
+    short["lr"] = lr_factor * short.get("lr", NEW_LR)
     if share < 1:
-        short["warmup_epochs"] = share * short.get("warmup_epochs", 1.0)  # as `retrain` has it
+        short["warmup_epochs"] = share * short.get("warmup_epochs", 1.0)  # the default of `retrain`
     if short.get("milestones"):
         short["milestones"] = [epoch * share for epoch in short["milestones"]]
     return short

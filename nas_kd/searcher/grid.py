@@ -19,14 +19,12 @@ def coarse_grid(
     """Return settings for the whole network within a budget.
 
     Args:
-        variables: the dimensions of the space.
-        affordable: whether a point keeps the budget.
-        cost: what a point costs.
+        affordable: whether a point is within the budget.
         most: maximum number of points.
 
     Returns:
-        Distinct canonical points from the cheapest to the dearest, evenly spaced in that order, both ends
-        among them, where there are more than ``most``.
+        Distinct canonical points in ascending order of cost; where there are more than ``most``, evenly spaced ones,
+        with both ends.
     """
     kinds = list(dict.fromkeys(variable.kind for variable in variables.variables))
     levels = {

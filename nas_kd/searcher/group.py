@@ -1,4 +1,4 @@
-"""Where the processes of one search meet, and what a process must have to help one that is going."""
+"""How the processes of one search share its trials, and checks of a process that joins a running one."""
 
 from __future__ import annotations
 
@@ -21,28 +21,24 @@ from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 
 
-def meet(
+def worker_group(
     run: Run, folder: Path, facts: Mapping[str, Any], engine: SearchEngine, storage: str | None, worker: bool
 ) -> WorkerGroup | None:
-    """Say where the processes of a search meet.
+    """Return the group of workers of a search; None where no other process can join.
 
     Args:
-        run: the run, in whose log workers are named.
+        run: its log names the workers.
         folder: the search's folder in it.
-        facts: everything that determines the search; who would help must have the same.
-        engine: what searches.
+        facts: everything that determines the search; a process that joins must have the same.
         storage: URL of a database, or None for the journal in the folder.
-        worker: this process helps a search that is going.
-
-    Returns:
-        The meeting place; None where nobody can help.
+        worker: this process joins a running search.
 
     Raises:
-        SettingError: there is no such search to help, or it is another one.
+        SettingError: there is no such search to join, or its settings differ.
     """
     given = json.loads(json.dumps(plain(facts)))
     if worker:
-        check_begun(folder, storage)
+        check_running(folder, storage)
         _check_same(folder, given, engine)
     if not engine.shared and storage is not None:
         raise SettingError("search.storage", "a database", f"None with engine {engine.name}: one process searches")
@@ -54,45 +50,45 @@ def meet(
     return WorkerGroup(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.log_message)
 
 
-def check_begun(folder: Path, storage: str | None) -> None:
-    """Refuse to help a search that has not begun, or has ended.
+def check_running(folder: Path, storage: str | None) -> None:
+    """Check that a search can be joined.
 
     Args:
         folder: the search's folder in the run.
-        storage: URL of a database, which may know a search that another machine's folder has.
+        storage: URL of a database, which may have a search whose folder is on another machine.
 
     Raises:
-        SettingError: nothing is going.
+        SettingError: it has not started, or has finished.
     """
     file = folder / "stage.json"
     if not file.exists() and storage is None:
-        hint = "start the same command without --worker first, and wait until it searches"
-        raise SettingError("run", str(folder), "a run whose search has begun, or search.storage of one", hint)
+        hint = "run the same command without --worker first, and wait until its search starts"
+        raise SettingError("run", str(folder), "a run whose search has started, or search.storage of one", hint)
     if file.exists() and read_json(file, ("done",))["done"]:
-        raise SettingError("run", str(folder), "a search that is going: this one has ended", "nothing is left to do")
+        raise SettingError("run", str(folder), "a running search; this one has finished", "there is nothing left to do")
 
 
 def _check_same(folder: Path, facts: Mapping[str, Any], engine: SearchEngine) -> None:
-    """Refuse to help another search, or one that nobody can help."""
+    """Check that the search has the same settings, and that its engine can be shared."""
     if not engine.shared:
         shared = [name for name, kind in ENGINES.items() if kind.shared]
-        expected = f"{', '.join(shared)}: {engine.name} goes step by step in one process"
+        expected = f"{', '.join(shared)}: {engine.name} runs in one process"
         raise SettingError("search.engine", engine.name, expected)
     _check_untimed(facts)
     file = folder / "stage.json"
     if not file.exists():
-        return  # another machine's folder: the study in the database knows the facts
+        return  # another machine's folder: the study in the database has the facts
     old = read_json(file, ("inputs",))["inputs"]
     changed = [name for name in {**old, **facts} if old.get(name) != facts.get(name)]
     if changed:
         was, now = (", ".join(f"{name}={made.get(name)!r}" for name in changed) for made in (old, facts))
-        hint = "give the settings of the search that is going"
-        raise SettingError("search", now, f"what {folder} was begun with: {was}", hint)
+        hint = "use the settings of the running search"
+        raise SettingError("search", now, f"the settings that {folder} was started with: {was}", hint)
 
 
 def _check_untimed(facts: Mapping[str, Any]) -> None:
-    """Refuse to measure latencies by several processes."""
-    why = "one machine measures, with nothing beside it"
+    """Check that a search with several processes measures no latencies."""
+    why = "latency is measured on one otherwise idle machine"
     hint = "search in one process, without search.storage"
     limit = facts["search.max_latency_ms"]
     names = facts.get("search.objectives", ())
@@ -103,7 +99,7 @@ def _check_untimed(facts: Mapping[str, Any]) -> None:
 
 
 def _kept_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the proposals in trials.csv while another process may be adding a row, whose half is left out."""
+    """Read the proposals in trials.csv; a row that another process is just writing is skipped."""
     text = path.read_text() if path.exists() else ""
     whole = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     return [_proposal(row) for row in whole if row["kind"] != "control"]

@@ -16,14 +16,14 @@ from nas_kd.searcher.budget import Budget
 
 
 def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int, seed: int = 0) -> list[pd.DataFrame]:
-    """Add the column ``latency_ms`` to rating tables, so that solvers can keep a cap on it.
+    """Add the column ``latency_ms`` to rating tables, so that solvers can bound it.
 
-    Sums of rows are an estimate: the log and latency.csv say how far those of twenty whole networks were off, and
-    the search measures each network that it scores.
+    Sums of rows are an estimate: the log and latency.csv give their error on twenty whole networks, and the
+    search measures each network that it scores.
 
     Args:
-        tables: one rating table a stage.
-        budget: gives space, shapes, device and run; the run keeps the rows in latency_rows.csv.
+        tables: one rating table per stage.
+        budget: its run stores the rows in latency_rows.csv.
         resolution: input size of the tables.
         seed: seed of the networks that the layers are timed in.
 

@@ -15,16 +15,16 @@ from nas_kd.searcher.database import without_password
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData
 
-# how long a machine that went away is waited for; in seconds but for the last, in milliseconds
-WAITS = {
+# how long a connection to a lost machine is kept open; in seconds, the last one in milliseconds
+TIMEOUTS = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-TRIES = 5  # two workers that make the tables at once are in each other's way
-IDLE = "120s"  # after that the database takes the lock from a machine that went away in the middle of a decision
+ATTEMPTS = 5  # two workers that create the tables at once conflict
+IDLE_TIMEOUT = "120s"  # then the database releases the lock of a machine that was lost in a transaction
 
 
 class TableLeases:
@@ -35,8 +35,8 @@ class TableLeases:
         study: the study's name.
 
     Raises:
-        SettingError: the database cannot be reached, does not let us write, or its driver is not installed; so do
-            all methods when it goes away later.
+        SettingError: the database cannot be reached or written to, or its driver is not installed; all methods raise
+            it when the connection is lost.
     """
 
     def __init__(self, url: str, study: str) -> None:
@@ -44,15 +44,15 @@ class TableLeases:
 
         self.url = url
         self.study = study
-        with answered(url):
+        with database_errors(url):
             self.engine = connected(url)
             self.tables = _tables()
-            for attempt in range(TRIES):
+            for attempt in range(ATTEMPTS):
                 try:
                     self._prepare()
                     break
                 except (IntegrityError, ProgrammingError):
-                    if attempt == TRIES - 1:
+                    if attempt == ATTEMPTS - 1:
                         raise
                     time.sleep(0.2 * (attempt + 1))
 
@@ -66,20 +66,20 @@ class TableLeases:
                 connection.execute(insert(studies).values(name=self.study))
 
     @contextmanager
-    def _begun(self) -> Iterator[Connection]:
+    def _transaction(self) -> Iterator[Connection]:
         """Enter a transaction."""
-        with answered(self.url), self.engine.begin() as connection:
+        with database_errors(self.url), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Wait for the study's row; the database frees it when a worker's connection ends."""
+        """Wait for the study's row; the database releases it when a worker's connection ends."""
         from sqlalchemy import select, text
 
         studies = self.tables.tables["nas_kd_study"]
-        with self._begun() as connection:
+        with self._transaction() as connection:
             if self.engine.dialect.name == "postgresql":
-                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'"))
+                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
             connection.execute(select(studies).where(studies.c.name == self.study).with_for_update()).one()
             yield
 
@@ -88,7 +88,7 @@ class TableLeases:
         from sqlalchemy import select
 
         leases = self.tables.tables["nas_kd_lease"]
-        with self._begun() as connection:
+        with self._transaction() as connection:
             found = connection.execute(select(leases).where(leases.c.study == self.study)).mappings().all()
         return [Lease(**{name: row[name] for name in Lease.__dataclass_fields__}) for row in found]
 
@@ -97,17 +97,17 @@ class TableLeases:
         from sqlalchemy import delete, func, insert
 
         leases = self.tables.tables["nas_kd_lease"]
-        with self._begun() as connection:  # one transaction: nobody sees the worker without a row
+        with self._transaction() as connection:  # one transaction: nobody sees the worker without a row
             connection.execute(delete(leases).where(leases.c.study == self.study, leases.c.worker == lease.worker))
             connection.execute(insert(leases).values(study=self.study, renewed=func.now(), **asdict(lease)))
 
     def renew(self, worker: str) -> None:
-        """Count a lease's heartbeat up."""
+        """Increment a lease's heartbeat."""
         from sqlalchemy import func, update
 
         leases = self.tables.tables["nas_kd_lease"]
         own = (leases.c.study == self.study, leases.c.worker == worker)
-        with self._begun() as connection:
+        with self._transaction() as connection:
             connection.execute(update(leases).where(*own).values(heartbeat=leases.c.heartbeat + 1, renewed=func.now()))
 
     def drop(self, worker: str) -> None:
@@ -115,7 +115,7 @@ class TableLeases:
         from sqlalchemy import delete
 
         leases = self.tables.tables["nas_kd_lease"]
-        with self._begun() as connection:
+        with self._transaction() as connection:
             connection.execute(delete(leases).where(leases.c.study == self.study, leases.c.worker == worker))
 
 
@@ -148,34 +148,27 @@ def connected(url: str) -> Engine:
     """
     import sqlalchemy
 
-    return sqlalchemy.create_engine(driven(url), **engine_settings(url))
+    return sqlalchemy.create_engine(with_driver(url), **engine_settings(url))
 
 
 def engine_settings(url: str) -> dict[str, Any]:
-    """Return arguments of ``create_engine`` with which a database that went away is noticed in a minute.
+    """Return arguments of ``create_engine`` with which a lost database is noticed within a minute.
 
     Args:
-        url: its URL; what it says of waiting counts.
+        url: its URL; timeouts in it have precedence.
     """
     from sqlalchemy import make_url
 
-    parts = make_url(driven(url))
-    waits = WAITS if parts.get_backend_name() == "postgresql" else {}
+    parts = make_url(with_driver(url))
+    timeouts = TIMEOUTS if parts.get_backend_name() == "postgresql" else {}
     return {
         "pool_pre_ping": True,
-        "connect_args": {name: value for name, value in waits.items() if name not in parts.query},
+        "connect_args": {name: value for name, value in timeouts.items() if name not in parts.query},
     }
 
 
-def driven(url: str) -> str:
-    """Name the driver of a PostgreSQL URL that names none.
-
-    Args:
-        url: the database's URL.
-
-    Returns:
-        The URL with psycopg 3, unless psycopg 2 is what is installed.
-    """
+def with_driver(url: str) -> str:
+    """Add the driver to a PostgreSQL URL without one: psycopg 3, unless only psycopg 2 is installed."""
     from importlib.util import find_spec
 
     scheme, mark, rest = url.partition("://")
@@ -186,11 +179,8 @@ def driven(url: str) -> str:
 
 
 @contextmanager
-def answered(url: str) -> Iterator[None]:
+def database_errors(url: str) -> Iterator[None]:
     """Turn an error of a database, its driver or Optuna's tables in it into one that says what to do.
-
-    Args:
-        url: the database's URL.
 
     Raises:
         SettingError: raised instead of the driver's error.
@@ -200,30 +190,30 @@ def answered(url: str) -> Iterator[None]:
 
     try:
         yield
-    except StorageInternalError as error:  # which says no more than that there was one
-        raise _unanswered(url, error.__cause__ or error) from error
+    except StorageInternalError as error:  # its message has no details
+        raise _database_error(url, error.__cause__ or error) from error
     except (SQLAlchemyError, ImportError) as error:
-        raise _unanswered(url, error) from error
+        raise _database_error(url, error) from error
 
 
-def _unanswered(url: str, error: BaseException) -> SettingError:
+def _database_error(url: str, error: BaseException) -> SettingError:
     shown = without_password(url)
-    again = "give the same command again: what is finished is kept"
+    again = "run the same command again: finished work is kept"
     if isinstance(error, ImportError):
         expected = "a database whose driver is installed"
         hint = "pip install 'nas_kd[postgres]', or the driver that the URL names"
         return SettingError("search.storage", shown, expected, hint)
     cause = getattr(error, "orig", None) or error
-    lines = str(cause).replace(driven(url), shown).replace(url, shown).strip().splitlines()
-    said = lines[0] if lines else type(error).__name__
+    lines = str(cause).replace(with_driver(url), shown).replace(url, shown).strip().splitlines()
+    message = lines[0] if lines else type(error).__name__
     state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
     if state in ("42501", "25006"):  # insufficient_privilege, read_only_sql_transaction
-        expected = "a database whose tables this user may make, read and write"
-        hint = "grant that, or name another"
-    elif state[:2] in ("42", "3F"):  # tables, columns or schemas that are not there
-        expected = "a database whose tables nobody else changes"
-        hint = f"give another database, or {again}"
+        expected = "a database whose tables this user may create, read and write"
+        hint = "grant these rights, or use another database"
+    elif state[:2] in ("42", "3F"):  # missing tables, columns or schemas
+        expected = "a database whose tables no other program changes"
+        hint = f"use another database, or {again}"
     else:
-        expected = "a database that answers"
+        expected = "a database that responds"
         hint = f"start it, or check the URL, the user and PGPASSWORD; then {again}"
-    return SettingError("search.storage", shown, f"{expected} ({said})", hint)
+    return SettingError("search.storage", shown, f"{expected} ({message})", hint)

@@ -17,7 +17,7 @@ def checked_objectives(given: Sequence[str] | None, engine: str | Engine) -> tup
 
     Args:
         given: names out of kl, accuracy, macs, params and latency_ms, or None for the engine's own.
-        engine: what searches: a built-in engine's name, or one of one's own.
+        engine: what searches: a built-in engine's name, or a custom engine.
 
     Returns:
         The names, of which kl or accuracy is one.
@@ -32,15 +32,15 @@ def checked_objectives(given: Sequence[str] | None, engine: str | Engine) -> tup
     field = "search.objectives"
     names = () if isinstance(given, str) else tuple(given)
     if searches.fixed_objectives:
-        expected = f"null with {searches.name}: it goes by accuracy and MACs"
-        raise SettingError(field, list(names), expected, f"give {field}=null")
+        expected = f"null with {searches.name}, which uses accuracy and MACs"
+        raise SettingError(field, list(names), expected, f"use {field}=null")
     for name in names:
         if name not in (known := (*QUALITIES, *COSTS)):
             raise SettingError(field, name, ", ".join(known), nearest(name, known))
     if "kl" in names and not searches.guided:
-        expected = "accuracy, macs, params, latency_ms: the KL is to a teacher, whom only search.engine=exact asks"
+        expected = "accuracy, macs, params, latency_ms; kl needs a teacher and search.engine=exact"
         raise SettingError(field, list(names), expected, "use accuracy")
     if len(set(names)) < len(names) or not set(names) & set(QUALITIES):
-        expected = f"different names, {' or '.join(QUALITIES)} among them: by cost alone the smallest arch wins"
+        expected = f"different names, with {' or '.join(QUALITIES)}: by cost alone the smallest arch is best"
         raise SettingError(field, given, expected, f"use [{', '.join(own)}]")
     return names

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from nas_kd.searcher.evaluation import Evaluation
     from nas_kd.searcher.trials import TrialLog
 
-PATIENCE = 20  # proposals in a row that bring nothing new before a random new point is taken
+PATIENCE = 20  # proposals in a row without a new one before a random new point is taken
 
 
 @dataclass(frozen=True)
 class OneByOne:
-    """The search of an engine of one's own."""
+    """The search of a custom engine."""
 
     engine: Engine
     guided: ClassVar = False
@@ -80,23 +80,21 @@ def one_by_one(
 ) -> list[Row]:
     """Evaluate what an engine proposes until there are enough distinct archs.
 
-    In the place of a point that it proposed before, after 20 in a row that do not keep the budget, and when it has
-    none left, a random new one is taken.
+    A random new point replaces one that was proposed before; so it does after 20 in a row that exceed the budget, and
+    when the engine has none left.
 
     Args:
-        engine: proposes.
-        problem: the space, the budget and the seed.
-        evaluate: the scores and costs of a point; called once a distinct arch.
-        feasible: whether a point keeps the whole budget; asked of affordable points that are proposed.
+        evaluate: returns the scores and costs of a point; called once per distinct arch.
+        feasible: whether a point is within the whole budget; called for affordable points that are proposed.
         done: all rows of an earlier call with the same arguments, in order.
         record: called with each new row as soon as it is known.
 
     Returns:
-        One row a proposal: number, kind (``trial`` or the proposal's own, ``random`` or ``infeasible``), i_1 ... i_D,
+        One row per proposal: number, kind (``trial`` or the proposal's own, ``random`` or ``infeasible``), i_1 ... i_D,
         feasible and, where evaluated, the scores. Fewer evaluations come back only when no further point is found.
 
     Raises:
-        SettingError: the engine proposes what is no point, or a count, an earlier row or a score is not usable.
+        SettingError: the engine proposes an invalid point, or a count, an earlier row or a score is invalid.
     """
     sizes = problem.variables.sizes
     if problem.trials < 1:
@@ -137,7 +135,7 @@ def _scored(scores: Mapping[str, float], problem: Problem) -> dict[str, float]:
 
 
 def _next(engine: Engine, problem: Problem, rows: Sequence[Row], sizes: Sequence[int]) -> Proposal | None:
-    """Ask an engine, and refuse what is no point."""
+    """Return the proposal of an engine, checked."""
     given = engine.propose(problem, rows)
     if given is None:
         return None

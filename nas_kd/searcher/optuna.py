@@ -1,8 +1,8 @@
 """Optuna over index tuples: distinct feasible evaluations that resume bit for bit from their rows.
 
-The rows are the truth and the study is rebuilt from them: every proposal comes from a freshly seeded sampler
-and depends on the run's seed, the trial's number and the trials before it, on nothing else. With several workers
-the truth is one study that all reach. They decide one at a time, under a lock, and evaluate at once.
+The study is rebuilt from the rows: every proposal comes from a freshly seeded sampler and depends only on the run's
+seed, the trial's number and the trials before it. Several workers share one study in a storage. They propose one at a
+time, under a lock, and evaluate in parallel.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
 
-PATIENCE = 20  # proposals in a row that bring nothing new before a random new point is taken
-BATCH = 25  # finished trials a write to the journal
+PATIENCE = 20  # proposals in a row without a new one before a random new point is taken
+BATCH = 25  # finished trials per write to the journal
 STUDY = "nas_kd"  # its name in the journal
-PAUSE = 0.2  # seconds between two looks at what other workers have in hand
+POLL = 0.2  # seconds between two looks at the trials of other workers
 
 
 def refine(
@@ -46,38 +46,38 @@ def refine(
     journal: str | PathLike[str] | None = None,
     group: WorkerGroup | None = None,
 ) -> list[Row]:
-    """Minimise scores of whole subnets over one index a stage, or a variable.
+    """Minimise scores of whole subnets over one index per stage or variable.
 
     Args:
-        sizes: number of choices of each stage; a point is one index a stage, from 0.
-        evaluate: the scores of a point by name; called once a distinct feasible point.
+        sizes: number of choices of each stage; a point is one index per stage, from 0.
+        evaluate: returns the scores of a point by name; called once per distinct feasible point.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: name of the score to minimise; several names search for their Pareto set.
         maximise: which of them to maximise instead.
-        canonical: gives the one point that stands for all points of the same subnet, where a subnet has
-            several; those are then one point that is evaluated once. None: every point is its own.
+        canonical: returns the point that represents all points of the same subnet, which is evaluated once. None:
+            no two points are the same subnet.
         warm: points to evaluate first, in order.
         trials: total number of distinct feasible points, warm and earlier ones included.
         seed: the run's seed.
         sampler: ``"tpe"``, ``"nsga2"``, ``"random"``, an Optuna sampler, or a function from a seed to one. A
-            sampler is made anew, or copied with a new seed, for every proposal, so that it keeps no state but the
+            sampler is created, or copied with a new seed, for every proposal, so that its only state is the
             finished trials.
         done: all rows of an earlier call with the same arguments, in order; they are not evaluated
             again.
         record: called with each new row, in the order of their numbers, as soon as it and those before it are
             known.
-        journal: file for Optuna's journal storage, written in batches; the rows stay the truth.
-        group: where other workers may join, instead of ``journal``. As long as nobody
-            does, the rows are those of one process to the bit. A lost worker's trials are evaluated again.
+        journal: file for Optuna's journal storage, written in batches; the rows are authoritative.
+        group: lets other workers join, instead of ``journal``. As long as none does, the rows are bit-identical to
+            those of one process. A lost worker's trials are evaluated again.
 
     Returns:
-        One row a proposal: number, kind, i_1 ... i_S, feasible and, where evaluated, the scores. Kinds are
-        ``warm``, ``trial`` (the sampler's), ``random`` (taken because proposals stalled), ``duplicate`` (told
-        the known score again, or none while another worker has the point in hand) and ``infeasible`` (never
+        One row per proposal: number, kind, i_1 ... i_S, feasible and, where evaluated, the scores. Kinds are
+        ``warm``, ``trial`` (the sampler's), ``random`` (taken because proposals stalled), ``duplicate`` (with
+        the known score, or none while another worker evaluates the point) and ``infeasible`` (never
         evaluated). Fewer than ``trials`` evaluations come back only when no further feasible point is found.
 
     Raises:
-        SettingError: a size, point, sampler, count or earlier row is not usable.
+        SettingError: a size, point, sampler, count or earlier row is invalid.
     """
     rules = Proposals(sizes, constraints, objective, maximise, canonical, sampler, seed)
     queue = [checked_point(indices, rules.sizes, "warm") for indices in warm]
@@ -86,8 +86,8 @@ def refine(
     with _quiet():
         work = _Work(rules, queue, trials, evaluate, record)
         if group is None:
-            work.take_up(done)
-            for _ in work.alone():
+            work.restore(done)
+            for _ in work.run_alone():
                 if journal is not None and len(work.rows) % BATCH == 0:
                     persist(work.study, journal, STUDY)
             if journal is not None:
@@ -99,14 +99,14 @@ def refine(
 
 
 def _with_others(work: _Work, group: WorkerGroup, done: Sequence[Mapping[str, Any]]) -> None:
-    """Work alone, holding the lock, until somebody joins; then together."""
+    """Work alone, holding the lock, until another worker joins; then together."""
     journal = group.folder / "study.journal"
     worker = group.worker
     with group.leases.lock():
         worker.sweep()  # the lease of a process that was killed here
-        work.take_up(group.rows() if group.joins else done, known=not group.joins)
+        work.restore(group.rows() if group.joins else done, known=not group.joins)
         if group.url is None and not group.joins and not group.joined(journal, len(work.rows)):
-            for _ in work.alone():
+            for _ in work.run_alone():
                 if len(work.rows) % BATCH == 0:
                     persist(work.study, journal, group.study)
                 if worker.others():
@@ -118,7 +118,7 @@ def _with_others(work: _Work, group: WorkerGroup, done: Sequence[Mapping[str, An
 
 
 class _Work:
-    """The rows of one search, and what is in hand."""
+    """The rows of one search, and its open trials."""
 
     def __init__(
         self,
@@ -138,8 +138,8 @@ class _Work:
         self.open: dict[int, tuple[optuna.Trial, Point]] = {}  # proposals without their scores, by number
         self.recorded = 0
 
-    def take_up(self, done: Sequence[Mapping[str, Any]], known: bool = True) -> None:
-        """Put earlier rows into the study as if they had just been told; ``known`` ones are recorded already."""
+    def restore(self, done: Sequence[Mapping[str, Any]], known: bool = True) -> None:
+        """Add earlier rows to the study as finished trials; ``known`` ones are recorded already."""
         for number, row in enumerate(done):
             self.replay(number, row)
         self.recorded = len(self.rows) if known else 0
@@ -165,7 +165,7 @@ class _Work:
             self.recorded += 1
 
     def propose(self) -> Row | None:
-        """Propose a point that nobody has, or tell at once what came of it; None when there is none, or no need."""
+        """Propose a new point, or close one at once that needs no evaluation; None when there is none, or no need."""
         rules = self.rules
         number = len(self.rows)
         if len(rules.known) + len(self.open) >= self.trials:
@@ -185,7 +185,7 @@ class _Work:
             row = rules.row(number, "infeasible", point)
         elif at in rules.known:
             row = rules.row(number, "duplicate", point) | rules.scores(rules.known[at])
-        elif at in rules.seen:  # in another's hands
+        elif at in rules.seen:  # another worker evaluates it
             row = rules.row(number, "duplicate", point) | dict.fromkeys(rules.names, math.nan)
         else:
             row = rules.row(number, kind, point)
@@ -196,7 +196,7 @@ class _Work:
             self.close(number, row)
         return row
 
-    def alone(self) -> Iterator[Row]:
+    def run_alone(self) -> Iterator[Row]:
         """Evaluate one proposal after another, and yield each row when it is known."""
         while (row := self.propose()) is not None:
             number = row["number"]
@@ -230,10 +230,10 @@ class _SharedTrials:
             yield _unit(number)
 
     def wait(self) -> float | None:
-        """Propose again at once, or when others have found something; None when all is known."""
+        """Propose again at once, or when other workers have finished a trial; None when all are known."""
         if self.settled:
             return 0.0
-        return PAUSE if self.work.open else None
+        return POLL if self.work.open else None
 
     def begin(self, unit: str) -> None:
         """Do nothing: no preparation is needed."""
@@ -244,7 +244,7 @@ class _SharedTrials:
         return self.work.rows[number] | dict(self.work.evaluate(self.work.open[number][1]))
 
     def record(self, unit: str, result: Row) -> None:
-        """Close a trial, unless another has done so."""
+        """Close a trial, unless another worker has done so."""
         self._sync()
         number = _number(unit)
         if number in self.work.open:
@@ -253,7 +253,7 @@ class _SharedTrials:
             self.work.note()
 
     def _sync(self) -> None:
-        """Take over what other workers have proposed and found."""
+        """Add what other workers have proposed and finished."""
         work = self.work
         for number, trial in enumerate(self.shared.trials()):
             if number >= len(work.rows):
@@ -283,7 +283,7 @@ def _stalled(rows: Sequence[Row]) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna from a line a trial and from notes on experimental arguments."""
+    """Suppress Optuna's line per trial and its warnings about experimental arguments."""
     import optuna
 
     before = optuna.logging.get_verbosity()

@@ -29,12 +29,12 @@ class Proposals:
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: names of the scores to minimise.
         maximise: which of them to maximise instead.
-        canonical: gives the one point that stands for all points of the same subnet; None: every point its own.
+        canonical: returns the point that represents all points of the same subnet; None: no two are the same.
         sampler: one of SAMPLERS, an Optuna sampler, or a function from a seed to one.
         seed: the run's seed.
 
     Raises:
-        SettingError: a size, sampler or name is not usable.
+        SettingError: a size, sampler or name is invalid.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Proposals:
         seed: int,
     ) -> None:
         if not sizes or min(sizes) < 1:
-            raise SettingError("sizes", list(sizes), "one integer of at least 1 a stage")
+            raise SettingError("sizes", list(sizes), "one integer of at least 1 per stage")
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
         if not isinstance(sampler, str) and not callable(sampler) and not hasattr(sampler, "sample_relative"):
-            expected = f"{', '.join(SAMPLERS)}, a sampler of Optuna's, or a function from a seed to one"
+            expected = f"{', '.join(SAMPLERS)}, an Optuna sampler, or a function from a seed to one"
             raise SettingError("sampler", type(sampler).__name__, expected, "use sampler='tpe'")
         self.names = [objective] if isinstance(objective, str) else list(objective)
         if unknown := [name for name in maximise if name not in self.names]:
@@ -67,7 +67,7 @@ class Proposals:
         self.seen: set[Point] = set()  # evaluated, being evaluated or infeasible; canonical points
 
     def study(self) -> optuna.Study:
-        """Make the study in memory that the sampler looks at."""
+        """Create the study in memory that the sampler reads."""
         import optuna
 
         return optuna.create_study(directions=["maximize" if sign < 0 else "minimize" for sign in self.signs])
@@ -77,7 +77,7 @@ class Proposals:
         return {} if self.constraints is None else self.constraints(point)
 
     def feasible(self, point: Point) -> bool:
-        """Tell whether a point keeps all constraints."""
+        """Return whether a point satisfies all constraints."""
         return all(value <= 0 for value in self.limits(point).values())
 
     def fill(self, number: int) -> Point | None:
@@ -107,7 +107,7 @@ class Proposals:
         return trial, tuple(proposed)
 
     def sampler(self, seed: int) -> BaseSampler:
-        """Make the sampler of one proposal."""
+        """Create the sampler of one proposal."""
         from optuna import samplers
 
         if isinstance(self.make, samplers.BaseSampler):
@@ -162,17 +162,17 @@ def given_point(row: Mapping[str, Any], number: int, sizes: Sequence[int]) -> Po
         sizes: number of values of each variable.
 
     Raises:
-        SettingError: it is not that row, or no point.
+        SettingError: it is another row, or its point is invalid.
     """
     try:
         given = int(row["number"])
         indices = [int(row[f"i_{i}"]) for i in range(1, len(sizes) + 1)]
     except (KeyError, TypeError, ValueError) as error:
         expected = "rows of a search"
-        raise SettingError("done", dict(row), expected, "start the search afresh") from error
+        raise SettingError("done", dict(row), expected, "start a new search") from error
     if given != number:
-        expected = f"number {number}: rows of every kind from 0 on, none left out"
-        raise SettingError("done", given, expected, "start the search afresh")
+        expected = f"number {number}: rows of every kind from 0 on, without gaps"
+        raise SettingError("done", given, expected, "start a new search")
     return checked_point(indices, sizes, "done")
 
 
@@ -180,16 +180,12 @@ def checked_point(indices: Sequence[int], sizes: Sequence[int], field: str) -> P
     """Check a point that came from outside."""
     point = tuple(int(i) for i in indices)
     if len(point) != len(sizes) or any(not 0 <= i < n for i, n in zip(point, sizes, strict=True)):
-        raise SettingError(field, point, f"one index a stage, from 0 to below {list(sizes)}")
+        raise SettingError(field, point, f"one index per stage, from 0 to below {list(sizes)}")
     return point
 
 
 def kept(row: Mapping[str, Any]) -> Row:
-    """Return what a trial keeps of its row besides number and point, in plain values.
-
-    Args:
-        row: the row.
-    """
+    """Return a row without its number and point, in plain values."""
     rest = {name: value for name, value in row.items() if name != "number" and not name.startswith("i_")}
     return {name: value.item() if hasattr(value, "item") else value for name, value in rest.items()}
 
@@ -198,7 +194,7 @@ def reseeded(sampler: BaseSampler, seed: int) -> BaseSampler:
     """Copy a sampler and seed the copy.
 
     Args:
-        sampler: any of Optuna's; it is not changed.
+        sampler: any Optuna sampler; it is not changed.
         seed: the seed of all its generators, those of samplers within it included.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Rating tables as a search takes them: of this space and this teacher, without holes, weighted."""
+"""Rating tables as a search takes them: of this space and this teacher, without missing scores, weighted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nas_kd.runs.run import Run
 from nas_kd.space import ElasticSpace
 from nas_kd.space.rows import full_rows, rows_of
 
-NAMED = 5  # rows without a score that a message names
+MAX_NAMES = 5  # rows without a score that a message names
 
 
 def usable_ratings(
@@ -26,46 +26,43 @@ def usable_ratings(
     weights: Sequence[float] | None = None,
     run: Run | None = None,
 ) -> list[pd.DataFrame]:
-    """Check rating tables, leave out rows without a score, and weight the stages.
+    """Check rating tables, drop rows without a score, and weight the stages.
 
     Args:
-        tables: one table a stage, of ``rate_blockwise`` or with the same columns.
+        tables: one table per stage, of ``rate_blockwise`` or with the same columns.
         space: the space that is searched.
-        data: gives resolution, channels and classes, for what rows cost.
         teacher: fingerprint of the teacher of the search.
         weights: what each stage's scores are multiplied by; None is 1 for all.
-        run: whose log lists what was left out.
+        run: its log lists the rows that were dropped.
 
     Returns:
         The rows that were scored on all images, with finite scores.
 
     Raises:
         SettingError: tables of another space or teacher, a stage without a score, or weights that are not one
-            number of at least 0 a stage.
+            number of at least 0 per stage.
     """
     if len(tables) != len(space.stages):
-        expected = f"{len(space.stages)} tables, one a stage of {space.name}"
+        expected = f"{len(space.stages)} tables, one per stage of {space.name}"
         raise SettingError("tables", len(tables), expected, "rate the stages of this space")
     chosen = _checked_weights(weights, len(tables))
     found = []
     for number, (table, weight) in enumerate(zip(tables, chosen, strict=True), 1):
         _check_table(table, number, space, data, teacher)
         full = full_rows(table)
-        lost = full[~np.isfinite(full["score"].astype(float))]
-        if len(lost) == len(full):
+        unscored = full[~np.isfinite(full["score"].astype(float))]
+        if len(unscored) == len(full):
             field = f"tables[{number - 1}].score"
             expected = "a table with at least one finite score"
             raise SettingError(field, f"{len(full)} rows without", expected, "rate the stage again")
-        if len(lost):
-            names = ", ".join(f"{row.in_width} > {row.label}" for row in lost.head(NAMED).itertuples())
-            more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-            lacking = f"{len(lost)} of {len(full)} rows have no score and are left out"
-            log_message(run, f"warning: stage {number}: {lacking}: {names}{more}")
+        if len(unscored):
+            names = ", ".join(f"{row.in_width} > {row.label}" for row in unscored.head(MAX_NAMES).itertuples())
+            more = f" and {len(unscored) - MAX_NAMES} more" if len(unscored) > MAX_NAMES else ""
+            dropped = f"{len(unscored)} of {len(full)} rows have no score and are dropped"
+            log_message(run, f"warning: stage {number}: {dropped}: {names}{more}")
         if len(full) == 1:
-            log_message(
-                run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose in it"
-            )
-        rest = full.drop(index=lost.index)
+            log_message(run, f"stage {number} has one candidate, {full['label'].iloc[0]}: there is nothing to choose")
+        rest = full.drop(index=unscored.index)
         found.append(rest if weight == 1.0 else rest.assign(score=weight * rest["score"]))
     return found
 
@@ -74,26 +71,26 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
     given = [1.0] * count if weights is None else list(weights) if isinstance(weights, Iterable) else []
     usable = len(given) == count and all(isinstance(w, Real) and np.isfinite(w) and w >= 0 for w in given)
     if not usable or not any(given):
-        expected = f"{count} numbers of at least 0, one a stage and not all of them 0"
-        hint = "leave it out: all stages count alike; nas_kd.stage_weights finds some"
+        expected = f"{count} numbers of at least 0, one per stage and not all of them 0"
+        hint = "omit it for equal weights, or use nas_kd.stage_weights"
         raise SettingError("search.weights", weights, expected, hint)
     return [float(weight) for weight in given]
 
 
 def _check_table(table: pd.DataFrame, number: int, space: ElasticSpace, data: Data, teacher: str) -> None:
-    """Refuse a table that is not about this space and this teacher."""
+    """Raise for a table of another space or teacher."""
     where = f"tables[{number - 1}]"
     rate = "rate the stages with this space, teacher and data"
     for name, hash_ in (("space", space.hash), ("teacher", teacher)):
         others = set(table[name].astype(str)) if name in table else set()
-        if foreign := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
+        if different := [other for other in sorted(others) if other.split(" ")[-1] != hash_[:12]]:
             expected = f"ratings of the {name} of this search, {hash_[:12]}"
-            raise SettingError(f"{where}.{name}", foreign[0], expected, rate)
+            raise SettingError(f"{where}.{name}", different[0], expected, rate)
     known = rows_of(space, number - 1, resolution=data.resolution, in_chans=data.in_chans, num_classes=data.num_classes)
     keys = [name for name in ("in_width", "candidate", "stem", "head") if name in known]
-    lacking = [name for name in [*keys, "score", "macs", "params", "out_width"] if name not in table]
-    if lacking:
-        raise SettingError(f"{where}.{lacking[0]}", "missing", f"a table with {', '.join(map(str, known))}", rate)
+    missing = [name for name in [*keys, "score", "macs", "params", "out_width"] if name not in table]
+    if missing:
+        raise SettingError(f"{where}.{missing[0]}", "missing", f"a table with {', '.join(map(str, known))}", rate)
     joined = table.reset_index(drop=True).merge(known, on=keys, how="left", suffixes=("", "_known"))
     for name in ("macs", "params", "out_width"):
         other = joined[joined[name] != joined[f"{name}_known"]]

@@ -19,18 +19,17 @@ class SearchResult:
     """What a search found.
 
     Args:
-        best: the architecture that the short training chose; without one the best-scored.
-        caps: the budget by column, ``macs`` and ``params``.
-        trials: one row a proposal of the engine and a control.
-        top: one row an arch of the short training.
+        best: the architecture that was best in the short training, or without one by its score.
+        budget: upper bounds by column, ``macs`` and ``params``.
+        trials: one row per proposal of the engine and per control.
+        top: one row per arch of the short training.
         exact: the exact front of the stage scores; empty when there are none.
-        engine: what searched.
-        objectives: what it was to be good in.
+        objectives: what was optimised.
     """
 
     best: Arch
     space: ElasticSpace
-    caps: Mapping[str, int]
+    budget: Mapping[str, int]
     trials: pd.DataFrame
     top: pd.DataFrame
     exact: pd.DataFrame
@@ -55,5 +54,5 @@ def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     exact = stage.read_frame("front.csv") if (stage.folder / "front.csv").exists() else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
     engine = found["engine"]
-    wanted = tuple(found.get("objectives") or checked_objectives(None, engine))
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, engine, wanted)
+    objectives = tuple(found.get("objectives") or checked_objectives(None, engine))
+    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, engine, objectives)

@@ -1,4 +1,4 @@
-"""The search of engines that are samplers of Optuna's."""
+"""The search of engines that are Optuna samplers."""
 
 from __future__ import annotations
 
@@ -42,11 +42,9 @@ def search_sampled(
     """Let a sampler propose until there are enough archs; other processes may help.
 
     Args:
-        evaluation: scores archs and keeps the rows.
-        variables: what the sampler varies.
-        sampler: Optuna's sampler by name, or any of its objects.
+        sampler: name of an Optuna sampler, or an Optuna sampler.
         warm: points to evaluate first.
-        additive: sum of the stage scores of an arch.
+        additive: returns the sum of an arch's stage scores.
     """
     budget = evaluation.budget
     stage = evaluation.stage

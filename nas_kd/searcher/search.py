@@ -1,4 +1,4 @@
-"""The verb search: from a supernet, and a teacher's ratings or none, to one architecture within a budget."""
+"""`search`: from a supernet, with or without a teacher's ratings, to one architecture within a budget."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from nas_kd.searcher.config import SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
-from nas_kd.searcher.finalists import best_trained, controls, entrants, ranked, short_training
-from nas_kd.searcher.group import meet
+from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
+from nas_kd.searcher.group import worker_group
 from nas_kd.searcher.latencies import with_latency
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
-# settings of retrainings that count for short ones
-TRAINED_BY = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
+# settings of retrainings that short ones share
+TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
 
 
 @takes(SearchConfig)
@@ -73,40 +73,38 @@ def search(
     inputs: Mapping[str, Any] | None = None,
     **settings: Unpack[SearchSettings],
 ) -> SearchResult:
-    """Find the architecture within a budget that the teacher teaches best, or that does best without a teacher.
+    """Find the architecture within a budget that is best when distilled from the teacher, or best without one.
 
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
     of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
     for an epoch from the supernet's weights and measured again. ``nsga2``, ``coarse`` and ``random`` need
-    neither teacher nor tables: they vary archs dimension by dimension and look at the accuracy of whole
-    subnets on the rating split and at MACs. After either, short trainings of the best few from
-    the supernet's weights decide on the select split, the largest by MACs, the largest by params and a random arch
-    among them: all are trained, and the better half again for longer. Without a teacher they learn from labels.
+    neither teacher nor tables: they vary archs dimension by dimension and use the accuracy of whole
+    subnets on the rating split and MACs. Finally, the best few and controls (the largest by MACs, the largest by
+    params and a random arch) are trained briefly from the supernet's weights, the better half again for longer, and
+    compared on the select split. Without a teacher they learn from labels.
 
     Args:
         net: the in-place distilled supernet.
         teacher: one teacher, or None.
         data: the data; ``test`` is not read.
-        tables: one rating table a stage, of ``rate_blockwise``; for ``exact``.
-        config: the settings; keywords replace in it. ``engine`` may be an `Engine` of one's own, ``sampler`` any
-            object of Optuna's; `nas_kd.stage_weights` finds stage weights.
-        run: run folder.
+        tables: one rating table per stage, of ``rate_blockwise``; for ``exact``.
+        config: the settings; keywords replace in it. ``engine`` may be a custom `Engine`, ``sampler`` any
+            Optuna sampler; `nas_kd.stage_weights` finds stage weights.
         folder: stage folder in the run.
         task: label loss, metric and agreement; default ``Classification(smoothing=0.0)``.
         training: method and further settings of the short trainings, as for ``retrain`` from new weights but for
             their length; their learning rate is lowered. The default method is that of ``retrain``.
         workers: processes for the short trainings.
-        worker: help a search that is going in this run, or in the database, with its trials. The best-scored
-            is returned when these are done; the process that is helped trains and decides.
+        worker: join a running search of this run, or of the database, and share its trials. The best-scored
+            arch is returned when these are done; the process that started the search trains and decides.
         seed: seed of proposals and of the short training.
-        runtime: device and precision.
         inputs: more facts that determine the result, for the run's record.
 
     Returns:
-        The found arch, its space and all evidence as frames.
+        The best arch, its space and all results as frames.
 
     Raises:
-        SettingError: the budget is unreadable or infeasible, the engine lacks its teacher or tables, or the
+        SettingError: the budget cannot be parsed or is infeasible, the engine lacks its teacher or tables, or the
             run was made with other settings.
     """
     if data is None:
@@ -116,34 +114,34 @@ def search(
     engine = _checked_engine(config.engine, source, tables)
     weights = config.weights
     if isinstance(weights, str):
-        expected = "a number a stage, or null"
+        expected = "one number per stage, or null"
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
-    wanted = checked_objectives(config.objectives, config.engine or engine.name)
-    taught = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
-    taught = taught.settled(taught=source is not None, inherited=net.space.pretrained)
-    method = taught.method
-    assert method is not None  # it is settled
+    objectives = checked_objectives(config.objectives, config.engine or engine.name)
+    retraining = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
+    retraining = retraining.settled(taught=source is not None, inherited=net.space.pretrained)
+    method = retraining.method
+    assert method is not None  # `settled` sets it
     own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}
     task = task or Classification(smoothing=0.0)
-    recipe = checked_method(method, task, data.num_classes, taught.method_settings).recipe
+    recipe = checked_method(method, task, data.num_classes, retraining.method_settings).recipe
     if source is None and recipe.needs_teacher:
-        raise SettingError("training.method", method, "ce: there is no teacher", "pass teacher=, or leave it out")
+        raise SettingError("training.method", method, "ce, as there is no teacher", "pass teacher=, or omit it")
     space = net.space
     runtime = runtime or Runtime()
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
     whole = None if source is None or net.space.pretrained else source.cost  # a teacher's space has it as its largest
-    caps = upper_bounds(space, data, config.max_macs, config.max_params, whole)
-    floors = lower_bounds(space, data, caps, config.min_macs, config.min_params, whole)
+    upper = upper_bounds(space, data, config.max_macs, config.max_params, whole)
+    lower = lower_bounds(space, data, upper, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
-    budget = Budget(space, cost_settings(space, data), caps, latency, runtime.device, run, floors)
+    budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower)
     if engine.guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
     else:
         tables = []
     if budget.limits and engine.guided:
-        best(tables, bounds=budget.limits)  # raises now when what was rated cannot keep the budget
-    how = {name: getattr(taught, name) for name in TRAINED_BY}
+        best(tables, bounds=budget.limits)  # raises now when no rated chain is within the budget
+    short_settings = {name: getattr(retraining, name) for name in TRAINING_FIELDS}
     stage = None
     group = None
     if run is not None:
@@ -156,20 +154,20 @@ def search(
             "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
         }
-        if latency is not None or "latency_ms" in wanted:  # what was measured elsewhere is not to be compared
+        if latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
         facts |= config.record("storage", *BOUNDS) | {
             "search.engine": engine.name,
-            "search.caps": caps,
-            "search.floors": floors,
+            "search.caps": upper,
+            "search.floors": lower,
             "search.sampler": _named(config.sampler),
             "search.weights": None if weights is None else [float(weight) for weight in weights],
-            "search.objectives": list(wanted),
+            "search.objectives": list(objectives),
             "search.method": repr(method),
-            "search.training": how,
+            "search.training": short_settings,
         }
         facts |= own_task | dict(inputs or {})
-        group = meet(run, run.path / folder, facts, engine, config.storage, worker)
+        group = worker_group(run, run.path / folder, facts, engine, config.storage, worker)
         stage = None if worker else run.stage(folder, facts)
         if stage is not None and stage.done:
             return load_search(stage, space)
@@ -200,7 +198,7 @@ def search(
     evaluation = Evaluation(
         budget,
         scorer,
-        wanted,
+        objectives,
         config.trials,
         seed,
         controls=extra,
@@ -212,17 +210,17 @@ def search(
     rows = log.frame()
     archs = log.archs
     if evaluated(rows).empty:
-        raise budget.none_kept()
+        raise budget.no_feasible_arch()
     setup = TrainingSetup(stored, data, space, run, runtime, net, task)
     better = None
     if config.tuned and stored is not None and engine.guided and not worker:
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
-    decided = entrants(rows, config.top, engine.guided, better)
+    finalists = choose_finalists(rows, config.top, engine.guided, better)
     if config.epochs and not worker:
-        decided = short_training(
-            decided,
+        finalists = short_training(
+            finalists,
             archs,
             replace(setup, teacher=source) if recipe.runs_teacher else setup,
             epochs=config.epochs,
@@ -231,24 +229,24 @@ def search(
             seed=seed,
             folder=folder,
             workers=workers,
-            training=how,
+            training=short_settings,
         )
-    winner = archs[_winner(decided, engine.guided)]
-    result = SearchResult(winner, space, caps, rows, decided, exact, engine.name, wanted)
+    winner = archs[_winner(finalists, engine.guided)]
+    result = SearchResult(winner, space, upper, rows, finalists, exact, engine.name, objectives)
     if stage is not None:
-        stage.write_frame("top.csv", decided)
+        stage.write_frame("top.csv", finalists)
         stage.write_frame("pareto.csv", result.front())
         cost = space.cost(winner, **budget.cost)
         found = {
             "key": winner.key,
             "label": winner.label,
             "arch": winner.to_dict(),
-            "budget": caps,
-            "at_least": floors,
+            "budget": upper,
+            "at_least": lower,
             "max_latency_ms": latency,
             "engine": engine.name,
             "teacher": source is not None,
-            "objectives": list(wanted),
+            "objectives": list(objectives),
         }
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": len(evaluated(rows))})
@@ -257,11 +255,11 @@ def search(
 
 
 def _checked_engine(engine: str | Engine | None, source: TargetSource | None, tables: object) -> SearchEngine:
-    """Return the engine's search, and refuse what it cannot work with."""
+    """Return the engine's search, and check that it has what it needs."""
     searches = search_engine(engine or ("nsga2" if tables is None else "exact"))
     if not isinstance(engine, str | None):
         if searches.name in ENGINES:
-            raise SettingError("search.engine", searches.name, "a name that no other engine has", "rename it")
+            raise SettingError("search.engine", searches.name, "a name that no built-in engine has", "rename it")
         return searches
     if searches.guided and (source is None or tables is None):
         free = [name for name, kind in ENGINES.items() if not kind.guided]
@@ -270,25 +268,27 @@ def _checked_engine(engine: str | Engine | None, source: TargetSource | None, ta
         raise SettingError("search.engine", searches.name, expected, hint)
     if source is not None and source.teacher is None and not source.shared:
         expected = "one nas_kd Teacher, the cache of its logits, or None"
-        raise SettingError("teacher", type(source).__name__, expected, "several teachers can retrain, not search")
+        raise SettingError(
+            "teacher", type(source).__name__, expected, "several teachers can retrain a student, not search"
+        )
     return searches
 
 
 def _named(sampler: str | BaseSampler) -> str:
-    """Return what tells samplers apart: a name, or the class of an object and its plain settings."""
+    """Return an identifier of a sampler: a name, or the class of an object and its plain settings."""
     if isinstance(sampler, str):
         return sampler
     plain = {name: value for name, value in vars(sampler).items() if isinstance(value, str | int | float | bool)}
     return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
 
 
-def _winner(decided: pd.DataFrame, guided: bool) -> str:
+def _winner(finalists: pd.DataFrame, guided: bool) -> str:
     """Return the key of the best: by the short training where there was one, then by the scores."""
-    lowest = [name for name in ("tuned_kl", "kl") if name in decided]
-    decided = decided.sort_values(lowest, kind="stable") if guided else ranked(decided, "loss")
-    if "select_accuracy" in decided:
-        decided = best_trained(decided)
-    return str(decided["key"].iloc[0])
+    lowest = [name for name in ("tuned_kl", "kl") if name in finalists]
+    finalists = finalists.sort_values(lowest, kind="stable") if guided else ranked(finalists, "loss")
+    if "select_accuracy" in finalists:
+        finalists = best_trained(finalists)
+    return str(finalists["key"].iloc[0])
 
 
 def tables_hash(tables: Sequence[pd.DataFrame]) -> str:

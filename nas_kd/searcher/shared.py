@@ -15,7 +15,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.leases import HEARTBEAT, PATIENCE, FileLeases, LeaseStore
 from nas_kd.runs.workers import Worker
-from nas_kd.searcher.lease_table import TableLeases, answered, driven, engine_settings
+from nas_kd.searcher.lease_table import TableLeases, database_errors, engine_settings, with_driver
 from nas_kd.searcher.proposals import ROW, Row, kept
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ FACTS = "nas_kd"  # user attribute of a study: the settings that determine the s
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Where the workers of one search meet.
+    """How the workers of one search share its trials.
 
     Args:
         folder: holds study.journal, and leases for the workers of this machine.
         url: SQLAlchemy's URL of a database for workers on many machines; None is the journal.
-        study: name of the study; in a database also what tells searches apart.
-        facts: settings that determine the search; stored in the study, and named when a worker joins with others.
-        joins: this process joins a search that another began.
-        rows: for one that joins, reads the rows that the other process keeps.
-        log: takes a line about workers that join or are lost.
+        study: name of the study; unique to the search in a database.
+        facts: settings that determine the search; stored in the study to explain why a worker cannot join.
+        joins: this process joins a search that another one started.
+        rows: for a process that joins, reads the rows of the one that started.
+        log: called with a line about workers that join or are lost.
         heartbeat: seconds between two renewals of a lease.
         patience: seconds without one after which a worker is lost.
     """
@@ -62,11 +62,10 @@ class WorkerGroup:
         return Worker(self.leases, self.heartbeat, self.patience, self.log)
 
     def joined(self, journal: Path, trials: int) -> bool:
-        """Tell whether others work on the study, or left in it what the rows lack; the journal's lock is held.
+        """Return whether other workers share the study, or it has more trials than the rows; the lock is held.
 
         Args:
-            journal: the journal's path.
-            trials: rows that are known.
+            trials: number of rows that are known.
         """
         return bool(self.worker.others()) or len(journal_trials(journal, self.study)) > trials
 
@@ -77,13 +76,13 @@ class WorkerGroup:
             mine: the study in memory.
 
         Raises:
-            SettingError: the database cannot be reached, or does not let us write.
+            SettingError: the database cannot be reached or written to.
         """
         if self.url is None:
             journal = self.folder / "study.journal"
             return SharedStudy(persist(mine, journal, self.study), journal)
-        with answered(self.url):
-            study = _in_database(self.url, self.study, mine, self.facts, make=not self.joins)
+        with database_errors(self.url):
+            study = _in_database(self.url, self.study, mine, self.facts, create=not self.joins)
             for trial in mine.get_trials(deepcopy=False)[len(study.get_trials(deepcopy=False)) :]:
                 study.add_trial(trial)
         return SharedStudy(study, url=self.url)
@@ -93,12 +92,12 @@ class SharedStudy:
     """Trials that several workers add and finish; every call is made under the lock of their leases.
 
     Args:
-        study: a study in a storage that all reach.
+        study: a study in a storage that all workers can reach.
         journal: its file, when it is in one.
         url: the URL of its database, when it is in one.
 
     Raises:
-        SettingError: in all methods, when the disk is full or the database has gone away.
+        SettingError: in all methods, when the disk is full or the database connection is lost.
     """
 
     def __init__(self, study: optuna.Study, journal: Path | None = None, url: str = "") -> None:
@@ -106,14 +105,14 @@ class SharedStudy:
         self.journal = journal
         self.url = url
 
-    def _asked(self) -> AbstractContextManager[None]:
-        return answered(self.url) if self.journal is None else on_disk(self.journal)
+    def _storage_errors(self) -> AbstractContextManager[None]:
+        return database_errors(self.url) if self.journal is None else on_disk(self.journal)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials by number."""
         if self.journal is not None:
-            _mend(self.journal)
-        with self._asked():
+            _truncate_partial_line(self.journal)
+        with self._storage_errors():
             return self.study.get_trials(deepcopy=False)
 
     def add(self, trial: FrozenTrial, row: Mapping[str, Any]) -> None:
@@ -124,7 +123,7 @@ class SharedStudy:
             row: its row.
         """
         trial.set_user_attr(ROW, kept(row))
-        with self._asked():
+        with self._storage_errors():
             self.study.add_trial(trial)
 
     def finish(self, number: int, values: list[float] | None, row: Mapping[str, Any]) -> None:
@@ -140,7 +139,7 @@ class SharedStudy:
         storage = self.study._storage
         trial = self.trials()[number]
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        with self._asked():
+        with self._storage_errors():
             storage.set_trial_user_attr(trial._trial_id, ROW, kept(row))  # first, for the state ends all changes
             storage.set_trial_state_values(trial._trial_id, state, values)
 
@@ -148,16 +147,12 @@ class SharedStudy:
 def row_of(number: int, trial: FrozenTrial) -> Row:
     """Return a stored trial's row.
 
-    Args:
-        number: its number.
-        trial: the trial.
-
     Raises:
-        SettingError: another program made it.
+        SettingError: another program created it.
     """
     if ROW not in trial.user_attrs:
-        expected = "a study that nas_kd alone adds trials to"
-        raise SettingError("search.storage", f"trial {number}", expected, "delete the study, or give another storage")
+        expected = "a study to which only nas_kd adds trials"
+        raise SettingError("search.storage", f"trial {number}", expected, "delete the study, or use another storage")
     return {"number": number, **trial.params, **trial.user_attrs[ROW]}
 
 
@@ -183,10 +178,10 @@ def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> opt
 
     path = Path(journal)
     with on_disk(path):
-        _mend(path)
+        _truncate_partial_line(path)
         try:
             found = opened()
-        except (ValueError, KeyError):  # not a journal; the rows have everything, so write it anew
+        except (ValueError, KeyError):  # not a journal; the rows have everything, so write a new one
             path.replace(path.with_name(path.name + ".damaged"))
             found = opened()
         found.add_trials(study.get_trials(deepcopy=False)[len(found.get_trials(deepcopy=False)) :])
@@ -204,7 +199,7 @@ def journal_trials(journal: Path, name: str) -> list[FrozenTrial]:
 
     if not journal.is_file():
         return []
-    _mend(journal)
+    _truncate_partial_line(journal)
     try:
         return optuna.load_study(study_name=name, storage=_journal(journal)).get_trials(deepcopy=False)
     except (ValueError, KeyError):
@@ -214,8 +209,8 @@ def journal_trials(journal: Path, name: str) -> list[FrozenTrial]:
 def _journal(path: Path) -> optuna.storages.JournalStorage:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-    class Held(JournalFileOpenLock):
-        """Ours stands around every call; Optuna's own would outlive a killed process by half a minute."""
+    class NoLock(JournalFileOpenLock):
+        """Every call already holds our lock; Optuna's would outlive a killed process by half a minute."""
 
         def acquire(self) -> bool:
             return True
@@ -223,11 +218,11 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
         def release(self) -> None:
             pass
 
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=Held(str(path))))
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
 
 
-def _mend(path: Path) -> None:
-    """Cut the half line that a kill while writing leaves."""
+def _truncate_partial_line(path: Path) -> None:
+    """Remove the partial last line that a kill while writing leaves."""
     if not path.is_file() or not (size := path.stat().st_size):
         return
     with on_disk(path), open(path, "rb+") as file:
@@ -239,29 +234,29 @@ def _mend(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _in_database(url: str, name: str, mine: optuna.Study, facts: Mapping[str, Any], make: bool) -> optuna.Study:
-    """Open the study in a database, or make it; who joins must find it."""
+def _in_database(url: str, name: str, mine: optuna.Study, facts: Mapping[str, Any], create: bool) -> optuna.Study:
+    """Open the study in a database; only the process that starts the search creates it."""
     import optuna
 
-    storage = optuna.storages.RDBStorage(driven(url), engine_kwargs=engine_settings(url))
+    storage = optuna.storages.RDBStorage(with_driver(url), engine_kwargs=engine_settings(url))
     names = optuna.get_all_study_names(storage)
-    if name not in names and not make:
-        raise _no_study(storage, name, facts)
+    if name not in names and not create:
+        raise _missing_study(storage, name, facts)
     study = optuna.create_study(study_name=name, storage=storage, directions=mine.directions, load_if_exists=True)
     if FACTS not in study.user_attrs:
         study.set_user_attr(FACTS, dict(facts))
     return study
 
 
-def _no_study(storage: optuna.storages.RDBStorage, name: str, facts: Mapping[str, Any]) -> SettingError:
-    """Say in what the nearest search of a database differs from the one that was to be joined."""
+def _missing_study(storage: optuna.storages.RDBStorage, name: str, facts: Mapping[str, Any]) -> SettingError:
+    """Return the error of a worker whose search is not in the database, naming the settings that differ."""
     others: list[list[str]] = []
     for study in storage.get_all_studies():
         if (found := study.user_attrs.get(FACTS)) is not None:
             others.append([key for key in {**found, **facts} if found.get(key) != facts.get(key)])
-    expected = "a search that is going, with the same supernet, tables and settings"
+    expected = "a running search with the same supernet, tables and settings"
     if not others:
         return SettingError("search.storage", name, expected, "start `nas-kd search` without --worker first")
     differs = ", ".join(sorted(others, key=len)[0])
-    hint = f"copy the other host's run folder and give its settings: the nearest search there differs in {differs}"
+    hint = f"copy the other host's run folder and use its settings: the closest search there differs in {differs}"
     return SettingError("search.storage", name, expected, hint)

@@ -13,12 +13,12 @@ from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.space import Arch
 
-OTHERS = ("infeasible", "duplicate", "control")  # kinds of rows that are no distinct evaluation of the engine's
+OTHERS = ("infeasible", "duplicate", "control")  # kinds of rows that are not distinct evaluations of the engine
 SCORES = ("score", "kl", "accuracy", "agreement", "loss")
 
 
 def evaluated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that are distinct evaluations of the engine's."""
+    """Return the rows that are distinct evaluations of the engine."""
     return rows[~rows["kind"].isin(OTHERS)]
 
 
@@ -26,14 +26,13 @@ class TrialLog:
     """Keeps the rows of one search and the archs behind them.
 
     Args:
-        budget: gives the space and the costs.
-        arch_of: the arch of a point.
-        dimensions: numbers a point has.
-        scorer: scores of whole subnets.
-        additive: sum of the stage scores of an arch; NaN where there are none.
-        stage: where trials.csv goes; the rows in it are taken up again.
+        arch_of: returns the arch of a point.
+        dimensions: length of a point.
+        scorer: returns the scores of a whole subnet.
+        additive: returns the sum of an arch's stage scores; NaN where there are none.
+        stage: stores trials.csv; rows that are already in it are read back.
         trials: number of evaluations.
-        timed: latencies are an objective, and a column.
+        timed: latency is an objective, and a column.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class TrialLog:
         return [row for row in self.rows if row["kind"] != "control"]
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """Keep a row of the engine."""
+        """Store a row of the engine."""
         arch = self._arch(row)
         if row["kind"] not in OTHERS:
             self.archs[arch.key] = arch
@@ -77,7 +76,7 @@ class TrialLog:
         self._append(dict(row) | self._facts(arch))
 
     def controls(self, extra: Mapping[str, Arch]) -> None:
-        """Score archs by role that are not there yet."""
+        """Score the controls, archs by role, that are not scored yet."""
         scored = {row["role"] for row in self.rows if row["kind"] == "control"}
         for role, arch in extra.items():
             self.archs.setdefault(arch.key, arch)

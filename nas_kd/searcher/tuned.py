@@ -1,4 +1,4 @@
-"""Between scores and trainings: the best subnets, tuned shortly from the supernet's weights."""
+"""The best subnets, fine-tuned for an epoch from the supernet's weights before the short trainings."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def tuned(
     folder: str,
     workers: int,
 ) -> pd.DataFrame:
-    """Tune the subnets of lowest KL from the supernet's weights, and measure them again.
+    """Fine-tune the subnets of lowest KL from the supernet's weights, and measure them again.
 
-    Shared weights serve every arch a little; what an arch makes of them in one epoch of its own says more.
+    Shared weights are a compromise between all archs; one epoch of its own says more about an arch.
 
     Args:
         rows: the trials of a search.
         archs: every arch by key.
-        setup: teacher, data, run and the supernet that they begin with.
+        setup: teacher, data, run and the supernet that they start from.
         count: subnets to tune.
         seed: seed of the trainings.
         folder: the search's folder in the run.
@@ -61,11 +61,11 @@ def tuned(
 
 
 def tuned_kl(network: nn.Module, training: Retraining) -> Results:
-    """Return what is left between a tuned subnet's logits and the teacher's."""
+    """Return the KL between a tuned subnet's logits and the teacher's."""
     setup = training.setup
     sized = resized(network, training.arch.resolution)
     logits = predict(sized, setup.data.rate, setup.runtime)
-    wanted = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
-    if wanted is None:
-        raise RuntimeError("no teacher is known whose logits a tuned subnet could be held against")
-    return {"tuned_kl": softened_kl(logits, wanted)}
+    target = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
+    if target is None:
+        raise RuntimeError("measuring a tuned subnet needs a teacher")
+    return {"tuned_kl": softened_kl(logits, target)}

@@ -1,4 +1,4 @@
-"""An arch as one small number a dimension: width, depth, kernel and the like, for engines that vary archs."""
+"""An arch as one index per dimension: width, depth, kernel and the like, for engines that vary archs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SearchVariables:
                 found += [SearchVariable(part, stage.fields[f], fields.values[f], layer) for f in fields.free]
         found += self._ends("head")
         varied = tuple(variable for variable in found if len(variable.values) > 1)
-        # a space of one arch keeps a variable of one value: engines want a dimension
+        # a space of one arch keeps a variable of one value: engines need a dimension
         return varied or (next(variable for variable in found if variable.kind == "depth"),)
 
     @property
@@ -142,7 +142,7 @@ class SearchVariables:
 
 
 def _setting(stage: Stage, candidate: Candidate, variable: SearchVariable) -> Setting | None:
-    """Return what a candidate has for a variable; None for a layer that it has not."""
+    """Return a candidate's value of a variable; None for a layer that it does not have."""
     if variable.layer is None and variable.kind in ("width", "depth"):
         return candidate.width if variable.kind == "width" else candidate.depth
     layer = variable.layer or 0

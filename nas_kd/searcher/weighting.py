@@ -1,4 +1,4 @@
-"""Weights of the stages' scores, from what a run holds."""
+"""Weights of the stages' scores, from the results in a run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from nas_kd.train import load_weights, weights_hash
 from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.stages import Blockwise
 
-HOW = ("sensitivity", "learned")
-LATER = ("stage", "cache_gb")  # settings that no score depends on
+METHODS = ("sensitivity", "learned")
+IRRELEVANT = ("stage", "cache_gb")  # settings that no score depends on
 
 
 def stage_weights(
@@ -42,30 +42,28 @@ def stage_weights(
     """Find the weights of the stages' scores for ``search(weights=...)``.
 
     Args:
-        how: ``sensitivity`` (what the teacher's answers lose when it answers with a candidate in the place of a
-            stage, per unit of score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
+        how: ``sensitivity`` (the KL of the teacher's logits when a candidate replaces one of its stages, per unit of
+            score) or ``learned`` (a regression of the accuracies that ``nas-kd rank`` has
             trained in this run).
         tables: the ratings of ``rate_blockwise`` in this run.
         config: the settings of the rating.
-        run: the run folder.
         seed: the seed of the rating.
-        runtime: device and precision.
 
     Returns:
-        One weight a stage, 1 on average; ``blockwise/weights_HOW.csv`` says what they come from. They are found
-        once and kept in ``weights_HOW.json``: another number of threads changes last digits, and further trained
-        archs change what is learned, but a search goes on with the weights that it began with. Delete the file to
-        find them again.
+        One weight per stage, 1 on average; ``blockwise/weights_HOW.csv`` has their details. They are computed
+        once and kept in ``weights_HOW.json``: a different number of threads changes the last digits, and further
+        trained archs change what is learned, but a search resumes with the weights that it started with. Delete
+        the file to compute them again.
 
     Raises:
-        SettingError: the run lacks what they come from.
+        SettingError: the run lacks the ratings or trained archs.
     """
-    if how not in HOW:
-        raise SettingError("search.weights", how, ", ".join(HOW), nearest(how, HOW))
+    if how not in METHODS:
+        raise SettingError("search.weights", how, ", ".join(METHODS), nearest(how, METHODS))
     run = run if isinstance(run, Run) else Run(run)
     runtime = runtime or Runtime()
     config = config or BlockwiseConfig()
-    settings = config.record(*LATER) | {"seed": seed}
+    settings = config.record(*IRRELEVANT) | {"seed": seed}
     origin = {
         "tables": tables_hash(tables),
         "space": net.space.hash,
@@ -81,7 +79,7 @@ def stage_weights(
     if how == "learned":
         found = learned_weights(tables, net.space, *_trained(run, origin))
         error = 100 * found.table["leave_one_out_error"].iloc[0]
-        said = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
+        source = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
     else:
         model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=config.init, seed=seed)
         load_weights(model, run.path / "blockwise" / "adapters.safetensors")
@@ -96,27 +94,29 @@ def stage_weights(
             seed=seed,
         )
         found = sensitivity_weights(bench, tables)
-        said = f"from {found.table['candidates'].sum()} replaced stages"
+        source = f"from {found.table['candidates'].sum()} replaced stages"
     atomic_write(path.with_suffix(".csv"), found.table.to_csv(index=False))
     atomic_json(path, {"origin": origin, "weights": found.values})
-    run.log_message(f"weights of the stages, {said}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
+    run.log_message(f"weights of the stages, {source}: {', '.join(f'{weight:.3g}' for weight in found.values)}")
     return found.values
 
 
 def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[float]]:
     """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies.
 
-    Those of the select images: who searches does not look at the test images.
+    The accuracies are on the select images: a search does not use the test images.
     """
-    archs, truth = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
-    if not len(archs) or not len(truth):
-        expected = f"learned from the archs that are trained in {run.path / 'rank'} (none are)"
+    archs, accuracies = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
+    if not len(archs) or not len(accuracies):
+        expected = f"learned from archs trained in {run.path / 'rank'} (none are)"
         raise SettingError("search.weights", "learned", expected, "run `nas-kd rank` with the same settings first")
     plan = read_json(run.path / "rank" / "plan.json", ("space", "data", "teacher"))
-    other = [name for name in ("space", "data", "teacher") if plan[name] != origin[name]]
-    if other:
-        expected = f"learned from a ranking with the {' and '.join(other)} of this search"
-        raise SettingError("search.weights", "learned", expected, "rank with them in this run, or use sensitivity")
-    mean = truth.groupby("key")["select_accuracy"].mean()
+    different = [name for name in ("space", "data", "teacher") if plan[name] != origin[name]]
+    if different:
+        expected = f"learned from a ranking with the {' and '.join(different)} of this search"
+        raise SettingError(
+            "search.weights", "learned", expected, "run `nas-kd rank` with them in this run, or use sensitivity"
+        )
+    mean = accuracies.groupby("key")["select_accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
     return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

@@ -76,7 +76,7 @@ def test_a_server_that_stops_is_named_and_the_search_goes_on(
     with monkeypatch.context() as patch:
         before(place, name, nth, running.stop, patch)
         try:
-            gone = r"search.storage='postgresql://nas_kd@.*a database that answers"
+            gone = r"search.storage='postgresql://nas_kd@.*a database that responds"
             with pytest.raises(SettingError, match=gone) as no:
                 refine_worker.search(tmp_path, group, "first", trials=8)
         finally:
@@ -91,7 +91,7 @@ def test_rights_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch
     running.execute("CREATE DATABASE theirs")
     url = running.url("guest", "theirs")
     running.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", "theirs")
-    with pytest.raises(SettingError, match=r"may make, read and write \(permission denied for schema public\)"):
+    with pytest.raises(SettingError, match=r"may create, read and write \(permission denied for schema public\)"):
         refine_worker.search(tmp_path, group_of(tmp_path, url, "new"), "first")
     running.execute("GRANT CREATE ON SCHEMA public TO guest", "theirs")
     for nth, table in enumerate(("nas_kd_lease", "trials"), 1):
@@ -106,7 +106,7 @@ def test_rights_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch
 def test_tables_that_are_taken_away(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before(SharedStudy, "add", 3, lambda: running.execute("ALTER TABLE nas_kd_lease RENAME TO other"), monkeypatch)
     try:
-        with pytest.raises(SettingError, match='nobody else changes.*relation "nas_kd_lease" does not exist'):
+        with pytest.raises(SettingError, match='no other program changes.*relation "nas_kd_lease" does not exist'):
             refine_worker.search(tmp_path, group_of(tmp_path, running.url(), "renamed"), "first")
     finally:
         running.execute("ALTER TABLE other RENAME TO nas_kd_lease")
@@ -154,7 +154,7 @@ def test_a_command_ends_with_one_message(made: Made, copied: Path, running: Serv
         running.start()
     assert code == 2 and "Traceback" not in text and "secret" not in text, text
     (line,) = [line for line in text.splitlines() if line.startswith("nas-kd: ")]
-    assert line == text.splitlines()[-1] and "a database that answers" in line
+    assert line == text.splitlines()[-1] and "a database that responds" in line
     kept = pd.read_csv(search / "trials.csv", dtype=str)
     assert 5 <= len(kept) < 20
     code, text = fork(*command)

@@ -16,7 +16,7 @@ from database import free_port, postgres, programs
 from nas_kd.errors import SettingError
 from nas_kd.runs.leases import Lease
 from nas_kd.runs.workers import Worker
-from nas_kd.searcher.lease_table import TableLeases, driven
+from nas_kd.searcher.lease_table import TableLeases, with_driver
 
 pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
 
@@ -29,7 +29,7 @@ def url() -> Iterator[str]:
 
 def test_one_of_four_is_killed(tmp_path: Path, url: str) -> None:
     rows = promise.kill_one_of_four(tmp_path, url)
-    study = optuna.load_study(study_name="study", storage=driven(url))
+    study = optuna.load_study(study_name="study", storage=with_driver(url))
     assert [trial.number for trial in study.trials] == [row["number"] for row in rows]
     done = [trial for trial in study.trials if trial.user_attrs["row"]["kind"] == "trial"]
     assert [trial.value for trial in done] == [row["kl"] for row in rows if row["kind"] == "trial"]
@@ -65,6 +65,6 @@ def test_leases_in_a_table(url: str) -> None:
 
 def test_an_absent_database_is_named_without_its_password(tmp_path: Path) -> None:
     group = refine_worker.group_of(tmp_path, f"postgresql://me:secret@127.0.0.1:{free_port()}/none", "first")
-    with pytest.raises(SettingError, match=r"search.storage='postgresql://me@127.*a database that answers") as caught:
+    with pytest.raises(SettingError, match=r"search.storage='postgresql://me@127.*a database that responds") as caught:
         refine_worker.search(tmp_path, group, "first")
     assert "secret" not in str(caught.value)

@@ -242,7 +242,7 @@ def test_the_end_of_the_time_does_not_tear_apart_what_is_stopping() -> None:
     ended = []
     with pytest.raises(Stopped) as caught, time_limit(0.3 / 3600) as limit, Stop():
         send(TERMINATE)
-        while not limit._late:
+        while not limit._timed_out:
             time.sleep(0.01)
         time.sleep(0.05)
         ended.append(True)
@@ -270,7 +270,7 @@ def test_a_handler_taken_away_does_not_end_the_process() -> None:
     try:
         with pytest.raises(Stopped) as caught, time_limit(0.05 / 3600) as limit:
             signal.signal(TERMINATE, signal.SIG_DFL)
-            while not limit._late:
+            while not limit._timed_out:
                 time.sleep(0.01)
             went_on.append(True)
         assert went_on and caught.value.code == 124

@@ -57,8 +57,8 @@ def test_a_helper_joins_a_search_and_is_killed(made: Made, copied: Path, tmp_pat
 
 def test_a_helper_of_nothing_is_told_so(made: Made, copied: Path, nas_kd_main: Callable[..., Said]) -> None:
     for arguments, message in (
-        ((copied, "--worker"), "a search that is going: this one has ended"),
-        ((copied, "--worker", *BUDGET), "a run whose search has begun"),
+        ((copied, "--worker"), "a running search; this one has finished"),
+        ((copied, "--worker", *BUDGET), "a run whose search has started"),
         ((copied, "--worker", "--search.storage", "sqlite:///file.db"), "postgresql://USER@HOST/DATABASE"),
     ):
         said = nas_kd_main("search", *arguments)

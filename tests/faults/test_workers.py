@@ -163,5 +163,5 @@ def test_a_study_of_another_program_is_refused(tmp_path: Path) -> None:
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=1.0))
     persist(study, tmp_path / "study.journal", "study")
-    with pytest.raises(SettingError, match="nas_kd alone adds trials"):
+    with pytest.raises(SettingError, match="only nas_kd adds trials"):
         refine_worker.search(tmp_path, refine_worker.group_of(tmp_path, None, "first"), "first")

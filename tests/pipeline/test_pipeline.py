@@ -93,7 +93,7 @@ def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain:
     made = Pipeline(
         Config(run=str(run), space="digits", teacher=teacher, search=search, retrain=RetrainConfig(**retrain))
     )
-    vars(made).update(caps={"macs": 100}, floors={})  # what data and space would say
+    vars(made).update(upper={"macs": 100}, lower={})  # what data and space would say
     return made
 
 

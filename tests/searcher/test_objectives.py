@@ -137,7 +137,7 @@ def test_a_result_that_does_not_know_its_objectives_has_the_usual(wanted: Search
 
 def test_a_second_objective_finds_more_of_the_front(wanted: Search, space: ElasticSpace, cost: dict[str, int]) -> None:
     """Of all feasible archs that none beats in KL and MACs, more are found than by KL alone."""
-    scorer, cap = _Planted(), wanted().caps["macs"]
+    scorer, cap = _Planted(), wanted().budget["macs"]
     known = [{"key": a.key, "macs": space.cost(a, **cost).macs} | scorer(a) for a in space]
     table = pd.DataFrame(known)
     front = set(nondominated(table[table["macs"] <= cap], ["macs", "kl"])["key"])
@@ -201,9 +201,9 @@ def test_latencies_are_of_one_machine_and_setting(
 ) -> None:
     _interrupted(20, monkeypatch, lambda: wanted("kl", "latency_ms", run=tmp_path))
     kept = (tmp_path / "search/trials.csv").read_text()
-    with pytest.raises(SettingError, match=r"search\.objectives=.*one machine measures"):
+    with pytest.raises(SettingError, match=r"search\.objectives=.*measured on one otherwise idle machine"):
         wanted("kl", "latency_ms", run=tmp_path, worker=True)
-    with pytest.raises(SettingError, match=r"search\.objectives=.*one machine measures"):
+    with pytest.raises(SettingError, match=r"search\.objectives=.*measured on one otherwise idle machine"):
         wanted("kl", "latency_ms", run=tmp_path, storage="postgresql://me@nowhere/none")
     with monkeypatch.context() as patch, pytest.raises(SettingError, match=r"latency\.threads=7"):
         patch.setattr("torch.get_num_threads", lambda: 7)
@@ -249,10 +249,10 @@ def test_warm_points_come_from_all_over_the_front(
 @pytest.mark.parametrize(
     ("names", "engine", "said"),
     [
-        (["macs"], "exact", r"objectives=\['macs'\].*kl or accuracy among them"),
+        (["macs"], "exact", r"objectives=\['macs'\].*with kl or accuracy"),
         (["kl", "kl"], "exact", "different names"),
         (["kl", "flops"], "exact", r"'flops'.*kl, accuracy, macs, params, latency_ms"),
-        (["kl", "macs"], "nsga2", "only search.engine=exact asks"),
+        (["kl", "macs"], "nsga2", "needs a teacher and search.engine=exact"),
         (["accuracy", "params"], "coarse", "null with coarse"),
     ],
 )
@@ -277,7 +277,7 @@ def test_size_controls_keep_a_latency(
     monkeypatch.setattr(Budget, "latency", lambda budget, arch: float(space.cost(arch, **cost).macs))
     cap = every[0] + share * (every[-1] - every[0])
     floors = {} if floor is None else {"macs": every[-1] * floor}
-    budget = Budget(space, cost, {}, max_latency_ms=cap, floors=floors)
+    budget = Budget(space, cost, {}, max_latency_ms=cap, lower=floors)
     found = controls(budget, seed=0)
     assert all(budget.fits(arch) for arch in found.values())
     most = max(macs for macs in every if macs <= cap)

@@ -41,7 +41,7 @@ def test_rows_without_a_score_are_named_counted_and_never_the_best(
     found = usable(holed)
     assert [len(t) for t in found] == [len(tables[0]), len(tables[1]) - 3] and not set(best) & set(found[1].index)
     said = capsys.readouterr().err
-    assert f"stage 2: 3 of {len(tables[1])} rows have no score and are left out" in said
+    assert f"stage 2: 3 of {len(tables[1])} rows have no score and are dropped" in said
     assert all(f"{row.in_width} > {row.label}" in said for row in holed[1].loc[best].itertuples())
     assert not set(exact_front(found)["row_2"]) & set(best)
     with pytest.raises(SettingError, match=r"tables\[1\]\.score.*finite"):
@@ -68,7 +68,7 @@ def test_tables_of_another_space_or_teacher_are_refused(
     foreign = [rows_of(other, index, **cost).assign(score=1.0, images=48) for index in range(2)]
     with pytest.raises(SettingError, match=r"tables\[0\]\.macs.*another space"):
         usable(foreign)
-    with pytest.raises(SettingError, match="2 tables, one a stage of tiny"):
+    with pytest.raises(SettingError, match="2 tables, one per stage of tiny"):
         usable(tables[:1])
     with pytest.raises(SettingError, match=r"tables\[0\]\.candidate"):
         usable([tables[0].drop(columns="candidate"), tables[1]])

@@ -24,7 +24,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget, lower_bounds, upper_bounds
-from nas_kd.searcher.finalists import controls, entrants
+from nas_kd.searcher.finalists import choose_finalists, controls
 from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
@@ -142,7 +142,7 @@ def test_a_floor_is_not_less_than_its_share(share: str, space: ElasticSpace, dat
     largest, part = space.cost(space.largest(), **cost), Fraction(share[:-1]) / 100
     for name, floor in floors.items():
         assert floor - 1 < part * getattr(largest, name) <= floor, name
-    budget = Budget(space, cost, {}, floors=floors)
+    budget = Budget(space, cost, {}, lower=floors)
     for arch in space:
         found = space.cost(arch, **cost)
         kept = all(getattr(found, name) >= part * getattr(largest, name) for name in floors)
@@ -186,7 +186,7 @@ def _trials(count: int) -> pd.DataFrame:
 )
 def test_entrants_are_the_best_of_each_score_and_the_controls(top: int, roles: list[str]) -> None:
     rows = _trials(20)
-    chosen = entrants(rows, top)
+    chosen = choose_finalists(rows, top)
     scored = rows[rows["kind"].isin(["warm", "trial", "random"])]
     assert chosen["role"].tolist()[:top] == roles
     assert chosen["key"].is_unique and "no" not in set(chosen["key"])
@@ -270,7 +270,7 @@ def test_a_planted_score_is_found(
     result = run_search(variables=variables)
     count = {"candidates": len(space.stages), "dimensions": len(SearchVariables(space).sizes)}[variables]
     assert [name for name in result.frame() if name.startswith("i_")] == [f"i_{n}" for n in range(1, count + 1)]
-    feasible = [arch for arch in space if space.cost(arch, **cost).macs <= result.caps["macs"]]
+    feasible = [arch for arch in space if space.cost(arch, **cost).macs <= result.budget["macs"]]
     assert result.best == min(feasible, key=lambda arch: chain_score(space, tables, arch))
 
 
@@ -280,7 +280,7 @@ def test_trials_front_and_result_agree(
     result = run_search(run=tmp_path / "run")
     frame = result.frame()
     scored = frame[frame["kind"].isin(["warm", "trial", "random"])]
-    assert len(scored) == scored["key"].nunique() == 24 and (scored["macs"] <= result.caps["macs"]).all()
+    assert len(scored) == scored["key"].nunique() == 24 and (scored["macs"] <= result.budget["macs"]).all()
     by_key = {arch.key: arch for arch in space}
     for _, row in frame[frame["kl"].notna()].iterrows():
         arch = by_key[row["key"]]
@@ -290,7 +290,7 @@ def test_trials_front_and_result_agree(
     assert front["macs"].is_monotonic_increasing and (front["kl"].diff()[1:] < 0).all()
     for _, row in frame[frame["kl"].notna()].iterrows():
         assert ((front["macs"] <= row["macs"]) & (front["kl"] <= row["kl"])).any()
-    within = result.exact[result.exact["macs"] <= result.caps["macs"]].sort_values("score")
+    within = result.exact[result.exact["macs"] <= result.budget["macs"]].sort_values("score")
     warm = frame[frame["kind"] == "warm"]
     assert warm["score"].tolist() == pytest.approx(within["score"].head(len(warm)).tolist(), rel=1e-12)
     known = [(chain_score(space, tables, arch), space.cost(arch, **cost).macs) for arch in space]
@@ -298,7 +298,7 @@ def test_trials_front_and_result_agree(
     assert result.exact["score"].tolist() == pytest.approx(best, rel=1e-12)
     # read back from the folder, it is the same result
     again = run_search(run=tmp_path / "run")
-    assert again.best == result.best and dict(again.caps) == dict(result.caps)
+    assert again.best == result.best and dict(again.budget) == dict(result.budget)
     for name in ("trials", "top", "exact"):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(result, name))
     stage = json.loads((tmp_path / "run/search/stage.json").read_text())

@@ -61,7 +61,7 @@ def test_distinct_archs_within_the_budget_and_the_best_wins(
     result = alone(engine, run=tmp_path / "run")
     frame, cost = result.frame(), cost_settings(space, data)
     scored = evaluated(frame)
-    assert len(scored) == scored["key"].nunique() == 30 and (scored["macs"] <= result.caps["macs"]).all()
+    assert len(scored) == scored["key"].nunique() == 30 and (scored["macs"] <= result.budget["macs"]).all()
     by_key = {arch.key: arch for arch in space}
     for _, row in frame.iterrows():
         arch = by_key[row["key"]]

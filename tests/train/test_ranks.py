@@ -137,7 +137,7 @@ def test_differences_are_errors_on_every_process(two: Two) -> None:
         own = f"rank {rank} (as ranks [{rank}] of 2) has {['one', 'another'][rank]!r}"
         assert found["archs"] == f"RuntimeError: ranks differ in archs; {own}"
         assert "ranks differ in the parameters that have a gradient" in found["gradients"]
-        assert "ranks differ in the weights that a training begins with" in found["starts"]
+        assert "ranks differ in the initial weights" in found["starts"]
 
 
 def test_a_nan_of_one_process_ends_all_at_the_same_step(two: Two) -> None:

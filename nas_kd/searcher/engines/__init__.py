@@ -1,4 +1,4 @@
-"""Built-in search engines, one a file."""
+"""Built-in search engines, one per file."""
 
 from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines.coarse import Coarse
@@ -12,7 +12,7 @@ ENGINES: dict[str, type[SearchEngine]] = {"exact": Exact, "nsga2": NSGA2, "coars
 
 
 def search_engine(given: str | Engine) -> SearchEngine:
-    """Return the search of a built-in engine by name, or of an engine of one's own.
+    """Return the search of a built-in engine by name, or of a custom engine.
 
     Args:
         given: a key of `ENGINES`, or an object that proposes.

@@ -4,10 +4,10 @@ Coarse: settings for the whole network. All variables of a kind (resolution, wid
 together from their smallest to their largest value, and every combination of kinds is a point. Of those within the
 budget up to ``SHARE`` of the evaluations are made, evenly spaced in cost. Fine: a point of the front so far, the better
 in accuracy of two drawn ones, is mutated stage by stage: each stage, and resolution, stem and head, is changed with
-probability one over their number; a changed one draws each of its variables anew with probability one half.
+probability one over their number; a changed one draws each of its variables again with probability one half.
 
 Source: BigNAS (Yu et al. 2020), coarse-to-fine architecture selection. How the grid is thinned out, which parents are
-taken and how far they move is not told there and is our choice.
+taken and how far they move is not specified there and is our choice.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from nas_kd.searcher.evaluation import Evaluation
     from nas_kd.searcher.trials import TrialLog
 
-SHARE = 0.4  # of all evaluations that the grid may take
-TRIES = 100  # mutations that give nothing new before a random new point is taken
+SHARE = 0.4  # of all evaluations that the grid may use
+ATTEMPTS = 100  # mutations without a new point before a random new point is taken
 
 
 class Coarse:
@@ -41,14 +41,14 @@ class Coarse:
     fixed_objectives: ClassVar = True
 
     def __init__(self) -> None:
-        self._grid: tuple[Problem, list[Point]] | None = None  # of the problem that was asked last
+        self._grid: tuple[Problem, list[Point]] | None = None  # of the last problem
 
     def search(self, evaluation: Evaluation) -> TrialLog:
         """Propose, evaluate, and propose again."""
         return search_one_by_one(self, evaluation)
 
     def propose(self, problem: Problem, rows: Sequence[Row]) -> Proposal | None:
-        """Return the next point of the grid, then mutations; None when these give nothing new."""
+        """Return the next point of the grid, then mutations; None when these are all known."""
         dimensions = len(problem.variables.sizes)
         seen = {point_of(row, dimensions) for row in rows}
         left = next((point for point in self.grid(problem) if point not in seen), None)
@@ -57,7 +57,7 @@ class Coarse:
         found = {point_of(row, dimensions): float(row["accuracy"]) for row in rows if row["kind"] != "infeasible"}
         front = _front(problem, found)
         rng = np.random.default_rng(seed_for(problem.seed, "fine", len(rows)))
-        for _ in range(TRIES if front else 0):
+        for _ in range(ATTEMPTS if front else 0):
             first, second = (front[int(rng.integers(len(front)))] for _ in range(2))
             parent = first if found[first] >= found[second] else second
             point = problem.variables.canonical(_mutated(problem.variables, parent, rng))
@@ -74,7 +74,7 @@ class Coarse:
 
 
 def _front(problem: Problem, found: Mapping[Point, float]) -> list[Point]:
-    """Return the points that no other beats in accuracy and cost; a NaN beats and stays nothing."""
+    """Return the nondominated points in accuracy and cost; points without an accuracy are ignored."""
     known = [point for point, accuracy in found.items() if not math.isnan(accuracy)]
     front: list[Point] = []
     for point in sorted(known, key=lambda point: (problem.cost(point), -found[point], point)):
@@ -88,12 +88,12 @@ def _mutated(variables: SearchVariables, parent: Point, rng: np.random.Generator
     names = [variable.part for variable in variables.variables]
     parts = [[at for at, name in enumerate(names) if name == part] for part in dict.fromkeys(names)]
     point = list(parent)
-    touched = rng.random(len(parts)) < 1.0 / len(parts)
-    touched[int(rng.integers(len(parts)))] |= not touched.any()
-    for part, change in zip(parts, touched, strict=True):
+    changed = rng.random(len(parts)) < 1.0 / len(parts)
+    changed[int(rng.integers(len(parts)))] |= not changed.any()
+    for part, change in zip(parts, changed, strict=True):
         for at in part:
             drawn = int(rng.integers(variables.sizes[at]))
-            anew = rng.random() < 0.5
-            if change and anew:
+            redraw = rng.random() < 0.5
+            if change and redraw:
                 point[at] = drawn
     return tuple(point)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from nas_kd.searcher.evaluation import Evaluation
     from nas_kd.searcher.trials import TrialLog
 
-# points of the exact front that are evaluated first: where the ratings only say where to begin, they take fewer turns
+# points of the exact front that are evaluated first; fewer where the ratings only give the first points
 WARM = {"candidates": 24, "dimensions": 8}
 
 
 class Exact:
-    """Begins with the best-rated chains, and varies dimensions, or candidates that the ratings prefer."""
+    """Starts from the best-rated chains, and varies dimensions, or candidates that the ratings prefer."""
 
     name = "exact"
     guided: ClassVar = True
@@ -30,7 +30,7 @@ class Exact:
 
         guide = evaluation.guide
         if guide is None:
-            raise SettingError("guide", None, "rating tables, one a stage", "rate the stages with a teacher")
+            raise SettingError("guide", None, "rating tables, one per stage", "rate the stages with a teacher")
         space = evaluation.budget.space
         coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(guide.tables)]
         variables: Candidates | Dimensions
@@ -41,8 +41,8 @@ class Exact:
             variables = Candidates.preferred(space, guide.resolution, coded, evaluation.budget)
             first = []
         count = WARM[guide.variables]
-        begun = warm_choices(guide.front, coded, evaluation.budget, count, spread=len(evaluation.objectives) > 1)
-        rated = [point for choices in begun if (point := variables.point_of(choices)) is not None]
+        chains = warm_choices(guide.front, coded, evaluation.budget, count, spread=len(evaluation.objectives) > 1)
+        rated = [point for choices in chains if (point := variables.point_of(choices)) is not None]
         warm = first + [point for point in rated if point not in first]
         warm += [point for point in variables.simple(evaluation.budget) if point not in warm]
         scores = stage_scores(space, guide.tables)

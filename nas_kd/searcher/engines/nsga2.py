@@ -1,4 +1,4 @@
-"""NSGA-II over every dimension, led by the accuracy of whole subnets and by their cost.
+"""NSGA-II over every dimension, by the accuracy of whole subnets and their cost.
 
 Source: Deb et al. 2002; for supernets as in NSGANetV2 (Lu et al. 2020).
 """
@@ -27,7 +27,7 @@ class NSGA2:
     fixed_objectives: ClassVar = False
 
     def search(self, evaluation: Evaluation) -> TrialLog:
-        """Breed until there are enough archs."""
+        """Evolve until there are enough archs."""
         budget = evaluation.budget
         variables = SearchVariables(budget.space)
 
