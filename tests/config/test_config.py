@@ -83,7 +83,7 @@ def test_bad_budget(value: str | int | float) -> None:
 
 
 def test_a_share_written_as_a_fraction_gets_the_share_as_mend() -> None:
-    with pytest.raises(SettingError, match="write search.max_params=60%"):
+    with pytest.raises(SettingError, match="use search.max_params=60%"):
         SearchConfig(max_params=0.6)
 
 

@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "below the smallest": (["--search.max_macs", "30k"], ["search.max_macs='30k'", "35,488"]),
     "params below the smallest": (["--search.max_params", "2000"], ["search.max_params", "2,966"]),
     "unparseable": (["--search.max_macs", "60 percent"], ["search.max_macs='60 percent'", "60%", "6.5M"]),
-    "a share without its sign": (["--search.max_macs", "0.6"], ["search.max_macs=0.6", "write search.max_macs=60%"]),
+    "a share without its sign": (["--search.max_macs", "0.6"], ["search.max_macs=0.6", "use search.max_macs=60%"]),
     "above all": (["--search.max_macs", "160%"], ["160%", "up to 100%"]),
     "latency": (["--search.max_latency_ms", "-1"], ["search.max_latency_ms=-1", "above 0"]),
     # names
