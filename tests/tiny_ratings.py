@@ -74,6 +74,6 @@ def bench(net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, archs: 
         Blockwise(net, taps, seed=3),
         images=24,
         calibration_images=48,
-        truth=truth,
+        accuracies=truth,
         training_images=100.0,
     )

@@ -22,7 +22,7 @@ from nas_kd.ranking.sample import archs_of, bands_of, draw_archs
 from nas_kd.ranking.scoring import Prepared, kept_scores
 from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
 from nas_kd.rate.scores import SCORES, Score
-from nas_kd.rate.scores.donna import FEW
+from nas_kd.rate.scores.donna import MAX_TRAINED
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.lock import held
 from nas_kd.runs.progress import Progress
@@ -258,7 +258,7 @@ def preparation_minutes(run: Run, truth: pd.DataFrame) -> dict[str, float]:
 
     Older runs have only wall seconds in timing.csv, which are used instead.
     """
-    minutes = {"truth": FEW * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
+    minutes = {"truth": MAX_TRAINED * float(truth.groupby("key")["cpu_seconds"].sum().mean()) / 60}
     timing = run.timing.frame()
     if len(timing):
         counted = "cpu_seconds" if "cpu_seconds" in timing else "seconds"

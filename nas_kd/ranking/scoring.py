@@ -129,7 +129,7 @@ def kept_scores(
         cache=cache,
         images=config.images,
         calibration_images=config.calibration_images,
-        truth=dict(zip(mean.index, mean, strict=True)),
+        accuracies=dict(zip(mean.index, mean, strict=True)),
         training_images=3.0 * config.epochs * len(prepared.data.train) * len(truth) / max(1, len(mean)),
     )
     for score in missing:

@@ -57,16 +57,16 @@ def rate_blockwise(
         teacher: the teacher; it is bound to the data, and its taps are chosen.
         data: the data; ``train`` is trained on without labels, ``rate`` is scored on.
         config: the settings; keywords replace in it.
-        run: run folder; the same call again goes on where it stopped.
+        run: run folder; the same call resumes it.
         seed: seed of order, augmentation, adapters and paths.
         runtime: device and precision; default: what the machine has.
 
     Returns:
-        One table a stage (of ``stage`` alone, where it is given), one row an (input width, candidate):
+        One table per stage (of ``stage`` alone, where it is given), one row per (input width, candidate):
         ``score`` (``error`` of the stage, lower is better, additive over stages), ``macs``, ``params``,
         ``in_width``, ``out_width``, ``candidate`` (index in the stage's ``candidates()``), ``label`` and
-        ``images`` (rating images behind the score), and ``space`` and ``teacher``, whose names and hashes tell
-        a search whether the table is its own. Where the stem or the head is elastic, the first table has
+        ``images`` (rating images behind the score), and ``space`` and ``teacher``, with names and hashes, by which
+        a search checks the table. Where the stem or the head is elastic, the first table has
         a column ``stem``, the last one ``head`` (see `rows_of`); a head's choices share the score, because it
         comes after what is compared.
 
@@ -124,9 +124,9 @@ def rate_blockwise(
         source = StageFeatureFiles(teacher, data, run.path / "teacher" / "features", scales)
     for index, other in done.items():
         load_weights(model.part(index), other.folder / "weights.safetensors")
-    begun = job.load() if job is not None else None
-    if begun is not None:  # what is trained together stays so, whatever jobs have ended since
-        done = {index: other for index, other in done.items() if f"stage_{index + 1}" not in begun}
+    started = job.load() if job is not None else None
+    if started is not None:  # what is trained together stays so, whatever jobs have ended since
+        done = {index: other for index, other in done.items() if f"stage_{index + 1}" not in started}
     if job is not None:
         for index, other in done.items():
             for name in ("half", "stage") if config.epochs > 1 else ("stage",):
@@ -185,6 +185,6 @@ def _job(run: Run, index: int, facts: Mapping[str, Any]) -> Stage:
 
 def _finished_jobs(run: Run, facts: Mapping[str, Any], count: int) -> dict[int, Stage]:
     """Open the jobs of single stages that have ended; one of other inputs is refused."""
-    begun = [i for i in range(count) if (run.path / f"blockwise/stage_{i + 1}/stage.json").exists()]
-    jobs = {index: _job(run, index, facts) for index in begun}
+    started = [i for i in range(count) if (run.path / f"blockwise/stage_{i + 1}/stage.json").exists()]
+    jobs = {index: _job(run, index, facts) for index in started}
     return {index: job for index, job in jobs.items() if job.done}

@@ -1,4 +1,4 @@
-"""How a stage's answer is set against the teacher's feature: errors that add up over images and weigh channels."""
+"""Errors of a stage's output against the teacher's feature: sums over images, weighted by channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEAD = 1e-12  # a channel whose variance is a smaller share of the largest one's
 
 
 class StageError(NamedTuple):
-    """A weighted sum of the errors of all values of a feature, so that images come in any portions.
+    """A weighted sum of the errors of all values of a feature, so that images can come in batches of any size.
 
     Args:
         size: from differences to their sizes, value by value.
@@ -24,22 +24,22 @@ class StageError(NamedTuple):
     weights: Callable[[Tensor, Tensor, int], Tensor]
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the error of an answer.
+        """Return the error of a stage's output.
 
         Args:
             student: (N, C, H, W).
             teacher: same shape.
 
         Returns:
-            A scalar without units, float64; 0 for a perfect answer.
+            A scalar without units, float64; 0 for a perfect stage.
         """
         return (channel_sums([self.size(student - teacher)]) * self.of([teacher])).sum()
 
     def of(self, targets: Sequence[Tensor]) -> Tensor:
-        """Return what each channel's errors count.
+        """Return the weight of each channel's errors.
 
         Args:
-            targets: the teacher's feature in portions, (N_i, C, H, W) each.
+            targets: the teacher's feature in batches, (N_i, C, H, W) each.
 
         Returns:
             (C,) weights.
@@ -73,7 +73,7 @@ def _deviation(centre: Tensor, spread: Tensor, count: int) -> Tensor:
 
 
 NMSE = StageError(torch.square, _energy)
-"""Squared error over squared target: 1 for a stage that says nothing. Puzzle (Bercovich et al. 2024)."""
+"""Squared error over squared target: 1 for an output of zeros. Puzzle (Bercovich et al. 2024)."""
 NSR = StageError(torch.square, _signal)
 """Mean over channels of squared error over the variance of the teacher's channel. DONNA (Moons et al. 2021), eq. 1."""
 RELATIVE_L1 = StageError(torch.abs, _deviation)

@@ -11,12 +11,12 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.teacher import Teacher
 from nas_kd.train.stages import Blockwise, StageFeatures
 
-BATCH = 256  # images a teacher forward
+BATCH = 256  # images per teacher forward pass
 
 
 @torch.no_grad()
 def gather(model: Blockwise, teacher: Teacher, batches: Iterable[Batch], runtime: Runtime) -> list[StageFeatures]:
-    """Run the teacher once over some images and keep what every stage needs of it.
+    """Run the teacher once over some images and keep the features that every stage needs.
 
     Args:
         model: knows sizes and scales of the stages.

@@ -16,10 +16,10 @@ from nas_kd.space.paths import Entry, entries
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 BINS = 16
-LEAST_IN_BIN = 8
+MIN_IN_BIN = 8
 # images of a first round
-LEAST_RATING = 16
-LEAST_CALIBRATION = 64
+MIN_RATING = 16
+MIN_CALIBRATION = 64
 
 
 class Round(NamedTuple):
@@ -40,24 +40,24 @@ def schedule(rows: int, max_rows: int, images: int, calibration: int) -> list[Ro
         calibration: calibration images in all.
 
     Returns:
-        A single round when all rows may be scored, else one a halving, on doubling images up to all of them.
+        A single round when all rows may be scored, else one per halving, on doubling images up to all of them.
     """
     halvings = max(0, ceil(log2(rows / max_rows)))
     plan = [Round(0, *_early(images, calibration, halvings))] if halvings else []
-    owed = int(bool(halvings))
+    pending = int(bool(halvings))
     for left in range(halvings - 1, 0, -1):
         rating, statistics = _early(images, calibration, left)
         if rating > plan[-1].rating:
-            plan.append(Round(owed, rating, statistics))
-            owed = 0
-        owed += 1  # with too few images for another round, rows are halved twice before the next
-    return [*plan, Round(owed, images, calibration)]
+            plan.append(Round(pending, rating, statistics))
+            pending = 0
+        pending += 1  # with too few images for another round, rows are halved twice before the next
+    return [*plan, Round(pending, images, calibration)]
 
 
 def _early(images: int, calibration: int, left: int) -> tuple[int, int]:
-    # never all images before the last round: the number of images marks who was there to the end
-    rating = min(images - 1, max(LEAST_RATING, images >> left))
-    return rating, min(calibration, max(LEAST_CALIBRATION, calibration >> left))
+    # never all images before the last round: the number of images marks the rows of the last round
+    rating = min(images - 1, max(MIN_RATING, images >> left))
+    return rating, min(calibration, max(MIN_CALIBRATION, calibration >> left))
 
 
 def better_half(table: pd.DataFrame) -> pd.Index:
@@ -75,7 +75,7 @@ def better_half(table: pd.DataFrame) -> pd.Index:
     for _, rows in table.groupby(["in_width", "out_width"]):
         rank = rows["macs"].rank(method="first").to_numpy() - 1
         # in smaller bins, rounding up would keep far more than half
-        count = min(BINS, max(1, len(rows) // LEAST_IN_BIN))
+        count = min(BINS, max(1, len(rows) // MIN_IN_BIN))
         bins = (rank * count // len(rows)).astype(np.int64)
         for _, inside in rows.groupby(bins):
             best = inside.sort_values(["score", "params"], kind="stable", na_position="last")
@@ -108,7 +108,7 @@ def rate_stage(
         calibration: features of the calibration images.
         rating: features of the rating images.
         max_rows: rate all rows up to this many; above, halve on growing numbers of images.
-        error: how answers are set against the teacher's.
+        error: compares a stage's output with the teacher's.
         announce: called before each round but the first with the layers that it will evaluate.
         advance: called after each layer.
 
@@ -149,7 +149,7 @@ def without_heads(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_entry(space: ElasticSpace, index: int, table: pd.DataFrame) -> Iterator[tuple[Entry, pd.DataFrame]]:
-    """Part the rows of a stage by the setting of the stem, or by the input width.
+    """Split the rows of a stage by the setting of the stem, or by the input width.
 
     Args:
         index: which stage.
@@ -161,9 +161,9 @@ def by_entry(space: ElasticSpace, index: int, table: pd.DataFrame) -> Iterator[t
     if index == 0 and "stem" not in table:
         yield entries(space, 0)[0], table
         return
-    ways = table["in_width" if index else "stem"]
-    for key in sorted(set(ways.tolist())):
-        yield entries(space, 0)[key] if index == 0 else key, table[ways == key]
+    entry_keys = table["in_width" if index else "stem"]
+    for key in sorted(set(entry_keys.tolist())):
+        yield entries(space, 0)[key] if index == 0 else key, table[entry_keys == key]
 
 
 def count_evaluations(space: ElasticSpace, index: int, table: pd.DataFrame) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Ratings of a training model whenever they are asked for, and what is said of them."""
+"""Ratings of a model during and after training, and their summary."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Rater:
     Args:
         model: the stages and adapters.
         data: gives resolution, channels and classes.
-        calibration: the teacher's features of the calibration images, a pair a stage.
+        calibration: the teacher's features of the calibration images, one pair per stage.
         rating: those of the rating images.
         max_rows: as for ``rate_blockwise``.
-        error: how answers are set against the teacher's.
+        error: compares a stage's output with the teacher's.
         only: which stages.
         stage: where tables go, or None.
-        marks: columns of one value each, which say what the tables are about.
+        marks: constant columns that identify the tables' space and teacher.
     """
 
     model: Blockwise
@@ -129,10 +129,12 @@ class Rater:
                 "score_spread": full["score"].std(),
             }
             rows.append(row)
-            log_message(self.stage.run if self.stage else None, f"stage {index + 1}: {self._told(row, bool(half))}")
+            log_message(
+                self.stage.run if self.stage else None, f"stage {index + 1}: {self._described(row, bool(half))}"
+            )
         return pd.DataFrame(rows)
 
-    def _told(self, row: dict[str, Any], half: bool) -> str:
+    def _described(self, row: dict[str, Any], half: bool) -> str:
         how = "all rated" if row["rated"] == "all" else f"rated by halving, {row['rows_full']} to the end"
         agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "no half time in one epoch"
         if row["rows_full"] < MIN_ARCHS:

@@ -1,4 +1,4 @@
-"""The latency of every row of the rating tables, as a column that adds up, and how far the sums can be trusted."""
+"""The latency of every row of the rating tables, as a column that adds up, and the error of the sums."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RowTimes(NamedTuple):
     """Latencies of rows.
 
     Args:
-        rows: milliseconds of each row by its label, one series a stage; the stem counts to the first stage and the
+        rows: milliseconds of each row by its label, one series per stage; the stem counts to the first stage and the
             head to the last; infinity where no network has the row, as no row of another stage has its width.
-        whole: one row a whole network: key, macs, predicted_ms (the sum), and what `measure_latency` returned.
+        whole: one row per whole network: key, macs, predicted_ms (the sum), and what `measure_latency` returned.
         error: median of the sums' relative errors.
         worst: the largest of them.
     """
@@ -51,7 +51,7 @@ def latency_rows(
     """Time all rows by timing their layers, each distinct one inside a network that has it.
 
     Args:
-        tables: one rating table a stage.
+        tables: one rating table per stage.
         resolution: input size of the tables.
         in_chans: channels of the image.
         num_classes: classes of the head.

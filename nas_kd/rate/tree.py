@@ -85,7 +85,7 @@ def rate_tree(
         entry: setting of the stem for the first stage, channels of the input for the others.
         calibration: features of training images, one batch.
         rating: features of images that were not trained on.
-        error: how answers are set against the teacher's.
+        error: compares a stage's output with the teacher's.
         only: indices of the candidates to score; None is all. In a stage that keeps its input's width they
             are those of that width.
         advance: called after each layer.
@@ -127,7 +127,7 @@ def rate_tree(
     for width, root in prefix_tree(model.space.stages[index].candidates(), only).items():
         walk(root, width, 0, begun, chunks)
     order = sorted(found)
-    scores = torch.stack([found[candidate] for candidate in order]).tolist()  # one transfer, not one a candidate
+    scores = torch.stack([found[candidate] for candidate in order]).tolist()  # one transfer, not one per candidate
     return dict(zip(order, scores, strict=True))
 
 

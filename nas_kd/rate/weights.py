@@ -10,21 +10,21 @@ import pandas as pd
 
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores.base import Bench, Key
-from nas_kd.rate.scores.donna import LEAST, fit_ridge
+from nas_kd.rate.scores.donna import MIN_TRAINED, fit_ridge
 from nas_kd.rate.scores.replace import replacement_kl
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.paths import entries
 from nas_kd.space.rows import full_rows, stage_scores
 
-SAMPLE = 16  # candidates a stage that are put into the teacher
+SAMPLE = 16  # candidates per stage that replace the teacher's
 
 
 class Weights(NamedTuple):
     """Weights of the stages' scores.
 
     Args:
-        values: one a stage, 1 on average.
-        table: what they come from, a row a stage.
+        values: one per stage, 1 on average.
+        table: their details, one row per stage.
     """
 
     values: list[float]
@@ -34,10 +34,10 @@ class Weights(NamedTuple):
 def learned_weights(
     tables: Sequence[pd.DataFrame], space: ElasticSpace, archs: Sequence[Arch], accuracy: Sequence[float]
 ) -> Weights:
-    """Learn from a few trained archs what each stage's score costs in accuracy.
+    """Learn the loss of accuracy per unit of each stage's score from a few trained archs.
 
     Args:
-        tables: one rating table a stage.
+        tables: one rating table per stage.
         space: their space.
         archs: archs that were trained.
         accuracy: how well each did, 0 to 1.
@@ -47,7 +47,7 @@ def learned_weights(
         the ridge that was chosen and the leave-one-out error in accuracy.
 
     Raises:
-        SettingError: fewer than eight archs have an accuracy and all scores, or no stage tells anything.
+        SettingError: fewer than eight archs have an accuracy and all scores, or no stage's score predicts anything.
 
     Source: DONNA (Moons et al. 2021), section 3.3.
     """
@@ -55,8 +55,8 @@ def learned_weights(
     features = np.array([of_arch(arch) for arch in archs])
     targets = np.array(accuracy, dtype=float)
     known = np.isfinite(features).all(axis=1) & np.isfinite(targets)
-    if known.sum() < LEAST:
-        expected = f"learned from at least {LEAST} trained archs ({int(known.sum())} are here)"
+    if known.sum() < MIN_TRAINED:
+        expected = f"learned from at least {MIN_TRAINED} trained archs ({int(known.sum())} are here)"
         raise SettingError("search.weights", "learned", expected, "train some: `nas-kd rank` with the same settings")
     fit = fit_ridge(features[known], targets[known])
     columns = {"coefficient": fit.weights, "ridge": fit.ridge, "leave_one_out_error": fit.loo, "archs": known.sum()}
@@ -64,11 +64,11 @@ def learned_weights(
 
 
 def sensitivity_weights(bench: Bench, tables: Sequence[pd.DataFrame]) -> Weights:
-    """Measure what the teacher's answers lose for each unit of a stage's score when that stage is replaced.
+    """Measure the KL of the teacher's logits per unit of a stage's score when that stage is replaced.
 
     Args:
         bench: the teacher, its taps chosen, and the blockwise-trained stages.
-        tables: one rating table a stage, of those stages.
+        tables: one rating table per stage, of those stages.
 
     Returns:
         The weights. The table has the slope of the KL on the score, through the origin, and the share of the KL's
@@ -105,8 +105,8 @@ def _key(space: ElasticSpace, index: int, row: Mapping[str, object]) -> Key:
 
 def _weights(values: np.ndarray, how: str, columns: Mapping[str, object]) -> Weights:
     if not np.isfinite(values).all() or not (values > 0).any():
-        expected = f"a stage whose score tells something (found {np.round(values, 6).tolist()})"
-        raise SettingError("search.weights", how, expected, "leave it out: all stages count alike")
+        expected = f"a stage whose score predicts something (found {np.round(values, 6).tolist()})"
+        raise SettingError("search.weights", how, expected, "omit it for equal weights")
     scaled = (values / values.mean()).tolist()
     table = pd.DataFrame({"stage": range(1, len(scaled) + 1), "weight": scaled, **columns})
     return Weights(scaled, table)

@@ -131,7 +131,7 @@ def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> Non
 def test_donna_predicts_no_arch_from_its_own_accuracy(name: str, bench: Bench, archs: list[Arch]) -> None:
     before = SCORES[name].measure(bench, archs)
     for index in (0, 5):
-        moved = Bench(**{**vars_of(bench), "truth": {**bench.truth, archs[index].key: 1e6}})
+        moved = Bench(**{**vars_of(bench), "accuracies": {**bench.accuracies, archs[index].key: 1e6}})
         after = SCORES[name].measure(moved, archs)
         assert after[index] == pytest.approx(before[index])
         assert max(map(abs, after)) > 100 * max(map(abs, before))  # the others do learn from it
@@ -142,7 +142,7 @@ def test_an_arch_without_a_feature_or_a_truth_has_no_part_in_a_regression(bench:
     spoilt = features.copy()
     one, two, three = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(12)[::5]  # a fold
     spoilt[one, 1] = math.nan
-    lost = Bench(**{**vars_of(bench), "truth": {**bench.truth, archs[5].key: math.nan}})
+    lost = Bench(**{**vars_of(bench), "accuracies": {**bench.accuracies, archs[5].key: math.nan}})
     found = nested_predictions(spoilt, lost, archs)[0]
     assert math.isnan(found[one]) and np.isfinite(np.delete(found, one)).all()
     whole = nested_predictions(features, lost, archs)[0]
@@ -185,7 +185,7 @@ def some_trained(count: int, rng: np.random.Generator) -> tuple[list[Arch], np.n
 
 def learning_bench(archs: list[Arch], accuracy: np.ndarray, seed: int) -> Bench:
     truth = {arch.key: float(value) for arch, value in zip(archs, accuracy, strict=True)}
-    return Bench(SPACE, None, Runtime("cpu"), truth=truth, seed=seed)  # type: ignore[arg-type]
+    return Bench(SPACE, None, Runtime("cpu"), accuracies=truth, seed=seed)  # type: ignore[arg-type]
 
 
 def test_what_size_explains_is_gone_and_ranks_are_means(bench: Bench, archs: list[Arch]) -> None:

@@ -58,7 +58,7 @@ def test_known_weights_are_learned(rated: tuple[list, Bench]) -> None:
     assert turned.values == pytest.approx([2.0, 0.0])
     with pytest.raises(SettingError, match="at least 8 trained archs"):
         learned_weights(tables, bench.space, archs[:7], [0.5] * 7)
-    with pytest.raises(SettingError, match="tells something"):
+    with pytest.raises(SettingError, match="predicts something"):
         learned_weights(tables, bench.space, archs, scores.sum(axis=1))
 
 
@@ -80,7 +80,7 @@ def test_sensitivity_is_the_slope_of_the_teachers_kl(rated: tuple[list, Bench], 
                 x = torch.cat([batch.x for batch in data.rate.clean(64)])
                 out = teacher.forward_stages(x)
                 inputs = model.features(x, out)[index].inputs
-                answer = model.leave(index, bench.answer(key, inputs, norm)) * model.target_scale[index]
+                answer = model.leave(index, bench.run_stage(key, inputs, norm)) * model.target_scale[index]
                 kl = kl_divergence(logits_with(teacher, index, x, out.pre[index], answer), out.logits)
             pairs.append((row.score, float(kl)))
         scores, kls = np.array(pairs).T

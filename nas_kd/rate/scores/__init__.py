@@ -1,4 +1,4 @@
-"""Scores of whole archs, one idea a file, and the trivial ones that they must beat."""
+"""Scores of whole archs, one idea per file, and the trivial ones that they must beat."""
 
 from nas_kd.rate.scores import (
     codes,

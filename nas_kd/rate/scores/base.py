@@ -53,20 +53,20 @@ class Usage:
 
 @dataclass
 class Bench:
-    """What scores measure on: one and the same for all of them.
+    """The networks and images that all scores are measured with.
 
     Args:
         space: the archs' space.
         data: the data; ``train`` calibrates and trains, ``rate`` scores.
         runtime: device and precision.
-        teacher: a teacher, its taps chosen where a score compares features; None where no score asks one.
+        teacher: a teacher, its taps chosen where a score compares features; None where no score needs one.
         net: the in-place distilled supernet; None where no score needs it.
         model: the blockwise-trained stages; None where no score needs them.
         cache: the teacher's stored logits for short trainings; None runs the teacher live.
         images: rating images.
         calibration_images: training images that norms are measured on.
         seed: seed of new weights and of random scores.
-        truth: mean accuracy of archs that were trained, by key, for scores that learn from a few of them.
+        accuracies: mean accuracy of archs that were trained, by key, for scores that learn from a few of them.
         task: label loss and metric.
         training_images: images through a network that one of those trainings took, backward passes included.
     """
@@ -81,7 +81,7 @@ class Bench:
     images: int = 1024
     calibration_images: int = 512
     seed: int = 0
-    truth: Mapping[str, float] = field(default_factory=dict)
+    accuracies: Mapping[str, float] = field(default_factory=dict)
     training_images: float = 0.0
     task: Task = Classification(smoothing=0.0)
     used: Usage = field(default_factory=Usage)
@@ -95,15 +95,15 @@ class Bench:
         return size | {"in_chans": data.in_chans, "num_classes": data.num_classes}
 
     def need_teacher(self) -> Teacher:
-        """Return the teacher, or say that there is none."""
+        """Return the teacher; raise if there is none."""
         return _there(self.teacher, "teacher", "a teacher")
 
     def need_net(self) -> Supernet:
-        """Return the supernet, or say that there is none."""
+        """Return the supernet; raise if there is none."""
         return _there(self.net, "net", "an in-place distilled supernet")
 
     def need_model(self) -> Blockwise:
-        """Return the blockwise-trained stages, or say that there are none."""
+        """Return the blockwise-trained stages; raise if there are none."""
         return _there(self.model, "model", "blockwise-trained stages")
 
     @cached_property
@@ -121,7 +121,7 @@ class Bench:
         return gather(model, teacher, train, self.runtime), gather(model, teacher, rate, self.runtime)
 
     def features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
-        """Return the teacher's features of calibration and rating images; each score pays for its own."""
+        """Return the teacher's features of calibration and rating images; each score that uses them is charged."""
         calibration, rating = self._features
         self.used.teacher += len(calibration[0].inputs) + len(rating[0].inputs)
         return calibration, rating
@@ -132,7 +132,7 @@ class Bench:
         return torch.cat([teacher(x).float() for x in self.rating_images.split(CHUNK)])
 
     def teacher_logits(self) -> Tensor:
-        """Return the teacher's logits on the rating images (N, C); each score pays for its own."""
+        """Return the teacher's logits on the rating images (N, C); each score that uses them is charged for them."""
         self.used.teacher += len(self.rating_images)
         return self._logits
 
@@ -155,7 +155,7 @@ class Bench:
         return recorder.values(), seen
 
     @torch.no_grad()
-    def answer(self, key: Key, inputs: Tensor, norm: NormValues) -> Tensor:
+    def run_stage(self, key: Key, inputs: Tensor, norm: NormValues) -> Tensor:
         """Run one calibrated candidate of a stage.
 
         Args:
@@ -186,7 +186,7 @@ class Bench:
             The stage's outputs.
         """
         norm, seen = self.calibrated(key, calibration)
-        return StagePass(seen, self.answer(key, rating[key[0]].inputs, norm))
+        return StagePass(seen, self.run_stage(key, rating[key[0]].inputs, norm))
 
     def _stage(self, index: int) -> ElasticStage:
         stage = self.need_model().stages[index]
@@ -205,15 +205,15 @@ Measure = Callable[[Bench, Sequence[Arch]], list[float]]
 
 @dataclass(frozen=True)
 class Score:
-    """A number an arch, and which way it is better.
+    """One number per arch, and whether higher is better.
 
     Args:
         name: what tables call it.
-        measure: from what is measured on and the archs to one number each; NaN where it has none.
+        measure: returns one number per arch; NaN where it has none.
         higher: whether higher is better.
         kind: ``size`` (known without data; a score must beat these), ``control`` or ``score``.
         needs: of ``teacher``, ``features`` (of the teacher, a tap a stage), ``supernet``, ``blockwise``, ``units`` (a
-            space that is the teacher's) and ``truth``, what must be there first.
+            space that is the teacher's) and ``truth`` (accuracies of trained archs), what the score requires.
     """
 
     name: str
@@ -228,7 +228,7 @@ class Score:
 
 
 def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench) -> pd.DataFrame:
-    """Compute scores of the same archs, and what each cost.
+    """Compute scores of the same archs, and the cost of each.
 
     Args:
         scores: the scores.
@@ -236,17 +236,17 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
         bench: what they measure on.
 
     Returns:
-        One row a score and arch: score, key, value (as it is), better (``higher`` or ``lower``), kind, needs,
+        One row per score and arch: score, key, value (as it is), better (``higher`` or ``lower``), kind, needs,
         and this arch's equal share of the score's teacher_forwards, student_forwards (in images), seconds by
         the clock and cpu_seconds of the processor.
         A value that is not finite is NaN: no arch, and never the best.
     """
     rows = []
     for score in scores:
-        bench.used, begun, worked = Usage(), time.perf_counter(), time.process_time()
+        bench.used, started, cpu_started = Usage(), time.perf_counter(), time.process_time()
         values = score.measure(bench, archs)
-        seconds = time.perf_counter() - begun
-        cpu = time.process_time() - worked
+        seconds = time.perf_counter() - started
+        cpu = time.process_time() - cpu_started
         for arch, value in zip(archs, values, strict=True):
             rows.append(
                 {
@@ -267,5 +267,5 @@ def measure_scores(scores: Sequence[Score], archs: Sequence[Arch], bench: Bench)
 
 def _there(value: Part | None, field: str, what: str) -> Part:
     if value is None:
-        raise SettingError(field, None, f"{what}, which this score measures", "pass it, or leave the score out")
+        raise SettingError(field, None, f"{what}, which this score needs", "pass it, or omit the score")
     return value

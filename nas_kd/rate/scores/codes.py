@@ -1,4 +1,4 @@
-"""The control that knows an arch and nothing else: a regression on its code."""
+"""A control that uses only an arch's code: a regression on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores made of others without any truth: what size leaves of a score, and mean ranks of several."""
+"""Scores made of others without trained archs: the residual of a score on size, and mean ranks of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage scores weighted by what a few trained networks teach: linear regression with its own error."""
+"""Stage scores weighted by a linear regression on a few trained networks, with its leave-one-out error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nas_kd.rate.scores.whole import SUPERNET_KL, supernet_kl
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch
 
-FEW = 30  # networks that one fit learns from
+MAX_TRAINED = 30  # networks that one fit learns from
 FOLDS = 5
-LEAST = 8
+MIN_TRAINED = 8
 RIDGES = tuple(10.0**power for power in range(-4, 4))
 
 
@@ -70,10 +70,10 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, ridges: Sequence[float]
 def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]) -> tuple[list[float], float]:
     """Predict by how much each arch is better than the mean arch, by a regression that has not seen it.
 
-    The archs are parted in folds; the archs of a fold are predicted from at most ``FEW`` trained ones of the
+    The archs are parted in folds; the archs of a fold are predicted from at most ``MAX_TRAINED`` trained ones of the
     other folds. Only slopes are taken from a fit: the mean accuracy of the archs it learned from is the lower the
-    better the archs are that it must not see, which would order the folds against the truth. An arch with a
-    feature that is not finite teaches nothing and has no prediction.
+    better the archs are that it must not see, which would order the folds against the true accuracies. An arch with a
+    feature that is not finite is not learned from and has no prediction.
 
     Args:
         features: (N, D) of the archs.
@@ -81,33 +81,33 @@ def nested_predictions(features: np.ndarray, bench: Bench, archs: Sequence[Arch]
         archs: the archs.
 
     Returns:
-        One prediction an arch, and the mean leave-one-out error of the fits.
+        One prediction per arch, and the mean leave-one-out error of the fits.
 
     Raises:
         SettingError: too few archs were trained.
     """
     place = {arch.key: index for index, arch in enumerate(archs)}
     whole = np.isfinite(features).all(1)
-    known = {key for key, value in bench.truth.items() if math.isfinite(value)}
+    known = {key for key, value in bench.accuracies.items() if math.isfinite(value)}
     trained = [arch.key for arch in archs if whole[place[arch.key]] and arch.key in known]
-    if len(trained) < LEAST + LEAST // (FOLDS - 1):
-        expected = f"at least {LEAST + LEAST // (FOLDS - 1)} trained archs to learn from"
-        raise SettingError("scores", "a regression", expected, "train more of the truth first, or leave it out")
+    if len(trained) < MIN_TRAINED + MIN_TRAINED // (FOLDS - 1):
+        expected = f"at least {MIN_TRAINED + MIN_TRAINED // (FOLDS - 1)} trained archs to learn from"
+        raise SettingError("scores", "a regression", expected, "train more archs first, or omit it")
     order = np.random.default_rng(seed_for(bench.seed, "donna")).permutation(len(archs))
     turn = {int(index): turn for turn, index in enumerate(order)}
     centre = features[whole].mean(0)
     predicted = np.full(len(archs), math.nan)
-    loos = []
+    loo_errors = []
     for fold in range(FOLDS):
-        asked = order[fold::FOLDS]
-        asked = asked[whole[asked]]
-        seen = sorted({place[key] for key in trained} - set(asked.tolist()), key=turn.__getitem__)[:FEW]
-        fit = fit_ridge(features[seen], np.array([bench.truth[archs[index].key] for index in seen]))
-        predicted[asked] = (features[asked] - centre) @ fit.weights
-        loos.append(fit.loo)
+        held_out = order[fold::FOLDS]
+        held_out = held_out[whole[held_out]]
+        seen = sorted({place[key] for key in trained} - set(held_out.tolist()), key=turn.__getitem__)[:MAX_TRAINED]
+        fit = fit_ridge(features[seen], np.array([bench.accuracies[archs[index].key] for index in seen]))
+        predicted[held_out] = (features[held_out] - centre) @ fit.weights
+        loo_errors.append(fit.loo)
     # what a user would train: one fit's networks
-    bench.used.student += min(FEW, len(trained)) * bench.training_images
-    return predicted.tolist(), float(np.mean(loos))
+    bench.used.student += min(MAX_TRAINED, len(trained)) * bench.training_images
+    return predicted.tolist(), float(np.mean(loo_errors))
 
 
 def _stage_features(bench: Bench, archs: Sequence[Arch]) -> np.ndarray:

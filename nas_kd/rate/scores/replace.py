@@ -1,4 +1,4 @@
-"""What becomes of the teacher's logits when one of its stages is replaced by a candidate."""
+"""The change of the teacher's logits when a candidate replaces one of its stages."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def share_after(teacher: Teacher, index: int) -> float:
 class _Swap:
     """Replaces a block's output by a student's."""
 
-    def __init__(self, tap: Tap, known: Tensor, wanted: Tensor) -> None:
+    def __init__(self, tap: Tap, known: Tensor, output: Tensor) -> None:
         self.tap = tap
         self.known = known
-        self.wanted = wanted
+        self.output = output
 
     def gives(self, post: Tensor) -> bool:
         """Tell whether the block's output is what we take it for."""
@@ -77,7 +77,7 @@ class _Swap:
 
     def after(self) -> Tensor:
         """Return what the rest of the teacher gets."""
-        missing = self.wanted - F.adaptive_avg_pool2d(self.known, (self.wanted.shape[2], self.wanted.shape[3]))
+        missing = self.output - F.adaptive_avg_pool2d(self.known, (self.output.shape[2], self.output.shape[3]))
         if missing.shape != self.known.shape:  # equal windows: spreading an average evenly keeps it
             missing = F.interpolate(missing, size=self.known.shape[2:])
         return F.relu(self.known + missing) if self.tap.pre else self.known + missing
@@ -114,7 +114,7 @@ def replacement_kl(bench: Bench, keys: Iterable[Key]) -> dict[Key, float]:
         inputs = model.features(x, out)
         for key in keys:
             index = key[0]
-            answer = model.leave(index, bench.answer(key, inputs[index].inputs, norms[key]))
+            answer = model.leave(index, bench.run_stage(key, inputs[index].inputs, norms[key]))
             logits = logits_with(teacher, index, x, out.pre[index], answer * model.target_scale[index])
             sums[key] += len(x) * float(kl_divergence(logits, out.logits))
             bench.used.teacher += share_after(teacher, index) * len(x)

@@ -1,4 +1,4 @@
-"""The dear proxies: a short distilled training of each arch, from new weights or from the supernet's."""
+"""The expensive proxies: a short distilled training of each arch, from new weights or from the supernet's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nas_kd.train.config import TrainingConfig
 from nas_kd.train.network import predict, train_network
 
 TEMPERATURE = 4.0  # of "kd", which trains them
-# from the supernet's weights, at a lower rate than from new ones, which have further to go
+# from the supernet's weights, at a lower learning rate than from new ones
 TUNING: dict[str, Any] = {"epochs": 1, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "warmup_epochs": 0.25}
 
 
@@ -31,7 +31,7 @@ def softened_kl(student: Tensor, teacher: Tensor) -> float:
         teacher: (N, C) logits.
 
     Returns:
-        Nats. At 1 it would say more of how sure a network is after a training that did not teach it that.
+        Nats. At temperature 1 it would mostly measure confidence, which that training does not fit.
     """
     return float(kl_divergence(student / TEMPERATURE, teacher / TEMPERATURE))
 
@@ -52,20 +52,19 @@ def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[flo
 def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Train each arch from the supernet's weights for an epoch and measure its KL on the rating images.
 
-    Shared weights serve every arch a little; what an arch makes of them in a short while is its own. `search`
-    tunes its best subnets alike.
+    Shared weights are a compromise between all archs. `search` tunes its best subnets in the same way.
     """
     teacher = bench.need_teacher()
     net = bench.need_net()
     rate = bench.data.rate
     found = []
-    wanted = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
+    targets = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
     bench.used.teacher += len(rate)
     for arch in archs:
         seeded(bench.seed, "tuned subnet", arch.key)
         network = resized(net.extract(arch), arch.resolution)
         _train(network, bench, **TUNING)
-        found.append(softened_kl(predict(network, rate, bench.runtime), wanted))
+        found.append(softened_kl(predict(network, rate, bench.runtime), targets))
         bench.used.student += len(rate)
     return found
 

@@ -1,4 +1,4 @@
-"""The controls that know nothing of data: a score that does not beat them is worth nothing."""
+"""Controls that use no data, which a useful score must beat."""
 
 from __future__ import annotations
 

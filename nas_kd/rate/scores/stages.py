@@ -1,4 +1,4 @@
-"""Blockwise scores: how far each stage's answer is from the teacher's, added up over the stages."""
+"""Blockwise scores: the error of each stage's output against the teacher's, added up over the stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def stage_errors(bench: Bench, archs: Sequence[Arch], error: errors.StageError) 
     Args:
         bench: what is measured on.
         archs: the archs.
-        error: how a stage's answer is set against the teacher's feature.
+        error: compares a stage's output with the teacher's feature.
 
     Returns:
         The error of each (stage, entry, candidate).

@@ -1,4 +1,4 @@
-"""Scores of a teacher's units added up: what `rate_units` says of an arch."""
+"""Scores of a teacher's units added up: the sum of `rate_units` over an arch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas_kd.space.rows import stage_scores
 
 
 def _added(score: UnitScore, bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    net = cast(TeacherSupernet, bench.need_net())  # `rank` asks a teacher's space only
+    net = cast(TeacherSupernet, bench.need_net())  # `rank` uses it with a teacher's space only
     tables = rate_units(net, bench.need_teacher(), bench.data, score=score, images=bench.images)
     images = min(bench.images, len(bench.data.rate))
     bench.used.student += images * sum(len(table) for table in tables) / len(tables)

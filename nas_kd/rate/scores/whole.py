@@ -17,10 +17,10 @@ from nas_kd.space import Arch
 from nas_kd.supernet import ElasticStage
 
 
-def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> list[float]:
+def _subnets(bench: Bench, archs: Sequence[Arch], name: str, with_teacher: bool) -> list[float]:
     rate = bench.data.rate
     logits = None
-    if taught:
+    if with_teacher:
         teacher = bench.need_teacher()
         logits = torch.cat([teacher(batch.x).float().cpu() for batch in rate.clean(CHUNK)])
         bench.used.teacher += len(rate)
@@ -40,17 +40,17 @@ def _subnets(bench: Bench, archs: Sequence[Arch], name: str, taught: bool) -> li
 
 def supernet_accuracy(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Measure each calibrated subnet of the in-place distilled supernet against the labels."""
-    return _subnets(bench, archs, "accuracy", taught=False)
+    return _subnets(bench, archs, "accuracy", with_teacher=False)
 
 
 def supernet_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Measure each calibrated subnet of the in-place distilled supernet against the teacher."""
-    return _subnets(bench, archs, "kl", taught=True)
+    return _subnets(bench, archs, "kl", with_teacher=True)
 
 
 @torch.no_grad()
 def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    """Chain the blockwise-trained stages of an arch and measure their answers against the teacher's.
+    """Chain the blockwise-trained stages of an arch and compare their logits with the teacher's.
 
     A stage was trained on what an adapter made of the teacher's feature. In the chain it gets the feature of
     the stage before it instead, mapped onto that by least squares on training images; so errors add up as
@@ -59,33 +59,33 @@ def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     calibration, rating = bench.features()
     teacher = bench.need_teacher()
     model = bench.need_model()
-    truth = bench.teacher_logits()
+    teacher_logits = bench.teacher_logits()
     ends = [(x, teacher.forward_stages(x).pre[-1]) for x in bench.rating_images.split(CHUNK)]
     found = []
     for arch in archs:
-        seen = calibration[0].inputs
-        shown = rating[0].inputs
+        calibration_x = calibration[0].inputs
+        rating_x = rating[0].inputs
         for index, entry, candidate in keys_of(bench.space, arch):
             stage = model.stages[index]
             assert isinstance(stage, ElasticStage)
             if index:
-                wanted = model.enter(index, calibration[index].inputs, entry)
-                join = ridge_map(seen, wanted)
-                seen = apply_map(seen, join)
-                shown = apply_map(shown, join)
+                target = model.enter(index, calibration[index].inputs, entry)
+                join = ridge_map(calibration_x, target)
+                calibration_x = apply_map(calibration_x, join)
+                rating_x = apply_map(rating_x, join)
             else:
                 recorder = Recorder()
-                seen = model.enter(0, seen, entry, recorder)
+                calibration_x = model.enter(0, calibration_x, entry, recorder)
                 values = recorder.values()
-                shown = torch.cat([model.enter(0, chunk, entry, values) for chunk in shown.split(CHUNK)])
+                rating_x = torch.cat([model.enter(0, chunk, entry, values) for chunk in rating_x.split(CHUNK)])
             recorder = Recorder()
-            seen, _ = stage(seen, candidate, recorder)
+            calibration_x, _ = stage(calibration_x, candidate, recorder)
             values = recorder.values()
-            outs = [stage(chunk, candidate, values) for chunk in shown.split(CHUNK)]
-            shown, last = (torch.cat(parts) for parts in zip(*outs, strict=True))
+            outs = [stage(chunk, candidate, values) for chunk in rating_x.split(CHUNK)]
+            rating_x, last = (torch.cat(parts) for parts in zip(*outs, strict=True))
         answer = (model.leave(index, last) * model.target_scale[index]).split(CHUNK)
         parts = [logits_with(teacher, index, x, known, part) for (x, known), part in zip(ends, answer, strict=True)]
-        found.append(float(kl_divergence(torch.cat(parts), truth)))
+        found.append(float(kl_divergence(torch.cat(parts), teacher_logits)))
         bench.used.student += len(calibration[0].inputs) + len(rating[0].inputs)
         bench.used.teacher += share_after(teacher, index) * len(bench.rating_images)
     return found
