@@ -70,7 +70,7 @@ def latency_rows(
     given = tables
     tables = _joined(given)
     if not len(tables[0]):
-        expected = "tables with a chain in which in_width equals the out_width before"
+        expected = "tables with a chain in which in_width equals the previous out_width"
         raise SettingError("tables", f"{len(given)} stages", expected, "rate every stage at all its input widths")
     known: dict[LayerKey, float] = {}
     rows = []
