@@ -23,7 +23,7 @@ def main() -> None:
     tables = nas_kd.rate_units(net, teacher, data, run=run)
     print(nas_kd.exact_front(tables, budget="macs"))
     trials = 20 if quick else 100
-    result = nas_kd.search(net, teacher, data, tables, max_macs="15%", trials=trials, run=run)
+    result = nas_kd.search(net, teacher, data, tables, max_macs="8%", trials=trials, run=run)
     print(result.front()[["label", "macs", "params", "kl", "accuracy"]])
     student = nas_kd.retrain(
         result.best, teacher, data, space=space, supernet=net, run=run, epochs=epochs // 2, batch_size=64
