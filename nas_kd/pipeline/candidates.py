@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
+from nas_kd.cost.latency import measure_latency
+from nas_kd.data import Data
 from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.supernet import Supernet
+from nas_kd.train.config import RetrainConfig
 from nas_kd.train.many import ModuleRetraining, Retraining, Training, TrainingSetup
 
 
@@ -31,6 +35,9 @@ class Student(Protocol):
     @property
     def cost(self) -> Cost:
         """Its MACs and parameters."""
+
+    def latency(self, images: Data, device: torch.device) -> float:
+        """Measure its median latency for one image, in milliseconds."""
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Training:
         """Return its training from a seed, recorded in a folder of the run."""
@@ -60,6 +67,11 @@ class ArchStudent:
     def label(self) -> str:
         return self.arch.label
 
+    def latency(self, images: Data, device: torch.device) -> float:
+        model = self.space.build(self.arch, images.num_classes, images.in_chans)
+        size = self.arch.resolution or images.resolution
+        return measure_latency(model, size, images.in_chans, device=device).median_ms
+
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Retraining:
         own = replace(setup, space=self.space, supernet=self.net)
         return Retraining(own, self.arch, seed, folder, settings)
@@ -71,6 +83,7 @@ class ModuleStudent:
 
     Args:
         make: gives it from a seed; a function of a module, perhaps a partial one.
+        inherited: whether its weights are trained ones, which take the learning rate of such.
     """
 
     role: str
@@ -78,6 +91,12 @@ class ModuleStudent:
     label: str
     cost: Cost
     make: Callable[[int], nn.Module]
+    inherited: bool = False
+
+    def latency(self, images: Data, device: torch.device) -> float:
+        return measure_latency(self.make(0), images.resolution, images.in_chans, device=device).median_ms
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> ModuleRetraining:
-        return ModuleRetraining(replace(setup, supernet=None), self.make, seed, folder, settings)
+        settled = RetrainConfig(**settings).settled(taught=setup.teacher is not None, inherited=self.inherited)
+        own = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}
+        return ModuleRetraining(replace(setup, supernet=None), self.make, seed, folder, {**settings, **own})

@@ -57,8 +57,12 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
     for what, most in given.upper.items():
         if getattr(cost, what) > most:
             expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
-            raise SettingError("retrain.rivals", name, expected, "name a smaller one, or leave it out")
-    return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make)
+            raise SettingError("retrain.rivals", name, expected, "name a smaller one, or omit it")
+    for what, least in given.lower.items():
+        if getattr(cost, what) < least:
+            expected = f"a model of at least {least:,} {what}; it has {getattr(cost, what):,}"
+            raise SettingError("retrain.rivals", name, expected, "name a larger one, or omit it")
+    return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make, bool(weights))
 
 
 def _timm(name: str, weights: str, classes: int, chans: int, resolution: int, seed: int) -> nn.Module:

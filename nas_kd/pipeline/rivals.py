@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
 
 SIZES = 32  # parts of the images' height that smaller ones are tried in
+NONE = "none is within the budget"
 IMAGES = 1024  # training images of gradients and of norms
 
 
@@ -41,26 +42,22 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
     """
     named = pipeline.config.retrain.rivals
     names = (OWN if pipeline.config.derived else ()) if named is None else named
-    own: dict[str, Callable[[Pipeline, TrainingSetup], Student | None]] = {
+    own: dict[str, Callable[[Pipeline, TrainingSetup], Student | str]] = {
         "new_weights": _new_weights,
-        "even_width": lambda pipeline, _: _even("even_width", pipeline, _cuts(pipeline).width()),
-        "even_depth": lambda pipeline, _: _even("even_depth", pipeline, _cuts(pipeline).depth()),
+        "even_width": lambda pipeline, _: _even("even_width", pipeline, _cuts(pipeline).width()) or NONE,
+        "even_depth": lambda pipeline, _: _even("even_depth", pipeline, _cuts(pipeline).depth()) or NONE,
         "even_both": _even_both,
         "taylor": _taylor,
         "small_images": _small_images,
     }
     found: list[Student] = []
     for name in names:
-        if name not in own:
-            found.append(ready_made(pipeline, name))
-            continue
-        try:
-            rival = own[name](pipeline, setup)
-        except SettingError as error:
-            pipeline.run.log_message(f"no rival {name}: expected {error.expected}")
-            continue
-        if rival is None:
-            pipeline.run.log_message(f"no rival {name}: none is within the budget")
+        rival = own[name](pipeline, setup) if name in own else ready_made(pipeline, name)
+        if not isinstance(rival, str) and (latency := pipeline.config.search.max_latency_ms) is not None:
+            taken = rival.latency(pipeline.images, pipeline.runtime.device)
+            rival = rival if taken <= latency else f"it takes {taken:.3g} ms, search.max_latency_ms is {latency:g}"
+        if isinstance(rival, str):
+            pipeline.run.log_message(f"no rival {name}: {rival}")
         else:
             found.append(rival)
     return found
@@ -89,12 +86,12 @@ def _even(role: str, pipeline: Pipeline, cut: EvenCut | None) -> ArchStudent | N
     return ArchStudent(role, cut.arch, cut.space, cut.space.cost(cut.arch, **_shape(pipeline)), Supernet(cut.space))
 
 
-def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | None:
+def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
     """Return the best of a few even cuts of depth and width: by short trainings, on the select split."""
     made = [_even("even_both", pipeline, cut) for cut in _cuts(pipeline).both()]
     tried = [student for student in made if student is not None]
     if len(tried) < 2:
-        return next(iter(tried), None)
+        return next(iter(tried), NONE)
     settings = pipeline.short_settings
     seed = pipeline.config.seed
     trainings = [
@@ -112,36 +109,44 @@ def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent:
     return ArchStudent("new_weights", best, pipeline.space, cost, suffix="-new")
 
 
-def _small_images(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | None:
+def _small_images(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:
     """Return the whole teacher at the largest input that is within the budget."""
     fits = _within(pipeline)
     size = pipeline.images.resolution
     shape = {name: value for name, value in _shape(pipeline).items() if name != "resolution"}
     for height in sorted({round(size * part / SIZES) for part in range(SIZES // 4, SIZES)}, reverse=True):
-        home = _space(pipeline).offering((), depth=False, resolutions=(height,))
+        try:
+            home = _space(pipeline).offering((), depth=False, resolutions=(height,))
+        except SettingError as error:  # a size that the teacher does not take
+            return str(error)
         arch = next(arch for arch in home if arch.resolution == height and arch.stages == home.largest().stages)
         if fits(cost := home.cost(arch, **shape)):
             return ArchStudent("small_images", arch, home, cost, Supernet(home))
-    return None
+    return NONE
 
 
-def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent:
+def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent | str:
     """Return the teacher as torch-pruning cuts it; inside the blocks alone where it cannot cut the whole."""
     network = pipeline.unmatched.network
     batches = [(pipeline.unmatched.normalised(b.x), b.y) for b in pipeline.data.train.clean(256, limit=IMAGES)]
     fits = _within(pipeline)
     inside = [group.root for unit in _space(pipeline).derived.units for group in unit.groups]
-    try:
-        pruned = taylor_cut(network, batches, fits)
-    except SettingError:
-        pruned = taylor_cut(network, batches, fits, inside)
+    for layers in ((), inside) if inside else ((),):
+        try:
+            pruned = taylor_cut(network, batches, fits, layers)
+            break
+        except SettingError as error:
+            refused = str(error)
+    else:
+        return refused
     calibrate(pruned, [images for images, _ in batches])
     cost = whole_cost(pruned, pipeline.images.in_chans, pipeline.images.resolution)
     digest = hashlib.sha256()
     for tensor in pruned.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     key = f"taylor-{digest.hexdigest()[:12]}"
-    return ModuleStudent("taylor", key, f"{cost.macs:,} MACs left by torch-pruning", cost, partial(_copied, pruned))
+    label = f"{cost.macs:,} MACs left by torch-pruning"
+    return ModuleStudent("taylor", key, label, cost, partial(_copied, pruned), inherited=True)
 
 
 def _copied(network: nn.Module, seed: int) -> nn.Module:

@@ -43,12 +43,12 @@ def archs_around(
         data: its ``rate`` images are used.
         tables: of `rate_units`, to start from.
         bounds: upper bounds of ``macs`` and ``params``, or pairs of bounds.
-        rounds: ratings, each of which costs one forward pass of a subnet per choice.
+        rounds: archs to solve for: the one of the tables, then one after each rating around the last. A rating costs
+            one forward pass of a subnet per choice.
         images: how many, at most; norms take their statistics.
 
     Returns:
-        The arch of the tables and then one per round, while they differ, each with its KL to the teacher (softened,
-        nats).
+        At most that many archs, while they differ, each with its KL to the teacher (softened, nats).
     """
     space = net.space
     found: list[tuple[Arch, float]] = []

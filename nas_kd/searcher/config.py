@@ -79,8 +79,8 @@ class SearchConfig(MeasuringConfig):
     """search variables: dimensions (every width, depth, kernel ... by itself; the ratings give the first points) or
     candidates (one index per stage, into those that the ratings prefer)"""
     rerate: Natural = 3
-    """with the teacher as the space: how often all choices are rated again, in the best arch so far, because
-    losses of single cuts of a whole teacher do not add up; 0 skips it"""
+    """with the teacher as the space: archs that the search begins with, the front's best and one after each rating of
+    all choices in the arch before, because losses of single cuts of a whole teacher do not add up; 0 skips it"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3

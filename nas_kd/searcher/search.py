@@ -139,8 +139,14 @@ def search(
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
     else:
         tables = []
-    if budget.limits and engine.guided:
-        best(tables, bounds=budget.limits)  # raises now when no rated chain is within the budget
+    within = bool(budget.limits and engine.guided)
+    if within:
+        try:
+            best(tables, bounds=budget.limits)  # raises now when no rated chain is within the budget
+        except SettingError:
+            if not space.resolutions:  # smaller images, which were not rated, may be within it
+                raise
+            within = False
     short_settings = {name: getattr(retraining, name) for name in TRAINING_FIELDS}
     stage = None
     group = None
@@ -191,7 +197,7 @@ def search(
             tables = with_latency(tables, budget, data.resolution, seed)
         begin: list[Arch] = []
         live = None if source is None else source.teacher
-        if config.rerate and space.pretrained and live is not None and budget.limits:
+        if config.rerate and space.pretrained and live is not None and within:
             cuts = cast(TeacherSupernet, net)
             begin = [arch for arch, _ in archs_around(cuts, live, data, tables, budget.limits, rounds=config.rerate)]
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)

@@ -65,7 +65,8 @@ def repair_units(
     Source: DNA (Li et al. 2020), Puzzle's library (Bercovich et al. 2024).
     """
     config = RepairConfig.of(config, settings)
-    if not config.epochs:
+    cuts = offered(net)
+    if not config.epochs or not any(cuts):  # units that are left out or stay whole have nothing to learn
         return net
     runtime = runtime or Runtime()
     check_epochs("repair", config.epochs, config.batch_size, data.train)
@@ -90,7 +91,6 @@ def repair_units(
             return net
     teacher.to(runtime.device)
     place(net, runtime)
-    cuts = offered(net)
 
     def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
         with runtime.autocast():

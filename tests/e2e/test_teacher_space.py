@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,12 @@ import torch
 from small_run import Said, environment
 
 import nas_kd
+from nas_kd.cli import read_config
+from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.rivals import rivals
+from nas_kd.searcher.budget import Budget
 from nas_kd.teacher.cifar_resnet import CifarResNet
+from nas_kd.train.many import TrainingSetup
 
 CONFIG = """\
 device: cpu
@@ -73,6 +79,7 @@ def test_rivals_stand_in_the_same_table(made: Made) -> None:
     for role, row in results.iterrows():  # equal epochs, data and method
         facts = json.loads((made.run / str(row["folder"])).parent.joinpath("stage.json").read_text())["inputs"]
         assert (facts["retrain.epochs"], facts["retrain.method"]) == (1, "kd"), role
+        assert facts["retrain.lr"] == (0.1 if role == "new_weights" else 0.01), role  # that suits trained weights
 
 
 def test_a_student_is_the_teachers_class_and_opens_alone(made: Made, tmp_path: Path) -> None:
@@ -99,6 +106,33 @@ def test_a_second_budget_reuses_the_ratings(made: Made, nas_kd_main: Callable[..
     assert best["macs"] <= int(0.2 * WHOLE) and (made.run / "blockwise/stage_2.csv").stat().st_mtime_ns == kept
 
 
+def test_a_rival_that_is_too_slow_is_told(made: Made, tmp_path: Path) -> None:
+    pipeline = Pipeline(replace(read_config([str(made.config), "--run", str(made.run)]), run=str(made.run)))
+    slow = replace(pipeline.config.search, max_latency_ms=1e-6)
+    pipeline.config = replace(
+        pipeline.config, search=slow, retrain=replace(pipeline.config.retrain, rivals=["even_width", "taylor"])
+    )
+    pipeline.budget = Budget(pipeline.space, pipeline.cost, pipeline.upper)  # MACs alone, as the run was searched
+    setup = TrainingSetup(None, pipeline.data, pipeline.space, None, pipeline.runtime)
+    assert rivals(pipeline, setup) == []
+    log = (made.run / "log.txt").read_text()
+    assert "no rival even_width: it takes" in log and "no rival taylor: it takes" in log
+
+
+def test_smaller_images_reach_smaller_budgets(tmp_path: Path) -> None:
+    data = nas_kd.load_data("digits", subset=300, rate=0.15, select=0.15, views=2)
+    teacher = nas_kd.train_teacher("cifar_resnet8", data, epochs=1, batch_size=32, lr=0.1)
+    space = nas_kd.teacher_space(teacher, data, resolutions=(4,))
+    net = nas_kd.Supernet(space)
+    tables = nas_kd.rate_units(net, teacher, data, images=32)
+    cost = {"in_chans": 1, "num_classes": 10}
+    cheapest = [space.cost(space.arch(space.smallest().stages, resolution=size), **cost).macs for size in (4, 8)]
+    given = {"trials": 20, "tuned": 0, "epochs": 0, "calibration_images": 32}
+    found = nas_kd.search(net, teacher, data, tables, max_macs=(cheapest[0] + cheapest[1]) // 2, **given)
+    assert found.best.resolution == 4
+    assert space.cost(found.best, **cost).macs <= (cheapest[0] + cheapest[1]) // 2 < cheapest[1]
+
+
 def test_describe_needs_no_weights(nas_kd_main: Callable[..., Said]) -> None:
     said = nas_kd_main("describe", "--data.train", "digits", "--teacher.model", "cifar_resnet14")
     assert said.code == 0, said.err
@@ -120,6 +154,10 @@ def test_images_are_normalised_as_the_teachers(made: Made, tmp_path: Path, nas_k
     ("options", "parts"),
     [
         (("--search.max_macs", "1%"), ("search.max_macs='1%'", "the smallest arch of teacher:cifar_resnet14")),
+        (
+            ("--retrain.rivals", "[resnet18]", "--search.min_macs", "20%"),
+            ("retrain.rivals='resnet18'", "within the budget"),
+        ),
         (("--retrain.rivals", "[resnet18]"), ("retrain.rivals='resnet18'", "within the budget")),
         (("--retrain.rivals", "[resnet81]"), ("retrain.rivals='resnet81'", "did you mean")),
         (("--space", "digits", "--retrain.init", "inherited"), ("retrain.init='inherited'", "leave space out")),

@@ -156,3 +156,12 @@ def test_no_epochs_change_nothing(made: Made) -> None:
     assert not net.cuts.separated
     with pytest.raises(SettingError, match=r"repair\.batch_size"):
         repaired(made, batch_size=0)
+
+
+def test_units_that_are_whole_or_left_out_have_nothing_to_learn(tmp_path: Path) -> None:
+    data = nas_kd.load_data("digits", subset=300, rate=0.15, select=0.15, views=2)
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, epochs=1, batch_size=32, lr=0.1)
+    net = nas_kd.Supernet(nas_kd.teacher_space(teacher, data, widths=(1.0,)))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    nas_kd.repair_units(net, teacher, data, epochs=1, run=tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
