@@ -9,6 +9,7 @@ import numpy as np
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
+from nas_kd.searcher.budget import UNITS
 from nas_kd.space import Cost, load_space
 from nas_kd.space.load import space_names
 from nas_kd.teacher.cache import cache_bytes
@@ -84,7 +85,7 @@ def _budget(given: Given, drawn: list[Cost], ends: dict[str, Cost]) -> Iterator[
         most = getattr(whole or ends["largest"], name)
         kept = [lower.get(name, low) <= getattr(cost, name) <= upper.get(name, high) for cost in drawn]
         words = " and ".join(
-            f"{word} {bound:,} {name} ({100 * bound / most:.3g}% of the {owner})" for word, bound in bounds
+            f"{word} {bound:,} {UNITS[name]} ({100 * bound / most:.3g}% of the {owner})" for word, bound in bounds
         )
         feasible = f"feasible from {low:,} ({100 * low / most:.3g}%)"
         yield f"budget: {words}; {feasible}; {100 * np.mean(kept):.0f}% of random archs keep it"

@@ -21,7 +21,7 @@ def join_search(config: Config) -> None:
     pipeline.check(keep=False)
     check_running(pipeline.run.path / pipeline.search_folder, config.search.storage)
     if config.engine == "exact":
-        with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several helpers may start at once
+        with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several workers may start at once
             _ = pipeline.teaching  # opens the stored answers
     found = pipeline.searched(worker=True)
     pipeline.run.log_message(f"worker: all trials are done; {found.best.key} scores best")
@@ -36,13 +36,13 @@ def join_rank(config: Config) -> None:
 
 
 def _joined(config: Config, stages: tuple[str, ...]) -> Pipeline:
-    """Open a run that another process works in, with everything done that a helper builds on."""
+    """Open a run that another process works in, with everything done that a worker builds on."""
     path = Path(str(config.run))
     names = (*stages, "teacher") if config.teacher.epochs else stages
     for name in names:
         file = path / name / "stage.json"
         if not file.exists() or not read_json(file, ("done",))["done"]:
-            expected = f"a run whose {name} is finished: a helper trains nothing that others wait for"
+            expected = f"a run whose {name} is finished: a worker trains nothing that others wait for"
             hint = "wait until it is; on another machine copy the run folder of the first"
             raise SettingError("run", str(path), expected, hint)
     return Pipeline(config)

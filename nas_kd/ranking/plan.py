@@ -21,7 +21,7 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, creat
         folder: ``rank`` in the run.
         facts: everything that determines the ground truth, and the primary score and control.
         archs: the sample.
-        create: write a plan if there is none; helpers of a ranking do not.
+        create: write a plan if there is none; further workers of a ranking do not.
 
     Raises:
         SettingError: the folder was started with another space, teacher, data set, training, sample, score or

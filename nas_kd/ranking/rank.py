@@ -100,7 +100,7 @@ def rank(
         seed: seed of the sample and of the scores.
 
     Returns:
-        All tables; helpers only get the ground truth and the archs. The folder holds them as archs.csv, truth.csv,
+        All tables; further workers get the ground truth and the archs alone. The folder has archs.csv, truth.csv,
         scores.csv, noise.csv, summary.csv and summary.svg, and the plan as plan.json.
 
     Raises:
