@@ -36,7 +36,7 @@ def test_one_of_four_is_killed(tmp_path: Path, url: str) -> None:
     assert TableLeases(url, "study").rows() == []
     # one that would join another search is told in what it differs
     other = replace(refine_worker.group_of(tmp_path, url, "b"), study="other", facts={"supernet": "xyz", "seed": 3})
-    with pytest.raises(SettingError, match="the nearest search there differs in supernet"):
+    with pytest.raises(SettingError, match="the closest search there differs in supernet"):
         refine_worker.search(tmp_path, other, "b")
 
 
