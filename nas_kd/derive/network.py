@@ -15,14 +15,11 @@ from nas_kd.derive.cut import Kept, Slice, Twin, cut
 from nas_kd.derive.groups import OUT, Group
 from nas_kd.derive.units import Unit
 from nas_kd.nn.cutting import plan_of
-from nas_kd.nn.norm import NormValues, Recorder
+from nas_kd.nn.norm import STATISTICS, NormValues, Recorder
 
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
 KEPT_ASSEMBLIES = 64
 Passing = tuple[tuple[int, int], ...]  # number and kept parts of each cut stream that passes through a module
-
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.nn.elastic import prefix
 from nas_kd.runtime.ranks import world
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # what torch's batch norms measure
 NormValues = Mapping[str, tuple[Tensor, Tensor]]  # path of a norm -> (mean, variance), each (C,)
 
 

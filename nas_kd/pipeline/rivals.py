@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -21,6 +20,7 @@ from nas_kd.runs.progress import Progress
 from nas_kd.space import Cost
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.many import TrainingSetup, train_many
+from nas_kd.train.weights import weights_hash
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
@@ -141,10 +141,7 @@ def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent | str:
         return refused
     calibrate(pruned, [images for images, _ in batches])
     cost = whole_cost(pruned, pipeline.images.in_chans, pipeline.images.resolution)
-    digest = hashlib.sha256()
-    for tensor in pruned.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    key = f"taylor-{digest.hexdigest()[:12]}"
+    key = f"taylor-{weights_hash(pruned, measured=False)}"
     label = f"{cost.macs:,} MACs left by torch-pruning"
     return ModuleStudent("taylor", key, label, cost, partial(_copied, pruned), inherited=True)
 

@@ -148,7 +148,7 @@ def retrain(
     if run is not None:
         facts: dict[str, Any] = {
             "network": name,
-            "start": weights_hash(network),
+            "start": weights_hash(network, measured=False),
             "data": data.fingerprint,
             "seed": seed,
             "teacher": source.fingerprint if needs_teacher and source is not None else None,

@@ -12,6 +12,7 @@ from safetensors.torch import save as safetensors_save
 from torch import nn
 
 from nas_kd.errors import SettingError
+from nas_kd.nn.norm import STATISTICS
 from nas_kd.runs.files import atomic_write
 
 
@@ -64,10 +65,17 @@ def check_hash(module: nn.Module, path: Path, fingerprint: str | None) -> None:
 
 
 @torch.no_grad()
-def weights_hash(module: nn.Module) -> str:
-    """Return twelve hexadecimal digits of the SHA-256 over names and values of a module's state."""
+def weights_hash(module: nn.Module, *, measured: bool = True) -> str:
+    """Return twelve hexadecimal digits of the SHA-256 over names and values of a module's state.
+
+    Args:
+        measured: include the running statistics of batch norms. Measured anew in another process, they may differ in
+            the last bit, which depends on where memory lies.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if not measured and name.endswith(STATISTICS):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -18,7 +18,7 @@ from nas_kd.errors import SettingError
 from nas_kd.rate.units import rate_units
 from nas_kd.runtime.stop import Stopped
 from nas_kd.teacher import Teacher
-from nas_kd.train import repair
+from nas_kd.train import repair, start
 from nas_kd.train.repair import repair_units
 
 Made = tuple[Teacher, TeacherSpace, Data]
@@ -165,3 +165,23 @@ def test_units_that_are_whole_or_left_out_have_nothing_to_learn(tmp_path: Path) 
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     nas_kd.repair_units(net, teacher, data, epochs=1, run=tmp_path)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_norms_that_are_measured_anew_do_not_make_a_run_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = nas_kd.load_data("digits", subset=300, rate=0.15, select=0.15, views=2)
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, epochs=1, batch_size=32, lr=0.1)
+    space = nas_kd.teacher_space(teacher, data)
+    given = {"space": space, "supernet": nas_kd.Supernet(space), "run": tmp_path, "epochs": 1, "batch_size": 32}
+    nas_kd.retrain(space.smallest(), teacher, data, **given)
+    measure = start.calibrate
+
+    def other(*arguments: Any, **keywords: Any) -> Any:
+        return [
+            {path: (mean + 1e-7, variance) for path, (mean, variance) in norm.items()}
+            for norm in measure(*arguments, **keywords)
+        ]
+
+    monkeypatch.setattr(start, "calibrate", other)  # as in a process whose memory lies elsewhere
+    nas_kd.retrain(space.smallest(), teacher, data, **given)  # reads the finished one back
