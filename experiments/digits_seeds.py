@@ -1,9 +1,9 @@
 """What of the quick start is the same with another seed, and what is chance?
 
-The quick start (`nas-kd run experiments/digits.yaml`) with run seeds 0 to 4: each has its own teacher, space, search and
-three trainings of every retrained network. Another processor or version of torch rounds otherwise, which moves a run about
-as far as another seed does. ``rows.csv`` holds every training that the runs made, ``seeds.csv`` one row a run and role:
-which arch, its costs, its mean test accuracy and whether it was handed over.
+The quick start (`nas-kd run experiments/digits.yaml`) with run seeds 0 to 4: each has its own teacher, space, search
+and three trainings of every retrained network. Another processor or version of torch rounds otherwise, which moves a
+run about as far as another seed does. ``rows.csv`` holds every training that the runs made,
+``seeds.csv`` one row a run and role: which arch, its costs, its mean test accuracy and whether it was handed over.
 
 Command: python experiments/digits_seeds.py; writes experiments/results/digits; two to three minutes a seed on two free
 CPU cores. ``--quick`` runs one seed with short trainings.
@@ -22,9 +22,9 @@ is 0.29 points); the cut of torch-pruning is not in the tables, for it was train
 | even width | 5 | 93.91 ± 0.95 | 93.31 to 95.54 | 2.27 ± 0.61 | 0 |
 | even both | 5 | 94.26 ± 0.88 | 93.22 to 95.45 | 1.92 ± 0.73 | 0 |
 
-Stable: the found one is ahead of the even cuts and of its own architecture from new weights in the mean of five runs by more
-than three standard errors (the spread over the root of five), and of random archs of its size by more than one. Chance:
-which arch is found, every digit behind the point, and whether it or the largest by MACs is handed over.
+Stable: the found one is ahead of the even cuts and of its own architecture from new weights in the mean of five runs by
+more than three standard errors (the spread over the root of five), and of random archs of its size by more than one.
+Chance: which arch is found, every digit behind the point, and whether it or the largest by MACs is handed over.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # before torch is imported: two test processes of two threads each would only wait for each other
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("NAS_KD_TEST_THREADS", "1")  # 2 to see that no verdict depends on it
 
 import signal
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background job, where tests could not send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))  # for what several folders share
