@@ -25,10 +25,10 @@ MACHINE = ("space", "run", "seed", "device", "precision", "threads", "workers", 
 BUDGET = ("search.max_macs", "search.max_params", "search.min_macs", "search.min_params")
 MOST_USED = (
     *("space", "run", "seed", "device", "workers", "max_hours"),
-    *("data.train", "data.test", "data.resolution", "data.subset"),
+    *("data.train", "data.test", "data.resolution"),
     *("teacher.model", "teacher.checkpoint", "teacher.pretrained", "teacher.epochs"),
     *("repair.epochs", "supernet.epochs", "blockwise.epochs"),
-    *("search.engine", "search.max_macs", "search.max_latency_ms", "search.trials"),
+    *("search.engine", "search.max_macs", "search.trials"),
     *("retrain.method", "retrain.epochs", "retrain.batch_size", "retrain.lr", "retrain.seeds", "retrain.init"),
 )
 

@@ -202,6 +202,6 @@ def test_tensors_of_four_channels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["TERM", "COLUMNS"])
 def test_a_terminal_that_is_none(name: str, tmp_path: Path) -> None:
     env = environment() | {name: "0" if name == "COLUMNS" else ""}
-    command = [sys.executable, "-m", "nas_kd", "describe", "--data.subset", "300"]
+    command = [sys.executable, "-m", "nas_kd", "describe", "--space", "digits", "--data.subset", "300"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert done.returncode == 0 and re.search(r"46,656 archs", done.stdout), done.stderr
