@@ -10,10 +10,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.calling import batch_norms
 from nas_kd.derive.cut import sizes
 from nas_kd.derive.groups import Group
 from nas_kd.derive.importance import importance_order
-from nas_kd.derive.network import Choice, CutNet, batch_norms
+from nas_kd.derive.network import Choice, CutNet
 from nas_kd.derive.units import Unit, find_parts
 from nas_kd.nn.norm import NormValues
 from nas_kd.teacher.cifar_resnet import cifar_resnet20

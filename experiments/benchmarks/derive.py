@@ -44,7 +44,8 @@ import torch
 from torch import nn
 
 import nas_kd
-from nas_kd.derive.network import Choice, called_with
+from nas_kd.derive.calling import called_with
+from nas_kd.derive.network import Choice
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification

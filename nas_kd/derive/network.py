@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.calling import batch_norms, called_with, replaced, statistics_of
 from nas_kd.derive.cut import Kept, Slice, Twin, cut
 from nas_kd.derive.groups import OUT, Group
 from nas_kd.derive.units import Unit
@@ -287,98 +288,3 @@ def _alone(module: nn.Module, unit: Unit) -> nn.Module:
     alone = nn.Module()
     alone._parameters.update(module._parameters)
     return alone
-
-
-@torch.no_grad()
-def unit_features(
-    network: nn.Module, units: Sequence[Unit], images: Tensor, tensors: Mapping[str, Tensor] | None = None
-) -> tuple[list[tuple[Any, Tensor]], Tensor]:
-    """Run a network once, in the mode that it is in.
-
-    Args:
-        network: with the units, or what is in their place.
-        units: the units.
-        images: (B, C, H, W) as it takes them.
-        tensors: weights that it is called with, by name; None calls it with its own.
-
-    Returns:
-        Input (of a dense layer all features before it) and output of every unit, and the logits (B, classes).
-    """
-    found: dict[int, tuple[Any, Tensor]] = {}
-
-    def keep(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        x = args[0]  # cloned, because a later layer may change it in place
-        found[index] = (x.clone() if isinstance(x, Tensor) else [part.clone() for part in x], out.clone())
-
-    handles = [network.get_submodule(u.path).register_forward_hook(partial(keep, i)) for i, u in enumerate(units)]
-    try:
-        logits: Tensor = called_with(network, tensors or {}, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [found[index] for index in range(len(units))], logits
-
-
-def called_with(
-    network: nn.Module, tensors: Mapping[str, Tensor], x: Any, modules: Mapping[str, nn.Module] | None = None
-) -> Tensor:
-    """Run a network with other tensors in the place of its own: `torch.func.functional_call` without its checks.
-
-    Args:
-        network: left as it is.
-        tensors: by name.
-        x: its input.
-        modules: its modules by path, where they are known.
-    """
-    modules = dict(network.named_modules()) if modules is None else modules
-    before = []
-    try:
-        for name, tensor in tensors.items():
-            path, _, own = name.rpartition(".")
-            owner = modules[path]
-            home: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
-            before.append((home, own, home[own]))
-            home[own] = tensor
-        return network(x)
-    finally:
-        for home, own, old in before:
-            home[own] = old
-
-
-def batch_norms(network: nn.Module) -> dict[str, Any]:
-    """Return the batch norms of a network that keep statistics, by path."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return {n: m for n, m in network.named_modules() if isinstance(m, kinds) and m.running_mean is not None}
-
-
-def statistics_of(norm: NormValues | None) -> dict[str, Tensor]:
-    """Write statistics as the buffers that batch norms read them from."""
-    found: dict[str, Tensor] = {}
-    for path, (mean, variance) in (norm or {}).items():
-        found[f"{path}.running_mean"] = mean
-        found[f"{path}.running_var"] = variance
-    return found
-
-
-def replaced(module: nn.Module, changes: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a module with others in the place of some of its parts; what is not above them is the same object.
-
-    Args:
-        module: not changed.
-        changes: path to new part.
-    """
-    if not changes:
-        return module
-    if "" in changes:
-        return changes[""]
-    below: dict[str, dict[str, nn.Module]] = {}
-    for path, part in changes.items():
-        first, _, rest = path.partition(".")
-        below.setdefault(first, {})[rest] = part
-    found = copy(module)
-    found._modules = dict(module._modules)
-    for name, inner in below.items():
-        child = module._modules[name]
-        assert child is not None
-        found._modules[name] = replaced(child, inner)
-    return found

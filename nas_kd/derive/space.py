@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.calling import batch_norms
 from nas_kd.derive.derived import Derived
 from nas_kd.derive.even import EvenCuts
 from nas_kd.derive.importance import importance_order
-from nas_kd.derive.network import CutNet, batch_norms
+from nas_kd.derive.network import CutNet
 from nas_kd.derive.parts import parts_of
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit, find_parts, walk

@@ -18,7 +18,7 @@ from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import TargetSource, Teacher, load_teacher
+from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.repair import repair_units
 from nas_kd.train.retrain import checked_method
@@ -107,19 +107,7 @@ class RunContext(Given):
     def outlined(self) -> Teacher:
         """The teacher with the weights that the settings name; with random ones where it is trained first."""
         settings = self.config.teacher
-        if settings.epochs:
-            return self.untrained
-        return load_teacher(
-            self.model,
-            checkpoint=settings.checkpoint,
-            num_classes=self.images.num_classes,
-            in_chans=self.images.in_chans,
-            stages=settings.stages,
-            pretrained=settings.pretrained,
-            mean=settings.mean,
-            std=settings.std,
-            resolution=self.images.resolution,
-        ).bind(self.images)
+        return self.untrained if settings.epochs else self.loaded(settings.checkpoint, settings.pretrained)
 
     @cached_property
     def teacher(self) -> Teacher:

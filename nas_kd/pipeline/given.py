@@ -57,12 +57,18 @@ class Given:
     @cached_property
     def untrained(self) -> Teacher:
         """The teacher's network with random weights, to find mistakes before there are others."""
+        return self.loaded()
+
+    def loaded(self, checkpoint: str | None = None, pretrained: bool = False) -> Teacher:
+        """Load the teacher's network; arguments as of `load_teacher`."""
         settings = self.config.teacher
         return load_teacher(
             self.model,
+            checkpoint=checkpoint,
             num_classes=self.images.num_classes,
             in_chans=self.images.in_chans,
             stages=settings.stages,
+            pretrained=pretrained,
             mean=settings.mean,
             std=settings.std,
             resolution=self.images.resolution,

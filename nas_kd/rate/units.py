@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_kd.derive.calling import batch_norms, called_with, replaced, unit_features
 from nas_kd.derive.config import UnitScore
-from nas_kd.derive.network import Choice, CutNet, batch_norms, called_with, replaced, unit_features
+from nas_kd.derive.network import Choice, CutNet
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence

@@ -12,8 +12,9 @@ from torch.func import functional_call
 
 from nas_kd.config.keywords import takes
 from nas_kd.data import Batch, Data
+from nas_kd.derive.calling import unit_features
 from nas_kd.derive.cut import Kept
-from nas_kd.derive.network import CutNet, unit_features
+from nas_kd.derive.network import CutNet
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
