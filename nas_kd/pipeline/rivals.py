@@ -103,7 +103,9 @@ def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
     return tried[best]
 
 
-def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent:
+def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:
+    if pipeline.config.init == "scratch":
+        return "all students begin with new weights (retrain.init=scratch)"
     best = pipeline.result.best
     cost = pipeline.space.cost(best, **pipeline.cost)
     return ArchStudent("new_weights", best, pipeline.space, cost, suffix="-new")

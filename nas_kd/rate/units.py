@@ -210,7 +210,8 @@ def rate_units(
         images: how many, at most; the batch norms take their statistics.
         temperature: of ``replace_one``.
         resolution: size of the images in pixels, where the space chooses it; None is that of the data. What the teacher
-            itself loses at another size than theirs is charged to the first unit, so that tables of all sizes compare.
+            itself loses at another size than theirs is charged to the first unit, so that tables of all sizes compare;
+            local errors know nothing of that loss.
         around: with ``replace_one``, rate what the subnet of this arch, not the whole teacher, loses or gains: near it
             the scores add up, which those of single cuts of a whole teacher do not where all is cut.
         run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.

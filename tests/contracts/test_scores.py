@@ -94,6 +94,18 @@ def test_every_forward_pass_is_counted(bench: Bench, archs: list[Arch]) -> None:
     assert (table["student_forwards"] == len(bench.rating_images)).all() and (table["teacher_forwards"] == 0).all()
 
 
+def test_replacing_a_unit_runs_all_that_comes_after_it(derived: Bench) -> None:
+    arch = derived.space.largest()
+    spent = {}
+    for name in ("units_kl", "units_local"):
+        table = measure_scores([SCORES[name]], [arch], derived)
+        spent[name] = table["student_forwards"].iloc[0] / len(derived.rating_images)
+    choices = [sum(1 for _ in stage.candidates()) for stage in derived.space.stages]
+    count = len(choices)
+    assert spent["units_local"] == pytest.approx(sum(choices) / count)
+    assert spent["units_kl"] == pytest.approx(sum((count - i) * n for i, n in enumerate(choices)) / count)
+
+
 def test_a_new_score_ranks_by_being_passed_in(net: Supernet, teacher: Teacher, data: Data, tmp_path: Path) -> None:
     found = rank(
         SPACE,

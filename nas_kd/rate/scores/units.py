@@ -17,7 +17,9 @@ def _added(score: UnitScore, bench: Bench, archs: Sequence[Arch]) -> list[float]
     net = cast(TeacherSupernet, bench.need_net())  # `rank` uses it with a teacher's space only
     tables = rate_units(net, bench.need_teacher(), bench.data, score=score, images=bench.images)
     images = min(bench.images, len(bench.data.rate))
-    bench.used.student += images * sum(len(table) for table in tables) / len(tables)
+    # a local error runs one unit, a replaced one all that comes after it too
+    runs = [len(tables) - index if score == "replace_one" else 1 for index in range(len(tables))]
+    bench.used.student += images * sum(n * len(table) for n, table in zip(runs, tables, strict=True)) / len(tables)
     bench.used.teacher += images
     stages = stage_scores(bench.space, tables)
     return [sum(stages(arch)) for arch in archs]
