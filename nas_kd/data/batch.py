@@ -12,8 +12,9 @@ class Batch(NamedTuple):
     """Images ready for a network.
 
     ``x`` (B, C, H, W) float32, normalised by the data's mean and std, channels_last; ``y`` (B,) int64 class
-    numbers; both on the data's device. ``index`` (B,) int64, the image's number in its split; ``view`` (B,)
-    int64, its view, or -1 if it is not one of the numbered views; both always on the CPU.
+    numbers, or (B, L) float32 for multi-label and regression; both on the data's device. ``index`` (B,) int64, the
+    image's number in its split; ``view`` (B,) int64, its view, or -1 if it is not one of the numbered views; both
+    always on the CPU.
     """
 
     x: Tensor

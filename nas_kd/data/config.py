@@ -10,6 +10,7 @@ from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Images, Integer, Natural, NotNegative, Share
 from nas_kd.errors import SettingError
 
+Kind = Literal["classes", "multilabel", "regression"]
 IMAGES = (
     "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
     "'hfds/NAME', or a pair (x, y) of tensors"
@@ -53,6 +54,8 @@ class DataConfig(Settings):
     """name of the training split of such a data set"""
     test_split: str = "validation"
     """name of the test split of such a data set"""
+    kind: Kind | None = None
+    """what labels are: classes, multilabel (columns of 0 and 1) or regression (numbers); null looks at the labels"""
     unreadable: Literal["stop", "skip"] = "stop"
     """stop at an unreadable image, or skip: decode all images once, leave out the unreadable ones and list them"""
 
@@ -94,6 +97,7 @@ class DataSettings(TypedDict, total=False):
     root: str
     train_split: str
     test_split: str
+    kind: Kind | None
     unreadable: Literal["stop", "skip"]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas_kd.data.augment import Affine, AutoAugment, crop_flip
 from nas_kd.data.batch import Batch
+from nas_kd.data.config import Kind
 from nas_kd.data.pixels import Pixels
 from nas_kd.data.split import draw, stratified_order
 from nas_kd.data.views import Views, count_views, decode_view
@@ -55,7 +56,7 @@ class Split:
     Args:
         name: train, rate, select or test.
         rows: (N,) rows of the images in ``pixels``.
-        labels: (N,) int64 class numbers.
+        labels: (N,) int64 class numbers; for multi-label and regression (N, L) float32.
         device: device of the labels.
         augment: the augmentation of `batches`; None for none.
     """
@@ -163,7 +164,8 @@ class Split:
             if limit < 1:
                 raise SettingError("limit", limit, "an integer of at least 1, or None for all", "omit it")
             draws = draw(self.names, "limit")
-            order = torch.from_numpy(stratified_order(self.labels.numpy(), draws)[:limit])
+            strata = self.labels.numpy() if self.labels.ndim == 1 else np.zeros(len(self), dtype=np.int64)
+            order = torch.from_numpy(stratified_order(strata, draws)[:limit])
         for index in torch.split(order, batch_size):
             yield self._batch(self._fetch(index), index)
 
@@ -234,9 +236,11 @@ class _Plan(NamedTuple):
 class Data:
     """A data set in four splits.
 
-    ``classes`` are the class names; ``mean`` and ``std`` are the train split's, one per channel in 0..1 units;
-    ``fingerprint`` changes with any name, label, membership or pixel. ``unreadable`` lists name and class number
-    of the images that were skipped.
+    ``kind`` says what the labels of the splits are: "classes", (N,) int64 class numbers, named by ``classes``;
+    "multilabel", (N, L) float32 of 0 and 1; or "regression", (N, L) float32. Of the latter two ``classes`` and
+    ``label_names`` are the names of the L columns; of classes ``label_names`` is empty. ``mean`` and ``std`` are the
+    train split's, one per channel in 0..1 units; ``fingerprint`` changes with any name, label, membership or pixel.
+    ``unreadable`` lists name and class number (-1 where there are no classes) of the images that were skipped.
     """
 
     train: Split
@@ -250,11 +254,17 @@ class Data:
     std: tuple[float, ...]
     fingerprint: str
     unreadable: tuple[tuple[str, int], ...] = ()
+    kind: Kind = "classes"
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of label columns: of a network's outputs."""
         return len(self.classes)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the label columns; empty for classes."""
+        return () if self.kind == "classes" else self.classes
 
     @property
     def augmentation(self) -> dict[str, int | bool | str | None]:
@@ -293,18 +303,26 @@ class Data:
         )
 
     def frame(self) -> pd.DataFrame:
-        """List every image: columns name, label (class number) and split, the content of data.csv.
+        """List every image: columns name, label and split, the content of data.csv.
 
-        Skipped images have the split ``unreadable``.
+        The label is the class number; for multi-label and regression there is a column ``label_NAME`` of each. Skipped
+        images have the split ``unreadable``.
         """
         import pandas as pd
 
-        skipped = np.array([label for _, label in self.unreadable], dtype=np.int64)
+        lost = len(self.unreadable)
+        labels = np.concatenate([split.labels.numpy() for split in self.splits])  # (N,) or (N, L)
+        if self.kind == "classes":
+            columns = {"label": np.concatenate([labels, np.array([c for _, c in self.unreadable], dtype=np.int64)])}
+        else:
+            gaps = np.full((lost, labels.shape[1]), np.nan, dtype=np.float32)
+            values = np.concatenate([labels, gaps])
+            columns = {f"label_{name}": values[:, at] for at, name in enumerate(self.classes)}
         return pd.DataFrame(
             {
                 "name": [n for split in self.splits for n in split.names] + [n for n, _ in self.unreadable],
-                "label": np.concatenate([*(split.labels.numpy() for split in self.splits), skipped]),
-                "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * len(skipped),
+                **columns,
+                "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * lost,
             }
         )
 

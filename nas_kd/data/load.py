@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nas_kd.config.keywords import takes
 from nas_kd.data.augment import Affine, AutoAugment
-from nas_kd.data.config import DataConfig, DataSettings
+from nas_kd.data.config import DataConfig, DataSettings, Kind
 from nas_kd.data.dataset import Augment, Data, Split
 from nas_kd.data.open_source import open_source
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
@@ -48,8 +48,8 @@ def load_data(
 
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
-            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,)); or the settings,
-            which include it.
+            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,) class numbers or
+            texts, or numbers (N,) or (N, L), see ``kind``); or the settings, which include it.
         config: the settings; keywords replace some of them.
         test: as ``train``, with the same classes; None holds out a fifth of train.
         device: where pixels are stored and batches are created.
@@ -102,8 +102,9 @@ def load_data(
         resolution=size,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(pool.classes, splits, stores),
+        fingerprint=_fingerprint(pool.classes, pool.kind, splits, stores),
         unreadable=tuple(skipped),
+        kind=pool.kind,
     )
 
 
@@ -118,10 +119,10 @@ def _sources(
 ) -> tuple[Source, Source | None, list[tuple[str, int]]]:
     """Open the images and the test images, if any; also return the skipped images."""
     kept = str(Path(config.root).expanduser())
-    pool = open_source("data.train", train, False, config.train_split, kept, config.download)
+    pool = open_source("data.train", train, False, config.train_split, kept, config.download, config.kind)
     held = None
     if test is not None:
-        held = open_source("data.test", test, True, config.test_split, kept, config.download)
+        held = open_source("data.test", test, True, config.test_split, kept, config.download, config.kind)
         _check_classes(pool, held)
     skipped: list[tuple[str, int]] = []
     if config.unreadable == "skip":
@@ -133,6 +134,9 @@ def _sources(
 
 
 def _check_classes(pool: Source, held: Source) -> None:
+    if pool.kind != held.kind:
+        expected = f"{pool.kind}, as the labels of data.train"
+        raise SettingError("data.test", f"{held.origin}: {held.kind}", expected, "set data.kind")
     if pool.classes == held.classes:
         return
     missing = [name for name in pool.classes if name not in held.classes]
@@ -154,35 +158,38 @@ def _membership(
     pool: Source, held: Source | None, rate: Amount, select: Amount, seed: int, subset: int | None
 ) -> dict[str, NDArray[np.int64]]:
     """Choose the rows of the pool for train, rate, select and, without a test set, test."""
+    strata = pool.labels if pool.kind == "classes" else np.zeros(len(pool), dtype=np.int64)
     used = ["train"] + [name for name, amount in (("rate", rate), ("select", select)) if amount]
     least = len(used)
     needed = least + (held is None)
-    sizes = np.bincount(pool.labels, minlength=len(pool.classes))
+    classes = len(pool.classes) if pool.kind == "classes" else 1
+    sizes = np.bincount(strata, minlength=classes)
     short = int(sizes.argmin())
     if sizes[short] < needed:
+        where = " in every class" if pool.kind == "classes" else ""
+        holder = f"class {pool.classes[short]!r}" if pool.kind == "classes" else "it"
         splits = ", ".join([*used, "test"] if held is None else used)
         raise SettingError(
             "data.train",
             pool.origin,
-            f"at least {needed} images in every class, one each for {splits}",
-            f"class {pool.classes[short]!r} has {sizes[short]}: add images"
+            f"at least {needed} images{where}, one each for {splits}",
+            f"{holder} has {sizes[short]}: add images"
             + (", or set data.test" if held is None else ", or set data.rate=0"),
         )
     rows: dict[str, NDArray[np.int64]] = {}
     left = np.arange(len(pool))
     if held is None:
-        codes = cut(pool.labels, draw(pool.names, seed, "test"), TEST_SHARE, 0, keep=least)
+        codes = cut(strata, draw(pool.names, seed, "test"), TEST_SHARE, 0, keep=least)
         rows["test"] = left[codes == LOWEST]
         left = left[codes != LOWEST]
-    classes = len(pool.classes)
     if subset is not None:
         if not classes * least <= subset <= len(left):
             expected = f"{classes * least} ({least} per class) .. {len(left)}, the training images"
             raise SettingError("data.subset", subset, expected, "choose a number in this range, or omit it")
         if subset < len(left):
-            codes = cut(pool.labels[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
+            codes = cut(strata[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
             left = left[codes == LOWEST]
-    labels = pool.labels[left]
+    labels = strata[left]
     names = [pool.names[i] for i in left]
     for name, amount in (("data.rate", rate), ("data.select", select)):
         most = len(left) - classes * (least - 1)
@@ -219,9 +226,11 @@ def _mean_std(store: Pixels, rows: Tensor) -> tuple[tuple[float, ...], tuple[flo
     return tuple(mean), tuple(std)
 
 
-def _fingerprint(classes: tuple[str, ...], splits: dict[str, Split], stores: list[Pixels]) -> str:
+def _fingerprint(classes: tuple[str, ...], kind: Kind, splits: dict[str, Split], stores: list[Pixels]) -> str:
     """Hash names, labels, membership and pixels."""
     state = hashlib.sha256(repr((classes, [store.shape for store in stores])).encode())
+    if kind != "classes":
+        state.update(kind.encode())
     for name, split in splits.items():
         state.update("\n".join([name, *split.names, ""]).encode())
         state.update(split.labels.numpy().tobytes())

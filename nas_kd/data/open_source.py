@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nas_kd.config.paths import existing
 from nas_kd.data.archive import check_tar
-from nas_kd.data.config import IMAGES
+from nas_kd.data.config import IMAGES, Kind
+from nas_kd.data.labels import columns_of, labels_of
 from nas_kd.data.source import ArraySource, ReaderSource, Source, VisionSource
 from nas_kd.errors import SettingError
 
@@ -22,14 +24,22 @@ TEST_FOLDERS = ("test", "val", "valid", "validation", "eval", "evaluation")
 Arrays = tuple[Any, Any]
 
 
-def open_source(field: str, what: str | Path | Arrays, test: bool, split: str, root: str, download: bool) -> Source:
+def open_source(
+    field: str,
+    what: str | Path | Arrays,
+    test: bool,
+    split: str,
+    root: str,
+    download: bool,
+    kind: Kind | None = None,
+) -> Source:
     """Open a data set and list its names and labels, without decoding; settings as in `nas_kd.load_data`.
 
     Raises:
         SettingError: there is no such data set, or it has no classes.
     """
     if isinstance(what, tuple):
-        return _arrays(field, what)
+        return _arrays(field, what, kind)
     if what == "digits":
         return _digits(field)
     prefix, slash, _ = str(what).partition("/")
@@ -56,22 +66,20 @@ def _digits(field: str) -> ArraySource:
     return ArraySource(pixels, field, "digits", _names(labels, classes), labels, classes)
 
 
-def _arrays(field: str, pair: Arrays) -> ArraySource:
-    x, y = (torch.as_tensor(part).cpu() for part in pair)
-    shapes = f"x {tuple(x.shape)} {x.dtype}, y {tuple(y.shape)} {y.dtype}"
-    whole = not (y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool)
-    if x.ndim != 4 or x.dtype != torch.uint8 or y.ndim != 1 or len(x) != len(y) or not whole or not len(x):
-        raise SettingError(field, shapes, "x (N, C, H, W) uint8 and y (N,) whole numbers", "convert the tensors")
+def _arrays(field: str, pair: Arrays, kind: Kind | None) -> ArraySource:
+    x = torch.as_tensor(pair[0]).cpu()
+    y = columns_of(pair[1].cpu() if isinstance(pair[1], Tensor) else pair[1])
+    rows = len(next(iter(y.values()), ()))
+    shapes = f"x {tuple(x.shape)} {x.dtype}, y ({rows}, {len(y)})"
+    if x.ndim != 4 or x.dtype != torch.uint8 or len(x) != rows or not rows:
+        raise SettingError(field, shapes, "x (N, C, H, W) uint8 and y (N,) or (N, L)", "convert the tensors")
     if not all(x.shape[1:]):
         raise SettingError(field, shapes, "images of at least one channel and pixel", "convert the tensors")
-    labels = y.numpy().astype(np.int64)
-    if labels.min() < 0:
-        raise SettingError(field, f"label {labels.min()}", "labels 0 .. classes - 1", "renumber the labels")
-    classes = tuple(str(c) for c in range(int(labels.max()) + 1))
-    missing = sorted(set(range(len(classes))) - set(labels.tolist()))
-    if missing:
-        raise SettingError(field, f"no image of class {missing[0]}", "an image of every class", "renumber labels")
-    return ArraySource(x, field, "tensors", _names(labels, classes), labels, classes)
+    labels = labels_of(field, y, kind, numbered=True)
+    names = [f"{i:06d}" for i in range(rows)]
+    if labels.kind == "classes":
+        names = _names(labels.y, labels.names)
+    return ArraySource(x, field, "tensors", names, labels.y, labels.names, labels.kind)
 
 
 def _files(field: str, path: Path, test: bool) -> ReaderSource:

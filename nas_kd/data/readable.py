@@ -33,5 +33,8 @@ def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
         kept = np.fromiter(map(can_read, range(len(source))), dtype=bool, count=len(source))
     if kept.all():
         return source, []
-    skipped = [(source.names[row], int(source.labels[row])) for row in np.flatnonzero(~kept).tolist()]
+    classes = source.kind == "classes"
+    skipped = [
+        (source.names[row], int(source.labels[row]) if classes else -1) for row in np.flatnonzero(~kept).tolist()
+    ]
     return Subset(source, np.flatnonzero(kept)), skipped

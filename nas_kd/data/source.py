@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from nas_kd.data.config import Kind
+
 LARGEST = 2**28  # bytes of an image file; a sparse file or tar member may claim terabytes
 
 
@@ -23,7 +25,9 @@ class Source:
         field: the setting that named this source, for messages.
         origin: the value of that setting.
         names: one per image, independent of how the data set is packed.
-        labels: (N,) class numbers.
+        labels: (N,) class numbers, or (N, L) float32; see `nas_kd.data.labels.Labels`.
+        classes: names of the classes, or of the columns of labels.
+        kind: what labels are.
     """
 
     def __init__(
@@ -31,14 +35,16 @@ class Source:
         field: str,
         origin: str,
         names: list[str],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         classes: tuple[str, ...],
+        kind: Kind = "classes",
     ) -> None:
         self.field = field
         self.origin = origin
         self.names = names
         self.labels = labels
         self.classes = classes
+        self.kind: Kind = kind
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,7 +75,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
         names = [source.names[row] for row in rows.tolist()]
-        super().__init__(source.field, source.origin, names, source.labels[rows], source.classes)
+        super().__init__(source.field, source.origin, names, source.labels[rows], source.classes, source.kind)
         self._source = source
         self._rows = rows
 

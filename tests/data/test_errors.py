@@ -52,7 +52,8 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"train": (torch.zeros(4, 3, 2, 2), torch.zeros(4).long())}, ["data.train", "float32", "uint8"]),
         ({"train": (torch.zeros(4, 0, 2, 2).byte(), torch.zeros(4).long())}, ["data.train", "at least one channel"]),
         ({"train": (torch.zeros(9, 1, 2, 2).byte(), torch.arange(9) % 2 * 2)}, ["data.train", "class 1"]),
-        ({"train": (torch.zeros(9, 1, 2, 3).byte(), torch.zeros(9).long())}, ["data.resolution", "2 x 3"]),
+        ({"train": (torch.zeros(9, 1, 2, 3).byte(), torch.arange(9) % 2)}, ["data.resolution", "2 x 3"]),
+        ({"train": (torch.zeros(9, 1, 2, 2).byte(), torch.zeros(9).long())}, ["data.train", "one class, '0'"]),
     ],
 )
 def test_settings(settings: dict[str, Any], parts: list[str]) -> None:
