@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from nas_kd.nn.unmeasured import any_values
+
 
 class Latency(NamedTuple):
     """A measured latency and its conditions.
@@ -71,13 +73,14 @@ def measure_latency(
     x = torch.randn(batch_size, in_chans, resolution, resolution, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     times = []
-    for index in range(warmup + repeats):
-        start = time.perf_counter()
-        module(x)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if index >= warmup:
-            times.append(time.perf_counter() - start)
+    with any_values(module):
+        for index in range(warmup + repeats):
+            start = time.perf_counter()
+            module(x)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if index >= warmup:
+                times.append(time.perf_counter() - start)
     module.train(training)
     ms = torch.tensor(times, dtype=torch.float64) * 1e3
     low, median, high = torch.quantile(ms, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()

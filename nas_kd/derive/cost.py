@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.derive.groups import Group
 from nas_kd.derive.stage import Costs
 from nas_kd.errors import SettingError
+from nas_kd.nn.unmeasured import any_values
 from nas_kd.space.arch import Cost
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)  # whose MACs are counted
@@ -93,7 +94,8 @@ def whole_cost(network: nn.Module, in_chans: int, size: int) -> Cost:
     Raises:
         SettingError: the network does not take images of this size.
     """
-    ledger = Ledger(network, in_chans, (size,))
+    with any_values(network):
+        ledger = Ledger(network, in_chans, (size,))
     ((_, macs, params),) = ledger.cost(ledger.shapes, {})
     return Cost(macs, params)
 

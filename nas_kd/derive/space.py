@@ -113,7 +113,7 @@ class TeacherSpace(ElasticSpace):
             in_chans: channels of the teacher's images.
 
         Returns:
-            The teacher's own class, cut, its layers as torch begins them.
+            The teacher's own class, cut, its layers as torch begins them; fresh statistics go with them.
         """
         derived = self.derived
         for name, given, own in (
@@ -124,7 +124,8 @@ class TeacherSpace(ElasticSpace):
                 raise SettingError(
                     name, given, f"{own}, as of the teacher", "derive the space from a teacher of these data"
                 )
-        network = TeacherSupernet(self).extract(arch)
+        net = TeacherSupernet(self)
+        network = net.cuts.extract(net.choices(arch))
         for module in network.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

@@ -13,6 +13,7 @@ from nas_kd.derive.network import Choice, CutNet
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import NormValues, Recorder
 from nas_kd.nn.output import Output
+from nas_kd.nn.unmeasured import refuse_unmeasured
 from nas_kd.space.arch import Arch, Candidate
 from nas_kd.supernet.calibrate import statistics
 from nas_kd.supernet.supernet import Supernet
@@ -108,9 +109,13 @@ class TeacherSupernet(Supernet):
 
         Args:
             arch: an arch of the space.
-            norm: calibrated statistics of this arch; None leaves fresh running statistics.
+            norm: calibrated statistics of this arch; None leaves fresh ones, with which evaluation is refused until
+                `nas_kd.calibrate` or a training step has measured others.
         """
-        return self.cuts.extract(self.choices(arch), norm)
+        student = self.cuts.extract(self.choices(arch), norm)
+        if norm is None:
+            refuse_unmeasured(student)
+        return student
 
 
 @statistics.register

@@ -20,6 +20,7 @@ from nas_kd.errors import SettingError
 from nas_kd.export.factory import build_by, check_untrusted
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
+from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
 from nas_kd.runs.files import on_disk, plain
 
 FORMAT = 1  # increased when an older load_student can no longer read the folder
@@ -75,6 +76,9 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
         rebuilt = _cut(build_by(about["factory"], about["factory_kwargs"]), about.get("cut"), str(folder))
         _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
+    about.pop("unmeasured", None)
+    if unmeasured(student):  # what refuses evaluation here does so where it is loaded
+        about["unmeasured"] = True
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingError("folder", str(folder), "a new, empty or student folder", "choose another one")
     _write(
@@ -140,6 +144,8 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         network = _cut(build_by(named, about.get("factory_kwargs") or {}), about.get("cut"), str(folder / ABOUT))
     _check_fit(network.state_dict(), state, str(folder / WEIGHTS))
     network.load_state_dict(state)
+    if about.get("unmeasured"):
+        refuse_unmeasured(network)
     network.info = about
     return network.eval()
 

@@ -12,6 +12,7 @@ from nas_kd.nn.elastic import ElasticDepthwise, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
+from nas_kd.nn.unmeasured import refuse_unmeasured
 from nas_kd.space.arch import Arch
 from nas_kd.space.elastic import ElasticSpace
 from nas_kd.supernet.elastic_stage import ElasticStage
@@ -129,7 +130,8 @@ class Supernet(nn.Module):
         """Extract one architecture as a plain network with a copy of the shared weights.
 
         Args:
-            norm: calibrated statistics of this arch; None leaves fresh running statistics.
+            norm: calibrated statistics of this arch; None leaves fresh ones, with which evaluation is refused until
+                `nas_kd.calibrate` or a training step has measured others.
 
         Returns:
             A network whose outputs are bitwise those of the subnet on a CPU, in this supernet's mode.
@@ -153,6 +155,8 @@ class Supernet(nn.Module):
                 if norm is not None and module.running_mean is not None and module.running_var is not None:
                     module.running_mean.copy_(norm[name][0])
                     module.running_var.copy_(norm[name][1])
+        if norm is None:
+            refuse_unmeasured(student)
         if any(p.ndim == 4 and not p.is_contiguous() for p in self.parameters()):
             student.to(memory_format=torch.channels_last)  # other kernels would differ in the last bits
         return student.train(self.training)

@@ -13,6 +13,7 @@ from nas_kd.distill import Distiller, Recipe, Task, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
+from nas_kd.nn.unmeasured import will_be_measured
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
@@ -69,6 +70,7 @@ def train_network(
             several processes or skipped steps.
     """
     place(model, runtime)
+    will_be_measured(model)
     image = (data.in_chans, data.resolution, data.resolution)
     pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
     distiller.bind(pair)

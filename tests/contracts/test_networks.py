@@ -70,6 +70,7 @@ def test_closed_form_equals_the_counted_network(net: nas_kd.Supernet, shape: str
     in_chans, classes = (CHANNELS, CLASSES) if shape == "quick" else (1, 3)
     for arch in some_archs(space, 8) if shape == "quick" else (space.smallest(), space.sample(0)):
         student = net.extract(arch) if shape == "quick" else space.build(arch, classes, in_chans)
+        nas_kd.calibrate(student, [images(2, resolution, channels=in_chans)])
         student.eval()
         # attention as two matrix products: fused, some versions of torch have no formula for it
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), Counter() as counter:
