@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from nas_kd.nn.part import Channels, ElasticHead, Plans, consumer, producers, si
 from nas_kd.space.arch import Cost, Layer, Setting
 from nas_kd.space.count import conv_cost, norm_cost
 from nas_kd.space.ends import Head, several
-from nas_kd.space.part import ascending
+from nas_kd.space.part import EPS, IF_CHANGED, ascending
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class LinearHead(Head):
     Args:
         features: channels of the 1x1 convolution, several to choose from, or 0 for none.
         act: activation after that convolution.
+        eps: what its norm adds to the variance.
     """
 
     features: int | tuple[int, ...] = 0
     act: str = "relu"
+    eps: float = field(default=EPS, metadata=IF_CHANGED)
     op: ClassVar[str] = "head"
     fields: ClassVar[tuple[str, ...]] = ("features",)
     typed: ClassVar[bool] = False  # was once the only head, hashed without its type
@@ -43,7 +45,8 @@ class LinearHead(Head):
 
     def resolve(self, setting: Layer, in_width: int, num_classes: int) -> dict[str, Any]:
         features = int(self.named(setting)["features"])
-        return {"op": "head", "in": in_width, "features": features, "out": num_classes, "act": self.act}
+        eps = {} if self.eps == EPS else {"eps": self.eps}
+        return {"op": "head", "in": in_width, "features": features, "out": num_classes, "act": self.act} | eps
 
     @staticmethod
     def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
@@ -54,7 +57,7 @@ class LinearHead(Head):
 
     @staticmethod
     def static(layer: Mapping[str, Any]) -> nn.Module:
-        return LinearHeadNet(layer["in"], layer["features"], layer["out"], layer["act"])
+        return LinearHeadNet(layer["in"], layer["features"], layer["out"], layer["act"], layer.get("eps", EPS))
 
     def elastic(self, inputs: int, num_classes: int) -> ElasticHead:
         return ElasticLinearHead(self, inputs, num_classes)
@@ -74,7 +77,7 @@ class ElasticLinearHead(ElasticHead):
         features = self.features[head.largest()]
         if features:
             self.conv = ElasticConv2d(inputs, features)
-            self.bn = ElasticBatchNorm2d(features)
+            self.bn = ElasticBatchNorm2d(features, head.eps)
         self.fc = ElasticLinear(features or inputs, num_classes)
 
     def widen(self, x: Tensor, setting: Layer, norm: NormValues | Recorder | None = None) -> Tensor:
@@ -97,13 +100,13 @@ class ElasticLinearHead(ElasticHead):
 class LinearHeadNet(nn.Module):
     """The static twin of ``ElasticLinearHead``."""
 
-    def __init__(self, inputs: int, features: int, num_classes: int, act: str) -> None:
+    def __init__(self, inputs: int, features: int, num_classes: int, act: str, eps: float = EPS) -> None:
         super().__init__()
         self.features = features
         self.act = activation(act)
         if features:
             self.conv = nn.Conv2d(inputs, features, 1, bias=False)
-            self.bn = nn.BatchNorm2d(features)
+            self.bn = nn.BatchNorm2d(features, eps)
         self.fc = nn.Linear(features or inputs, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from nas_kd.nn.shortcut import pooled
 from nas_kd.nn.transform import KernelTransform
 from nas_kd.space.arch import Cost, Layer
 from nas_kd.space.count import conv_cost, make_divisible, norm_cost, strided
-from nas_kd.space.part import LATER, ascending
+from nas_kd.space.part import EPS, IF_CHANGED, LATER, ascending
 from nas_kd.space.stages import Stage
 
 
@@ -34,6 +34,7 @@ class MBStage(Stage):
         uniform: whether all layers of a stage share one setting, as in AttentiveNAS.
         pooled: whether blocks that change the shape have a shortcut too: average pooling where the stride is 2, then a
             1x1 convolution without norm where the width changes, as in AttentiveNAS.
+        eps: what norms add to the variance.
     """
 
     kernels: tuple[int, ...] = (3, 5, 7)
@@ -42,6 +43,7 @@ class MBStage(Stage):
     act: str = "silu"
     uniform: bool = field(default=False, metadata=LATER)
     pooled: bool = field(default=False, metadata=LATER)
+    eps: float = field(default=EPS, metadata=IF_CHANGED)
     op: ClassVar[str] = "mbconv"
     fields: ClassVar[tuple[str, ...]] = ("kernel", "expand", "se")
     legend: ClassVar[str] = "depthwise kernel, expand ratio (bar: share of the largest choice), SE: squeeze-excite"
@@ -69,7 +71,8 @@ class MBStage(Stage):
         kernel, expand, se = layer
         mid, hidden = self.inner(in_width, expand, bool(se))
         resolved = {"op": "mbconv", "in": in_width, "mid": mid, "out": width, "stride": stride}
-        return resolved | {"kernel": int(kernel), "se": hidden, "act": self.act, "pooled": self.pooled}
+        resolved |= {"kernel": int(kernel), "se": hidden, "act": self.act, "pooled": self.pooled}
+        return resolved if self.eps == EPS else resolved | {"eps": self.eps}
 
     @staticmethod
     def count(layer: Mapping[str, Any], size: int) -> tuple[Cost, int]:
@@ -91,7 +94,9 @@ class MBStage(Stage):
     def static(layer: Mapping[str, Any]) -> nn.Module:
         widths = (layer["in"], layer["mid"], layer["out"])
         more = (layer["se"], layer["act"])
-        return MBConv(*widths, layer["stride"], layer["kernel"], *more, layer.get("pooled", False))
+        return MBConv(
+            *widths, layer["stride"], layer["kernel"], *more, layer.get("pooled", False), layer.get("eps", EPS)
+        )
 
     def elastic(self, inputs: int, stride: int, projects: bool, kernel_transform: bool) -> ElasticPart:
         return ElasticMBConv(self, inputs, self.widths[-1], stride, projects, kernel_transform)
@@ -118,15 +123,15 @@ class ElasticMBConv(ElasticPart):
         mid = largest["mid"]
         if stage.expands[-1] != 1:
             self.expand = ElasticConv2d(inputs, mid)
-            self.expand_bn = ElasticBatchNorm2d(mid)
+            self.expand_bn = ElasticBatchNorm2d(mid, stage.eps)
         matrices = KernelTransform(stage.kernels) if transform and len(stage.kernels) > 1 else None
         self.depthwise = ElasticDepthwise(mid, stage.kernels[-1], stride, matrices)
-        self.depthwise_bn = ElasticBatchNorm2d(mid)
+        self.depthwise_bn = ElasticBatchNorm2d(mid, stage.eps)
         if largest["se"]:
             self.se_reduce = ElasticConv2d(mid, largest["se"], bias=True)
             self.se_expand = ElasticConv2d(largest["se"], mid, bias=True)
         self.project = ElasticConv2d(mid, outputs)
-        self.project_bn = ElasticBatchNorm2d(outputs)
+        self.project_bn = ElasticBatchNorm2d(outputs, stage.eps)
         if stage.pooled and projects:
             self.shortcut = ElasticConv2d(inputs, outputs)
         if stage.pooled or not projects:
@@ -174,10 +179,20 @@ class MBConv(nn.Module):
         mid: channels of the depthwise convolution.
         se: hidden channels of squeeze-excite, 0 for none.
         pooled: whether there is an average-pooled shortcut where the shape changes.
+        eps: what norms add to the variance.
     """
 
     def __init__(
-        self, inputs: int, mid: int, outputs: int, stride: int, kernel: int, se: int, act: str, pooled: bool = False
+        self,
+        inputs: int,
+        mid: int,
+        outputs: int,
+        stride: int,
+        kernel: int,
+        se: int,
+        act: str,
+        pooled: bool = False,
+        eps: float = EPS,
     ) -> None:
         super().__init__()
         self.act = activation(act)
@@ -185,14 +200,14 @@ class MBConv(nn.Module):
         self.expands = mid != inputs
         if self.expands:
             self.expand = nn.Conv2d(inputs, mid, 1, bias=False)
-            self.expand_bn = nn.BatchNorm2d(mid)
+            self.expand_bn = nn.BatchNorm2d(mid, eps)
         self.depthwise = nn.Conv2d(mid, mid, kernel, stride, kernel // 2, groups=mid, bias=False)
-        self.depthwise_bn = nn.BatchNorm2d(mid)
+        self.depthwise_bn = nn.BatchNorm2d(mid, eps)
         if se:
             self.se_reduce = nn.Conv2d(mid, se, 1)
             self.se_expand = nn.Conv2d(se, mid, 1)
         self.project = nn.Conv2d(mid, outputs, 1, bias=False)
-        self.project_bn = nn.BatchNorm2d(outputs)
+        self.project_bn = nn.BatchNorm2d(outputs, eps)
         self.stride = stride
         self.residual = stride == 1 and inputs == outputs
         self.pooled = pooled

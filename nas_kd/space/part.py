@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_kd.errors import SettingError
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # metadata of a field that was added after spaces were published: at its default it is left out of the hash
 LATER = {"later": True}
+# metadata of a field that was added after runs were recorded: at its default it is left out of the description too
+IF_CHANGED = {"described": "if changed"}
+EPS = 1e-5  # what batch norms add to the variance, unless a space says otherwise
 
 
 def ascending(name: str, values: Any, kind: type = int) -> None:
@@ -52,7 +55,11 @@ class Part(ABC):
 
     def described(self) -> dict[str, Any]:
         """Return the description as JSON types."""
-        return {"type": type(self).__name__} | asdict(self)
+        values = asdict(self)
+        for field in fields(self):
+            if field.metadata == IF_CHANGED and values[field.name] == field.default:
+                del values[field.name]
+        return {"type": type(self).__name__} | values
 
     @abstractmethod
     def drawing(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ GOLDEN = {
     "mobilenet_cifar": ("fbe592668706", "397058af3588", "5ecae9466f01"),
     "ofa_mobilenet_v3": ("56c132235a82", "c2d242a21289", "24e0a65890c2"),
     "ofa_mobilenet_v3_w12": ("27fa1aea5fb1", "f6f8259c3f1b", "0addaf5f573f"),
-    "ofa_proxyless": ("c13cb34ca791", "ff4d4e4ca352", "080c27b8bf09"),
+    "ofa_proxyless": ("ca0cc78cddc7", "e1bdaf4383d6", "347d87d31e19"),
     "ofa_resnet50d": ("6eebfea7db37", "0af89f714389", "a40947f635e5"),
     "resnet_cifar": ("984e60c0b700", "cc726bb1adfa", "01381e368b60"),
     "vit": ("d6df482b83cb", "c93ad496d0d6", "af1686030750"),
