@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nas_kd.supernet import Supernet as Supernet
     from nas_kd.supernet import calibrate as calibrate
     from nas_kd.teacher import load_teacher as load_teacher
+    from nas_kd.train import load_supernet as load_supernet
     from nas_kd.train import train_supernet as train_supernet
     from nas_kd.train import train_teacher as train_teacher
     from nas_kd.train.blockwise_config import BlockwiseConfig as BlockwiseConfig
@@ -65,6 +66,7 @@ _HOME = {
     "load_data": "data",
     "load_space": "space",
     "load_student": "export",
+    "load_supernet": "train",
     "load_teacher": "teacher",
     "rank": "ranking.rank",
     "rate_blockwise": "rate",

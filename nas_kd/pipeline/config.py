@@ -81,6 +81,10 @@ class Config(Settings):
             expected = "scratch or supernet with a named space: its weights are not the teacher's"
             hint = "leave space out: the space is then the teacher"
             raise SettingError("retrain.init", "inherited", expected, hint)
+        if self.derived and self.supernet.checkpoint is not None:
+            expected = "null where the space is the teacher: its supernet has the teacher's weights"
+            hint = "name the space of these weights, or give the teacher's in teacher.checkpoint"
+            raise SettingError("supernet.checkpoint", self.supernet.checkpoint, expected, hint)
         if self.teacher.model is None and self.supernet.teacher_weight > 0:
             expected = "0 without a teacher"
             hint = "give teacher.model, or leave supernet.teacher_weight out"

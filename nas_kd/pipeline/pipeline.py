@@ -27,6 +27,7 @@ from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
+from nas_kd.train.supernet_weights import check_checkpoint
 
 NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
 
@@ -251,14 +252,16 @@ class Pipeline(RunContext):
                 raise SettingError(f"{name}.batch_size", batch, expected)
         if not self.config.derived:
             supernet = self.config.supernet
-            check_epochs(
-                "supernet",
-                supernet.epochs,
-                supernet.batch_size,
-                self.data.train,
-                supernet.accumulate,
-                self.together.world,
-            )
+            check_checkpoint(self.outline, supernet, self.data.num_classes, self.data.in_chans)
+            if supernet.epochs:
+                check_epochs(
+                    "supernet",
+                    supernet.epochs,
+                    supernet.batch_size,
+                    self.data.train,
+                    supernet.accumulate,
+                    self.together.world,
+                )
         if self._guided:
             check_size(self.outline, self.data.resolution)
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained

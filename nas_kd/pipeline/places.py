@@ -27,6 +27,8 @@ def check_places(config: Config) -> None:
             if not path.is_dir() and path.suffix.lower() != ".tar":
                 hint = "unpack it, or make an uncompressed .tar of class folders"
                 raise SettingError(field, given, IMAGES, hint)
+    if config.supernet.checkpoint is not None:
+        existing("supernet.checkpoint", config.supernet.checkpoint, "an existing file or folder")
     teacher = config.teacher
     if teacher.model is None:
         return

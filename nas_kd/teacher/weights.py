@@ -19,11 +19,12 @@ KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: str | Path, field: str = "teacher.checkpoint") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint without executing anything in it.
 
     Args:
         path: a .safetensors file, or one written by torch.save that holds tensors and plain values only.
+        field: the setting that names it, for the error message.
 
     Returns:
         Name to tensor, and the notes of `save_weights` (empty for other files).
@@ -33,23 +34,23 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise SettingError("teacher.checkpoint", str(path), "an existing file", "check the path")
+        raise SettingError(field, str(path), "an existing file", "check the path")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path, field)
     expected = "a .safetensors file or a torch.save of weights only"
     try:
         _check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         hint = "if you trust the file, load it yourself and write torch.save(model.state_dict(), path)"
-        raise SettingError("teacher.checkpoint", str(path), expected, hint) from error
+        raise SettingError(field, str(path), expected, hint) from error
     for key in KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
         expected = f"a state dict, or a dictionary with one under {', '.join(KEYS)}"
-        raise SettingError("teacher.checkpoint", str(path), expected, "save model.state_dict()")
+        raise SettingError(field, str(path), expected, "save model.state_dict()")
     return {_without_prefix(str(name)): v for name, v in content.items() if isinstance(v, Tensor)}, {}
 
 
@@ -61,7 +62,7 @@ def _check_stored(path: Path) -> None:
                 raise ValueError("a compressed archive")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -75,7 +76,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError(f"mean is {mean}, std {std}")
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         expected = "an undamaged .safetensors file"
-        raise SettingError("teacher.checkpoint", str(path), expected, "write or copy it again") from error
+        raise SettingError(field, str(path), expected, "write or copy it again") from error
     return weights, noted
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas_kd.train.optim import sgd as sgd
     from nas_kd.train.sandwich import sandwich_step as sandwich_step
     from nas_kd.train.supernet import train_supernet as train_supernet
+    from nas_kd.train.supernet_weights import load_supernet as load_supernet
     from nas_kd.train.weights import load_weights as load_weights
     from nas_kd.train.weights import save_weights as save_weights
     from nas_kd.train.weights import weights_hash as weights_hash
@@ -31,6 +32,7 @@ _HOME = {
     "decay_groups": "optim",
     "evaluate_archs": "evaluate",
     "fit": "loop",
+    "load_supernet": "supernet_weights",
     "load_weights": "weights",
     "measure": "network",
     "predict": "network",

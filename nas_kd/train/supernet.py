@@ -15,6 +15,7 @@ from nas_kd.data import Batch, Data
 from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
+from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
@@ -30,6 +31,7 @@ from nas_kd.train.plan import Plan, check_epochs
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
+from nas_kd.train.supernet_weights import checkpoint_hash, load_supernet
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ def train_supernet(
     """Train a supernet, by default with the sandwich rule and in-place distillation.
 
     Args:
-        net: the supernet, trained in place. With ``rule="shrinking"`` build it with ``kernel_transform=True`` for
-            all of OFA.
+        net: the supernet, trained in place, from ``checkpoint`` if one is given. With ``rule="shrinking"`` build it
+            with ``kernel_transform=True`` for all of OFA.
         data: images are resized for archs that choose an input size, once per size and step.
         config: the settings; keywords replace some of them.
         run: run folder; calling again resumes where it stopped.
@@ -80,7 +82,8 @@ def train_supernet(
     task = task or Classification(smoothing=config.smoothing)
     config = replace(config, kernel_transform=net.kernel_transform)
     runtime = runtime or Runtime()
-    check_epochs("supernet", config.epochs, config.batch_size, data.train, config.accumulate, runtime.world)
+    if config.epochs:
+        check_epochs("supernet", config.epochs, config.batch_size, data.train, config.accumulate, runtime.world)
     net.check_data(data.in_chans, data.num_classes)
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
@@ -91,8 +94,10 @@ def train_supernet(
     if source is not None:
         source.bind(data, config.epochs if uses_teacher else 0)
     source = source if uses_teacher else None
-    rule = make_rule(net, config, steps=data.train.steps(config.batch_size), resolution=data.resolution, seed=seed)
-    rates = rule.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
+    steps = data.train.steps(config.batch_size)
+    rule = make_rule(net, config, steps=steps, resolution=data.resolution, seed=seed) if config.epochs else None
+    if config.checkpoint is not None:
+        load_supernet(net, config.checkpoint, new_classifier=config.epochs > 0)
     run = Run.of(run) if runtime.rank == 0 else None  # only the first process writes files
     stage = None
     if run is not None:
@@ -101,7 +106,11 @@ def train_supernet(
         facts |= data.augmentation | (inputs or {})
         if source is not None:
             facts["teacher"] = source.fingerprint
-        facts |= config.record("smoothing") | {f"supernet.{name}": value for name, value in task.facts.items()}
+        if config.checkpoint is not None:  # wherever it is stored
+            facts["supernet.checkpoint"] = checkpoint_hash(config.checkpoint)
+        facts |= config.record("checkpoint", "smoothing") | {
+            f"supernet.{name}": value for name, value in task.facts.items()
+        }
         stage = run.stage("supernet", facts)
         if stage.done:
             load_weights(net, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
@@ -110,6 +119,9 @@ def train_supernet(
         net.load_state_dict(broadcast({name: value.cpu() for name, value in net.state_dict().items()}))
     if done:
         return net
+    if rule is None:
+        return _finished(place(net, runtime), stage, epochs=0)
+    rates = rule.rates(Schedule(config.lr, config.warmup_epochs, config.schedule, config.final_lr))
     data = data.to(runtime.device)
     place(net, runtime).train()
     optimizer = sgd([net], momentum=config.momentum, weight_decay=config.weight_decay)
@@ -199,7 +211,12 @@ def train_supernet(
         after_epoch=after_epoch,
         describe=describe,
     )
+    return _finished(net, stage, config.epochs)
+
+
+def _finished(net: Supernet, stage: Stage | None, epochs: int) -> Supernet:
+    """Store the weights and mark the stage done."""
     if stage is not None:
         save_weights(net, stage.folder / "weights.safetensors")
-        stage.finish({"epochs": config.epochs, "fingerprint": weights_hash(net)})
+        stage.finish({"epochs": epochs, "fingerprint": weights_hash(net)})
     return net

@@ -17,6 +17,7 @@ Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
 @settings(
     "supernet",
     {
+        "epochs": Changed(30, "passes over train; 0 uses supernet.checkpoint as it is", Natural),
         "batch_size": Changed(64, "images per step, of all processes together"),
         "lr": Changed(0.1, "peak learning rate; later phases of shrinking use the published fraction of it"),
         "clip_grad": 1.0,
@@ -26,6 +27,9 @@ Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
 class SupernetConfig(NetworkLearningConfig):
     """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
+    checkpoint: str | None = None
+    """weights of the supernet to begin with or to use as they are: a safetensors or torch file, a student folder, or a
+    published supernet of OFA, AttentiveNAS or AlphaNet in the space of that name; null draws new ones"""
     rule: Rule = "sandwich"
     """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
     (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
@@ -70,6 +74,9 @@ class SupernetConfig(NetworkLearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.epochs == 0 and self.checkpoint is None:
+            expected = "an integer of at least 1 without supernet.checkpoint"
+            raise SettingError("supernet.epochs", 0, expected, "train it, or give the weights in supernet.checkpoint")
         if self.schedule == "exponential" and self.final_lr == 0:
             expected = "above 0 with supernet.schedule=exponential"
             raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as in BigNAS")
@@ -92,6 +99,7 @@ class SupernetConfig(NetworkLearningConfig):
 class SupernetSettings(NetworkLearningSettings, total=False):
     """The settings of `SupernetConfig` as keywords."""
 
+    checkpoint: str | None
     rule: Rule
     schedule: Literal["cosine", "exponential"]
     final_lr: float
