@@ -155,6 +155,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
         "supernet",
         _TRAINING,
         {
+            "checkpoint": (NOT_TEXT, ("no/such/file.pt", "weights.safetensors")),
             "rule": (NOT_TEXT, NONE, WORD),
             "epochs": (NOT_INT, NONE, POSITIVE_INT),
             "schedule": (NOT_TEXT, NONE, WORD),
@@ -273,6 +274,8 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"data.rate": 0.5, "data.select": 0.5},
     {"data.rate": 0.99, "data.select": 0.02},
     {"supernet.warmup_epochs": 3, "supernet.epochs": 3},
+    {"supernet.epochs": 0, "supernet.checkpoint": None},
+    {"supernet.checkpoint": "weights.safetensors", "space": None},
     {"retrain.warmup_epochs": 2, "retrain.epochs": 1},
     {"teacher.warmup_epochs": 5, "teacher.epochs": 5},
     {"rank.warmup_epochs": 10, "rank.epochs": 10},

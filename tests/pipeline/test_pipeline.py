@@ -12,9 +12,14 @@ from nas_kd.data.config import DataConfig
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.places import check_places
 from nas_kd.runs.run import Run
 from nas_kd.searcher.config import SearchConfig
+from nas_kd.space import load_space
+from nas_kd.supernet import Supernet
+from nas_kd.train import save_weights, weights_hash
 from nas_kd.train.config import RetrainConfig
+from nas_kd.train.supernet_config import SupernetConfig
 from nas_kd.train.teacher_config import TeacherConfig
 
 
@@ -144,3 +149,41 @@ def test_two_methods_after_a_search_without_any_do_not_share_a_folder(tmp_path: 
     assert [one.other_method for one in made] == ["kd_ls", "dkd"]  # nor do their students
     first = after(tmp_path, "nsga2", SearchConfig(max_macs=100, engine="nsga2"), method="dkd")
     assert (first.search_folder, first.other_method) == ("search", "")
+
+
+def with_supernet(run: Path, **supernet: Any) -> Pipeline:
+    data = DataConfig(subset=300, rate=0.2, select=0.2)
+    alone = TeacherConfig(model=None)
+    settings = SupernetConfig(**supernet)
+    return Pipeline(Config(space="digits", run=str(run), data=data, teacher=alone, supernet=settings))
+
+
+def test_a_supernet_of_given_weights_is_used_as_it_is(tmp_path: Path) -> None:
+    given = Supernet(load_space("digits"), 10, 1, seed=5)
+    save_weights(given, tmp_path / "given.safetensors")
+    made = with_supernet(tmp_path / "run", epochs=0, checkpoint=str(tmp_path / "given.safetensors"))
+    made.check()
+    assert weights_hash(made.supernet) == weights_hash(given)
+    inputs = json.loads((tmp_path / "run/supernet/stage.json").read_text())["inputs"]
+    assert len(inputs["supernet.checkpoint"]) == 12 and inputs["supernet.epochs"] == 0
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_weights_of_another_supernet_are_refused_at_once(epochs: int, tmp_path: Path) -> None:
+    save_weights(Supernet(load_space("resnet_cifar"), 10, 1), tmp_path / "other.safetensors")
+    with pytest.raises(SettingError, match="weights of digits") as caught:
+        with_supernet(tmp_path / "run", epochs=epochs, checkpoint=str(tmp_path / "other.safetensors")).check()
+    assert caught.value.field == "supernet.checkpoint"
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_a_teacher_that_is_the_space_has_its_own_weights(tmp_path: Path) -> None:
+    teacher = TeacherConfig(model="cifar_resnet8", epochs=2)
+    with pytest.raises(SettingError, match=r"^supernet\.checkpoint='x'.*null where the space is the teacher"):
+        Config(run=str(tmp_path), teacher=teacher, supernet=SupernetConfig(checkpoint="x"))
+
+
+def test_weights_that_are_not_there_are_missed_early(tmp_path: Path) -> None:
+    config = with_supernet(tmp_path / "run", epochs=0, checkpoint=str(tmp_path / "absent")).config
+    with pytest.raises(SettingError, match=r"^supernet\.checkpoint=.*does not exist"):
+        check_places(config)
