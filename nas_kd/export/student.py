@@ -119,21 +119,14 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         if not (folder / name).is_file():
             expected = f"a folder with {ARCH}, {ABOUT} and {WEIGHTS}; {name} is missing"
             raise SettingError("student", str(folder), expected, "save the student again")
-    about = _read(folder / ABOUT)
-    version = about.pop("format_version", None) if isinstance(about, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
-    if version > FORMAT:
-        expected = f"format_version of at most {FORMAT}; this folder has {version}"
-        raise SettingError("student", str(folder), expected, "pip install --upgrade nas_kd")
+    about = student_about(folder)
     try:
         state = safetensors_load((folder / WEIGHTS).read_bytes())
     except (SafetensorError, ValueError, OverflowError) as error:
         expected = "an undamaged .safetensors file"
         raise SettingError("student", str(folder / WEIGHTS), expected, "save the student again") from error
-    _check_about(about, folder / ABOUT)
     layers = _read(folder / ARCH)
-    named = about.get("factory")
+    named: Any = about.get("factory")
     if factory is not None and factory != named:
         raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "omit it")
     if layers is not None:
@@ -146,8 +139,25 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
     network.load_state_dict(state)
     if about.get("unmeasured"):
         refuse_unmeasured(network)
-    network.info = about
+    network.info = about  # type: ignore[assignment]
     return network.eval()
+
+
+def student_about(folder: Path) -> dict[str, Any]:
+    """Read the description in a student folder: ``.info`` of its network.
+
+    Raises:
+        SettingError: the file is missing, damaged or written by a newer version.
+    """
+    about = _read(folder / ABOUT)
+    version = about.pop("format_version", None) if isinstance(about, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
+    if version > FORMAT:
+        expected = f"format_version of at most {FORMAT}; this folder has {version}"
+        raise SettingError("student", str(folder), expected, "pip install --upgrade nas_kd")
+    _check_about(about, folder / ABOUT)
+    return dict(about)
 
 
 def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:

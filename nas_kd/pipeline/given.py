@@ -11,6 +11,7 @@ from nas_kd.errors import SettingError
 from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
 from nas_kd.space import Cost, ElasticSpace, load_space
 from nas_kd.teacher import Teacher, load_teacher
+from nas_kd.train.supernet_weights import normalisation_of
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.config import Config
@@ -43,7 +44,11 @@ class Given:
 
     @cached_property
     def data(self) -> Data:
-        """The data set, normalised as the teacher's where its weights are what students begin with."""
+        """The data set, normalised as of the weights that students begin with: the teacher's, or a supernet's file."""
+        if self.config.supernet.checkpoint is not None:
+            trained_on = normalisation_of(self.config.supernet.checkpoint)
+            fits = trained_on is not None and len(trained_on[0]) == self.images.in_chans  # else refused by its shapes
+            return self.images.normalised(*trained_on) if trained_on is not None and fits else self.images
         teacher = self.outlined if self.config.derived and not self.config.teacher.epochs else None
         if teacher is None or teacher.mean is None or teacher.std is None:
             return self.images

@@ -31,7 +31,7 @@ from nas_kd.train.plan import Plan, check_epochs
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
-from nas_kd.train.supernet_weights import checkpoint_hash, load_supernet
+from nas_kd.train.supernet_weights import check_normalisation, checkpoint_hash, load_supernet
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def train_supernet(
     steps = data.train.steps(config.batch_size)
     rule = make_rule(net, config, steps=steps, resolution=data.resolution, seed=seed) if config.epochs else None
     if config.checkpoint is not None:
+        check_normalisation(config.checkpoint, data)
         load_supernet(net, config.checkpoint, new_classifier=config.epochs > 0)
     run = Run.of(run) if runtime.rank == 0 else None  # only the first process writes files
     stage = None

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from nas_kd.config.paths import existing
+from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.export.student import ABOUT, WEIGHTS, student_about
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.supernet.published import RUNNING, published_layout
+from nas_kd.teacher.build import IMAGENET
 from nas_kd.teacher.weights import read_weights
 from nas_kd.train.supernet_config import SupernetConfig
 
@@ -60,6 +63,35 @@ def check_checkpoint(space: ElasticSpace, config: SupernetConfig, num_classes: i
     _placed(net, _file_of(config.checkpoint), new_classifier=config.epochs > 0)
 
 
+def normalisation_of(checkpoint: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the images that weights were trained on: a student's own, ImageNet's of published ones.
+
+    None where the file does not say.
+    """
+    path = _file_of(checkpoint)
+    if (Path(checkpoint) / ABOUT).is_file():
+        noted = student_about(Path(checkpoint))
+    else:
+        file, noted = read_weights(path, FIELD)
+        if published_layout(file) is not None:
+            return IMAGENET
+    mean, std = (tuple(noted.get(name) or ()) for name in ("mean", "std"))
+    return (mean, std) if mean and std else None
+
+
+def check_normalisation(checkpoint: str | Path, data: Data) -> None:
+    """Check that the images are normalised as those that the weights were trained on.
+
+    Raises:
+        SettingError: they are not.
+    """
+    expected = normalisation_of(checkpoint)
+    if expected is not None and expected != (data.mean, data.std):
+        mean, std = expected
+        hint = f"pass data.normalised({mean}, {std})"
+        raise SettingError("data.mean", data.mean, f"data normalised as of {checkpoint}: mean {mean}, std {std}", hint)
+
+
 def checkpoint_hash(checkpoint: str | Path) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the file of weights."""
     return hashlib.sha256(_file_of(checkpoint).read_bytes()).hexdigest()[:12]
@@ -67,7 +99,7 @@ def checkpoint_hash(checkpoint: str | Path) -> str:
 
 def _file_of(checkpoint: str | Path) -> Path:
     path = existing(FIELD, checkpoint, "a file of weights, or a folder with weights.safetensors")
-    return path / "weights.safetensors" if path.is_dir() else path
+    return path / WEIGHTS if path.is_dir() else path
 
 
 def _placed(net: Supernet, path: Path, new_classifier: bool) -> dict[str, Tensor]:

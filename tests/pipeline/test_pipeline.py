@@ -10,6 +10,7 @@ import pytest
 
 from nas_kd.data.config import DataConfig
 from nas_kd.errors import SettingError
+from nas_kd.export import save_student
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.places import check_places
@@ -166,6 +167,15 @@ def test_a_supernet_of_given_weights_is_used_as_it_is(tmp_path: Path) -> None:
     assert weights_hash(made.supernet) == weights_hash(given)
     inputs = json.loads((tmp_path / "run/supernet/stage.json").read_text())["inputs"]
     assert len(inputs["supernet.checkpoint"]) == 12 and inputs["supernet.epochs"] == 0
+
+
+def test_the_data_are_normalised_as_a_given_students(tmp_path: Path) -> None:
+    network = Supernet(load_space("digits"), 10, 1, seed=5).extract(load_space("digits").largest())
+    save_student(network, tmp_path / "student", info={"mean": [0.25], "std": [0.5]})
+    made = with_supernet(tmp_path / "run", epochs=0, checkpoint=str(tmp_path / "student"))
+    own = made.images
+    assert (made.data.mean, made.data.std) == ((0.25,), (0.5,)) != (own.mean, own.std)
+    assert made.data.fingerprint != own.fingerprint
 
 
 @pytest.mark.parametrize("epochs", [0, 2])

@@ -23,6 +23,7 @@ from nas_kd.errors import SettingError
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train import save_weights, train_supernet
+from nas_kd.train.supernet_weights import normalisation_of
 
 CLASSES = 10
 published = pytest.mark.parametrize("name", FILES)
@@ -159,6 +160,26 @@ def test_a_smaller_student_does_not_fit(tmp_path: Path) -> None:
     net = Supernet(BASIC, CLASSES, 1)
     nas_kd.save_student(net.extract(BASIC.smallest()), tmp_path / "student")
     assert refusal(net, tmp_path / "student").field == "supernet.checkpoint"
+
+
+def test_images_are_normalised_as_a_student_was_fed(data: Data, tmp_path: Path) -> None:
+    net = Supernet(MOBILE, CLASSES, 1, seed=1)
+    mean, std = (0.25,), (0.5,)
+    nas_kd.save_student(net.extract(MOBILE.largest()), tmp_path / "student", info={"mean": mean, "std": std})
+    settings: dict[str, Any] = {"epochs": 0, "checkpoint": str(tmp_path / "student")}
+    with pytest.raises(SettingError, match=r"^data\.mean=.*mean \(0\.25,\), std \(0\.5,\)"):
+        train_supernet(Supernet(MOBILE, CLASSES, 1), data, **settings)
+    train_supernet(Supernet(MOBILE, CLASSES, 1), data.normalised(mean, std), **settings)
+
+
+@published
+def test_images_of_published_weights_are_imagenets(name: str, tmp_path: Path) -> None:
+    path = stored(tmp_path / "file", numbered(FILES[name](classes=CLASSES)))
+    assert normalisation_of(path) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_other_files_say_nothing_of_images(begun: Path) -> None:
+    assert normalisation_of(begun) is None
 
 
 @pytest.mark.parametrize("name", ["absent", "empty", "text.pt", "text.safetensors"])
