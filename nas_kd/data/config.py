@@ -6,7 +6,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from nas_kd.config.settings import Settings, settings
+from nas_kd.config.settings import Settings, default_of, settings
 from nas_kd.config.types import Count, Images, Integer, Natural, NotNegative, Share
 from nas_kd.errors import SettingError
 
@@ -61,6 +61,10 @@ class DataConfig(Settings):
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, float) and isinstance(self.select, float) and self.rate + self.select >= 1:
+            for name, other in (("select", self.rate), ("rate", self.select)):
+                if getattr(self, name) == default_of(type(self), name):  # a default gives way
+                    object.__setattr__(self, name, (1 - other) / 2)
+                    return
             raise SettingError("data.rate", self.rate, f"below 1 - data.select={self.select}", "lower one of them")
 
 

@@ -129,7 +129,8 @@ class Given:
     def upper(self) -> dict[str, int]:
         """The upper bounds of the budget as numbers; raises when they are infeasible."""
         settings = self.config.search
-        return upper_bounds(self.outline, self.images, settings.max_macs, settings.max_params, self.whole)
+        caps = settings.max_macs, settings.max_params
+        return upper_bounds(self.outline, self.images, *caps, self.whole, settings.larger)
 
     @cached_property
     def lower(self) -> dict[str, int]:

@@ -235,10 +235,11 @@ class Pipeline(RunContext):
         own = self.config.retrain
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)
-        check_mixing(own, self.recipe)
+        images = len(self.data.train)
+        check_mixing(own.fitted(images), self.recipe)
         if theirs.epochs:
             check_optimizer("teacher.optimizer", theirs.optimizer)
-            check_mixing(theirs, checked_method("ce", self.task, self.data.num_classes).recipe)
+            check_mixing(theirs.fitted(images), checked_method("ce", self.task, self.data.num_classes).recipe)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
                 expected = f"a share that holds at least {least} images of train"
@@ -246,13 +247,14 @@ class Pipeline(RunContext):
                 raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
         trained = ("repair" if self.config.derived else "supernet", "retrain")
         for name in (*trained, "blockwise") if self.taught and not self.config.derived else trained:
-            batch = getattr(self.config, name).batch_size
-            if batch > len(self.data.train):
-                expected = f"at most {len(self.data.train)}, the number of training images"
+            batch = getattr(self.config, name).fitted(images).batch_size
+            if batch > images:
+                expected = f"at most {images}, the number of training images"
                 raise SettingError(f"{name}.batch_size", batch, expected)
         if not self.config.derived:
             supernet = self.config.supernet
             check_checkpoint(self.outline, supernet, self.data.num_classes, self.data.in_chans)
+            supernet = supernet.fitted(images, supernet.accumulate * self.together.world)
             if supernet.epochs:
                 check_epochs(
                     "supernet",

@@ -109,7 +109,7 @@ def rank(
 
     Source: the protocol follows the comparisons in BossNAS and Blox, with additional controls.
     """
-    config = RankConfig.of(config, settings)
+    config = RankConfig.of(config, settings).fitted(len(data.train))
     runtime = runtime or Runtime()
     run = _run(run)
     chosen = _scores(_applicable(space) if config.scores is None else config.scores)

@@ -76,7 +76,7 @@ def rate_blockwise(
     Source: DNA (Li et al. 2020; its error is ``relative_l1``); the scores: DONNA (Moons et al. 2021; ``nsr``), Puzzle
         (Bercovich et al. 2024; ``nmse``). Which one ranks best is measured in experiments/rank.
     """
-    config = BlockwiseConfig.of(config, settings)
+    config = BlockwiseConfig.of(config, settings).fitted(len(data.train))
     teacher = one_teacher(teacher, "rate stages")
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)

@@ -30,6 +30,7 @@ def upper_bounds(
     max_macs: str | int | float | None,
     max_params: str | int | float | None,
     whole: Cost | None = None,
+    larger: str | int | float | None = None,
 ) -> dict[str, int]:
     """Return the upper bounds on ``macs`` and ``params`` that are given, as numbers.
 
@@ -37,6 +38,7 @@ def upper_bounds(
         max_macs: share of the teacher (``"60%"``), number, or None.
         max_params: same, of parameters.
         whole: what 100% is, the teacher's cost; None takes the largest arch's.
+        larger: a minimum to which ``max_macs`` gives way: there is no upper bound where this one is above it.
 
     Raises:
         SettingError: a bound cannot be parsed, or is below the cost of the smallest arch.
@@ -51,6 +53,9 @@ def upper_bounds(
         most = getattr(largest, name)
         least = getattr(smallest, name)
         upper[name] = parse_budget(value, most, f"search.max_{name}")
+        if name == "macs" and larger is not None and parse_budget(larger, most, "search.min_macs") > upper[name]:
+            del upper[name]
+            continue
         if upper[name] < least:
             raise _too_small(space, name, value, least, most)
     return upper

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from nas_kd.config.names import names_in_tables
-from nas_kd.config.settings import Changed, settings
+from nas_kd.config.settings import Changed, default_of, settings
 from nas_kd.config.types import Count, Natural, NotNegative, Positive
 from nas_kd.data.config import MeasuringConfig, MeasuringSettings
 from nas_kd.errors import SettingError, nearest
@@ -106,6 +106,11 @@ class SearchConfig(MeasuringConfig):
         if not isinstance(self.weights, str | None) and not any(self.weights):
             expected = "numbers of at least 0, one per stage and not all of them 0, or sensitivity or learned"
             raise SettingError("search.weights", self.weights, expected, "omit it for equal weights")
+
+    @property
+    def larger(self) -> Amount:
+        """The minimum of MACs where the maximum is the default one, which gives way to it; else None."""
+        return self.min_macs if self.max_macs == default_of(type(self), "max_macs") else None
 
 
 def check_engine(engine: object) -> None:

@@ -131,7 +131,7 @@ def search(
     run = Run.of(run)
     stored = None if source is None else source.cached(data, run)
     whole = None if source is None or net.space.pretrained else source.cost  # a teacher's space has it as its largest
-    upper = upper_bounds(space, data, config.max_macs, config.max_params, whole)
+    upper = upper_bounds(space, data, config.max_macs, config.max_params, whole, config.larger)
     lower = lower_bounds(space, data, upper, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
     budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower)

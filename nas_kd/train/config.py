@@ -7,6 +7,8 @@ from dataclasses import field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from typing_extensions import Self
+
 from nas_kd.config.names import names_in_tables
 from nas_kd.config.settings import Changed, settings
 from nas_kd.config.types import Count, Finite, Natural, NotNegative, OpenShare, Positive
@@ -99,6 +101,10 @@ class TrainingConfig(NetworkLearningConfig):
         if not given or not all(a < b for a, b in pairwise([0, *given, self.epochs])):
             expected = f"ascending epochs, above 0 and below {self.section}.epochs={self.epochs}"
             raise SettingError(name, given, expected, "omit it for 5/8, 3/4 and 7/8 of the epochs")
+
+    def fitted(self, images: int, parts: int = 1) -> Self:
+        """Return settings with a batch that the training images fill, even where images are mixed in pairs."""
+        return super().fitted(images, 2 * parts if self.mixes else parts)
 
     @property
     def mixes(self) -> bool:

@@ -64,6 +64,7 @@ def train_teacher(
     if model is None:
         raise SettingError("teacher.model", None, "a network to train", "pass a model")
     runtime = runtime or Runtime()
+    config = config.fitted(len(data.train), runtime.world)
     check_epochs("teacher", config.epochs, config.batch_size, data.train)
     distiller = Distiller("ce", Classification(smoothing=config.smoothing))
     check_optimizer("teacher.optimizer", config.optimizer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing_extensions import TypedDict
+from dataclasses import replace
 
-from nas_kd.config.settings import Settings, settings
+from typing_extensions import Self, TypedDict
+
+from nas_kd.config.settings import Settings, default_of, settings
 from nas_kd.config.types import Count, NotNegative, Positive, Share
 from nas_kd.errors import SettingError
 
@@ -21,6 +23,20 @@ class LearningConfig(Settings):
     """peak learning rate"""
     weight_decay: NotNegative = 5e-4
     """weight decay, except of norms and biases"""
+
+    def fitted(self, images: int, parts: int = 1) -> Self:
+        """Return settings with a batch that the training images fill: a default gives way, a setting does not.
+
+        Args:
+            images: number of training images.
+            parts: into how many equal parts a batch is split, each of two images or more.
+        """
+        if self.batch_size != default_of(type(self), "batch_size"):
+            return self
+        size = min(self.batch_size, images)
+        if parts > 1:
+            size = max(2, size // parts) * parts
+        return self if size == self.batch_size else replace(self, batch_size=size)
 
 
 @settings("training", after={"weight_decay": "momentum"})

@@ -65,7 +65,7 @@ def repair_units(
 
     Source: DNA (Li et al. 2020), Puzzle's library (Bercovich et al. 2024).
     """
-    config = RepairConfig.of(config, settings)
+    config = RepairConfig.of(config, settings).fitted(len(data.train))
     cuts = offered(net)
     if not config.epochs or not any(cuts):  # units that are left out or stay whole have nothing to learn
         return net

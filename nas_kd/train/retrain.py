@@ -94,6 +94,7 @@ def retrain(
     runtime = runtime or Runtime()
     task = task or Classification(smoothing=0.0)
     run = Run.of(run)
+    config = config.fitted(len(data.train), runtime.world)
     check_epochs("retrain", config.epochs, config.batch_size, data.train)
     distiller = checked_method(method, task, data.num_classes, config.method_settings)
     check_optimizer("retrain.optimizer", config.optimizer)

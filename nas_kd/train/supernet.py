@@ -82,6 +82,7 @@ def train_supernet(
     task = task or Classification(smoothing=config.smoothing)
     config = replace(config, kernel_transform=net.kernel_transform)
     runtime = runtime or Runtime()
+    config = config.fitted(len(data.train), config.accumulate * runtime.world)
     if config.epochs:
         check_epochs("supernet", config.epochs, config.batch_size, data.train, config.accumulate, runtime.world)
     net.check_data(data.in_chans, data.num_classes)
