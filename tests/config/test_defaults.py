@@ -30,6 +30,7 @@ NUMBERS = [
     for name, (kind, own) in settings_of(Config).items()
     for value in VALUES
     if name not in NOT_ALONE and setting_error(kind, own, value) is None
+    if (name, value) != ("supernet.epochs", 0)  # weights must come from somewhere
 ]
 
 

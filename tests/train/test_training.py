@@ -354,7 +354,7 @@ def test_a_teachers_targets_are_used(data: Data) -> None:
         ({"rule": "shrinking"}, r"supernet\.ema"),
         ({"rule": "fair", "random_subnets": 0}, r"supernet\.random_subnets"),
         ({"accumulate": 0}, r"supernet\.accumulate"),
-        ({"accumulate": 3}, r"supernet\.batch_size"),
+        ({"accumulate": 3, "batch_size": 65}, r"supernet\.batch_size"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
