@@ -47,7 +47,7 @@ from nas_kd.solve import best
 from nas_kd.space.arch import Arch, Cost
 from nas_kd.space.rows import arch_of_rows, rows_of
 from nas_kd.teacher import Teacher
-from nas_kd.train.network import measure
+from nas_kd.train.measured import measure
 from nas_kd.train.repair import repair_units
 
 OUT = Path(__file__).parent / "results" / "teacher_space"
@@ -290,7 +290,9 @@ def main() -> None:
         begun = time.process_time()
         student: Any = trial.trained(rival.make(seed), seed, rival.resolution)
         spent = time.process_time() - begun
-        metrics, scores = measure(student, data.test, nas_kd.Classification(), Runtime(), None)
+        task = nas_kd.Classification()
+        metrics, logits = measure(student, data.test, task, Runtime(), None)
+        scores = task.scores(logits, data.test.labels)
         kept = scores_of(options.run, trial.budget, name, seed)
         kept.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"score": scores.numpy()}).to_csv(kept, index=False)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nas_kd.derive.config import DeriveConfig as DeriveConfig
     from nas_kd.derive.space import teacher_space as teacher_space
     from nas_kd.distill import Classification as Classification
+    from nas_kd.distill import MultiLabel as MultiLabel
+    from nas_kd.distill import Regression as Regression
     from nas_kd.errors import SettingError as SettingError
     from nas_kd.export import load_student as load_student
     from nas_kd.export import save_student as save_student
@@ -51,7 +53,9 @@ _HOME = {
     "Classification": "distill",
     "DataConfig": "data.config",
     "DeriveConfig": "derive.config",
+    "MultiLabel": "distill",
     "RankConfig": "ranking.config",
+    "Regression": "distill",
     "RepairConfig": "train.repair_config",
     "RetrainConfig": "train.config",
     "Run": "runs.run",

@@ -110,7 +110,7 @@ class _Bench:
             "key": arch.key,
             "start": start,
             "epochs": epochs,
-            "kl_at_4": softened_kl(logits, self.wanted),
+            "kl_at_4": softened_kl(self.task, logits, self.wanted),
             "accuracy": self.task.metric(logits, self.labels),
             "agreement": self.task.agreement(logits, self.wanted),
             "cpu_seconds": time.process_time() - began,

@@ -44,6 +44,9 @@ class DataConfig(Settings):
     """flip images left to right at random; null flips unless the data are digits"""
     augment: str | None = None
     """a timm augmentation such as rand-m9-mstd0.5 (the teacher then runs live); null is crop and flip"""
+    balance: Literal["none", "class_weights", "sampler"] = "none"
+    """none; class_weights: rare classes count more in the label loss; sampler: their images are drawn more often, so
+    that every class is seen equally often"""
     memory_gib: NotNegative = 4.0
     """decoded images are kept in memory up to this many GiB, else decoded at every use; 0 never keeps them"""
     download: bool = False
@@ -96,6 +99,7 @@ class DataSettings(TypedDict, total=False):
     pad: int | None
     flip: bool | None
     augment: str | None
+    balance: Literal["none", "class_weights", "sampler"]
     memory_gib: float
     download: bool
     root: str

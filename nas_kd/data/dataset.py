@@ -255,6 +255,7 @@ class Data:
     fingerprint: str
     unreadable: tuple[tuple[str, int], ...] = ()
     kind: Kind = "classes"
+    balance: str = "none"
 
     @property
     def num_classes(self) -> int:
@@ -268,8 +269,9 @@ class Data:
 
     @property
     def augmentation(self) -> dict[str, int | bool | str | None]:
-        """The settings of the augmentation of training images, which are not part of the fingerprint."""
-        return self.train.augment.settings if self.train.augment else {}
+        """How training images are drawn and changed, where not plainly: settings that the fingerprint leaves out."""
+        drawn: dict[str, int | bool | str | None] = {} if self.balance == "none" else {"data.balance": self.balance}
+        return drawn | (self.train.augment.settings if self.train.augment else {})
 
     @property
     def splits(self) -> tuple[Split, Split, Split, Split]:

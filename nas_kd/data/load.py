@@ -105,6 +105,7 @@ def load_data(
         fingerprint=_fingerprint(pool.classes, pool.kind, splits, stores),
         unreadable=tuple(skipped),
         kind=pool.kind,
+        balance=config.balance,
     )
 
 

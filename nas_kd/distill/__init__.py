@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nas_kd.lazy import lazy
 
 if TYPE_CHECKING:
+    from nas_kd.distill.balanced import drawn as drawn
     from nas_kd.distill.distiller import Distiller as Distiller
     from nas_kd.distill.distiller import Method as Method
     from nas_kd.distill.ensemble import LearnedEnsemble as LearnedEnsemble
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from nas_kd.distill.pair import Pair as Pair
     from nas_kd.distill.pair import Shapes as Shapes
     from nas_kd.distill.pairing import pair_of as pair_of
-    from nas_kd.distill.task import Classification as Classification
     from nas_kd.distill.task import Task as Task
+    from nas_kd.distill.tasks import Classification as Classification
+    from nas_kd.distill.tasks import MultiLabel as MultiLabel
+    from nas_kd.distill.tasks import Regression as Regression
+    from nas_kd.distill.tasks import task_of as task_of
     from nas_kd.distill.term import Decay as Decay
     from nas_kd.distill.term import Phase as Phase
     from nas_kd.distill.term import Recipe as Recipe
@@ -30,17 +34,19 @@ if TYPE_CHECKING:
     from nas_kd.distill.tree import SoftTree as SoftTree
 
 _HOME = {
-    "Classification": "task",
+    "Classification": "tasks",
     "Decay": "term",
     "Distiller": "distiller",
     "Entry": "methods",
     "LearnedEnsemble": "ensemble",
     "METHODS": "methods",
     "Method": "distiller",
+    "MultiLabel": "tasks",
     "Pair": "pair",
     "Phase": "term",
     "Privileged": "own",
     "Recipe": "term",
+    "Regression": "tasks",
     "Schedule": "term",
     "Shapes": "pair",
     "SoftTree": "tree",
@@ -49,8 +55,10 @@ _HOME = {
     "Term": "term",
     "Warmup": "term",
     "describe_methods": "methods",
+    "drawn": "balanced",
     "inject": "injection",
     "pair_of": "pairing",
+    "task_of": "tasks",
 }
 __all__ = [*_HOME]
 __getattr__, __dir__ = lazy(__name__, _HOME)

@@ -15,7 +15,8 @@ from nas_kd.config.names import imported
 from nas_kd.distill.adapters import middle
 from nas_kd.distill.methods import METHODS
 from nas_kd.distill.pair import Pair
-from nas_kd.distill.task import Classification, Task
+from nas_kd.distill.task import Task
+from nas_kd.distill.tasks.classification import Classification
 from nas_kd.distill.term import MIDDLE, Recipe, Term
 from nas_kd.distill.terms import TERMS, term
 from nas_kd.errors import SettingError, nearest
@@ -50,7 +51,9 @@ class Distiller:
 
     def __init__(self, method: Method = "kd_ls", task: Task | None = None, **settings: Any) -> None:
         self.task = Classification() if task is None else task
+        _check_method(method, self.task)
         self.recipe = _recipe(method, self.task, settings)
+        _check_terms(self.recipe, self.task)
         self.needs = self.recipe.needs
         self.trained = nn.ModuleDict()
         self.source: TargetSource | None = None
@@ -199,6 +202,21 @@ def upstream(pair: Pair, stage: int) -> frozenset[str]:
     found = torch.autograd.grad(feature.sum(), list(parameters.values()), allow_unused=True)
     pair.model.train(training)
     return frozenset(name for name, grad in zip(parameters, found, strict=True) if grad is not None)
+
+
+def _check_method(method: Method, task: Task) -> None:
+    """Refuse a named method that makes no sense for the labels."""
+    if isinstance(method, str) and method in METHODS and task.kind not in METHODS[method].kinds:
+        fitting = ", ".join(name for name, entry in METHODS.items() if task.kind in entry.kinds)
+        raise SettingError("method", method, f"a method for {task.kind} labels: {fitting}", "use kd")
+
+
+def _check_terms(recipe: Recipe, task: Task) -> None:
+    """Refuse terms that make no sense for the labels."""
+    for item in recipe.terms:
+        if task.kind not in item.kinds:
+            fitting = ", ".join(["ce", *(name for name, known in TERMS.items() if task.kind in known.kinds)])
+            raise SettingError("method", item.name, f"losses for {task.kind} labels: {fitting}", "use kd")
 
 
 def _recipe(method: Method, task: Task, settings: dict[str, Any]) -> Recipe:

@@ -256,7 +256,7 @@ class CleanBeside(Resampled):
 
 
 class WithUnlabelled(Resampled):
-    """Appends as many unlabelled images to every batch, with the label -1.
+    """Appends as many unlabelled images to every batch, with the label -1, or NaN where labels are numbers.
 
     Args:
         images: the split of the unlabelled images; its labels are ignored.
@@ -280,5 +280,6 @@ class WithUnlabelled(Resampled):
         for own, other in zip(go(self.split), go(self.images, order=order), strict=True):
             x = torch.cat([own.x, other.x])
             index = torch.cat([own.index, other.index])
-            y = torch.cat([own.y, torch.full_like(other.y, -1)])
+            unknown = float("nan") if own.y.is_floating_point() else -1
+            y = torch.cat([own.y, own.y.new_full((len(other.x), *own.y.shape[1:]), unknown)])
             yield Batch(x, y, index, torch.full_like(index, -1))  # unlabelled images are not cached

@@ -1,84 +1,80 @@
-"""Tasks: label loss, metric and agreement with the teacher. Nothing else interprets labels."""
+"""The interface of a task: label loss, teaching, measures and agreement. Nothing else interprets labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nas_kd.errors import SettingError
+from nas_kd.losses import kl_divergence
 
 
 class Task(Protocol):
-    """The interface of a task."""
+    """What labels mean; a task that subclasses it has the rest from classification with one label an image."""
+
+    @property
+    def kind(self) -> str:
+        """What labels are, one of `nas_kd.losses.labels.KINDS`; methods are refused by it."""
+        return "classes"
+
+    @property
+    def measure(self) -> str:
+        """Name of the measure that searches and hand-overs go by."""
+        return "accuracy"
 
     @property
     def facts(self) -> Mapping[str, object]:
         """Its settings in plain values, recorded in runs."""
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return the label loss: a scalar in fp32 (float64 stays), the mean over samples whose label is not -1."""
+        """Return the label loss: a scalar in fp32 (float64 stays), the mean over samples whose label is known."""
+
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return how far a student's logits are from the teacher's (B, C), both softened: a scalar, 0 for equal."""
+        return kl_divergence(student / temperature, teacher / temperature)
 
     def scores(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the contribution of each sample to the metric: (N,) float64, higher is better."""
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the mean of the `scores`, 0 to 1."""
+        """Return the mean of the `scores`, at most 1: the value of ``measure``."""
+
+    def measures(self, logits: Tensor, y: Tensor) -> dict[str, float]:
+        """Return all measures by name, ``measure`` among them."""
+        return {self.measure: self.metric(logits, y)}
+
+    def by_output(self, logits: Tensor, y: Tensor) -> dict[str, list[float]]:
+        """Return measures of every output, such as the recall of every class, by name; the first is the main one."""
+        return {}
+
+    def answers(self, logits: Tensor) -> Tensor | None:
+        """Return the class (N,) that is answered for each sample; None where answers are no classes."""
+        return None
+
+    def collapsed(self, logits: Tensor, y: Tensor) -> bool:
+        """Return whether these answers (N, C) are no better than the same one for all samples."""
+        return bool((logits == logits[:1]).all())
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
-        """Return the agreement of student and teacher, 0 to 1."""
+        """Return the agreement of student and teacher, 1 for equal answers."""
 
 
-@dataclass(frozen=True)
-class Classification:
-    """Classification with one label per image.
+def influence(whole: float, without: Tensor) -> Tensor:
+    """Return what each sample counts in a measure that is no mean over samples: its jackknife pseudo-value.
+
+    They are shifted so that their mean is the measure itself; their standard error over samples is the jackknife's,
+    so differences of two networks can be judged sample by sample as those of a mean are.
 
     Args:
-        smoothing: label smoothing, the probability spread over all classes, 0 <= smoothing < 1.
+        whole: the measure of all samples.
+        without: (N,) the measure without each sample; NaN where it is then not defined, which counts as unchanged.
 
-    Raises:
-        SettingError: smoothing is outside its range.
+    Returns:
+        (N,) float64.
+
+    Source: Tukey 1958; Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 11.5.
     """
-
-    smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise SettingError("smoothing", self.smoothing, "0 <= smoothing < 1", "0.1 is usual, 0 is none")
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """Its settings in plain values, recorded in runs."""
-        return {"smoothing": self.smoothing}
-
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return the cross-entropy with the smoothed labels.
-
-        Args:
-            logits: (B, C) of any floating dtype; computed in fp32, float64 stays.
-            y: (B,) class numbers, -1 for images without a label; or (B, C) probabilities.
-
-        Returns:
-            Scalar, the mean over the images with a label; 0 if there are none.
-        """
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        if y.ndim > 1:
-            return F.cross_entropy(wide, y, label_smoothing=self.smoothing)
-        total = F.cross_entropy(wide, y, label_smoothing=self.smoothing, ignore_index=-1, reduction="sum")
-        return total / (y >= 0).sum().clamp_min(1)
-
-    def scores(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return (N,) float64: 1 where the largest of the logits (N, C) is that of the label, else 0."""
-        return (logits.argmax(1) == y).double()
-
-    def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the accuracy, 0 to 1, of logits (N, C) on class numbers (N,)."""
-        return float(self.scores(logits, y).mean())
-
-    def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
-        """Return the share of samples, 0 to 1, for which student and teacher (N, C) predict the same class."""
-        return self.metric(logits, teacher_logits.argmax(1))
+    left = torch.where(torch.isfinite(without), without, whole).double()
+    return whole + (len(left) - 1) * (left.mean() - left)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas_kd.distill.schedule import Decay, Schedule, Warmup
 from nas_kd.errors import SettingError
+from nas_kd.losses.labels import KINDS
 from nas_kd.nn.output import Output
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Term:
             called as loss(module, ...), by default module(...), on all stages together.
         key: name of that module in the method; terms with the same key share it. Default: ``name``.
         check: rejects pairs that the loss cannot compare.
+        kinds: the kinds of labels that it makes sense for.
 
     Raises:
         SettingError: ``needs`` or ``side`` has an unknown name, or ``needs`` is empty.
@@ -64,6 +66,7 @@ class Term:
     module: Callable[[Pair], nn.Module] | None = None
     key: str = ""
     check: Callable[[Pair], None] | None = None
+    kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
@@ -272,7 +275,7 @@ def _describe(thing: Any) -> str:
     """A repr without addresses."""
     if isinstance(thing, partial):
         settings = [f"{name}={value!r}" for name, value in sorted(thing.keywords.items())]
-        return f"{_describe(thing.func)}({', '.join([*map(repr, thing.args), *settings])})"
+        return f"{_describe(thing.func)}({', '.join([*map(_describe, thing.args), *settings])})"
     owner = getattr(thing, "__self__", None)
     if owner is not None:
         return f"{owner!r}.{thing.__name__}"

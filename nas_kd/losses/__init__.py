@@ -14,6 +14,7 @@ from nas_kd.losses.adversarial import (
     norm_statistics,
     one_hot,
 )
+from nas_kd.losses.bernoulli import bernoulli_kl, per_label
 from nas_kd.losses.contrast import crd, nce
 from nas_kd.losses.divergence import (
     adaptive_alpha_divergence,
@@ -23,6 +24,7 @@ from nas_kd.losses.divergence import (
     reverse_kl,
 )
 from nas_kd.losses.features import at, fitnet, normalised_mse, nst
+from nas_kd.losses.labels import binary_cross_entropy, label_loss, squared_error
 from nas_kd.losses.logits import (
     dist,
     dkd,
@@ -46,6 +48,8 @@ __all__ = [
     "alpha_divergence",
     "at",
     "balance",
+    "bernoulli_kl",
+    "binary_cross_entropy",
     "cc",
     "consistency",
     "crd",
@@ -64,6 +68,7 @@ __all__ = [
     "kd",
     "kd_ls",
     "kl_divergence",
+    "label_loss",
     "linear_mmd",
     "logit_l1",
     "logit_mse",
@@ -75,6 +80,7 @@ __all__ = [
     "nst",
     "one_hot",
     "peers_loss",
+    "per_label",
     "pkt",
     "rdm",
     "reverse_kl",
@@ -85,6 +91,7 @@ __all__ = [
     "standardised",
     "symmetric_kd",
     "soft_tree",
+    "squared_error",
     "tree_balance",
     "tree_paths",
     "vid",

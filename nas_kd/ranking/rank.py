@@ -12,7 +12,7 @@ import pandas as pd
 from nas_kd.config.keywords import takes
 from nas_kd.config.names import imported
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Recipe, Task
+from nas_kd.distill import Recipe, Task, task_of
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
@@ -96,7 +96,7 @@ def rank(
         blockwise: settings of ``rate_blockwise``.
         workers: number of processes for the trainings, on a CPU.
         helps: only share the trainings of a ranking that another process runs.
-        task: label loss, metric and agreement; default ``Classification(smoothing=0.0)``.
+        task: label loss, metric and agreement; None is that of the data.
         seed: seed of the sample and of the scores.
 
     Returns:
@@ -122,7 +122,7 @@ def rank(
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", config.control, sizes, "choose a size control")
     own_task = {} if task is None else {f"rank.{name}": value for name, value in task.facts.items()}
-    task = task or Classification(smoothing=0.0)
+    task = task or task_of(data)
     _check(data, config, chosen, net, space)
     _check_stored(config.method, checked_method(config.method, task, data.num_classes).recipe)
     cost = cost_settings(space, data)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.distill import Task
-from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space import Arch
@@ -61,8 +60,9 @@ class SubnetScorer:
             arch: an arch of the supernet's space.
 
         Returns:
-            ``accuracy`` (0 to 1) and ``loss`` with the labels, and with a teacher ``kl``
-            (KL from the teacher to the subnet, nats, lower is better) and ``agreement`` with it, 0 to 1.
+            ``accuracy`` (the task's measure, at most 1) and ``loss`` with the labels, and with a teacher ``kl`` (the
+            task's divergence, of classes the KL from the teacher to the subnet, nats, lower is better) and
+            ``agreement`` with it, 0 to 1.
         """
         training = self.net.training
         size = arch.resolution
@@ -76,6 +76,6 @@ class SubnetScorer:
             "loss": float(self.task.loss(logits, self.labels)),
         }
         if self.targets is not None:
-            scores["kl"] = float(kl_divergence(logits, self.targets))
+            scores["kl"] = float(self.task.divergence(logits, self.targets))
             scores["agreement"] = self.task.agreement(logits, self.targets)
         return scores

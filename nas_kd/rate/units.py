@@ -15,8 +15,8 @@ from nas_kd.derive.calling import batch_norms, called_with, replaced, unit_featu
 from nas_kd.derive.config import UnitScore
 from nas_kd.derive.network import Choice, CutNet
 from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.distill import Classification, Task, task_of
 from nas_kd.errors import SettingError
-from nas_kd.losses import kl_divergence
 from nas_kd.nn import at_resolution
 from nas_kd.runs.run import Run
 from nas_kd.space.arch import Arch
@@ -147,6 +147,7 @@ def replace_one(
     temperature: float = 1.0,
     target: Tensor | None = None,
     base: Sequence[Choice] | None = None,
+    task: Task | None = None,
 ) -> list[list[float]]:
     """Rate every choice of every unit by what the network's logits lose when it alone is made.
 
@@ -156,16 +157,18 @@ def replace_one(
         net: the network of all cuts.
         images: (B, C, H, W); a batch of some hundred, whose statistics the batch norms take.
         choices: of each unit, then of each stream, those to rate.
-        temperature: of both softmaxes.
+        temperature: of both softened outputs.
         target: (B, classes) logits to be held against; None takes those of the whole network on these images.
         base: the cut network that one choice is changed of, a choice a unit, then a stream; None is the whole network.
+        task: says how far logits are from others; None is classification with one label an image.
 
     Returns:
-        KL to the target, in nats.
+        The task's divergence from the target; of classes the KL, in nats.
     """
     inside, logits = features(net, images, base)
     target = logits if target is None else target
-    nothing = float(kl_divergence(logits / temperature, target / temperature))
+    apart = (task or Classification()).divergence
+    nothing = float(apart(logits, target, temperature))
     if base is None:
         base = [net.whole(index) for index in range(len(net.units) + len(net.streams))]
     scores = []
@@ -182,7 +185,7 @@ def replace_one(
             read = {name: tensor for name, tensor in tensors.items() if not name.startswith(stored)}
             with batch_statistics(network):
                 logits = called_with(network, read, images)
-            row.append(float(kl_divergence(logits / temperature, target / temperature)))
+            row.append(float(apart(logits, target, temperature)))
         scores.append(row)
     return scores
 
@@ -197,6 +200,7 @@ def rate_units(
     temperature: float = 1.0,
     resolution: int | None = None,
     around: Arch | None = None,
+    task: Task | None = None,
     run: Run | str | Path | None = None,
 ) -> list[pd.DataFrame]:
     """Rate every choice of every unit of a teacher by itself, without training; the scores add up.
@@ -205,8 +209,8 @@ def rate_units(
         net: `nas_kd.Supernet` of the teacher's space.
         teacher: the teacher, bound to the data.
         data: images of ``rate``.
-        score: ``replace_one``: the KL to the teacher's logits with this choice alone; ``local``: noise to signal of the
-            unit's output on its own input.
+        score: ``replace_one``: the divergence (of classes, the KL) from the teacher's logits with this choice alone;
+            ``local``: noise to signal of the unit's output on its own input.
         images: how many, at most; the batch norms take their statistics.
         temperature: of ``replace_one``.
         resolution: size of the images in pixels, where the space chooses it; None is that of the data. What the teacher
@@ -214,6 +218,7 @@ def rate_units(
             local errors know nothing of that loss.
         around: with ``replace_one``, rate what the subnet of this arch, not the whole teacher, loses or gains: near it
             the scores add up, which those of single cuts of a whole teacher do not where all is cut.
+        task: whose divergence ``replace_one`` is; None is that of the data.
         run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.
 
     Returns:
@@ -228,6 +233,7 @@ def rate_units(
         raise SettingError("score", score, ", ".join(SCORES), "use local")
     if around is not None and score != "replace_one":
         raise SettingError("score", score, "replace_one with around", "pass score='replace_one'")
+    task = task or task_of(data)
     space = net.space
     size = resolution or data.resolution
     check_size(space, size)
@@ -245,6 +251,7 @@ def rate_units(
         }
         facts |= {} if resolution is None else {"derive.resolution": resolution}
         facts |= {} if around is None else {"derive.around": around.key}
+        facts |= {} if task.kind == "classes" else {"task": task.kind}
         stage = run.stage("blockwise", facts)
         if stage.done:
             return read_ratings(stage)
@@ -266,7 +273,7 @@ def rate_units(
     else:
         base = None if around is None else net.choices(around)
         target = None if small is x and base is None else features(net.cuts, x)[1]
-        rated = replace_one(net.cuts, small, listed, temperature, target, base)
+        rated = replace_one(net.cuts, small, listed, temperature, target, base, task)
         nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
     known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
     scores = []

@@ -16,6 +16,7 @@ from nas_kd.space.rows import arch_of_rows
 
 if TYPE_CHECKING:
     from nas_kd.data import Data
+    from nas_kd.distill import Task
     from nas_kd.teacher.targets import LiveSource
 
 TEMPERATURE = 4.0  # of both softmaxes: what a cut network is still wrong about says more than its first class
@@ -30,6 +31,7 @@ def archs_around(
     *,
     rounds: int = 3,
     images: int = 192,
+    task: Task | None = None,
 ) -> list[tuple[Arch, float]]:
     """Solve for the best arch within a budget, rate all choices in it, and solve again.
 
@@ -46,6 +48,7 @@ def archs_around(
         rounds: archs to solve for: the one of the tables, then one after each rating around the last. A rating costs
             one forward pass of a subnet per choice.
         images: how many, at most; norms take their statistics.
+        task: whose divergence a rating is; None is that of the data.
 
     Returns:
         At most that many archs, while they differ, each with its KL to the teacher (softened, nats).
@@ -61,7 +64,16 @@ def archs_around(
         if any(arch == known for known, _ in found):
             break
         first = rated[0].loc[labels[0], "candidate"]
-        rated = rate_units(net, teacher, data, score="replace_one", images=images, temperature=TEMPERATURE, around=arch)
+        rated = rate_units(
+            net,
+            teacher,
+            data,
+            score="replace_one",
+            images=images,
+            temperature=TEMPERATURE,
+            around=arch,
+            task=task,
+        )
         alone = (
             rated[0].set_index("candidate").loc[first, "score"]
         )  # the first unit's score includes the arch's own loss

@@ -15,7 +15,7 @@ from nas_kd.config.settings import fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill import Classification, Task
+from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.files import atomic_json
@@ -91,7 +91,7 @@ def search(
         config: the settings; keywords replace in it. ``engine`` may be a custom `Engine`, ``sampler`` any
             Optuna sampler; `nas_kd.stage_weights` finds stage weights.
         folder: stage folder in the run.
-        task: label loss, metric and agreement; default ``Classification(smoothing=0.0)``.
+        task: label loss, metric and agreement; None is that of the data.
         training: method and further settings of the short trainings, as for ``retrain`` from new weights but for
             their length; their learning rate is lowered. The default method is that of ``retrain``.
         workers: processes for the short trainings.
@@ -122,7 +122,7 @@ def search(
     method = retraining.method
     assert method is not None  # `settled` sets it
     own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}
-    task = task or Classification(smoothing=0.0)
+    task = task or task_of(data)
     recipe = checked_method(method, task, data.num_classes, retraining.method_settings).recipe
     if source is None and recipe.needs_teacher:
         raise SettingError("training.method", method, "ce, as there is no teacher", "pass teacher=, or omit it")
@@ -199,7 +199,9 @@ def search(
         live = None if source is None else source.teacher
         if config.rerate and space.pretrained and live is not None and within:
             cuts = cast(TeacherSupernet, net)
-            begin = [arch for arch, _ in archs_around(cuts, live, data, tables, budget.limits, rounds=config.rerate)]
+            rounds = config.rerate
+            near = archs_around(cuts, live, data, tables, budget.limits, rounds=rounds, task=task)
+            begin = [arch for arch, _ in near]
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(
         budget,

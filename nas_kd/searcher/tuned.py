@@ -68,4 +68,4 @@ def tuned_kl(network: nn.Module, training: Retraining) -> Results:
     target = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
     if target is None:
         raise RuntimeError("measuring a tuned subnet needs a teacher")
-    return {"tuned_kl": softened_kl(logits, target)}
+    return {"tuned_kl": softened_kl(setup.task, logits, target)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from nas_kd.data import Data
+from nas_kd.distill import task_of
 from nas_kd.errors import SettingError, nearest
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.weights import learned_weights, sensitivity_weights
@@ -92,6 +93,7 @@ def stage_weights(
             model.to(runtime.device),
             calibration_images=config.calibration_images,
             seed=seed,
+            task=task_of(data),
         )
         found = sensitivity_weights(bench, tables)
         source = f"from {found.table['candidates'].sum()} replaced stages"

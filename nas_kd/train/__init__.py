@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nas_kd.train.fine_tune import train_teacher as train_teacher
     from nas_kd.train.loop import StepInfo as StepInfo
     from nas_kd.train.loop import fit as fit
-    from nas_kd.train.network import measure as measure
+    from nas_kd.train.measured import measure as measure
     from nas_kd.train.network import predict as predict
     from nas_kd.train.network import train_network as train_network
     from nas_kd.train.optim import Schedule as Schedule
@@ -34,7 +34,7 @@ _HOME = {
     "fit": "loop",
     "load_supernet": "supernet_weights",
     "load_weights": "weights",
-    "measure": "network",
+    "measure": "measured",
     "predict": "network",
     "sandwich_step": "sandwich",
     "save_weights": "weights",

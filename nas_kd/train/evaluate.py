@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.distill import Task
@@ -49,19 +50,18 @@ def evaluate_archs(
         calibration: number of training images for the norms.
 
     Returns:
-        The metric of each arch, 0 to 1.
+        The metric of each arch, at most 1.
     """
     norms = calibrated(net, archs, data, calibration, batch_size)
     device = next(net.parameters()).device
     training = net.training
     net.eval()
-    hits = [0.0] * len(archs)
-    seen = 0
+    logits: list[list[Tensor]] = [[] for _ in archs]
+    labels = []
     for batch in (batch.to(device) for batch in data.rate.clean(batch_size, limit=images)):
-        seen += len(batch.y)
+        labels.append(batch.y)
         sized = Images(batch.x)
         for index, (arch, norm) in enumerate(zip(archs, norms, strict=True)):
-            logits = net(sized.at(arch.resolution), arch, norm)
-            hits[index] += task.metric(logits, batch.y) * len(batch.y)
+            logits[index].append(net(sized.at(arch.resolution), arch, norm))
     net.train(training)
-    return [hit / seen for hit in hits]
+    return [task.metric(torch.cat(parts), torch.cat(labels)) for parts in logits]

@@ -10,7 +10,7 @@ from torch import nn
 
 from nas_kd.config.keywords import takes
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Distiller
+from nas_kd.distill import Distiller, task_of
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -66,7 +66,7 @@ def train_teacher(
     runtime = runtime or Runtime()
     config = config.fitted(len(data.train), runtime.world)
     check_epochs("teacher", config.epochs, config.batch_size, data.train)
-    distiller = Distiller("ce", Classification(smoothing=config.smoothing))
+    distiller = Distiller("ce", task_of(data, smoothing=config.smoothing))
     check_optimizer("teacher.optimizer", config.optimizer)
     check_mixing(config, distiller.recipe, runtime.world)
     seeded(seed, "init", "teacher")

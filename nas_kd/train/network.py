@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Batch, Data, Split
-from nas_kd.distill import Distiller, Recipe, Task, pair_of
+from nas_kd.distill import Distiller, Recipe, drawn, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
@@ -95,7 +95,7 @@ def train_network(
 
     def evaluate() -> dict[str, float]:
         logits = predict(model, data.rate, runtime)
-        found = {"rate_accuracy": distiller.task.metric(logits, data.rate.labels)}
+        found = {f"rate_{distiller.task.measure}": distiller.task.metric(logits, data.rate.labels)}
         if teacher_logits is not None:
             found["rate_agreement"] = distiller.task.agreement(logits, teacher_logits)
         return found
@@ -133,7 +133,10 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
         SettingError: the method needs a label for every image, draws its own batches, or the images differ in size.
     """
     if unlabelled is None:
-        return data.train if recipe.sampler is None else recipe.sampler(data.train)
+        if data.balance == "sampler" and recipe.sampler is not None:
+            expected = "none or class_weights with a method that draws its own batches"
+            raise SettingError("data.balance", "sampler", expected, "use data.balance=class_weights")
+        return drawn(data) if recipe.sampler is None else recipe.sampler(data.train)
     known = [term.name for term in recipe.terms if term.needs & {"labels", "batch"} and term.name != "ce"]
     if known or recipe.sampler is not None:
         expected = "a method that uses labels only in ce and does not draw its own batches"
@@ -141,23 +144,6 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
     theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
     if theirs != own:
         raise SettingError("unlabelled", theirs, f"{own}, channels and pixels of the data", "set data.resolution")
+    if data.balance == "sampler":
+        raise SettingError("data.balance", "sampler", "none or class_weights with unlabelled images", "omit unlabelled")
     return WithUnlabelled(data.train, unlabelled.train)
-
-
-def measure(
-    model: nn.Module, split: Split, task: Task, runtime: Runtime, teacher_logits: Tensor | None
-) -> tuple[dict[str, float], Tensor]:
-    """Evaluate a trained network on one split.
-
-    Args:
-        teacher_logits: (N, C) of the teacher on the split, or None.
-
-    Returns:
-        ``accuracy`` and, with a teacher, ``agreement`` (share of images with the same prediction), 0 to 1; and the
-        score (N,) of each image in the accuracy.
-    """
-    logits = predict(model, split, runtime)
-    found = {"accuracy": task.metric(logits, split.labels)}
-    if teacher_logits is not None:
-        found["agreement"] = task.agreement(logits, teacher_logits)
-    return found, task.scores(logits, split.labels)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from nas_kd.losses import adaptive_alpha_divergence, alpha_divergence, js_divergence, kl_divergence, reverse_kl
+from nas_kd.distill import Task
+from nas_kd.errors import SettingError
+from nas_kd.losses import (
+    adaptive_alpha_divergence,
+    alpha_divergence,
+    js_divergence,
+    kl_divergence,
+    per_label,
+    reverse_kl,
+)
 from nas_kd.supernet import Supernet
 from nas_kd.train.attentive import Attentive, MacsTable
 from nas_kd.train.rules import Rule, Sandwich
@@ -16,8 +25,26 @@ from nas_kd.train.supernet_config import SupernetConfig
 CLIP = 5.0  # of the power of the density ratio in alpha-divergences, whose true gradient is unbounded
 
 
-def divergence_of(config: SupernetConfig) -> Divergence:
-    """Return the loss of subnets that learn from soft targets; density ratios of alpha-divergences are clipped at 5."""
+def divergence_of(config: SupernetConfig, task: Task | None = None) -> Divergence:
+    """Return the loss of subnets that learn from soft targets; density ratios of alpha-divergences are clipped at 5.
+
+    Args:
+        task: with several labels an image, the divergence is that of each label; with numbers for labels it is the
+            squared error. None is classification with one label an image.
+
+    Raises:
+        SettingError: a divergence of probabilities is named where labels are numbers.
+    """
+    if task is not None and task.kind == "regression":
+        if config.divergence is not None:
+            expected = "null where labels are real numbers: subnets then learn by the squared error"
+            raise SettingError("supernet.divergence", config.divergence, expected, "leave it out")
+        return task.divergence
+    loss = _of_classes(config)
+    return partial(per_label, loss) if task is not None and task.kind == "multilabel" else loss
+
+
+def _of_classes(config: SupernetConfig) -> Divergence:
     plain = {"kl": kl_divergence, "reverse_kl": reverse_kl, "js": js_divergence}
     if config.soft_loss in plain:
         return plain[config.soft_loss]

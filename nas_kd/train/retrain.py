@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch import nn
 
 from nas_kd.config.keywords import takes
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Distiller, Method, Task
+from nas_kd.distill import Distiller, Method, Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
@@ -25,8 +24,9 @@ from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
 from nas_kd.train.config import RetrainConfig, RetrainSettings
+from nas_kd.train.measured import by_image, by_output, measure
 from nas_kd.train.mixing import check_mixing
-from nas_kd.train.network import measure, train_network
+from nas_kd.train.network import train_network
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.start import starting_network
@@ -35,6 +35,7 @@ from nas_kd.train.weights import check_hash, weights_hash
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+NAMED = 50  # classes, or labels, whose own measures are metrics of a student; a file of the stage has those of all
 OF_THE_COMMAND = ("seeds", "init", "rivals", "random_students", "band")
 
 
@@ -72,7 +73,7 @@ def retrain(
             the key of the arch or the class of the module.
         factory: ``package.module:callable`` that rebuilds a module outside a space, optionally with its keyword
             arguments: ``("package.module:callable", {"width": 8})``.
-        task: label loss, metric, agreement; default ``Classification()``.
+        task: label loss, metric, agreement; None is that of the data.
         assistants: networks between teacher and student, largest first, which are trained one after the
             other with the same method and settings, and then teach (``takd``).
         unlabelled: data whose training images are added to every batch without their labels; the method may use
@@ -92,7 +93,7 @@ def retrain(
     method = config.method
     assert method is not None  # it is settled
     runtime = runtime or Runtime()
-    task = task or Classification(smoothing=0.0)
+    task = task or task_of(data)
     run = Run.of(run)
     config = config.fitted(len(data.train), runtime.world)
     check_epochs("retrain", config.epochs, config.batch_size, data.train)
@@ -185,10 +186,13 @@ def retrain(
     metrics: dict[str, float] = {}
     for split in ("select", "test") if config.test else ("select",):
         logits = None if source is None else source.split_logits(split, data)
-        found, scores = measure(trained, getattr(data, split), task, runtime, logits)
+        found, answered = measure(trained, getattr(data, split), task, runtime, logits)
+        each = by_output(task, answered, getattr(data, split), data.classes)
+        found |= each.main if len(data.classes) <= NAMED else {}
         metrics |= {f"{split}_{what}": value for what, value in found.items()}
         if stage is not None:  # one row per image, in the order of data.csv: networks are compared image by image
-            stage.write_frame(f"{split}.csv", pd.DataFrame({"score": scores.numpy()}))
+            stage.write_frame(f"{split}.csv", by_image(task, answered, getattr(data, split)))
+            stage.write_frame(f"{split}_classes.csv", each.table)
     info = student_info(network, data, arch=arch, metrics=metrics, factory=named, factory_kwargs=arguments)
     network.info = info  # type: ignore[assignment]
     if stage is not None:

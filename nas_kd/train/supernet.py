@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas_kd.config.keywords import takes
 from nas_kd.data import Batch, Data
-from nas_kd.distill import Classification, Task
+from nas_kd.distill import Task, drawn, task_of
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
@@ -60,7 +60,7 @@ def train_supernet(
         data: images are resized for archs that choose an input size, once per size and step.
         config: the settings; keywords replace some of them.
         run: run folder; calling again resumes where it stopped.
-        task: label loss and metric; default: classification with the label smoothing in the settings.
+        task: label loss and metric; None is that of the data, with the label smoothing in the settings.
         teacher: a teacher, a list of teachers or a TargetSource, used when ``teacher_weight`` is above 0.
         seed: seed of order, augmentation and archs.
         runtime: device and precision; default: chosen automatically.
@@ -79,7 +79,7 @@ def train_supernet(
     if config.kernel_transform and not net.kernel_transform:
         expected = "false for a supernet without it"
         raise SettingError("supernet.kernel_transform", True, expected, "build Supernet(space, kernel_transform=True)")
-    task = task or Classification(smoothing=config.smoothing)
+    task = task or task_of(data, smoothing=config.smoothing)
     config = replace(config, kernel_transform=net.kernel_transform)
     runtime = runtime or Runtime()
     config = config.fitted(len(data.train), config.accumulate * runtime.world)
@@ -127,7 +127,7 @@ def train_supernet(
     data = data.to(runtime.device)
     place(net, runtime).train()
     optimizer = sgd([net], momentum=config.momentum, weight_decay=config.weight_decay)
-    soft_loss = divergence_of(config)
+    soft_loss = divergence_of(config, task)
     forward = compiled_forward(net) if config.compile else subnet_forward(net)
     shrinking = rule if isinstance(rule, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
@@ -204,7 +204,7 @@ def train_supernet(
         plan,
         name="supernet",
         modules={"net": net} | ({} if full is None else {"full": full}),
-        split=data.train,
+        split=drawn(data),
         optimizer=optimizer,
         seed=seed,
         runtime=runtime,

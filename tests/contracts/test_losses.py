@@ -22,6 +22,7 @@ SHAPES = {
     "kl_divergence": LOGITS,
     "reverse_kl": LOGITS,
     "js_divergence": LOGITS,
+    "bernoulli_kl": LOGITS,
     "alpha_divergence": LOGITS,
     "adaptive_alpha_divergence": LOGITS,
     "kd": LOGITS,
@@ -68,6 +69,10 @@ OWN = {"tilted": tilted}
 NAMES = sorted([*SHAPES, *OWN])
 # not of the form loss(student, teacher): held to their oracles alone
 OTHERWISE = (
+    "binary_cross_entropy",
+    "label_loss",
+    "per_label",
+    "squared_error",
     "standardise",
     "standardised",
     "mixture",

@@ -18,14 +18,14 @@ from torch import Tensor
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.distill import Classification, Task
+from nas_kd.distill import Classification, MultiLabel, Regression, Task
 from nas_kd.teacher import Teacher
 
 LABELS = torch.tensor([0, 3, 1, 2, 4, 5, 0, 1])
 
 
 @dataclass(frozen=True)
-class NearMiss:
+class NearMiss(Task):
     """Ordered classes: the label loss is focal, and a class beside the right one counts half."""
 
     focus: float = 2.0
@@ -51,65 +51,118 @@ class NearMiss:
         return self.metric(logits, teacher_logits.argmax(1))
 
 
-TASKS: list[Task] = [Classification(), Classification(0.0), NearMiss()]
+TASKS: list[Task] = [
+    Classification(),
+    Classification(0.0),
+    Classification(0.0, "balanced_accuracy"),
+    Classification(0.0, "macro_f1", (1.0, 2.0, 0.5, 1.0, 1.0, 4.0)),
+    MultiLabel(),
+    MultiLabel(0.1, "macro_f1", (1.0, 2.0, 0.5, 1.0, 1.0, 4.0)),
+    Regression(),
+    NearMiss(),
+]
 held = pytest.mark.parametrize("task", TASKS, ids=repr)
+
+
+def labels(task: Task, seed: int = 3) -> Tensor:
+    """Return labels (8,), or (8, 6), each column with both values where they are 0 or 1."""
+    drawn = torch.randn(len(LABELS), 6, generator=torch.Generator().manual_seed(seed))
+    if task.kind == "multilabel":
+        return (drawn > drawn.median(0).values).float()
+    return drawn if task.kind == "regression" else LABELS
+
+
+def unknown(y: Tensor) -> Tensor:
+    """Return labels of which none is known."""
+    return torch.full_like(y, torch.nan if y.is_floating_point() else -1)
 
 
 def draw(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(len(LABELS), 6, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def sure(y: Tensor) -> Tensor:
-    return 10.0 * F.one_hot(y, 6).float()
+def sure(task: Task, y: Tensor) -> Tensor:
+    """Return outputs that answer the labels."""
+    if task.kind == "regression":
+        return y
+    return 20.0 * y - 10.0 if task.kind == "multilabel" else 10.0 * F.one_hot(y, 6).float()
+
+
+def wrong(task: Task, y: Tensor) -> Tensor:
+    """Return outputs that answer others."""
+    return sure(task, (y + 3) % 6) if task.kind == "classes" else -sure(task, y)
 
 
 @held
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_the_loss_is_a_scalar_in_a_wide_dtype(task: Task, dtype: torch.dtype) -> None:
     logits = draw(dtype=dtype).requires_grad_()
-    loss = task.loss(logits, LABELS)
+    y = labels(task)
+    loss = task.loss(logits, y)
     loss.backward()
     assert loss.shape == () and torch.isfinite(loss) and loss > 0
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
-    exact = task.loss(logits.detach().double(), LABELS)
+    exact = task.loss(logits.detach().double(), y)
     torch.testing.assert_close(loss.detach().double(), exact, rtol=1e-5, atol=1e-7)
 
 
 @held
 def test_its_gradient_is_that_of_differences(task: Task) -> None:
-    assert torch.autograd.gradcheck(lambda x: task.loss(x, LABELS), draw(dtype=torch.float64).requires_grad_())
+    logits = draw(dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: task.loss(x, labels(task)), logits)
+    assert torch.autograd.gradcheck(lambda x: task.divergence(x, draw(1, torch.float64), 2.0), logits)
 
 
 @held
 def test_the_order_of_the_batch_is_nothing_to_it(task: Task) -> None:
     turned = torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(2))
     logits = draw()
-    torch.testing.assert_close(task.loss(logits[turned], LABELS[turned]), task.loss(logits, LABELS))
-    assert torch.equal(task.scores(logits[turned], LABELS[turned]), task.scores(logits, LABELS)[turned])
+    y = labels(task)
+    torch.testing.assert_close(task.loss(logits[turned], y[turned]), task.loss(logits, y))
+    apart = task.divergence(logits[turned], draw(1)[turned])
+    torch.testing.assert_close(apart, task.divergence(logits, draw(1)))
+    torch.testing.assert_close(task.scores(logits[turned], y[turned]), task.scores(logits, y)[turned])
 
 
 @held
 def test_an_image_without_a_label_counts_nothing(task: Task) -> None:
     logits = draw()
-    some = torch.where(torch.arange(len(LABELS)) < 5, LABELS, -1)
-    torch.testing.assert_close(task.loss(logits, some), task.loss(logits[:5], LABELS[:5]))
-    assert float(task.loss(logits, torch.full_like(LABELS, -1))) == 0.0
+    y = labels(task)
+    some = y.clone()
+    some[5:] = unknown(y)[5:]
+    torch.testing.assert_close(task.loss(logits, some), task.loss(logits[:5], y[:5]))
+    assert float(task.loss(logits, unknown(y))) == 0.0
 
 
 @held
 def test_who_is_right_is_better(task: Task) -> None:
-    wrong = sure((LABELS + 3) % 6)
-    assert task.loss(sure(LABELS), LABELS) < task.loss(draw(), LABELS) < task.loss(wrong, LABELS)
-    assert task.metric(sure(LABELS), LABELS) == 1.0 > task.metric(wrong, LABELS)
+    y = labels(task)
+    assert task.loss(sure(task, y), y) < task.loss(draw(), y) < task.loss(wrong(task, y), y)
+    assert task.metric(sure(task, y), y) == 1.0 > task.metric(wrong(task, y), y)
+    assert not task.collapsed(sure(task, y), y) and task.collapsed(sure(task, y)[:1].expand(len(y), -1), y)
 
 
 @held
 def test_the_metric_is_the_mean_of_what_each_sample_counts(task: Task) -> None:
     logits = draw()
-    scores = task.scores(logits, LABELS)
+    y = labels(task)
+    scores = task.scores(logits, y)
     assert scores.shape == (len(LABELS),) and scores.dtype == torch.float64
-    assert task.metric(logits, LABELS) == float(scores.mean()) and 0 <= task.metric(logits, LABELS) <= 1
+    metric = task.metric(logits, y)
+    assert metric == pytest.approx(float(scores.mean()), abs=1e-12) and metric <= 1
+    assert task.measures(logits, y)[task.measure] == pytest.approx(metric, abs=1e-12)
+    if task.measure == "accuracy":
+        assert metric == float(scores.mean()) >= 0
+
+
+@held
+def test_teaching_is_nothing_for_equals_and_a_high_temperature_softens(task: Task) -> None:
+    student = draw(dtype=torch.float64)
+    teacher = draw(1, torch.float64)
+    assert abs(float(task.divergence(teacher, teacher, 3.0))) < 1e-12
+    sharp, soft = (float(task.divergence(student, teacher, temperature)) for temperature in (1.0, 8.0))
+    assert sharp > soft > 0
 
 
 @held
@@ -118,8 +171,16 @@ def test_everyone_agrees_with_themselves(task: Task) -> None:
 
 
 @held
+def test_every_output_is_measured(task: Task) -> None:
+    columns = task.by_output(draw(), labels(task))
+    assert all(len(values) == 6 for values in columns.values())
+    answers = task.answers(draw())
+    assert answers is None or torch.equal(answers, draw().argmax(1))
+
+
+@held
 def test_its_facts_are_plain(task: Task) -> None:
-    assert all(isinstance(value, str | int | float | bool | None) for value in task.facts.values())
+    assert json.loads(json.dumps(task.facts)) == task.facts
     assert type(task)(**task.facts) == task  # and they are all there is
 
 

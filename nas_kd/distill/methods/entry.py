@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Schedule, Term, Warmup
 from nas_kd.errors import SettingError
+from nas_kd.losses.labels import KINDS
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Entry:
         needs: what it needs besides a student and labels.
         cost: cost of a step relative to a plain student step.
         source: paper.
+        kinds: the kinds of labels that it makes sense for.
     """
 
     recipe: Callable[..., Recipe]
     needs: str
     cost: str
     source: str
+    kinds: tuple[str, ...] = KINDS
 
     @property
     def line(self) -> str:

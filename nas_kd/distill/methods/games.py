@@ -13,6 +13,7 @@ from nas_kd.distill.task import Task
 from nas_kd.distill.term import Decay, Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.distill.tree import TreeLoss
+from nas_kd.losses.labels import CLASSES
 
 LABELLED = frozenset({"logits", "labels"})
 
@@ -127,11 +128,15 @@ def soft_tree(
 
 _LIVE = "live teacher, no images"
 GAMES: dict[str, Entry] = {
-    "gan_kd": Entry(gan_kd, "teacher or its cache", "two steps of a small critic", "arXiv 1709.00513"),
-    "bss": Entry(bss, "live teacher", "10 teacher steps on 64 images: 6 to 8 times a step", "arXiv 1805.05532"),
-    "dafl": Entry(dafl, _LIVE, "a step of the generator and of the teacher", "arXiv 1904.01186"),
-    "zskt": Entry(zskt, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 1905.09768"),
-    "dfad": Entry(dfad, _LIVE, "a fifth of such a step, and the teacher's pass", "arXiv 1912.11006"),
-    "dfq": Entry(dfq, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 2005.04136"),
-    "soft_tree": Entry(soft_tree, "a SoftTree as student, teacher or cache", "one linear layer", "arXiv 1711.09784"),
+    "gan_kd": Entry(gan_kd, "teacher or its cache", "two steps of a small critic", "arXiv 1709.00513", CLASSES),
+    "bss": Entry(
+        bss, "live teacher", "10 teacher steps on 64 images: 6 to 8 times a step", "arXiv 1805.05532", CLASSES
+    ),
+    "dafl": Entry(dafl, _LIVE, "a step of the generator and of the teacher", "arXiv 1904.01186", CLASSES),
+    "zskt": Entry(zskt, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 1905.09768", CLASSES),
+    "dfad": Entry(dfad, _LIVE, "a fifth of such a step, and the teacher's pass", "arXiv 1912.11006", CLASSES),
+    "dfq": Entry(dfq, _LIVE, "a tenth of such a step, and the teacher's pass", "arXiv 2005.04136", CLASSES),
+    "soft_tree": Entry(
+        soft_tree, "a SoftTree as student, teacher or cache", "one linear layer", "arXiv 1711.09784", CLASSES
+    ),
 }

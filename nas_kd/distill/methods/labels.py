@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from nas_kd.distill.ensemble import LearnedEnsemble, label_loss_of_target
 from nas_kd.distill.methods.entry import Entry, label_term, warmed_up, with_labels
-from nas_kd.distill.task import Classification, Task
+from nas_kd.distill.task import Task
+from nas_kd.distill.tasks.classification import Classification
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.errors import SettingError
+from nas_kd.losses.labels import CLASSES, DISTRIBUTIONS
 
 
 def ce(task: Task) -> Recipe:
@@ -157,18 +159,20 @@ _NONE = "nothing"
 _NOISE = "none measurable"
 LABELS: dict[str, Entry] = {
     "ce": Entry(ce, _NONE, "none", ""),
-    "label_smoothing": Entry(label_smoothing, _NONE, "none", "arXiv 1512.00567"),
-    "virtual_teacher": Entry(virtual_teacher, _NONE, "none", "arXiv 1909.11723"),
+    "label_smoothing": Entry(label_smoothing, _NONE, "none", "arXiv 1512.00567", CLASSES),
+    "virtual_teacher": Entry(virtual_teacher, _NONE, "none", "arXiv 1909.11723", CLASSES),
     "kd": Entry(kd, _TEACHER, _NOISE, "arXiv 1503.02531"),
-    "kd_ls": Entry(kd_ls, _TEACHER, _NOISE, "arXiv 2403.01427"),
+    "kd_ls": Entry(kd_ls, _TEACHER, _NOISE, "arXiv 2403.01427", CLASSES),
     "logit_mse": Entry(logit_mse, _TEACHER, _NOISE, "arXiv 1312.6184"),
-    "dkd": Entry(dkd, _TEACHER, _NOISE, "arXiv 2203.08679"),
-    "dist": Entry(dist, _TEACHER, _NOISE, "arXiv 2205.10536"),
-    "multi_teacher": Entry(multi_teacher, "two or more teachers or caches", "a forward pass per teacher", "KDD 2017"),
+    "dkd": Entry(dkd, _TEACHER, _NOISE, "arXiv 2203.08679", CLASSES),
+    "dist": Entry(dist, _TEACHER, _NOISE, "arXiv 2205.10536", CLASSES),
+    "multi_teacher": Entry(
+        multi_teacher, "two or more teachers or caches", "a forward pass per teacher", "KDD 2017", CLASSES
+    ),
     "takd": Entry(takd, "teacher, and assistants=[...]", "a training per assistant", "arXiv 1902.03393"),
     "born_again": Entry(born_again, _TEACHER, "a training per generation", "arXiv 1805.04770"),
-    "alpha_divergence": Entry(alpha_divergence, _TEACHER, _NOISE, "arXiv 2102.07954"),
-    "adaptive_alpha": Entry(adaptive_alpha, _TEACHER, _NOISE, "arXiv 2102.07954"),
-    "js_divergence": Entry(js_divergence, _TEACHER, _NOISE, ""),
-    "reverse_kl": Entry(reverse_kl, _TEACHER, _NOISE, ""),
+    "alpha_divergence": Entry(alpha_divergence, _TEACHER, _NOISE, "arXiv 2102.07954", DISTRIBUTIONS),
+    "adaptive_alpha": Entry(adaptive_alpha, _TEACHER, _NOISE, "arXiv 2102.07954", DISTRIBUTIONS),
+    "js_divergence": Entry(js_divergence, _TEACHER, _NOISE, "", DISTRIBUTIONS),
+    "reverse_kl": Entry(reverse_kl, _TEACHER, _NOISE, "", DISTRIBUTIONS),
 }

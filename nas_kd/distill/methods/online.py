@@ -14,6 +14,7 @@ from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
+from nas_kd.losses.labels import CLASSES
 
 LOGITS = frozenset({"logits"})
 LABELLED = frozenset({"logits", "labels"})
@@ -91,11 +92,17 @@ def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature:
 
 
 ONLINE: dict[str, Entry] = {
-    "byot": Entry(byot, "two stages or more, no teacher", "25 % of a step or more, for the exits", "arXiv 1905.08094"),
-    "cs_kd": Entry(cs_kd, "two images per class, no teacher", "a forward pass of the student", "arXiv 2003.13964"),
-    "ddgsd": Entry(ddgsd, "two views per image, no teacher", "a second step", "AAAI 2019"),
-    "mean_teacher": Entry(mean_teacher, "two views per image, no teacher", "a forward pass", "arXiv 1703.01780"),
-    "dml": Entry(dml, "no teacher", "a step per peer", "arXiv 1706.00384"),
-    "grafting": Entry(grafting, "no teacher", "a step per peer", "arXiv 2001.05868"),
+    "byot": Entry(
+        byot, "two stages or more, no teacher", "25 % of a step or more, for the exits", "arXiv 1905.08094", CLASSES
+    ),
+    "cs_kd": Entry(
+        cs_kd, "two images per class, no teacher", "a forward pass of the student", "arXiv 2003.13964", CLASSES
+    ),
+    "ddgsd": Entry(ddgsd, "two views per image, no teacher", "a second step", "AAAI 2019", CLASSES),
+    "mean_teacher": Entry(
+        mean_teacher, "two views per image, no teacher", "a forward pass", "arXiv 1703.01780", CLASSES
+    ),
+    "dml": Entry(dml, "no teacher", "a step per peer", "arXiv 1706.00384", CLASSES),
+    "grafting": Entry(grafting, "no teacher", "a step per peer", "arXiv 2001.05868", CLASSES),
     "privileged": Entry(privileged, "live teacher", "the teacher's forward pass", "arXiv 1511.03643"),
 }

@@ -11,6 +11,7 @@ from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.losses._common import one_of
+from nas_kd.losses.labels import CLASSES
 
 
 def sp(task: Task, *, ce: float = 1.0, weight: float = 3000.0) -> Recipe:
@@ -67,7 +68,7 @@ RELATIONS: dict[str, Entry] = {
     "sp": Entry(sp, _LIVE, _NOISE, "arXiv 1907.09682"),
     "pkt": Entry(pkt, _LIVE, _NOISE, "arXiv 1803.10837"),
     "rkd": Entry(rkd, _LIVE, "2 % of a step", "arXiv 1904.05068"),
-    "cc": Entry(cc, "live teacher; batches of few classes", _NOISE, "arXiv 1904.01802"),
+    "cc": Entry(cc, "live teacher; batches of few classes", _NOISE, "arXiv 1904.01802", CLASSES),
     "rdm": Entry(rdm, _LIVE, _NOISE, "Kriegeskorte et al. 2008"),
     "irg": Entry(irg, "live teacher, two stages or more", "14 % of a step", "CVPR 2019"),
 }

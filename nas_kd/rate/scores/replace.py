@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
-from nas_kd.losses import kl_divergence
 from nas_kd.rate.scores.base import CHUNK, Bench, Key, Score, keys_of
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.space import Arch
@@ -116,7 +115,7 @@ def replacement_kl(bench: Bench, keys: Iterable[Key]) -> dict[Key, float]:
             index = key[0]
             answer = model.leave(index, bench.run_stage(key, inputs[index].inputs, norms[key]))
             logits = logits_with(teacher, index, x, out.pre[index], answer * model.target_scale[index])
-            sums[key] += len(x) * float(kl_divergence(logits, out.logits))
+            sums[key] += len(x) * float(bench.task.divergence(logits, out.logits))
             bench.used.teacher += share_after(teacher, index) * len(x)
     return {key: total / len(bench.rating_images) for key, total in sums.items()}
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_kd.distill import Distiller
-from nas_kd.losses import kl_divergence
+from nas_kd.distill import Distiller, Task
 from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
 from nas_kd.runtime.seeds import seeded
@@ -23,17 +22,18 @@ TEMPERATURE = 4.0  # of "kd", which trains them
 TUNING: dict[str, Any] = {"epochs": 1, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "warmup_epochs": 0.25}
 
 
-def softened_kl(student: Tensor, teacher: Tensor) -> float:
-    """Return the KL from the teacher to a student at the temperature that it was distilled at.
+def softened_kl(task: Task, student: Tensor, teacher: Tensor) -> float:
+    """Return a task's divergence, of classes the KL, from teacher to student, at the temperature of the distillation.
 
     Args:
+        task: what labels mean.
         student: (N, C) logits.
         teacher: (N, C) logits.
 
     Returns:
         Nats. At temperature 1 it would mostly measure confidence, which that training does not fit.
     """
-    return float(kl_divergence(student / TEMPERATURE, teacher / TEMPERATURE))
+    return float(task.divergence(student, teacher, TEMPERATURE))
 
 
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
@@ -64,7 +64,7 @@ def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
         seeded(bench.seed, "tuned subnet", arch.key)
         network = resized(net.extract(arch), arch.resolution)
         _train(network, bench, **TUNING)
-        found.append(softened_kl(predict(network, rate, bench.runtime), targets))
+        found.append(softened_kl(bench.task, predict(network, rate, bench.runtime), targets))
         bench.used.student += len(rate)
     return found
 

@@ -15,7 +15,7 @@ from nas_kd.space.rows import stage_scores
 
 def _added(score: UnitScore, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     net = cast(TeacherSupernet, bench.need_net())  # `rank` uses it with a teacher's space only
-    tables = rate_units(net, bench.need_teacher(), bench.data, score=score, images=bench.images)
+    tables = rate_units(net, bench.need_teacher(), bench.data, score=score, images=bench.images, task=bench.task)
     images = min(bench.images, len(bench.data.rate))
     # a local error runs one unit, a replaced one all that comes after it too
     runs = [len(tables) - index if score == "replace_one" else 1 for index in range(len(tables))]

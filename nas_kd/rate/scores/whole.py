@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from nas_kd.losses import kl_divergence
 from nas_kd.nn import Recorder
 from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
 from nas_kd.rate.scores.replace import logits_with, share_after
@@ -85,7 +84,7 @@ def assembled_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:
             rating_x, last = (torch.cat(parts) for parts in zip(*outs, strict=True))
         answer = (model.leave(index, last) * model.target_scale[index]).split(CHUNK)
         parts = [logits_with(teacher, index, x, known, part) for (x, known), part in zip(ends, answer, strict=True)]
-        found.append(float(kl_divergence(torch.cat(parts), teacher_logits)))
+        found.append(float(bench.task.divergence(torch.cat(parts), teacher_logits)))
         bench.used.student += len(calibration[0].inputs) + len(rating[0].inputs)
         bench.used.teacher += share_after(teacher, index) * len(bench.rating_images)
     return found
