@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.derive.groups import Group, Slot
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
+from nas_kd.losses import label_loss
 from nas_kd.runtime.seeds import seed_for
 
 CRITERIA = ("activation", "taylor", "l1", "random")
@@ -24,18 +24,20 @@ def importance_order(
     batches: Iterable[tuple[Tensor, Tensor]],
     criterion: str = "activation",
     seed: int = 0,
+    kind: str = "classes",
 ) -> list[list[Tensor]]:
     """Order the parts of every group by falling importance.
 
     Args:
         network: in evaluation mode.
         units: its units.
-        batches: images (B, C, H, W) as the network takes them, and labels (B,).
+        batches: images (B, C, H, W) as the network takes them, and labels (B,) or (B, L).
         criterion: ``activation``: the mean size of a channel times the norm of the weights that read it. ``taylor``:
             the size of the first-order change of the loss without it. ``l1``: the norm of the weights alone.
             ``random``: the
             control.
         seed: seed of ``random``.
+        kind: what labels are; see `nas_kd.losses.label_loss`.
 
     Returns:
         For each unit and group the (parts,) numbers, most important first.
@@ -49,7 +51,7 @@ def importance_order(
         generators = [torch.Generator().manual_seed(seed_for(seed, "importance", g.root) % 2**63) for g in groups]
         ranks = [torch.randperm(g.channels, generator=rng) for g, rng in zip(groups, generators, strict=True)]
     else:
-        sizes = _sizes(network, groups, batches, criterion == "taylor") if criterion != "l1" else {}
+        sizes = _sizes(network, groups, batches, kind if criterion == "taylor" else None) if criterion != "l1" else {}
         ranks = [_score(network, group, sizes, criterion).argsort(descending=True, stable=True) for group in groups]
     left = iter(ranks)
     return [[next(left) for _ in unit.groups] for unit in units]
@@ -61,9 +63,14 @@ def readers(group: Group) -> list[Slot]:
 
 
 def _sizes(
-    network: nn.Module, groups: Sequence[Group], batches: Iterable[tuple[Tensor, Tensor]], gradients: bool
+    network: nn.Module, groups: Sequence[Group], batches: Iterable[tuple[Tensor, Tensor]], kind: str | None
 ) -> dict[str, Tensor]:
-    """Return the mean size of every input channel of the layers that read groups, (C,), or of its Taylor term."""
+    """Return the mean size of every input channel of the layers that read groups, (C,), or of its Taylor term.
+
+    Args:
+        kind: what labels are, for the Taylor term; None is for the mean size.
+    """
+    gradients = kind is not None
     names = {slot.layer for group in groups for slot in readers(group)}
     sums: dict[str, Tensor] = {}
     seen: dict[str, Tensor] = {}
@@ -82,8 +89,8 @@ def _sizes(
         with torch.set_grad_enabled(gradients):
             for x, y in batches:
                 logits = network(x.requires_grad_(True) if gradients else x)
-                if gradients:
-                    F.cross_entropy(logits, y.to(logits.device)).backward()
+                if kind is not None:
+                    label_loss(kind, logits, y.to(logits.device)).backward()
                     for name, value in seen.items():
                         if value.grad is not None:
                             _add(sums, name, (value.detach() * value.grad).abs(), network.get_submodule(name))

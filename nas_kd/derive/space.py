@@ -192,7 +192,8 @@ def teacher_space(
     if data is not None and importance in ("activation", "taylor"):
         batches = [(teacher.normalised(batch.x), batch.y) for batch in data.train.clean(256, limit=IMAGES)]
     whole = [*units, *(Unit(stream.root, (stream,), False, (), ()) for stream in links.streams)]
-    order = importance_order(network, whole, batches, importance, seed)
+    kind = "classes" if data is None else data.kind
+    order = importance_order(network, whole, batches, importance, seed, kind)
     norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
     classes = _check_largest(CutNet(network, units, order, links.streams), network, norms, drawn[2:])
     derived = Derived(network, tuple(units), links, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.derive.cost import whole_cost
 from nas_kd.errors import SettingError
+from nas_kd.losses import label_loss
 from nas_kd.nn.cutting import plan_of
 from nas_kd.space.arch import Cost
 
@@ -24,14 +24,16 @@ def taylor_cut(
     batches: Iterable[tuple[Tensor, Tensor]],
     fits: Callable[[Cost], bool],
     inside: Sequence[str] = (),
+    kind: str = "classes",
 ) -> nn.Module:
     """Prune a network globally by the first-order Taylor importance of its coupled channels.
 
     Args:
         network: in evaluation mode; it stays as it is.
-        batches: images (B, C, H, W) as the network takes them, and labels (B,), of which the gradient is taken.
+        batches: images (B, C, H, W) as the network takes them, and labels, of which the gradient is taken.
         fits: whether a cost is within the budget.
         inside: paths of layers that alone may be pruned; none allows all, those of the residual stream among them.
+        kind: what labels are; see `nas_kd.losses.label_loss`.
 
     Returns:
         The network of the smallest ratio within the budget, in evaluation mode with ``cut_plan``.
@@ -45,7 +47,7 @@ def taylor_cut(
     images = None
     for x, y in batches:
         images = x[:1] if images is None else images
-        F.cross_entropy(whole(x), y, reduction="sum").backward()
+        label_loss(kind, whole(x), y, reduction="sum").backward()
     if images is None:
         raise SettingError("batches", 0, "at least one image", "pass data.train.clean(256, limit=1024)")
     classes = int(whole(images).shape[1])

@@ -97,6 +97,9 @@ class ModuleStudent:
         return measure_latency(self.make(0), images.resolution, images.in_chans, device=device).median_ms
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> ModuleRetraining:
-        settled = RetrainConfig(**settings).settled(taught=setup.teacher is not None, inherited=self.inherited)
+        given = RetrainConfig(**settings)
+        settled = given.settled(
+            taught=setup.teacher is not None, inherited=self.inherited, standardises=setup.data.many_classes
+        )
         own = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}
         return ModuleRetraining(replace(setup, supernet=None), self.make, seed, folder, {**settings, **own})

@@ -47,6 +47,9 @@ class Config(Settings):
     """one-thread processes for independent trainings; 1 stays in this process"""
     on_nan: Literal["stop", "skip"] = "stop"
     """stop or skip: what a training does at a step whose loss or gradient is not finite"""
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "map", "r2"] | None = None
+    """what search and hand-over go by: accuracy, balanced_accuracy or macro_f1 of classes, map or macro_f1 of several
+    labels an image, r2 of numbers; null is the first of its kind. Columns of a search called accuracy hold it"""
     max_hours: Hours | None = None
     """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
     data: DataConfig = field(default_factory=DataConfig)
@@ -99,12 +102,6 @@ class Config(Settings):
     def engine(self) -> Any:
         """What searches."""
         return self.search.engine or ("nsga2" if self.teacher.model is None else "exact")
-
-    @property
-    def method(self) -> Any:
-        """How students are trained in the end."""
-        taught = self.teacher.model is not None
-        return self.retrain.settled(taught=taught, inherited=self.init == "inherited").method
 
     @property
     def init(self) -> Init:

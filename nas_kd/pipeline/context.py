@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 from nas_kd.data import Data, load_data
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill import Classification, Recipe, Task
+from nas_kd.distill import Classification, Recipe, Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
@@ -132,16 +132,28 @@ class RunContext(Given):
         mixed = self.config.retrain.mixes and self.recipe.needs_teacher
         return self.teacher if self.recipe.runs_teacher or mixed else self.cache
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What labels mean: the only place of a run that says so, but for the smoothing in trainings."""
-        return Classification(smoothing=0.0)
+        return task_of(self.data, measure=self.config.metric)
+
+    @property
+    def other_task(self) -> Task | None:
+        """The task where it is not plain classification, which records of runs leave out."""
+        return None if self.task == Classification(smoothing=0.0) else self.task
+
+    @property
+    def method(self) -> Any:
+        """How students are trained in the end."""
+        inherited = self.config.init == "inherited"
+        many = self.data.many_classes
+        return self.config.retrain.settled(taught=self.taught, inherited=inherited, standardises=many).method
 
     @cached_property
     def recipe(self) -> Recipe:
         """What the students' method is made of."""
         settings = self.config.retrain.method_settings
-        return checked_method(self.config.method, self.task, self.data.num_classes, settings).recipe
+        return checked_method(self.method, self.task, self.data.num_classes, settings).recipe
 
     @cached_property
     def supernet(self) -> Supernet:

@@ -25,6 +25,7 @@ from nas_kd.space.rows import check_size
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
+from nas_kd.train.options import divergence_of
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 from nas_kd.train.supernet_weights import check_checkpoint
@@ -102,7 +103,7 @@ class Pipeline(RunContext):
         An exact search after a first one of another engine, which knows no method, is always named.
         """
         first = self._first_search
-        method = self.config.method
+        method = self.method
         settings = self.config.retrain.method_settings
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
         same = kept == (repr(method), settings) if first.get("search.engine") == "exact" else not self._guided
@@ -156,7 +157,8 @@ class Pipeline(RunContext):
             config,
             run=self.run,
             folder=self.search_folder,
-            training=replace(self.short_training, method=self.config.method if guided else "ce"),
+            task=self.other_task,
+            training=replace(self.short_training, method=self.method if guided else "ce"),
             workers=self.config.workers,
             worker=worker,
             seed=self.config.seed,
@@ -204,10 +206,10 @@ class Pipeline(RunContext):
         """Arguments of ``retrain`` for short trainings as the search's, from weights of any kind."""
         short = self.short_training
         shared = {name: getattr(short, name) for name in TRAINING_FIELDS}
-        return shared | {"method": self.config.method, "epochs": short.epochs, "test": False}
+        return shared | {"method": self.method, "epochs": short.epochs, "test": False}
 
     def _check_method(self) -> None:
-        method = self.config.method
+        method = self.method
         _ = self.data  # opened here, so that a mistake of the data is not taken for one of the method
         try:
             recipe = self.recipe
@@ -236,10 +238,11 @@ class Pipeline(RunContext):
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)
         images = len(self.data.train)
-        check_mixing(own.fitted(images), self.recipe)
+        check_mixing(own.fitted(images), self.recipe, kind=self.data.kind)
         if theirs.epochs:
             check_optimizer("teacher.optimizer", theirs.optimizer)
-            check_mixing(theirs.fitted(images), checked_method("ce", self.task, self.data.num_classes).recipe)
+            labels = checked_method("ce", self.task, self.data.num_classes).recipe
+            check_mixing(theirs.fitted(images), labels, kind=self.data.kind)
         for name, least in (("rate", 2), ("select", 1)):
             if len(getattr(self.data, name)) < least:
                 expected = f"a share that holds at least {least} images of train"
@@ -254,6 +257,7 @@ class Pipeline(RunContext):
         if not self.config.derived:
             supernet = self.config.supernet
             check_checkpoint(self.outline, supernet, self.data.num_classes, self.data.in_chans)
+            divergence_of(supernet, self.task)
             supernet = supernet.fitted(images, supernet.accumulate * self.together.world)
             if supernet.epochs:
                 check_epochs(

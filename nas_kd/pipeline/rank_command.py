@@ -47,6 +47,7 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
         blockwise=replace(config.blockwise, stage=None),
         workers=config.workers,
         helps=helps,
+        task=pipeline.other_task,
         seed=config.seed,
         runtime=pipeline.runtime,
     )

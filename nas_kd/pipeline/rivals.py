@@ -99,7 +99,7 @@ def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
     ]
     with Progress("even cuts", len(trainings), unit="students", run=pipeline.run) as progress:
         found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
-    best = max(range(len(tried)), key=lambda place: found[place]["select_accuracy"])
+    best = max(range(len(tried)), key=lambda place: found[place][f"select_{setup.task.measure}"])
     return tried[best]
 
 
@@ -135,7 +135,7 @@ def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent | str:
     inside = [group.root for unit in _space(pipeline).derived.units for group in unit.groups]
     for layers in ((), inside) if inside else ((),):
         try:
-            pruned = taylor_cut(network, batches, fits, layers)
+            pruned = taylor_cut(network, batches, fits, layers, kind=pipeline.data.kind)
             break
         except SettingError as error:
             refused = str(error)

@@ -110,7 +110,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     by_key = {student.key: student for student in reversed(chosen)}
     pairs = [(key, seed) for seed in range(settings.seeds) for key in dict.fromkeys(students["key"])]
     how: dict[str, Any] = {
-        "method": pipeline.config.method,
+        "method": pipeline.method,
         "method_settings": settings.method_settings,
         "epochs": settings.epochs,
     }
@@ -146,10 +146,10 @@ def _measure_teacher(pipeline: Pipeline) -> None:
         return
     logits = pipeline.cache.split_logits("test", pipeline.data)
     assert logits is not None  # a Teacher and a ViewCache always give them
-    accuracy = pipeline.task.metric(logits, pipeline.data.test.labels)
+    measures = pipeline.task.measures(logits, pipeline.data.test.labels)
     teacher = pipeline.teacher
-    row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params, "test_accuracy": accuracy}
-    atomic_json(path, row)
+    row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params}
+    atomic_json(path, row | {f"test_{name}": value for name, value in measures.items()})
 
 
 def print_table(pipeline: Pipeline) -> None:

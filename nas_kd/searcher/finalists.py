@@ -179,8 +179,9 @@ def short_training(
             where that starts from new weights.
 
     Returns:
-        ``chosen`` with columns of the select split, each 0 to 1: first_accuracy of the first round, and select_accuracy
-        and select_agreement of the last round that an arch was in; short_epochs is that round's length.
+        ``chosen`` with columns of the select split: first_accuracy of the first round, and select_accuracy and
+        select_agreement of the last round that an arch was in, the accuracy being the task's measure; short_epochs is
+        that round's length.
 
     Source: successive halving (Jamieson & Talwalkar 2016).
     """
@@ -204,7 +205,7 @@ def short_training(
             trainings = [Retraining(setup, archs[key], seed, f"{folder}/short/{key}{end}", settings) for key in keys]
             metrics = train_many(trainings, progress, workers=setup.processes(workers))
             for key, values in zip(keys, metrics, strict=True):
-                found.loc[key, "select_accuracy"] = values["select_accuracy"]
+                found.loc[key, "select_accuracy"] = values[f"select_{setup.task.measure}"]
                 found.loc[key, "select_agreement"] = values.get("select_agreement", math.nan)
                 found.loc[key, "short_epochs"] = length
             if number == 0:

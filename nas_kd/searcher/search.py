@@ -118,7 +118,8 @@ def search(
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
     objectives = checked_objectives(config.objectives, config.engine or engine.name)
     retraining = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
-    retraining = retraining.settled(taught=source is not None, inherited=net.space.pretrained)
+    inherited = net.space.pretrained
+    retraining = retraining.settled(taught=source is not None, inherited=inherited, standardises=data.many_classes)
     method = retraining.method
     assert method is not None  # `settled` sets it
     own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}

@@ -118,8 +118,8 @@ class RetrainConfig(TrainingConfig):
 
     method: Method | None = None
     """distillation method, such as kd, kd_ls (logit-standardised) or dkd (`nas-kd methods` lists them), or a list
-    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, kd for inherited weights, ce without a
-    teacher"""
+    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, kd for inherited weights and where there are
+    no three classes, ce without a teacher"""
     method_settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
@@ -147,14 +147,15 @@ class RetrainConfig(TrainingConfig):
         super().__post_init__()
         object.__setattr__(self, "method", checked_method_name("retrain.method", self.method))
 
-    def settled(self, *, taught: bool, inherited: bool) -> RetrainConfig:
+    def settled(self, *, taught: bool, inherited: bool, standardises: bool = True) -> RetrainConfig:
         """Return the settings with numbers and names in the place of null.
 
         Args:
             taught: whether there is a teacher.
             inherited: whether the weights to begin with are the teacher's, which have less far to go.
+            standardises: whether logits can be standardised: those of three classes or more.
         """
-        method = self.method or ("ce" if not taught else "kd" if inherited else "kd_ls")
+        method = self.method or ("ce" if not taught else "kd_ls" if standardises and not inherited else "kd")
         lr = self.lr or (INHERITED_LR if inherited else NEW_LR)
         warmup = self.warmup_epochs
         if warmup is None:

@@ -68,7 +68,7 @@ def train_teacher(
     check_epochs("teacher", config.epochs, config.batch_size, data.train)
     distiller = Distiller("ce", task_of(data, smoothing=config.smoothing))
     check_optimizer("teacher.optimizer", config.optimizer)
-    check_mixing(config, distiller.recipe, runtime.world)
+    check_mixing(config, distiller.recipe, runtime.world, kind=data.kind)
     seeded(seed, "init", "teacher")
     name = model if isinstance(model, str) else type(model).__name__
     network = build_model(

@@ -12,12 +12,15 @@ from nas_kd.errors import SettingError
 from nas_kd.train.config import TrainingConfig
 
 
-def check_mixing(config: TrainingConfig, recipe: Recipe, world: int = 1, unlabelled: bool = False) -> None:
+def check_mixing(
+    config: TrainingConfig, recipe: Recipe, world: int = 1, unlabelled: bool = False, kind: str = "classes"
+) -> None:
     """Check that a method supports mixed images, before the first epoch.
 
     Args:
         world: number of processes.
         unlabelled: whether images without labels are added to every batch.
+        kind: what labels are; only classes are mixed.
 
     Raises:
         SettingError: the method needs one label per image or draws its own batches, or the batch of a process is odd.
@@ -26,6 +29,8 @@ def check_mixing(config: TrainingConfig, recipe: Recipe, world: int = 1, unlabel
         return
     name = f"{config.section}.{'mixup' if config.mixup > 0 else 'cutmix'}"
     value = config.mixup or config.cutmix
+    if kind != "classes":
+        raise SettingError(name, value, f"0 with {kind} labels", "omit it")
     known = sorted({t.name for t in recipe.terms if t.needs & {"labels", "batch"} and t.name != "ce"})
     if known or recipe.sampler is not None or recipe.inputs is not None:
         cause = f"one label per image ({', '.join(known)})" if known else "its own batches"

@@ -20,6 +20,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
+from nas_kd.teacher import TargetSource
 from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
@@ -89,7 +90,8 @@ def retrain(
     """
     source = as_targets(teacher)
     inherits = supernet is not None and supernet.space.pretrained
-    config = RetrainConfig.of(config, settings).settled(taught=source is not None, inherited=inherits)
+    config = RetrainConfig.of(config, settings)
+    config = config.settled(taught=source is not None, inherited=inherits, standardises=data.many_classes)
     method = config.method
     assert method is not None  # it is settled
     runtime = runtime or Runtime()
@@ -99,7 +101,8 @@ def retrain(
     check_epochs("retrain", config.epochs, config.batch_size, data.train)
     distiller = checked_method(method, task, data.num_classes, config.method_settings)
     check_optimizer("retrain.optimizer", config.optimizer)
-    check_mixing(config, distiller.recipe, runtime.world, unlabelled is not None)
+    check_mixing(config, distiller.recipe, runtime.world, unlabelled is not None, task.kind)
+    check_members(source, task)
     arch = model if isinstance(model, Arch) else None
     if isinstance(model, Arch):
         if space is None:
@@ -201,6 +204,13 @@ def retrain(
         stage.finish(metrics | facts)
         stage.forget()
     return network
+
+
+def check_members(source: TargetSource | None, task: Task) -> None:
+    """Refuse several teachers where labels are no classes: what they average is the probabilities of classes."""
+    if source is not None and len(source.members) > 1 and task.kind != "classes":
+        expected = f"one teacher with {task.kind} labels: several are averaged as probabilities of classes"
+        raise SettingError("teacher", len(source.members), expected, "pass one of them")
 
 
 def checked_method(method: Method, task: Task, classes: int, settings: Mapping[str, Any] | None = None) -> Distiller:
