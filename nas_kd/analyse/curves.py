@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nas_kd.analyse import frames
+from nas_kd.analyse.measure import WORDS, measure_of
 from nas_kd.analyse.palette import style_of
 from nas_kd.analyse.svg import SOFT, Plot, Style, sheet
 from nas_kd.analyse.table import students, trained_in
@@ -39,7 +40,7 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
         An SVG document, or None if there is nothing to draw.
     """
     shown = {
-        "accuracy": [name for name in map(str, rows) if "accuracy" in name and rows[name].notna().any()],
+        "accuracy": [name for name in map(str, rows) if _measured(name) and rows[name].notna().any()],
         "loss": [name for name in map(str, rows) if name.startswith("loss") and rows[name].notna().any()],
     }
     labels = list(dict.fromkeys(_label(name, names) for names in shown.values() for name in names))
@@ -54,6 +55,11 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
         if names:
             plots.append(plot)
     return sheet(f"{title}: curves", plots) if plots else None
+
+
+def _measured(name: str) -> bool:
+    """Return whether a column holds a measure of the rate split."""
+    return "accuracy" in name or name.removeprefix("rate_") in WORDS
 
 
 def _label(name: str, names: list[str]) -> str:
@@ -75,7 +81,7 @@ def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
         return None
     plots = []
     for heading, column, factor, unit in (
-        ("accuracy", "rate_accuracy", 100.0, "accuracy (%, rate split)"),
+        ("accuracy", f"rate_{measure_of(run)}", 100.0, "accuracy (%, rate split)"),
         ("loss", "loss", 1.0, "training loss"),
     ):
         if column not in every:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, kendall
+from nas_kd.analyse.measure import measure_of
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
 from nas_kd.analyse.svg import (
     GRID,
@@ -143,8 +144,8 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
     for cost, what in (("macs", "MACs of one image"), ("params", "parameters")):
         unit, x_title = unit_of(measured[cost], what)
         plot = Plot(f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, FINAL_TITLE)
-        if teacher.get("test_accuracy") is not None:
-            plot.levels.append(("teacher", 100 * teacher["test_accuracy"], TEACHER))
+        if (reached := teacher.get(f"test_{measure_of(run)}")) is not None:
+            plot.levels.append(("teacher", 100 * reached, TEACHER))
         for role, rows in measured.groupby("role", sort=False):
             label, style = style_of(str(role))
             percent = 100 * rows["test_accuracy"].astype(float)

@@ -12,11 +12,13 @@ import pandas as pd
 
 from nas_kd.analyse import frames, html
 from nas_kd.analyse.choice import indistinguishable
+from nas_kd.analyse.classes import MOST, by_class, confused, confusion
 from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
+from nas_kd.analyse.measure import measure_of, worded
 from nas_kd.analyse.story import headline, missing
-from nas_kd.analyse.table import budgets_table, final_table, runs_of
+from nas_kd.analyse.table import BESIDE, budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
 from nas_kd.runs.files import atomic_write, on_disk
 
@@ -31,10 +33,13 @@ RESULT_HEADS = {
     "accuracy": "test accuracy (%)",
     "range": "lowest to highest (%)",
     "gap": "minus the one handed over (points)",
+    "balanced_accuracy_mean_percent": "balanced accuracy (%)",
+    "macro_f1_mean_percent": "macro F1 (%)",
     "agreement_mean_percent": "agreement (%)",
     "seeds": "seeds",
     "folder": "folder in the run",
 }
+AT_TIMES = [f"{name}_mean_percent" for name in BESIDE]  # columns of results that not all labels have
 RATING_HEADS = {
     "stage": "stage",
     "rows": "rows",
@@ -76,7 +81,7 @@ def report(run: str | Path | Run) -> Path:
     folder = root / "report"
     with on_disk(folder):
         folder.mkdir(exist_ok=True)
-    writer = _Writer(folder)
+    writer = _Writer(folder, measure_of(root))
     names = frames.searches(root) or ["search"]
     name = root.resolve().name
     body = [f"<h1>nas_kd: {escape(name)}</h1>", f'<p class="soft">{escape(_subtitle(root))}</p>']
@@ -98,8 +103,8 @@ def report(run: str | Path | Run) -> Path:
         suffix = _suffix(search, names)
         if len(names) > 1:
             body.append(f"<h1>{escape(search)}</h1>")
-        body += _search_part(root, search, suffix, writer)
-    body += _curves_part(root, writer)
+        body += [worded(part, writer.measure) for part in _search_part(root, search, suffix, writer)]
+    body += [worded(part, writer.measure) for part in _curves_part(root, writer)]
     body += _settings_part(root)
     path = folder / "report.html"
     atomic_write(path, html.page(f"nas_kd: {name}", body))
@@ -109,12 +114,14 @@ def report(run: str | Path | Run) -> Path:
 class _Writer:
     """Stores figures and tables next to the page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, measure: str) -> None:
         self.folder = folder
+        self.measure = measure
 
     def figure(self, name: str, svg: str | None, caption: str) -> list[str]:
         if svg is None:
             return []
+        svg = worded(svg, self.measure)
         atomic_write(self.folder / f"{name}.svg", svg)
         return [html.figure(svg, caption)]
 
@@ -142,9 +149,13 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "gap": str,
         }
         numbers |= dict.fromkeys(("macs", "params", "seeds"), html.whole)
+        beside = [f"{name}_mean_percent" for name in BESIDE if name != writer.measure]
+        beside = [name for name in beside if results[name].notna().any()]
+        numbers |= dict.fromkeys(beside, html.fixed(2))
+        heads = {name: head for name, head in RESULT_HEADS.items() if name in beside or name not in AT_TIMES}
         body.append("<h2>Results</h2>")
         shown = _spread(results)
-        body.append(html.table(shown, RESULT_HEADS, numbers, _row_class))
+        body.append(html.table(shown, heads, numbers, _row_class))
         agreement = "; agreement is the share of test images for which student and teacher predict the same class"
         body.append(
             '<p class="soft">All students were retrained in the same way, once per seed. MACs are multiply-adds of '
@@ -154,6 +165,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "coloured row is handed over. Brackets: 95 % interval of the paired difference over test images and "
             "seeds; '=' marks intervals that include 0, where the two students cannot be told apart.</p>"
         )
+    body += _classes_part(root, results, suffix, writer)
     body += writer.figure(
         f"students{suffix}",
         students_figure(root, search),
@@ -203,6 +215,49 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             html.table(_formatted(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str))
         )
     return body
+
+
+def _classes_part(root: Path, results: pd.DataFrame, suffix: str, writer: _Writer) -> list[str]:
+    """Show the student that is handed over class by class."""
+    given = results.loc[results["handed_over"], "folder"].dropna()
+    if not len(given):
+        return []
+    folder = str(given.iloc[0])
+    each = by_class(root, folder)
+    if not len(each):
+        return []
+    writer.frame(f"classes{suffix}.csv", each)
+    numbers: dict[str, Callable[[object], str]] = {str(name): html.fixed(3) for name in each if name != "name"}
+    numbers["images"] = html.whole
+    heads = {str(name): str(name).replace("_", " ") for name in each}
+    lowest = each.sort_values(str(each.columns[1]), kind="stable").head(MOST) if len(each) > MOST else each
+    body = ["<h2>Class by class</h2>" if "recall" in each else "<h2>Label by label</h2>"]
+    body.append(f'<p class="soft">Of {escape(folder)}, on the test images{_of_more(each, "lowest")}.</p>')
+    body.append(html.table(lowest, heads, numbers))
+    matrix = confusion(root, folder)
+    if not len(matrix):
+        return body
+    writer.frame(f"confusion{suffix}.csv", matrix.reset_index())
+    body.append(f"<h3>Confusion matrix</h3>{_matrix_note(matrix)}")
+    if len(matrix) <= MOST:
+        shown = matrix.reset_index()
+        body.append(
+            html.table(shown, {str(name): str(name) for name in shown}, {str(name): html.whole for name in matrix})
+        )
+    else:
+        pairs = confused(matrix).head(MOST)
+        body.append(html.table(pairs, {str(name): str(name) for name in pairs}, {"images": html.whole}))
+    return body
+
+
+def _of_more(rows: pd.DataFrame, which: str) -> str:
+    return f"; the {MOST} {which} of {len(rows)}, all are in classes.csv" if len(rows) > MOST else ""
+
+
+def _matrix_note(matrix: pd.DataFrame) -> str:
+    few = "Rows are classes, columns answers; numbers of test images."
+    many = f"The {MOST} pairs that are confused most often; all are in confusion.csv."
+    return f'<p class="soft">{few if len(matrix) <= MOST else many}</p>'
 
 
 def _chosen(root: Path, search: str) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.choice import FILE, indistinguishable, verdict
+from nas_kd.analyse.measure import WORDS, collapses, measure_of
 from nas_kd.analyse.table import budget_words, final_table, runs_of, students
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
@@ -45,7 +46,9 @@ def headline(root: Path, search: str) -> list[str]:
     spread = "" if found["seeds"] < 2 else f" (sd {found['accuracy_sd_percent']:.2f})"
     seeds = f"{found['seeds']} seed" + ("s" if found["seeds"] > 1 else "")
     mean = found["accuracy_mean_percent"]
-    sentences.append(f"Retrained with {seeds}, it reaches {mean:.2f} %{spread} on the test images.")
+    main = measure_of(root)
+    named = "" if main == "accuracy" else f" {WORDS[main]}"
+    sentences.append(f"Retrained with {seeds}, it reaches {mean:.2f} %{named}{spread} on the test images.")
     if "teacher" in table.index:
         teacher: Any = table.loc["teacher"]
         size = ""
@@ -56,6 +59,13 @@ def headline(root: Path, search: str) -> list[str]:
             )
         whole = teacher["accuracy_mean_percent"]
         sentences.append(f"The teacher reaches {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
+    gone = collapses(runs_of(root, search))
+    if gone:
+        each = ", ".join(f"{count} of {role.replace('_', ' ')}" for role, count in gone.items())
+        sentences.append(
+            f"Caveat: trainings collapsed ({each}): on the test images they answer one class for all, or do no better "
+            "than chance."
+        )
     return sentences + _handed_over(root, search, table) + _compare(root, search, table)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.choice import differences, handed_over
+from nas_kd.analyse.measure import collapses, measure_of
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -30,7 +31,12 @@ COLUMNS = [
     "difference_percent",
     "difference_low_percent",
     "difference_high_percent",
+    "metric",
+    "balanced_accuracy_mean_percent",
+    "macro_f1_mean_percent",
+    "collapsed",
 ]
+BESIDE = ("balanced_accuracy", "macro_f1")  # measures of the test images that are shown beside the main one
 
 
 def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
@@ -69,9 +75,13 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     """Return one row per finished role and seed: role, key, macs, params, seed and the metrics.
 
     Before results.csv is complete, finished trainings are read from their own folders. Searches share the trainings
-    of an arch unless the methods differ.
+    of an arch unless the methods differ. The columns of accuracy hold the run's measure.
     """
     root = frames.folder_of(run)
+    main = measure_of(root)
+    columns = {"seed": "seed", "select_accuracy": f"select_{main}", "test_accuracy": f"test_{main}"}
+    columns |= {"test_agreement": "test_agreement", "folder": "folder", "collapsed": "test_collapsed"}
+    columns |= {name: f"test_{name}" for name in BESIDE}
     done = frames.results(run)
     rows: list[dict[str, Any]] = []
     for student in _records(students(run, search)):
@@ -86,11 +96,9 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
             if stage.get("done") and seed.isdigit() and int(seed) not in seen:
                 folder = (path.parent / "student").relative_to(root).as_posix()
                 measured.append({"seed": int(seed), "folder": folder} | stage.get("facts", {}))
-        kept = ("seed", "select_accuracy", "test_accuracy", "test_agreement", "folder")
         for row in measured:
-            rows.append(student | {name: row.get(name) for name in kept})
-    columns = ["role", "key", "macs", "params", "seed", "select_accuracy", "test_accuracy", "test_agreement"]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*columns, "folder"])
+            rows.append(student | {name: row.get(own) for name, own in columns.items()})
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["role", "key", "macs", "params", *columns])
 
 
 def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
@@ -106,13 +114,15 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         teacher (share of test images with the same prediction, in percent), seeds, the folder of the seed
         with the best accuracy on the select split, whether the student is handed over, and its accuracy minus
         that of the one handed over with the 95 % interval over test images and seeds, in points; if it includes 0, the
-        two cannot be told apart. Unmeasured values are NaN, with 0 seeds.
+        two cannot be told apart. Unmeasured values are NaN, with 0 seeds. The accuracy is the run's measure, which
+        ``metric`` names; ``collapsed`` is the number of trainings whose answers are no better than a constant.
     """
     root = frames.folder_of(run)
+    main = measure_of(root)
     rows: list[dict[str, Any]] = []
     teacher = frames.document(root / "retrain" / "teacher.json")
     if teacher:
-        accuracy = _percent(teacher.get("test_accuracy"))
+        accuracy = _percent(teacher.get(f"test_{main}"))
         rows.append(
             {
                 "role": "teacher",
@@ -124,10 +134,12 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 "seeds": 1,
                 "folder": teacher.get("folder"),
             }
+            | {f"{name}_mean_percent": _percent(teacher.get(f"test_{name}")) for name in BESIDE}
         )
     measured = runs_of(run, search)
     given = handed_over(root, search)
     gaps = differences(root, measured, given, "test").set_index("role")
+    gone = collapses(measured)
     for student in students(run, search).to_dict("records"):
         mine = measured[measured["role"] == student["role"]]
         accuracy = pd.to_numeric(mine["test_accuracy"]).dropna() * 100.0
@@ -146,13 +158,16 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 "seeds": len(accuracy),
                 "folder": _best_folder(mine),
                 "handed_over": student["role"] == given,
+                "collapsed": gone.get(student["role"], 0),
             }
+            | {f"{name}_mean_percent": 100.0 * pd.to_numeric(mine[name]).mean() for name in BESIDE}
         )
     found = pd.DataFrame(rows, columns=COLUMNS)
     found["handed_over"] = found["handed_over"].eq(True)
     for name, end in (("difference", ""), ("low", "_low"), ("high", "_high")):
         found[f"difference{end}_percent"] = found["role"].map(100.0 * gaps[name].astype(float))
-    for name in ("macs", "params", "seeds"):
+    found["metric"] = main
+    for name in ("macs", "params", "seeds", "collapsed"):
         found[name] = pd.to_numeric(found[name]).astype("Int64")
     for name in (name for name in COLUMNS if name.endswith("_percent")):
         found[name] = pd.to_numeric(found[name]).astype(float)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
+from nas_kd.analyse.measure import WORDS
 from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.pipeline.candidates import ArchStudent, Student
 from nas_kd.pipeline.rivals import rivals
@@ -159,8 +160,9 @@ def print_table(pipeline: Pipeline) -> None:
 
     frame = final_table(pipeline.run.path, pipeline.search_folder)
     table = Table(title=f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
-    for column in ("", "arch", "MACs", "params", "accuracy %", "", "agreement %", "seeds", "folder"):
-        right = column in ("MACs", "params", "accuracy %", "agreement %", "seeds")
+    accuracy = f"{WORDS[pipeline.task.measure]} %"
+    for column in ("", "arch", "MACs", "params", accuracy, "", "agreement %", "seeds", "folder"):
+        right = column in ("MACs", "params", accuracy, "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     same = indistinguishable(frame)
     for row in frame.to_dict("records"):
@@ -168,7 +170,9 @@ def print_table(pipeline: Pipeline) -> None:
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
-            str(row["role"]),
+            f"{row['role']} (collapsed)"
+            if row["collapsed"] == row["collapsed"] and row["collapsed"]
+            else str(row["role"]),
             str(row["arch"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
@@ -182,6 +186,10 @@ def print_table(pipeline: Pipeline) -> None:
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)
+    if (frame["collapsed"].fillna(0) > 0).any():
+        console.print(
+            "(collapsed): answers one class for all test images, or does no better than chance", soft_wrap=True
+        )
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
