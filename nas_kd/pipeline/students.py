@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
 
 DRAWS = 20_000
+COLLAPSED = " (collapsed)"
 
 
 def choose_students(pipeline: Pipeline) -> list[ArchStudent]:
@@ -165,14 +166,13 @@ def print_table(pipeline: Pipeline) -> None:
         right = column in ("MACs", "params", accuracy, "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     same = indistinguishable(frame)
+    gone = frame.loc[frame["collapsed"].fillna(0) > 0, "role"].tolist()
     for row in frame.to_dict("records"):
         mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
-            f"{row['role']} (collapsed)"
-            if row["collapsed"] == row["collapsed"] and row["collapsed"]
-            else str(row["role"]),
+            str(row["role"]) + (COLLAPSED if row["role"] in gone else ""),
             str(row["arch"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
@@ -186,9 +186,9 @@ def print_table(pipeline: Pipeline) -> None:
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)
-    if (frame["collapsed"].fillna(0) > 0).any():
+    if gone:
         console.print(
-            "(collapsed): answers one class for all test images, or does no better than chance", soft_wrap=True
+            f"{COLLAPSED.strip()}: the same answer for all test images, or no better than chance", soft_wrap=True
         )
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
