@@ -38,12 +38,15 @@ def confusion(root: Path, folder: str) -> pd.DataFrame:
     images = frames.table((root / folder).parent / "test.csv")
     if not {"label", "answer"} <= set(images.columns) or "name" not in names:
         return pd.DataFrame()
-    known = images[images["label"] >= 0]
+    labels = pd.to_numeric(images["label"])  # frames take a label for text
+    known = labels >= 0
     numbers = range(len(names))
-    table = pd.crosstab(known["label"], known["answer"]).reindex(index=numbers, columns=numbers, fill_value=0)
-    labels = names["name"].astype(str).tolist()
-    table.index = pd.Index(labels, name="class")
-    table.columns = pd.Index(labels, name="answer")
+    table = pd.crosstab(labels[known], images.loc[known, "answer"]).reindex(
+        index=numbers, columns=numbers, fill_value=0
+    )
+    called = names["name"].astype(str).tolist()
+    table.index = pd.Index(called, name="class")
+    table.columns = pd.Index(called, name="answer")
     return table
 
 
