@@ -9,7 +9,8 @@ MACs of the found one's, another in every seed, from the same repaired weights; 
 begins it; from the teacher's weights ``even width``, ``even depth``, ``even both`` (the best of three proportions, by
 one training each on `select`), ``taylor`` (torch-pruning's global cut, which also cuts the residual stream) and ``small
 images`` (the whole teacher at a lower input size); ``even both, repaired``: the best even cut after the same repair, so
-that the search can be told from the repair. A row is written when it is known; the same command goes on.
+that the search can be told from the repair; ``found, two steps``: the found one of the square root of the budget,
+distilled for an epoch of `kd`, and cut again. A row is written when it is known; the same command goes on.
 
 Two AMD EPYC cores that other work shared, torch 2.14.1, one thread; numbers in results/teacher_space/.
 """
@@ -43,10 +44,13 @@ from nas_kd.runs.files import CsvLog, atomic_json, read_frame, read_json
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.around import archs_around
+from nas_kd.searcher.config import SearchConfig
+from nas_kd.searcher.steps import cut_in_steps
 from nas_kd.solve import best
 from nas_kd.space.arch import Arch, Cost
 from nas_kd.space.rows import arch_of_rows, rows_of
 from nas_kd.teacher import Teacher
+from nas_kd.train.config import RetrainConfig
 from nas_kd.train.measured import measure
 from nas_kd.train.repair import repair_units
 
@@ -63,6 +67,7 @@ NETWORKS = (
     "small images",
     "found, new weights",
     "even both, repaired",
+    "found, two steps",
 )
 BAND = 0.05  # of the found arch's MACs, in which random ones are drawn
 
@@ -162,6 +167,8 @@ class Trial:
                 lambda seed: self.begun(self.net, self.random(seed)),
                 lambda seed: self.space.cost(self.random(seed), **self.shape),
             )
+        if name == "found, two steps":
+            return self.in_steps()
         if name == "taylor":
             return self.taylor()
         if name == "small images":
@@ -203,6 +210,29 @@ class Trial:
         repair_units(net, self.teacher, self.data, run=self.run / "even_repaired" / str(self.cap))
         cost = cut.space.cost(cut.arch, **self.shape)
         return Rival(lambda _: self.begun(net, cut.arch), lambda _: cost)
+
+    def in_steps(self) -> Rival:
+        """Return what is found where the teacher is cut in two steps."""
+        begun = time.process_time()
+        net = cut_in_steps(
+            self.net,
+            self.teacher,
+            self.data,
+            SearchConfig(steps=2),
+            upper={"macs": self.cap},
+            derive=lambda student, data: nas_kd.teacher_space(student, data, WIDTHS),
+            training=RetrainConfig(**TRAINING),
+            answers=self.logits,
+            run=self.run / f"steps_{self.budget:g}",
+        )
+        tables = nas_kd.rate_units(net, self.teacher, self.data, score="local")
+        archs = archs_around(net, self.teacher, self.data, tables, {"macs": self.cap})
+        arch, kl = min(archs, key=lambda pair: pair[1])
+        found = {"arch": arch.to_dict(), "label": arch.label, "kl": [kl for _, kl in archs]}
+        spent = time.process_time() - begun
+        atomic_json(self.run / f"found_steps_{self.budget:g}.json", found | {"cpu_seconds": spent})
+        cost = net.space.cost(arch, **self.shape)
+        return Rival(lambda _: self.begun(net, arch), lambda _: cost)
 
     def taylor(self) -> Rival:
         """Return the teacher as torch-pruning cuts it, the residual stream too."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nas_kd.runtime.stop import time_limit as time_limit
     from nas_kd.searcher.config import SearchConfig as SearchConfig
     from nas_kd.searcher.search import search as search
+    from nas_kd.searcher.steps import cut_in_steps as cut_in_steps
     from nas_kd.searcher.weighting import stage_weights as stage_weights
     from nas_kd.solve import exact_front as exact_front
     from nas_kd.space import Arch as Arch
@@ -66,6 +67,7 @@ _HOME = {
     "SupernetConfig": "train.supernet_config",
     "TeacherConfig": "train.teacher_config",
     "calibrate": "supernet",
+    "cut_in_steps": "searcher.steps",
     "exact_front": "solve",
     "load_data": "data",
     "load_space": "space",

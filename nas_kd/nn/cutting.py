@@ -54,7 +54,12 @@ class CutPlan:
 
 
 def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
-    """Describe how a cut network differs from the uncut ``whole`` of the same class."""
+    """Describe how a cut network differs from the uncut one of its class.
+
+    Args:
+        network: cut.
+        whole: what it was cut from: the uncut one, or one that was cut before and says how, as ``cut_plan``.
+    """
     modules = dict(network.named_modules())
     left_out = [
         path
@@ -78,7 +83,31 @@ def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
         own = modules.get(path)
         if isinstance(module, Widen) and isinstance(own, Widen) and own.sources != module.sources:
             sources[path] = (own.in_width, *own.sources)
-    return CutPlan(tuple(left_out), shapes, numbers, sources)
+    plan = CutPlan(tuple(left_out), shapes, numbers, sources)
+    before = getattr(whole, "cut_plan", None)
+    return _after(before, plan, network) if isinstance(before, CutPlan) else plan
+
+
+def _after(before: CutPlan, last: CutPlan, network: nn.Module) -> CutPlan:
+    """Describe a network that was cut twice beside the uncut one.
+
+    Args:
+        before: how the first cut differs from the uncut network.
+        last: how the second differs from the first.
+        network: cut twice.
+    """
+    tensors = network.state_dict()
+    modules = dict(network.named_modules())
+    shapes = {name: tuple(tensors[name].shape) for name in {**before.shapes, **last.shapes} if name in tensors}
+    numbers = {
+        path: {**before.numbers.get(path, {}), **last.numbers.get(path, {})}
+        for path in {**before.numbers, **last.numbers}
+        if path in modules
+    }
+    sources = {path: places for path, places in {**before.sources, **last.sources}.items() if path in modules}
+    left_out = (*before.left_out, *last.left_out)
+    inner = {path for path in left_out if any(path.startswith(f"{other}.") for other in left_out)}
+    return CutPlan(tuple(path for path in left_out if path not in inner), shapes, numbers, sources)
 
 
 def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
@@ -109,6 +138,7 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
     for path, (in_width, *places) in plan.sources.items():
         shortcut: Any = network.get_submodule(path)
         shortcut.set_sources(places, in_width)
+    network.cut_plan = plan  # type: ignore[assignment]  # for those who cut it again
     return network
 
 

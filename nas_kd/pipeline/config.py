@@ -84,6 +84,9 @@ class Config(Settings):
             expected = "scratch or supernet with a named space: its weights are not the teacher's"
             hint = "leave space out: the space is then the teacher"
             raise SettingError("retrain.init", "inherited", expected, hint)
+        if self.search.steps > 1 and not self.derived:
+            expected = "1 with a named space: it is the teacher that is cut in steps"
+            raise SettingError("search.steps", self.search.steps, expected, "leave space out, or leave steps out")
         if self.derived and self.supernet.checkpoint is not None:
             expected = "null where the space is the teacher: its supernet has the teacher's weights"
             hint = "name the space of these weights, or give the teacher's in teacher.checkpoint"

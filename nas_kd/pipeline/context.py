@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
 from nas_kd.data import Data, load_data
+from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Recipe, Task, task_of
 from nas_kd.errors import SettingError
@@ -16,10 +18,12 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.steps import cut_in_steps
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train import train_supernet, train_teacher
+from nas_kd.train.config import RetrainConfig
 from nas_kd.train.repair import repair_units
 from nas_kd.train.retrain import checked_method
 
@@ -69,16 +73,26 @@ class RunContext(Given):
     def outline(self) -> ElasticSpace:
         """The space, its weights being others where the teacher is yet to be trained."""
         if self.config.derived and not self.config.teacher.epochs:
-            return self.space
+            return self.whole_space
         return super().outline
 
     @cached_property
-    def space(self) -> ElasticSpace:
-        """The search space: the one that is named, else the teacher itself."""
-        if not self.config.derived:
-            return self.outline
+    def whole_space(self) -> TeacherSpace:
+        """The teacher as a space."""
         space = self.derived(self.unmatched, self.data)
         self.run.log_message(f"space: the {len(space.stages)} units of {self.unmatched.name}")
+        if self.config.search.steps == 1:
+            self.run.record_space(space.describe())
+        return space
+
+    @cached_property
+    def space(self) -> ElasticSpace:
+        """The search space: the one that is named, else the teacher, or what all steps but the last leave of it."""
+        if not self.config.derived:
+            return self.outline
+        if self.config.search.steps == 1:
+            return self.whole_space
+        space = self.supernet.space
         self.run.record_space(space.describe())
         return space
 
@@ -162,10 +176,7 @@ class RunContext(Given):
         Where the space is the teacher, its weights are the teacher's, with its cuts repaired.
         """
         if self.config.derived:
-            derived = cast(TeacherSupernet, Supernet(self.space))
-            how = self.config.repair
-            seed = self.config.seed
-            return repair_units(derived, self.unmatched, self.data, how, run=self.run, seed=seed, runtime=self.runtime)
+            return self._cut_in_steps() if self.config.search.steps > 1 else self._whole_supernet()
         config = self.config.supernet
         start = seed_for(self.config.seed, "init", "supernet")
         runtime = self.together
@@ -178,3 +189,42 @@ class RunContext(Given):
         train_supernet(net, self.data, config, run=self.run, teacher=teacher, seed=self.config.seed, runtime=runtime)
         leave_group()
         return net
+
+    def _whole_supernet(self) -> TeacherSupernet:
+        """The supernet of the whole teacher, its cuts repaired."""
+        net = cast(TeacherSupernet, Supernet(self.whole_space))
+        how = self.config.repair
+        seed = self.config.seed
+        return repair_units(net, self.unmatched, self.data, how, run=self.run, seed=seed, runtime=self.runtime)
+
+    def _cut_in_steps(self) -> TeacherSupernet:
+        """The supernet of the teacher after all steps but the last."""
+        config = self.config
+        return cut_in_steps(
+            self._whole_supernet(),
+            self.unmatched,
+            self.data,
+            config.search,
+            upper=self.upper,
+            derive=self.derived,
+            rating=config.derive,
+            repair=config.repair,
+            training=self.shortened(config.search.step_epochs),
+            answers=self.teaching,
+            task=self.task,
+            run=self.run,
+            seed=config.seed,
+            runtime=self.runtime,
+        )
+
+    def shortened(self, epochs: int) -> RetrainConfig:
+        """How a shorter training is done: as retrainings, with the same shares of their length."""
+        config = self.config.retrain
+        settled = config.settled(taught=self.taught, inherited=self.config.derived)
+        given = config.milestones
+        return replace(
+            config,
+            epochs=epochs or config.epochs,
+            warmup_epochs=min(settled.warmup_epochs or 0.0, epochs / 4),
+            milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
+        )

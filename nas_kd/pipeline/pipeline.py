@@ -149,6 +149,10 @@ class Pipeline(RunContext):
         own = self.config.search
         guided = self._guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
+        if own.steps > 1:  # shares are of the teacher, and the space is less than that
+            numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
+            numbers |= {f"min_{name}": least for name, least in self.lower.items()}
+            config = replace(config, steps=1, **numbers)
         return search(
             self.supernet,
             self.teaching if guided else None,
@@ -168,18 +172,9 @@ class Pipeline(RunContext):
 
     @property
     def short_training(self) -> RetrainConfig:
-        """How the search's short trainings are done: as retrainings, with the same shares of their length."""
-        config = self.config.retrain
-        settled = config.settled(taught=self.taught, inherited=self.config.derived)
-        epochs = self.config.search.epochs
-        given = config.milestones
-        return replace(
-            config,
-            epochs=epochs or config.epochs,
-            warmup_epochs=min(settled.warmup_epochs or 0.0, epochs / 4),
-            milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
-            method_settings=config.method_settings if self._guided else {},
-        )
+        """How the search's short trainings are done."""
+        short = self.shortened(self.config.search.epochs)
+        return short if self._guided else replace(short, method_settings={})
 
     @property
     def scorer(self) -> SubnetScorer:
@@ -271,7 +266,7 @@ class Pipeline(RunContext):
         if self._guided:
             check_size(self.outline, self.data.resolution)
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
-        if not (self.config.derived and self.config.teacher.epochs):
+        if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
             _ = self.budget  # a latency that is too low as well
         check_rivals(self)
         if not keep:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from nas_kd.derive.cost import whole_cost
 from nas_kd.derive.even import EvenCut, EvenCuts
-from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
@@ -63,16 +62,12 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
     return found
 
 
-def _space(pipeline: Pipeline) -> TeacherSpace:
-    return cast(TeacherSpace, pipeline.space)
-
-
 def _within(pipeline: Pipeline) -> Callable[[Cost], bool]:
     return pipeline.budget.affords
 
 
 def _cuts(pipeline: Pipeline) -> EvenCuts:
-    return _space(pipeline).even_cuts(_within(pipeline), _shape(pipeline))
+    return pipeline.whole_space.even_cuts(_within(pipeline), _shape(pipeline))
 
 
 def _shape(pipeline: Pipeline) -> dict[str, int]:
@@ -118,7 +113,7 @@ def _small_images(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:
     shape = {name: value for name, value in _shape(pipeline).items() if name != "resolution"}
     for height in sorted({round(size * part / SIZES) for part in range(SIZES // 4, SIZES)}, reverse=True):
         try:
-            home = _space(pipeline).offering((), depth=False, resolutions=(height,))
+            home = pipeline.whole_space.offering((), depth=False, resolutions=(height,))
         except SettingError as error:  # a size that the teacher does not take
             return str(error)
         arch = next(arch for arch in home if arch.resolution == height and arch.stages == home.largest().stages)
@@ -132,7 +127,7 @@ def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent | str:
     network = pipeline.unmatched.network
     batches = [(pipeline.unmatched.normalised(b.x), b.y) for b in pipeline.data.train.clean(256, limit=IMAGES)]
     fits = _within(pipeline)
-    inside = [group.root for unit in _space(pipeline).derived.units for group in unit.groups]
+    inside = [group.root for unit in pipeline.whole_space.derived.units for group in unit.groups]
     for layers in ((), inside) if inside else ((),):
         try:
             pruned = taylor_cut(network, batches, fits, layers, kind=pipeline.data.kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas_kd.data import Data
+    from nas_kd.derive.space import TeacherSpace
     from nas_kd.teacher.targets import LiveSource
 
 SCORES = get_args(UnitScore)
@@ -207,7 +208,7 @@ def rate_units(
 
     Args:
         net: `nas_kd.Supernet` of the teacher's space.
-        teacher: the teacher, bound to the data.
+        teacher: the teacher, bound to the data; where the space is that of a student of its, the answers are still its.
         data: images of ``rate``.
         score: ``replace_one``: the divergence (of classes, the KL) from the teacher's logits with this choice alone;
             ``local``: noise to signal of the unit's output on its own input.
@@ -255,7 +256,8 @@ def rate_units(
         stage = run.stage("blockwise", facts)
         if stage.done:
             return read_ratings(stage)
-    x = torch.cat([teacher.normalised(batch.x) for batch in data.rate.clean(images, limit=images)])
+    given = torch.cat([batch.x for batch in data.rate.clean(images, limit=images)])
+    x = teacher.normalised(given)
     tables = [
         rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=size)
         for index in range(len(space.stages))
@@ -273,6 +275,8 @@ def rate_units(
     else:
         base = None if around is None else net.choices(around)
         target = None if small is x and base is None else features(net.cuts, x)[1]
+        if not _alike(teacher.network, cast("TeacherSpace", space).derived.network):  # but a student of its
+            target = teacher(given)
         rated = replace_one(net.cuts, small, listed, temperature, target, base, task)
         nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
     known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
@@ -291,3 +295,12 @@ def rate_units(
     for number, table in enumerate(tables, 1):
         stage.write_frame(f"stage_{number}.csv", table)
     return finish_ratings(stage, dict(enumerate(tables, 1)))
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two networks have the same weights."""
+    if one is other:
+        return True
+    first = one.state_dict()
+    second = other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas_kd.teacher.targets import LiveSource
 
 TEMPERATURE = 4.0  # of both softmaxes: what a cut network is still wrong about says more than its first class
+IMAGES = 192
 
 
 def archs_around(
@@ -30,7 +31,7 @@ def archs_around(
     bounds: Bounds,
     *,
     rounds: int = 3,
-    images: int = 192,
+    images: int = IMAGES,
     task: Task | None = None,
 ) -> list[tuple[Arch, float]]:
     """Solve for the best arch within a budget, rate all choices in it, and solve again.

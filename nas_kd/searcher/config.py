@@ -81,6 +81,11 @@ class SearchConfig(MeasuringConfig):
     rerate: Natural = 3
     """with the teacher as the space: archs that the search begins with, the front's best and one after each rating of
     all choices in the arch before, because losses of single cuts of a whole teacher do not add up; 0 skips it"""
+    steps: Count = 1
+    """with the teacher as the space: cuts on the way to the budget. 2 first cuts to the square root of the share,
+    distils that for step_epochs, and cuts it again, to the budget"""
+    step_epochs: Count = 1
+    """epochs of distillation between two cuts"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3
@@ -103,6 +108,9 @@ class SearchConfig(MeasuringConfig):
         check_budget(self.max_params, "search.max_params")
         check_budget(self.min_macs, "search.min_macs")
         check_budget(self.min_params, "search.min_params")
+        if self.steps > 1 and self.max_macs is None and self.max_params is None:
+            expected = "1 without search.max_macs and search.max_params: steps are parts of the way there"
+            raise SettingError("search.steps", self.steps, expected, "give search.max_macs")
         if not isinstance(self.weights, str | None) and not any(self.weights):
             expected = "numbers of at least 0, one per stage and not all of them 0, or sensitivity or learned"
             raise SettingError("search.weights", self.weights, expected, "omit it for equal weights")
@@ -144,6 +152,8 @@ class SearchSettings(MeasuringSettings, total=False):
     objectives: Sequence[str] | None
     variables: Literal["dimensions", "candidates"]
     rerate: int
+    steps: int
+    step_epochs: int
     top: int
     epochs: int
     rounds: int

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
+STEPS = ("steps", "step_epochs")  # the supernet's weights are what they come to
 # settings of retrainings that short ones share
 TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
 
@@ -116,6 +117,9 @@ def search(
     if isinstance(weights, str):
         expected = "one number per stage, or null"
         raise SettingError("search.weights", weights, expected, f"pass weights=nas_kd.stage_weights({weights!r}, ...)")
+    if config.steps > 1:
+        hint = "search in nas_kd.cut_in_steps(net, teacher, data, ...), with the budget in numbers"
+        raise SettingError("search.steps", config.steps, "1: what comes before the last step is no search", hint)
     objectives = checked_objectives(config.objectives, config.engine or engine.name)
     retraining = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
     inherited = net.space.pretrained
@@ -163,7 +167,7 @@ def search(
         }
         if latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
-        facts |= config.record("storage", *BOUNDS) | {
+        facts |= config.record("storage", *BOUNDS, *STEPS) | {
             "search.engine": engine.name,
             "search.caps": upper,
             "search.floors": lower,

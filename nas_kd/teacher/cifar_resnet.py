@@ -74,8 +74,10 @@ class CifarResNet(nn.Module):
 
     @property
     def block_names(self) -> list[str]:
-        """Names of the residual blocks in order, such as ``layer2.0``."""
-        return [f"layer{s}.{i}" for s in (1, 2, 3) for i in range(len(getattr(self, f"layer{s}")))]
+        """Names of the residual blocks in order, such as ``layer2.0``; none of those that a cut left out."""
+        stages = ("layer1", "layer2", "layer3")
+        blocks = ((f"{stage}.{i}", block) for stage in stages for i, block in enumerate(getattr(self, stage)))
+        return [name for name, block in blocks if isinstance(block, BasicBlock)]
 
     def get_classifier(self) -> nn.Module:
         """Return the linear classifier, as timm's models do."""
@@ -112,7 +114,8 @@ class CifarResNet(nn.Module):
             SettingError: a name is unknown.
         """
         names = self.block_names
-        chosen = [names[len(names) // 3 * s - 1] for s in (1, 2, 3)] if blocks is None else list(blocks)
+        last = {name.partition(".")[0]: name for name in names}  # of each stage
+        chosen = list(last.values() if blocks is None else blocks)
         for name in chosen:
             if name not in names:
                 raise SettingError("blocks", name, f"{names[0]} .. {names[-1]}", nearest(name, names))

@@ -194,6 +194,37 @@ def test_a_cut_student_loads_from_its_folder(name: str, residual: bool, tmp_path
         nas_kd.save_student(student, tmp_path / "spoilt", info=spoilt)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", ["cifar_resnet20", "efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_what_is_cut_twice_loads_from_its_folder(name: str, residual: bool, tmp_path: Path) -> None:
+    network, size = make(name)
+    images = torch.randn(2, 3, size, size)
+    teacher = Teacher(network, name, num_classes=10)
+    for seed in (4, 3):
+        space = nas_kd.teacher_space(teacher, resolution=size, residual=residual)
+        net = nas_kd.Supernet(space).eval()
+        arch = space.sample(seed)
+        (norm,) = nas_kd.calibrate(net, [images], archs=[arch])
+        student = net.extract(arch, norm).eval()
+        teacher = Teacher(student, f"{name}-cut", num_classes=10)
+        if seed == 4:
+            begun = student.cut_plan
+    own = name == "cifar_resnet20"
+    sized = {"img_size": size} if name.startswith("vit") else {}
+    plan = student.cut_plan
+    assert plan != begun and set(begun.left_out) <= set(plan.left_out)  # type: ignore[union-attr,arg-type]
+    info = {
+        "factory": "nas_kd.teacher.cifar_resnet:CifarResNet" if own else f"timm:{name}",
+        "factory_kwargs": {"depth": 20} if own else {"num_classes": 10, **sized},
+        "cut": plan.to_dict(),  # type: ignore[union-attr]
+    }
+    folder = nas_kd.save_student(student, tmp_path / "student", info=info)
+    for loaded in (nas_kd.load_student(folder), nas_kd.load_teacher(folder, num_classes=10).network):
+        with torch.no_grad():
+            assert torch.equal(loaded.to(memory_format=torch.channels_last)(images), student(images))
+        assert loaded.cut_plan == plan  # so that it can be cut a third time
+
+
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return load_data("digits", subset=600, rate=0.2, select=0.2)

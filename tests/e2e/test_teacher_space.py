@@ -150,9 +150,36 @@ def test_images_are_normalised_as_the_teachers(made: Made, tmp_path: Path, nas_k
     assert (info["mean"], info["std"]) == ([0.25], [0.5])
 
 
+def test_a_budget_is_reached_in_steps(made: Made, tmp_path: Path, nas_kd_main: Callable[..., Said]) -> None:
+    given = ("--teacher.epochs", "0", "--teacher.checkpoint", made.run / "teacher/weights.safetensors")
+    few = ("--retrain.rivals", "[even_width]", "--search.epochs", "0", "--search.tuned", "0")
+    command = ("run", made.config, "--run", tmp_path / "run", *given, *few, "--search.steps", "2")
+    said = nas_kd_main(*command)
+    assert said.code == 0, said.err
+    run = tmp_path / "run"
+    (step,) = pd.read_csv(run / "steps/steps.csv").to_dict("records")
+    assert step["max_macs"] == int(WHOLE * (WHOLE // 4 / WHOLE) ** 0.5) and step["macs"] <= step["max_macs"]
+    assert step["macs_percent"] == pytest.approx(100 * step["macs"] / WHOLE)
+    best = json.loads((run / "search/best.json").read_text())
+    assert best["budget"] == {"macs": WHOLE // 4} and best["macs"] <= WHOLE // 4
+    assert json.loads((run / "space.json").read_text())["name"] == f"teacher:cifar_resnet14-{step['key']}"
+    results = pd.read_csv(run / "retrain/results.csv").set_index("role")
+    student = nas_kd.load_student(run / results.loc["found", "folder"])
+    assert isinstance(student, CifarResNet) and student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    found, even = (results.loc[role, "macs"] for role in ("found", "even_width"))
+    assert found == best["macs"] and even <= WHOLE // 4 and even != found  # the even cut is of the whole teacher
+    before = {path: path.read_bytes() for path in run.rglob("*.csv") if path.name != "timing.csv"}
+    assert nas_kd_main(*command).code == 0
+    assert {path: path.read_bytes() for path in before} == before
+    said = nas_kd_main(*command, "--search.max_macs", "20%")
+    assert said.code == 2 and "bounds=" in said.err, said.err
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
+        (("--space", "digits", "--search.steps", "2"), ("search.steps=2", "leave space out")),
+        (("--search.steps", "2", "--search.max_macs", "null"), ("search.steps=2", "give search.max_macs")),
         (("--search.max_macs", "1%"), ("search.max_macs='1%'", "the smallest arch of teacher:cifar_resnet14")),
         (
             ("--retrain.rivals", "[resnet18]", "--search.min_macs", "20%"),
