@@ -25,6 +25,8 @@ else:
 Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # number of archs, enough for a rank correlation
 
 
+# a larger number goes on from what a ranking has
+GROWS = ("in_band", "overall", "limit", "seeds")
 AVERAGE = "decay of an exponential moving average of the weights, which is evaluated instead; 0 is off"
 
 

@@ -17,7 +17,7 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
 from nas_kd.ranking.ground_truth import ground_truth, trainings_of
-from nas_kd.ranking.plan import keep_plan
+from nas_kd.ranking.plan import GROWN, earlier_sizes, keep_plan
 from nas_kd.ranking.sample import archs_of, bands_of, draw_archs
 from nas_kd.ranking.scoring import Prepared, kept_scores
 from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
@@ -85,7 +85,7 @@ def rank(
     """Train a sample of archs standalone, score the same archs, and evaluate how well each score ranks them.
 
     Calling again resumes; any number of processes can make the same call for one folder, and share the trainings.
-    Later calls can add seeds and scores; everything else is fixed by the first call.
+    Later calls can add seeds, archs and scores; everything else is fixed by the first call.
 
     Args:
         teacher: the teacher of the trained archs and of the scores, or a function that returns it.
@@ -126,7 +126,9 @@ def rank(
     _check(data, config, chosen, net, space)
     _check_stored(config.method, checked_method(config.method, task, data.num_classes).recipe)
     cost = cost_settings(space, data)
-    drawn = draw_archs(config, space, seed, cost)
+    folder = run.path / "rank"
+    before = earlier_sizes(folder, config)
+    drawn = draw_archs(config, space, seed, cost, before)
     teacher = one_teacher(teacher, "rank")
     teacher.bind(data)
     if any("features" in score.needs for score in chosen):
@@ -141,8 +143,7 @@ def rank(
         "control": base.name,
     }
     facts |= config.record(*MAY_CHANGE) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
-    facts |= own_task
-    folder = run.path / "rank"
+    facts |= own_task | ({GROWN: before} if before else {})
     table = keep_plan(folder, facts, drawn, create=not helps)
     archs = archs_of(table)
     # one process runs the teacher, the others find its logits

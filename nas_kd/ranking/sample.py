@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ OVERALL = "all sizes"
 COLUMNS = ["group", "key", "label", "macs", "params", "depth", "arch"]
 
 
-def draw_archs(config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:
+Sizes = tuple[int, int]  # archs in each band, and over all sizes
+
+
+def draw_archs(
+    config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping[str, int], before: Sequence[Sizes] = ()
+) -> pd.DataFrame:
     """Return the archs that a ranking trains: a new sample, or those of another ranking.
 
     Args:
         seed: seed of the draws.
         cost: further arguments of ``space.cost``.
+        before: of `sample_archs`.
 
     Returns:
         See `sample_archs`.
@@ -40,7 +46,7 @@ def draw_archs(config: RankConfig, space: ElasticSpace, seed: int, cost: Mapping
         if not Path(config.archs).is_file():
             raise SettingError("rank.archs", config.archs, "an archs.csv of another ranking", "check the path")
         return listed_archs(read_frame(config.archs), space, limit=config.limit, cost=cost)
-    return sample_archs(config, space, seed=seed, cost=cost)
+    return sample_archs(config, space, seed=seed, cost=cost, before=before)
 
 
 def bands_of(config: RankConfig, space: ElasticSpace, cost: Mapping[str, int]) -> list[float] | None:
@@ -51,7 +57,9 @@ def bands_of(config: RankConfig, space: ElasticSpace, cost: Mapping[str, int]) -
     return [float(parse_budget(middle, largest, "rank.bands")) for middle in config.bands]
 
 
-def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost: Mapping[str, int]) -> pd.DataFrame:
+def sample_archs(
+    config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost: Mapping[str, int], before: Sequence[Sizes] = ()
+) -> pd.DataFrame:
     """Draw a stratified sample, of which every prefix is stratified too.
 
     The archs of a band are spread evenly over depths, and within a depth over parameters: uniform draws
@@ -62,6 +70,9 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
         config: the settings: bands, band, in_band and overall.
         seed: seed of the draws.
         cost: further arguments of ``space.cost``.
+        before: sizes of smaller samples that this one goes on from, in their order. Their archs come first, the further
+            ones are spread likewise among those that are left; a sample drawn at once is spread over all of them, and
+            is therefore another.
 
     Returns:
         One row per arch: group, key, label, macs, params, depth and arch (JSON), in the order of training.
@@ -71,7 +82,6 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
     """
     pool = _pool(space, seed, cost)
     band = config.band
-    in_band = config.in_band
     bands = bands_of(config, space, cost)
     if bands is None:
         bands = [float(value) for value in np.percentile(pool["macs"], [25, 50, 80])]
@@ -80,6 +90,22 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
         if low * (1 + band) >= high * (1 - band):
             expected = "bands that do not overlap"
             raise SettingError("rank.bands", list(bands), expected, "move them apart, or reduce rank.band")
+    parts: list[pd.DataFrame] = []
+    last = (0, 0)
+    for step, sizes in enumerate([*before, (config.in_band, config.overall)]):
+        taken = {key for part in parts for key in part["key"]}
+        further = (sizes[0] - last[0], sizes[1] - last[1])
+        salt = (step,) if step else ()
+        parts.append(_drawn(pool[~pool["key"].isin(taken)], centres, band, further, seed, salt))
+        last = sizes
+    return pd.concat(parts, ignore_index=True)
+
+
+def _drawn(
+    pool: pd.DataFrame, centres: Sequence[float], band: float, sizes: Sizes, seed: int, salt: tuple[int, ...]
+) -> pd.DataFrame:
+    """Draw so many archs of each band and so many over all sizes."""
+    in_band, overall = sizes
     groups: dict[str, pd.DataFrame] = {}
     for number, centre in enumerate(centres, 1):
         inside = pool[(pool["macs"] - centre).abs() <= band * centre]
@@ -88,14 +114,14 @@ def sample_archs(config: RankConfig, space: ElasticSpace, *, seed: int = 0, cost
             expected = f"a band with at least {in_band} archs; {len(inside)} of {len(pool):,} random ones are in it"
             hint = f"choose bands between {low:,.0f} and {high:,.0f} MACs, a wider rank.band or a smaller rank.in_band"
             raise SettingError("rank.bands", centre, expected, hint)
-        chosen = _by_depth(inside, in_band, np.random.default_rng(seed_for(seed, "rank band", number)))
-        groups[f"band {number}"] = chosen
+        if in_band:
+            rng = np.random.default_rng(seed_for(seed, "rank band", number, *salt))
+            groups[f"band {number}"] = _by_depth(inside, in_band, rng)
     taken = {key for rows in groups.values() for key in rows["key"]}
     free = pool[~pool["key"].isin(taken)]
-    rng = np.random.default_rng(seed_for(seed, "rank all sizes"))
-    if config.overall:
-        groups[OVERALL] = _by_size(free, config.overall, rng)
-    return _alternate(groups)
+    if overall:
+        groups[OVERALL] = _by_size(free, overall, np.random.default_rng(seed_for(seed, "rank all sizes", *salt)))
+    return _alternate(groups) if groups else pd.DataFrame(columns=COLUMNS)
 
 
 def listed_archs(

@@ -117,7 +117,11 @@ def kept_scores(
     kept = read_frame(path)
     learned = [score.name for score in scores if "truth" in score.needs]  # again, since the ground truth may have grown
     kept = kept[~kept["score"].isin(learned)] if len(kept) else kept
-    have = set(kept["score"]) if len(kept) else set()
+    have = set()
+    if len(kept):  # scores of fewer archs are measured again: some are relative to all archs
+        counts = kept.groupby("score")["key"].nunique()
+        have = set(counts[counts == len(archs)].index)
+        kept = kept[kept["score"].isin(have) | ~kept["score"].isin([score.name for score in scores])]
     missing = [score for score in scores if score.name not in have]
     needs = frozenset().union(*(score.needs for score in missing))
     all_needs = frozenset().union(*(score.needs for score in scores))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -56,17 +56,18 @@ class Run(RunLog):
         """Convert the argument ``run=`` of public functions; None writes no files."""
         return run if run is None or isinstance(run, Run) else Run(run)
 
-    def stage(self, name: str, inputs: Mapping[str, object]) -> Stage:
+    def stage(self, name: str, inputs: Mapping[str, object], grows: Sequence[str] = ()) -> Stage:
         """Open a stage's folder; see `Stage`.
 
         Args:
             name: the folder inside the run.
             inputs: everything that determines the stage's result.
+            grows: inputs that say how many; a larger number goes on from what is there.
 
         Raises:
             SettingError: the folder holds results of other inputs.
         """
-        return Stage(self, name, inputs)
+        return Stage(self, name, inputs, grows)
 
     def latency(self, row: Mapping[str, Any]) -> None:
         """Append a row to latency.csv, separate from results because it is never the same twice.

@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,14 @@ class Stage:
     Args:
         name: the folder inside the run, such as ``"supernet"`` or ``"retrain/1a2b3c/seed_0"``.
         inputs: everything that determines the result, as plain values.
+        grows: inputs that say how many. With a larger number a finished stage is open again, with all it has; with a
+            smaller one only an unfinished stage goes on.
 
     Raises:
-        SettingError: the folder holds results of other inputs.
+        SettingError: the folder holds results of other inputs, or has more than what is asked for.
     """
 
-    def __init__(self, run: RunLog, name: str, inputs: Mapping[str, object]) -> None:
+    def __init__(self, run: RunLog, name: str, inputs: Mapping[str, object], grows: Sequence[str] = ()) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", name) or ".." in name:
             raise ValueError(f"stage name {name!r}: expected letters, digits, '_', '-', '.', separated by '/'")
         self.run = run
@@ -72,7 +74,11 @@ class Stage:
         if self._file.exists():
             self._state: dict[str, Any] = read_json(self._file, ("inputs", "done", "facts"))
             check_format(self._state, self._file)
-            self._refuse_changes(self._state["inputs"], given)
+            old = self._state["inputs"]
+            numbers = {key: given[key] for key in grows if key in old and key in given and old[key] != given[key]}
+            self._refuse_changes(old | numbers, given)
+            if numbers:
+                self._grow(old, numbers)
         else:
             self._state = {"made_with": made_with(), "inputs": given, "done": False, "facts": {}}
             with on_disk(self.folder):
@@ -80,6 +86,17 @@ class Stage:
             atomic_json(self._file, self._state)
         clear_parts(self.folder.iterdir())
         self.metrics = CsvLog(self.folder / "metrics.csv")
+
+    def _grow(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Take other numbers of how many, unless the stage is finished with more."""
+        for name, number in new.items():
+            if self.done and number < old[name]:
+                expected = f"at least {old[name]}, as {self.folder} has: what was found there is kept"
+                raise SettingError(name, number, expected, f"use {name}={old[name]} or more, or another --run")
+        words = ", ".join(f"{name} {old[name]} -> {number}" for name, number in new.items())
+        self.run.log_message(f"{self.name} goes on: {words}")
+        self._state |= {"inputs": {**old, **new}, "done": False, "facts": {}}
+        atomic_json(self._file, self._state)
 
     def _refuse_changes(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         missing = object()

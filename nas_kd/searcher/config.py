@@ -36,6 +36,7 @@ else:
     Engine = Annotated[Any, AfterValidator(_engine), "a custom engine object"]
 
 
+GROWS = ("trials", "rerate", "top", "rounds", "tuned")  # a larger number goes on from what a search has
 SUBNETS = "images of the rate split that subnets are scored on; null takes all"
 
 

@@ -11,7 +11,9 @@ import pandas as pd
 
 from nas_kd.distill import Method
 from nas_kd.errors import SettingError
+from nas_kd.runs.files import read_json
 from nas_kd.runs.progress import Progress
+from nas_kd.runs.run import Run
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.trials import SCORES, evaluated
@@ -201,8 +203,12 @@ def short_training(
             settings = {"method": method, "epochs": length, "test": False} | _shortened(
                 training, length / epochs, lr_factor
             )
-            end = f"_{length}" if number else ""
-            trainings = [Retraining(setup, archs[key], seed, f"{folder}/short/{key}{end}", settings) for key in keys]
+            trainings = [
+                Retraining(
+                    setup, archs[key], seed, _folder(setup.run, f"{folder}/short/{key}", number, length), settings
+                )
+                for key in keys
+            ]
             metrics = train_many(trainings, progress, workers=setup.processes(workers))
             for key, values in zip(keys, metrics, strict=True):
                 found.loc[key, "select_accuracy"] = values[f"select_{setup.task.measure}"]
@@ -213,6 +219,15 @@ def short_training(
             if number + 1 < len(plan):
                 keys = best_trained(found.loc[keys])["key"].tolist()[: left[number + 1]]
     return found.astype({"short_epochs": int}).reset_index(drop=True)
+
+
+def _folder(run: Run | None, plain: str, number: int, length: int) -> str:
+    """Return where the training of a round is kept: by its epochs, but for the first round when it was made."""
+    record = None if run is None else run.path / plain / "stage.json"
+    if record is not None and record.exists():
+        made = read_json(record, ("inputs",))["inputs"].get("retrain.epochs")
+        return plain if made == length else f"{plain}_{length}"
+    return f"{plain}_{length}" if number else plain
 
 
 def best_trained(rows: pd.DataFrame) -> pd.DataFrame:

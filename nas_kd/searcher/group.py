@@ -14,6 +14,7 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
 from nas_kd.runs.lock import file_locks
 from nas_kd.runs.run import Run
+from nas_kd.searcher.config import GROWS
 from nas_kd.searcher.engine import SearchEngine
 from nas_kd.searcher.engines import ENGINES
 from nas_kd.searcher.objectives import COSTS
@@ -46,7 +47,8 @@ def worker_group(
         return None
     if storage is not None:
         _check_untimed(given)
-    name = f"{given['space']}-{hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]}"
+    fixed = {name: value for name, value in given.items() if name.removeprefix("search.") not in GROWS}
+    name = f"{given['space']}-{hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]}"
     return WorkerGroup(folder, storage, name, given, worker, lambda: _kept_rows(folder / "trials.csv"), run.log_message)
 
 

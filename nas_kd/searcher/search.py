@@ -23,7 +23,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
-from nas_kd.searcher.config import SearchConfig, SearchSettings
+from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
@@ -33,7 +33,7 @@ from nas_kd.searcher.latencies import with_latency
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.searcher.result import SearchResult, load_search
-from nas_kd.searcher.trials import evaluated
+from nas_kd.searcher.trials import evaluated, with_further
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
 from nas_kd.space import Arch
@@ -179,7 +179,7 @@ def search(
         }
         facts |= own_task | dict(inputs or {})
         group = worker_group(run, run.path / folder, facts, engine, config.storage, worker)
-        stage = None if worker else run.stage(folder, facts)
+        stage = None if worker else run.stage(folder, facts, [f"search.{name}" for name in GROWS])
         if stage is not None and stage.done:
             return load_search(stage, space)
     scorer = SubnetScorer(
@@ -193,6 +193,7 @@ def search(
     )
     exact = pd.DataFrame()
     guide = None
+    trials = config.trials
     extra = {} if worker else controls(budget, seed)
     if engine.guided:
         exact = exact_front(tables, budget="macs")
@@ -207,12 +208,14 @@ def search(
             rounds = config.rerate
             near = archs_around(cuts, live, data, tables, budget.limits, rounds=rounds, task=task)
             begin = [arch for arch, _ in near]
+            if stage is not None and config.variables == "dimensions":
+                trials = with_further(stage, begin, trials)
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(
         budget,
         scorer,
         objectives,
-        config.trials,
+        trials,
         seed,
         controls=extra,
         guide=guide,

@@ -22,6 +22,20 @@ def evaluated(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["kind"].isin(OTHERS)]
 
 
+def with_further(stage: Stage, begin: Sequence[Arch], trials: int) -> int:
+    """Return how many archs to score in all, where those to begin with were fewer when the search began.
+
+    Args:
+        stage: the search's, with the rows so far.
+        begin: archs to score first.
+        trials: how many were asked for.
+    """
+    rows = stage.log("trials.csv").frame()
+    known = set(evaluated(rows)["key"]) if len(rows) else set()
+    further = sum(arch.key not in known for arch in begin)
+    return max(trials, len(known) + further) if len(begin) <= trials else trials
+
+
 class TrialLog:
     """Keeps the rows of one search and the archs behind them.
 
@@ -30,7 +44,8 @@ class TrialLog:
         dimensions: length of a point.
         scorer: returns the scores of a whole subnet.
         additive: returns the sum of an arch's stage scores; NaN where there are none.
-        stage: stores trials.csv; rows that are already in it are read back.
+        stage: stores trials.csv; rows that are already in it are read back, the controls only where no more trials
+            come before them.
         trials: number of evaluations.
         timed: latency is an objective, and a column.
     """
@@ -59,6 +74,9 @@ class TrialLog:
         for row in self.proposals:
             if row["kind"] not in OTHERS:
                 self.archs[row["key"]] = self._arch(row)
+        if self.file is not None and len(self.archs) < trials:  # controls stand last, and are scored again
+            self.rows = self.proposals
+            self.file.cut("number", len(self.rows) - 1)
         run = None if stage is None else stage.run
         self.progress = Progress("search", trials, done=len(self.archs), unit="subnets", run=run)
 

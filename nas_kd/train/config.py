@@ -28,6 +28,9 @@ NEW_WARMUP = 1.0  # epochs
 INHERITED_WARMUP = 0.1
 
 
+GROWS = ("seeds", "random_students", "rivals")  # more of them are trained besides those that a run has
+
+
 def checked_method_name(field: str, method: Any) -> Any:
     """Check that a distillation method or its losses exist, without importing them.
 

@@ -24,7 +24,7 @@ from nas_kd.teacher import TargetSource
 from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
-from nas_kd.train.config import RetrainConfig, RetrainSettings
+from nas_kd.train.config import GROWS, RetrainConfig, RetrainSettings
 from nas_kd.train.measured import by_image, by_output, measure
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 NAMED = 50  # classes, or labels, whose own measures are metrics of a student; a file of the stage has those of all
-OF_THE_COMMAND = ("seeds", "init", "rivals", "random_students", "band")
+OF_THE_COMMAND = (*GROWS, "init", "band")
 
 
 @takes(RetrainConfig)

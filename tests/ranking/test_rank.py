@@ -169,6 +169,42 @@ def test_weights_of_stages_are_learned_from_what_a_ranking_has_trained(
         call()
 
 
+def test_more_archs_go_on_from_those_that_are_trained(
+    ask: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {"scores": ("macs", "params", "random"), "primary": "macs", "seeds": 1}
+    first = ask(**some)  # type: ignore[operator]
+    trained: list[str] = []
+    real = StandaloneTraining.train_in
+
+    def counting(self: StandaloneTraining, *rest: Any) -> Any:
+        trained.append(self.arch.key)
+        return real(self, *rest)
+
+    monkeypatch.setattr(StandaloneTraining, "train_in", counting)
+    more = ask(**some | {"in_band": 10, "overall": 5})  # type: ignore[operator]
+    assert more.archs["group"].value_counts().to_dict() == {"band 1": 10, "band 2": 10, OVERALL: 5}
+    pd.testing.assert_frame_equal(more.archs.head(20), first.archs)
+    assert not more.archs["key"].duplicated().any() and set(trained) == set(more.archs["key"].iloc[20:])
+    both = first.truth.merge(more.truth, on=["key", "seed"])
+    assert len(more.truth) == 25 and (both["accuracy_x"] == both["accuracy_y"]).all() and len(both) == 20
+    assert more.scores.groupby("score")["key"].nunique().tolist() == [25, 25, 25]
+    assert (more.summary["archs"] == 25).all()
+    plan = json.loads((tmp_path / "run/rank/plan.json").read_text())
+    assert plan["grown"] == [[8, 4]] and plan["rank.in_band"] == 10
+    trained.clear()
+    again = ask(**some | {"in_band": 10, "overall": 5})  # type: ignore[operator]
+    pd.testing.assert_frame_equal(again.archs, more.archs)
+    third = ask(**some | {"in_band": 11, "overall": 5})  # type: ignore[operator]
+    pd.testing.assert_frame_equal(third.archs.head(25), more.archs)
+    assert len(trained) == 2 and len(third.truth) == 27
+    for name, number in (("in_band", 10), ("overall", 4)):
+        with pytest.raises(SettingError, match=f"rank.{name}={number}: expected at least {number + 1}"):
+            ask(**some | {"in_band": 11, "overall": 5} | {name: number})  # type: ignore[operator]
+    with pytest.raises(SettingError, match="was started with"):
+        ask(**some | {"in_band": 12, "overall": 5, "epochs": 2})  # type: ignore[operator]
+
+
 def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
     ask()  # type: ignore[operator]
     for change in (
@@ -176,7 +212,7 @@ def test_what_was_named_in_advance_stays(ask: object, tmp_path: Path) -> None:
         {"control": "macs"},
         {"epochs": 2},
         {"seed": 1},
-        {"in_band": 9},
+        {"band": 0.19},
         {"images": 24},
     ):
         with pytest.raises(SettingError, match="was started with"):
