@@ -12,9 +12,10 @@ from nas_kd.errors import SettingError
 
 Kind = Literal["classes", "multilabel", "regression"]
 IMAGES = (
-    "'digits', a folder of class folders, a .tar of class folders, a name such as 'torch/cifar10' or "
-    "'hfds/NAME', or a pair (x, y) of tensors"
+    "'digits', a folder of class folders, a .tar of class folders, a .csv, .tsv or .parquet, a name such as "
+    "'torch/cifar10' or 'hfds/NAME', or a pair (x, y) of tensors"
 )
+FILES = (".tar", ".csv", ".tsv", ".parquet", ".pq")  # what a file of images may be called
 
 
 @settings("data")
@@ -22,7 +23,7 @@ class DataConfig(Settings):
     """Images, their splits and their augmentation."""
 
     train: str = "digits"
-    """digits, a folder or a .tar of class folders, or a timm data set such as torch/cifar10 or hfds/NAME"""
+    """digits, a folder or a .tar of class folders, a .csv or .parquet of images and labels, torch/NAME or hfds/NAME"""
     test: str | None = None
     """test images, as train; null holds out a stratified fifth of train"""
     rate: Share | Images = 0.05
@@ -57,6 +58,21 @@ class DataConfig(Settings):
     """name of the training split of such a data set"""
     test_split: str = "validation"
     """name of the test split of such a data set"""
+    class_folder: Literal["top", "leaf"] = "top"
+    """the folder that names an image's class: top, right under the root, or leaf, the one that holds the image"""
+    image: str | None = None
+    """column of a table (.csv, .parquet, hfds) with images or their paths; null finds it"""
+    label: str | list[str] | None = None
+    """column of a table with labels, or several columns; null finds it"""
+    split_column: str | None = None
+    """column of a table with the split of each image (train, val, test); null takes one called split"""
+    group: str | None = None
+    """column of a table whose images stay in one split, such as a patient's; null takes one called group;
+    folder takes the folders below the class folders"""
+    duplicates: Literal["stop", "keep"] = "stop"
+    """stop where test images are training images too, or keep them; equal images elsewhere go to one split with stop"""
+    background: str = "white"
+    """colour under transparent pixels, such as white, black or #808080"""
     kind: Kind | None = None
     """what labels are: classes, multilabel (columns of 0 and 1) or regression (numbers); null looks at the labels"""
     unreadable: Literal["stop", "skip"] = "stop"
@@ -105,6 +121,13 @@ class DataSettings(TypedDict, total=False):
     root: str
     train_split: str
     test_split: str
+    class_folder: Literal["top", "leaf"]
+    image: str | None
+    label: str | list[str] | None
+    split_column: str | None
+    group: str | None
+    duplicates: Literal["stop", "keep"]
+    background: str
     kind: Kind | None
     unreadable: Literal["stop", "skip"]
 

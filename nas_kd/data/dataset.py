@@ -13,6 +13,7 @@ from torch import Tensor
 from nas_kd.data.augment import Affine, AutoAugment, crop_flip
 from nas_kd.data.batch import Batch
 from nas_kd.data.config import Kind
+from nas_kd.data.found import Found
 from nas_kd.data.pixels import Pixels
 from nas_kd.data.split import draw, stratified_order
 from nas_kd.data.views import Views, count_views, decode_view
@@ -241,6 +242,7 @@ class Data:
     ``label_names`` are the names of the L columns; of classes ``label_names`` is empty. ``mean`` and ``std`` are the
     train split's, one per channel in 0..1 units; ``fingerprint`` changes with any name, label, membership or pixel.
     ``unreadable`` lists name and class number (-1 where there are no classes) of the images that were skipped.
+    ``found`` says what else was found and left out.
     """
 
     train: Split
@@ -256,6 +258,7 @@ class Data:
     unreadable: tuple[tuple[str, int], ...] = ()
     kind: Kind = "classes"
     balance: str = "none"
+    found: Found = Found()
 
     @property
     def num_classes(self) -> int:

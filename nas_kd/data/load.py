@@ -1,43 +1,43 @@
-"""`load_data`: four splits from a name, a folder, a tar or tensors."""
+"""`load_data`: four splits from a name, a folder, a tar, a table or tensors."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_kd.config.keywords import takes
 from nas_kd.data.augment import Affine, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings, Kind
 from nas_kd.data.dataset import Augment, Data, Split
-from nas_kd.data.open_source import open_source
+from nas_kd.data.duplicates import Keys, check_test, count_equal, together
+from nas_kd.data.image import Decoder, colour
+from nas_kd.data.membership import membership
+from nas_kd.data.open_source import Arrays, given_apart
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
 from nas_kd.data.readable import readable
-from nas_kd.data.source import Source
-from nas_kd.data.split import HIGHEST, LOWEST, cut, draw
+from nas_kd.data.split import draw
 from nas_kd.data.views import AllViews, Views, ViewTable
 from nas_kd.errors import SettingError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-TEST_SHARE = 0.2
 STATISTICS_LIMIT = 20_000  # images decoded for mean and std when the set does not fit into memory
-Amount = float | int
 
 
 @takes(DataConfig)
 def load_data(
-    train: str | Path | tuple[Any, Any] | DataConfig,
+    train: str | Path | Arrays | DataConfig,
     config: DataConfig | None = None,
     *,
-    test: str | Path | tuple[Any, Any] | None = None,
+    test: str | Path | Arrays | None = None,
     device: str = "cpu",
     **settings: Unpack[DataSettings],
 ) -> Data:
@@ -48,10 +48,11 @@ def load_data(
 
     Args:
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
-            folders, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair (x (N, C, H, W) uint8, y (N,) class numbers or
-            texts, or numbers (N,) or (N, L), see ``kind``); or the settings, which include it.
+            folders, a .csv or .parquet of images and labels, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair
+            (x (N, C, H, W) uint8, y (N,) class numbers or texts, or numbers (N,) or (N, L), see ``kind``); or the
+            settings, which include it.
         config: the settings; keywords replace some of them.
-        test: as ``train``, with the same classes; None holds out a fifth of train.
+        test: as ``train``, with the same classes; None takes what train has of its own, else holds out a fifth of it.
         device: where pixels are stored and batches are created.
 
     Returns:
@@ -64,16 +65,38 @@ def load_data(
         config = train
         train = config.train
     config = DataConfig.of(config, settings)
-    test = config.test if test is None else test
-    pool, held, skipped = _sources(train, test, config)
-    rows = _membership(pool, held, config.rate, config.select, config.seed, config.subset)
-
+    decoder = Decoder(config.resolution, colour(config.background))
+    sources, found = given_apart(train, config.test if test is None else test, config)
+    skipped: list[tuple[str, int]] = []
+    if config.unreadable == "skip":
+        for name in sources:
+            sources[name], lost = readable(sources[name], decoder)
+            skipped += lost
+    pool = sources["train"]
+    rows = membership(
+        pool,
+        config.rate,
+        0 if "select" in sources else config.select,
+        config.seed,
+        config.subset,
+        held="test" in sources,
+    )
+    if "select" in sources:
+        del rows["select"]
     used = np.sort(np.concatenate(list(rows.values())))
-    parts = [Part(pool, used)] + ([Part(held, np.arange(len(held)))] if held else [])
-    stores = decode(parts, config.resolution, config.memory_gib, device)
-    size, _, channels = stores[0].shape
-    places = {name: torch.from_numpy(np.searchsorted(used, at)) for name, at in rows.items()}
-    mean, std = _mean_std(stores[0], places["train"])
+    apart = [name for name in ("select", "test") if name in sources]
+    parts = [Part(pool, used), *(Part(sources[name], np.arange(len(sources[name]))) for name in apart)]
+    decoded, seen = decode(parts, decoder, config.memory_gib, device)
+    stores = dict(zip(["train", *apart], decoded, strict=True))
+    hashes = {name: store.keys() for name, store in stores.items()}
+    moved = 0
+    if config.duplicates == "stop":
+        draws = draw([pool.names[row] for row in used], config.seed, "split")
+        labels = pool.labels[used] if pool.kind == "classes" else np.zeros(len(used), dtype=np.int64)
+        rows, moved = together(rows, used, hashes["train"], draws, labels)
+
+    size, _, channels = decoded[0].shape
+    mean, std = _mean_std(decoded[0], torch.from_numpy(np.searchsorted(used, rows["train"])))
     affine = Affine(mean, std)
     flip = train != "digits" if config.flip is None else config.flip
     pad = size // 8 if config.pad is None else config.pad
@@ -81,31 +104,47 @@ def load_data(
         raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "omit it")
     auto = AutoAugment(config.augment, mean, size) if config.augment else None
     table = _views(config.views, len(rows["train"]), pad, flip, config.seed) if auto is None else None
+    change = Augment(pad, flip, table, auto)
 
-    def split(name: str, source: Source, at: NDArray[np.int64], place: Tensor, store: Pixels) -> Split:
-        labels = torch.from_numpy(source.labels[at])
-        names = [source.names[i] for i in at]
-        change = Augment(pad, flip, table, auto) if name == "train" else None
-        return Split(name, store, place, labels, names, affine, device, change)
-
-    splits = {name: split(name, pool, at, places[name], stores[0]) for name, at in rows.items()}
-    if held is not None:
-        every = np.arange(len(held))
-        splits["test"] = split("test", held, every, torch.from_numpy(every), stores[1])
+    splits: dict[str, Split] = {}
+    keys: dict[str, Keys] = {}
+    for name in ("train", "rate", "select", "test"):
+        home = name if name in apart else "train"
+        source = sources[home]
+        at = np.arange(len(source)) if name in apart else rows[name]
+        place = at if name in apart else np.searchsorted(used, at)
+        keys[name] = hashes[home][place]
+        splits[name] = Split(
+            name,
+            stores[home],
+            torch.from_numpy(place),
+            torch.from_numpy(source.labels[at]),
+            [source.names[i] for i in at],
+            affine,
+            device,
+            change if name == "train" else None,
+        )
+    if config.duplicates == "stop" and "test" in sources:
+        check_test({name: (keys[name], split.names) for name, split in splits.items()})
+    numbers = {name: split.labels.numpy() for name, split in splits.items()} if pool.kind == "classes" else {}
     return Data(
-        train=splits["train"],
-        rate=splits["rate"],
-        select=splits["select"],
-        test=splits["test"],
+        **splits,
         classes=pool.classes,
         in_chans=channels,
         resolution=size,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(pool.classes, pool.kind, splits, stores),
+        fingerprint=_fingerprint(pool.classes, pool.kind, splits, decoded),
         unreadable=tuple(skipped),
         kind=pool.kind,
         balance=config.balance,
+        found=replace(
+            found,
+            sizes=tuple(seen.sizes.most_common()),
+            modes=tuple(seen.modes.most_common()),
+            traits=tuple(seen.traits.most_common()),
+            equal=count_equal(keys, numbers, moved),
+        ),
     )
 
 
@@ -113,95 +152,6 @@ def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> 
     if isinstance(views, str):
         return AllViews(n, pad, flip, seed)
     return ViewTable(n, pad, flip, views, seed) if views else None
-
-
-def _sources(
-    train: str | Path | tuple[Any, Any], test: str | Path | tuple[Any, Any] | None, config: DataConfig
-) -> tuple[Source, Source | None, list[tuple[str, int]]]:
-    """Open the images and the test images, if any; also return the skipped images."""
-    kept = str(Path(config.root).expanduser())
-    pool = open_source("data.train", train, False, config.train_split, kept, config.download, config.kind)
-    held = None
-    if test is not None:
-        held = open_source("data.test", test, True, config.test_split, kept, config.download, config.kind)
-        _check_classes(pool, held)
-    skipped: list[tuple[str, int]] = []
-    if config.unreadable == "skip":
-        pool, skipped = readable(pool)
-        if held is not None:
-            held, more = readable(held)
-            skipped += more
-    return pool, held, skipped
-
-
-def _check_classes(pool: Source, held: Source) -> None:
-    if pool.kind != held.kind:
-        expected = f"{pool.kind}, as the labels of data.train"
-        raise SettingError("data.test", f"{held.origin}: {held.kind}", expected, "set data.kind")
-    if pool.classes == held.classes:
-        return
-    missing = [name for name in pool.classes if name not in held.classes]
-    unknown = [name for name in held.classes if name not in pool.classes]
-    found = "; ".join(
-        f"{what} {', '.join(map(repr, names[:5]))}{' ...' if len(names) > 5 else ''}"
-        for what, names in (("without", missing), ("with the unknown", unknown))
-        if names
-    )
-    raise SettingError(
-        "data.test",
-        f"{held.origin} {found or 'in another order'}",
-        f"the {len(pool.classes)} classes of data.train, by the same names",
-        "rename or add class folders",
-    )
-
-
-def _membership(
-    pool: Source, held: Source | None, rate: Amount, select: Amount, seed: int, subset: int | None
-) -> dict[str, NDArray[np.int64]]:
-    """Choose the rows of the pool for train, rate, select and, without a test set, test."""
-    strata = pool.labels if pool.kind == "classes" else np.zeros(len(pool), dtype=np.int64)
-    used = ["train"] + [name for name, amount in (("rate", rate), ("select", select)) if amount]
-    least = len(used)
-    needed = least + (held is None)
-    classes = len(pool.classes) if pool.kind == "classes" else 1
-    sizes = np.bincount(strata, minlength=classes)
-    short = int(sizes.argmin())
-    if sizes[short] < needed:
-        where = " in every class" if pool.kind == "classes" else ""
-        holder = f"class {pool.classes[short]!r}" if pool.kind == "classes" else "it"
-        splits = ", ".join([*used, "test"] if held is None else used)
-        raise SettingError(
-            "data.train",
-            pool.origin,
-            f"at least {needed} images{where}, one each for {splits}",
-            f"{holder} has {sizes[short]}: add images"
-            + (", or set data.test" if held is None else ", or set data.rate=0"),
-        )
-    rows: dict[str, NDArray[np.int64]] = {}
-    left = np.arange(len(pool))
-    if held is None:
-        codes = cut(strata, draw(pool.names, seed, "test"), TEST_SHARE, 0, keep=least)
-        rows["test"] = left[codes == LOWEST]
-        left = left[codes != LOWEST]
-    if subset is not None:
-        if not classes * least <= subset <= len(left):
-            expected = f"{classes * least} ({least} per class) .. {len(left)}, the training images"
-            raise SettingError("data.subset", subset, expected, "choose a number in this range, or omit it")
-        if subset < len(left):
-            codes = cut(strata[left], draw([pool.names[i] for i in left], seed, "subset"), subset, 0, 0, least)
-            left = left[codes == LOWEST]
-    labels = strata[left]
-    names = [pool.names[i] for i in left]
-    for name, amount in (("data.rate", rate), ("data.select", select)):
-        most = len(left) - classes * (least - 1)
-        if isinstance(amount, int) and amount and not classes <= amount <= most:
-            expected = f"0, or {classes} (one per class) .. {most} of the {len(left)} training images"
-            raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
-    codes = cut(labels, draw(names, seed, "split"), rate, select)
-    rows["rate"] = left[codes == LOWEST]
-    rows["select"] = left[codes == HIGHEST]
-    rows["train"] = left[(codes != LOWEST) & (codes != HIGHEST)]
-    return {name: rows[name] for name in ("train", "rate", "select", "test") if name in rows}
 
 
 def _mean_std(store: Pixels, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

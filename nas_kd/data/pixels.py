@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,24 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from nas_kd.data.image import (
-    GREY,
-    HINT,
-    TRAILERS,
-    Shape,
-    check,
-    differ,
-    expected_size,
-    header,
-    load,
-    resized,
-    to_array,
-)
-from nas_kd.data.source import LARGEST, ArraySource, Source
+from nas_kd.data.duplicates import Keys
+from nas_kd.data.image import HINT, TRAILERS, Decoder, Seen, Shape, differ, header, load, read, resized, upright_size
+from nas_kd.data.source import ArraySource, Source
 from nas_kd.errors import SettingError
 
-CHUNK = 2**20  # bytes read at once
-TAIL = 16  # bytes, more than any of TRAILERS
+KEY = 16  # bytes of the hash of an image
 
 
 class Pixels(Protocol):
@@ -50,6 +38,9 @@ class Pixels(Protocol):
 
     def digest(self) -> bytes:
         """Hash the pixels, or the files that hold them."""
+
+    def keys(self) -> Keys:
+        """Hash each image: equal for equal pixels, or for files of equal bytes where images are not kept decoded."""
 
 
 class MemoryPixels:
@@ -76,6 +67,9 @@ class MemoryPixels:
     def digest(self) -> bytes:
         return hashlib.sha256(self._pixels.cpu().numpy().reshape(-1).data).digest()
 
+    def keys(self) -> Keys:
+        return np.array([_key(image.data) for image in self._pixels.cpu().numpy()])
+
 
 class LazyPixels:
     """Images decoded whenever they are fetched, for data sets that do not fit into memory."""
@@ -85,15 +79,17 @@ class LazyPixels:
         source: Source,
         rows: NDArray[np.int64],
         shape: Shape,
-        resize: bool,
+        decoder: Decoder,
         content: bytes,
+        keys: Keys,
         device: str,
     ) -> None:
         self.shape = shape
         self._source = source
         self._rows = rows
-        self._resize = resize
+        self._decoder = decoder
         self._content = content
+        self._keys = keys
         self._device = device
 
     @property
@@ -109,7 +105,7 @@ class LazyPixels:
         def put(job: tuple[int, int]) -> None:
             place, row = job
             image = load(self._source, row)
-            out[place] = to_array(self._source, row, image, self.shape[0] if self._resize else None, self.shape)
+            out[place] = self._decoder.array(self._source, row, image, self.shape)
 
         jobs = list(enumerate(self._rows[rows.cpu().numpy()].tolist()))
         threads = min(torch.get_num_threads(), os.cpu_count() or 1)
@@ -124,6 +120,9 @@ class LazyPixels:
     def digest(self) -> bytes:
         return hashlib.sha256(repr((self.shape, self._content)).encode()).digest()
 
+    def keys(self) -> Keys:
+        return self._keys
+
 
 class Part(NamedTuple):
     """The selected images of one source."""
@@ -132,37 +131,43 @@ class Part(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def decode(parts: list[Part], resolution: int | None, memory_gib: float, device: str) -> list[Pixels]:
+def decode(parts: list[Part], decoder: Decoder, memory_gib: float, device: str) -> tuple[list[Pixels], Seen]:
     """Decode all parts to one size and one number of channels.
 
-    The result is greyscale (one channel) if every image is. With a resolution, the shorter side is resized to
-    it (bicubic, antialiased) and the centre is cropped.
+    The result is greyscale (one channel) if every image is.
 
     Args:
         parts: the images; the first part determines size and channels.
-        resolution: pixels per side; None requires all images to have the size of the first.
+        decoder: without a resolution all images must have the size of the first.
         memory_gib: decode once if all parts together take at most this much memory.
+
+    Returns:
+        The pixels of each part, and what was seen of the images.
 
     Raises:
         SettingError: an image is unreadable, sizes differ without a resolution, or channels differ.
     """
     done: list[Pixels] = []
+    seen = Seen()
     shape: Shape | None = None
     total = sum(len(part.rows) for part in parts)
     for part in parts:
-        if isinstance(part.source, ArraySource):
-            pixels = _from_arrays(part, part.source, resolution, shape).to(device)
+        source = part.source
+        if isinstance(source, ArraySource):
+            pixels = _from_arrays(part, source, decoder.resolution, shape).to(device)
             done.append(MemoryPixels(pixels))
         else:
-            size = (resolution, resolution) if resolution else _size(part.source, int(part.rows[0]))
-            fits = total * size[0] * size[1] * 3 <= memory_gib * 2**30
-            if fits:
-                pixels = torch.from_numpy(_decode_part(part, resolution, shape))
+            first = int(part.rows[0])
+            size = (
+                (decoder.resolution,) * 2 if decoder.resolution else decoder.side(source, first, header(source, first))
+            )
+            if total * size[0] * size[1] * 3 <= memory_gib * 2**30:
+                pixels = torch.from_numpy(_decode_part(part, decoder, shape, seen))
                 done.append(MemoryPixels(pixels.to(device)))
             else:
-                done.append(_scan_part(part, resolution, shape, device))
+                done.append(_scan_part(part, decoder, shape, device, seen))
         shape = done[-1].shape if shape is None else shape
-    return done
+    return done, seen
 
 
 def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape: Shape | None) -> Tensor:
@@ -185,70 +190,66 @@ def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _decode_part(part: Part, resolution: int | None, shape: Shape | None) -> NDArray[np.uint8]:
+def _decode_part(part: Part, decoder: Decoder, shape: Shape | None, seen: Seen) -> NDArray[np.uint8]:
     """Decode to (N, H, W, C); C becomes 3 at the first colour image if no shape is given."""
     source, rows = part
     buffer: NDArray[np.uint8] | None = None
     for place, row in enumerate(rows.tolist()):
-        image = load(source, row)
+        image = header(source, row)
+        decoder.check(source, row, image, shape)  # before memory is taken for its pixels
+        image = load(source, row, image)
+        seen.add(image, upright_size(image))
         if buffer is None:
-            h, w = expected_size(source, row, image, resolution)
-            size = shape or (h, w, 1 if image.mode in GREY else 3)
+            size = shape or (*decoder.side(source, row, image), decoder.channels(image))
             buffer = np.empty((len(rows), *size), dtype=np.uint8)
-        elif shape is None and buffer.shape[-1] == 1 and image.mode not in GREY:
+        elif shape is None and buffer.shape[-1] == 1 and decoder.channels(image) == 3:
             buffer = np.repeat(buffer, 3, axis=-1)
-        buffer[place] = to_array(source, row, image, resolution, buffer.shape[1:])
+        buffer[place] = decoder.array(source, row, image, buffer.shape[1:])
     assert buffer is not None  # the split rejects parts without images
     return buffer
 
 
-def _scan_part(part: Part, resolution: int | None, shape: Shape | None, device: str) -> LazyPixels:
+def _scan_part(part: Part, decoder: Decoder, shape: Shape | None, device: str, seen: Seen) -> LazyPixels:
     """Read the header and the hash of every file; decode only those that seem to be incomplete.
 
     A truncated test image would otherwise be found only after the last training, when the test set is first used.
     """
     source, rows = part
     content = hashlib.blake2b(digest_size=32)
+    keys = []
     side: tuple[int, int] | None = shape[:2] if shape else None
     grey = True
     for row in rows.tolist():
-        stream = source.stream(row)
+        stream = read(source, row)
         image = header(source, row, stream)
-        check(source, row, image, shape)
-        if resolution is None and side is not None and image.size[::-1] != side:
-            raise differ(source, row, image, side)
-        side = side or expected_size(source, row, image, resolution)
-        grey = grey and image.mode in GREY
+        decoder.check(source, row, image, shape)
+        size = upright_size(image)
+        if decoder.resolution is None and side is not None and size != side:
+            raise differ(source, row, size, side)
+        side = side or decoder.side(source, row, image)
+        grey = grey and decoder.channels(image) == 1
+        seen.add(image, size)
         if isinstance(stream, Image.Image):
-            load(source, row, stream)
+            load(source, row, image)
             content.update(repr((image.mode, image.size, image.getpalette())).encode())
             content.update(image.tobytes())
+            keys.append(_key(repr((image.mode, image.getpalette())).encode(), image.tobytes()))
         else:
-            with stream:
-                whole = _hash_file(stream, TRAILERS.get(image.format or ""), content)
-            if not whole:
+            stream.seek(0)
+            raw = stream.read()
+            content.update(len(raw).to_bytes(8, "little"))  # else bytes could move between files unnoticed
+            content.update(raw)
+            keys.append(_key(raw))
+            end = TRAILERS.get(image.format or "")
+            if end is None or not raw.endswith(end):
                 load(source, row)
     assert side is not None
-    return LazyPixels(source, rows, shape or (*side, 1 if grey else 3), bool(resolution), content.digest(), device)
+    shape = shape or (*side, 1 if grey else 3)
+    return LazyPixels(source, rows, shape, decoder, content.digest(), np.array(keys), device)
 
 
-def _hash_file(stream: IO[bytes], end: bytes | None, content: hashlib.blake2b) -> bool:
-    """Add the length and bytes of a file to a hash; return whether the file is known to be complete."""
-    size = stream.seek(0, os.SEEK_END)
-    content.update(size.to_bytes(8, "little"))  # else bytes could move between files unnoticed
-    if size > LARGEST:
-        return False
-    stream.seek(0)
-    last = b""
-    while chunk := stream.read(CHUNK):
-        content.update(chunk)
-        last = (last + chunk)[-TAIL:]
-    return end is not None and last.endswith(end)
-
-
-def _size(source: Source, row: int) -> tuple[int, int]:
-    stream = source.stream(row)
-    width, height = header(source, row, stream).size
-    if not isinstance(stream, Image.Image):
-        stream.close()
-    return height, width
+def _key(*parts: bytes | memoryview) -> bytes:
+    state = hashlib.blake2b(digest_size=KEY)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest().encode()  # numpy would drop zeros at the end of raw bytes

@@ -8,19 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from nas_kd.data.image import load
+from nas_kd.data.image import Decoder, header, load
 from nas_kd.data.source import ArraySource, Source, Subset
 from nas_kd.errors import SettingError
 
 
-def readable(source: Source) -> tuple[Source, list[tuple[str, int]]]:
+def readable(source: Source, decoder: Decoder) -> tuple[Source, list[tuple[str, int]]]:
     """Decode every image once; return the readable ones, and name and class of the others."""
     if isinstance(source, ArraySource):
         return source, []
 
     def can_read(row: int) -> bool:
         try:
-            load(source, row)
+            image = header(source, row)
+            decoder.check(source, row, image, None)
+            load(source, row, image)
         except SettingError:
             return False
         return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -28,6 +27,7 @@ class Source:
         labels: (N,) class numbers, or (N, L) float32; see `nas_kd.data.labels.Labels`.
         classes: names of the classes, or of the columns of labels.
         kind: what labels are.
+        groups: (N,) names of groups whose images stay in one split; None for none.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Source:
         labels: NDArray[Any],
         classes: tuple[str, ...],
         kind: Kind = "classes",
+        groups: NDArray[Any] | None = None,
     ) -> None:
         self.field = field
         self.origin = origin
@@ -45,6 +46,7 @@ class Source:
         self.labels = labels
         self.classes = classes
         self.kind: Kind = kind
+        self.groups = groups
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,13 +55,9 @@ class Source:
         """Return where a user finds image i."""
         return f"{self.origin}: {self.names[i]}"
 
-    def stream(self, i: int) -> IO[bytes] | Image.Image:
-        """Open image i without reading its pixels."""
-        raise NotImplementedError
-
     def load(self, i: int) -> IO[bytes] | Image.Image:
-        """Read image i's bytes; safe to call from several threads."""
-        return self.stream(i)
+        """Read image i's bytes, or its pixels where it is no file; safe to call from several threads."""
+        raise NotImplementedError
 
 
 class ArraySource(Source):
@@ -75,62 +73,80 @@ class Subset(Source):
 
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
         names = [source.names[row] for row in rows.tolist()]
-        super().__init__(source.field, source.origin, names, source.labels[rows], source.classes, source.kind)
+        groups = None if source.groups is None else source.groups[rows]
+        super().__init__(source.field, source.origin, names, source.labels[rows], source.classes, source.kind, groups)
         self._source = source
         self._rows = rows
-
-    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        return Subset, (self._source, self._rows)
-
-    def stream(self, i: int) -> IO[bytes] | Image.Image:
-        return self._source.stream(int(self._rows[i]))
 
     def load(self, i: int) -> IO[bytes] | Image.Image:
         return self._source.load(int(self._rows[i]))
 
 
 class FileSource(Source):
-    """Images behind open files and locks, which cannot be pickled: another process reopens the source."""
+    """Images that are files, or parts of files as the members of a tar are.
 
-    def __init__(self, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
+    Args:
+        files: (N,) paths.
+        spans: (N, 2) first byte and number of bytes of each image; None for whole files.
+    """
+
+    def __init__(self, files: list[str], spans: NDArray[np.int64] | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._files = files
+        self._spans = spans
+
+    def load(self, i: int) -> IO[bytes]:
+        with open(self._files[i], "rb") as file:
+            start, size = (0, os.fstat(file.fileno()).st_size) if self._spans is None else self._spans[i].tolist()
+            if size > LARGEST:
+                raise OSError(f"it has more than {LARGEST:,} bytes")
+            file.seek(start)
+            return io.BytesIO(file.read(size))
+
+
+class TableSource(Source):
+    """Images whose bytes are cells of a table.
+
+    Args:
+        cells: row to bytes, or to a dictionary of bytes and path as Hugging Face's data sets have it.
+        rows: (N,) rows of the images.
+        folder: where relative paths begin.
+    """
+
+    def __init__(
+        self, cells: Callable[[int], Any], rows: NDArray[np.int64], folder: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._cells = cells
+        self._rows = rows
+        self._folder = folder
+
+    def load(self, i: int) -> IO[bytes]:
+        cell = self._cells(int(self._rows[i]))
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            return io.BytesIO(cell)
+        if not isinstance(cell, str):
+            raise OSError("it has neither bytes nor a path")
+        path = os.path.join(self._folder, cell)
+        if os.path.getsize(path) > LARGEST:
+            raise OSError(f"it has more than {LARGEST:,} bytes")
+        with open(path, "rb") as file:
+            return io.BytesIO(file.read())
+
+
+class VisionSource(Source):
+    """Images behind a torchvision data set, which another process reopens."""
+
+    def __init__(self, dataset: Any, *args: Any, reopen: tuple[Callable[..., Source], tuple[Any, ...]]) -> None:
         super().__init__(*args)
+        self._dataset = dataset
         self._reopen = reopen
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
         return self._reopen
 
-
-class ReaderSource(FileSource):
-    """Images behind a timm reader.
-
-    timm's own data set replaces an unreadable image by the next one, so its reader is used directly and the
-    image is reported.
-    """
-
-    def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reader = reader
-        self._lock = threading.Lock()
-
-    def stream(self, i: int) -> IO[bytes]:
-        stream: IO[bytes] = self._reader[i][0]
-        return stream
-
-    def load(self, i: int) -> IO[bytes]:
-        with self._lock, self.stream(i) as stream:  # a tar has one file position for all its members
-            if stream.seek(0, os.SEEK_END) > LARGEST:
-                raise OSError(f"it has more than {LARGEST:,} bytes")
-            stream.seek(0)
-            return io.BytesIO(stream.read())
-
-
-class VisionSource(FileSource):
-    """Images behind a torchvision data set."""
-
-    def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._dataset = dataset
-
-    def stream(self, i: int) -> Image.Image:
+    def load(self, i: int) -> Image.Image:
         image: Image.Image = self._dataset[i][0]
         return image

@@ -14,6 +14,7 @@ Codes = NDArray[np.int64]
 TRAIN = 0
 LOWEST = 1
 HIGHEST = 2
+FEWEST = 8
 
 
 def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
@@ -22,7 +23,7 @@ def draw(names: Sequence[str], *salt: int | str) -> NDArray[np.float64]:
 
     def digest(name: str) -> bytes:
         state = start.copy()
-        state.update(name.encode())
+        state.update(name.encode("utf-8", "surrogatepass"))
         return state.digest()[:8]
 
     raw = np.frombuffer(b"".join(map(digest, names)), dtype=">u8")
@@ -35,7 +36,7 @@ def cut(
     low: float | int,
     high: float | int,
     keep: int = 1,
-    least: int = 1,
+    least: int | tuple[Codes, Codes] = 1,
 ) -> Codes:
     """Split off the images with the lowest and the highest draws of every class.
 
@@ -51,7 +52,7 @@ def cut(
         low: share or count of images with the lowest draws.
         high: share or count of images with the highest draws.
         keep: images that every class keeps in the middle.
-        least: images of every class in a part of nonzero size.
+        least: images of every class in a part of nonzero size; or of each class, (C,) for the low and the high part.
 
     Returns:
         (N,) codes: TRAIN (the middle), LOWEST or HIGHEST.
@@ -60,8 +61,9 @@ def cut(
         SettingError: the counts do not leave ``keep`` images in every class.
     """
     sizes = np.bincount(labels)
-    least_low = least * (low > 0)
-    least_high = least * (high > 0)
+    lowest, highest = (least, least) if isinstance(least, int) else least
+    least_low = lowest * (low > 0)
+    least_high = highest * (high > 0)
     lows = _counts(labels, u, low, least_low, sizes - keep - least_high)
     highs = _counts(labels, 1 - u, high, least_high, sizes - keep - lows)
     codes = np.full(len(labels), TRAIN, dtype=np.int64)
@@ -73,7 +75,25 @@ def cut(
     return codes
 
 
-def _counts(labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int, most: Codes) -> Codes:
+def fewest(labels: NDArray[np.int64], amount: float | int) -> Codes:
+    """Return the least number of images of each class in a part that scores are measured on.
+
+    Eight, so that one image is not the whole of a class's recall; but at most a quarter of the class, so that two
+    such parts leave half of it to train on, and at most half of what a class of average size has in the part, so that
+    a thousand classes do not fill it.
+
+    Args:
+        labels: (N,) class numbers.
+        amount: share or count of the part.
+    """
+    sizes = np.bincount(labels)
+    count = amount if isinstance(amount, int) else amount * len(labels)
+    return np.maximum(1, np.minimum(min(FEWEST, int(count / len(sizes) / 2)), sizes // 4))
+
+
+def _counts(
+    labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int | Codes, most: Codes
+) -> Codes:
     """Return the number of images of each class, between ``least`` and ``most``."""
     if isinstance(amount, float):
         below = [_below(u[labels == c], amount) for c in range(len(most))]
@@ -94,13 +114,13 @@ def _below(u: NDArray[np.float64], share: float) -> int:
     return min(counts.values(), key=lambda count: abs(count - target))
 
 
-def apportion(sizes: Codes, total: int, least: int, most: Codes) -> Codes:
+def apportion(sizes: Codes, total: int, least: int | Codes, most: Codes) -> Codes:
     """Divide a total over classes in proportion to their sizes, by largest remainders within bounds.
 
     Args:
         sizes: (C,) images of each class.
         total: the sum of the counts, between the sums of the bounds.
-        least: lower bound of a class.
+        least: lower bound of every class, or of each (C,).
         most: (C,) upper bounds of the classes.
     """
     quota = total * sizes / sizes.sum()

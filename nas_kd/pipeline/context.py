@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from nas_kd.data import Data, load_data
+from nas_kd.data.summary import summary
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Recipe, Task, task_of
@@ -61,12 +62,8 @@ class RunContext(Given):
     @cached_property
     def images(self) -> Data:
         data = load_data(self.config.data, device=self.device)
-        sizes = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
-        shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
-        self.run.log_message(f"data: {self.config.data.train}, {data.num_classes} classes, {shape}; images: {sizes}")
-        if data.unreadable:
-            names = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
-            self.run.log_message(f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {names}")
+        for line in summary(data, self.config.data.train):
+            self.run.log_message(line)
         return data
 
     @cached_property

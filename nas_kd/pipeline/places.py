@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_kd.config.paths import existing
-from nas_kd.data.config import IMAGES
+from nas_kd.data.config import FILES, IMAGES
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 
@@ -24,7 +24,7 @@ def check_places(config: Config) -> None:
     for field, given in (("data.train", config.data.train), ("data.test", config.data.test)):
         if given is not None and given != "digits" and given.partition("/")[0].lower() not in SETS:
             path = existing(field, given, IMAGES)
-            if not path.is_dir() and path.suffix.lower() != ".tar":
+            if not path.is_dir() and path.suffix.lower() not in FILES:
                 hint = "unpack it, or make an uncompressed .tar of class folders"
                 raise SettingError(field, given, IMAGES, hint)
     if config.supernet.checkpoint is not None:

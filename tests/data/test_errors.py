@@ -119,8 +119,9 @@ def test_sizes_and_modes(make_folder: Make, memory_gib: float) -> None:
     root = make_folder()
     Image.new("RGB", (13, 13)).save(root / "owl" / "0001.png")
     refused("data.resolution", "owl/0001.png", "13 x 13", "12 x 12", train=root, memory_gib=memory_gib, rate=0)
-    Image.new("I;16", (12, 12)).save(root / "owl" / "0001.png")
-    refused("data.train", "owl/0001.png", "8-bit", train=root, memory_gib=memory_gib, rate=0)
+    (root / "owl" / "0001.png").unlink()
+    Image.new("F", (12, 12)).save(root / "owl" / "0001.tif")
+    refused("data.train", "owl/0001.tif", "8 or 16 bits", "mode F", train=root, memory_gib=memory_gib, rate=0)
     grey = make_folder("grey", mode="L")
     refused("data.test", "greyscale images", train=grey, test=make_folder("colour"), memory_gib=memory_gib)
 

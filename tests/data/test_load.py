@@ -131,7 +131,7 @@ def test_grey_folder_and_split_sub_folders(make_folder: Make) -> None:
 
 def test_arrays_resize() -> None:
     x, y = torch.randint(0, 256, (40, 1, 16, 12)).to(torch.uint8), torch.arange(40) % 2
-    data = load_data((x, y), resolution=8, test=(x.expand(-1, 1, -1, -1), y))
+    data = load_data((x, y), resolution=8, test=(255 - x, y))
     assert data.resolution == 8 and everything(data.test).shape == (40, 1, 8, 8)
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from small_run import Said, changes, digests
 
 from nas_kd.data import Data, load_data
+from nas_kd.data.image import Decoder
 from nas_kd.data.pixels import Part, decode
 from nas_kd.data.source import VisionSource
 from nas_kd.errors import SettingError
@@ -26,9 +27,9 @@ SIZE, CLASSES, EACH = 16, 3, 12
 PNG = ("class0/3.png", "class1/0.png", "class2/11.png")  # damaged in three ways
 
 
-def images(root: Path, kind: str = "png") -> Path:
+def images(root: Path, kind: str = "png", seed: int = 0) -> Path:
     """Write class folders of random images."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label in range(CLASSES):
         folder = root / f"class{label}"
         folder.mkdir(parents=True)
@@ -86,7 +87,7 @@ def test_unreadable_images_are_named_or_left_out(damaged: Path, memory_gib: floa
 
 
 def test_a_test_set_is_looked_through_too(damaged: Path, tmp_path: Path) -> None:
-    good = images(tmp_path / "good")
+    good = images(tmp_path / "good", seed=1)
     data = load_data(good, test=damaged, unreadable="skip", **SETTINGS)
     assert len(data.unreadable) == 3 and len(data.test) == CLASSES * EACH - 3
     assert len(data.train) + len(data.rate) + len(data.select) == CLASSES * EACH
@@ -168,7 +169,7 @@ def test_a_pixel_of_a_set_that_gives_images_is_noticed_and_each_is_opened_once()
     def digest(changed: int) -> bytes:
         names, labels = [str(i) for i in range(9)], np.zeros(9, dtype=np.int64)
         source = VisionSource(Given(changed), "data.train", "given", names, labels, ("a",), reopen=(Given, (changed,)))
-        return decode([Part(source, np.arange(9))], SIZE, 0, "cpu")[0].digest()
+        return decode([Part(source, np.arange(9))], Decoder(SIZE), 0, "cpu")[0][0].digest()
 
     assert digest(0) == digest(0) != digest(1)
     assert opened == 3 * list(range(9))

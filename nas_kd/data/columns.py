@@ -1,0 +1,167 @@
+"""Which columns of a table are images, labels, splits and groups, and the sources they make."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_kd.data.config import DataConfig
+from nas_kd.data.formats import is_image_name
+from nas_kd.data.labels import Labels, labels_of
+from nas_kd.data.layout import SPLITS
+from nas_kd.data.source import FileSource, Source, TableSource
+from nas_kd.data.table import Table, first_known
+from nas_kd.errors import SettingError
+
+# names of columns in lower case
+IMAGE = ("image", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
+LABEL = ("label", "labels", "class", "class_name", "target", "category", "y")
+GROUP = ("group", "groups")
+
+
+def sources(what: str, table: Table, config: DataConfig) -> dict[str, Source]:
+    """Make a source of each split of a table.
+
+    Args:
+        what: the setting that named the table.
+
+    Returns:
+        train, and val and test where a column says so.
+
+    Raises:
+        SettingError: columns are missing, or files that the table names.
+    """
+    image = _image(table, config)
+    split = _named("data.split_column", table, config.split_column) or first_known(table.columns, ("split",))
+    group = _named("data.group", table, config.group) or first_known(table.columns, GROUP)
+    labels = _labels(table, config, {image, split, group})
+    found = _read_labels(what, table, labels, config)
+    groups = None if group is None else _groups(table.values(group))
+    rows = np.arange(len(found.y))
+    parts = {"train": rows} if split is None else _splits(what, table, split)
+    paths = None if image in table.images else _paths(what, table, image, config)
+    made: dict[str, Source] = {}
+    for name, chosen in parts.items():
+        rest = (
+            what,
+            table.origin,
+            _names(found, chosen) if paths is None else [paths[row] for row in chosen.tolist()],
+            found.y[chosen],
+            found.names,
+            found.kind,
+            None if groups is None else groups[chosen],
+        )
+        if paths is None:
+            assert table.cells is not None  # columns that hold images have cells
+            made[name] = TableSource(table.cells(image), chosen, table.folder, *rest)
+        else:
+            files = [os.path.join(table.folder, paths[row]) for row in chosen.tolist()]
+            made[name] = FileSource(files, None, *rest)
+    return made
+
+
+def _named(setting: str, table: Table, name: str | None) -> str | None:
+    """Return a column that a setting names, if it does."""
+    if name is None or name in table.columns:
+        return name
+    raise SettingError(setting, name, f"a column of {table.origin}: {', '.join(table.columns[:20])}", "check the name")
+
+
+def _image(table: Table, config: DataConfig) -> str:
+    given = _named("data.image", table, config.image)
+    if given is not None:
+        return given
+    found = first_known(table.images, IMAGE) or (table.images[0] if len(table.images) == 1 else None)
+    if found is None and not table.images:
+        found = first_known(table.columns, IMAGE)
+        named = [column for column in table.columns if is_image_name(str(table.values(column)[0]))]
+        found = found or (named[0] if len(named) == 1 else None)
+    if found is None:
+        expected = f"a column of images or of their paths, such as image; {table.origin} has {_some(table.columns)}"
+        raise SettingError("data.image", None, expected, "name it: data.image=COLUMN")
+    return found
+
+
+def _labels(table: Table, config: DataConfig, taken: set[str | None]) -> list[str]:
+    given = [config.label] if isinstance(config.label, str) else config.label
+    if given:
+        for name in given:
+            _named("data.label", table, name)
+        return list(dict.fromkeys(given))
+    left = [column for column in table.columns if column not in taken and not column.startswith("Unnamed")]
+    typed = [column for column in left if column in table.classes]
+    found = first_known(left, LABEL) or (typed[0] if len(typed) == 1 else left[0] if len(left) == 1 else None)
+    if found is None:
+        expected = f"a column of labels, such as label; {table.origin} has {_some(table.columns)}"
+        raise SettingError("data.label", None, expected, "name it, or several: data.label=COLUMN")
+    return [found]
+
+
+def _some(columns: tuple[str, ...]) -> str:
+    return ", ".join(columns[:20]) + (" ..." if len(columns) > 20 else "")
+
+
+def _read_labels(what: str, table: Table, names: list[str], config: DataConfig) -> Labels:
+    columns = {name: table.values(name) for name in names}
+    classes = table.classes.get(names[0]) if len(names) == 1 else None
+    if classes is None or config.kind not in (None, "classes"):
+        return labels_of("data.label", columns, config.kind)
+    y = columns[names[0]]
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= len(classes):
+        expected = f"numbers 0 .. {len(classes) - 1} of the classes of {names[0]}"
+        raise SettingError(
+            what, f"{table.origin}: {y.min() if y.dtype.kind in 'iu' else y.dtype}", expected, "check it"
+        )
+    return Labels(y.astype(np.int64), classes, "classes")
+
+
+def _groups(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the name of each image's group; an image without one is its own."""
+    return np.array([f"alone {row}" if value is None else f"{value}" for row, value in enumerate(values.tolist())])
+
+
+def _splits(what: str, table: Table, column: str) -> dict[str, NDArray[np.int64]]:
+    found = table.values(column)
+    names = [str(name).strip().lower() for name in found.tolist()]
+    unknown = sorted({name for name in names if name not in SPLITS})
+    if unknown:
+        expected = f"train, val or test in column {column!r}; it has {', '.join(map(repr, unknown[:5]))}"
+        raise SettingError(what, table.origin, expected, "rename them, or name another column: data.split_column")
+    which = np.array([SPLITS[name] for name in names])
+    parts = {name: np.flatnonzero(which == name) for name in ("train", "val", "test")}
+    if not len(parts["train"]):
+        raise SettingError(what, table.origin, f"images of split train in column {column!r}", "add some")
+    return {name: rows for name, rows in parts.items() if len(rows)}
+
+
+def _paths(what: str, table: Table, column: str, config: DataConfig) -> list[str]:
+    """Return the paths of the images, checked to be there, and none twice."""
+    given = table.values(column).tolist()
+    wrong = next((row for row, path in enumerate(given) if not isinstance(path, str) or not path), None)
+    if wrong is not None:
+        expected = f"paths in column {column!r}; row {wrong} has {given[wrong]!r}"
+        raise SettingError(what, table.origin, expected, "name another column: data.image")
+    paths = [PurePath(path).as_posix() for path in given]
+    twice, count = Counter(paths).most_common(1)[0]
+    if count > 1:
+        expected = f"a row an image; {twice} is in {count} rows"
+        raise SettingError(what, table.origin, expected, "keep one row of each, with several label columns if needed")
+    if config.unreadable == "stop":
+        lost = [path for path in paths if not os.path.isfile(os.path.join(table.folder, path))]
+        if lost:
+            expected = f"files of all images; {len(lost)} of {len(paths)} are missing, such as {lost[0]}"
+            hint = f"paths begin at {table.folder or '.'}; write them with their suffix, or set data.unreadable=skip"
+            raise SettingError(what, table.origin, expected, hint)
+    return paths
+
+
+def _names(labels: Labels, rows: NDArray[np.int64]) -> list[str]:
+    """Name images without files by class and running number."""
+    if labels.kind != "classes":
+        return [f"{row:06d}" for row in rows.tolist()]
+    return [f"{labels.names[labels.y[row]]}/{row:06d}" for row in rows.tolist()]

@@ -1,0 +1,176 @@
+"""Lists of the images in a folder or a tar, without decoding any."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_kd.data.formats import is_hidden, is_image_name
+from nas_kd.errors import SettingError
+
+HIDDEN = "hidden"
+
+
+@dataclass
+class Tree:
+    """Images by name.
+
+    Args:
+        names: paths below the root, with ``/``, in natural order.
+        files: the file that holds each.
+        spans: (N, 2) first byte and number of bytes in it; None for whole files.
+        ignored: why files are left out, and how many; a hidden folder counts as one.
+        folders: the folders right under the root, with images or without.
+    """
+
+    names: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    spans: NDArray[np.int64] | None = None
+    ignored: Counter[str] = field(default_factory=Counter)
+    folders: list[str] = field(default_factory=list)
+
+    def ordered(self) -> Tree:
+        """Return the tree in natural order: 9.png before 10.png."""
+        order = sorted(range(len(self.names)), key=lambda at: (natural(self.names[at]), self.names[at]))
+        spans = None if self.spans is None else self.spans[order]
+        names = [self.names[at] for at in order]
+        return Tree(names, [self.files[at] for at in order], spans, self.ignored, sorted(self.folders, key=natural))
+
+    def ignore(self, name: str) -> None:
+        """Count a file that is left out."""
+        suffix = os.path.splitext(name)[1].lower()
+        self.ignored[HIDDEN if is_hidden(name) else f"no image by its name ({suffix or 'no suffix'})"] += 1
+
+
+def natural(name: str) -> list[Any]:
+    """Return a key that sorts numbers in names by their value."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name.lower()))]
+
+
+def printable(name: str) -> str:
+    """Write what is no text in a file's name, or would end a line, as its code."""
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), name)
+
+
+def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
+    """List the images below a folder; links are followed.
+
+    Args:
+        what: the setting, for messages.
+        without: a folder below it that is left out, such as that of the test images.
+
+    Raises:
+        SettingError: a link leads in a circle, or a file with an image's name is none.
+    """
+    tree = Tree()
+    other = without.resolve() if without is not None else None
+    todo = [(str(root), "", frozenset({root.resolve()}))]
+    while todo:
+        folder, inside, above = todo.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    tree.ignored[HIDDEN] += 1
+                elif _is_folder(entry):
+                    real = Path(entry.path).resolve()
+                    if real in above:
+                        raise SettingError(what, entry.path, "folders without circular links", "delete the link")
+                    if real == other:
+                        continue
+                    if not inside:
+                        tree.folders.append(printable(entry.name))
+                    todo.append((entry.path, f"{inside}{printable(entry.name)}/", above | {real}))
+                elif not is_image_name(entry.name):
+                    tree.ignore(entry.name)
+                elif not os.path.isfile(entry.path):
+                    expected = "readable images; this is a broken link, a pipe or a device"
+                    raise SettingError(what, entry.path, expected, "replace or delete it")
+                else:
+                    tree.names.append(f"{inside}{printable(entry.name)}")
+                    tree.files.append(entry.path)
+    return tree.ordered()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def read_tar(what: str, path: Path) -> Tree:
+    """List the images in a tar, and in the tars in it, whose names stand for folders.
+
+    It seeks from header to header: reading the claimed size would never end if a header claims an exabyte. Folders
+    that all members share are left out of the names, so that tars of ``cat/1.jpg`` and of ``./pets/cat/1.jpg`` are
+    split in the same way.
+
+    Raises:
+        SettingError: a member lies outside the folder that the tar is unpacked in, or tars are nested more than once.
+        tarfile.TarError: it is damaged or not a tar; also OSError.
+    """
+    tree = Tree()
+    found: dict[str, tuple[int, int]] = {}
+    with tarfile.open(path, "r:") as tar:
+        _members(what, path, tar, "", 0, found, tree)
+    tree.names = _strip_common([*found]) if found else []
+    tree.files = [str(path)] * len(found)
+    tree.spans = np.array([*found.values()], dtype=np.int64).reshape(-1, 2)
+    tree.folders = sorted({name.split("/")[0] for name in tree.names if "/" in name})
+    return tree.ordered()
+
+
+def _members(
+    what: str,
+    path: Path,
+    tar: tarfile.TarFile,
+    inside: str,
+    start: int,
+    found: dict[str, tuple[int, int]],
+    tree: Tree,
+) -> None:
+    """Collect the first byte and the number of bytes of each image; of equal names the last counts, as in unpacking."""
+    for info in tar:
+        if info.name.startswith("/") or ".." in info.name.split("/"):
+            expected = f"a .tar with names inside its own folder; it has {info.name!r}"
+            hint = "pack the class folders again: tar -cf images.tar -C FOLDER ."
+            raise SettingError(what, str(path), expected, hint)
+        if not info.isfile():
+            continue
+        name = printable(PurePosixPath(info.name).as_posix())
+        first = start + info.offset_data
+        if any(is_hidden(part) for part in name.split("/")):
+            tree.ignored[HIDDEN] += 1
+        elif name.lower().endswith(".tar"):
+            if inside:
+                expected = f"a .tar of class folders, or of one .tar per class; {info.name!r} is nested too deeply"
+                raise SettingError(what, str(path), expected, "unpack the inner ones")
+            with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
+                _members(what, path, inner, f"{name[:-4]}/", first, found, tree)
+        elif info.issparse():
+            tree.ignored["stored sparsely"] += 1
+        elif is_image_name(name):
+            found.pop(inside + name, None)
+            found[inside + name] = first, info.size
+        else:
+            tree.ignore(name)
+
+
+def _strip_common(names: list[str]) -> list[str]:
+    """Strip the folders that all members share."""
+    parts = [name.split("/") for name in names]
+    first = parts[0]
+    depth = 0
+    shortest = min(len(part) for part in parts) - 2  # the class folder and the file remain
+    while depth < shortest and all(part[depth] == first[depth] for part in parts):
+        depth += 1
+    return ["/".join(part[depth:]) for part in parts]
