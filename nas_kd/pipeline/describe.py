@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nas_kd.data.summary import summary
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
@@ -31,6 +32,7 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
         "largest": space.cost(space.largest(), **given.cost),
     }
     median = Cost(*(int(np.median([cost[index] for cost in drawn])) for index in range(2)))
+    yield from summary(given.images, given.config.data.train)
     yield from _teacher(given)
     yield f"space: {space.name}, {_many(space.size)} archs, {space.parts}"
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():
