@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from typing_extensions import TypedDict
@@ -62,7 +63,7 @@ class DataConfig(Settings):
     """the folder that names an image's class: top, right under the root, or leaf, the one that holds the image"""
     image: str | None = None
     """column of a table (.csv, .parquet, hfds) with images or their paths; null finds it"""
-    label: str | list[str] | None = None
+    label: str | Sequence[str] | None = None
     """column of a table with labels, or several columns; null finds it"""
     split_column: str | None = None
     """column of a table with the split of each image (train, val, test); null takes one called split"""
@@ -123,7 +124,7 @@ class DataSettings(TypedDict, total=False):
     test_split: str
     class_folder: Literal["top", "leaf"]
     image: str | None
-    label: str | list[str] | None
+    label: str | Sequence[str] | None
     split_column: str | None
     group: str | None
     duplicates: Literal["stop", "keep"]

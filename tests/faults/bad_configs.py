@@ -303,7 +303,7 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"teacher.milestones": [2], "teacher.schedule": "cosine"},
     {"teacher.model": None, "teacher.epochs": 3},
     {"teacher.model": None, "teacher.pretrained": True, "teacher.epochs": 0},
-    {"search.engine": "exact", "teacher.model": None, "teacher.epochs": 0},
+    {"search.engine": "exact", "space": "resnet_cifar", "teacher.model": None, "teacher.epochs": 0},
     {"supernet.teacher_weight": 0.5, "teacher.model": None, "teacher.epochs": 0},
     {"teacher.mean": [0.5], "teacher.epochs": 3},
     {"teacher.std": [0.5], "teacher.epochs": 3},
