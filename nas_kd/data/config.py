@@ -79,6 +79,22 @@ class DataConfig(Settings):
     unreadable: Literal["stop", "skip"] = "stop"
     """stop at an unreadable image, or skip: decode all images once, leave out the unreadable ones and list them"""
 
+    def check_columns(self, origin: str, *, folders: bool = False) -> None:
+        """Refuse settings of tables for images that are in none.
+
+        Args:
+            origin: the images, for messages.
+            folders: they are in folders, which can be groups.
+
+        Raises:
+            SettingError: there is such a setting.
+        """
+        for name in ("image", "label", "split_column", "group"):
+            value = getattr(self, name)
+            if value is not None and not (folders and (name, value) == ("group", "folder")):
+                expected = f"null, as {origin} has no columns" + (", or folder" if folders and name == "group" else "")
+                raise SettingError(f"data.{name}", value, expected, f"leave data.{name} out")
+
     def __post_init__(self) -> None:
         if isinstance(self.rate, float) and isinstance(self.select, float) and self.rate + self.select >= 1:
             for name, other in (("select", self.rate), ("rate", self.select)):

@@ -108,16 +108,16 @@ def _check_classes(setting: str, pool: Source, held: Source) -> None:
 
 def _open(setting: str, what: Images, config: DataConfig, other: Images | None) -> Opened:
     if isinstance(what, tuple):
-        _check_columns("tensors", config)
+        _no_columns(setting, config, "tensors")
         return Opened({"train": _arrays(setting, what, config)})
     if what == "digits":
-        _check_columns("digits", config)
+        _no_columns(setting, config, "digits")
         return Opened({"train": _digits(setting)})
     prefix, slash, rest = str(what).partition("/")
     root = str(Path(config.root).expanduser())
     split = config.test_split if setting == "data.test" else config.train_split
     if slash and prefix.lower() == "torch":
-        _check_columns(str(what), config)
+        _no_columns(setting, config, str(what))
         return Opened({"train": _torchvision(setting, str(what), split, root, config.download)})
     if slash and prefix.lower() == "hfds":
         return Opened(sources(setting, read_hfds(setting, rest, split, root), config))
@@ -136,13 +136,10 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
     return Opened(sources(setting, read(setting, path), config))
 
 
-def _check_columns(origin: str, config: DataConfig, *, folders: bool = False) -> None:
-    """Refuse settings of tables for images that are in none."""
-    for name in ("image", "label", "split_column", "group"):
-        value = getattr(config, name)
-        if value is not None and not (folders and (name, value) == ("group", "folder")):
-            expected = f"null, as {origin} has no columns" + (", or folder" if folders and name == "group" else "")
-            raise SettingError(f"data.{name}", value, expected, f"leave data.{name} out")
+def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = False) -> None:
+    """Refuse settings of tables where the training images are in none."""
+    if setting == "data.train":
+        config.check_columns(origin, folders=folders)
 
 
 def _names(labels: NDArray[np.int64], classes: tuple[str, ...]) -> list[str]:
@@ -185,7 +182,7 @@ def _tar(setting: str, path: Path) -> Tree:
 
 def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened:
     """Make sources of the images below a folder or in a tar, by the folders that they are in."""
-    _check_columns(str(path), config, folders=True)
+    _no_columns(setting, config, str(path), folders=True)
     if not tree.folders and not path.is_file():
         files = [child.suffix.lower() for child in path.iterdir()]
         hint = "put the images of each class into a folder"

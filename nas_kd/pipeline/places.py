@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_kd.config.paths import existing
-from nas_kd.data.config import FILES, IMAGES
+from nas_kd.data.config import FILES, IMAGES, DataConfig
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 
@@ -21,12 +21,9 @@ def check_places(config: Config) -> None:
 
     if config.space is not None:
         find_space(config.space)
-    for field, given in (("data.train", config.data.train), ("data.test", config.data.test)):
-        if given is not None and given != "digits" and given.partition("/")[0].lower() not in SETS:
-            path = existing(field, given, IMAGES)
-            if not path.is_dir() and path.suffix.lower() not in FILES:
-                hint = "unpack it, or make an uncompressed .tar of class folders"
-                raise SettingError(field, given, IMAGES, hint)
+    _check_images("data.train", config.data.train, config.data)
+    if config.data.test is not None:
+        _check_images("data.test", config.data.test, config.data)
     if config.supernet.checkpoint is not None:
         existing("supernet.checkpoint", config.supernet.checkpoint, "an existing file or folder")
     teacher = config.teacher
@@ -40,6 +37,24 @@ def check_places(config: Config) -> None:
             raise SettingError("teacher.model", teacher.model, "a student folder, which holds arch.json", hint)
     if teacher.checkpoint is not None:
         existing("teacher.checkpoint", teacher.checkpoint, "an existing file")
+
+
+def _check_images(field: str, given: str, data: DataConfig) -> None:
+    """Check that images are there, and that settings of tables are for tables."""
+    kind = given.partition("/")[0].lower()
+    train = field == "data.train"
+    if kind == "hfds":
+        return
+    if given == "digits" or kind in SETS:
+        if train:
+            data.check_columns(given)
+        return
+    path = existing(field, given, IMAGES)
+    folders = path.is_dir() or path.suffix.lower() == ".tar"
+    if not folders and path.suffix.lower() not in FILES:
+        raise SettingError(field, given, IMAGES, "unpack it, or make an uncompressed .tar of class folders")
+    if folders and train:
+        data.check_columns(given, folders=True)
 
 
 def is_path(model: str) -> bool:

@@ -91,7 +91,7 @@ def test_a_default_batch_fits_the_images_and_a_given_one_stays(
 
 def test_few_images_train_everything_with_default_batches() -> None:
     x = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8)
-    data = nas_kd.load_data((x, torch.arange(60) % 3), test=(x[:6], torch.arange(6) % 3), rate=6, select=6)
+    data = nas_kd.load_data((x, torch.arange(60) % 3), test=(255 - x[:6], torch.arange(6) % 3), rate=6, select=6)
     space = nas_kd.load_space("digits")
     teacher = nas_kd.train_teacher("cifar_resnet8", data, epochs=1)
     net = nas_kd.Supernet(space, num_classes=3, in_chans=1)
