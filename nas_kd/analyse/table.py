@@ -133,6 +133,7 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 "agreement_mean_percent": 100.0,
                 "seeds": 1,
                 "folder": teacher.get("folder"),
+                "collapsed": int(teacher.get("test_collapsed") or 0),
             }
             | {f"{name}_mean_percent": _percent(teacher.get(f"test_{name}")) for name in BESIDE}
         )

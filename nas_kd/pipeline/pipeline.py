@@ -205,7 +205,7 @@ class Pipeline(RunContext):
 
     def _check_method(self) -> None:
         method = self.method
-        _ = self.data  # opened here, so that a mistake of the data is not taken for one of the method
+        _ = self.task  # data are opened here, so that a mistake of theirs is not taken for one of the method
         try:
             recipe = self.recipe
         except SettingError as error:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
 
 DRAWS = 20_000
-COLLAPSED = " (collapsed)"
 
 
 def choose_students(pipeline: Pipeline) -> list[ArchStudent]:
@@ -151,6 +150,7 @@ def _measure_teacher(pipeline: Pipeline) -> None:
     measures = pipeline.task.measures(logits, pipeline.data.test.labels)
     teacher = pipeline.teacher
     row = {"name": teacher.name, "macs": teacher.macs, "params": teacher.params}
+    measures |= {"collapsed": float(pipeline.task.collapsed(logits, pipeline.data.test.labels))}
     atomic_json(path, row | {f"test_{name}": value for name, value in measures.items()})
 
 
@@ -166,13 +166,12 @@ def print_table(pipeline: Pipeline) -> None:
         right = column in ("MACs", "params", accuracy, "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     same = indistinguishable(frame)
-    gone = frame.loc[frame["collapsed"].fillna(0) > 0, "role"].tolist()
     for row in frame.to_dict("records"):
         mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
-            str(row["role"]) + (COLLAPSED if row["role"] in gone else ""),
+            str(row["role"]) + _collapsed(row["collapsed"], row["seeds"]),
             str(row["arch"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
@@ -186,12 +185,17 @@ def print_table(pipeline: Pipeline) -> None:
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)
-    if gone:
-        console.print(
-            f"{COLLAPSED.strip()}: the same answer for all test images, or no better than chance", soft_wrap=True
-        )
+    if (frame["collapsed"].fillna(0) > 0).any():
+        console.print("collapsed: the same answer for all test images, or none better than chance", soft_wrap=True)
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
     page = pipeline.run.path / "report" / "report.html"
     console.print(f"report:  {page if page.exists() else f'nas-kd report {pipeline.run.path}'}", soft_wrap=True)
+
+
+def _collapsed(count: object, seeds: int) -> str:
+    """Word how many of a student's trainings collapsed."""
+    if not isinstance(count, int) or not count:
+        return ""
+    return " (collapsed)" if count == seeds else f" ({count} of {seeds} collapsed)"
