@@ -98,7 +98,8 @@ def virtual_teacher(
 
 def label_smoothing(task: Task, *, smoothing: float = Classification.smoothing) -> Recipe:
     """Labels smoothed over all classes, and no teacher."""
-    return Recipe.of([label_term(Classification(smoothing))])
+    softer = replace(task, smoothing=smoothing) if isinstance(task, Classification) else Classification(smoothing)
+    return Recipe.of([label_term(softer)])
 
 
 def alpha_divergence(
