@@ -1,0 +1,101 @@
+"""Several labels an image, and numbers, from a table to a student: every verb, with the teacher as the space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score, r2_score
+from small_run import Said
+
+import nas_kd
+
+CONFIG = """\
+device: cpu
+threads: 1
+workers: 1
+data: {train: TABLE, label: LABELS, rate: 0.2, select: 0.2, views: 2, flip: false}
+teacher: {model: cifar_resnet8, epochs: 2, batch_size: 32, lr: 0.05}
+derive: {rate_images: 32, score: replace_one}
+search: {max_macs: 40%, trials: 2, top: 1, epochs: 1, rounds: 1, rerate: 1, tuned: 1, calibration_images: 32}
+retrain: {epochs: 1, batch_size: 32, seeds: 1, random_students: 0, rivals: [taylor]}
+"""
+IMAGES = 240
+BITS = ["ones", "twos", "fours"]
+MEASURES = {"multilabel": "map", "regression": "r2"}
+
+
+def columns(kind: str, digits: np.ndarray) -> dict[str, Any]:
+    """Return labels of digits: the bits of their numbers, or two functions of them."""
+    if kind == "multilabel":
+        return {name: digits >> bit & 1 for bit, name in enumerate(BITS)}
+    return {"wave": np.sin(digits), "half": digits / 5 - 1 + 0.25}
+
+
+@pytest.fixture
+def config(kind: str, tmp_path: Path) -> Path:
+    """A table of digits and their labels, and the settings of a small run."""
+    digits = load_digits()
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(digits.images[:IMAGES]):
+        Image.fromarray((15 * image).astype(np.uint8)).save(tmp_path / "images" / f"{number}.png")
+    paths = [f"images/{number}.png" for number in range(IMAGES)]
+    table = tmp_path / "labels.csv"
+    pd.DataFrame({"image": paths, **columns(kind, digits.target[:IMAGES])}).to_csv(table, index=False)
+    path = tmp_path / "small.yaml"
+    labels = ", ".join(columns(kind, digits.target))
+    path.write_text(CONFIG.replace("TABLE", str(table)).replace("LABELS", f"[{labels}]"))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_a_whole_run(kind: str, config: Path, nas_kd_main: Callable[..., Said], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    said = nas_kd_main("run", config, "--run", run)
+    assert said.code == 0, said.err
+    measure = MEASURES[kind]
+    results = pd.read_csv(run / "retrain" / "results.csv")
+    assert {f"select_{measure}", f"test_{measure}"} <= set(results) and "test_accuracy" not in results
+    assert {"map": "mAP %", "r2": "R2 %"}[measure] in said.out and (run / "report" / "report.html").exists()
+    assert f"rate_{measure}" in pd.read_csv(run / "teacher" / "metrics.csv")
+    chosen = pd.read_csv(run / "search" / "handed_over.csv")
+    folder = run / results.set_index("role").loc[chosen.set_index("role")["handed_over"].idxmax(), "folder"]
+    student = nas_kd.load_student(folder)
+    names = list(columns(kind, np.arange(10)))
+    data = nas_kd.load_data(tmp_path / "labels.csv", label=names, rate=0.2, select=0.2, views=2, flip=False)
+    assert data.kind == kind and student.info["classes"] == list(data.classes)
+    with torch.no_grad():
+        outputs = torch.cat([student(batch.x) for batch in data.test.clean(64)])
+    of = average_precision_score if kind == "multilabel" else r2_score
+    expected = of(data.test.labels.numpy(), outputs.numpy())
+    assert student.info["metrics"][f"test_{measure}"] == pytest.approx(expected, abs=1e-5)
+    kept = pd.read_csv(folder.parent / "test.csv")["score"]
+    assert len(kept) == len(data.test) and kept.mean() == pytest.approx(expected, abs=1e-5)
+    again = nas_kd_main("run", config, "--run", run)
+    assert again.code == 0 and pd.read_csv(run / "retrain" / "results.csv").equals(results)
+
+
+@pytest.mark.parametrize("kind", ["multilabel"])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("--method", "dkd"), "retrain.method='dkd'.*multilabel labels: ce, kd"),
+        (("--retrain.mixup", "0.2"), "retrain.mixup=0.2.*multilabel"),
+        (("--metric", "accuracy"), "metric='accuracy'.*map or macro_f1"),
+        (("--data.balance", "sampler"), "data.balance='sampler'.*class_weights"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_trains(
+    settings: tuple[str, str], told: str, config: Path, nas_kd_main: Callable[..., Said], tmp_path: Path
+) -> None:
+    said = nas_kd_main("run", config, "--run", tmp_path / "run", *settings)
+    assert said.code == 2 and not (tmp_path / "run" / "teacher").exists()
+    assert re.search(told, said.err.replace("\n", " ")), said.err
