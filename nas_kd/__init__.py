@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nas_kd.runtime.stop import Stopped as Stopped
     from nas_kd.runtime.stop import time_limit as time_limit
     from nas_kd.searcher.config import SearchConfig as SearchConfig
+    from nas_kd.searcher.latency_table import latency_template as latency_template
     from nas_kd.searcher.search import search as search
     from nas_kd.searcher.steps import cut_in_steps as cut_in_steps
     from nas_kd.searcher.weighting import stage_weights as stage_weights
@@ -69,6 +70,7 @@ _HOME = {
     "calibrate": "supernet",
     "cut_in_steps": "searcher.steps",
     "exact_front": "solve",
+    "latency_template": "searcher.latency_table",
     "load_data": "data",
     "load_space": "space",
     "load_student": "export",

@@ -97,7 +97,8 @@ class RunContext(Given):
     def budget(self) -> Budget:
         """The budget, with the upper bounds and the latency that was measured."""
         latency = self.config.search.max_latency_ms
-        return Budget(self.space, self.cost, self.upper, latency, self.runtime.device, self.run, self.lower)
+        device = self.runtime.device
+        return Budget(self.space, self.cost, self.upper, latency, device, self.run, self.lower, self.timing)
 
     @cached_property
     def unmatched(self) -> Teacher:

@@ -10,7 +10,8 @@ from nas_kd.data.summary import summary
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.budget import UNITS
+from nas_kd.searcher.budget import UNITS, Budget
+from nas_kd.searcher.latency_table import LatencyTable
 from nas_kd.space import Cost, load_space
 from nas_kd.space.load import space_names
 from nas_kd.teacher.cache import cache_bytes
@@ -39,6 +40,8 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
         yield f"  {name}: {cost.macs:,} MACs, {cost.params:,} params{_share(cost, given.whole)}"
     yield from (f"  {line}" for line in space.details)
     yield from _budget(given, drawn, ends)
+    if given.timing is not None:
+        yield from _latencies(given, given.timing)
     if shipped and given.whole is not None:
         yield from _shipped(given, given.whole)
 
@@ -93,6 +96,19 @@ def _budget(given: Given, drawn: list[Cost], ends: dict[str, Cost]) -> Iterator[
         yield f"budget: {words}; {feasible}; {100 * np.mean(kept):.0f}% of random archs keep it"
         if upper.get(name, 0) > high:
             yield f"  every arch keeps it: the largest has {high:,} ({100 * high / most:.3g}% of the {owner})"
+
+
+def _latencies(given: Given, table: LatencyTable) -> Iterator[str]:
+    """Word what a latency table has, which is checked against the space."""
+    limit = given.config.search.max_latency_ms
+    budget = Budget(given.outline, given.cost, given.upper, limit, lower=given.lower, table=table)
+    what = (
+        f"{len(table.units)} units and an overhead of {table.overhead:g} ms"
+        if table.adds_up
+        else f"{len(table.archs)} archs"
+    )
+    most = "" if limit is None else f"; at most {limit:g} ms"
+    yield f"latencies: {table.path} has {what}; the fastest arch takes {budget.fastest:.3g} ms{most}"
 
 
 def _shipped(given: Given, whole: Cost) -> Iterator[str]:

@@ -9,6 +9,7 @@ from nas_kd.data import Data, load_data
 from nas_kd.derive.space import TeacherSpace, teacher_space
 from nas_kd.errors import SettingError
 from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
+from nas_kd.searcher.latency_table import LatencyTable, read_latency_table
 from nas_kd.space import Cost, ElasticSpace, load_space
 from nas_kd.teacher import Teacher, load_teacher
 from nas_kd.train.supernet_weights import normalisation_of
@@ -124,6 +125,12 @@ class Given:
         if self.config.derived:  # as its space counts it
             return self.outline.cost(self.outline.largest(), **self.cost)
         return self.outlined.cost if self.taught else None
+
+    @cached_property
+    def timing(self) -> LatencyTable | None:
+        """The latencies of another device, if they are given."""
+        path = self.config.search.latency_table
+        return None if path is None else read_latency_table(path)
 
     @cached_property
     def upper(self) -> dict[str, int]:

@@ -265,6 +265,8 @@ class Pipeline(RunContext):
                 )
         if self._guided:
             check_size(self.outline, self.data.resolution)
+        if self.timing is not None:
+            self.timing.check(self.outline, self.cost)
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
             _ = self.budget  # a latency that is too low as well

@@ -26,6 +26,8 @@ def check_places(config: Config) -> None:
         _check_images("data.test", config.data.test, config.data)
     if config.supernet.checkpoint is not None:
         existing("supernet.checkpoint", config.supernet.checkpoint, "an existing file or folder")
+    if config.search.latency_table is not None:
+        existing("search.latency_table", config.search.latency_table, "an existing CSV file")
     teacher = config.teacher
     if teacher.model is None:
         return

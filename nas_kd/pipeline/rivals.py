@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -53,13 +54,26 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
     for name in names:
         rival = own[name](pipeline, setup) if name in own else ready_made(pipeline, name)
         if not isinstance(rival, str) and (latency := pipeline.config.search.max_latency_ms) is not None:
-            taken = rival.latency(pipeline.images, pipeline.runtime.device)
-            rival = rival if taken <= latency else f"it takes {taken:.3g} ms, search.max_latency_ms is {latency:g}"
+            taken = _latency(rival, pipeline)
+            if taken is None:
+                rival = f"its latency is not in {pipeline.config.search.latency_table}"
+            elif taken > latency:
+                rival = f"it takes {taken:.3g} ms, search.max_latency_ms is {latency:g}"
         if isinstance(rival, str):
             pipeline.run.log_message(f"no rival {name}: {rival}")
         else:
             found.append(rival)
     return found
+
+
+def _latency(rival: Student, pipeline: Pipeline) -> float | None:
+    """Return a rival's latency, measured here or from the table of another device; None where that lacks it."""
+    if pipeline.timing is None:
+        return rival.latency(pipeline.images, pipeline.runtime.device)
+    if not isinstance(rival, ArchStudent) or rival.space != pipeline.space:
+        return None
+    found = pipeline.budget.latency(rival.arch)
+    return found if found < math.inf else None
 
 
 def _within(pipeline: Pipeline) -> Callable[[Cost], bool]:

@@ -82,4 +82,6 @@ def archs_around(
         latest = [table["score"] for table in rated]
         scores = [(one + two) / 2 for one, two in zip(scores, latest, strict=True)] if scores else latest
         rated = [table.assign(score=score) for table, score in zip(rated, scores, strict=True)]
+        if "latency_ms" in tables[0]:
+            rated = [new.assign(latency_ms=old["latency_ms"]) for new, old in zip(rated, tables, strict=True)]
     return found

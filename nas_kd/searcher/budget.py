@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
@@ -17,10 +17,12 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_frame
 from nas_kd.runs.run import Run
 from nas_kd.searcher.amounts import parse_budget
+from nas_kd.searcher.latency_table import LatencyTable
 from nas_kd.solve import best
 from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.space.rows import cost_rows
 
+TIME = "latency_ms"
 UNITS = {"macs": "MACs", "params": "parameters"}
 
 
@@ -139,6 +141,7 @@ class Budget:
         max_latency_ms: largest allowed median latency in milliseconds of one image, or None.
         run: stores measured latencies in latency.csv, so that a resumed search makes the same decisions.
         lower: smallest allowed ``macs`` and ``params``.
+        table: latencies of another device, in the place of what is measured here.
     """
 
     space: ElasticSpace
@@ -148,22 +151,30 @@ class Budget:
     device: torch.device = torch.device("cpu")
     run: Run | None = None
     lower: Mapping[str, int] = field(default_factory=dict)
+    table: LatencyTable | None = None
     _costs: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.table is not None:
+            self.table.check(self.space, self.cost)
         if self.max_latency_ms is None:
             return
         if not (isinstance(self.max_latency_ms, Real) and 0 < self.max_latency_ms < math.inf):
             expected = "a number of milliseconds above 0, or None"
             raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, "omit it for no limit")
-        least = self.latency(self.space.smallest())
+        least = self.latency(self.space.smallest()) if self.table is None else self.fastest
         if least > self.max_latency_ms:
-            expected = f"{least:.3g} (the smallest arch on this machine) or more"
+            which = (
+                "the smallest arch on this machine" if self.table is None else f"the fastest arch in {self.table.path}"
+            )
+            expected = f"{least:.3g} ({which}) or more"
             hint = f"use search.max_latency_ms={least:.3g} or more"
             raise SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
 
     def latency(self, arch: Arch) -> float:
-        """Return an arch's median latency in milliseconds, measured once."""
+        """Return an arch's median latency in milliseconds, measured once; infinity where a table does not list it."""
+        if self.table is not None:
+            return self.table.of(self.space, arch, self.cost)
         if arch.key not in self._known:
             model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
             size = arch.resolution or self.cost["resolution"]
@@ -188,7 +199,43 @@ class Budget:
         if self.max_latency_ms is not None:
             over = any(value > 0.0 for value in excess.values())  # then there is no need to measure
             excess["latency"] = 0.0 if over else self.latency(arch) / self.max_latency_ms - 1.0
+        elif self.table is not None:
+            excess["latency"] = 0.0 if self.latency(arch) < math.inf else 1.0
+        if excess.get("latency") == math.inf:
+            excess["latency"] = 1.0  # samplers add violations up
         return excess
+
+    @cached_property
+    def listed(self) -> list[Arch]:
+        """The archs of a table that lists archs, all that can be chosen."""
+        return [] if self.table is None or self.table.adds_up else self.table.listed(self.space)
+
+    @cached_property
+    def fastest(self) -> float:
+        """The least latency in a table."""
+        assert self.table is not None
+        if self.listed:
+            return min(map(self.latency, self.listed))
+        found = [
+            best(
+                self.timed(cost_rows(self.space, **{**self.cost, "resolution": size}), size), bounds={}, objective=TIME
+            )
+            for size in self.space.resolutions or (self.cost["resolution"],)
+        ]
+        return min(float(row[TIME]) for row in found)
+
+    def timed(self, tables: Sequence[pd.DataFrame], resolution: int | None) -> list[pd.DataFrame]:
+        """Add the column ``latency_ms`` where a table has the latencies of units; they add up without error."""
+        if self.table is None or not self.table.adds_up:
+            return list(tables)
+        return self.table.timed(self.space, tables, resolution)
+
+    @property
+    def sums(self) -> dict[str, tuple[float | None, float | None]]:
+        """Smallest and largest allowed sums by column of tables that were `timed`."""
+        if self.table is None or not self.table.adds_up or self.max_latency_ms is None:
+            return self.limits
+        return self.limits | {TIME: (None, self.max_latency_ms)}
 
     def cost_of(self, arch: Arch) -> Cost:
         """Return an arch's MACs and parameters, counted once."""
@@ -198,8 +245,10 @@ class Budget:
 
     def no_feasible_arch(self) -> SettingError:
         """Return the error of a search that found no arch within the latency, naming the fastest within the rest."""
-        pairs = ((arch.key, arch) for arch in self._costs if arch.key in self._known)
-        measured = [self._known[key] for key, arch in pairs if self.affordable(arch)]
+        if self.table is None:
+            measured = [self._known[a.key] for a in self._costs if a.key in self._known and self.affordable(a)]
+        else:
+            measured = [ms for a in self._costs if self.affordable(a) and (ms := self.latency(a)) < math.inf]
         if self.max_latency_ms is None or not measured:
             expected = "a budget that some proposed arch is within"
             return SettingError(

@@ -66,6 +66,9 @@ class SearchConfig(MeasuringConfig):
     """minimum parameters; null is no limit"""
     max_latency_ms: Positive | None = None
     """largest median latency of one image on this machine, in milliseconds; null is no limit"""
+    latency_table: str | None = None
+    """CSV file of latencies that were measured on another device, of archs or of units that add up
+    (nas_kd/searcher/README.md); null measures on this machine"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
     """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
     loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
@@ -105,6 +108,13 @@ class SearchConfig(MeasuringConfig):
         check_database("search.storage", self.storage)
         if self.storage is not None and isinstance(self.engine, str):
             check_shared(self.engine)
+        if (
+            self.latency_table is not None
+            and self.max_latency_ms is None
+            and "latency_ms" not in (self.objectives or ())
+        ):
+            expected = "null without search.max_latency_ms or latency_ms in search.objectives"
+            raise SettingError("search.latency_table", self.latency_table, expected, "give search.max_latency_ms")
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
         check_budget(self.min_macs, "search.min_macs")
@@ -147,6 +157,7 @@ class SearchSettings(MeasuringSettings, total=False):
     min_macs: Amount
     min_params: Amount
     max_latency_ms: float | None
+    latency_table: str | None
     weights: Literal["sensitivity", "learned"] | Sequence[float] | None
     trials: int
     sampler: Literal["tpe", "nsga2", "random"] | Sampler

@@ -44,6 +44,8 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """
     found = {}
     space = budget.space
+    if budget.listed:
+        return _listed_controls(budget, seed)
     for name in ("macs", "params"):
         free = not budget.limits and budget.max_latency_ms is None
         found[f"largest_{name}"] = space.largest() if free else _largest(budget, name)
@@ -52,6 +54,15 @@ def controls(budget: Budget, seed: int) -> dict[str, Arch]:
     found["random"] = next((arch for arch in drawn if budget.fits(arch)), rare)
     simple = space.simple_archs(budget.affords, budget.cost)
     return found | {role: arch for role, arch in simple.items() if budget.fits(arch)}
+
+
+def _listed_controls(budget: Budget, seed: int) -> dict[str, Arch]:
+    """Return the largest and a random one of the archs that a latency table lists."""
+    within = [arch for arch in budget.listed if budget.fits(arch)]
+    if not within:
+        raise budget.no_feasible_arch()
+    found = {f"largest_{n}": max(within, key=lambda arch: getattr(budget.cost_of(arch), n)) for n in ("macs", "params")}
+    return found | {"random": within[seed_for(seed, "random control", 0) % len(within)]}
 
 
 def _largest(budget: Budget, name: str) -> Arch:
@@ -81,9 +92,9 @@ def _largest_within(budget: Budget, name: str, limits: Bounds) -> Arch | None:
     most = None
     for size in space.resolutions or (None,):
         shape = dict(budget.cost) if size is None else {**budget.cost, "resolution": size}
-        tables = cost_rows(space, **shape)
+        tables = budget.timed(cost_rows(space, **shape), size or budget.cost.get("resolution"))
         try:
-            chain = best(tables, bounds=limits, objective=name, maximise=True, gap=GAP)
+            chain = best(tables, bounds={**budget.sums, **limits}, objective=name, maximise=True, gap=GAP)
         except SettingError:  # no arch of this input size is within the limits
             continue
         labels = [chain[f"row_{stage}"] for stage in range(1, len(tables) + 1)]

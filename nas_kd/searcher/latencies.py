@@ -13,6 +13,8 @@ from nas_kd.rate.timed import latency_rows
 from nas_kd.runs.files import atomic_write, read_frame
 from nas_kd.runs.log import log_message
 from nas_kd.searcher.budget import Budget
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.space.rows import stage_scores
 
 
 def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int, seed: int = 0) -> list[pd.DataFrame]:
@@ -54,3 +56,10 @@ def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int
         f"median, {100 * found.worst:.1f} % at worst (batch 1, {facts['threads']} threads, {facts['device']})",
     )
     return [table.assign(latency_ms=times) for table, times in zip(tables, found.rows, strict=True)]
+
+
+def by_ratings(archs: Sequence[Arch], space: ElasticSpace, tables: Sequence[pd.DataFrame]) -> list[Arch]:
+    """Sort archs by the sum of their stages' scores; those with a choice that was not rated come last."""
+    scores = stage_scores(space, tables)
+    sums = np.array([sum(scores(arch)) for arch in archs])
+    return [archs[at] for at in np.argsort(np.nan_to_num(sums, nan=np.inf), kind="stable")]

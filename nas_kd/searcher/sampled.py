@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from nas_kd.searcher.optuna import refine
-from nas_kd.searcher.variables import Point
+from nas_kd.searcher.variables import Point, SearchVariables
 from nas_kd.space import Arch
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def search_sampled(
     """
     budget = evaluation.budget
     stage = evaluation.stage
+    if budget.listed and isinstance(variables, SearchVariables):  # no sampler would come upon them
+        warm = [*warm, *(variables.encode(arch) for arch in budget.listed if budget.affordable(arch))]
 
     @cache
     def arch(point: Point) -> Arch:

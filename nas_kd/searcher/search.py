@@ -29,7 +29,8 @@ from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
 from nas_kd.searcher.group import worker_group
-from nas_kd.searcher.latencies import with_latency
+from nas_kd.searcher.latencies import by_ratings, with_latency
+from nas_kd.searcher.latency_table import read_latency_table
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.searcher.result import SearchResult, load_search
@@ -139,15 +140,21 @@ def search(
     upper = upper_bounds(space, data, config.max_macs, config.max_params, whole, config.larger)
     lower = lower_bounds(space, data, upper, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
-    budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower)
+    timing = None if config.latency_table is None else read_latency_table(config.latency_table)
+    budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower, timing)
+    if budget.listed and (not engine.shared or config.variables == "candidates"):
+        expected = "a table of units, which coarse, engines of your own and search.variables=candidates need"
+        raise SettingError("search.latency_table", config.latency_table, expected, "use search.engine=exact or nsga2")
     if engine.guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
     else:
         tables = []
-    within = bool(budget.limits and engine.guided)
+    within = bool(budget.sums and engine.guided)
     if within:
         try:
-            best(tables, bounds=budget.limits)  # raises now when no rated chain is within the budget
+            best(
+                budget.timed(tables, data.resolution), bounds=budget.sums
+            )  # raises now when no rated chain is within the budget
         except SettingError:
             if not space.resolutions:  # smaller images, which were not rated, may be within it
                 raise
@@ -165,9 +172,11 @@ def search(
             "supernet": weights_hash(net),
             "tables": tables_hash(tables) if tables else None,
         }
-        if latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
+        if timing is not None:
+            facts |= {"search.latency_table": timing.digest}
+        elif latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
-        facts |= config.record("storage", *BOUNDS, *STEPS) | {
+        facts |= config.record("storage", "latency_table", *BOUNDS, *STEPS) | {
             "search.engine": engine.name,
             "search.caps": upper,
             "search.floors": lower,
@@ -199,17 +208,21 @@ def search(
         exact = exact_front(tables, budget="macs")
         if stage is not None:
             stage.write_frame("front.csv", exact)
-        if latency is not None:
+        if timing is not None:
+            tables = budget.timed(tables, data.resolution)
+        elif latency is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
         begin: list[Arch] = []
         live = None if source is None else source.teacher
         if config.rerate and space.pretrained and live is not None and within:
             cuts = cast(TeacherSupernet, net)
             rounds = config.rerate
-            near = archs_around(cuts, live, data, tables, budget.limits, rounds=rounds, task=task)
+            near = archs_around(cuts, live, data, tables, budget.sums, rounds=rounds, task=task)
             begin = [arch for arch, _ in near]
             if stage is not None and config.variables == "dimensions":
                 trials = with_further(stage, begin, trials)
+        if budget.listed:
+            begin = by_ratings(budget.listed, space, tables)
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
     evaluation = Evaluation(
         budget,
@@ -264,6 +277,8 @@ def search(
             "teacher": source is not None,
             "objectives": list(objectives),
         }
+        if timing is not None:
+            found |= {"latency_table": timing.path, "latency_ms": budget.latency(winner)}
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
         stage.finish({"best": winner.key, "evaluations": len(evaluated(rows))})
         return load_search(stage, space)

@@ -20,6 +20,12 @@ def _plain(layer: Iterable[Setting]) -> list[Setting]:
     return [int(v) if v == int(v) else v for v in layer]
 
 
+def _layer(text: str) -> Layer:
+    """Read the settings of a layer in a label."""
+    values = [float(value) for value in text.split("/")]
+    return tuple(int(value) if value == int(value) else value for value in values)
+
+
 def _short(value: Setting) -> str:
     return f"{float(value):g}"
 
@@ -108,6 +114,30 @@ class Arch:
         if self.resolution is not None:
             parts.insert(0, f"{self.resolution}px")
         return " | ".join(parts)
+
+    @classmethod
+    def from_label(cls, space: str, label: str) -> Arch:
+        """Read a `label`.
+
+        Args:
+            space: hash of the space.
+
+        Raises:
+            SettingError: the text is no label.
+        """
+        parts = label.strip().split(" | ")
+        try:
+            size = int(parts.pop(0).removesuffix("px")) if parts[0].endswith("px") else None
+            stem = _layer(parts.pop(0)[5:]) if parts[0].startswith("stem ") else ()
+            head = _layer(parts.pop()[5:]) if parts[-1].startswith("head ") else ()
+            halves = [part.partition(":")[::2] for part in parts]
+            stages = tuple(
+                Candidate(int(width.removeprefix("w")), tuple(map(_layer, layers.split(","))) if layers else ())
+                for width, layers in halves
+            )
+        except (IndexError, ValueError) as error:
+            raise SettingError("arch", label, "what Arch.label gives", "write arch.label") from error
+        return cls(space, stages, size, stem, head)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arch as JSON types only."""
