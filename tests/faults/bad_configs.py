@@ -221,6 +221,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "variables": (NOT_TEXT, NONE, WORD),
             "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
             "max_latency_ms": (NOT_FLOAT, POSITIVE),
+            "latency_table": (NOT_TEXT,),
             "trials": (NOT_INT, NONE, POSITIVE_INT),
             "sampler": (NOT_TEXT, NONE, WORD),
             "rerate": (NOT_INT, NONE, NATURAL_INT),
