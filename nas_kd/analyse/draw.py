@@ -132,6 +132,8 @@ def _match(x: float, y0: float, y1: float, tap: Mapping[str, Any], column: float
     """Draw the comparison of a teacher's feature with a student stage's output."""
     x = x - 6
     size = tap.get("student_size")
+    if size and tap.get("teacher_size"):
+        size = min(size, tap["teacher_size"])
     label = f"compared at {size} x {size}" if column > 110 else f"{size} x {size}"
     wide = text_width(label, 10.5) + 8
     middle = (y0 + y1) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import unwrap
 
 from torch import Tensor, nn
 
@@ -67,7 +68,7 @@ class Pair:
 
     def release(self) -> None:
         """Remove the hooks from a student that does not return its features itself."""
-        reader = getattr(self.forward, "__self__", None)
+        reader = getattr(unwrap(self.forward), "__self__", None)
         if isinstance(reader, ModuleReader):
             reader.remove()
 

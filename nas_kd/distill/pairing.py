@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from typing import cast
 
 import torch
@@ -15,6 +17,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import probe
+from nas_kd.teacher.taps import pool_to
 from nas_kd.teacher.targets import TargetSource
 
 
@@ -101,10 +104,30 @@ def pair_of(
         theirs = Shapes.of(
             source.features(Batch(torch.zeros(2, *image, device=device), none.to(device), none, none - 1))
         )
+        forward, own = _at_sizes_of(theirs, forward, own)
     if recipe.own_targets:
         theirs = own
     taught = None if source is None and not recipe.own_targets else theirs
     return Pair(own, taught, model, forward, source, image, images, seed)
+
+
+def _at_sizes_of(
+    theirs: Shapes, forward: Callable[[Tensor], Output], own: Shapes
+) -> tuple[Callable[[Tensor], Output], Shapes]:
+    """Average a student's maps down to those of its targets where these are smaller, in its forward pass and shapes."""
+    maps = [(s, t) for s, t in zip(own.stages, theirs.stages, strict=False) if len(s) == len(t) == 3]
+    if len(maps) < len(own.stages) or len(own.stages) != len(theirs.stages) or all(t[-1] >= s[-1] for s, t in maps):
+        return forward, own
+
+    @wraps(forward)  # the hooks of a network are removed by its reader
+    def averaged(x: Tensor) -> Output:
+        out = forward(x)
+        stages, pre = ([pool_to(f, t[-1]) for f, (_, t) in zip(fs, maps, strict=True)] for fs in (out.stages, out.pre))
+        return out._replace(stages=stages, pre=pre)
+
+    smaller = tuple((s[0], min(s[1], t[1]), min(s[2], t[2])) for s, t in maps)
+    before = tuple((p[0], *s[1:]) for p, s in zip(own.pre, smaller, strict=True))
+    return averaged, replace(own, stages=smaller, pre=before)
 
 
 class _Sizes:

@@ -14,6 +14,8 @@ from nas_kd.searcher.budget import UNITS, Budget
 from nas_kd.searcher.latency_table import LatencyTable
 from nas_kd.space import Cost, load_space
 from nas_kd.space.load import space_names
+from nas_kd.space.rows import check_size
+from nas_kd.teacher import describe_taps
 from nas_kd.teacher.cache import cache_bytes
 
 DRAWS = 1000  # random archs that say what is usual
@@ -24,7 +26,11 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
 
     Args:
         given: what the settings name.
-        shipped: add the spaces that come with nas_kd, and what share of the teacher they reach.
+        shipped: add what a run says later, which layer of the teacher teaches each stage of a named space, and the
+            spaces that come with nas_kd, with the share of the teacher that they reach.
+
+    Raises:
+        SettingError: the budget is infeasible, or the teacher cannot teach the space.
     """
     space = given.outline
     drawn = [space.cost(space.sample(seed_for("describe", index)), **given.cost) for index in range(DRAWS)]
@@ -42,6 +48,8 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
     yield from _budget(given, drawn, ends)
     if given.timing is not None:
         yield from _latencies(given, given.timing)
+    if shipped:
+        yield from _pairs(given)
     if shipped and given.whole is not None:
         yield from _shipped(given, given.whole)
 
@@ -56,6 +64,14 @@ def _teacher(given: Given) -> Iterator[str]:
         size = cache_bytes(given.images) / 1e6
         images = len(given.images.train)
         yield f"teacher logits: {len(views)} views of {images:,} images, {size:,.1f} MB on the disk"
+
+
+def _pairs(given: Given) -> Iterator[str]:
+    """Word which layer of the teacher each stage of a named space is rated against."""
+    if given.config.derived or given.config.engine != "exact" or not given.taught:
+        return
+    check_size(given.outline, given.images.resolution)
+    yield from describe_taps(given.outlined.match(given.outline, given.images.resolution))
 
 
 def _many(size: int) -> str:

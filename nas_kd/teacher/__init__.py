@@ -9,6 +9,7 @@ from nas_kd.lazy import lazy
 if TYPE_CHECKING:
     from nas_kd.teacher.build import build_model as build_model
     from nas_kd.teacher.cache import ViewCache as ViewCache
+    from nas_kd.teacher.choose import choose_taps as choose_taps
     from nas_kd.teacher.cifar_resnet import CifarResNet as CifarResNet
     from nas_kd.teacher.cifar_resnet import cifar_resnet8 as cifar_resnet8
     from nas_kd.teacher.cifar_resnet import cifar_resnet14 as cifar_resnet14
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from nas_kd.teacher.stored_features import StoredFeatures as StoredFeatures
     from nas_kd.teacher.taps import Layer as Layer
     from nas_kd.teacher.taps import Tap as Tap
-    from nas_kd.teacher.taps import choose_taps as choose_taps
     from nas_kd.teacher.taps import describe_taps as describe_taps
+    from nas_kd.teacher.taps import grow_to as grow_to
     from nas_kd.teacher.taps import pool_to as pool_to
     from nas_kd.teacher.targets import LiveSource as LiveSource
     from nas_kd.teacher.targets import TargetSource as TargetSource
@@ -44,7 +45,7 @@ _HOME = {
     "ViewCache": "cache",
     "as_targets": "sources",
     "build_model": "build",
-    "choose_taps": "taps",
+    "choose_taps": "choose",
     "cifar_resnet110": "cifar_resnet",
     "cifar_resnet14": "cifar_resnet",
     "cifar_resnet20": "cifar_resnet",
@@ -53,6 +54,7 @@ _HOME = {
     "cifar_resnet56": "cifar_resnet",
     "cifar_resnet8": "cifar_resnet",
     "describe_taps": "taps",
+    "grow_to": "taps",
     "load_teacher": "load",
     "pool_to": "taps",
     "read_weights": "weights",

@@ -52,12 +52,16 @@ class Probe:
 
     Args:
         layers: the ends of the residual blocks (of the layers, in a network without blocks), in order.
+        finer: the same, each behind the first of its parts that has its size: for spaces of more stages than blocks.
+        stem: the modules before the first of them, in order.
         sites: every module that can be tapped, in order.
         classifier: name of the layer whose input is the pooled feature, or None.
         num_classes: width of the logits.
     """
 
     layers: list[Layer]
+    finer: list[Layer]
+    stem: list[Layer]
     sites: dict[str, Site]
     classifier: str | None
     num_classes: int
@@ -108,8 +112,10 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
         raise SettingError("teacher.model", type(module).__name__, expected, "wrap it so that it returns logits")
     calls = {path: call for path, call in calls.items() if counts[path] == 1}
     sites = _sites(module, calls, len(images))
-    layers = [sites[path].layer for path in _layers(module, calls, sites)]
-    return Probe(layers, sites, _classifier(calls, logits), logits.shape[1])
+    paths = _layers(module, calls, sites)
+    layers, finer = ([sites[path].layer for path in some] for some in (paths, _finer(paths, sites)))
+    stem = _stem(sites, paths[0]) if paths else []
+    return Probe(layers, finer, stem, sites, _classifier(calls, logits), logits.shape[1])
 
 
 def _first(out: Any) -> Tensor | None:
@@ -216,6 +222,23 @@ def _shrinking(paths: list[str], sites: dict[str, Site]) -> list[str]:
         if not kept or sites[path].layer.size <= sites[kept[-1]].layer.size:
             kept.append(path)
     return kept
+
+
+def _finer(paths: list[str], sites: dict[str, Site]) -> list[str]:
+    """Put before each layer the first of its outermost parts whose map has the size of its own."""
+    found: list[str] = []
+    for path in paths:
+        inside = [p for p in sites if p.startswith(path + ".") and sites[p].layer.size == sites[path].layer.size]
+        found += [min(inside, key=lambda p: p.count(".")), path] if inside else [path]  # the first of equal ones
+    return found
+
+
+def _stem(sites: dict[str, Site], first: str) -> list[Layer]:
+    """Return the modules that end before the first layer begins to give a feature, outside of it."""
+    before = list(sites)[: list(sites).index(first)]
+    size = sites[first].layer.size
+    outside = [p for p in before if not p.startswith(first + ".") and sites[p].layer.size >= size]
+    return [sites[path].layer for path in _shrinking(outside, sites)]
 
 
 def _classifier(calls: dict[str, _Call], logits: Tensor) -> str | None:

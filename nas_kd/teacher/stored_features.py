@@ -164,10 +164,10 @@ class StageFeatureFiles(StoredFeatures):
 
 def tap_shapes(taps: Sequence[Tap]) -> Shapes:
     """Return (C, H, W) after the last activation of each tap but the last, then before that of each tap."""
-    whole = [(tap.channels, tap.student_size, tap.student_size) for tap in taps]
+    whole = [(tap.channels, tap.compared, tap.compared) for tap in taps]
     return {f"feature_{number}": shape for number, shape in enumerate([*whole[:-1], *whole])}
 
 
 def feature_bytes(taps: Sequence[Tap], images: int, views: int) -> int:
-    """Return the size of `StageFeatureFiles` on disk: fp16, averaged to the students' sizes."""
+    """Return the size of `StageFeatureFiles` on disk: fp16, at the sizes that are compared."""
     return store_bytes(images, views, tap_shapes(taps))

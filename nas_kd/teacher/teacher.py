@@ -17,11 +17,12 @@ from nas_kd.nn.static import StaticNet
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
 from nas_kd.teacher.cache import ViewCache, cache_bytes
+from nas_kd.teacher.choose import choose_taps, named_taps
 from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import Probe, probe
 from nas_kd.teacher.store import store_key, store_path
-from nas_kd.teacher.taps import Layer, Tap, choose_taps, named_taps, pool_to
+from nas_kd.teacher.taps import Layer, Tap, pool_to
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
@@ -236,14 +237,17 @@ class Teacher(LiveSource):
             resolution: height and width of the images in pixels.
 
         Raises:
-            SettingError: no layer is large enough for a stage, or a name in `stages` does not fit.
+            SettingError: the network has no feature maps, or a name in `stages` does not fit.
         """
         layers, sites, probed = self._dry_run(resolution)
         sizes = space.stage_sizes(resolution)
         if not layers:
             hint = "name one module per stage in teacher.stages"
             raise SettingError("teacher.model", self.name, "a network with feature maps", hint)
-        taps = choose_taps(layers, sizes) if self.stages is None else named_taps(sites, sizes, self.stages)
+        if probed is not None and len(layers) < len(sizes):
+            layers = probed.finer
+        stem = [] if probed is None else probed.stem
+        taps = choose_taps(layers, sizes, stem) if self.stages is None else named_taps(sites, sizes, self.stages)
         if self._reader is not None:
             self._reader.remove()
         if probed is not None:

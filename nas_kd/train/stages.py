@@ -14,7 +14,7 @@ from nas_kd.nn import NormValues, Output, Recorder
 from nas_kd.runtime.seeds import seed_for, seeded
 from nas_kd.space.paths import Entry, Path
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Tap, pool_to
+from nas_kd.teacher import Tap, grow_to, pool_to
 
 
 class StageFeatures(NamedTuple):
@@ -23,7 +23,7 @@ class StageFeatures(NamedTuple):
     Args:
         inputs: (N, C, H, W) images for the first stage, the teacher's previous feature for the others.
         targets: (N, C', H', W') the teacher's feature of this stage, before its last activation if available,
-            averaged to the size of the student's.
+            averaged to the size of the student's where it is larger.
     """
 
     inputs: Tensor
@@ -38,7 +38,9 @@ class Blockwise(nn.Module):
     """A copy of a supernet's stem and stages, each between adapters to the teacher's features.
 
     An adapter is a 1x1 convolution with a bias. Every width has its own: adapters that share weights
-    would favour the widths that are drawn together with larger ones.
+    would favour the widths that are drawn together with larger ones. Where the teacher's map is smaller than the
+    student's, it is resized up behind the adapter that it enters by, and the student's output is averaged down to it
+    before the adapter that it leaves by: the order does not matter to the result, for both are linear.
 
     Args:
         net: the supernet; it is not changed.
@@ -57,6 +59,7 @@ class Blockwise(nn.Module):
         super().__init__()
         self.space = space = net.space
         self.sizes = [tap.student_size for tap in taps]
+        self.compared = [tap.compared for tap in taps]
         if init == "scratch":
             net = Supernet(space, net.num_classes, net.in_chans, seed=seed_for(seed, "init", "blockwise"))
         self.stem, self.stages = deepcopy(net.stem), deepcopy(net.stages)
@@ -121,11 +124,11 @@ class Blockwise(nn.Module):
         """
         if index == 0:
             return self.stem(inputs, entry, norm)
-        return self.inputs[index][str(entry)](inputs)  # type: ignore[index]
+        return grow_to(self.inputs[index][str(entry)](inputs), self.sizes[index - 1])  # type: ignore[index]
 
     def leave(self, index: int, pre: Tensor) -> Tensor:
-        """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels."""
-        return self.outputs[index][str(pre.shape[1])](pre)  # type: ignore[index]
+        """Map a stage's output (B, width, H, W) before its last activation to the teacher's channels and size."""
+        return self.outputs[index][str(pre.shape[1])](pool_to(pre, self.compared[index]))  # type: ignore[index]
 
     def loss(
         self, index: int, pair: StageFeatures, paths: Sequence[Path], entered: Mapping[Entry, Tensor] | None = None

@@ -173,10 +173,6 @@ EARLY: dict[str, tuple[list[str], list[str]]] = {
     "rating": (["--blockwise.rate_images", "1"], ["blockwise.rate_images=1", "2"]),
     "unknown tap": (["--teacher.stages", "[layer1, layer2, layre3]"], ["teacher.stages", "layer3"]),
     "too few taps": (["--teacher.stages", "[layer1, layer2]"], ["teacher.stages", "3"]),
-    "a teacher with small maps": (
-        ["--teacher.model", "resnet18"],
-        ["at least 8 px (the largest map of the teacher)", "2 px"],
-    ),
     "batch of a teacher": (["--teacher.batch_size", "5000"], ["teacher.batch_size=5000", "347"]),
 }
 

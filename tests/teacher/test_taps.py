@@ -8,7 +8,7 @@ from toys import Sizes
 
 import nas_kd
 from nas_kd.errors import SettingError
-from nas_kd.teacher import Layer, choose_taps, describe_taps, load_teacher, pool_to
+from nas_kd.teacher import Layer, choose_taps, describe_taps, grow_to, load_teacher, pool_to
 
 # ResNet-56: nine blocks at each of 32, 16 and 8 px
 RESNET56 = [Layer(f"layer{s}.{i}", 8 << s, 64 >> s, True) for s in (1, 2, 3) for i in range(9)]
@@ -41,9 +41,51 @@ def test_too_few_layers_share_a_tap() -> None:
     assert paths([8, 8, 4], two) == ["a", "a", "b"]
 
 
-def test_no_layer_large_enough_is_an_error() -> None:
-    with pytest.raises(SettingError, match=r"teacher.stages\[0\].*32 px.*at least 64 px"):
-        choose_taps(RESNET56, [64, 8, 4])
+def test_where_no_layer_is_large_enough_the_largest_maps_are_compared_at_their_own_size() -> None:
+    taps = choose_taps(RESNET56, [64, 64, 8])
+    assert [(tap.path, tap.size, tap.compared) for tap in taps] == [
+        ("layer1.7", 32, 32),
+        ("layer1.8", 32, 32),
+        ("layer3.8", 8, 8),
+    ]
+    lines = describe_taps(taps)
+    assert lines[0] == (
+        "student stage 1 (64 px) learns from teacher layer1.7 "
+        "(16 channels, 32 px, to which the student's output is averaged)"
+    )
+    assert lines[2].endswith("layer3.8 (64 channels, 8 px); its input, layer1.8, is resized from 32 to 64 px")
+    tokens = [Layer(f"blocks.{i}", 192, 14) for i in range(12)]  # all of one size: equal shares of the depth
+    assert paths([112, 56, 28, 14, 14, 7], tokens) == [f"blocks.{i}" for i in (1, 3, 5, 7, 9, 11)]
+
+
+def test_the_stem_teaches_where_blocks_are_too_small() -> None:
+    stem = [Layer("conv1", 64, 16), Layer("act1", 64, 16), Layer("maxpool", 64, 8)]
+    blocks = [Layer(f"layer{s}.{i}", 64, 16 >> s) for s in (1, 2, 3, 4) for i in (0, 1)]
+    assert [tap.path for tap in choose_taps(blocks, [16, 8, 4], stem)] == ["act1", "layer1.1", "layer2.1"]
+    assert [tap.path for tap in choose_taps(blocks, [16, 16, 4], stem)] == ["conv1", "act1", "layer2.1"]
+    # none has 32 px: the stem's 16 are the largest
+    assert [tap.path for tap in choose_taps(blocks, [32, 8, 4], stem)] == ["act1", "layer1.1", "layer2.1"]
+
+
+# EfficientNet-Lite0 at 224 px: seven stages of 1, 2, 2, 3, 3, 4, 1 blocks
+LITE = [
+    Layer(f"blocks.{s}.{i}", 16, size)
+    for s, (count, size) in enumerate([(1, 112), (2, 56), (2, 28), (3, 14), (3, 14), (4, 7), (1, 7)])
+    for i in range(count)
+]
+
+
+def test_the_teachers_own_stages_come_first() -> None:
+    ends = ["blocks.0.0", "blocks.1.1", "blocks.2.1", "blocks.3.2", "blocks.4.2", "blocks.5.3", "blocks.6.0"]
+    assert paths([112, 56, 28, 14, 14, 7, 7], LITE) == ends
+    # stages that would share a tap get ends, too: equal shares of the depth would pair the fourth with blocks.4.1
+    assert paths([112, 56, 28, 14, 14, 7], LITE) == [*ends[:5], "blocks.6.0"]
+    assert paths([112, 56, 28, 14, 7], LITE) == ["blocks.0.0", "blocks.1.1", "blocks.2.1", "blocks.4.2", "blocks.6.0"]
+
+
+def test_half_way_where_no_stage_ends() -> None:
+    resnet50 = [Layer(f"layer{s}.{i}", 64, 112 >> s) for s, n in ((1, 3), (2, 4), (3, 6), (4, 3)) for i in range(n)]
+    assert paths([14, 14, 14, 14], resnet50) == ["layer1.2", "layer2.3", "layer3.2", "layer3.5"]
 
 
 @pytest.mark.parametrize("name", ["resnet_cifar", "mobilenet_cifar"])
@@ -69,8 +111,8 @@ def test_named_layers_override() -> None:
     assert [tap.path for tap in teacher.match(Sizes(16, 8, 4), 32)] == names
     with pytest.raises(SettingError, match="4 layers, one per stage"):
         teacher.match(Sizes(16, 8, 8, 4), 32)
-    with pytest.raises(SettingError, match="at least 32 px .the map of layer3.2"):
-        teacher.match(Sizes(32, 16, 32), 32)
+    smaller = teacher.match(Sizes(32, 16, 32), 32)
+    assert [(tap.size, tap.compared) for tap in smaller] == [(32, 32), (16, 16), (8, 8)]
     with pytest.raises(SettingError, match="from input to output"):
         load_teacher("cifar_resnet56", stages=names[::-1]).match(Sizes(4, 4, 4), 32)
     with pytest.raises(SettingError, match="layer4.2.*did you mean 'layer"):
@@ -84,6 +126,16 @@ def test_pooling_only_shrinks_and_is_the_mean() -> None:
     assert pool_to(x, 8) is x and pool_to(x, 16) is x
     expected = x.reshape(2, 3, 4, 2, 4, 2).mean((3, 5))
     torch.testing.assert_close(pool_to(x, 4), expected)
+
+
+def test_resizing_up_only_enlarges() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    assert grow_to(x, 4) is x and grow_to(x, 2) is x
+    grown = grow_to(x, 8)
+    assert grown.shape == (2, 3, 8, 8)
+    # every pixel lies a quarter of the way to its neighbours: 9, 3, 3 and 1 sixteenths
+    expected = (9 * x[..., 1, 1] + 3 * x[..., 1, 2] + 3 * x[..., 2, 1] + x[..., 2, 2]) / 16
+    torch.testing.assert_close(grown[..., 3, 3], expected)
 
 
 def test_pairs_in_words() -> None:

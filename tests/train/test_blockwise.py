@@ -116,6 +116,30 @@ def test_teacher_maps_are_averaged_to_the_student_size(net: Supernet) -> None:
     assert torch.equal(second.targets, out.pre[1])
 
 
+def test_smaller_teacher_maps_are_compared_at_their_size_and_resized_up_as_inputs(net: Supernet) -> None:
+    taps = [Tap("a", 5, 2, 8, True), Tap("b", 6, 1, 4, True)]
+    model = Blockwise(net, taps)
+    x = torch.randn(6, 1, 8, 8)
+    pre = [torch.randn(6, 5, 2, 2), torch.randn(6, 6, 1, 1)]
+    first, second = model.features(x, Output(torch.zeros(6, 3), pre, pre, torch.zeros(6, 6)))
+    assert torch.equal(first.targets, pre[0]) and torch.equal(second.targets, pre[1])
+    for index, (pair, width) in enumerate(((first, 8), (second, 8))):
+        entry = entries(SPACE, index)[-1]
+        entered = model.enter(index, pair.inputs, entry)
+        assert entered.shape == (6, 8, 8, 8)
+        _, out = model.stages[index](entered, SPACE.stages[index].largest())
+        left = model.leave(index, out)
+        assert left.shape == pair.targets.shape and out.shape[2] == SPACE.stage_sizes(8)[index]
+        # the adapter of all pixels and the mean of its outputs give the same
+        whole = model.outputs[index][str(width)](out)
+        torch.testing.assert_close(left, torch.nn.functional.adaptive_avg_pool2d(whole, left.shape[2:]))
+    resized = torch.nn.functional.interpolate(pre[0], (8, 8), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model.enter(1, second.inputs, 8), model.inputs[1]["8"](resized))
+    loss = model.loss(1, second, fair_paths(SPACE.stages[1], entries(SPACE, 1), 4, 0))
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is not None for p in model.outputs[1].parameters())
+
+
 def test_scales_are_powers_of_two_and_undo_the_teachers(net: Supernet) -> None:
     x, out = teacher_output()
     scaled = Output(out.logits, [64 * f for f in out.stages], [64 * f for f in out.pre], out.pooled)
