@@ -2,8 +2,8 @@
 
 What a command needs that is not in the repository (images, weights, a run folder) is made under the name that the
 README uses. Commands that train take minutes and are not run here (tests/e2e and tests/experiments train): their
-settings are checked, and `describe` opens their teacher (with random weights) and their space, pairs them and checks the
-budget.
+settings are checked, and `describe` opens their teacher (with random weights) and their space, pairs them and checks
+the budget.
 """
 
 from __future__ import annotations

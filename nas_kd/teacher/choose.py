@@ -41,7 +41,8 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int], stem: Seq
         if between:
             chosen[stage] = between[-1]
         elif stage and after + 1 < limit:
-            chosen[stage] = (after + limit) // 2
+            first = max(after, len(stem) - 1) if limit > len(stem) else after
+            chosen[stage] = max((first + limit) // 2, after + 1)
         else:
             chosen[stage] = max(limit - 1, 0)
     return [_tap(every[i], size) for i, size in zip(chosen, student_sizes, strict=True)]

@@ -70,7 +70,7 @@ class Probe:
 @dataclass
 class _Call:
     module: nn.Module
-    args: tuple[Any, ...]
+    args: tuple[Any, ...]  # those given by name behind the others
     out: Any
     tensor: Tensor | None
     version: int
@@ -91,13 +91,13 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
     calls: dict[str, _Call] = {}  # in the order in which the modules end
     counts: Counter[str] = Counter()
 
-    def note(path: str, mod: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def note(path: str, mod: nn.Module, args: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
         tensor = _first(out)
-        calls[path] = _Call(mod, args, out, tensor, -1 if tensor is None else tensor._version)
+        calls[path] = _Call(mod, (*args, *named.values()), out, tensor, -1 if tensor is None else tensor._version)
         counts[path] += 1
 
     handles = [
-        mod.register_forward_hook(lambda mod, args, out, path=path: note(path, mod, args, out))
+        mod.register_forward_hook(lambda *call, path=path: note(path, *call), with_kwargs=True)
         for path, mod in module.named_modules()
         if path
     ]
