@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -22,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_readme import READMES, TOP
 
+import nas_kd
 from nas_kd.cli import COMMANDS, FLAGS, JOINS, main, read_config
 from nas_kd.data.config import DataConfig
 from nas_kd.pipeline.config import Config
@@ -103,6 +105,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(cifar_resnet56().state_dict(), tars / "resnet56.safetensors")
     save_file(timm.create_model("resnet26", num_classes=10).state_dict(), folder / "mine.safetensors")
     torch.save({}, folder / "ofa_mbv3_d234_e346_k357_w1.0")
+    table = nas_kd.latency_template(nas_kd.load_space("digits"), folder / "phone.csv", in_chans=1, num_classes=10)
+    pd.read_csv(table).assign(ms=3.0).to_csv(table, index=False)
     Run(folder / "runs" / "mine").record_config((TOP / "experiments" / "digits_space.yaml").read_text())
     return folder
 
