@@ -106,7 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(timm.create_model("resnet26", num_classes=10).state_dict(), folder / "mine.safetensors")
     torch.save({}, folder / "ofa_mbv3_d234_e346_k357_w1.0")
     table = nas_kd.latency_template(nas_kd.load_space("digits"), folder / "phone.csv", in_chans=1, num_classes=10)
-    pd.read_csv(table).assign(ms=3.0).to_csv(table, index=False)
+    pd.read_csv(table, dtype=str).assign(ms=2.0).to_csv(table, index=False)
     Run(folder / "runs" / "mine").record_config((TOP / "experiments" / "digits_space.yaml").read_text())
     return folder
 
