@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, UnidentifiedImageError
 
 from nas_kd.data.formats import formats
 from nas_kd.data.source import Source
@@ -81,7 +82,9 @@ def load(source: Source, row: int, opened: Image.Image | None = None) -> Image.I
 
 def unreadable(source: Source, row: int, error: Exception) -> SettingError:
     """Return the error for an image that cannot be read."""
-    hint = f"replace or delete the file, or set data.unreadable=skip ({error})"
+    # Pillow's own message names an object in memory
+    why = "no format that is read here" if isinstance(error, UnidentifiedImageError) else error
+    hint = f"replace or delete the file, or set data.unreadable=skip ({why})"
     return SettingError(source.field, source.where(row), "readable images", hint)
 
 
@@ -152,6 +155,11 @@ class Decoder:
     resolution: int | None = None
     background: tuple[int, int, int] = (255, 255, 255)
 
+    def __post_init__(self) -> None:
+        most = math.isqrt(LARGEST_PIXELS)
+        if self.resolution is not None and self.resolution > most:
+            raise SettingError("data.resolution", self.resolution, f"at most {most}", "use the size of the images")
+
     def side(self, source: Source, row: int, image: Image.Image) -> tuple[int, int]:
         """Return the height and width of a set whose first image is this one."""
         if self.resolution:
@@ -175,11 +183,7 @@ class Decoder:
             expected = "greyscale images, like the training images"
             raise SettingError(source.field, source.where(row), expected, "convert the images to one kind")
         if self.resolution:
-            h, w = resized(upright_size(image), self.resolution)
-            if h * w > LARGEST_PIXELS:
-                found = f"{image.height} x {image.width} pixels, {h} x {w} once the shorter side has {self.resolution}"
-                hint = "crop it, leave it out, or lower data.resolution"
-                raise SettingError(source.field, f"{source.where(row)}: {found}", "images that are no strips", hint)
+            check_strip(source.field, source.where(row), upright_size(image), self.resolution)
 
     def array(self, source: Source, row: int, image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
         """Turn a decoded image into (H, W, C) of the given shape; greyscale is repeated over three channels."""
@@ -213,6 +217,14 @@ class Decoder:
         if turn is not None:
             image = image.transpose(turn)
         return image if image.mode == mode else image.convert(mode)  # a conversion to the same mode would copy
+
+
+def check_strip(what: str, where: str, size: tuple[int, int], resolution: int) -> None:
+    """Raise SettingError for an image (H, W) that is so long that its resized copy would not fit into memory."""
+    h, w = resized(size, resolution)
+    if h * w > LARGEST_PIXELS:
+        found = f"{where}: {size[0]} x {size[1]} pixels, {h} x {w} once the shorter side has {resolution}"
+        raise SettingError(what, found, "images that are no strips", "crop it, leave it out, or lower data.resolution")
 
 
 def resized(size: tuple[int, int], resolution: int) -> tuple[int, int]:

@@ -106,7 +106,8 @@ def _by_number(field: str, y: NDArray[np.int64]) -> tuple[str, ...]:
     if found[-1] != len(found) - 1:
         missing = int(np.flatnonzero(found != np.arange(len(found)))[0])
         value = f"no image of class {missing}, and label {found[-1]}"
-        raise SettingError(field, value, "labels 0 .. classes - 1, an image of every class", "renumber the labels")
+        hint = "subtract 1 from all" if missing == 0 and found[-1] == len(found) else "renumber the labels"
+        raise SettingError(field, value, "labels 0 .. classes - 1, an image of every class", hint)
     return tuple(map(str, found.tolist()))
 
 

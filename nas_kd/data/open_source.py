@@ -161,9 +161,14 @@ def _arrays(setting: str, pair: Arrays, config: DataConfig) -> ArraySource:
     x = torch.as_tensor(pair[0]).cpu()
     y = columns_of(pair[1].cpu() if isinstance(pair[1], Tensor) else pair[1])
     rows = len(next(iter(y.values()), ()))
-    shapes = f"x {tuple(x.shape)} {x.dtype}, y ({rows}, {len(y)})"
+    shapes = f"x {tuple(x.shape)} {x.dtype}, y {(rows, len(y)) if len(y) > 1 else (rows,)}"
     if x.ndim != 4 or x.dtype != torch.uint8 or len(x) != rows or not rows:
-        raise SettingError(setting, shapes, "x (N, C, H, W) uint8 and y (N,) or (N, L)", "convert the tensors")
+        hint = (
+            "(255 * x).round().to(torch.uint8), where x is 0 .. 1" if x.is_floating_point() else "convert the tensors"
+        )
+        raise SettingError(setting, shapes, "x (N, C, H, W) uint8 and y (N,) or (N, L)", hint)
+    if x.shape[3] in (1, 3) and x.shape[1] == x.shape[2] > 4:
+        raise SettingError(setting, shapes, "channels first: x (N, C, H, W)", "pass x.permute(0, 3, 1, 2)")
     if not all(x.shape[1:]):
         raise SettingError(setting, shapes, "images of at least one channel and pixel", "convert the tensors")
     labels = labels_of(setting, y, config.kind, numbered=True)
@@ -196,6 +201,12 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
             hint = f"class {tree.folders[0]!r} has 0 images: add images or delete the folder"
         raise SettingError(setting, str(path), IMAGES, hint + _of(tree.ignored))
     found = split_folders(setting, str(path), tree.names, setting == "data.test")
+    full = {"/".join(name.split("/")[:depth]) for name in tree.names for depth in (1, 2)}
+    for folder in tree.folders:
+        above, _, below = folder.rpartition("/")
+        if folder not in full and above in (found.values() if found else ("",)):
+            hint = f"class {below!r} has 0 images: add images or delete the folder{_of(tree.ignored)}"
+            raise SettingError(setting, str(path), "images in every class folder", hint)
     opened = Opened({}, tree.ignored)
     for split, folder in found.items():
         start = f"{folder}/"
@@ -206,15 +217,11 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
         for folder in sorted(beside):
             opened.ignored[f"in {folder}/, which is no split"] += sum(n.startswith(f"{folder}/") for n in tree.names)
         return opened
-    with_images = {name.split("/")[0] for name in tree.names if "/" in name}
-    for folder in tree.folders:
-        if folder not in with_images:
-            hint = f"class {folder!r} has 0 images: add images or delete the folder{_of(tree.ignored)}"
-            raise SettingError(setting, str(path), "images in every class folder", hint)
     opened.parts["train"] = _source(setting, path, tree, list(range(len(tree.names))), 0, config)
     if any(name.count("/") > 1 for name in tree.names):
         rule = "that hold the images" if config.class_folder == "leaf" else f"right under {path}"
-        opened.notes.append(f"classes are the folders {rule}; there are deeper ones (data.class_folder)")
+        others = "data.class_folder is another rule, data.group=folder keeps the images of a deeper one in one split"
+        opened.notes.append(f"classes are the folders {rule}; there are deeper ones ({others})")
     return opened
 
 

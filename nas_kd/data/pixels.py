@@ -14,7 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from nas_kd.data.duplicates import Keys
-from nas_kd.data.image import HINT, TRAILERS, Decoder, Seen, Shape, differ, header, load, read, resized, upright_size
+from nas_kd.data.image import (
+    HINT,
+    TRAILERS,
+    Decoder,
+    Seen,
+    Shape,
+    check_strip,
+    differ,
+    header,
+    load,
+    read,
+    resized,
+    upright_size,
+)
 from nas_kd.data.source import ArraySource, Source
 from nas_kd.errors import SettingError
 
@@ -173,6 +186,7 @@ def decode(parts: list[Part], decoder: Decoder, memory_gib: float, device: str) 
 def _from_arrays(part: Part, source: ArraySource, resolution: int | None, shape: Shape | None) -> Tensor:
     x = source.pixels[torch.from_numpy(part.rows)]
     if resolution and tuple(x.shape[2:]) != (resolution, resolution):
+        check_strip(source.field, source.origin, (x.shape[2], x.shape[3]), resolution)
         h, w = resized((x.shape[2], x.shape[3]), resolution)
         # torch resizes uint8 in integers, as PIL does
         x = torch.nn.functional.interpolate(x, (h, w), mode="bicubic", antialias=True)

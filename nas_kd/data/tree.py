@@ -28,7 +28,7 @@ class Tree:
         files: the file that holds each.
         spans: (N, 2) first byte and number of bytes in it; None for whole files.
         ignored: why files are left out, and how many; a hidden folder counts as one.
-        folders: the folders right under the root, with images or without.
+        folders: the folders right under the root and those in them, with images or without.
     """
 
     names: list[str] = field(default_factory=list)
@@ -86,9 +86,10 @@ def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
                         raise SettingError(what, entry.path, "folders without circular links", "delete the link")
                     if real == other:
                         continue
-                    if not inside:
-                        tree.folders.append(printable(entry.name))
-                    todo.append((entry.path, f"{inside}{printable(entry.name)}/", above | {real}))
+                    below = f"{inside}{printable(entry.name)}"
+                    if below.count("/") < 2:
+                        tree.folders.append(below)
+                    todo.append((entry.path, f"{below}/", above | {real}))
                 elif not is_image_name(entry.name):
                     tree.ignore(entry.name)
                 elif not os.path.isfile(entry.path):
