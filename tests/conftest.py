@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("NAS_KD_TEST_THREADS", "1")  # 2 
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,12 @@ def cifar10() -> Path:
     if not folder:
         pytest.skip("NAS_KD_TEST_DATA names no folder with train.tar, test.tar and resnet56.safetensors")
     return Path(folder)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread in this process too, where it is compared with workers, which have one, or is forked."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -400,6 +400,7 @@ def _work(run: Path, folder: Path, space: ElasticSpace, data: Data, keys: list[i
     queue.put(done)  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_share_the_trainings_and_do_none_twice(
     space: ElasticSpace, teacher: Teacher, data: Data, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def in_process(call: Any, *arguments: Any, **more: Any) -> None:
     assert process.exitcode == 0
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0])
 def test_jobs_of_single_stages_give_the_tables_of_the_whole(
     net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path, monkeypatch: Any, cache_gb: float
