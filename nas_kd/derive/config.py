@@ -36,9 +36,9 @@ class DeriveConfig(Settings):
     """what each choice of a unit is rated by: replace_one (what the teacher's answers lose by it alone) or local (the
     error of the unit's output)"""
     rate_images: Count = 512
-    """images of the rate split that units are rated on, at most"""
+    """images of the rate split that units are rated on, at most; search.rerate_images where they are rated again"""
     temperature: Positive = 1.0
-    """softening of both answers in replace_one"""
+    """softening of both answers in replace_one; search.rerate_temperature where units are rated again"""
 
     def __post_init__(self) -> None:
         if not self.widths:

@@ -220,7 +220,8 @@ def rate_units(
         around: with ``replace_one``, rate what the subnet of this arch, not the whole teacher, loses or gains: near it
             the scores add up, which those of single cuts of a whole teacher do not where all is cut.
         task: whose divergence ``replace_one`` is; None is that of the data.
-        run: run folder, whose ``blockwise/`` keeps the tables; the same call again reads them.
+        run: run folder, whose ``blockwise/`` keeps the tables, those of another size or around an arch in a folder of
+            their own below it; the same call again reads them.
 
     Returns:
         One rating table a unit, as `nas_kd.exact_front` and `nas_kd.search` take them.
@@ -253,7 +254,9 @@ def rate_units(
         facts |= {} if resolution is None else {"derive.resolution": resolution}
         facts |= {} if around is None else {"derive.around": around.key}
         facts |= {} if task.kind == "classes" else {"task": task.kind}
-        stage = run.stage("blockwise", facts)
+        parts = [] if resolution is None else [f"size_{resolution}"]
+        parts += [] if around is None else [f"around_{around.key}"]
+        stage = run.stage("/".join(["blockwise", "_".join(parts)] if parts else ["blockwise"]), facts)
         if stage.done:
             return read_ratings(stage)
     given = torch.cat([batch.x for batch in data.rate.clean(images, limit=images)])
@@ -274,9 +277,8 @@ def rate_units(
         nothing = 0.0
     else:
         base = None if around is None else net.choices(around)
-        target = None if small is x and base is None else features(net.cuts, x)[1]
-        if not _alike(teacher.network, cast("TeacherSpace", space).derived.network):  # but a student of its
-            target = teacher(given)
+        same = small is x and base is None and _own(net, teacher)  # the network that is rated answers itself
+        target = None if same else _answers(net, teacher, given)
         rated = replace_one(net.cuts, small, listed, temperature, target, base, task)
         nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
     known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
@@ -297,10 +299,42 @@ def rate_units(
     return finish_ratings(stage, dict(enumerate(tables, 1)))
 
 
-def _alike(one: nn.Module, other: nn.Module) -> bool:
-    """Tell whether two networks have the same weights."""
-    if one is other:
+def subnet_loss(
+    net: TeacherSupernet,
+    teacher: LiveSource,
+    data: Data,
+    arch: Arch,
+    *,
+    images: int = 512,
+    temperature: float = 1.0,
+    task: Task | None = None,
+) -> float:
+    """Measure what the subnet of an arch loses, as `rate_units` does around it, without rating any other choice.
+
+    Args:
+        net: `nas_kd.Supernet` of the teacher's space.
+        teacher: the teacher, bound to the data.
+        data: images of ``rate``.
+        arch: at the size of the data.
+        images: how many, at most; the batch norms take their statistics.
+        temperature: of both answers.
+        task: whose divergence it is; None is that of the data.
+    """
+    given = torch.cat([batch.x for batch in data.rate.clean(images, limit=images)])
+    _, logits = features(net.cuts, teacher.normalised(given), net.choices(arch))
+    return float((task or task_of(data)).divergence(logits, _answers(net, teacher, given), temperature))
+
+
+def _answers(net: TeacherSupernet, teacher: LiveSource, given: Tensor) -> Tensor:
+    """Return the teacher's logits of images, under the batch's statistics as a subnet's where the space is its own."""
+    return features(net.cuts, teacher.normalised(given))[1] if _own(net, teacher) else teacher(given)
+
+
+def _own(net: TeacherSupernet, teacher: LiveSource) -> bool:
+    """Tell whether a space is the teacher's own, by its weights, and not one of a student of its."""
+    own = cast("TeacherSpace", net.space).derived.network
+    if teacher.network is own:
         return True
-    first = one.state_dict()
-    second = other.state_dict()
+    first = teacher.network.state_dict()
+    second = own.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.rate.units import rate_units
+from nas_kd.rate.units import rate_units, subnet_loss
 from nas_kd.solve import best
 from nas_kd.solve.limits import Bounds
 from nas_kd.space import Arch
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from nas_kd.distill import Task
     from nas_kd.teacher.targets import LiveSource
 
-TEMPERATURE = 4.0  # of both softmaxes: what a cut network is still wrong about says more than its first class
-IMAGES = 192
-
 
 def archs_around(
     net: TeacherSupernet,
@@ -31,7 +28,8 @@ def archs_around(
     bounds: Bounds,
     *,
     rounds: int = 3,
-    images: int = IMAGES,
+    images: int = 192,
+    temperature: float = 4.0,
     task: Task | None = None,
 ) -> list[tuple[Arch, float]]:
     """Solve for the best arch within a budget, rate all choices in it, and solve again.
@@ -46,9 +44,10 @@ def archs_around(
         data: its ``rate`` images are used.
         tables: of `rate_units`, to start from.
         bounds: upper bounds of ``macs`` and ``params``, or pairs of bounds.
-        rounds: archs to solve for: the one of the tables, then one after each rating around the last. A rating costs
-            one forward pass of a subnet per choice.
+        rounds: archs to solve for: the one of the tables, then one after each rating around the one before. A rating
+            costs one forward pass of a subnet per choice.
         images: how many, at most; norms take their statistics.
+        temperature: of both answers: what a cut network is still wrong about says more than its first class.
         task: whose divergence a rating is; None is that of the data.
 
     Returns:
@@ -58,11 +57,15 @@ def archs_around(
     found: list[tuple[Arch, float]] = []
     scores: list[pd.Series] = []
     rated = list(tables)
-    for _ in range(rounds):
+    while len(found) < rounds:
         row = best(rated, bounds=bounds)
         labels = [row[f"row_{number}"] for number in range(1, len(rated) + 1)]
         arch = arch_of_rows(space, rated, labels, data.resolution)
         if any(arch == known for known, _ in found):
+            break
+        if len(found) + 1 == rounds:  # no choice is solved for again
+            loss = subnet_loss(net, teacher, data, arch, images=images, temperature=temperature, task=task)
+            found.append((arch, loss))
             break
         first = rated[0].loc[labels[0], "candidate"]
         rated = rate_units(
@@ -71,7 +74,7 @@ def archs_around(
             data,
             score="replace_one",
             images=images,
-            temperature=TEMPERATURE,
+            temperature=temperature,
             around=arch,
             task=task,
         )

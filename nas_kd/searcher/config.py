@@ -85,6 +85,10 @@ class SearchConfig(MeasuringConfig):
     rerate: Natural = 3
     """with the teacher as the space: archs that the search begins with, the front's best and one after each rating of
     all choices in the arch before, because losses of single cuts of a whole teacher do not add up; 0 skips it"""
+    rerate_images: Count = 192
+    """images of the rate split for each of these ratings, at most"""
+    rerate_temperature: Positive = 4.0
+    """softening of both answers in them"""
     steps: Count = 1
     """with the teacher as the space: cuts on the way to the budget. 2 first cuts to the square root of the share,
     distils that for step_epochs, and cuts it again, to the budget"""
@@ -164,6 +168,8 @@ class SearchSettings(MeasuringSettings, total=False):
     objectives: Sequence[str] | None
     variables: Literal["dimensions", "candidates"]
     rerate: int
+    rerate_images: int
+    rerate_temperature: float
     steps: int
     step_epochs: int
     top: int

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from nas_kd.config.keywords import takes
-from nas_kd.config.settings import fields_of
+from nas_kd.config.settings import default_of, fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.derive.supernet import TeacherSupernet
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
+LATER = ("rerate_images", "rerate_temperature")  # runs recorded before they were settings lack them
 STEPS = ("steps", "step_epochs")  # the supernet's weights are what they come to
 # settings of retrainings that short ones share
 TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
@@ -176,7 +177,8 @@ def search(
             facts |= {"search.latency_table": timing.digest}
         elif latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
             facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
-        facts |= config.record("storage", "latency_table", *BOUNDS, *STEPS) | {
+        usual = [name for name in LATER if getattr(config, name) == default_of(SearchConfig, name)]
+        facts |= config.record("storage", "latency_table", *BOUNDS, *STEPS, *usual) | {
             "search.engine": engine.name,
             "search.caps": upper,
             "search.floors": lower,
@@ -216,8 +218,17 @@ def search(
         live = None if source is None else source.teacher
         if config.rerate and space.pretrained and live is not None and within:
             cuts = cast(TeacherSupernet, net)
-            rounds = config.rerate
-            near = archs_around(cuts, live, data, tables, budget.sums, rounds=rounds, task=task)
+            near = archs_around(
+                cuts,
+                live,
+                data,
+                tables,
+                budget.sums,
+                rounds=config.rerate,
+                images=config.rerate_images,
+                temperature=config.rerate_temperature,
+                task=task,
+            )
             begin = [arch for arch, _ in near]
             if stage is not None and config.variables == "dimensions":
                 trials = with_further(stage, begin, trials)

@@ -110,7 +110,8 @@ def cut_in_steps(
             runtime=runtime,
         )
         cost = net.space.cost(arch, **size)
-        metrics = {name: student.info["metrics"][name] for name in (f"select_{measure}", "select_agreement")}
+        names = (f"select_{measure}", "select_agreement")
+        metrics = {name: value for name, value in student.info["metrics"].items() if name in names}
         rows.append(_row(step, bounds, arch, cost, whole, kl, metrics))
         if run is not None:
             atomic_write(run.path / FOLDER / "steps.csv", pd.DataFrame(rows).to_csv(index=False))
@@ -154,13 +155,23 @@ def _cut(
     if run is not None:
         facts: dict[str, Any] = {"space": net.space.hash, "supernet": weights_hash(net), "teacher": teacher.fingerprint}
         facts |= {"data": data.fingerprint, "bounds": dict(bounds), "rerate": config.rerate}
+        facts |= {"rerate_images": config.rerate_images, "rerate_temperature": config.rerate_temperature}
         stage = run.stage("cut", facts)
         if stage.done:
             kept = read_json(stage.folder / "best.json", ("arch", "kl"))
             return Arch.from_dict(kept["arch"]), float(kept["kl"])
-    arch, kl = min(
-        archs_around(net, teacher, data, tables, bounds, rounds=max(1, config.rerate)), key=lambda one: one[1]
+    found = archs_around(
+        net,
+        teacher,
+        data,
+        tables,
+        bounds,
+        rounds=max(1, config.rerate),
+        images=config.rerate_images,
+        temperature=config.rerate_temperature,
+        task=task,
     )
+    arch, kl = min(found, key=lambda one: one[1])
     if stage is not None:
         atomic_json(stage.folder / "best.json", {"arch": arch.to_dict(), "label": arch.label, "kl": kl})
         stage.finish({"best": arch.key})

@@ -225,6 +225,8 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "trials": (NOT_INT, NONE, POSITIVE_INT),
             "sampler": (NOT_TEXT, NONE, WORD),
             "rerate": (NOT_INT, NONE, NATURAL_INT),
+            "rerate_images": (NOT_INT, NONE, POSITIVE_INT),
+            "rerate_temperature": (NOT_FLOAT, NONE, POSITIVE),
             "steps": (NOT_INT, NONE, POSITIVE_INT),
             "step_epochs": (NOT_INT, NONE, POSITIVE_INT),
             "top": (NOT_INT, NONE, POSITIVE_INT),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,3 +45,26 @@ def test_scores_around_an_arch_are_differences_of_whole_networks() -> None:
                 assert row.score == pytest.approx(change, rel=1e-3, abs=1e-6)
     with pytest.raises(SettingError, match="around"):
         rate_units(net, teacher, data, score="local", around=arch)
+
+
+def test_a_run_keeps_tables_of_each_size_and_arch(tmp_path: Path) -> None:
+    data = load_data("digits", subset=300, rate=0.2, select=0.2)
+    torch.manual_seed(0)
+    teacher = Teacher(cifar_resnet14(in_chans=1).eval(), "new", num_classes=10, in_chans=1).bind(data)
+    space = nas_kd.teacher_space(teacher, data, resolutions=(6,))
+    net = nas_kd.Supernet(space)
+    assert isinstance(net, TeacherSupernet)
+    whole: dict[str, Any] = {"score": "replace_one", "images": 32}
+    kinds: list[dict[str, Any]] = [{}, {"resolution": 6}, {"around": space.sample(1)}, {"around": space.sample(2)}]
+    made = [rate_units(net, teacher, data, run=tmp_path, **whole, **kind) for kind in kinds]
+    for kind, tables in zip(kinds, made, strict=True):
+        for alone, kept in zip(
+            rate_units(net, teacher, data, **whole, **kind),
+            rate_units(net, teacher, data, run=tmp_path, **whole, **kind),
+            strict=True,
+        ):
+            assert kept["score"].tolist() == pytest.approx(alone["score"].tolist(), rel=1e-4, abs=1e-6)
+        assert (tmp_path / "blockwise/stage_1.csv").is_file() and len(tables) == len(space.stages)
+    assert len(list(tmp_path.glob("blockwise/*/stage_1.csv"))) == 3
+    with pytest.raises(SettingError, match=r"derive\.rate_images"):  # what is changed is still noticed
+        rate_units(net, teacher, data, run=tmp_path, score="replace_one", images=16)

@@ -15,13 +15,14 @@ from nas_kd.data import Data, load_data
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.searcher import steps
-from nas_kd.searcher.around import IMAGES, TEMPERATURE
 from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.steps import cut_in_steps
 from nas_kd.teacher import Teacher
 from nas_kd.train import weights_hash
 from nas_kd.train.config import RetrainConfig
 
+IMAGES = 192  # for ratings around an arch
+TEMPERATURE = 4.0
 SHAPE = {"resolution": 8, "in_chans": 1, "num_classes": 10}
 Made = tuple[Teacher, Data, int]
 
