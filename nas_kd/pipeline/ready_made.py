@@ -14,9 +14,11 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.pipeline.candidates import ModuleStudent
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seeded
-from nas_kd.teacher.build import build_model
+from nas_kd.teacher.build import build
+from nas_kd.teacher.renormalised import Normalisation, Renormalised
 
-OWN = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
+USUAL = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
+OWN = (*USUAL, "even_both_repaired")
 
 
 def check_rivals(given: Given) -> None:
@@ -52,7 +54,8 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
     if weights not in ("", "pretrained"):
         existing("retrain.rivals", weights, "an existing file of weights")
     data = given.images
-    make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution)
+    fed = given.data.mean, given.data.std
+    make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution, fed)
     cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
     for what, most in given.upper.items():
         if getattr(cost, what) > most:
@@ -65,17 +68,28 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
     return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make, bool(weights))
 
 
-def _timm(name: str, weights: str, classes: int, chans: int, resolution: int, seed: int) -> nn.Module:
-    """Build a timm model; what no weights are given for is drawn from the seed."""
+def _timm(
+    name: str, weights: str, classes: int, chans: int, resolution: int, fed: Normalisation, seed: int
+) -> nn.Module:
+    """Build a timm model; what no weights are given for is drawn from the seed.
+
+    Trained weights expect the normalisation of images that they were trained with, where it is known: ``fed`` is turned
+    into it first.
+    """
     seeded(seed, "rival", name)
-    return build_model(
+    built = build(
         name,
         checkpoint=None if weights in ("", "pretrained") else Path(weights),
         num_classes=classes,
         in_chans=chans,
         pretrained=weights == "pretrained",
         resolution=resolution,
+        new_head=True,
     )
+    expected = built.normalisation
+    if expected is None or len(expected[0]) != chans or [*map(list, expected)] == [*map(list, fed)]:
+        return built.module
+    return Renormalised(name, classes, chans, resolution, fed, expected, built.module)
 
 
 def _digest(text: str) -> str:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
 from nas_kd.derive.cost import whole_cost
 from nas_kd.derive.even import EvenCut, EvenCuts
+from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
+from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
-from nas_kd.pipeline.ready_made import OWN, ready_made
+from nas_kd.pipeline.ready_made import USUAL, ready_made
 from nas_kd.runs.progress import Progress
 from nas_kd.space import Cost
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.many import TrainingSetup, train_many
-from nas_kd.train.weights import weights_hash
+from nas_kd.train.repair import repair_units
+from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
@@ -41,12 +45,13 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
         Those that exist within the budget; the log names the others, and why they do not.
     """
     named = pipeline.config.retrain.rivals
-    names = (OWN if pipeline.config.derived else ()) if named is None else named
+    names = (USUAL if pipeline.config.derived else ()) if named is None else named
     own: dict[str, Callable[[Pipeline, TrainingSetup], Student | str]] = {
         "new_weights": _new_weights,
         "even_width": lambda pipeline, _: _even("even_width", pipeline, _cuts(pipeline).width()) or NONE,
         "even_depth": lambda pipeline, _: _even("even_depth", pipeline, _cuts(pipeline).depth()) or NONE,
         "even_both": _even_both,
+        "even_both_repaired": _even_both_repaired,
         "taylor": _taylor,
         "small_images": _small_images,
     }
@@ -112,6 +117,26 @@ def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
     return tried[best]
 
 
+def _even_both_repaired(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
+    """Return that cut with its units repaired as the found network's, which tells the search from the repair."""
+    cut = _even_both(pipeline, setup)
+    how = pipeline.config.repair
+    if isinstance(cut, str):
+        return cut
+    if not how.epochs:
+        return "nothing is repaired (repair.epochs=0)"
+    net = repair_units(
+        cast(TeacherSupernet, cut.net),
+        pipeline.unmatched,
+        pipeline.data,
+        how,
+        run=pipeline.run.path / pipeline.search_folder / "even" / "repaired",
+        seed=pipeline.config.seed,
+        runtime=pipeline.runtime,
+    )
+    return replace(cut, role="even_both_repaired", net=net, suffix="-repaired")
+
+
 def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:
     if pipeline.config.init == "scratch":
         return "all students begin with new weights (retrain.init=scratch)"
@@ -137,24 +162,45 @@ def _small_images(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:
 
 
 def _taylor(pipeline: Pipeline, _: TrainingSetup) -> ModuleStudent | str:
-    """Return the teacher as torch-pruning cuts it; inside the blocks alone where it cannot cut the whole."""
-    network = pipeline.unmatched.network
-    batches = [(pipeline.unmatched.normalised(b.x), b.y) for b in pipeline.data.train.clean(256, limit=IMAGES)]
-    fits = _within(pipeline)
+    """Return the teacher as torch-pruning cuts it, which the run keeps."""
+    limits = {name: list(pair) for name, pair in pipeline.budget.limits.items()}
+    facts = {"teacher": pipeline.unmatched.fingerprint, "data": pipeline.data.fingerprint, "budget": limits}
+    stage = pipeline.run.stage(f"{pipeline.search_folder}/taylor", facts)
+    weights = stage.folder / "weights.safetensors"
+    if not stage.done:
+        made = _pruned(pipeline)
+        if isinstance(made, str):
+            stage.finish({"refused": made})
+        else:
+            save_weights(made, weights)
+            plan = cast(CutPlan, made.cut_plan).to_dict()
+            stage.finish({"cut": plan, "fingerprint": weights_hash(made)})
+    if "refused" in stage.facts:
+        return str(stage.facts["refused"])
+    network = cut_to(deepcopy(pipeline.unmatched.network), CutPlan.from_dict(stage.facts["cut"]))
+    load_weights(network, weights, stage.facts["fingerprint"])
+    network = network.eval().requires_grad_(True)
+    cost = whole_cost(network, pipeline.images.in_chans, pipeline.images.resolution)
+    key = f"taylor-{weights_hash(network, measured=False)}"
+    label = f"{cost.macs:,} MACs left by torch-pruning"
+    return ModuleStudent("taylor", key, label, cost, partial(_copied, network), inherited=True)
+
+
+def _pruned(pipeline: Pipeline) -> nn.Module | str:
+    """Prune the teacher, inside the blocks alone where the whole cannot be; or say why not."""
+    teacher = pipeline.unmatched
+    batches = [(teacher.normalised(b.x), b.y) for b in pipeline.data.train.clean(256, limit=IMAGES)]
     inside = [group.root for unit in pipeline.whole_space.derived.units for group in unit.groups]
+    refused = ""
     for layers in ((), inside) if inside else ((),):
         try:
-            pruned = taylor_cut(network, batches, fits, layers, kind=pipeline.data.kind)
-            break
+            found = taylor_cut(teacher.network, batches, _within(pipeline), layers, kind=pipeline.data.kind)
         except SettingError as error:
             refused = str(error)
-    else:
-        return refused
-    calibrate(pruned, [images for images, _ in batches])
-    cost = whole_cost(pruned, pipeline.images.in_chans, pipeline.images.resolution)
-    key = f"taylor-{weights_hash(pruned, measured=False)}"
-    label = f"{cost.macs:,} MACs left by torch-pruning"
-    return ModuleStudent("taylor", key, label, cost, partial(_copied, pruned), inherited=True)
+        else:
+            calibrate(found, [images for images, _ in batches])
+            return found
+    return refused
 
 
 def _copied(network: nn.Module, seed: int) -> nn.Module:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
 
 DRAWS = 20_000
+UNREPAIRED = ("even_width", "even_depth", "even_both", "taylor")
 
 
 def choose_students(pipeline: Pipeline) -> list[ArchStudent]:
@@ -185,6 +186,12 @@ def print_table(pipeline: Pipeline) -> None:
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)
+    if pipeline.config.init == "inherited" and pipeline.config.repair.epochs and {*UNREPAIRED} & {*frame["role"]}:
+        console.print(
+            "found, random and largest begin with repaired cuts; new_weights, even cuts, taylor and small_images do not"
+            " (--retrain.rivals '[even_both_repaired]' adds an even cut that does)",
+            soft_wrap=True,
+        )
     if (frame["collapsed"].fillna(0) > 0).any():
         console.print("collapsed: the same answer for all test images, or none better than chance", soft_wrap=True)
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]

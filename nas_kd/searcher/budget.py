@@ -243,21 +243,18 @@ class Budget:
             self._costs[arch] = self.space.cost(arch, **self.cost)
         return self._costs[arch]
 
-    def no_feasible_arch(self) -> SettingError:
-        """Return the error of a search that found no arch within the latency, naming the fastest within the rest."""
+    @property
+    def proposed(self) -> list[Arch]:
+        """The archs whose costs were asked for."""
+        return [*self._costs]
+
+    @property
+    def measured(self) -> list[float]:
+        """The known latencies of those within the bounds on MACs and parameters."""
+        within = [arch for arch in self._costs if self.affordable(arch)]
         if self.table is None:
-            measured = [self._known[a.key] for a in self._costs if a.key in self._known and self.affordable(a)]
-        else:
-            measured = [ms for a in self._costs if self.affordable(a) and (ms := self.latency(a)) < math.inf]
-        if self.max_latency_ms is None or not measured:
-            expected = "a budget that some proposed arch is within"
-            return SettingError(
-                "search.max_macs", dict(self.upper), expected, "widen the budget, or raise search.trials"
-            )
-        least = min(measured)
-        expected = f"{least:.3g} or more: the fastest of {len(measured)} archs within the rest of the budget"
-        hint = f"use search.max_latency_ms={least:.3g} or more, lower the minimum costs, or raise search.trials"
-        return SettingError("search.max_latency_ms", self.max_latency_ms, expected, hint)
+            return [self._known[arch.key] for arch in within if arch.key in self._known]
+        return [ms for arch in within if (ms := self.latency(arch)) < math.inf]
 
     def costs(self, arch: Arch, names: Iterable[str]) -> dict[str, float]:
         """Return those of macs, params and latency_ms that are named, and ignore other names."""

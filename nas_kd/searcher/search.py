@@ -29,6 +29,7 @@ from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
 from nas_kd.searcher.group import worker_group
+from nas_kd.searcher.infeasible import no_feasible_arch
 from nas_kd.searcher.latencies import by_ratings, with_latency
 from nas_kd.searcher.latency_table import read_latency_table
 from nas_kd.searcher.objectives import checked_objectives
@@ -250,7 +251,7 @@ def search(
     rows = log.frame()
     archs = log.archs
     if evaluated(rows).empty:
-        raise budget.no_feasible_arch()
+        raise no_feasible_arch(budget)
     setup = TrainingSetup(stored, data, space, run, runtime, net, task)
     better = None
     if config.tuned and stored is not None and engine.guided and not worker:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Pixels of a batch (32 images of 32 x 32) whose features fit into a CPU's cache: in such parts ResNet-56 runs
 # batches of 64 to 256 images 1.4 to 1.5 times as fast.
 CACHED_PIXELS = 2**15
+# what convolutions and linear layers run as; the products of attention, which have no weights, are no MACs here
+WEIGHTED = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
 
 
 class Staged(Protocol):
@@ -99,7 +101,10 @@ class Teacher(LiveSource):
 
     @property
     def cost(self) -> Cost | None:
-        """Its MACs at the size of the data that it was bound to, and its parameters; None before `bind`."""
+        """Its MACs at the size of the data that it was bound to, and its parameters; None before `bind`.
+
+        As everywhere, MACs are those of convolutions and linear layers.
+        """
         return None if self.macs is None else Cost(self.macs, self.params)
 
     @cached_property
@@ -279,7 +284,8 @@ class Teacher(LiveSource):
             expected = f"inputs of {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
             hint = "use the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
             raise SettingError("teacher.model", self.name, f"a network that takes {expected}", hint) from error
-        self.macs = counter.get_total_flops() // 2
+        counted = counter.get_flop_counts()["Global"]
+        self.macs = sum(count for op, count in counted.items() if str(op) in WEIGHTED) // 2
         self.num_classes = logits.shape[1]
         return layers, sites, probed
 

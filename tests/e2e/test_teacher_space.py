@@ -91,7 +91,13 @@ def test_a_student_is_the_teachers_class_and_opens_alone(made: Made, tmp_path: P
         assert student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
-def test_the_same_command_does_nothing_again(made: Made, nas_kd_main: Callable[..., Said]) -> None:
+def test_the_same_command_does_nothing_again(
+    made: Made, nas_kd_main: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the library prunes again")
+
+    monkeypatch.setattr("nas_kd.pipeline.rivals.taylor_cut", never)
     before = {path: path.read_bytes() for path in made.run.rglob("*.csv") if path.name != "timing.csv"}
     said = nas_kd_main("run", made.config, "--run", made.run)
     assert said.code == 0, said.err
@@ -104,6 +110,20 @@ def test_a_second_budget_reuses_the_ratings(made: Made, nas_kd_main: Callable[..
     assert said.code == 0, said.err
     (best,) = (json.loads(path.read_text()) for path in (made.run / "search").glob("macs_*/best.json"))
     assert best["macs"] <= int(0.2 * WHOLE) and (made.run / "blockwise/stage_2.csv").stat().st_mtime_ns == kept
+
+
+def test_an_even_cut_can_be_repaired_too(made: Made, nas_kd_main: Callable[..., Said]) -> None:
+    said = nas_kd_main("retrain", made.config, "--run", made.run, "--retrain.rivals", "[even_both, even_both_repaired]")
+    assert said.code == 0, said.err
+    results = pd.read_csv(made.run / "retrain/results.csv")
+    plain, repaired = (results[results["role"] == role].iloc[0] for role in ("even_both", "even_both_repaired"))
+    assert (plain["macs"], plain["params"]) == (repaired["macs"], repaired["params"])
+    starts = [
+        json.loads((made.run / row["folder"]).parent.joinpath("stage.json").read_text())["inputs"]["start"]
+        for row in (plain, repaired)
+    ]
+    assert starts[0] != starts[1] and repaired["key"] == f"{plain['key']}-repaired"
+    assert "begin with repaired cuts" in said.out
 
 
 def test_a_rival_that_is_too_slow_is_told(made: Made, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import nas_kd
 from nas_kd import search
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
@@ -24,6 +25,7 @@ from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.chains import warm_choices
 from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.finalists import controls
+from nas_kd.searcher.infeasible import no_feasible_arch
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.trials import evaluated
 from nas_kd.solve import exact_front
@@ -283,6 +285,46 @@ def test_size_controls_keep_a_latency(
     most = max(macs for macs in every if macs <= cap)
     assert space.cost(found["largest_macs"], **cost).macs >= 0.995 * most
     assert space.cost(found["largest_params"], **cost).params >= space.cost(found["random"], **cost).params
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "named"),
+    [
+        ({"macs": 0.5}, {}, ["search.max_macs"]),
+        ({"macs": 1e6, "params": 0.5}, {}, ["search.max_params"]),
+        ({"macs": 1e6}, {"params": 1e6}, ["search.min_params"]),
+        ({"macs": 0.5, "params": 0.5}, {}, ["search.max_macs", "search.max_params"]),
+        ({"macs": 1e6}, {}, ["search.max_macs"]),  # each is within it: there is nothing else to name
+    ],
+)
+def test_the_bound_that_none_kept_is_named(
+    space: ElasticSpace, data: Data, upper: dict[str, float], lower: dict[str, float], named: list[str]
+) -> None:
+    cost = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    smallest, largest = (space.cost(arch, **cost) for arch in (space.smallest(), space.largest()))
+    caps = {name: int(times * getattr(smallest, name)) for name, times in upper.items()}
+    floors = {name: int(times * getattr(largest, name)) for name, times in lower.items()}
+    budget = Budget(space, cost, caps, lower=floors)
+    for seed in range(5):
+        budget.affordable(space.sample(seed))
+    error = no_feasible_arch(budget)
+    assert error.field == ", ".join(named)
+    if "search.max_params" in named:
+        assert f"has {smallest.params:,} parameters" in error.expected
+    if "search.min_params" in named:
+        assert f"the largest of {space.name} has {largest.params:,} parameters" in error.expected
+
+
+def test_a_teachers_space_says_how_to_get_smaller(data: Data) -> None:
+    teacher = nas_kd.load_teacher("cifar_resnet8", num_classes=data.num_classes, in_chans=data.in_chans).bind(data)
+    space = nas_kd.teacher_space(teacher, resolution=data.resolution)
+    cost = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    budget = Budget(space, cost, {"macs": 10})
+    budget.affordable(space.sample(0))
+    error = no_feasible_arch(budget)
+    smallest, largest = (space.cost(arch, **cost).macs for arch in (space.smallest(), space.largest()))
+    assert f"has {smallest:,} MACs, {100 * smallest / largest:.3g} % of the largest" in error.expected
+    assert "also cut the residual stream (derive.residual=true)" in error.hint
 
 
 def test_latencies_of_another_make_of_device_are_measured_anew(space: ElasticSpace, data: Data, tmp_path: Path) -> None:

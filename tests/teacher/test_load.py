@@ -262,3 +262,25 @@ def test_fine_tuning_starts_from_all_but_a_classifier_of_other_classes(tmp_path:
             assert torch.equal(tensor, old.state_dict()[name]), name
     with pytest.raises(SettingError, match="num_classes"):  # without training it is another teacher
         load_teacher("cifar_resnet8", checkpoint=tmp_path / "old.safetensors", num_classes=7)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv3_small_100"])
+def test_macs_are_those_of_layers_with_weights(name: str) -> None:
+    network = timm.create_model(name, num_classes=10)
+    teacher = nas_kd.load_teacher(network, num_classes=10)
+    macs = 0
+
+    def count(module: Any, args: Any, out: torch.Tensor) -> None:
+        nonlocal macs
+        channels = 1 if isinstance(module, nn.Conv2d) else -1
+        macs += out.numel() // out.shape[channels] * module.weight.numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, 224, 224))
+    assert teacher.bind(fake_data(resolution=224)).macs == macs
+    if name.startswith("vit"):  # so shares are of the same whole, whether or not the space is the teacher
+        space = nas_kd.teacher_space(teacher, resolution=224)
+        assert space.cost(space.largest(), num_classes=10)._asdict() == {"macs": macs, "params": teacher.params}
