@@ -16,6 +16,7 @@ from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.infeasible import no_feasible_arch
 from nas_kd.searcher.trials import SCORES, evaluated
 from nas_kd.solve import best
 from nas_kd.solve.limits import Bounds
@@ -60,7 +61,7 @@ def _listed_controls(budget: Budget, seed: int) -> dict[str, Arch]:
     """Return the largest and a random one of the archs that a latency table lists."""
     within = [arch for arch in budget.listed if budget.fits(arch)]
     if not within:
-        raise budget.no_feasible_arch()
+        raise no_feasible_arch(budget)
     found = {f"largest_{n}": max(within, key=lambda arch: getattr(budget.cost_of(arch), n)) for n in ("macs", "params")}
     return found | {"random": within[seed_for(seed, "random control", 0) % len(within)]}
 
