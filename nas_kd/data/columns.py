@@ -15,11 +15,10 @@ from nas_kd.data.formats import is_image_name
 from nas_kd.data.labels import Labels, labels_of
 from nas_kd.data.layout import SPLITS
 from nas_kd.data.source import FileSource, Source, TableSource
-from nas_kd.data.table import Table, first_known
+from nas_kd.data.table import IMAGE, Table, first_known
 from nas_kd.errors import SettingError
 
 # names of columns in lower case
-IMAGE = ("image", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
 LABEL = ("label", "labels", "class", "class_name", "target", "category", "y")
 GROUP = ("group", "groups")
 

@@ -29,8 +29,10 @@ class Pool:
         self.classes = len(source.classes) if source.kind == "classes" else 1
 
     def sizes(self) -> Codes:
-        """Return the number of images, or of groups, of each class."""
-        return np.bincount(self._units()[1], minlength=self.classes)
+        """Return the number of images, or of groups with images, of each class."""
+        if self.source.groups is None:
+            return np.bincount(self.strata, minlength=self.classes)
+        return (self._votes()[2] > 0).sum(0)
 
     def cut(self, purpose: str, low: Amount, high: Amount, keep: int = 1, floor: bool = False) -> Codes:
         """Return codes of the rows as `nas_kd.data.split.cut` does; a count of images is a share of groups.
@@ -39,7 +41,7 @@ class Pool:
             purpose: salt of the draws.
             floor: keep a least number of images of rare classes in both parts.
         """
-        names, strata, unit = self._units()
+        names, strata, unit = self._units(keep + (low > 0) + (high > 0))
         draws = draw(names, self.seed, purpose)
         if unit is not None:
             lower, upper = (float(a / len(self.rows)) if isinstance(a, int) else a for a in (low, high))
@@ -49,18 +51,27 @@ class Pool:
         least = fewest(strata, low), fewest(strata, high)
         return cut(strata, draws, low, high, keep, least)
 
-    def _units(self) -> tuple[list[str], Codes, Codes | None]:
+    def _units(self, parts: int) -> tuple[list[str], Codes, Codes | None]:
         """Return name and stratum of what is cut: images, or groups and the group of each image.
 
-        The stratum of a group is the one that most of its images have.
+        The stratum of a group is the class that most of its images have. Where a class has too few groups of its own
+        for all parts, as where most groups have images of several classes, groups are cut by their draws alone.
         """
         strata = self.strata[self.rows]
         if self.source.groups is None:
             return [self.source.names[row] for row in self.rows.tolist()], strata, None
+        groups, unit, votes = self._votes()
+        most = votes.argmax(1)
+        few = np.bincount(most, minlength=self.classes).min() < parts
+        return groups, np.zeros_like(most) if few else most, unit
+
+    def _votes(self) -> tuple[list[str], Codes, Codes]:
+        """Return the groups, the group of each image, and the images of each group and class."""
+        assert self.source.groups is not None  # asked for groups alone
         groups, unit = np.unique(self.source.groups[self.rows], return_inverse=True)
         votes = np.zeros((len(groups), self.classes), dtype=np.int64)
-        np.add.at(votes, (unit, strata), 1)
-        return list(map(str, groups)), votes.argmax(1), unit
+        np.add.at(votes, (unit, self.strata[self.rows]), 1)
+        return list(map(str, groups)), unit, votes
 
 
 def membership(

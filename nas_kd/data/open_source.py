@@ -132,8 +132,8 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         return _folders(setting, path, _tar(setting, path), config)
     if suffix not in FILES:
         raise SettingError(setting, str(path), IMAGES, "unpack it, or create an uncompressed .tar of class folders")
-    read = read_csv if suffix in (".csv", ".tsv") else read_parquet
-    return Opened(sources(setting, read(setting, path), config))
+    table = read_csv(setting, path, config.image) if suffix in (".csv", ".tsv") else read_parquet(setting, path)
+    return Opened(sources(setting, table, config))
 
 
 def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = False) -> None:

@@ -17,6 +17,8 @@ from nas_kd.errors import SettingError
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray
 
+# names of columns of images or of their paths, in lower case
+IMAGE = ("image", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
 LARGEST_CSV = 2**30  # bytes
 LARGEST_PARQUET = 2**32  # bytes unpacked
 
@@ -44,8 +46,12 @@ class Table:
     folder: str = ""
 
 
-def read_csv(what: str, path: Path) -> Table:
+def read_csv(what: str, path: Path, image: str | None) -> Table:
     """Read a .csv or .tsv, columns divided by commas, tabs or semicolons.
+
+    Args:
+        what: the setting, for messages.
+        image: column of images, if it was named; paths are texts also where they look like numbers.
 
     Raises:
         SettingError: it is too large or no such table.
@@ -59,7 +65,10 @@ def read_csv(what: str, path: Path) -> Table:
         with open(path, encoding="utf-8-sig") as file:
             head = file.readline(2**16)
         divider = max("\t;,", key=head.count)
-        frame = pd.read_csv(path, sep=divider, encoding="utf-8-sig", low_memory=False, dtype_backend="numpy_nullable")
+        how: dict[str, Any] = {"sep": divider, "encoding": "utf-8-sig", "dtype_backend": "numpy_nullable"}
+        columns = map(str, pd.read_csv(path, nrows=0, **how).columns)
+        texts = {column: "string" for column in columns if column == image or column.strip().lower() in IMAGE}
+        frame = pd.read_csv(path, dtype=texts, low_memory=False, **how)
     except (ValueError, OSError, OverflowError) as error:  # pandas' errors and wrong encodings are ValueErrors
         hint = "save it as UTF-8 text with a line of column names"
         raise SettingError(what, str(path), f"a table of images and labels ({error})", hint) from error
