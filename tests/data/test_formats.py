@@ -192,6 +192,16 @@ def test_a_palette_of_colours_and_a_colour_image_make_the_set_colour(tmp_path: P
     assert np.array_equal(pixels(data, "ash/odd.png"), expected)
 
 
+def test_print_colours_are_shown_as_those_of_a_screen(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    inks = Image.fromarray(noise(7)).convert("CMYK")
+    inks.save(root / "ash/odd.tif")
+    found = pixels(load_data(root, **SETTINGS), "ash/odd.tif")
+    cyan, magenta, yellow, black = np.moveaxis(np.asarray(inks).astype(float), 2, 0)
+    expected = np.stack([(255 - ink) * (255 - black) / 255 for ink in (cyan, magenta, yellow)], axis=2)
+    assert np.abs(found - expected).max() <= 1
+
+
 def test_a_colour_behind_transparent_grey_is_colour(tmp_path: Path) -> None:
     root = folder(tmp_path / "set", 1)
     grey_variants()["transparent"][0].save(root / "ash/odd.png")
