@@ -66,7 +66,7 @@ def given_apart(train: Images, test: Images | None, config: DataConfig) -> tuple
         if held is not None:
             notes.append(f"{len(held)} test images of data.train are not used, as data.test is given")
         held = given.parts.get("test") or given.parts.get("val") or given.parts["train"]
-        if val is not None and val.origin == held.origin:
+        if val is not None and (val.origin, val.names) == (held.origin, held.names):
             val = None
     elif held is not None:
         notes.append(f"test images are the {len(held)} that data.train has of its own")
