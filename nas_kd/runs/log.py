@@ -7,10 +7,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_kd.runs.files import CsvLog, atomic_json, on_disk
 from nas_kd.runtime.ranks import in_worker, launched
+
+if TYPE_CHECKING:
+    from nas_kd.runs.place import Place
 
 
 class RunLog:
@@ -19,6 +22,7 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.timing = CsvLog(path / "timing.csv")
+        self.place: Place | None = None  # of the stage that is being worked on, among those of a command
 
     def log_message(self, message: str) -> None:
         """Print a line to stderr and append it to log.txt."""

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.log import RunLog
+from nas_kd.runs.place import Place
 from nas_kd.runtime.ranks import in_worker
+from nas_kd.runtime.repeated import repeated
+
+BAR = 8  # characters of the bar on a terminal
 
 
 class Progress:
-    """Progress with an ETA: a bar on a terminal, plain lines elsewhere, status.json in the run.
+    """Progress with an ETA: a bar on a terminal, a plain line a minute elsewhere, status.json in the run.
 
     Use it as a context manager; worker processes print nothing.
 
@@ -34,7 +39,7 @@ class Progress:
         done: int = 0,
         unit: str = "epochs",
         run: RunLog | None = None,
-        every: float = 10.0,
+        every: float = 60.0,
     ) -> None:
         self.stage = stage
         self.total = total
@@ -42,16 +47,26 @@ class Progress:
         self.unit = unit
         self.run = run
         self.last: dict[str, float] = {}
-        self._first, self._every, self._lock = done, every, threading.Lock()
+        self._first: float = done
+        self._every, self._lock, self._open = every, threading.Lock(), ExitStack()
         self._began = self._written = self._printed = time.monotonic()
+        self._part = (0, 0)  # steps of the unit at hand that are done, and all of them
+        self._steps = 0  # done by this process
         self._bar: Any = None
         self._task: Any = None
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at the mean speed of this process; None before the first unit."""
-        here = self.done - self._first
-        return (time.monotonic() - self._began) / here * (self.total - self.done) if here else None
+        """Seconds to the end at the mean speed of this process; None before the first unit or step."""
+        step, steps = self._part
+        done = self.done + (step / steps if steps else 0.0)
+        here = done - self._first
+        return (time.monotonic() - self._began) / here * (self.total - done) if here > 0 else None
+
+    @property
+    def place(self) -> Place | None:
+        """The stage among those of the command, where it is one of several."""
+        return None if self.run is None else self.run.place
 
     def __enter__(self) -> Progress:
         self._began = self._written = self._printed = time.monotonic()
@@ -63,18 +78,16 @@ class Progress:
 
             self._bar = rich.Progress(
                 rich.TextColumn("{task.description}"),
-                rich.BarColumn(),
-                rich.TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-                rich.TextColumn("{task.fields[eta]}"),
-                rich.TextColumn("{task.fields[last]}"),
+                rich.BarColumn(BAR),
+                rich.TextColumn("{task.fields[text]}", markup=False),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(
-                self.stage, total=self.total, completed=self.done, unit=self.unit, eta="", last=""
-            )
+            self._task = self._bar.add_task(self._title, total=self.total, completed=self.done, text=self._text())
             self._bar.start()
         else:
             self._line()
+            if self._every > 0:
+                self._open.enter_context(repeated(self._still, self._every))
         self._status("running")
         return self
 
@@ -87,53 +100,116 @@ class Progress:
         """
         with self._lock:
             self.done += units
+            self._part = (0, 0)
             self.last.update({name: float(value) for name, value in last.items()})
-            if in_worker():
-                return
-            now = time.monotonic()
-            if self._bar is not None:
-                self._bar.update(self._task, completed=self.done, eta=self._eta(), last=self._last())
-            elif now - self._printed >= self._every:
+            self._show()
+
+    def within(self, step: int, steps: int) -> None:
+        """Count the steps of the unit at hand, such as an epoch's.
+
+        Args:
+            step: number of finished steps.
+            steps: number of all steps of the unit.
+        """
+        with self._lock:
+            if not self._steps:
+                self._first += (step - 1) / steps  # a unit that is resumed was begun by another process
+            self._steps += 1
+            self._part = (step, steps)
+            self._show()
+
+    def _show(self) -> None:
+        if in_worker():
+            return
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._printed >= 0.2 or not self._part[0]:
                 self._printed = now
+                self._bar.update(self._task, completed=self.done + self._share, text=self._text())
+        elif now - self._printed >= self._every:
+            self._printed = now
+            self._line()
+        if now - self._written >= 1.0:
+            self._written = now
+            self._status("running")
+
+    def _still(self) -> None:
+        """Print a line where the work has not counted anything for long."""
+        with self._lock:
+            if time.monotonic() - self._printed >= 0.9 * self._every:
+                self._printed = time.monotonic()
                 self._line()
-            if now - self._written >= 1.0:
-                self._written = now
-                self._status("running")
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if in_worker():
             return
+        self._open.close()
         if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, text=self._text())
             self._bar.stop()
         else:
             self._line()
         if kind is None or not issubclass(kind, OSError | SettingError):  # writing to a full disk would hide the error
             self._status("running" if kind is None else "stopped")
 
-    def _eta(self) -> str:
+    @property
+    def _share(self) -> float:
+        step, steps = self._part
+        return step / steps if steps else 0.0
+
+    @property
+    def _title(self) -> str:
+        place = self.place
+        return self.stage if place is None else f"[{place.number}/{place.stages}] {self.stage}"
+
+    def _words(self) -> list[str]:
+        """Return what is done, the ETA of this work and of all stages, and the steps: what matters most first."""
+        words = [f"{self.done}/{self.total} {self.unit}"]
         eta = self.eta_seconds
-        return "" if eta is None else f"ETA {format_seconds(eta)}"
+        if eta is not None:
+            words.append(f"ETA {format_seconds(eta)}")
+        whole = None if self.place is None else self.place.eta_seconds(eta)
+        if whole is not None:
+            words.append(f"all {format_seconds(whole)}")
+        step, steps = self._part
+        if steps:
+            rate = self._steps / max(time.monotonic() - self._began, 1e-9)
+            words.append(f"step {step}/{steps} {f'{rate:.3g}/s' if rate >= 1 else f'{1 / rate:.3g} s each'}")
+        return words
+
+    def _text(self) -> str:
+        """Return what stands behind the bar; the latest values take the room that is left, and none from the rest."""
+        width = 80 if self._bar is None else self._bar.console.width
+        text = "  ".join([*self._words(), self._last()])
+        return text[: max(0, width - len(self._title) - BAR - 3)].rstrip()
 
     def _last(self) -> str:
         return " ".join(f"{name}={value:.4g}" for name, value in self.last.items())
 
     def _line(self) -> None:
-        words = (f"{self.stage} {self.done}/{self.total} {self.unit}", self._eta(), self._last())
-        print("  ".join(word for word in words if word), file=sys.stderr, flush=True)
+        first, *words = [*self._words(), self._last()]
+        print("  ".join(word for word in (f"{self._title} {first}", *words) if word), file=sys.stderr, flush=True)
 
     def _status(self, state: str) -> None:
-        if self.run is not None:
-            self.run.write_status(
-                {
-                    "stage": self.stage,
-                    "state": state,
-                    "done": self.done,
-                    "total": self.total,
-                    "unit": self.unit,
-                    "eta_seconds": self.eta_seconds,
-                    "last": self.last,
-                }
-            )
+        if self.run is None:
+            return
+        eta = self.eta_seconds
+        step, steps = self._part
+        found = {
+            "stage": self.stage,
+            "state": state,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "eta_seconds": eta,
+            "last": self.last,
+        }
+        if steps:
+            found |= {"step": step, "steps": steps}
+        if self.place is not None:
+            place = self.place
+            found |= {"number": place.number, "stages": place.stages, "total_eta_seconds": place.eta_seconds(eta)}
+        self.run.write_status(found)
 
 
 def format_seconds(seconds: float) -> str:

@@ -105,6 +105,12 @@ def _short(cell: str) -> str:
 def _doing(state: Mapping[str, Any]) -> str:
     last = " ".join(f"{name}={value:.4g}" for name, value in state["last"].items() if value is not None)
     text = f"{state['stage']} {state['done']}/{state['total']} {state['unit']}"
+    if "steps" in state:
+        text += f", step {state['step']}/{state['steps']}"
     if state["done"] < state["total"] and state["eta_seconds"] is not None:
         text += f", ETA {format_seconds(state['eta_seconds'])}"
+    if "stages" in state:
+        text = f"[{state['number']}/{state['stages']}] {text}"
+        if state["total_eta_seconds"] is not None:
+            text += f", all stages {format_seconds(state['total_eta_seconds'])}"
     return f"{text}, {format_seconds(time.time() - state['updated'])} ago" + (f": {last}" if last else "")

@@ -179,6 +179,7 @@ def fit(
                         module.update_parameters(modules[key])
                     for key, value in parts.items():
                         sums[key] = sums[key] + value if key in sums else value
+                progress.within(index + 1, steps)
                 if _should_stop(stop, asked, _synchronises(index, steps, sync_every)):
                     check(epoch, index + 1)
                     raise stopped(Position(epoch, index + 1, skipped, sums))

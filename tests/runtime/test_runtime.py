@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import torch
 
 import nas_kd
 from nas_kd.errors import SettingError
+from nas_kd.runs.place import Place
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -275,6 +278,57 @@ def test_progress_writes_lines_and_status(tmp_path: Path, capsys: pytest.Capture
         4,
         {"loss": 0.25},
     )
+
+
+def test_progress_within_a_unit_and_among_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    run = Run(tmp_path / "a")
+    run.place = Place(2, 5, seconds=30.0, later=60.0, began=100.0)
+    with Progress("supernet", 4, done=1, run=run, every=0.0) as progress:
+        for step in (3, 4, 5):  # two steps of the second epoch were done by another process
+            clock[0] += 2.0
+            progress.within(step, 10)
+        # 3 steps of 10 an epoch in 6 s; 2.5 epochs are left
+        assert progress.eta_seconds == pytest.approx(6.0 / 0.3 * 2.5)
+        clock[0] += 10.0
+        progress.advance(loss=1.0)
+        assert progress.eta_seconds == pytest.approx(16.0 / 0.8 * 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[2/5] supernet 1/4 epochs  all 1 min 30 s"
+    assert lines[3] == "[2/5] supernet 1/4 epochs  ETA 50 s  all 1 min 50 s  step 5/10 2 s each"
+    assert lines[4] == "[2/5] supernet 2/4 epochs  ETA 40 s  all 1 min 40 s  loss=1"
+    state = json.loads((run.path / "status.json").read_text())
+    assert (state["number"], state["stages"], state["total_eta_seconds"]) == (2, 5, pytest.approx(100.0))
+
+
+def test_a_line_a_minute_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with Progress("search", 9) as progress:
+        for _ in range(9):
+            clock[0] += 21.0
+            progress.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["0/9", "3/9", "6/9", "9/9", "9/9"]
+
+
+@pytest.mark.parametrize("title", ["supernet", "retrain/0123456789ab/seed_0"])
+def test_a_bar_is_one_line_of_80_columns(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = io.StringIO()
+    shown.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", shown)
+    with Progress(title, 30) as progress:
+        progress.advance(loss=2.354, loss_largest=2.16, loss_others=0.06473, accuracy_largest=0.35)
+        progress.within(41, 80)
+    (line,) = {re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text) for text in shown.getvalue().splitlines() if "41/80" in text}
+    assert len(line.strip("\r")) <= 80 and title in line and "1/30 epochs  ETA" in line
 
 
 def test_progress_says_when_it_was_stopped(tmp_path: Path) -> None:
