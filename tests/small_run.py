@@ -15,6 +15,7 @@ space: digits
 device: cpu
 threads: 1
 workers: 1
+plan: false
 data: {train: digits, subset: 500, rate: 0.15, select: 0.15, views: 2}
 teacher: {model: cifar_resnet8, epochs: 3, lr: 0.1, batch_size: 32}
 supernet: {epochs: 2, batch_size: 32, lr: 0.05}

@@ -12,17 +12,35 @@ from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.plan import Work, plan, words
 from nas_kd.pipeline.rank_command import stage_rank as stage_rank
 from nas_kd.pipeline.students import print_table, retrain_students
 from nas_kd.runs.files import atomic_json, read_json
+from nas_kd.runs.place import Place
 from nas_kd.runtime.ranks import peer_lost
 from nas_kd.teacher import describe_taps
 
 
 def stage_describe(config: Config) -> None:
     """Print the size and the costs of the space, and whether the budget is feasible."""
-    for line in describe(Given(config), shipped=True):
+    given = Given(config)
+    for line in describe(given, shipped=True):
         print(line)
+    for line in _planned(given)[1]:
+        print(line)
+
+
+def _planned(given: Given) -> tuple[list[Work], list[str]]:
+    """Return what a run goes through and the lines that say so; none where a step of it does not run by itself."""
+    if not given.config.plan:
+        return [], []
+    folder = given.run.path if isinstance(given, Pipeline) else None
+    try:
+        works = plan(given, folder)
+    except Exception as error:  # whatever a foreign network raises: the run itself says it with all it knows
+        return [], [f"no plan: {' '.join(str(error).split())[:200]}"]
+    resumed = any(work.left < 1 and work.seconds for work in works)
+    return works, list(words(works, resumed))
 
 
 @contextmanager
@@ -153,7 +171,13 @@ def run_pipeline(config: Config) -> None:
         else:
             how = f"{config.engine} searches by the supernet's accuracy, students learn from labels"
             pipeline.run.log_message(f"no teacher: {how}")
+        works, lines = _planned(pipeline)
+        for line in lines:
+            pipeline.run.log_message(line)
+        left = [work.left * work.seconds for work in works]
         for number, (name, step) in enumerate(steps, 1):
+            own = left[number - 1] if left else None
+            pipeline.run.place = Place(number, len(steps), own, sum(left[number:]))
             pipeline.run.log_message(f"[{number}/{len(steps)}] {name}")
             step()
         print(f"report: {report(pipeline.run)}")

@@ -52,6 +52,8 @@ class Config(Settings):
     labels an image, r2 of numbers; null is the first of its kind. Columns of a search called accuracy hold it"""
     max_hours: Hours | None = None
     """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
+    plan: bool = True
+    """say before the start what will be done, for how long and on how much disk, from a few timed steps of each kind"""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -82,6 +82,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     "space": (*NOT_TEXT, "digit", "resnet-cifar", "no/such/space.py", "os", "search_spaces.digits", ""),
     "run": NOT_TEXT,
     "seed": (*NOT_INT, None),
+    "plan": (*NOT_BOOL, None),
     "device": (*NOT_TEXT, None, "gpu", "cuda:", "cuda:x", "cpu:-1", "tpu", ""),
     "precision": (*NOT_TEXT, None, "fp16", "32", "bf16", ""),
     "on_nan": (*NOT_TEXT, None, "", "stopp", "ignore"),
