@@ -9,16 +9,20 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from functools import cache
+from pathlib import Path as FilePath
 
 import pytest
 import timm
 import torch
 
 import nas_kd
+from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.errors import SettingError
+from nas_kd.space import ElasticSpace
 from nas_kd.space.paths import Path, entries
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Tap, Teacher, load_teacher
+from nas_kd.teacher.stored_features import feature_bytes
 from nas_kd.train.stages import Blockwise
 
 CLASSES = 4
@@ -111,6 +115,25 @@ def test_a_small_convolutional_student_is_taught_at_the_size_of_large_patches() 
         *((4, 4, 4), (4, 4, 4), (2, 4, 2)),
     ]
     assert [tap.path for tap in taps] == [f"blocks.{i}" for i in (1, 3, 5, 7, 9, 11)]
+
+
+def test_stages_are_rated_against_smaller_maps_live_and_stored(tmp_path: FilePath) -> None:
+    stages = tuple(BasicStage(widths=(4, 8), depths=(1,), mids=(4,), stride=stride) for stride in (1, 2))
+    net = nas_kd.Supernet(ElasticSpace("tiny", ConvStem(width=8), stages, LinearHead(), 32), num_classes=3)
+    x = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = nas_kd.load_data((x, torch.arange(60) % 3), rate=12, select=9, views=2)
+    torch.manual_seed(0)
+    teacher = load_teacher("test_convnext", num_classes=3)
+    settings = {"epochs": 1, "batch_size": 15, "calibration_images": 30}
+    live = nas_kd.rate_blockwise(net, teacher, data, run=tmp_path / "live", **settings)
+    assert [(tap.student_size, tap.size) for tap in teacher.taps or ()] == [(32, 8), (16, 8)]
+    stored = nas_kd.rate_blockwise(net, teacher, data, run=tmp_path / "stored", cache_gb=1.0, **settings)
+    files = list((tmp_path / "stored" / "teacher" / "features").rglob("*.npy"))
+    features = sum(file.stat().st_size - 128 for file in files)
+    assert features == feature_bytes(teacher.taps or (), len(data.train), 2)
+    for one, other in zip(live, stored, strict=True):
+        assert one["score"].notna().all() and (one["score"] > 0).all()
+        assert (one["score"] - other["score"]).abs().max() < 0.02 * one["score"].mean()
 
 
 def runs(name: str, size: int) -> bool:

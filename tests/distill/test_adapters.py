@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
-from toy import IMAGE, bound, fit, images, source_for, student, teacher
+from toy import IMAGE, Frozen, bound, fit, images, noise, source_for, student, teacher
 
-from nas_kd.distill import Distiller, Pair, Shapes, pair_of
+from nas_kd.distill import METHODS, Classification, Distiller, Pair, Shapes, pair_of
 from nas_kd.distill.adapters import Variational, middle, regressor
 from nas_kd.distill.contrast import Contrast
 from nas_kd.distill.review import Fusion
@@ -42,6 +43,34 @@ def test_the_linear_regressor_reaches_the_least_squares_solution():
     best = torch.linalg.solve(rows.T @ rows, rows.T @ target)  # normal equations
     torch.testing.assert_close(adapter.weight[:, :, 0, 0].detach(), best[:3].T, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(adapter.bias.detach(), best[3], rtol=1e-4, atol=1e-6)
+
+
+class Coarse(Frozen):
+    """A teacher whose maps have half the size of the student's."""
+
+    def forward_stages(self, x: torch.Tensor) -> Output:
+        return super().forward_stages(F.avg_pool2d(x, 2))
+
+
+RECIPES = {name: Distiller(name, Classification(0.0)).recipe for name in METHODS}
+FEATURES = [name for name, recipe in RECIPES.items() if recipe.needs_target_features and not recipe.own_targets]
+
+
+@pytest.mark.parametrize("method", FEATURES)
+def test_maps_are_compared_at_the_size_of_a_teacher_with_smaller_ones(method: str) -> None:
+    model = student()
+    plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    distiller = bound(method, model, Coarse(1, (4, 6)))  # some methods need equal channels
+    pair = distiller._pair
+    assert pair is not None and pair.student.stages == ((4, 4, 4), (6, 2, 2))
+    out = model.eval().forward_stages(images().x)
+    seen = pair.forward(images().x)
+    torch.testing.assert_close(seen.stages, [F.avg_pool2d(x, 2) for x in out.stages])
+    torch.testing.assert_close(seen.pre, [F.avg_pool2d(x, 2) for x in out.pre])
+    assert torch.equal(seen.logits, out.logits)
+    rows = fit(distiller, model.train(), noise() if method == "zskt" else images(), steps=2)
+    assert all(row["loss"] == row["loss"] for row in rows)
+    assert any(not torch.equal(tensor, plain[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_hint_stage_leaves_the_layers_above_bit_identical():

@@ -199,6 +199,7 @@ def test_describe_prints_the_range_and_writes_nothing(made: Made, nas_kd_main: M
     assert said.code == 0
     assert "46,656 archs" in said.out and "at most 207,264 MACs (27.7% of the teacher)" in said.out
     assert "largest: 414,528 MACs, 44,226 params (55.5% and 59%)" in said.out and "resnet_cifar: " in said.out
+    assert "student stage 1 (8 px) learns from teacher layer1.0 (16 channels, 8 px)\n" in said.out
     assert list(Path.cwd().iterdir()) == []
     refused = nas_kd_main("describe", made.config, "--search.max_macs", "1000")
     assert refused.code == 2 and "35,488" in refused.err
