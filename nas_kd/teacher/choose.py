@@ -13,39 +13,57 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int], stem: Seq
 
     These are the ends of the teacher's own stages if there are as many as the student has, else the last layers of its
     resolutions, else layers at equal shares of its depth. A layer whose map is smaller than the student's is replaced
-    by the last one before it that is large enough, the stem's modules among them; where none is, the largest maps do.
-    Where two stages would share a layer, the earlier one gets the end of a stage of the teacher between its neighbours,
-    else the layer half way. No layer is used twice if there are enough of them.
+    by the last one before it that is large enough, the stem's modules among them; where none is, or too few are for all
+    stages, smaller maps do. Where two stages would share a layer, the earlier one gets the end of a stage of the teacher
+    between its neighbours, else the layer half way. No layer is used twice if there are enough of them.
 
     Args:
         layers: the ends of the teacher's blocks.
         stem: what comes before the first of them, for stages whose maps are larger than the blocks'.
     """
-    count = len(student_sizes)
     every = [*stem, *layers]
-    largest = max(layer.size for layer in every)
-    ends = _ends(layers)
-    chosen = [len(stem) + i for i in _natural(layers, count)]
-    for stage, size in enumerate(student_sizes):
-        needed = min(size, largest)
-        large = [i for i in range(chosen[stage] + 1) if every[i].size >= needed]
-        chosen[stage] = large[-1] if large else next(i for i, layer in enumerate(every) if layer.size >= needed)
-    for stage in (
-        range(count - 2, -1, -1) if count <= len(every) else ()
-    ):  # earlier layers have larger maps, so moving earlier is always possible
-        limit = chosen[stage + 1]
-        if chosen[stage] < limit:
-            continue
-        after = chosen[stage - 1] if stage else -1
-        between = [len(stem) + i for i in ends if after < len(stem) + i < limit]
-        if between:
-            chosen[stage] = between[-1]
-        elif stage and after + 1 < limit:
-            first = max(after, len(stem) - 1) if limit > len(stem) else after
-            chosen[stage] = max((first + limit) // 2, after + 1)
-        else:
-            chosen[stage] = max(limit - 1, 0)
+    natural = [len(stem) + i for i in _natural(layers, len(student_sizes))]
+    ends = [len(stem) + i for i in sorted({*_stage_ends(layers), *_resolution_ends(layers)})]
+    chosen = natural
+    for largest in sorted({layer.size for layer in every}, reverse=True):  # smaller ones rather than shared ones
+        needed = [min(size, largest) for size in student_sizes]
+        chosen = [_last_of_size(every, limit, size) for limit, size in zip(natural, needed, strict=True)]
+        if len(every) < len(chosen):
+            break
+        chosen = _parted(chosen, ends, len(stem))
+        if len(set(chosen)) == len(chosen):
+            break
     return [_tap(every[i], size) for i, size in zip(chosen, student_sizes, strict=True)]
+
+
+def _last_of_size(every: Sequence[Layer], limit: int, size: int) -> int:
+    """Return the last layer up to a limit that has a map of a size; without one, the first that has."""
+    large = [i for i, layer in enumerate(every) if layer.size >= size]
+    return max((i for i in large if i <= limit), default=large[0])
+
+
+def _parted(chosen: Sequence[int], ends: Sequence[int], first: int) -> list[int]:
+    """Move layers that later stages have, too, to earlier ones: their maps are larger, so that is always possible.
+
+    Args:
+        ends: the last layers of the teacher's stages.
+        first: the first layer behind the stem.
+    """
+    found = list(chosen)
+    for stage in range(len(found) - 2, -1, -1):
+        limit = found[stage + 1]
+        if found[stage] < limit:
+            continue
+        after = found[stage - 1] if stage else -1
+        between = [i for i in ends if after < i < limit]
+        if between:
+            found[stage] = between[-1]
+        elif stage and after + 1 < limit:
+            start = max(after, first - 1) if limit > first else after
+            found[stage] = max((start + limit) // 2, after + 1)
+        else:
+            found[stage] = max(limit - 1, 0)
+    return found
 
 
 def named_taps(modules: Sequence[Layer], student_sizes: Sequence[int], paths: Sequence[str]) -> list[Tap]:
@@ -85,11 +103,6 @@ def _stage_ends(layers: Sequence[Layer]) -> list[int]:
 
 def _resolution_ends(layers: Sequence[Layer]) -> list[int]:
     return [i for i, layer in enumerate(layers) if i + 1 == len(layers) or layers[i + 1].size != layer.size]
-
-
-def _ends(layers: Sequence[Layer]) -> list[int]:
-    """Return the layers that end a stage or a resolution."""
-    return sorted({*_stage_ends(layers), *_resolution_ends(layers)})
 
 
 def _tap(layer: Layer, student_size: int) -> Tap:

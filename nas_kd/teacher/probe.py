@@ -114,7 +114,7 @@ def probe(module: nn.Module, images: Tensor) -> Probe:
     sites = _sites(module, calls, len(images))
     paths = _layers(module, calls, sites)
     layers, finer = ([sites[path].layer for path in some] for some in (paths, _finer(paths, sites)))
-    stem = _stem(sites, paths[0]) if paths else []
+    stem = _stem(calls, sites, paths[0]) if paths else []
     return Probe(layers, finer, stem, sites, _classifier(calls, logits), logits.shape[1])
 
 
@@ -233,12 +233,13 @@ def _finer(paths: list[str], sites: dict[str, Site]) -> list[str]:
     return found
 
 
-def _stem(sites: dict[str, Site], first: str) -> list[Layer]:
-    """Return the modules that end before the first layer begins to give a feature, outside of it."""
+def _stem(calls: dict[str, _Call], sites: dict[str, Site], first: str) -> list[Layer]:
+    """Return the modules that end before the first layer, outside of it; of those that give the same, the last."""
     before = list(sites)[: list(sites).index(first)]
     size = sites[first].layer.size
     outside = [p for p in before if not p.startswith(first + ".") and sites[p].layer.size >= size]
-    return [sites[path].layer for path in _shrinking(outside, sites)]
+    apart = [p for i, p in enumerate(outside) if not any(_same(calls[p], calls[q]) for q in outside[i + 1 :])]
+    return [sites[path].layer for path in _shrinking(apart, sites)]
 
 
 def _classifier(calls: dict[str, _Call], logits: Tensor) -> str | None:
