@@ -13,9 +13,10 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int], stem: Seq
 
     These are the ends of the teacher's own stages if there are as many as the student has, else the last layers of its
     resolutions, else layers at equal shares of its depth. A layer whose map is smaller than the student's is replaced
-    by the last one before it that is large enough, the stem's modules among them; where none is, or too few are for all
-    stages, smaller maps do. Where two stages would share a layer, the earlier one gets the end of a stage of the teacher
-    between its neighbours, else the layer half way. No layer is used twice if there are enough of them.
+    by the last one before it that is large enough, the stem's modules among them; where none is, the largest maps do.
+    Where two stages would share a layer, the earlier one gets the end of a stage of the teacher between its neighbours,
+    else the layer half way; where none is left before it, the later one keeps its own layer, however small its map.
+    No layer is used twice if there are enough of them.
 
     Args:
         layers: the ends of the teacher's blocks.
@@ -24,15 +25,11 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int], stem: Seq
     every = [*stem, *layers]
     natural = [len(stem) + i for i in _natural(layers, len(student_sizes))]
     ends = [len(stem) + i for i in sorted({*_stage_ends(layers), *_resolution_ends(layers)})]
-    chosen = natural
-    for largest in sorted({layer.size for layer in every}, reverse=True):  # smaller ones rather than shared ones
-        needed = [min(size, largest) for size in student_sizes]
-        chosen = [_last_of_size(every, limit, size) for limit, size in zip(natural, needed, strict=True)]
-        if len(every) < len(chosen):
-            break
-        chosen = _parted(chosen, ends, len(stem))
-        if len(set(chosen)) == len(chosen):
-            break
+    largest = max(layer.size for layer in every)
+    chosen = [_last_of_size(every, i, min(size, largest)) for i, size in zip(natural, student_sizes, strict=True)]
+    if len(every) >= len(chosen):
+        parted = _parted(chosen, ends, len(stem))
+        chosen = parted if len(set(parted)) == len(parted) else _deepened(chosen, natural)
     return [_tap(every[i], size) for i, size in zip(chosen, student_sizes, strict=True)]
 
 
@@ -43,7 +40,7 @@ def _last_of_size(every: Sequence[Layer], limit: int, size: int) -> int:
 
 
 def _parted(chosen: Sequence[int], ends: Sequence[int], first: int) -> list[int]:
-    """Move layers that later stages have, too, to earlier ones: their maps are larger, so that is always possible.
+    """Move layers that later stages have, too, to earlier ones of maps as large; the first stages may still agree.
 
     Args:
         ends: the last layers of the teacher's stages.
@@ -63,6 +60,14 @@ def _parted(chosen: Sequence[int], ends: Sequence[int], first: int) -> list[int]
             found[stage] = max((start + limit) // 2, after + 1)
         else:
             found[stage] = max(limit - 1, 0)
+    return found
+
+
+def _deepened(chosen: Sequence[int], natural: Sequence[int]) -> list[int]:
+    """Let stages that would share a layer have those that end their part of the teacher, whose maps are smaller."""
+    found: list[int] = []
+    for position, own in zip(chosen, natural, strict=True):
+        found.append(own if found and position <= found[-1] else position)
     return found
 
 

@@ -67,6 +67,14 @@ def test_the_stem_teaches_where_blocks_are_too_small() -> None:
     assert [tap.path for tap in choose_taps(blocks, [32, 8, 4], stem)] == ["act1", "layer1.1", "layer2.1"]
 
 
+def test_too_few_large_maps_leave_later_stages_their_own() -> None:
+    stem = [Layer("norm", 64, 112), Layer("pool", 64, 56)]
+    blocks = [Layer(f"blocks.{i}", 192, 7) for i in range(12)]
+    found = choose_taps(blocks, [112, 56, 28, 14, 14, 7], stem)
+    assert [tap.path for tap in found] == ["norm", "pool", "blocks.5", "blocks.7", "blocks.9", "blocks.11"]
+    assert [tap.compared for tap in found] == [112, 56, 7, 7, 7, 7]
+
+
 # EfficientNet-Lite0 at 224 px: seven stages of 1, 2, 2, 3, 3, 4, 1 blocks
 LITE = [
     Layer(f"blocks.{s}.{i}", 16, size)
