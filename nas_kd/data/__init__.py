@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from nas_kd.lazy import lazy
 
 if TYPE_CHECKING:
+    from nas_kd.data.augment import Augment as Augment
     from nas_kd.data.augment import AutoAugment as AutoAugment
     from nas_kd.data.augment import crop_flip as crop_flip
     from nas_kd.data.batch import Batch as Batch
-    from nas_kd.data.dataset import Augment as Augment
     from nas_kd.data.dataset import Data as Data
     from nas_kd.data.dataset import Split as Split
     from nas_kd.data.load import load_data as load_data
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AllViews": "views",
-    "Augment": "dataset",
+    "Augment": "augment",
     "AutoAugment": "augment",
     "Batch": "batch",
     "Data": "dataset",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nas_kd.data.views import Views
 from nas_kd.errors import SettingError
 from nas_kd.runtime.seeds import seed_for
 
@@ -131,3 +133,30 @@ class AutoAugment:
             random.setstate(kept)
             np.random.set_state(kept_numpy)
         return torch.from_numpy(out).to(pixels.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Augment:
+    """Augmentation of training images.
+
+    Args:
+        pad: zero pixels added on each side before the crop.
+        flip: whether to mirror at random.
+        views: the numbered views to draw crop and flip from; None draws new ones in every epoch.
+        auto: timm's automatic augmentation, before crop and flip; then there are no views.
+    """
+
+    pad: int
+    flip: bool
+    views: Views | None
+    auto: AutoAugment | None
+
+    @property
+    def settings(self) -> dict[str, int | bool | str | None]:
+        """Its settings by name."""
+        return {
+            "data.pad": self.pad,
+            "data.flip": self.flip,
+            "data.views": self.views.setting if self.views else 0,
+            "data.augment": self.auto.policy if self.auto else None,
+        }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_kd.data.augment import Affine, AutoAugment, crop_flip
+from nas_kd.data.augment import Affine, Augment, crop_flip
 from nas_kd.data.batch import Batch
 from nas_kd.data.config import Kind
 from nas_kd.data.found import Found
@@ -22,33 +22,6 @@ from nas_kd.runtime.seeds import seed_for
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True, eq=False)
-class Augment:
-    """Augmentation of training images.
-
-    Args:
-        pad: zero pixels added on each side before the crop.
-        flip: whether to mirror at random.
-        views: the numbered views to draw crop and flip from; None draws new ones in every epoch.
-        auto: timm's automatic augmentation, before crop and flip; then there are no views.
-    """
-
-    pad: int
-    flip: bool
-    views: Views | None
-    auto: AutoAugment | None
-
-    @property
-    def settings(self) -> dict[str, int | bool | str | None]:
-        """Its settings by name."""
-        return {
-            "data.pad": self.pad,
-            "data.flip": self.flip,
-            "data.views": self.views.setting if self.views else 0,
-            "data.augment": self.auto.policy if self.auto else None,
-        }
 
 
 class Split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,29 @@ class Equal(NamedTuple):
     labels: int = 0
 
 
+def joined(keys: Keys, groups: NDArray[Any]) -> NDArray[np.int64]:
+    """Number images such that those of one group have one number, and those of groups that share an equal image.
+
+    Args:
+        keys: (N,) hashes of the images.
+        groups: (N,) names of their groups.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    image = np.unique(keys, return_inverse=True)[1]
+    group = np.unique(groups, return_inverse=True)[1] + image.max() + 1
+    size = int(group.max()) + 1
+    links = coo_matrix((np.ones(len(keys)), (image, group)), shape=(size, size))
+    return connected_components(links, directed=False)[1][image].astype(np.int64)
+
+
 def together(
-    rows: Rows, used: NDArray[np.int64], keys: Keys, draws: NDArray[np.float64], labels: NDArray[np.int64]
+    rows: Rows,
+    used: NDArray[np.int64],
+    keys: Keys | NDArray[np.int64],
+    draws: NDArray[np.float64],
+    labels: NDArray[np.int64],
 ) -> tuple[Rows, int]:
     """Put equal images into the split of the one whose draw is the smallest; the others stay where they are.
 
@@ -40,7 +61,7 @@ def together(
     Args:
         rows: split to its rows of the pool, disjoint.
         used: (N,) all of these rows, sorted; keys, draws and labels are theirs.
-        keys: (N,) hashes of the images.
+        keys: (N,) hashes of the images, or numbers; what has equal ones goes to one split.
         draws: (N,) numbers that depend on the names alone.
         labels: (N,) class numbers.
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nas_kd.config.keywords import takes
-from nas_kd.data.augment import Affine, AutoAugment
+from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings, Kind
-from nas_kd.data.dataset import Augment, Data, Split
-from nas_kd.data.duplicates import Keys, check_test, count_equal, together
+from nas_kd.data.dataset import Data, Split
+from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
 from nas_kd.data.image import Decoder, colour
 from nas_kd.data.membership import membership
 from nas_kd.data.open_source import Arrays, given_apart
@@ -93,7 +93,8 @@ def load_data(
     if config.duplicates == "stop":
         draws = draw([pool.names[row] for row in used], config.seed, "split")
         labels = pool.labels[used] if pool.kind == "classes" else np.zeros(len(used), dtype=np.int64)
-        rows, moved = together(rows, used, hashes["train"], draws, labels)
+        equal = hashes["train"] if pool.groups is None else joined(hashes["train"], pool.groups[used])
+        rows, moved = together(rows, used, equal, draws, labels)
 
     size, _, channels = decoded[0].shape
     mean, std = _mean_std(decoded[0], torch.from_numpy(np.searchsorted(used, rows["train"])))

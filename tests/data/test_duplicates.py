@@ -84,6 +84,20 @@ def test_equal_images_go_to_one_split_and_the_others_stay() -> None:
     assert homes(kept) == before and kept.found.equal.apart == 2 * moved
 
 
+def test_groups_that_share_an_image_go_to_one_split_whole(tmp_path: Path) -> None:
+    x = noise(120)
+    x[60] = x[0]  # of groups 0 and 20
+    for at in range(120):
+        Image.fromarray(x[at, 0].numpy()).save(tmp_path / f"{at}.png")
+    lines = ["image,label,group", *(f"{at}.png,{'ab'[at // 3 % 2]},g{at // 3}" for at in range(120))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    for seed in range(8):  # the two are in one split by chance in half of them
+        data = load_data(tmp_path / "t.csv", seed=seed, **SETTINGS)
+        found = {int(name[:-4]): split.name for split in data.splits for name in split.names}
+        assert all(len({found[3 * group + at] for at in range(3)}) == 1 for group in range(40))
+        assert found[0] == found[60] and data.found.equal.apart == 0
+
+
 def test_images_that_are_all_equal_stay_where_they_are() -> None:
     x, y = torch.full((60, 1, 4, 4), 7, dtype=torch.uint8), torch.arange(60) % 2
     data = load_data((x, y), **SETTINGS)
