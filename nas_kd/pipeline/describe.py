@@ -14,7 +14,7 @@ from nas_kd.searcher.budget import UNITS, Budget
 from nas_kd.searcher.latency_table import LatencyTable
 from nas_kd.space import Cost, load_space
 from nas_kd.space.load import space_names
-from nas_kd.space.rows import check_size
+from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.teacher import describe_taps
 from nas_kd.teacher.cache import cache_bytes
 
@@ -45,6 +45,10 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():
         yield f"  {name}: {cost.macs:,} MACs, {cost.params:,} params{_share(cost, given.whole)}"
     yield from (f"  {line}" for line in space.details)
+    if given.config.data.resolution is not None:
+        check_size(space, given.images.resolution)
+    if shipped and (said := sizes_said(space, given.images.resolution)):
+        yield f"  {said}"
     yield from _budget(given, drawn, ends)
     if given.timing is not None:
         yield from _latencies(given, given.timing)

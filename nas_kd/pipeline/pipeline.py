@@ -21,7 +21,7 @@ from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.result import SearchResult
 from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
-from nas_kd.space.rows import check_size
+from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
@@ -263,8 +263,10 @@ class Pipeline(RunContext):
                     supernet.accumulate,
                     self.together.world,
                 )
-        if self._guided:
+        if self._guided or self.config.data.resolution is not None:
             check_size(self.outline, self.data.resolution)
+        if keep and (said := sizes_said(self.outline, self.data.resolution)):
+            self.run.log_message(said)
         if self.timing is not None:
             self.timing.check(self.outline, self.cost)
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained

@@ -74,8 +74,25 @@ def check_size(space: ElasticSpace, resolution: int | None) -> None:
         SettingError: the space chooses resolutions, and this is not one of them.
     """
     if space.resolutions and resolution not in space.resolutions:
-        expected = f"one of the resolutions of {space.name} {space.resolutions}, for stages to be rated"
+        expected = f"one of the resolutions of {space.name} {space.resolutions}, which its archs choose from"
         raise SettingError("data.resolution", resolution, expected, f"use data.resolution={space.resolution}")
+
+
+def sizes_said(space: ElasticSpace, resolution: int) -> str:
+    """Say what a space that chooses input sizes makes of the images' own size; nothing where it does not choose.
+
+    Args:
+        resolution: height of the images in pixels, as they are kept.
+    """
+    if not space.resolutions:
+        return ""
+    listed = ", ".join(map(str, space.resolutions))
+    said = (
+        f"input sizes: each arch of {space.name} takes its own ({listed} px), made from images kept at {resolution} px"
+    )
+    if resolution < space.resolutions[-1]:
+        return f"{said}; larger ones are enlarged: data.resolution={space.resolutions[-1]} keeps more of the images"
+    return said
 
 
 def full_rows(table: pd.DataFrame) -> pd.DataFrame:

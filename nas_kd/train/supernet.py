@@ -14,12 +14,14 @@ from nas_kd.config.keywords import takes
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Task, drawn, task_of
 from nas_kd.errors import SettingError
+from nas_kd.runs.log import log_message
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
 from nas_kd.space import Arch
+from nas_kd.space.rows import sizes_said
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.compiled import compiled_forward
@@ -88,6 +90,8 @@ def train_supernet(
     net.check_data(data.in_chans, data.num_classes)
     if not net.space.resolutions:
         net.space.check_resolution(data.resolution)
+    elif data.resolution not in net.space.resolutions and runtime.rank == 0:
+        log_message(Run.of(run), sizes_said(net.space, data.resolution))
     source = as_targets(teacher)
     uses_teacher = config.teacher_weight > 0.0
     if uses_teacher and source is None:

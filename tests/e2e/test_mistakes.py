@@ -260,3 +260,14 @@ def test_a_space_of_the_same_name_with_other_choices(made: Made, copied: Path, n
         "digits", ConvStem(width=8), (BasicStage(widths=(4, 8), depths=(1,), mids=(2, 4)),), LinearHead()
     )
     assert space.hash not in (copied / "space.json").read_text()
+
+
+def test_a_size_of_the_images_is_never_ignored_silently(nas_kd_main: Callable[..., Said]) -> None:
+    given = ("describe", "--space", "attentive_nas", "--teacher.model", "null", "--plan", "false")
+    said = nas_kd_main(*given, "--data.resolution", 100)
+    assert said.code == 2 and "data.resolution=100: expected one of the resolutions of attentive_nas" in said.err
+    for size, more in ((288, ""), (192, "; larger ones are enlarged: data.resolution=288 keeps more of the images")):
+        said = nas_kd_main(*given, "--data.resolution", size)
+        own = f"takes its own (192, 224, 256, 288 px), made from images kept at {size} px{more}\n"
+        assert said.code == 0 and f"  input sizes: each arch of attentive_nas {own}" in said.out
+    assert "input sizes" not in nas_kd_main("describe", "--space", "digits", "--plan", "false").out
