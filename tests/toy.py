@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.data import Batch
-from nas_kd.distill import Classification, Distiller, pair_of
+from nas_kd.distill import Classification, Distiller, Task, pair_of
 from nas_kd.distill.generator import WIDTH
 from nas_kd.distill.sampling import PairedBatch
 from nas_kd.nn.output import Output
@@ -85,10 +85,23 @@ def images(n: int = BATCH) -> Batch:
     return Batch(x, y, torch.arange(n), torch.full((n,), -1))
 
 
+def labelled(batch: Batch, task: Task) -> Batch:
+    """The same images with labels of a task: those of the class, columns of 0 and 1, or of -1 and 1."""
+    columns = F.one_hot(batch.y, CLASSES).float()
+    return (
+        batch if task.kind == "classes" else batch._replace(y=columns if task.kind == "multilabel" else 2 * columns - 1)
+    )
+
+
 def bound(
-    method: Any, model: nn.Module, source: TargetSource | None = None, n: int = BATCH, **settings: Any
+    method: Any,
+    model: nn.Module,
+    source: TargetSource | None = None,
+    n: int = BATCH,
+    task: Task | None = None,
+    **settings: Any,
 ) -> Distiller:
-    distiller = Distiller(method, Classification(0.0), **settings)
+    distiller = Distiller(method, task or Classification(0.0), **settings)
     return distiller.bind(pair_of(model, distiller.recipe, source, IMAGE, CLASSES, n))
 
 

@@ -36,6 +36,8 @@ def student_info(
         "params": sum(p.numel() for p in model.parameters()),
         "arch": None if arch is None else arch.to_dict(),
     }
+    if data.kind != "classes":  # outputs are sigmoids' logits, or numbers
+        info["labels"] = data.kind
     if isinstance(model, StaticNet):
         info["macs"] = count_layers(model.layers_spec, resolution, model.kinds).macs
     else:

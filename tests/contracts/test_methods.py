@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy import beside, bound, fit, images, noise, source_for, student
+from toy import beside, bound, fit, images, labelled, noise, source_for, student
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.distill import METHODS, Classification, Distiller, Recipe, SoftTree, Term
+from nas_kd.distill import METHODS, Classification, Distiller, MultiLabel, Recipe, Regression, SoftTree, Task, Term
 from nas_kd.distill.pair import Pair
 from nas_kd.teacher import TargetSource, Teacher
 
@@ -67,7 +67,7 @@ class Guess(nn.Module):
         return F.smooth_l1_loss(self.linear(student), teacher)
 
 
-def guessed(task: Classification, weight: float = 1.0) -> Recipe:
+def guessed(task: Task, weight: float = 1.0) -> Recipe:
     """Return a method of this file alone: labels, and the teacher's pooled feature guessed."""
     labels = Term("ce", task.loss, 0.5, frozenset({"labels"}))
     return Recipe.of([labels, Term("guessed", weight=weight, needs=frozenset({"pooled"}), module=Guess)])
@@ -81,14 +81,25 @@ def frozen(source: TargetSource) -> list[torch.Tensor]:
     return [tensor.clone() for network in networks for tensor in network.state_dict().values()]
 
 
-@pytest.mark.parametrize("name", [*sorted(METHODS), *OWN_METHODS])
-def test_own_loss_falls_by_half(name):
+# every method of classes, and for the other tasks those that make sense
+TASKS = [Classification(0.0), MultiLabel(), Regression()]
+CASES = [
+    pytest.param(task, name, id=name if task.kind == "classes" else f"{name}-{task.kind}")
+    for task in TASKS
+    for name in [*sorted(METHODS), *OWN_METHODS]
+    if name in OWN_METHODS or task.kind in METHODS[name].kinds
+]
+
+
+@pytest.mark.parametrize(("task", "name"), CASES)
+def test_own_loss_falls_by_half(task, name):
     model = SoftTree(3, 3 * 8 * 8, 4) if name == "soft_tree" else student()
     source = source_for(name, (4, 6) if name in SAME_WIDTHS else (6, 10))
-    distiller = bound(OWN_METHODS.get(name, name), model, source, COUNT.get(name, 16), **SETTINGS.get(name, {}))
+    method = guessed(task) if name == "guessed" else name
+    distiller = bound(method, model, source, COUNT.get(name, 16), task, **SETTINGS.get(name, {}))
     begun = started(model, distiller)
     before, names = frozen(source), set(model.state_dict())
-    batch = noise() if name in WITHOUT_DATA else beside(images())
+    batch = noise() if name in WITHOUT_DATA else beside(labelled(images(), task))
     if name in TEACHERS_LABELS:
         batch = batch._replace(y=source.teacher(batch.x).argmax(1))
     watched = OWN.get(name, name)

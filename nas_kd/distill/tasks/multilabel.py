@@ -66,7 +66,7 @@ class MultiLabel(Task):
         The average precision of a label ranks all samples, so one sample has none of its own.
         """
         own = _precision_without if self.measure == "map" else _f1_without
-        whole, without = own(logits.double().cpu(), y.double().cpu())
+        whole, without = own(logits.cpu().double(), y.cpu().double())
         return influence(whole, without).to(logits.device)
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
@@ -88,7 +88,7 @@ class MultiLabel(Task):
         precision = []
         f1 = []
         counts = []
-        for z, label in zip(logits.double().cpu().T.numpy(), y.double().cpu().T.numpy(), strict=True):
+        for z, label in zip(logits.cpu().double().T.numpy(), y.cpu().double().T.numpy(), strict=True):
             known = label >= 0
             true = label[known] > 0.5
             counts.append(float(true.sum()))

@@ -53,7 +53,7 @@ class Regression(Task):
 
         The variance that errors are held against is that of all samples, so one sample has no share of its own.
         """
-        z, labels = logits.double().cpu(), y.double().cpu()
+        z, labels = logits.cpu().double(), y.cpu().double()
         known = torch.isfinite(labels)
         labels = torch.where(known, labels, 0.0)
         count = known.sum(0).double()
@@ -81,7 +81,7 @@ class Regression(Task):
         from sklearn.metrics import mean_absolute_error, r2_score
 
         found: dict[str, list[float]] = {"r2": [], "mae": [], "images": []}
-        for z, label in zip(logits.double().cpu().T.numpy(), y.double().cpu().T.numpy(), strict=True):
+        for z, label in zip(logits.cpu().double().T.numpy(), y.cpu().double().T.numpy(), strict=True):
             known = np.isfinite(label)
             varies = known.any() and np.ptp(label[known]) > 0
             found["r2"].append(float(r2_score(label[known], z[known])) if varies else math.nan)
