@@ -167,12 +167,14 @@ def print_table(pipeline: Pipeline) -> None:
         right = column in ("MACs", "params", accuracy, "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     same = indistinguishable(frame)
+    gone = frame.set_index("role")["collapsed"].dropna().loc[lambda counts: counts > 0].to_dict()
     for row in frame.to_dict("records"):
         mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
+        mark += "!" if row["role"] in gone else ""
         spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
-            str(row["role"]) + _collapsed(row["collapsed"], row["seeds"]),
+            str(row["role"]),
             str(row["arch"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
@@ -192,17 +194,13 @@ def print_table(pipeline: Pipeline) -> None:
             " (--retrain.rivals '[even_both_repaired]' adds an even cut that does)",
             soft_wrap=True,
         )
-    if (frame["collapsed"].fillna(0) > 0).any():
-        console.print("collapsed: the same answer for all test images, or none better than chance", soft_wrap=True)
+    if gone:
+        meaning = "the same answer for all test images, or none better than chance"
+        seeds = frame.set_index("role")["seeds"]
+        each = ", ".join(f"{role} ({count} of {seeds[role]})" for role, count in gone.items())
+        console.print(f"! collapsed, {meaning}: {each}", soft_wrap=True)
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)
     page = pipeline.run.path / "report" / "report.html"
     console.print(f"report:  {page if page.exists() else f'nas-kd report {pipeline.run.path}'}", soft_wrap=True)
-
-
-def _collapsed(count: object, seeds: int) -> str:
-    """Word how many of a student's trainings collapsed."""
-    if not isinstance(count, int) or not count:
-        return ""
-    return " (collapsed)" if count == seeds else f" ({count} of {seeds} collapsed)"

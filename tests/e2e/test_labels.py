@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_a_whole_run(kind: str, config: Path, nas_kd_main: Callable[..., Said], 
     measure = MEASURES[kind]
     results = pd.read_csv(run / "retrain" / "results.csv")
     assert {f"select_{measure}", f"test_{measure}"} <= set(results) and "test_accuracy" not in results
+    taught = json.loads((run / "retrain" / "teacher.json").read_text())
+    assert ("! collapsed" in said.out) == bool(results["test_collapsed"].any() or taught["test_collapsed"])
     assert {"map": "mAP %", "r2": "R2 %"}[measure] in said.out and (run / "report" / "report.html").exists()
     assert f"rate_{measure}" in pd.read_csv(run / "teacher" / "metrics.csv")
     chosen = pd.read_csv(run / "search" / "handed_over.csv")
