@@ -12,7 +12,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames, html
 from nas_kd.analyse.choice import indistinguishable
-from nas_kd.analyse.classes import MOST, by_class, confused, confusion
+from nas_kd.analyse.classes import classes_part
 from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
@@ -165,7 +165,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "coloured row is handed over. Brackets: 95 % interval of the paired difference over test images and "
             "seeds; '=' marks intervals that include 0, where the two students cannot be told apart.</p>"
         )
-    body += _classes_part(root, results, suffix, writer)
+    body += classes_part(root, results, lambda name, frame: writer.frame(f"{name}{suffix}.csv", frame))
     body += writer.figure(
         f"students{suffix}",
         students_figure(root, search),
@@ -215,49 +215,6 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             html.table(_formatted(trust), TRUST_HEADS, dict.fromkeys(("tau", "minus_macs", "minus_params"), str))
         )
     return body
-
-
-def _classes_part(root: Path, results: pd.DataFrame, suffix: str, writer: _Writer) -> list[str]:
-    """Show the student that is handed over class by class."""
-    given = results.loc[results["handed_over"], "folder"].dropna()
-    if not len(given):
-        return []
-    folder = str(given.iloc[0])
-    each = by_class(root, folder)
-    if not len(each):
-        return []
-    writer.frame(f"classes{suffix}.csv", each)
-    numbers: dict[str, Callable[[object], str]] = {str(name): html.fixed(3) for name in each if name != "name"}
-    numbers["images"] = html.whole
-    heads = {str(name): str(name).replace("_", " ") for name in each}
-    lowest = each.sort_values(str(each.columns[1]), kind="stable").head(MOST) if len(each) > MOST else each
-    body = ["<h2>Class by class</h2>" if "recall" in each else "<h2>Label by label</h2>"]
-    body.append(f'<p class="soft">Of {escape(folder)}, on the test images{_of_more(each, "lowest")}.</p>')
-    body.append(html.table(lowest, heads, numbers))
-    matrix = confusion(root, folder)
-    if not len(matrix):
-        return body
-    writer.frame(f"confusion{suffix}.csv", matrix.reset_index())
-    body.append(f"<h3>Confusion matrix</h3>{_matrix_note(matrix)}")
-    if len(matrix) <= MOST:
-        shown = matrix.reset_index()
-        body.append(
-            html.table(shown, {str(name): str(name) for name in shown}, {str(name): html.whole for name in matrix})
-        )
-    else:
-        pairs = confused(matrix).head(MOST)
-        body.append(html.table(pairs, {str(name): str(name) for name in pairs}, {"images": html.whole}))
-    return body
-
-
-def _of_more(rows: pd.DataFrame, which: str) -> str:
-    return f"; the {MOST} {which} of {len(rows)}, all are in classes.csv" if len(rows) > MOST else ""
-
-
-def _matrix_note(matrix: pd.DataFrame) -> str:
-    few = "Rows are classes, columns answers; numbers of test images."
-    many = f"The {MOST} pairs that are confused most often; all are in confusion.csv."
-    return f'<p class="soft">{few if len(matrix) <= MOST else many}</p>'
 
 
 def _chosen(root: Path, search: str) -> str:
