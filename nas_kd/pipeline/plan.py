@@ -9,7 +9,7 @@ from typing import Any
 
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.pace import Pace, pace
-from nas_kd.pipeline.ready_made import OWN
+from nas_kd.pipeline.ready_made import USUAL
 from nas_kd.runs.files import read_frame, read_json
 from nas_kd.runs.progress import format_seconds
 from nas_kd.searcher.finalists import lengths
@@ -18,7 +18,6 @@ from nas_kd.teacher.cache import cache_bytes
 CONTROLS = 4  # archs that short trainings add to the finalists, about
 SUBNET = 1.3  # a forward pass through shared weights, in those of the student
 UNIT = 0.7  # of a forward pass of the teacher: one choice of every unit, rated
-AROUND = 192  # images that choices are rated on again around an arch
 LAYERS = 0.3  # of all layers path by path: what rating a stage as a tree runs through
 EVEN = 4  # cuts of depth and width that even_both chooses from
 WEIGHT = 4  # bytes of a parameter
@@ -132,6 +131,13 @@ class _Plan:
             seconds = epochs * self.images * (self.pace.teacher + each * self.pace.teacher_step)
             words = f"{self._epochs('repair', epochs)} of repair" if epochs else "nothing to train"
             left = self._left("repair", epochs) if epochs else 0.0
+            own = config.search
+            if own.steps > 1:  # the first students are nearly teachers
+                around = max(0, own.rerate - 1) * self._around() * SUBNET * self.pace.teacher
+                step = own.step_epochs * self.images * self.pace.teacher_step + around + seconds
+                words += f", and {own.steps - 1} cuts before the last, {own.step_epochs} epochs each"
+                left = (left * seconds + (own.steps - 1) * step) / (seconds + (own.steps - 1) * step)
+                seconds += (own.steps - 1) * step
             return Work("the teacher as the space", words, seconds, left, WEIGHT * largest * each)
         epochs = config.supernet.epochs
         seconds = epochs * (self.images * self.pace.supernet_step + 4 * 1024 * self.pace.student)
@@ -171,8 +177,7 @@ class _Plan:
         seconds = own.trials * measured * scoring
         parts = [f"{own.trials} subnets"]
         if guided and self.config.derived and own.rerate:
-            choices = sum(stage.size for stage in self.given.outline.stages)
-            seconds += own.rerate * choices * min(AROUND, self.rate) * scoring
+            seconds += (own.rerate - 1) * self._around() * scoring  # the last arch is not rated around
         trainings = 0
         if guided and own.tuned:
             trainings += min(own.tuned, own.trials)
@@ -190,12 +195,17 @@ class _Plan:
         left = self._left("search")
         return Work("search", ", ".join(parts), seconds, left, WEIGHT * self.pace.params * trainings)
 
+    def _around(self) -> int:
+        """Return how many images go through subnets where all choices are rated around an arch."""
+        choices = sum(stage.size for stage in self.given.outline.stages)
+        return choices * min(self.config.search.rerate_images, self.rate)
+
     def _at_once(self, trainings: int) -> int:
         return min(self.workers, max(1, trainings))
 
     def retrain(self) -> Work:
         own = self.config.retrain
-        named = own.rivals if own.rivals is not None else (OWN if self.config.derived else ())
+        named = own.rivals if own.rivals is not None else (USUAL if self.config.derived else ())
         students = 3 + own.random_students + len(named)
         count = students * own.seeds
         short = EVEN * self.config.search.epochs if "even_both" in named else 0

@@ -45,7 +45,7 @@ def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
     assert works["teacher logits"].steps == f"{4 * train:,} images"
     one = train * 0.002 + 100 * 0.0005  # an epoch of a student
     choices = sum(stage.size for stage in run.outline.stages)
-    scoring = 10 * (train + 100) * 1.3 * 0.0005 + 3 * choices * 100 * 1.3 * 0.0005
+    scoring = 10 * (train + 100) * 1.3 * 0.0005 + 2 * choices * 100 * 1.3 * 0.0005
     assert works["search"].seconds == pytest.approx(scoring + 2 * one + (6 * 2 + 3 * 3) * one)
     assert works["search"].steps == "10 subnets, 2 tuned for an epoch, 9 short trainings of up to 3 epochs"
     students = 3 + 3 + 6
@@ -53,6 +53,16 @@ def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
     assert works["retrain"].seconds == pytest.approx(students * 2 * epochs * one + 4 * 3 * one)
     assert works["retrain"].disk == 4 * 1000 * students * 2
     assert all(work.left == 1 for work in works.values())
+
+
+def test_amounts_of_steps(round_pace: None) -> None:
+    one, three = (given(search__steps=steps, search__step_epochs=2, search__max_macs="20%") for steps in (1, 3))
+    amounts = [{work.stage: work for work in plan(run)}["the teacher as the space"] for run in (one, three)]
+    train = len(one.images.train)
+    choices = sum(stage.size for stage in one.outline.stages)
+    each = 2 * train * 0.01 + 2 * choices * 100 * 1.3 * 0.001 + amounts[0].seconds
+    assert amounts[1].seconds == pytest.approx(amounts[0].seconds + 2 * each) and amounts[1].left == 1
+    assert amounts[1].steps.endswith(", and 2 cuts before the last, 2 epochs each")
 
 
 def test_amounts_of_a_named_space_and_of_workers(round_pace: None) -> None:
