@@ -23,14 +23,14 @@ LABEL = ("label", "labels", "class", "class_name", "target", "category", "y")
 GROUP = ("group", "groups")
 
 
-def sources(what: str, table: Table, config: DataConfig) -> dict[str, Source]:
-    """Make a source of each split of a table.
+def sources(what: str, table: Table, config: DataConfig) -> tuple[dict[str, Source], str]:
+    """Make a source of each split of a table, and say what its columns were taken for.
 
     Args:
         what: the setting that named the table.
 
     Returns:
-        train, and val and test where a column says so.
+        train, and val and test where a column says so; and a sentence.
 
     Raises:
         SettingError: columns are missing, or files that the table names.
@@ -61,7 +61,14 @@ def sources(what: str, table: Table, config: DataConfig) -> dict[str, Source]:
         else:
             files = [os.path.join(table.folder, paths[row]) for row in chosen.tolist()]
             made[name] = FileSource(files, None, *rest)
-    return made
+    return made, _told(table, {"image": [image], "label": labels, "split": [split], "group": [group]})
+
+
+def _told(table: Table, taken: dict[str, list[Any]]) -> str:
+    """Say which columns were taken for what, and which were not."""
+    words = [f"{purpose} {_some(tuple(map(str, names)))}" for purpose, names in taken.items() if names != [None]]
+    left = tuple(column for column in table.columns if not any(column in names for names in taken.values()))
+    return f"columns: {'; '.join(words)}" + (f"; not used: {_some(left)}" if left else "")
 
 
 def _named(setting: str, table: Table, name: str | None) -> str | None:

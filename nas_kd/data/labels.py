@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,13 +142,19 @@ def _numbers(field: str, columns: Columns, kind: Kind) -> Labels:
     return Labels(y, tuple(columns), kind)
 
 
-def columns_of(y: Any, names: Sequence[str] = ()) -> Columns:
-    """Return what a caller gave as y, (N,) or (N, L) of any kind, by columns.
+def columns_of(field: str, y: Any) -> Columns:
+    """Return what a caller gave as y, (N,) or (N, L) of any kind, by columns: a table's own or their numbers.
 
-    Args:
-        names: of the columns; by default their numbers.
+    Raises:
+        SettingError: it is neither.
     """
-    array = np.asarray(y if hasattr(y, "__array__") else list(y))
-    if array.ndim == 1:
-        return {names[0] if names else "0": array}
-    return {names[at] if names else str(at): array[:, at] for at in range(array.shape[1])}
+    if hasattr(y, "columns"):
+        return {str(name): y[name].to_numpy() for name in y.columns}
+    try:
+        array = np.asarray(y if hasattr(y, "__array__") else list(y))
+    except (TypeError, ValueError) as error:  # no list, or one of lists of several lengths
+        expected = f"labels (N,) or (N, L) ({error})"
+        raise SettingError(field, type(y).__name__, expected, "pass a list, an array or a tensor") from error
+    if array.ndim not in (1, 2):
+        raise SettingError(field, f"y of shape {array.shape}", "labels (N,) or (N, L)", "reshape them")
+    return {"0": array} if array.ndim == 1 else {str(at): array[:, at] for at in range(array.shape[1])}

@@ -56,20 +56,31 @@ def split_folders(what: str, origin: str, names: Sequence[str], test: bool) -> d
             expected = f"one folder of each split; {found[split]} and {folder} both say {split}"
             raise SettingError(what, origin, expected, "merge or rename them, or give one of them")
         found[split] = folder
-    others = [folder for folder in inner if folder not in found.values()]
+    # folders of splits without class folders, such as unlabelled test images, are left out beside training images
+    others = [f for f in inner if f not in found.values() and not (TRAIN in found and f.lower() in SPLITS)]
     if "" in others or not found:
         return {}
     if len(found) == 1 and others:
         (folder,) = found.values()
         alike = [other for other in others if other in inner[folder] or inner[other] & inner[folder]]
-        if alike:
-            expected = f"class folders, or splits; {folder} and {alike[0]} could be either"
+        if alike or len(inner[folder]) > 1:
+            expected = f"class folders, or splits; {folder} and {(alike or others)[0]} could be either"
             raise SettingError(what, origin, expected, f"rename {folder}, or put what is beside it into a folder train")
         return {}
     if TRAIN not in found and not test and len(found) > 1:
         expected = f"a folder of training images beside {' and '.join(found.values())}"
         raise SettingError(what, origin, expected, "name it train, or give the folder of class folders")
     return found if TRAIN in found or test else {}
+
+
+def splits_first(names: Sequence[str]) -> list[str]:
+    """Rename ``CLASS/train/image`` to ``train/CLASS/image`` where all images lie in splits within classes."""
+    parts = [name.split("/") for name in names]
+    if not all(len(part) > 2 and part[1].lower() in SPLITS for part in parts):
+        return list(names)
+    if TRAIN not in {SPLITS[part[1].lower()] for part in parts} or len({part[0] for part in parts}) < 2:
+        return list(names)
+    return ["/".join([SPLITS[part[1].lower()], part[0], *part[2:]]) for part in parts]
 
 
 def classes_of(what: str, origin: str, names: Sequence[str], leaf: bool) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from nas_kd.data.columns import sources
 from nas_kd.data.config import FILES, IMAGES, DataConfig
 from nas_kd.data.found import Found
 from nas_kd.data.labels import columns_of, labels_of
-from nas_kd.data.layout import classes_of, split_folders
+from nas_kd.data.layout import classes_of, split_folders, splits_first
 from nas_kd.data.source import ArraySource, FileSource, Source, VisionSource
-from nas_kd.data.table import read_csv, read_hfds, read_parquet
+from nas_kd.data.table import Table, read_csv, read_hfds, read_parquet
 from nas_kd.data.tree import Tree, read_folder, read_tar
 from nas_kd.errors import SettingError
 
@@ -120,7 +120,7 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         _no_columns(setting, config, str(what))
         return Opened({"train": _torchvision(setting, str(what), split, root, config.download)})
     if slash and prefix.lower() == "hfds":
-        return Opened(sources(setting, read_hfds(setting, rest, split, root), config))
+        return _table(setting, read_hfds(setting, rest, split, root), config)
     if slash and prefix.lower() in ("hfids", "tfds", "wds"):
         raise SettingError(setting, what, IMAGES, "streamed data sets have no fixed order: save it as class folders")
     path = existing(setting, Path(str(what)), IMAGES)
@@ -133,7 +133,12 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
     if suffix not in FILES:
         raise SettingError(setting, str(path), IMAGES, "unpack it, or create an uncompressed .tar of class folders")
     table = read_csv(setting, path, config.image) if suffix in (".csv", ".tsv") else read_parquet(setting, path)
-    return Opened(sources(setting, table, config))
+    return _table(setting, table, config)
+
+
+def _table(setting: str, table: Table, config: DataConfig) -> Opened:
+    parts, told = sources(setting, table, config)
+    return Opened(parts, notes=[told])
 
 
 def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = False) -> None:
@@ -158,8 +163,14 @@ def _digits(setting: str) -> ArraySource:
 
 
 def _arrays(setting: str, pair: Arrays, config: DataConfig) -> ArraySource:
-    x = torch.as_tensor(pair[0]).cpu()
-    y = columns_of(pair[1].cpu() if isinstance(pair[1], Tensor) else pair[1])
+    if len(pair) != 2:
+        raise SettingError(setting, f"{len(pair)} parts", "a pair (x, y)", "pass images and labels")
+    try:
+        x = torch.as_tensor(pair[0]).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        expected = f"x (N, C, H, W) uint8 ({error})"
+        raise SettingError(setting, type(pair[0]).__name__, expected, "convert it to a tensor") from error
+    y = columns_of(setting, pair[1].cpu() if isinstance(pair[1], Tensor) else pair[1])
     rows = len(next(iter(y.values()), ()))
     shapes = f"x {tuple(x.shape)} {x.dtype}, y {(rows, len(y)) if len(y) > 1 else (rows,)}"
     if x.ndim != 4 or x.dtype != torch.uint8 or len(x) != rows or not rows:
@@ -200,6 +211,10 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
         if tree.folders:
             hint = f"class {tree.folders[0]!r} has 0 images: add images or delete the folder"
         raise SettingError(setting, str(path), IMAGES, hint + _of(tree.ignored))
+    names = splits_first(tree.names)
+    if names != tree.names:
+        folders = list(dict.fromkeys("/".join(name.split("/")[:depth]) for name in names for depth in (1, 2)))
+        tree = replace(tree, names=names, folders=folders).ordered()
     found = split_folders(setting, str(path), tree.names, setting == "data.test")
     full = {"/".join(name.split("/")[:depth]) for name in tree.names for depth in (1, 2)}
     for folder in tree.folders:
@@ -215,7 +230,9 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
     if found:
         beside = {name.split("/")[0] for name in tree.names} - {*found.values()}
         for folder in sorted(beside):
-            opened.ignored[f"in {folder}/, which is no split"] += sum(n.startswith(f"{folder}/") for n in tree.names)
+            opened.ignored[f"in {folder}/, which is no split of class folders"] += sum(
+                n.startswith(f"{folder}/") for n in tree.names
+            )
         return opened
     opened.parts["train"] = _source(setting, path, tree, list(range(len(tree.names))), 0, config)
     if any(name.count("/") > 1 for name in tree.names):

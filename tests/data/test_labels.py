@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -98,6 +99,30 @@ def test_tensors_with_texts_as_labels() -> None:
     assert all(data.classes[label] == name.split("/")[0] for name, label in zip(frame.name, frame.label, strict=True))
     rows = [int(name.split("/")[1]) for name in data.test.names]
     assert [texts[row] for row in rows] == [data.classes[c] for c in data.test.labels.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("pair", "parts"),
+    [
+        ((X,), "1 parts.*a pair"),
+        ((None, [1, 2]), r"NoneType.*x \(N, C, H, W\) uint8"),
+        ((X, 3), r"int.*labels \(N,\) or \(N, L\)"),
+        ((X, [[1], [2, 3]]), r"list.*labels \(N,\) or \(N, L\)"),
+        ((X, torch.zeros(60, 2, 2)), r"y of shape \(60, 2, 2\)"),
+        ((X.float() / 255, torch.arange(60) % 2), r"float32.*\(255 \* x\)\.round\(\)\.to\(torch\.uint8\)"),
+        ((X.permute(0, 2, 3, 1), torch.arange(60) % 2), r"channels first.*x\.permute\(0, 3, 1, 2\)"),
+        ((X, torch.arange(60) % 5 + 1), "no image of class 0, and label 5.*subtract 1 from all"),
+    ],
+)
+def test_pairs_that_are_none(pair: Any, parts: str) -> None:
+    with pytest.raises(SettingError, match=parts):
+        load_data(pair)
+
+
+def test_labels_in_a_frame_keep_the_names_of_its_columns() -> None:
+    frame = pd.DataFrame({"red": HOT[:, 0].numpy(), "old": HOT[:, 1].numpy()})
+    data = load_data((X, frame), pad=1)
+    assert (data.kind, data.label_names) == ("multilabel", ("red", "old"))
 
 
 def test_several_labels_an_image() -> None:

@@ -138,6 +138,7 @@ def test_a_folder_called_train_among_classes_is_a_class(tmp_path: Path) -> None:
         ({"val/cat": 9, "val/dog": 9, "test/cat": 9, "test/dog": 9}, "training images beside test and val"),
         ({"images/cat": 9, "images/dog": 9}, "one class, 'images'; if its folders cat, dog are the classes, give that"),
         ({"cat": 9}, "one class, 'cat'"),
+        ({"train/cat": 9, "train/dog": 9, "unlabelled": 9}, "train and unlabelled could be either"),
         ({"train/cat": 9, "train/dog": 9, "train/emu": 0, "test/cat": 3, "test/dog": 3}, "class 'emu' has 0 images"),
     ],
 )
@@ -146,9 +147,27 @@ def test_what_could_be_two_things_is_refused(tmp_path: Path, folders: Tree, part
         load_data(tree(tmp_path / "set", folders))
 
 
+def test_unlabelled_test_images_are_left_out(tmp_path: Path) -> None:
+    data = load_data(tree(tmp_path / "set", {"train/cat": 12, "train/dog": 12, "test": 9}))
+    assert counts(data) == {"cat": 12, "dog": 12}
+    assert dict(data.found.ignored) == {"in test/, which is no split of class folders": 9}
+
+
+@packings
+def test_splits_within_classes(tmp_path: Path, pack: Pack) -> None:
+    folders = {"cat/train": 12, "cat/test": 3, "dog/Train": 12, "dog/TEST": 4}
+    data = load_data(pack(tree(tmp_path / "set", folders)))
+    assert data.classes == ("cat", "dog") and len(data.test) == 7 and sum(map(len, data.splits[:3])) == 24
+    mixed = tree(tmp_path / "mixed", {"cat/train": 12, "cat/happy": 3, "dog/train": 12})  # not all are splits
+    assert counts(load_data(mixed)) == {"cat": 15, "dog": 12}
+
+
 def test_folders_beside_splits_are_counted(tmp_path: Path) -> None:
     data = load_data(tree(tmp_path / "set", {"train/a": 9, "train/b": 9, "test/a": 3, "test/b": 3, "masks/a": 4}))
-    assert dict(data.found.ignored) == {"in masks/, which is no split": 4} and counts(data) == {"a": 12, "b": 12}
+    assert dict(data.found.ignored) == {"in masks/, which is no split of class folders": 4} and counts(data) == {
+        "a": 12,
+        "b": 12,
+    }
 
 
 @packings

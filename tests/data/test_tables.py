@@ -77,6 +77,7 @@ def test_columns_of_other_names(frame: pd.DataFrame, tmp_path: Path) -> None:
         load_data(written(more, tmp_path / "d.csv"), **SPLIT)
     named = load_data(tmp_path / "d.csv", image="scan", label="finding", **SPLIT)
     assert named.fingerprint == base.fingerprint
+    assert named.found.notes == ("columns: image scan; label finding; not used: age",)
     with pytest.raises(SettingError, match=r"data\.label='findin'.*a column of .*scan, finding, age"):
         load_data(tmp_path / "d.csv", label="findin")
     two = more.assign(mask=frame["image"])
