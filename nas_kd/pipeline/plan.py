@@ -13,6 +13,7 @@ from nas_kd.pipeline.ready_made import USUAL
 from nas_kd.runs.files import read_frame, read_json
 from nas_kd.runs.progress import format_seconds
 from nas_kd.searcher.finalists import lengths
+from nas_kd.searcher.trials import OTHERS
 from nas_kd.teacher.cache import cache_bytes
 
 CONTROLS = 4  # archs that short trainings add to the finalists, about
@@ -178,6 +179,7 @@ class _Plan:
         parts = [f"{own.trials} subnets"]
         if guided and self.config.derived and own.rerate:
             seconds += (own.rerate - 1) * self._around() * scoring  # the last arch is not rated around
+        scored = seconds
         trainings = 0
         if guided and own.tuned:
             trainings += min(own.tuned, own.trials)
@@ -193,6 +195,12 @@ class _Plan:
             trainings += short
             parts.append(f"{short} short trainings of up to {own.epochs} epochs")
         left = self._left("search")
+        if left and self.folder is not None:
+            rows = read_frame(self.folder / "search" / "trials.csv")
+            known = (~rows["kind"].isin(OTHERS)).sum() if len(rows) else 0
+            done = sum(_done(path) for path in self.folder.glob("search/*/*/stage.json"))
+            left -= (min(1.0, known / own.trials) * scored) / seconds
+            left -= (min(1.0, done / max(1, trainings)) * (seconds - scored)) / seconds
         return Work("search", ", ".join(parts), seconds, left, WEIGHT * self.pace.params * trainings)
 
     def _around(self) -> int:

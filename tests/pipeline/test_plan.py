@@ -78,6 +78,20 @@ def test_amounts_of_a_named_space_and_of_workers(round_pace: None) -> None:
     assert [work.stage for work in plan(alone)] == ["supernet", "search", "retrain"]
 
 
+def test_what_is_left_of_a_search(round_pace: None, tmp_path: Path) -> None:
+    run = given(search__trials=10, search__tuned=2, search__top=2, search__epochs=0, search__rerate=0)
+    whole = {work.stage: work for work in plan(run)}["search"]
+    (tmp_path / "search/tuned/a").mkdir(parents=True)
+    (tmp_path / "search/stage.json").write_text('{"done": false}')
+    (tmp_path / "search/trials.csv").write_text("kind\nwarm\ntrial\nduplicate\nrandom\ncontrol\n")
+    (tmp_path / "search/tuned/a/stage.json").write_text('{"done": true}')
+    left = {work.stage: work for work in plan(run, tmp_path)}["search"]
+    scoring = 10 * (len(run.images.train) + 100) * 1.3 * 0.0005
+    tuning = 2 * (len(run.images.train) * 0.002 + 100 * 0.0005)
+    assert left.seconds == whole.seconds == pytest.approx(scoring + tuning)
+    assert left.left * left.seconds == pytest.approx(0.7 * scoring + 0.5 * tuning)
+
+
 def test_its_words() -> None:
     works = [Work("teacher", "12 epochs of 15 steps", 60.0, 0.0, 1e6), Work("retrain", "9 students", 200.0, 0.25, 2e6)]
     assert list(words(works, resumed=True)) == [
