@@ -11,6 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.distill.tasks import unscaled
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
@@ -229,6 +230,11 @@ class Pipeline(RunContext):
             SettingError: naming the first one.
         """
         self._check_method()
+        if far := unscaled(self.data):
+            each = ", ".join(f"{name} {spread:.3g}" for name, spread in far.items())
+            self.run.log_message(
+                f"labels have standard deviations far from 1 ({each}): divide them, or trainings may fail"
+            )
         own = self.config.retrain
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)

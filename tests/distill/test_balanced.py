@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 import nas_kd
 from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification, MultiLabel, Regression, drawn, task_of
+from nas_kd.distill.tasks import unscaled
 from nas_kd.errors import SettingError
 
 
@@ -79,6 +80,13 @@ def test_the_labels_choose_the_task() -> None:
             task_of(make(balance, numbers))
     with pytest.raises(SettingError, match="class_weights"):
         task_of(make("sampler", (numbers > 0).long()))
+
+
+def test_numbers_of_a_spread_far_from_one_are_named() -> None:
+    numbers = torch.randn(300, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 1000.0, 0.01])
+    data = make(y=numbers)
+    assert unscaled(data) == pytest.approx({"1": 1000.0, "2": 0.01}, rel=0.2)
+    assert not unscaled(make())
 
 
 @pytest.mark.parametrize("balance", ["class_weights", "sampler"])

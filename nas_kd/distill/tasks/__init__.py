@@ -2,7 +2,7 @@
 
 from nas_kd.distill.tasks.classification import Classification
 from nas_kd.distill.tasks.multilabel import MultiLabel
-from nas_kd.distill.tasks.of_data import task_of
+from nas_kd.distill.tasks.of_data import task_of, unscaled
 from nas_kd.distill.tasks.regression import Regression
 
-__all__ = ["Classification", "MultiLabel", "Regression", "task_of"]
+__all__ = ["Classification", "MultiLabel", "Regression", "task_of", "unscaled"]

@@ -42,6 +42,17 @@ def task_of(
     return Classification(smoothing, weights=weights, **given)
 
 
+def unscaled(data: Data) -> dict[str, float]:
+    """Return numbers to be learnt whose spread is far from 1, by name with their standard deviation in train.
+
+    The squared error is in their units: at a spread of 1,000 the usual rates diverge, at 0.001 nothing is learnt.
+    """
+    if data.kind != "regression":
+        return {}
+    spread = data.train.labels.double().std(0).tolist()
+    return {name: each for name, each in zip(data.classes, spread, strict=True) if not 0.1 <= each <= 10}
+
+
 def balancing_weights(split: Split, kind: str) -> list[float]:
     """Return weights under which rare classes, or labels that are seldom true, count as much as frequent ones.
 
