@@ -95,7 +95,19 @@ class DataConfig(Settings):
                 expected = f"null, as {origin} has no columns" + (", or folder" if folders and name == "group" else "")
                 raise SettingError(f"data.{name}", value, expected, f"leave data.{name} out")
 
+    @property
+    def ground(self) -> tuple[int, int, int]:
+        """Red, green and blue of the background."""
+        from PIL import ImageColor  # late: settings are read without it
+
+        return ImageColor.getrgb(self.background)[:3]
+
     def __post_init__(self) -> None:
+        try:
+            _ = self.ground
+        except ValueError as error:
+            expected = "a colour such as white, black or #808080"
+            raise SettingError("data.background", self.background, expected) from error
         if isinstance(self.rate, float) and isinstance(self.select, float) and self.rate + self.select >= 1:
             for name, other in (("select", self.rate), ("rate", self.select)):
                 if getattr(self, name) == default_of(type(self), name):  # a default gives way

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from nas_kd.data.formats import formats
 from nas_kd.data.source import Source
@@ -86,18 +86,6 @@ def unreadable(source: Source, row: int, error: Exception) -> SettingError:
     why = "no format that is read here" if isinstance(error, UnidentifiedImageError) else error
     hint = f"replace or delete the file, or set data.unreadable=skip ({why})"
     return SettingError(source.field, source.where(row), "readable images", hint)
-
-
-def colour(name: str) -> tuple[int, int, int]:
-    """Return red, green and blue of a colour's name or code.
-
-    Raises:
-        SettingError: Pillow does not know it.
-    """
-    try:
-        return ImageColor.getrgb(name)[:3]
-    except ValueError as error:
-        raise SettingError("data.background", name, "a colour such as white, black or #808080") from error
 
 
 def has_alpha(image: Image.Image) -> bool:

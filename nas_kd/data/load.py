@@ -17,7 +17,7 @@ from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings, Kind
 from nas_kd.data.dataset import Data, Split
 from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
-from nas_kd.data.image import Decoder, colour
+from nas_kd.data.image import Decoder
 from nas_kd.data.membership import membership
 from nas_kd.data.open_source import Arrays, given_apart
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
@@ -65,7 +65,7 @@ def load_data(
         config = train
         train = config.train
     config = DataConfig.of(config, settings)
-    decoder = Decoder(config.resolution, colour(config.background))
+    decoder = Decoder(config.resolution, config.ground)
     sources, found = given_apart(train, config.test if test is None else test, config)
     skipped: list[tuple[str, int]] = []
     if config.unreadable == "skip":

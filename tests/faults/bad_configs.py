@@ -85,6 +85,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     "plan": (*NOT_BOOL, None),
     "device": (*NOT_TEXT, None, "gpu", "cuda:", "cuda:x", "cpu:-1", "tpu", ""),
     "precision": (*NOT_TEXT, None, "fp16", "32", "bf16", ""),
+    "metric": (*NOT_TEXT, *WORD),
     "on_nan": (*NOT_TEXT, None, "", "stopp", "ignore"),
     "max_hours": (*NOT_FLOAT, *POSITIVE),
     "threads": (*NOT_INT, *POSITIVE_INT),
@@ -117,6 +118,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "duplicates": (NOT_TEXT, NONE, WORD),
             "background": (NOT_TEXT, NONE, WORD),
             "kind": (NOT_TEXT, WORD),
+            "balance": (NOT_TEXT, NONE, [word for word in WORD if word != "none"]),
         },
     ),
     **_section(
