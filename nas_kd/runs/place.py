@@ -24,11 +24,12 @@ class Place:
     began: float = field(default_factory=time.monotonic)
 
     def eta_seconds(self, own: float | None) -> float | None:
-        """Return seconds to the end of all stages; None without a plan.
+        """Return seconds to the end of all stages; None without a plan, and where this stage takes longer than it says.
 
         Args:
             own: to the end of the work that is shown, which may be a part of the stage.
         """
         if self.seconds is None:
             return None
-        return max(own or 0.0, self.seconds - (time.monotonic() - self.began)) + self.later
+        left = self.seconds - (time.monotonic() - self.began)
+        return None if own is None and left < 0 else max(own or 0.0, left) + self.later

@@ -304,6 +304,14 @@ def test_progress_within_a_unit_and_among_stages(
     assert (state["number"], state["stages"], state["total_eta_seconds"]) == (2, 5, pytest.approx(100.0))
 
 
+def test_a_stage_that_takes_longer_than_planned_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 150.0)
+    late = Place(2, 5, seconds=30.0, later=60.0, began=100.0)
+    assert late.eta_seconds(None) is None and late.eta_seconds(45.0) == 105.0
+    assert Place(2, 5, seconds=80.0, later=60.0, began=100.0).eta_seconds(None) == 90.0
+    assert Place(2, 5).eta_seconds(45.0) is None
+
+
 def test_a_line_a_minute_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
