@@ -46,7 +46,7 @@ def test_settings_of_a_method_by_their_short_and_long_names(config: Path) -> Non
     names = ["--retrain.method", "dkd", "--retrain.method_settings.temperature", "4"]
     for arguments in ([str(config), *short], [*names, "--retrain.method_settings.standardise=true", str(config)]):
         found = read_config(arguments, command="retrain")
-        assert found is not None and found.method == "dkd" and found.search.trials == 7
+        assert found is not None and found.retrain.method == "dkd" and found.search.trials == 7
         assert found.retrain.method_settings == {"temperature": 4, "standardise": True}
     with pytest.raises(SettingError, match=r"rank\.method"):  # there the short name would hide which is meant
         read_config(["--method", "dkd"], command="rank")
@@ -60,7 +60,7 @@ def test_losses_and_settings_in_a_file_come_back_from_the_run_folder(tmp_path: P
     ):
         path.write_text(f"retrain: {text}\n")
         found = read_config([str(path)])
-        assert found is not None and (found.method, found.retrain.method_settings) == (method, settings)
+        assert found is not None and (found.retrain.method, found.retrain.method_settings) == (method, settings)
         path.write_text(found.to_yaml())
         assert read_config([str(path)]) == found
     winner = read_config([str(path), "--method.beta", "4"], command="retrain")
