@@ -27,9 +27,9 @@ def choose_taps(layers: Sequence[Layer], student_sizes: Sequence[int], stem: Seq
     ends = [len(stem) + i for i in sorted({*_stage_ends(layers), *_resolution_ends(layers)})]
     largest = max(layer.size for layer in every)
     chosen = [_last_of_size(every, i, min(size, largest)) for i, size in zip(natural, student_sizes, strict=True)]
-    if len(every) >= len(chosen):
-        parted = _parted(chosen, ends, len(stem))
-        chosen = parted if len(set(parted)) == len(parted) else _deepened(chosen, natural)
+    parted = _parted(chosen, ends, len(stem))
+    enough = len(every) >= len(parted)
+    chosen = _deepened(chosen, natural) if enough and len(set(parted)) < len(parted) else parted
     return [_tap(every[i], size) for i, size in zip(chosen, student_sizes, strict=True)]
 
 

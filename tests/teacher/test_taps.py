@@ -35,6 +35,13 @@ def test_a_smaller_map_moves_the_tap_earlier_and_keeps_the_order() -> None:
         assert len(set(paths(sizes))) == len(sizes)
 
 
+def test_the_pairs_of_shipped_spaces_with_resnet56_stay() -> None:
+    assert paths([16, 8, 4]) == ["layer1.8", "layer2.8", "layer3.8"]  # resnet_cifar
+    mobilenet_cifar = ["layer1.4", "layer2.1", "layer2.6", "layer3.3", "layer3.8"]
+    assert paths([32, 16, 8, 8, 4]) == mobilenet_cifar
+    assert paths([8, 8, 8, 8]) == ["layer1.6", "layer2.4", "layer3.1", "layer3.8"]  # vit_cifar
+
+
 def test_too_few_layers_share_a_tap() -> None:
     two = [Layer("a", 8, 8), Layer("b", 8, 4)]
     assert paths([4, 4, 4], two) == ["a", "a", "b"]
