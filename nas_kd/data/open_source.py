@@ -205,7 +205,9 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
         for suffix in FILES:
             if suffix in files:
                 hint = "pack the per-class tars into one .tar" if suffix == ".tar" else f"give the {suffix} itself"
-        raise SettingError(setting, str(path), "a folder of class folders; this has no sub-folder", hint)
+        raise SettingError(
+            setting, str(path), "a folder of class folders; this has no sub-folder", hint + _of(tree.ignored)
+        )
     if not tree.names:
         hint = "it holds no image: create one folder per class"
         if tree.folders:

@@ -41,9 +41,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def bomb(side: int) -> bytes:
-    """Return a small PNG file that says it has ``side`` x ``side`` pixels."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+def bomb(width: int, height: int | None = None) -> bytes:
+    """Return a small PNG file that says it has so many pixels; as high as it is wide unless said."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height or width, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
 
 
@@ -91,9 +91,9 @@ def _zeros(path: Path, size: int) -> None:
 
 
 def _deep() -> bytes:
-    """Return an image of 16 bits a pixel."""
+    """Return an image of 32 bits a pixel."""
     buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(buffer, "PNG")
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(buffer, "TIFF")
     return buffer.getvalue()
 
 
@@ -130,7 +130,9 @@ FOLDERS: dict[str, Maker] = {
     "PNG with a wrong sum": _with("3.png", png(3)[:30] + b"\xff" + png(3)[31:]),
     "PNG without pixels": _with("3.png", bomb(8)[:33] + chunk(b"IEND", b"")),
     "PNG of no size": _with("3.png", bomb(0)),
-    "16 bits": _with("3.png", _deep()),
+    "32 bits": _with("3.png", _deep()),
+    "a strip": _with("3.png", bomb(1, 60_000)),
+    "PostScript": _with("3.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(PWNED) (w) file closefile\n"),
     "a bomb of 400 megapixels": _with("3.png", bomb(20_000)),
     "a bomb of 40 gigapixels": _with("3.png", bomb(200_000)),
     "a bomb of text": _with(
