@@ -14,8 +14,9 @@ from torch import nn
 
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.static import StaticNet
+from nas_kd.teacher.checkpoint import Nest, read_nests
 from nas_kd.teacher.cifar_resnet import DEPTHS, CifarResNet
-from nas_kd.teacher.weights import check_classes, fit_weights, fresh_head, read_weights
+from nas_kd.teacher.weights import first_channels, fit_of, load_fit, other_classes
 
 OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
 # the published weights of the CIFAR ResNets were trained with ImageNet's mean and std
@@ -25,14 +26,24 @@ HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes, not package:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to build a network once its class count is known, and what is known before."""
+    """How to build a network once its classes and channels are known, and what is known before.
+
+    Args:
+        build: makes it from the number of classes, None for its own, and of input channels.
+        classifier: name of the last layer; None if only the network can tell.
+        normalisation: mean and std that its trained weights expect.
+        trained: whether the built network already has trained weights.
+        in_chans: input channels if the user cannot choose them.
+        foreign: whether it is the user's own network, which may have other channels than it was asked for.
+    """
 
     name: str
-    build: Callable[[int | None], nn.Module]
+    build: Callable[[int | None, int], nn.Module]
     classifier: str | None = None
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
-    trained: bool = False  # the built network already has trained weights
-    in_chans: int | None = None  # if the user cannot choose it
+    trained: bool = False
+    in_chans: int | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,9 @@ class Built:
     Args:
         num_classes: number of logits; None if only a forward pass can tell.
         normalisation: mean and std that it was trained with; None if unknown.
+        trained: whether its weights are known to be trained ones, all but those of `heads`.
+        heads: modules with new weights, because the trained ones have other classes.
+        notes: how a checkpoint was read, a line each.
     """
 
     module: nn.Module
@@ -49,6 +63,9 @@ class Built:
     num_classes: int | None
     in_chans: int
     normalisation: tuple[Sequence[float], Sequence[float]] | None
+    trained: bool = False
+    heads: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -56,7 +73,7 @@ def build(
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
-    in_chans: int = 3,
+    in_chans: int | None = None,
     pretrained: bool = False,
     resolution: int | None = None,
     new_head: bool = False,
@@ -68,25 +85,87 @@ def build(
     if checkpoint is not None and pretrained:
         hint = "omit teacher.pretrained"
         raise SettingError("teacher.pretrained", True, "false if teacher.checkpoint is set", hint)
-    plan = _plan(model, in_chans, pretrained, resolution)
-    weights, notes = read_weights(checkpoint) if checkpoint is not None else ({}, {})
-    if weights and not new_head:
-        num_classes = check_classes(weights, plan.classifier, num_classes)
-    module = plan.build(num_classes)
-    if new_head:
-        weights = fresh_head(weights, module, plan.classifier)
+    plan = _plan(model, pretrained, resolution)
+    nests, saved = read_nests(checkpoint) if checkpoint is not None else ([], {})
+    classes = num_classes if new_head else check_classes(nests, plan.classifier, num_classes)
+    chans = plan.in_chans or in_chans or 3
+    module = plan.build(classes, chans)
+    heads: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if checkpoint is not None:
-        fit_weights(module, weights, checkpoint, plan.name)
-    classes = _classes(module)
-    if num_classes is not None and classes not in (None, num_classes):
-        expected = f"{classes}, the number of classes of {plan.name}"
+        module, chans = _refit(plan, module, nests, classes, chans, in_chans)
+        loaded = load_fit(module, fit_of(module, nests), checkpoint, plan.name, new_head=new_head)
+        heads, notes = loaded.heads, loaded.notes
+    elif pretrained and num_classes is not None:
+        heads = _new_heads(module, num_classes)
+    found = _classes(module)
+    if num_classes is not None and found not in (None, num_classes):
+        expected = f"{found}, the number of classes of {plan.name}"
         hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
         raise SettingError("teacher.num_classes", num_classes, expected, hint)
-    in_chans = module.layers_spec[0]["in"] if isinstance(module, StaticNet) else plan.in_chans or in_chans
+    if isinstance(module, StaticNet):
+        chans = module.layers_spec[0]["in"]
+    elif plan.foreign and not (in_chans is not None and isinstance(model, nn.Module)):
+        chans = _channels_of(module) or chans
     normalisation = plan.normalisation if plan.trained or checkpoint is not None else None
-    if notes.get("mean"):
-        normalisation = notes["mean"], notes["std"]
-    return Built(module, plan.name, classes or num_classes, in_chans, normalisation)
+    if saved.get("mean"):
+        normalisation = saved["mean"], saved["std"]
+    trained = checkpoint is not None or (plan.trained and not plan.foreign)
+    return Built(module, plan.name, found or num_classes, chans, normalisation, trained, heads, notes)
+
+
+def _refit(
+    plan: _Plan, module: nn.Module, nests: Sequence[Nest], classes: int | None, chans: int, asked: int | None
+) -> tuple[nn.Module, int]:
+    """Build the network again with the classes and channels of the checkpoint, where nobody asked for others."""
+    fit = fit_of(module, nests)
+    own = module.state_dict()
+    theirs = first_channels(own, fit.weights) if asked is None and plan.in_chans is None else None
+    heads = other_classes(own, fit.weights) if classes is None else []
+    if theirs is None and not heads:
+        return module, chans
+    count = len(fit.weights[heads[0]]) if heads else classes
+    return plan.build(count, theirs or chans), theirs or chans
+
+
+def check_classes(nests: Sequence[Nest], classifier: str | None, num_classes: int | None) -> int | None:
+    """Return the number of classes of a checkpoint (None if unknown), checked against the expected one.
+
+    Raises:
+        SettingError: the two differ.
+    """
+    ends = f"{classifier}.weight"
+    found = {
+        len(tensor)
+        for nest in nests
+        for name, tensor in nest.tensors.items()
+        if (name == ends or name.endswith(f".{ends}")) and tensor.ndim > 1
+    }
+    if len(found) != 1:
+        return num_classes
+    (count,) = found
+    if num_classes not in (None, count):
+        expected = f"{count}, the number of classes of the checkpoint"
+        hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", num_classes, expected, hint)
+    return count
+
+
+def _new_heads(module: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """Return the classifiers that timm made anew, because its pretrained weights have other classes."""
+    config = getattr(module, "pretrained_cfg", {})
+    if config.get("num_classes") == num_classes or not config.get("classifier"):
+        return ()
+    names = config["classifier"]
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _channels_of(module: nn.Module) -> int | None:
+    """Return the input channels of a user's network: those it names, else those of its first convolution."""
+    named = getattr(module, "in_chans", None)
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    found = named if isinstance(named, int) else None if first is None else first.in_channels
+    return found if found in (1, 3) else None
 
 
 def build_model(
@@ -94,7 +173,7 @@ def build_model(
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
-    in_chans: int = 3,
+    in_chans: int | None = None,
     pretrained: bool = False,
     resolution: int | None = None,
 ) -> nn.Module:
@@ -125,9 +204,9 @@ def _classes(module: nn.Module) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _plan(model: str | Path | nn.Module, in_chans: int, pretrained: bool, resolution: int | None) -> _Plan:
+def _plan(model: str | Path | nn.Module, pretrained: bool, resolution: int | None) -> _Plan:
     if isinstance(model, nn.Module):
-        return _Plan(type(model).__name__, lambda classes: model, trained=True)
+        return _Plan(type(model).__name__, lambda classes, chans: model, trained=True, foreign=True)
     name = str(model)
     path = Path(name)
     if path.is_dir():
@@ -140,25 +219,26 @@ def _plan(model: str | Path | nn.Module, in_chans: int, pretrained: bool, resolu
         hint = "use teacher.checkpoint"
         raise SettingError("teacher.pretrained", True, "true for timm models only", hint)
     if name in OWN:
-        return _Plan(name, lambda c: CifarResNet(OWN[name], c or 10, in_chans), "linear", IMAGENET)
+        return _Plan(name, lambda classes, chans: CifarResNet(OWN[name], classes or 10, chans), "linear", IMAGENET)
     if ":" in name and not hub:
-        return _Plan(name, lambda classes: _call_factory(name, classes, in_chans))
-    return _timm(name, in_chans, pretrained, resolution, hub)
+        return _Plan(name, lambda classes, chans: _call_factory(name, classes, chans), foreign=True)
+    return _timm(name, pretrained, resolution, hub)
 
 
-def _timm(name: str, in_chans: int, pretrained: bool, resolution: int | None, hub: bool) -> _Plan:
+def _timm(name: str, pretrained: bool, resolution: int | None, hub: bool) -> _Plan:
     import timm
 
     if not hub and not timm.is_model(name):
         expected = "a timm model, cifar_resnet8 to cifar_resnet110, package.module:factory, or a student folder"
         raise SettingError("teacher.model", name, expected, nearest(name, [*OWN, *timm.list_models()]))
     config = None if hub else timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"in_chans": in_chans}
+    options: dict[str, Any] = {}
     if resolution is not None and config is not None and config.fixed_input_size:
         options["img_size"] = resolution
 
-    def build(num_classes: int | None) -> nn.Module:
+    def build(num_classes: int | None, in_chans: int) -> nn.Module:
         classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+        classes["in_chans"] = in_chans
         if not (pretrained or hub):
             return timm.create_model(name, pretrained=False, **classes, **options)
         try:  # hub and network errors are OSErrors, ValueErrors or, from timm, RuntimeErrors
@@ -207,4 +287,5 @@ def _student(folder: Path) -> _Plan:
     student = load_student(folder)
     info: Any = student.info
     normalisation = (info["mean"], info["std"]) if info.get("mean") else None
-    return _Plan(str(folder), lambda classes: student, None, normalisation, trained=True, in_chans=info.get("in_chans"))
+    chans = info.get("in_chans")
+    return _Plan(str(folder), lambda classes, _: student, None, normalisation, trained=True, in_chans=chans)

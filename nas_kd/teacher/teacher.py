@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError, nearest
@@ -16,6 +17,7 @@ from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
+from nas_kd.teacher.answers import answer_logits, logits_of
 from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.choose import choose_taps, named_taps
 from nas_kd.teacher.cifar_resnet import CifarResNet
@@ -37,6 +39,9 @@ CACHED_PIXELS = 2**15
 WEIGHTED = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
 
 
+OWN = (CifarResNet, StaticNet)  # networks that are known not to change their input
+
+
 class Staged(Protocol):
     """The part of a space that `Teacher.match` needs."""
 
@@ -56,6 +61,7 @@ class Teacher(LiveSource):
         mean: mean of each input channel, in 0..1 units, that the network expects; None: that of the data.
         std: standard deviation of each input channel; given with `mean`.
         stages: names of the modules that teach the stages of the student; None chooses them.
+        resolution: size in pixels that it sees every image at; None: that of the data.
 
     Raises:
         SettingError: a stage is not a module of the network, or mean and std do not fit the channels.
@@ -71,11 +77,13 @@ class Teacher(LiveSource):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         stages: Sequence[str] | None = None,
+        resolution: int | None = None,
     ) -> None:
         self._module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.name = name
         self.num_classes = num_classes
         self.in_chans = in_chans
+        self.resolution = resolution
         self.mean = _channels("mean", mean, in_chans)
         self.std = _channels("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
@@ -89,6 +97,8 @@ class Teacher(LiveSource):
         self.taps: tuple[Tap, ...] | None = None
         self.macs: int | None = None
         self._affine: tuple[Tensor, Tensor] | None = None
+        self._size: int | None = None  # what images are resized to
+        self._in_place = type(module) not in OWN  # whether the network changes its input, until that is known
         self._reader: ModuleReader | None = None
 
     def __repr__(self) -> str:
@@ -107,9 +117,15 @@ class Teacher(LiveSource):
         """
         return None if self.macs is None else Cost(self.macs, self.params)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of what determines the outputs: name, weights and expected normalisation."""
+        """SHA-256 of what determines the outputs: name, weights, expected normalisation and, if another, image size."""
+        if self._size is None:
+            return self._digest
+        return hashlib.sha256(f"{self._digest} at {self._size} px".encode()).hexdigest()
+
+    @cached_property
+    def _digest(self) -> str:
         # a student folder may be moved, so it is identified by its layers and not by its path
         name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
         digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())
@@ -140,8 +156,8 @@ class Teacher(LiveSource):
         x = self.normalised(x)
         size = max(8, CACHED_PIXELS // (x.shape[2] * x.shape[3]))
         if x.device.type != "cpu" or len(x) <= size:
-            return self._module(x)
-        return torch.cat([self._module(part) for part in x.split(size)])
+            return logits_of(self._module(x))
+        return torch.cat([logits_of(self._module(part)) for part in x.split(size)])
 
     @torch.no_grad()
     def forward_stages(self, x: Tensor) -> Output:
@@ -160,7 +176,8 @@ class Teacher(LiveSource):
             hint = "call teacher.match(space, resolution) first"
             raise SettingError("teacher.taps", None, "one per stage of the space", hint)
         x = self.normalised(x)
-        if isinstance(self._module, CifarResNet):
+        if type(self._module) is CifarResNet:  # a subclass may have a forward of its own
+            assert isinstance(self._module, CifarResNet)
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
         assert self._reader is not None
         return self._reader.read(x)
@@ -178,9 +195,15 @@ class Teacher(LiveSource):
         return self._module
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Convert images, normalised like the bound data, to the network's own normalisation and device."""
+        """Convert images, normalised like the bound data, to the network's channels, size, normalisation, device."""
+        given = x
         x = x.to(self.device)  # data may be on another device than the teacher
-        return x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
+        if x.shape[1] == 1 and self.in_chans == 3:
+            x = x.expand(-1, 3, -1, -1)
+        x = x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
+        if self._size is not None and tuple(x.shape[2:]) != (self._size, self._size):
+            x = F.interpolate(x, (self._size, self._size), mode="bicubic", antialias=True)
+        return x.clone() if self._in_place and x.data_ptr() == given.data_ptr() else x
 
     def bind(self, data: Data, epochs: int = 0) -> Teacher:
         """Check that the teacher fits a data set, and convert from its normalisation.
@@ -188,16 +211,18 @@ class Teacher(LiveSource):
         Raises:
             SettingError: channels or classes differ, or the network cannot run at the data's resolution.
         """
-        if self.in_chans != data.in_chans:
+        if self.in_chans != data.in_chans and (self.in_chans, data.in_chans) != (3, 1):  # grey images are repeated
             hint = f"load it with in_chans={data.in_chans}, or choose another teacher"
             raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", hint)
+        self._size = None if self.resolution in (None, data.resolution) else self.resolution
         self._dry_run(data.resolution)
         if self.num_classes != data.num_classes:
             expected = f"{data.num_classes}, the number of classes of the data"
             hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
             raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
         self._affine = None
-        theirs = tuple(data.mean), tuple(data.std)
+        repeat = self.in_chans // data.in_chans
+        theirs = tuple(data.mean) * repeat, tuple(data.std) * repeat
         if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
             # (v - teacher mean) / teacher std, where v = x * data std + data mean
             mean, std, own_mean, own_std = (
@@ -265,13 +290,21 @@ class Teacher(LiveSource):
         """Return the layers to choose from, those that can be named, and the probe of a network that needs hooks."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        images = torch.zeros(2, self.in_chans, resolution, resolution, device=self.device)
+        resolution = self._size or resolution
+        shape = (2, self.in_chans, resolution, resolution)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        before = images.clone()
         try:
             with FlopCounterMode(display=False) as counter:
-                logits = self._module(images[:1])
-            if isinstance(self._module, CifarResNet):
-                out = self._module.forward_stages(images[:1], names := self._module.block_names)
-                layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, out.stages, strict=True)]
+                out = self._module(images[:1])
+            if not isinstance(out, Tensor):
+                answer_logits(self._module)
+            logits = logits_of(out)
+            self._in_place = not torch.equal(images, before)
+            if type(self._module) is CifarResNet:
+                assert isinstance(self._module, CifarResNet)
+                stages = self._module.forward_stages(images[:1], names := self._module.block_names).stages
+                layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, stages, strict=True)]
                 sites = layers
                 probed = None
             else:

@@ -95,8 +95,8 @@ def test_another_architecture_is_noticed(tmp_path: Path) -> None:
     shallower = saved(cifar_resnet8(), tmp_path)
     with pytest.raises(SettingError, match=r"it lacks layer1.1.conv1.weight \(16, 16, 3, 3\) and"):
         load_teacher("cifar_resnet14", checkpoint=shallower)
-    with pytest.raises(SettingError, match=r"conv1.weight has shape \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)"):
-        load_teacher("cifar_resnet8", checkpoint=shallower, in_chans=1)
+    with pytest.raises(SettingError, match=r"conv1.weight has shape \(16, 3, 3, 3\) instead of \(16, 4, 3, 3\)"):
+        load_teacher("cifar_resnet8", checkpoint=shallower, in_chans=4)
     with pytest.raises(SettingError, match="teacher.num_classes=12.*10, the number of classes of the checkpoint"):
         load_teacher("cifar_resnet8", checkpoint=shallower, num_classes=12)
 
@@ -217,8 +217,8 @@ def test_bind_refuses_other_classes_and_channels() -> None:
     teacher = load_teacher("cifar_resnet8", num_classes=10)
     with pytest.raises(SettingError, match="teacher.num_classes=10.*100, the number of classes of the data"):
         teacher.bind(fake_data(num_classes=100))
-    with pytest.raises(SettingError, match="teacher.in_chans=3.*1, as in the data"):
-        teacher.bind(fake_data(in_chans=1))
+    with pytest.raises(SettingError, match="teacher.in_chans=1.*3, as in the data"):
+        load_teacher("cifar_resnet8", in_chans=1).bind(fake_data())
     counted = build_model("teacher_nets:fixed")
     counted.num_classes = 4  # type: ignore[assignment]
     with pytest.raises(SettingError, match="teacher.num_classes=10.*4, the number of classes of Net"):
