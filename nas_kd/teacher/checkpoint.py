@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,6 @@ from nas_kd.errors import SettingError
 
 DEEPEST = 16  # mappings inside each other
 SAVE = "torch.save(model.state_dict(), path)"
-# plain values that training scripts save beside weights; timm's own stores its arguments as a Namespace
-PLAIN = (argparse.Namespace,)
 # parts of names that wrappers put anywhere into a network, and no network has itself
 WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 AVERAGED = re.compile("ema|swa|averag", re.IGNORECASE)
@@ -32,10 +31,22 @@ class Nest:
     Args:
         path: the keys that lead to it, such as ``("state_dict",)``; empty for the whole file.
         tensors: dotted name inside it to tensor.
+        deeper: the names of those that a mapping inside it holds.
     """
 
     path: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+    deeper: frozenset[str] = frozenset()
+
+
+def _plain() -> list[Any]:
+    """Return what training scripts save beside weights and runs no code: arguments (timm's script), NumPy's numbers."""
+    number: Any = np.float64(0).__reduce__()[0]
+    array: Any = np.zeros(1).__reduce__()[0]
+    homes = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
+    named = [(made, f"{home}.{made.__name__}") for home in homes for made in (number, array)]
+    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    return [argparse.Namespace, np.dtype, np.ndarray, *kinds, *named]
 
 
 def averaged(place: str) -> bool:
@@ -65,7 +76,7 @@ def read_nests(path: str | Path, field: str = "teacher.checkpoint") -> tuple[lis
         return [Nest((), weights)], notes
     try:
         _check_stored(path)
-        with torch.serialization.safe_globals([*PLAIN]):
+        with torch.serialization.safe_globals(_plain()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise _refused(path, error, field) from error
@@ -94,14 +105,17 @@ def _collect(content: Any, path: tuple[str, ...], nests: list[Nest], seen: set[i
     seen.add(id(content))
     place = len(nests)
     tensors: dict[str, Tensor] = {}
+    deeper: list[str] = []
     for key, value in content.items():
         if isinstance(value, Tensor):
             tensors[str(key)] = value
         else:
             inner = _collect(value, (*path, str(key)), nests, seen)
-            tensors |= {f"{key}.{name}": tensor for name, tensor in inner.items()}
+            below = {f"{key}.{name}": tensor for name, tensor in inner.items()}
+            tensors |= below
+            deeper += below
     if tensors:
-        nests.insert(place, Nest(path, tensors))
+        nests.insert(place, Nest(path, tensors, frozenset(deeper)))
     return tensors
 
 

@@ -21,17 +21,19 @@ class Fit:
         fitting: how many of them have the network's shape.
         place: where they were found, such as ``state_dict: model.``; empty for the top of the file.
         others: name to tensor of the same mapping that the network has no place for, without the prefix.
+        depth: of the mapping in the file.
     """
 
     weights: dict[str, Tensor]
     fitting: int
     place: str
     others: dict[str, Tensor]
+    depth: int = 0
 
     @property
-    def rank(self) -> tuple[int, int, bool, int]:
-        """What decides between several: equal shapes, equal names, averaged weights, and few others beside them."""
-        return self.fitting, len(self.weights), averaged(self.place), -len(self.others)
+    def rank(self) -> tuple[int, int, bool, int, int]:
+        """What decides between several: equal shapes, equal names, averaged weights, few others, the inner mapping."""
+        return self.fitting, len(self.weights), averaged(self.place), -len(self.others), self.depth
 
 
 def best_fit(own: Mapping[str, Tensor], nests: Iterable[Nest]) -> Fit:
@@ -72,17 +74,18 @@ def _fit(own: Mapping[str, Tensor], nest: Nest, places: Mapping[str, Mapping[str
     found = dict(places[prefix])
     used = set(found.values())
     prefixes = [prefix]
+    split = prefix and not used & nest.deeper  # never from two mappings, which may be two networks
     order = sorted(places, key=lambda other: -len(places[other].keys() - found.keys()))
-    for other in order if prefix else ():
+    for other in order if split else ():
         more = places[other]
-        if more and not more.keys() & found.keys() and not used & set(more.values()):
+        if not more.keys() & found.keys() and not (used | nest.deeper) & set(more.values()):
             found |= more
             used |= set(more.values())
             prefixes.append(other)
     others = {unwrapped(n).removeprefix(prefix): tensor for n, tensor in nest.tensors.items() if n not in used}
     place = ": ".join(part for part in (".".join(nest.path), " and ".join(p for p in prefixes if p)) if part)
     weights = {key: nest.tensors[name] for key, name in found.items()}
-    return Fit(weights, _fitting(own, nest.tensors, found), place, others)
+    return Fit(weights, _fitting(own, nest.tensors, found), place, others, len(nest.path))
 
 
 def _fitting(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], found: Mapping[str, str]) -> int:

@@ -35,18 +35,11 @@ def read_weights(path: str | Path, field: str = "teacher.checkpoint") -> tuple[d
         SettingError: the file is missing, damaged, holds no weights, or holds objects that would be executed.
     """
     nests, notes = read_nests(path, field)
-    own = [{name: t for name, t in nest.tensors.items() if not _deeper(nest, nests, name)} for nest in nests]
+    own = [{name: t for name, t in nest.tensors.items() if name not in nest.deeper} for nest in nests]
     count = max(len(tensors) for tensors in own)
     fullest = [at for at, tensors in enumerate(own) if len(tensors) == count]
     best = next((at for at in fullest if averaged(".".join(nests[at].path))), fullest[0])
     return {unwrapped(name).removeprefix("module."): tensor for name, tensor in own[best].items()}, notes
-
-
-def _deeper(nest: Nest, nests: Sequence[Nest], name: str) -> bool:
-    """Return whether a tensor belongs to a mapping inside this one."""
-    depth = len(nest.path)
-    inner = {other.path[depth] for other in nests if len(other.path) > depth and other.path[:depth] == nest.path}
-    return any(name.startswith(f"{key}.") for key in inner)
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ def fit_of(module: nn.Module, nests: Sequence[Nest]) -> Fit:
     found = best_fit(own, [Nest((), tensors)])
     if found.fitting <= fit.fitting:
         return fit
-    return Fit(found.weights, found.fitting, fit.place, found.others)
+    return Fit(found.weights, found.fitting, fit.place, found.others, fit.depth)
 
 
 def load_fit(module: nn.Module, fit: Fit, path: str | Path, name: str, *, new_head: bool = False) -> Loaded:
