@@ -14,6 +14,7 @@ from nas_kd.distill import Classification, Recipe, Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
+from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
@@ -22,7 +23,8 @@ from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.steps import cut_in_steps
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import TargetSource, Teacher
+from nas_kd.teacher import TargetSource, Teacher, TeacherCheck
+from nas_kd.teacher.check import examine
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.repair import repair_units
@@ -113,7 +115,30 @@ class RunContext(Given):
             teacher = self.outlined
         teacher = teacher.to(self.runtime.device).bind(self.data)
         self.run.record_teacher({"name": teacher.name, "fingerprint": teacher.fingerprint})
+        self._check(teacher)
         return teacher
+
+    @property
+    def checked(self) -> TeacherCheck | None:
+        """Nothing: what is seen of the teacher is said once, when it is there."""
+        return None
+
+    def _check(self, teacher: Teacher) -> None:
+        """Look for what is wrong with the teacher, once in a run; the same is said and refused when it goes on."""
+        check = self.config.teacher.check
+        if check == "off":
+            return
+        path = self.run.path / "teacher" / "check.json"
+        of = {"teacher": teacher.fingerprint, "data": self.data.fingerprint}
+        known = read_json(path, delete=path) if path.exists() else {}
+        if known.get("of") == of:
+            found = TeacherCheck.from_dict(known["seen"])
+        else:
+            found = examine(teacher, self.data)
+            atomic_json(path, {"of": of, "seen": found.to_dict()})
+            self.run.log_message(found.line)
+        for line in found.judge(teacher.name, check):
+            self.run.log_message(line)
 
     @cached_property
     def outlined(self) -> Teacher:

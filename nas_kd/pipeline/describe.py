@@ -63,6 +63,9 @@ def _teacher(given: Given) -> Iterator[str]:
     if whole is None:
         return
     yield f"teacher: {given.model}, {whole.macs:,} MACs, {whole.params:,} params"
+    if given.checked is not None:
+        yield given.checked.line
+        yield from given.checked.judge(given.model, "warn")
     views = given.images.train.views
     if views is not None:
         size = cache_bytes(given.images) / 1e6

@@ -11,11 +11,17 @@ from nas_kd.errors import SettingError
 from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.latency_table import LatencyTable, read_latency_table
 from nas_kd.space import Cost, ElasticSpace, load_space
-from nas_kd.teacher import Teacher, load_teacher
+from nas_kd.teacher import Teacher, TeacherCheck, load_teacher
+from nas_kd.teacher.build import pretrained_normalisation
+from nas_kd.teacher.check import IMAGES, examine
+from nas_kd.teacher.load import fitting
 from nas_kd.train.supernet_weights import normalisation_of
 
 if TYPE_CHECKING:
     from nas_kd.pipeline.config import Config
+
+
+CHEAP = 5e11  # MACs, about a minute of a CPU core
 
 
 class Given:
@@ -50,7 +56,12 @@ class Given:
             trained_on = normalisation_of(self.config.supernet.checkpoint)
             fits = trained_on is not None and len(trained_on[0]) == self.images.in_chans  # else refused by its shapes
             return self.images.normalised(*trained_on) if trained_on is not None and fits else self.images
-        teacher = self.outlined if self.config.derived and not self.config.teacher.epochs else None
+        settings = self.config.teacher
+        if self.config.derived and settings.epochs:  # fine-tuned with the normalisation of its pretrained weights
+            own = pretrained_normalisation(self.model, settings.checkpoint, settings.pretrained)
+            each = None if own is None else [fitting(values, self.images.in_chans) for values in own]
+            return self.images if not each or None in each else self.images.normalised(*each)  # type: ignore[arg-type]
+        teacher = self.outlined if self.config.derived else None
         if teacher is None or teacher.mean is None or teacher.std is None:
             return self.images
         return self.images.normalised(teacher.mean, teacher.std)
@@ -72,13 +83,31 @@ class Given:
             self.model,
             checkpoint=checkpoint,
             num_classes=self.images.num_classes,
-            in_chans=self.images.in_chans,
+            in_chans=self._teacher_chans(checkpoint, pretrained),
             stages=settings.stages,
             pretrained=pretrained,
             mean=settings.mean,
             std=settings.std,
-            resolution=self.images.resolution,
+            resolution=settings.resolution or self.images.resolution,
         ).bind(self.images)
+
+    def _teacher_chans(self, checkpoint: str | None, pretrained: bool) -> int | None:
+        """Return the channels to load a teacher with: None for those of its checkpoint, where grey is repeated."""
+        chans = self.images.in_chans
+        if chans != 1 or self.config.derived or self.config.teacher.grey == "sum":
+            return chans
+        return None if checkpoint is not None else 3 if pretrained else chans
+
+    @cached_property
+    def checked(self) -> TeacherCheck | None:
+        """What is seen of the teacher on a few images; None where it has no weights yet, or a look takes minutes."""
+        settings = self.config.teacher
+        named = settings.model is not None and any(mark in settings.model for mark in ":/")
+        if settings.epochs or settings.check == "off" or not (settings.checkpoint or settings.pretrained or named):
+            return None
+        teacher = self.loaded(settings.checkpoint, settings.pretrained)
+        images = min(len(self.images.rate), IMAGES)
+        return None if (teacher.macs or 0) * images > CHEAP else examine(teacher, self.images, images)
 
     @property
     def model(self) -> str:

@@ -241,7 +241,8 @@ class Pipeline(RunContext):
         images = len(self.data.train)
         check_mixing(own.fitted(images), self.recipe, kind=self.data.kind)
         if theirs.epochs:
-            check_optimizer("teacher.optimizer", theirs.optimizer)
+            if theirs.optimizer is not None:
+                check_optimizer("teacher.optimizer", theirs.optimizer)
             labels = checked_method("ce", self.task, self.data.num_classes).recipe
             check_mixing(theirs.fitted(images), labels, kind=self.data.kind)
         for name, least in (("rate", 2), ("select", 1)):

@@ -9,6 +9,8 @@ from nas_kd.lazy import lazy
 if TYPE_CHECKING:
     from nas_kd.teacher.build import build_model as build_model
     from nas_kd.teacher.cache import ViewCache as ViewCache
+    from nas_kd.teacher.check import TeacherCheck as TeacherCheck
+    from nas_kd.teacher.check import check_teacher as check_teacher
     from nas_kd.teacher.choose import choose_taps as choose_taps
     from nas_kd.teacher.cifar_resnet import CifarResNet as CifarResNet
     from nas_kd.teacher.cifar_resnet import cifar_resnet8 as cifar_resnet8
@@ -41,10 +43,12 @@ _HOME = {
     "Tap": "taps",
     "TargetSource": "targets",
     "Teacher": "teacher",
+    "TeacherCheck": "check",
     "TeacherEnsemble": "sources",
     "ViewCache": "cache",
     "as_targets": "sources",
     "build_model": "build",
+    "check_teacher": "check",
     "choose_taps": "choose",
     "cifar_resnet110": "cifar_resnet",
     "cifar_resnet14": "cifar_resnet",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nas_kd.errors import SettingError
 
@@ -37,7 +38,10 @@ def _only_logits(module: nn.Module, args: tuple[Any, ...], out: Any) -> Tensor:
     return logits_of(out)
 
 
-def answer_logits(module: nn.Module) -> None:
-    """Have a network that returns more than logits return these alone, in training as in evaluation."""
-    if _only_logits not in module._forward_hooks.values():
-        module.register_forward_hook(_only_logits)
+def answer_logits(module: nn.Module) -> RemovableHandle:
+    """Have a network that may return more than logits return these alone, in training as in evaluation.
+
+    Returns:
+        A handle whose ``remove`` ends it.
+    """
+    return module.register_forward_hook(_only_logits)

@@ -107,11 +107,27 @@ def build(
         chans = module.layers_spec[0]["in"]
     elif plan.foreign and not (in_chans is not None and isinstance(model, nn.Module)):
         chans = _channels_of(module) or chans
-    normalisation = plan.normalisation if plan.trained or checkpoint is not None else None
-    if saved.get("mean"):
-        normalisation = saved["mean"], saved["std"]
+    normalisation = _normalisation(plan, saved, checkpoint is not None)
+    if new_head:
+        for head in heads:  # it answers chance; timm's own, made for new weights, answers far worse
+            for parameter in module.get_submodule(head).parameters():
+                nn.init.zeros_(parameter)
     trained = checkpoint is not None or (plan.trained and not plan.foreign)
     return Built(module, plan.name, found or num_classes, chans, normalisation, trained, heads, notes)
+
+
+def _normalisation(plan: _Plan, saved: dict[str, Any], loaded: bool) -> tuple[Sequence[float], Sequence[float]] | None:
+    if saved.get("mean"):
+        return saved["mean"], saved["std"]
+    return plan.normalisation if plan.trained or loaded else None
+
+
+def pretrained_normalisation(
+    model: str, checkpoint: str | Path | None, pretrained: bool
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return the mean and std that the weights to fine-tune were trained with; None if there are none that say so."""
+    saved = read_nests(checkpoint)[1] if checkpoint is not None else {}
+    return _normalisation(_plan(model, pretrained, None), saved, checkpoint is not None)
 
 
 def _refit(

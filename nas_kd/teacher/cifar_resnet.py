@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,6 +133,11 @@ class CifarResNet(nn.Module):
                 x = block(x)
         pooled = x.mean((2, 3))
         return Output(self.linear(pooled), [post[n] for n in chosen], [pre[n] for n in chosen], pooled)
+
+
+def own_class(module: nn.Module) -> TypeGuard[CifarResNet]:
+    """Return whether a network is exactly a `CifarResNet`: a subclass may have a forward of its own."""
+    return type(module) is CifarResNet
 
 
 def _stage(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:

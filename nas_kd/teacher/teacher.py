@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,7 +21,7 @@ from nas_kd.space.arch import Cost
 from nas_kd.teacher.answers import answer_logits, logits_of
 from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.choose import choose_taps, named_taps
-from nas_kd.teacher.cifar_resnet import CifarResNet
+from nas_kd.teacher.cifar_resnet import CifarResNet, own_class
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import Probe, probe
 from nas_kd.teacher.store import store_key, store_path
@@ -176,8 +177,7 @@ class Teacher(LiveSource):
             hint = "call teacher.match(space, resolution) first"
             raise SettingError("teacher.taps", None, "one per stage of the space", hint)
         x = self.normalised(x)
-        if type(self._module) is CifarResNet:  # a subclass may have a forward of its own
-            assert isinstance(self._module, CifarResNet)
+        if own_class(self._module):
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
         assert self._reader is not None
         return self._reader.read(x)
@@ -220,7 +220,26 @@ class Teacher(LiveSource):
             expected = f"{data.num_classes}, the number of classes of the data"
             hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
             raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
-        self._affine = None
+        self._affine = self._to_own(data)
+        return self
+
+    def renormalised(self, data: Data, mean: Sequence[float], std: Sequence[float]) -> Teacher:
+        """Return the same network with another normalisation, bound to the data that this one is bound to."""
+        other = copy.copy(self)
+        other.__dict__.pop("_digest", None)
+        other.mean = _channels("mean", mean, self.in_chans)
+        other.std = _channels("std", std, self.in_chans)
+        other._affine = other._to_own(data)
+        return other
+
+    def classifier(self, resolution: int) -> str | None:
+        """Return the name of the layer whose input is the pooled feature; None if it cannot be told."""
+        size = self._size or resolution
+        images = torch.zeros(2, self.in_chans, size, size, device=self.device)
+        return probe(self._module, images).classifier
+
+    def _to_own(self, data: Data) -> tuple[Tensor, Tensor] | None:
+        """Return what images of the data are multiplied by, and what is added, for the network's normalisation."""
         repeat = self.in_chans // data.in_chans
         theirs = tuple(data.mean) * repeat, tuple(data.std) * repeat
         if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
@@ -229,8 +248,8 @@ class Teacher(LiveSource):
                 torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (*theirs, self.mean, self.std)
             )
             at = self.device
-            self._affine = (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
-        return self
+            return (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
+        return None
 
     def cached(self, data: Data, run: Run | None, *, folder: str | Path | None = None, epochs: int = 0) -> TargetSource:
         """Return a cache of its logits of every numbered view, for all trainings; else the teacher itself.
@@ -301,8 +320,7 @@ class Teacher(LiveSource):
                 answer_logits(self._module)
             logits = logits_of(out)
             self._in_place = not torch.equal(images, before)
-            if type(self._module) is CifarResNet:
-                assert isinstance(self._module, CifarResNet)
+            if own_class(self._module):
                 stages = self._module.forward_stages(images[:1], names := self._module.block_names).stages
                 layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, stages, strict=True)]
                 sites = layers

@@ -12,14 +12,20 @@ from nas_kd.config.keywords import takes
 from nas_kd.data import Data
 from nas_kd.distill import Distiller, task_of
 from nas_kd.errors import SettingError
+from nas_kd.runs.log import log_message
 from nas_kd.runs.run import Run
-from nas_kd.runtime.device import Runtime
+from nas_kd.runs.stage import LAST
+from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import seeded
-from nas_kd.teacher import Teacher, build_model, save_weights
+from nas_kd.teacher import Teacher, save_weights
+from nas_kd.teacher.answers import answer_logits
+from nas_kd.teacher.build import build
+from nas_kd.teacher.load import fitting
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.plan import check_epochs
+from nas_kd.train.pretrained import begin_heads, kept_norms
 from nas_kd.train.teacher_config import EPOCHS, TeacherConfig, TeacherSettings
 from nas_kd.train.weights import load_weights, weights_hash
 
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 
 # settings on the origin of the weights: the hash of the weights is recorded instead
 LOADED = ("checkpoint", "pretrained", "stages", "mean", "std", "cache")
+# settings that are recorded where they matter, or decide nothing of the training
+ELSEWHERE = ("freeze_norms", "resolution", "grey", "check")
 
 
 @takes(TeacherConfig)
@@ -42,6 +50,10 @@ def train_teacher(
     **settings: Unpack[TeacherSettings],
 ) -> Teacher:
     """Train or fine-tune a teacher on the user's data.
+
+    Pretrained weights (of a checkpoint, timm or a student folder) are fine-tuned with their own normalisation of
+    images, the statistics of their batch norms, and a rate that suits them. A classifier of other classes begins with
+    logistic regression on their features.
 
     Args:
         model: a timm name, a ``cifar_resnet``, ``package.module:factory`` or a module; None takes that of
@@ -67,36 +79,53 @@ def train_teacher(
     config = config.fitted(len(data.train), runtime.world)
     check_epochs("teacher", config.epochs, config.batch_size, data.train)
     distiller = Distiller("ce", task_of(data, smoothing=config.smoothing))
-    check_optimizer("teacher.optimizer", config.optimizer)
+    if config.optimizer is not None:
+        check_optimizer("teacher.optimizer", config.optimizer)
     check_mixing(config, distiller.recipe, runtime.world, kind=data.kind)
     seeded(seed, "init", "teacher")
     name = model if isinstance(model, str) else type(model).__name__
-    network = build_model(
+    built = build(
         model,
         checkpoint=config.checkpoint,
         num_classes=data.num_classes,
         in_chans=data.in_chans,
         pretrained=config.pretrained,
         resolution=data.resolution,
+        new_head=True,
     )
+    network = built.module
+    config = config.settled(pretrained=built.trained)
+    given = data
+    if built.trained and built.normalisation is not None:
+        mean, std = (fitting(values, data.in_chans) for values in built.normalisation)
+        data = data if mean is None or std is None else data.normalised(mean, std)
     run = Run.of(run)
+    for note in built.notes:
+        log_message(run, f"teacher: {note}")
     stage = None
     if run is not None:
         facts = {"start": weights_hash(network), "data": data.fingerprint, "seed": seed} | data.augmentation
         facts |= {"precision": runtime.precision}
-        stage = run.stage("teacher", facts | config.record(*LOADED) | {"teacher.model": name})
+        facts |= {"teacher.freeze_norms": True} if config.freeze_norms else {}
+        stage = run.stage("teacher", facts | config.record(*LOADED, *ELSEWHERE) | {"teacher.model": name})
     if stage is None or not stage.done:
-        train_network(
-            network,
-            data,
-            config,
-            distiller=distiller,
-            source=None,
-            stage=stage,
-            name="teacher",
-            seed=seed,
-            runtime=runtime,
-        )
+        only_logits = answer_logits(network)  # of the user's own, which may have auxiliary heads in training
+        if built.heads and (stage is None or not (stage.folder / LAST).exists()):
+            place(network, runtime)
+            log_message(run, f"teacher: {begin_heads(network, built.heads, data, runtime)}")
+        with kept_norms(network, bool(config.freeze_norms)):
+            train_network(
+                network,
+                data,
+                config,
+                distiller=distiller,
+                source=None,
+                stage=stage,
+                name="teacher",
+                seed=seed,
+                runtime=runtime,
+            )
+        only_logits.remove()
         if stage is not None:
             save_weights(network, stage.folder / "weights.safetensors", mean=data.mean, std=data.std)
             stage.finish({"model": name, "fingerprint": weights_hash(network)})
@@ -111,4 +140,4 @@ def train_teacher(
         std=data.std,
         stages=config.stages,
     )
-    return teacher.bind(data)
+    return teacher.bind(given)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from nas_kd.config.settings import Changed, settings
-from nas_kd.config.types import Finite, Natural, Positive, Share
+from nas_kd.config.types import Count, Finite, Natural, NotNegative, Positive, Share
 from nas_kd.errors import SettingError
 from nas_kd.train.config import TrainingConfig, TrainingSettings
 
 EPOCHS = 20  # default of train_teacher
+NEW_LR = 0.05  # peak learning rate of new weights, with SGD
+NEW_WARMUP = 1.0  # epochs
+PRETRAINED_LR = 3e-4  # of pretrained weights, with AdamW
+PRETRAINED_SGD_LR = 1e-3
+PRETRAINED_WARMUP = 0.1
 
 TRAINED = "train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"
 
 
-@settings("teacher", {"epochs": Changed(0, TRAINED, Natural), "batch_size": 64, "lr": 0.05})
+@settings("teacher", {"epochs": Changed(0, TRAINED, Natural), "batch_size": 64})
 class TeacherConfig(TrainingConfig):
     """The teacher, a fixed network."""
 
@@ -35,6 +42,22 @@ class TeacherConfig(TrainingConfig):
     """folder for the teacher's logits, shared by several runs; null stores them in the run"""
     smoothing: Share = 0.0
     """label smoothing"""
+    optimizer: str | None = None  # type: ignore[assignment]  # a name once it is `settled`
+    """sgd (Nesterov momentum), or one of timm's optimisers by name; null is sgd, and adamw for pretrained weights"""
+    lr: Positive | None = None  # type: ignore[assignment]  # likewise
+    """peak learning rate; null is 0.05, and for pretrained weights 0.0003 (0.001 with sgd)"""
+    warmup_epochs: NotNegative | None = None  # type: ignore[assignment]  # likewise
+    """epochs of linear warm-up; null is 1, and 0.1 for pretrained weights"""
+    freeze_norms: bool | None = None
+    """keep the statistics of batch norms in training; null keeps those of pretrained weights"""
+    resolution: Count | None = None
+    """image size in pixels that the teacher sees: images are resized to it; null is that of the data"""
+    grey: Literal["repeat", "sum"] | None = None
+    """how a teacher of RGB images sees grey ones: repeat shows them in three channels, sum adds up its first
+    convolution; null is repeat, and sum where the teacher is the space or is trained"""
+    check: Literal["error", "warn", "off"] = "error"
+    """what a teacher that seems wrong on the rate images is (at chance, classes in another order, a softmax at the
+    end, another normalisation ...): an error, a warning, or not looked for"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,12 +69,33 @@ class TeacherConfig(TrainingConfig):
         if self.epochs and (self.mean is not None or self.std is not None):
             expected = "null for a teacher that is trained here, with the normalisation of the data"
             raise SettingError("teacher.mean", self.mean, expected, "omit teacher.mean and teacher.std")
+        if self.epochs and self.resolution is not None:
+            expected = "null for a teacher that is trained here, on images of the data's size"
+            raise SettingError("teacher.resolution", self.resolution, expected, "set data.resolution")
+        if self.epochs and self.grey == "repeat":
+            expected = "sum or null for a teacher that is trained here, on the data's own channels"
+            raise SettingError("teacher.grey", self.grey, expected, "leave it out")
 
     def _check_normalisation(self) -> None:
         for name, given, other in (("mean", self.mean, self.std), ("std", self.std, self.mean)):
             if given is not None and (other is None or len(other) != len(given)):
                 expected = "one number per channel in teacher.mean and teacher.std, or null in both"
                 raise SettingError(f"teacher.{name}", given, expected, "set both or neither")
+
+    def settled(self, *, pretrained: bool) -> TeacherConfig:
+        """Return the settings with numbers and names in the place of null.
+
+        Args:
+            pretrained: whether the weights to begin with are trained ones, which have less far to go.
+        """
+        optimizer = self.optimizer or ("adamw" if pretrained else "sgd")
+        trained_lr = PRETRAINED_SGD_LR if optimizer == "sgd" else PRETRAINED_LR
+        warmup = self.warmup_epochs
+        if warmup is None:
+            warmup = PRETRAINED_WARMUP if pretrained else NEW_WARMUP
+        lr = self.lr or (trained_lr if pretrained else NEW_LR)
+        freeze = pretrained if self.freeze_norms is None else self.freeze_norms
+        return replace(self, optimizer=optimizer, lr=lr, warmup_epochs=warmup, freeze_norms=freeze)
 
     def need_weights(self) -> None:
         """Reject a teacher that would have random weights.
@@ -81,3 +125,10 @@ class TeacherSettings(TrainingSettings, total=False):
     std: Sequence[float] | None
     cache: str | None
     smoothing: float
+    optimizer: str | None  # type: ignore[misc]
+    lr: float | None  # type: ignore[misc]
+    warmup_epochs: float | None  # type: ignore[misc]
+    freeze_norms: bool | None
+    resolution: int | None
+    grey: Literal["repeat", "sum"] | None
+    check: Literal["error", "warn", "off"]

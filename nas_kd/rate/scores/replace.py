@@ -12,7 +12,8 @@ from nas_kd.errors import SettingError
 from nas_kd.rate.scores.base import CHUNK, Bench, Key, Score, keys_of
 from nas_kd.rate.scores.stages import BLOCKWISE
 from nas_kd.space import Arch
-from nas_kd.teacher import CifarResNet, Tap, Teacher
+from nas_kd.teacher import Tap, Teacher
+from nas_kd.teacher.cifar_resnet import own_class
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def logits_with(teacher: Teacher, index: int, x: Tensor, known: Tensor, answer: 
     """
     assert teacher.taps is not None
     swap = _Swap(teacher.taps[index], known, answer)
-    if isinstance(teacher.network, CifarResNet):
+    if own_class(teacher.network):
         return teacher.network.forward_after(swap.after(), swap.tap.path).float()
 
     def hook(module: nn.Module, args: object, out: object) -> object:
@@ -56,7 +57,7 @@ def logits_with(teacher: Teacher, index: int, x: Tensor, known: Tensor, answer: 
 def share_after(teacher: Teacher, index: int) -> float:
     """Return which share of the teacher `logits_with` runs."""
     assert teacher.taps is not None
-    if not isinstance(teacher.network, CifarResNet):
+    if not own_class(teacher.network):
         return 1.0
     names = teacher.network.block_names
     return 1 - (names.index(teacher.taps[index].path) + 1) / len(names)
