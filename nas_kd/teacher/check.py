@@ -145,14 +145,17 @@ def examine(teacher: Teacher, data: Data, images: int = IMAGES) -> TeacherCheck:
         return TeacherCheck(count, findings=(*findings, *_norms(teacher.network, known=False)))
     right = logits.argmax(1) == labels
     chance = _chance(logits.argmax(1), labels, data.num_classes)
-    order = other_order(logits.argmax(1).numpy(), labels.numpy(), data.num_classes)
     seen: list[Finding] = []
-    if order is not None:
-        seen = [_reordered(order, data.classes)]
-    elif float(right.double().mean()) < GOOD:
-        seen = [*_normalised(teacher, data)]
-    if not seen:
-        seen = [*_at_chance(right, chance)]
+    if float(right.double().mean()) < GOOD:
+        order = other_order(logits.argmax(1).numpy(), labels.numpy(), data.num_classes)
+        ordered = 0.0 if order is None else float((logits.argmax(1).numpy() == order[labels.numpy()]).mean())
+        finding, normalised = _normalised(teacher, data)
+        if finding is not None and normalised >= ordered:  # images of other brightness may shift classes, too
+            seen = [finding]
+        elif order is not None:
+            seen = [_reordered(order, data.classes)]
+        else:
+            seen = [*_at_chance(right, chance)]
     known = not any(finding.fatal for finding in seen)
     probe = _probe(features, labels, data.num_classes)
     if probe is not None and surely_better(probe, right):
@@ -214,8 +217,8 @@ def _reordered(order: np.ndarray, classes: tuple[str, ...]) -> Finding:
     return Finding(f"its classes are in another order: {shown}", cure)
 
 
-def _normalised(teacher: Teacher, data: Data) -> Iterator[Finding]:
-    """Try the usual normalisations of images, and tell the one that the teacher knows much more with."""
+def _normalised(teacher: Teacher, data: Data) -> tuple[Finding | None, float]:
+    """Try the usual normalisations of images; return the one that the teacher knows much more with, and how much."""
     batch = next(iter(data.rate.clean(TRIED, limit=min(TRIED, len(data.rate)))))
     labels = batch.y.cpu()
     right = teacher(batch.x).argmax(1).cpu() == labels
@@ -235,8 +238,7 @@ def _normalised(teacher: Teacher, data: Data) -> Iterator[Finding]:
             wrong = f"its accuracy rises from {rise} with {name} (on {len(right)} images)"
             mean, std = ([round(float(number), 4) for number in value] for value in values)
             finding = Finding(wrong, f"set teacher.mean={mean} and teacher.std={std}")
-    if finding is not None:
-        yield finding
+    return finding, float(best.double().mean())
 
 
 def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
