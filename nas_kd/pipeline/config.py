@@ -93,9 +93,6 @@ class Config(Settings):
             expected = "null where the space is the teacher: its supernet has the teacher's weights"
             hint = "name the space of these weights, or give the teacher's in teacher.checkpoint"
             raise SettingError("supernet.checkpoint", self.supernet.checkpoint, expected, hint)
-        if self.derived and self.teacher.resolution is not None:
-            expected = "null where the space is the teacher: its cuts see the data's images"
-            raise SettingError("teacher.resolution", self.teacher.resolution, expected, "set data.resolution")
         if self.derived and self.teacher.grey == "repeat":
             expected = "sum or null where the space is the teacher: its cuts see the data's channels"
             raise SettingError("teacher.grey", self.teacher.grey, expected, "leave it out, or name a space")

@@ -79,6 +79,11 @@ class Given:
     def loaded(self, checkpoint: str | None = None, pretrained: bool = False) -> Teacher:
         """Load the teacher's network; arguments as of `load_teacher`."""
         settings = self.config.teacher
+        if self.config.derived and settings.resolution not in (None, self.images.resolution):
+            expected = (
+                f"null or {self.images.resolution} where the space is the teacher: its cuts see the data's images"
+            )
+            raise SettingError("teacher.resolution", settings.resolution, expected, "set data.resolution")
         return load_teacher(
             self.model,
             checkpoint=checkpoint,

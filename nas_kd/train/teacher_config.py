@@ -21,7 +21,23 @@ PRETRAINED_WARMUP = 0.1
 TRAINED = "train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"
 
 
-@settings("teacher", {"epochs": Changed(0, TRAINED, Natural), "batch_size": 64})
+# null until it is known whether the weights are pretrained ones; see `TeacherConfig.settled`
+CHOSEN = {
+    "optimizer": Changed(
+        None,
+        "sgd (Nesterov momentum), or one of timm's optimisers by name; null is sgd, and adamw for pretrained weights",
+        str | None,
+    ),
+    "lr": Changed(
+        None, "peak learning rate; null is 0.05, and for pretrained weights 0.0003 (0.001 with sgd)", Positive | None
+    ),
+    "warmup_epochs": Changed(
+        None, "epochs of linear warm-up; null is 1, and 0.1 for pretrained weights", NotNegative | None
+    ),
+}
+
+
+@settings("teacher", {"epochs": Changed(0, TRAINED, Natural), "batch_size": 64, **CHOSEN})
 class TeacherConfig(TrainingConfig):
     """The teacher, a fixed network."""
 
@@ -42,12 +58,6 @@ class TeacherConfig(TrainingConfig):
     """folder for the teacher's logits, shared by several runs; null stores them in the run"""
     smoothing: Share = 0.0
     """label smoothing"""
-    optimizer: str | None = None  # type: ignore[assignment]  # a name once it is `settled`
-    """sgd (Nesterov momentum), or one of timm's optimisers by name; null is sgd, and adamw for pretrained weights"""
-    lr: Positive | None = None  # type: ignore[assignment]  # likewise
-    """peak learning rate; null is 0.05, and for pretrained weights 0.0003 (0.001 with sgd)"""
-    warmup_epochs: NotNegative | None = None  # type: ignore[assignment]  # likewise
-    """epochs of linear warm-up; null is 1, and 0.1 for pretrained weights"""
     freeze_norms: bool | None = None
     """keep the statistics of batch norms in training; null keeps those of pretrained weights"""
     resolution: Count | None = None

@@ -14,6 +14,7 @@ from nas_kd.data import Data, load_data
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.pipeline.config import Config
+from nas_kd.pipeline.given import Given
 from nas_kd.teacher import CifarResNet, cifar_resnet8, load_teacher, save_weights
 from nas_kd.teacher.answers import logits_of
 from nas_kd.train import train_teacher
@@ -74,8 +75,12 @@ def test_a_teacher_sees_its_own_size(tmp_path: Any) -> None:
     want = net(F.interpolate(x, (16, 16), mode="bicubic", antialias=True))
     torch.testing.assert_close(own(x), want, atol=1e-4, rtol=1e-4)
     assert own.fingerprint != plain.fingerprint == load_teacher(net, resolution=8).bind(data).fingerprint
-    with pytest.raises(SettingError, match=r"teacher\.resolution=224.*set data\.resolution"):
-        Config(run="x", teacher=TeacherConfig(checkpoint="x.pt", resolution=224))
+    settings = TeacherConfig(model="cifar_resnet8", resolution=16)
+    with pytest.raises(SettingError, match=r"teacher\.resolution=16: expected null or 8.*set data\.resolution"):
+        _ = Given(Config(teacher=settings)).untrained
+    assert Given(Config(space="digits", teacher=settings)).untrained.resolution == 16
+    with pytest.raises(SettingError, match=r"teacher\.resolution=16.*trained here"):
+        TeacherConfig(resolution=16, epochs=1)
     with pytest.raises(SettingError, match=r"teacher\.grey='repeat'"):
         Config(run="x", teacher=TeacherConfig(checkpoint="x.pt", grey="repeat"))
 
