@@ -134,7 +134,7 @@ class RunContext(Given):
         if known.get("of") == of:
             found = TeacherCheck.from_dict(known["seen"])
         else:
-            found = examine(teacher, self.data)
+            found = examine(teacher, self.data, trained=bool(self.config.teacher.epochs))
             atomic_json(path, {"of": of, "seen": found.to_dict()})
             self.run.log_message(found.line)
         for line in found.judge(teacher.name, check):

@@ -53,6 +53,7 @@ class Built:
     Args:
         num_classes: number of logits; None if only a forward pass can tell.
         normalisation: mean and std that it was trained with; None if unknown.
+        noted: whether its normalisation was written down with its weights, not assumed from its name.
         trained: whether its weights are known to be trained ones, all but those of `heads`.
         heads: modules with new weights, because the trained ones have other classes.
         notes: how a checkpoint was read, a line each.
@@ -63,6 +64,7 @@ class Built:
     num_classes: int | None
     in_chans: int
     normalisation: tuple[Sequence[float], Sequence[float]] | None
+    noted: bool = False
     trained: bool = False
     heads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -113,7 +115,8 @@ def build(
             for parameter in module.get_submodule(head).parameters():
                 nn.init.zeros_(parameter)
     trained = checkpoint is not None or (plan.trained and not plan.foreign)
-    return Built(module, plan.name, found or num_classes, chans, normalisation, trained, heads, notes)
+    noted = bool(saved.get("mean")) or (plan.trained and not plan.foreign)
+    return Built(module, plan.name, found or num_classes, chans, normalisation, noted, trained, heads, notes)
 
 
 def _normalisation(plan: _Plan, saved: dict[str, Any], loaded: bool) -> tuple[Sequence[float], Sequence[float]] | None:

@@ -129,8 +129,13 @@ def check_teacher(
     return found
 
 
-def examine(teacher: Teacher, data: Data, images: int = IMAGES) -> TeacherCheck:
-    """Look for what is wrong with a teacher that is bound to the data; see `check_teacher`."""
+def examine(teacher: Teacher, data: Data, images: int = IMAGES, *, trained: bool = False) -> TeacherCheck:
+    """Look for what is wrong with a teacher that is bound to the data; see `check_teacher`.
+
+    Args:
+        trained: it was trained on these data just before: classes and normalisation are the data's, and a short
+            training may be all that was asked for, so that answers near chance are a warning.
+    """
     if not len(data.rate):
         return TeacherCheck(0)
     logits, features, labels = _answers(teacher, data, images)
@@ -147,15 +152,16 @@ def examine(teacher: Teacher, data: Data, images: int = IMAGES) -> TeacherCheck:
     chance = _chance(logits.argmax(1), labels, data.num_classes)
     seen: list[Finding] = []
     if float(right.double().mean()) < GOOD:
-        order = other_order(logits.argmax(1).numpy(), labels.numpy(), data.num_classes)
+        order = None if trained else other_order(logits.argmax(1).numpy(), labels.numpy(), data.num_classes)
         ordered = 0.0 if order is None else float((logits.argmax(1).numpy() == order[labels.numpy()]).mean())
-        finding, normalised = _normalised(teacher, data)
+        sure = trained or teacher.noted
+        finding, normalised = (None, 0.0) if sure else _normalised(teacher, data)
         if finding is not None and normalised >= ordered:  # images of other brightness may shift classes, too
             seen = [finding]
         elif order is not None:
             seen = [_reordered(order, data.classes)]
         else:
-            seen = [*_at_chance(right, chance)]
+            seen = [*_at_chance(right, chance, trained)]
     known = not any(finding.fatal for finding in seen)
     probe = _probe(features, labels, data.num_classes)
     if probe is not None and surely_better(probe, right):
@@ -195,14 +201,14 @@ def _chance(answers: Tensor, labels: Tensor, classes: int) -> float:
     return float(shares[0] @ shares[1])
 
 
-def _at_chance(right: Tensor, chance: float) -> Iterator[Finding]:
+def _at_chance(right: Tensor, chance: float, trained: bool) -> Iterator[Finding]:
     certain = near_chance(int(right.sum()), len(right), chance)
     if certain is not None:
         wrong = (
             f"{float(right.double().mean()):.1%} of {len(right)} images are right, and {chance:.1%} would be by chance"
         )
         cure = "look at its checkpoint, the order of its classes and its normalisation, or train it: teacher.epochs"
-        yield Finding(wrong, cure, fatal=certain)
+        yield Finding(wrong, cure, fatal=certain and not trained)
 
 
 def _reordered(order: np.ndarray, classes: tuple[str, ...]) -> Finding:

@@ -62,11 +62,13 @@ def load_teacher(
         pretrained=pretrained,
         resolution=resolution,
     )
+    noted = False
     for note in built.notes:
         _log.warning(note)
     if mean is None and std is None and built.normalisation:
         mean, std = (fitting(values, built.in_chans) for values in built.normalisation)
-    return Teacher(
+        noted = built.noted and mean is not None
+    teacher = Teacher(
         built.module,
         name or built.name,
         num_classes=built.num_classes,
@@ -76,6 +78,8 @@ def load_teacher(
         stages=stages,
         resolution=resolution,
     )
+    teacher.noted = noted
+    return teacher
 
 
 def fitting(values: Sequence[float], in_chans: int) -> Sequence[float] | None:

@@ -13,7 +13,7 @@ def near_chance(right: int, count: int, chance: float) -> bool | None:
     """Return whether answers are surely near chance, False where too few images tell, None where they are above it.
 
     Exact binomial: they are above it where so many right ones have a probability below `SURE`, and near it where even
-    the upper end of the accuracy's interval is less than half of the way to 1.
+    the upper end of the accuracy's interval is less than a quarter of the way to 1.
     """
     from scipy.stats import binomtest
 
@@ -23,7 +23,7 @@ def near_chance(right: int, count: int, chance: float) -> bool | None:
     if test.pvalue < SURE:
         return None
     highest = binomtest(right, count).proportion_ci(1 - 2 * SURE).high
-    return bool(highest < (1 + chance) / 2)
+    return bool(highest < chance + (1 - chance) / 4)
 
 
 def surely_better(right: Tensor, than: Tensor) -> bool:

@@ -85,6 +85,7 @@ class Teacher(LiveSource):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.resolution = resolution
+        self.noted = False  # whether its normalisation was written down with its weights
         self.mean = _channels("mean", mean, in_chans)
         self.std = _channels("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):

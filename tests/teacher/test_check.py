@@ -126,6 +126,17 @@ def test_another_normalisation(mean: float | None, std: float | None, data: Data
     assert "with pixels of 0..1" in said and "teacher.mean=[0.0, 0.0, 0.0] and teacher.std=[1.0, 1.0, 1.0]" in said
 
 
+def test_a_normalisation_that_was_written_down_is_believed(data: Data, tmp_path: Path) -> None:
+    """A weak teacher may happen to be better on other images; so may one that was trained just before."""
+    told = {"mean": [0.0] * 3, "std": [1 / 255] * 3}
+    save_weights(Brightness(), tmp_path / "x.safetensors", **told)
+    noted = load_teacher(Brightness(), checkpoint=tmp_path / "x.safetensors").bind(data)
+    assert not any("normalis" in finding.wrong for finding in examine(noted, data).findings)
+    wrong = teacher(**told).bind(data)
+    assert any(finding.fatal for finding in examine(wrong, data).findings)
+    assert not any(finding.fatal for finding in examine(wrong, data, trained=True).findings)
+
+
 def test_an_untrained_teacher(data: Data) -> None:
     torch.manual_seed(0)
     said = refused(load_teacher("cifar_resnet8", num_classes=4), data)
@@ -175,6 +186,7 @@ def test_near_chance() -> None:
     assert near_chance(150, 1000, 0.1) is None  # 5 standard deviations above
     assert near_chance(12, 20, 0.5) is False  # so few images do not tell
     assert near_chance(985, 1000, 0.96) is None  # 2 % are of a rare class: 4 standard deviations above
+    assert near_chance(15, 65, 0.13) is False  # 23 % may be 40, of ten classes
     assert near_chance(50, 50, 1.0) is None
 
 
@@ -213,7 +225,7 @@ def test_a_run_looks_once_and_refuses_each_time(tmp_path: Path, monkeypatch: pyt
         _ = run(tmp_path / "run", tmp_path / "x.safetensors").unmatched
     seen = json.loads((tmp_path / "run/teacher/check.json").read_text())["seen"]
     assert seen["images"] > 70 and seen["accuracy"] < 0.2
-    monkeypatch.setattr(context, "examine", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(context, "examine", lambda *args, **settings: pytest.fail("measured again"))
     with pytest.raises(SettingError, match="by chance"):
         _ = run(tmp_path / "run", tmp_path / "x.safetensors").unmatched
     _ = run(tmp_path / "run", tmp_path / "x.safetensors", check="warn").unmatched
