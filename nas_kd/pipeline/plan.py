@@ -21,6 +21,7 @@ SUBNET = 1.3  # a forward pass through shared weights, in those of the student
 UNIT = 0.7  # of a forward pass of the teacher: one choice of every unit, rated
 LAYERS = 0.3  # of all layers path by path: what rating a stage as a tree runs through
 EVEN = 4  # cuts of depth and width that even_both chooses from
+START = 4.0  # seconds until worker processes have imported everything
 WEIGHT = 4  # bytes of a parameter
 CHECKPOINT = 3  # weights, and what an optimiser keeps of each
 
@@ -183,13 +184,13 @@ class _Plan:
         trainings = 0
         if guided and own.tuned:
             trainings += min(own.tuned, own.trials)
-            seconds += self._training(1) * trainings / self._at_once(trainings)
+            seconds += self._training(1) * trainings / self._at_once(trainings) + self._start
             parts.append(f"{trainings} tuned for an epoch")
         if own.epochs:
             finalists = min(own.top, own.trials) + CONTROLS
             short = 0
             for length in lengths(own.epochs, own.rounds):
-                seconds += self._training(length) * finalists / self._at_once(finalists)
+                seconds += self._training(length) * finalists / self._at_once(finalists) + self._start
                 short += finalists
                 finalists = -(-finalists // 2)
             trainings += short
@@ -208,6 +209,10 @@ class _Plan:
         choices = sum(stage.size for stage in self.given.outline.stages)
         return choices * min(self.config.search.rerate_images, self.rate)
 
+    @property
+    def _start(self) -> float:
+        return START if self.workers > 1 else 0.0
+
     def _at_once(self, trainings: int) -> int:
         return min(self.workers, max(1, trainings))
 
@@ -218,6 +223,7 @@ class _Plan:
         count = students * own.seeds
         short = EVEN * self.config.search.epochs if "even_both" in named else 0
         seconds = (self._training(own.epochs) * count + self._training(short)) / self._at_once(count)
+        seconds += self._start * (2 if short else 1)
         left = 1.0
         if self.folder is not None:
             records = self.folder.glob("retrain/*/seed_*/stage.json")

@@ -73,7 +73,7 @@ def test_amounts_of_a_named_space_and_of_workers(round_pace: None) -> None:
     assert works["teacher"].left == 0 and works["teacher"].steps == "given"
     assert works["supernet"].seconds == pytest.approx(3 * (train * 0.02 + 4 * 1024 * 0.0005))
     one = train * 0.002 + 100 * 0.0005
-    assert works["retrain"].seconds == pytest.approx(6 * 3 * 5 * one / 2)
+    assert works["retrain"].seconds == pytest.approx(6 * 3 * 5 * one / 2 + 4.0)
     alone = given(space="digits", teacher__model=None, teacher__epochs=0)
     assert [work.stage for work in plan(alone)] == ["supernet", "search", "retrain"]
 
