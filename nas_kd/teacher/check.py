@@ -162,7 +162,7 @@ def examine(teacher: Teacher, data: Data, images: int = IMAGES, *, trained: bool
             seen = [_reordered(order, data.classes)]
         else:
             seen = [*_at_chance(right, chance, trained)]
-    known = not any(finding.fatal for finding in seen)
+    known = trained or not seen  # surely above chance
     probe = _probe(features, labels, data.num_classes)
     if probe is not None and surely_better(probe, right):
         wrong = f"logistic regression on its own features knows {float(probe.double().mean()):.1%} of the images, it "

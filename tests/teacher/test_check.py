@@ -143,6 +143,13 @@ def test_an_untrained_teacher(data: Data) -> None:
     assert "by chance" in said and "batch norms" in said and "never measured" in said
 
 
+def test_norms_that_were_never_measured_need_few_images(data: Data) -> None:
+    torch.manual_seed(0)
+    fresh = load_teacher("cifar_resnet8", num_classes=4).bind(data)
+    fatal = [finding.wrong for finding in examine(fresh, data, images=8).findings if finding.fatal]
+    assert len(fatal) == 1 and "never measured" in fatal[0]
+
+
 def test_answers_that_are_all_one_class(data: Data) -> None:
     net = Brightness()
     nn.init.zeros_(net.head.weight)
