@@ -63,7 +63,8 @@ def test_every_format_that_pillow_writes_is_read(tmp_path: Path, kind: str, memo
     root = folder(tmp_path / "set", 1 if mode == "1" else 3)
     (root / "yew/3.png").unlink()
     image = Image.fromarray(noise(13, 1 if mode == "1" else 3)).convert(mode)
-    image.save(root / f"yew/3{suffix.upper()}", format=kind)
+    sizes = {"sizes": [image.size]} if kind == "ICO" else {}  # the usual ones are larger, and some versions write none
+    image.save(root / f"yew/3{suffix.upper()}", format=kind, **sizes)
     data = load_data(root, memory_gib=memory_gib, resolution=SIDE, **SETTINGS)
     expected = np.asarray(Image.open(root / f"yew/3{suffix.upper()}").convert("RGB" if data.in_chans == 3 else "L"))
     assert data.in_chans == (1 if mode == "1" else 3)

@@ -182,7 +182,7 @@ def test_what_a_game_cannot_be_played_with_is_refused():
 def test_noise_is_a_function_of_seed_epoch_and_step():
     y = torch.arange(40) % 2
     x = torch.zeros(40, 1, 4, 4, dtype=torch.uint8)
-    data = load_data((x, y), test=(x[:2], y[:2]), views=0)
+    data = load_data((x, y), test=(x[:2], y[:2]), duplicates="keep", views=0)
     sampled = Noise(data.train)
     one, again = (list(sampled.batches(8, epoch=1, seed=0)) for _ in range(2))
     assert len(one) == data.train.steps(8) and one[0].x.shape == (8, WIDTH) and (one[0].view == -1).all()

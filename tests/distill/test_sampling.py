@@ -14,7 +14,9 @@ def make(counts: list[int], **settings: object) -> Data:
     generator = torch.Generator().manual_seed(0)
     y = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])
     x = torch.randint(0, 255, (len(y), 1, 6, 6), generator=generator).to(torch.uint8)
-    return load_data((x, y), **{"rate": 0.1, "select": 0.1, "test": (x, y), "views": 3, "pad": 1} | settings)
+    return load_data(
+        (x, y), **{"rate": 0.1, "select": 0.1, "test": (x, y), "duplicates": "keep", "views": 3, "pad": 1} | settings
+    )
 
 
 DATA = make([40, 30, 30, 20, 60])

@@ -16,7 +16,7 @@ def images(views: int = 2) -> Data:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=generator)
     y = torch.arange(60) % 3
-    return nas_kd.load_data((x, y), test=(x, y), rate=9, select=9, views=views)
+    return nas_kd.load_data((x, y), test=(x, y), duplicates="keep", rate=9, select=9, views=views)
 
 
 def a_teacher(data: Data, *sizes: int) -> Teacher:

@@ -49,7 +49,7 @@ def refused(data: Data, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Ca
 def images(classes: int = 3, count: int = 90, seed: int = 0, **settings: Any) -> Data:
     y = torch.arange(count) % classes
     x = torch.randint(0, 255, (count, 1, 8, 8), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-    return load_data((x, y), test=(x, y), **{"rate": 0.2, "select": 0.2, "views": 2} | settings)
+    return load_data((x, y), test=(x, y), **{"duplicates": "keep", "rate": 0.2, "select": 0.2, "views": 2} | settings)
 
 
 def test_networks_of_other_classes_or_images(refused: Callable[..., None], teacher: Teacher) -> None:
@@ -93,7 +93,7 @@ def test_settings_out_of_range(
 def test_pairs_of_a_class_need_two_images(refused: Callable[..., None]) -> None:
     y = torch.cat([torch.arange(40) % 2, torch.tensor([2])])
     x = torch.randint(0, 255, (41, 1, 8, 8)).to(torch.uint8)
-    lonely = load_data((x, y), test=(x, y), rate=0, select=0, views=2)
+    lonely = load_data((x, y), test=(x, y), duplicates="keep", rate=0, select=0, views=2)
     refused(r"cs_kd.*two training images per class.*\[2\]", Plain(), None, lonely, method="cs_kd", batch_size=8)
 
 

@@ -161,7 +161,7 @@ def test_a_timm_model_learns_from_features(teacher: Teacher, data: Data, runtime
 def load_data_of_32() -> Data:
     y = torch.arange(60) % 5
     x = torch.randint(0, 255, (60, 1, 8, 8)).to(torch.uint8)
-    return load_data((x, y), test=(x, y), rate=0.2, select=0.2, views=2)
+    return load_data((x, y), test=(x, y), duplicates="keep", rate=0.2, select=0.2, views=2)
 
 
 def test_a_soft_tree_is_a_student(teacher: Teacher, data: Data, runtime: Runtime, tmp_path: Path) -> None:
