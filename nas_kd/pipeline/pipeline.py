@@ -150,7 +150,7 @@ class Pipeline(RunContext):
         own = self.config.search
         guided = self._guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
-        if own.steps > 1:  # shares are of the teacher, and the space is less than that
+        if own.steps > 1 or (self.taught and not guided):  # shares are of the teacher, which the search does not know
             numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
             config = replace(config, steps=1, **numbers)

@@ -267,3 +267,11 @@ assert "timm" not in sys.modules and "optuna" not in sys.modules
     accuracy, told, space, images = done.stdout.split()
     assert float(accuracy) == float(told) == row["test_accuracy"]
     assert space == nas_kd.load_space("digits").hash and int(images) > 300
+
+
+def test_shares_of_the_teacher_bound_a_search_without_it(made: Made, copied: Path, nas_kd_main: Main) -> None:
+    options = ("--search.engine", "random", "--search.max_macs", "30%", "--retrain.seeds", "1")
+    assert nas_kd_main("retrain", made.config, "--run", copied, *options).code == 0
+    whole = nas_kd.load_teacher("cifar_resnet8", num_classes=10, in_chans=1).bind(nas_kd.load_data("digits")).macs
+    (found,) = copied.glob("search/random_macs_*/best.json")
+    assert json.loads(found.read_text())["budget"]["macs"] == int(0.3 * whole)

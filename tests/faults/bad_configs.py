@@ -136,7 +136,13 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "epochs": (NOT_INT, NONE, NATURAL_INT),
             "smoothing": (NOT_FLOAT, NONE, SHARE),
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
-            "optimizer": (NOT_TEXT, NONE),
+            "optimizer": (NOT_TEXT,),  # null is chosen by the weights, here and below
+            "lr": (NOT_FLOAT, POSITIVE),
+            "warmup_epochs": (NOT_FLOAT, NATURAL),
+            "freeze_norms": (NOT_BOOL,),
+            "resolution": (NOT_INT, POSITIVE_INT),
+            "grey": (NOT_TEXT, WORD),
+            "check": (NOT_TEXT, NONE, WORD),
         },
     ),
     **_section(
@@ -251,7 +257,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
             "optimizer": (NOT_TEXT, NONE),
             "seeds": (NOT_INT, NONE, POSITIVE_INT),
-            "rivals": (NOT_WORDS, (["no_such_model"], ["new weights"])),
+            "rivals": (NOT_WORDS,),  # names are looked for in timm, which imports torch
             "init": (NOT_TEXT, WORD),
             "lr": (NOT_FLOAT, POSITIVE),
             "warmup_epochs": (NOT_FLOAT, NATURAL),
@@ -310,7 +316,7 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"teacher.model": None, "teacher.epochs": 3},
     {"teacher.model": None, "teacher.pretrained": True, "teacher.epochs": 0},
     {"search.engine": "exact", "space": "resnet_cifar", "teacher.model": None, "teacher.epochs": 0},
-    {"supernet.teacher_weight": 0.5, "teacher.model": None, "teacher.epochs": 0},
+    {"supernet.teacher_weight": 0.5, "space": "resnet_cifar", "teacher.model": None, "teacher.epochs": 0},
     {"teacher.mean": [0.5], "teacher.epochs": 3},
     {"teacher.std": [0.5], "teacher.epochs": 3},
     {"teacher.checkpoint": None, "teacher.epochs": 0},
