@@ -65,10 +65,10 @@ class SearchConfig(MeasuringConfig):
     min_params: Amount = None
     """minimum parameters; null is no limit"""
     max_latency_ms: Positive | None = None
-    """largest median latency of one image on this machine, in milliseconds; null is no limit"""
+    """median latency of one image, in milliseconds; null is no limit"""
     latency_table: str | None = None
-    """CSV file of latencies that were measured on another device, of archs or of units that add up
-    (nas_kd/searcher/README.md); null measures on this machine"""
+    """CSV file of latencies of archs or units, measured on another device
+    (nas_kd/searcher/README.md); null measures here"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
     """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
     loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""

@@ -23,8 +23,12 @@ def logits_of(out: Any) -> Tensor:
     """
     if isinstance(out, Tensor):
         return out
-    named = out.get("logits") if isinstance(out, Mapping) else getattr(out, "logits", None)
-    parts = [named, *out.values()] if isinstance(out, Mapping) else [named]
+    parts: list[Any] = []
+    match out:
+        case Mapping():
+            parts = [out.get("logits"), *out.values()]
+        case object(logits=named):
+            parts = [named]
     if isinstance(out, tuple | list):
         parts += out
     for part in parts:

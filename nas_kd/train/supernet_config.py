@@ -28,8 +28,8 @@ class SupernetConfig(NetworkLearningConfig):
     """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
     checkpoint: str | None = None
-    """weights of the supernet to begin with or to use as they are: a safetensors or torch file, a student folder, or a
-    published supernet of OFA, AttentiveNAS or AlphaNet in the space of that name; null draws new ones"""
+    """file or student folder to begin with or to use as it is, or a published supernet (OFA,
+    AttentiveNAS, AlphaNet) in the space of its name; null draws new weights"""
     rule: Rule = "sandwich"
     """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
     (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
@@ -68,7 +68,7 @@ class SupernetConfig(NetworkLearningConfig):
     drop_path: Share = 0.0
     """stochastic depth, for the same subnets"""
     accumulate: Count = 1
-    """gradient accumulation: parts into which a process splits the images of a step, to save memory"""
+    """parts into which a process splits the images of a step, to save memory"""
     compile: bool = False
     """run the largest and the smallest through torch.compile; gradients agree up to rounding"""
 

@@ -25,7 +25,8 @@ def model_of(stage: Stage) -> Blockwise:
     torch.manual_seed(0)
     first = BasicStage(widths=(4, 6), depths=(1,), mids=(4,))
     space = ElasticSpace("two", ConvStem(width=8), (first, stage), LinearHead(), resolution=8)
-    taps = [Tap("a", 5, 8, 8, True), Tap("b", 7, 4, 8 // stage.stride, True)]
+    size = 8 // stage.stride
+    taps = [Tap("a", 5, 8, 8, True), Tap("b", 7, size, size, True)]
     return Blockwise(Supernet(space, 3, 1), taps, seed=3)
 
 
