@@ -184,7 +184,7 @@ def print_table(pipeline: Pipeline) -> None:
             str(row["seeds"]),
             str(row["folder"]) if isinstance(row["folder"], str) else "",
         )
-    console = Console(width=None if Console().is_terminal else 150)
+    console = Console(width=None if Console().is_terminal else 150, markup=False)  # names may hold brackets
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)

@@ -123,7 +123,7 @@ def test_an_even_cut_can_be_repaired_too(made: Made, nas_kd_main: Callable[..., 
         for row in (plain, repaired)
     ]
     assert starts[0] != starts[1] and repaired["key"] == f"{plain['key']}-repaired"
-    assert "begin with repaired cuts" in said.out
+    assert "begin with repaired cuts" in said.out and "--retrain.rivals '[even_both_repaired]'" in said.out
 
 
 def test_a_rival_that_is_too_slow_is_told(made: Made, tmp_path: Path) -> None:
