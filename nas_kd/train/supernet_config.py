@@ -28,8 +28,8 @@ class SupernetConfig(NetworkLearningConfig):
     """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
     checkpoint: str | None = None
-    """file or student folder to begin with or to use as it is, or a published supernet (OFA,
-    AttentiveNAS, AlphaNet) in the space of its name; null draws new weights"""
+    """weights to begin with or to use as they are: a file, a student folder, or a published supernet (OFA,
+    AttentiveNAS, AlphaNet); null draws new ones"""
     rule: Rule = "sandwich"
     """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
     (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
@@ -70,7 +70,7 @@ class SupernetConfig(NetworkLearningConfig):
     accumulate: Count = 1
     """parts into which a process splits the images of a step, to save memory"""
     compile: bool = False
-    """run the largest and the smallest through torch.compile; gradients agree up to rounding"""
+    """compile the largest and the smallest; gradients agree up to rounding"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
