@@ -14,7 +14,6 @@ Two AMD EPYC cores that other work shared, torch 2.14.1, one thread, seed 0; num
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from teacher_space import WIDTHS, load
+from cut_teacher import WIDTHS, opened, parser_of
 from torch import Tensor, nn
 
 import nas_kd
@@ -86,21 +85,10 @@ def error(block: nn.Module, x: Tensor, out: Tensor) -> Tensor:
 
 def main() -> None:
     """Train the blocks, rate them beside the cuts, and ask for the fronts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--images", type=int, default=11_000, help="of train; nine tenths of them are trained on")
+    parser = parser_of(__doc__, OUT)
     parser.add_argument("--epochs", type=int, default=RepairConfig().epochs)
-    parser.add_argument("--run", type=Path, default=Path("runs/teacher_space"))
-    parser.add_argument("--out", type=Path, help="folder of the tables; default results/library, or --run")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
-    options = parser.parse_args()
-    if options.quick:
-        options.data = None
-    elif options.data is None:
-        parser.error("--data FOLDER, or --quick")
-    torch.set_num_threads(1)
-    out = options.out or (options.run if options.quick else OUT)
-    data, teacher = load(options.data, options.images)
+    options, data, teacher, out = opened(parser, OUT)
     space = nas_kd.teacher_space(teacher, data, WIDTHS)
     net = repair_units(cast(TeacherSupernet, nas_kd.Supernet(space)), teacher, data, run=options.run)
     tables = nas_kd.rate_units(net, teacher, data, score="local", run=options.run)

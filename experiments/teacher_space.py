@@ -18,7 +18,6 @@ Two AMD EPYC cores that other work shared, torch 2.14.1, one thread; numbers in 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -30,6 +29,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 import torch
+from cut_teacher import WIDTHS, opened, parser_of
 from torch import nn
 
 import nas_kd
@@ -56,7 +56,6 @@ from nas_kd.train.measured import measure
 from nas_kd.train.repair import repair_units
 
 OUT = Path(__file__).parent / "results" / "teacher_space"
-WIDTHS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 TRAINING: dict[str, Any] = {"method": "kd", "epochs": 2, "batch_size": 64, "lr": 0.01, "warmup_epochs": 0.1}
 STEPS = "found, two steps"
 LONGER = "found, an epoch more"
@@ -88,21 +87,6 @@ class Rival(NamedTuple):
     make: Callable[[int], nn.Module]
     cost: Callable[[int], Cost]
     resolution: int | None = None
-
-
-def load(folder: Path | None, images: int) -> tuple[Data, Teacher]:
-    """Return data normalised as the teacher's, and the teacher; digits where there is no folder."""
-    if folder is None:
-        data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15, views=2)
-        return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1)
-    data = nas_kd.load_data(
-        str(folder / "train.tar"), test=str(folder / "test.tar"), subset=images, rate=0.05, select=0.05, views=2
-    )
-    teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
-    if teacher.mean is not None and teacher.std is not None:
-        data = data.normalised(teacher.mean, teacher.std)
-    teacher.bind(data)
-    return data, teacher
 
 
 class Trial:
@@ -295,23 +279,12 @@ def scores_of(run: Path, budget: float, name: str, seed: int) -> Path:
 
 def main() -> None:
     """Train what is not trained yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
+    parser = parser_of(__doc__, OUT)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.33, 0.135])
-    parser.add_argument("--images", type=int, default=11_000, help="of train; nine tenths of them are trained on")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--networks", nargs="*", help="only these rows")
-    parser.add_argument("--run", type=Path, default=Path("runs/teacher_space"))
-    parser.add_argument("--out", type=Path, help="folder of the tables; default results/teacher_space, or --run")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
-    options = parser.parse_args()
-    if options.quick:
-        options.data = None
-    elif options.data is None:
-        parser.error("--data FOLDER, or --quick")
-    torch.set_num_threads(1)
-    data, teacher = load(options.data, options.images)
-    out = options.out or (options.run if options.quick else OUT)
+    options, data, teacher, out = opened(parser, OUT)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "students.csv"
     log = CsvLog(file)

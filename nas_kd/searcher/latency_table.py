@@ -154,7 +154,7 @@ def read_latency_table(path: str | Path) -> LatencyTable:
     overhead = 0.0
     empty = []
     for number, row in enumerate(frame.to_dict("records"), 2):
-        place = tuple(row[name].strip() for name in columns or ("arch",))
+        place = tuple(_told(name, row[name]) for name in columns or ("arch",))
         ms = _milliseconds(row["ms"], f"{path} line {number}")
         if ms is None:
             empty.append(" ".join(part for part in place if part))
@@ -225,6 +225,12 @@ def _places(table: pd.DataFrame) -> Iterator[Unit]:
     """Yield entry width, stem, candidate and head of each row."""
     for row in table.to_dict("records"):
         yield int(row["in_width"]), int(row.get("stem", 0)), int(row["candidate"]), int(row.get("head", 0))
+
+
+def _told(column: str, text: str) -> str:
+    """Return a cell of what tells units apart; pandas writes whole numbers beside an empty cell as 16.0."""
+    text = text.strip()
+    return text if column in ("arch", "candidate") else text.removesuffix(".0")
 
 
 def _milliseconds(text: str, where: str) -> float | None:

@@ -78,6 +78,14 @@ def test_latencies_of_archs_are_sums_of_their_units(space: ElasticSpace, units: 
         assert table.of(space, arch, SHAPE | {"resolution": 8}) == by_hand(space, arch)
 
 
+def test_a_template_may_be_filled_in_by_pandas(space: ElasticSpace, units: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "pandas.csv"
+    pd.read_csv(units).to_csv(kept, index=False)
+    assert ".0," in kept.read_text().splitlines()[2]  # widths have become floats beside the empty one of the overhead
+    assert read_latency_table(kept).units == read_latency_table(units).units
+    read_latency_table(kept).check(space, SHAPE | {"resolution": 8})
+
+
 def test_what_is_not_asked_for_may_be_left_out(space: ElasticSpace, units: Path) -> None:
     """Without in_width a latency is that of a candidate behind any width."""
     frame = pd.read_csv(units, dtype=str, keep_default_na=False)
