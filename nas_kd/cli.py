@@ -174,9 +174,12 @@ def _command(arguments: list[str]) -> int:
 
     check_places(config)
     if name != "describe":
+        from nas_kd.pipeline.named import keep_named
         from nas_kd.runs.run import check_folder
 
         check_folder(Path(str(config.run)))
+        if rank == 0:
+            keep_named(config)
     # the other processes of torchrun wait for the first, deaf to Python's handlers: the system ends them
     with Stop(at_once=True, hours=config.max_hours) if rank == 0 else nullcontext():
         from nas_kd.pipeline import commands, join  # torch and timm come with them
@@ -242,6 +245,7 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     from nas_kd.config.file import read_file, read_value
     from nas_kd.config.settings import build, settings_of
     from nas_kd.pipeline.config import Config
+    from nas_kd.pipeline.named import check_named, run_of
 
     known = settings_of(Config)
     source, options = _split(arguments, SHORT.get(command, {}), known)
@@ -257,12 +261,17 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
         print(_help_of(command, "--help_all" in options))
         return None
     values = {} if source is None else read_file(Path(source), Config)
+    theirs = dict(values)  # of the file, where the command line does not say otherwise
     for option in options:
         name, _, text = option.removeprefix("--").partition("=")
         if name.startswith(f"{OPEN}."):
             values[OPEN] = {**values.get(OPEN, {}), name.removeprefix(f"{OPEN}."): read_value(*known[OPEN], text)}
         elif option not in FLAGS:
             values[name] = read_value(*known[name], text)
+            theirs.pop(name, None)
+    owner = Path(folder) if folder is not None else None if source is None else run_of(Path(source))
+    if owner is not None and command not in READERS and "--print_config" not in options:
+        check_named(theirs, owner)
     config = build(Config, values)
     if "--print_config" in options:
         print(config.to_yaml(), end="")

@@ -31,6 +31,15 @@ def cifar10() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where commands keep what their user has named for a run: not in the home of who runs the tests."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """One thread in this process too, where it is compared with workers, which have one, or is forked."""

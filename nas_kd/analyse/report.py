@@ -21,6 +21,7 @@ from nas_kd.analyse.story import headline, missing
 from nas_kd.analyse.table import BESIDE, budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
 from nas_kd.runs.files import atomic_write, on_disk
+from nas_kd.runs.links import refuse_links
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -78,6 +79,7 @@ def report(run: str | Path | Run) -> Path:
         SettingError: the folder is not a run, or not writable.
     """
     root = frames.folder_of(run)
+    refuse_links(root)
     folder = root / "report"
     with on_disk(folder):
         folder.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 from nas_kd.errors import SettingError
 
 PACKAGE = Path(__file__).parents[1]
+HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes of names, not package:object
 
 
 @cache

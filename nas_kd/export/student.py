@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
 from nas_kd.runs.files import on_disk, plain
+from nas_kd.runs.links import create, part_of, remove
 
 FORMAT = 1  # increased when an older load_student can no longer read the folder
 ARCH = "arch.json"
@@ -79,10 +80,14 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     about.pop("unmeasured", None)
     if unmeasured(student):  # what refuses evaluation here does so where it is loaded
         about["unmeasured"] = True
-    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError("folder", str(folder), "a new, empty or student folder", "choose another one")
+    found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS})  # they would be lost with the student that is replaced
+    if others or (folder.exists() and not folder.is_dir()):
+        what = f"holds {', '.join(others[:3])}" if others else "is a file"
+        expected = f"a new, empty or student folder; this {what}"
+        raise SettingError("folder", str(folder), expected, "choose another one")
     _write(
-        folder,
+        folder.resolve() if folder.is_symlink() else folder,
         {
             ARCH: _text(layers),
             ABOUT: _text(about),
@@ -228,15 +233,14 @@ def _read(path: Path) -> Any:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a temporary folder and rename it, so that a kill leaves no partial folder."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    part, old = part_of(folder), part_of(folder, "old")
     with on_disk(folder):
         try:
             for left in (part, old):
-                shutil.rmtree(left, ignore_errors=True)
+                remove(left)
             part.mkdir(parents=True)
             for name, content in files.items():
-                with open(part / name, "wb") as file:
+                with create(part / name) as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -249,4 +253,5 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
             raise
         finally:
             for left in (part, old):
-                shutil.rmtree(left, ignore_errors=True)
+                with suppress(OSError):  # an error of the writing must not be hidden
+                    remove(left)

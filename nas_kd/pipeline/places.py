@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas_kd.config.names import HUBS
 from nas_kd.config.paths import existing
 from nas_kd.data.config import FILES, IMAGES, DataConfig
 from nas_kd.errors import SettingError
@@ -61,5 +62,4 @@ def _check_images(field: str, given: str, data: DataConfig) -> None:
 
 def is_path(model: str) -> bool:
     """Tell whether a teacher's name is meant as a path: timm's names have neither slashes nor leading points."""
-    hub = model.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
-    return not hub and ("/" in model or model.startswith(".") or not model)
+    return not model.startswith(HUBS) and ("/" in model or model.startswith(".") or not model)

@@ -8,14 +8,13 @@ import io
 import json
 import math
 import os
-import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.errors import SettingError
+from nas_kd.runs.links import create, is_part, not_through, part_of, remove
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +61,10 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
         SettingError: the disk is full or read-only; the old file is untouched.
     """
     path = Path(path)
-    # named after the thread: other threads of the process write status.json at the same time
-    part = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
+    part = part_of(path)
     with on_disk(path):
         try:
-            with open(part, "wb") as file:
+            with create(part) as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -79,13 +77,10 @@ def atomic_write(path: str | Path, content: bytes | bytearray | memoryview | str
 
 
 def clear_parts(paths: Iterable[Path]) -> None:
-    """Delete the hidden .tmp and .old files and folders among ``paths``, which killed atomic writes left behind."""
+    """Delete what killed atomic writes left behind among ``paths``; other hidden files stay."""
     for path in paths:
-        if path.name.startswith(".") and path.suffix in (".tmp", ".old"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        if is_part(path.name):
+            remove(path)
 
 
 def atomic_json(path: str | Path, value: Any) -> None:
@@ -189,7 +184,7 @@ class CsvLog:
             lines.append([_cell(row[column]) for column in columns])
         with on_disk(self.path):
             # one write call: a kill leaves at most one incomplete line, and rows of two processes never mix
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            handle = not_through(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 _append(handle, _csv(lines))
             finally:

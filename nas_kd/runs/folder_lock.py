@@ -13,6 +13,7 @@ from pathlib import Path
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.leases import HEARTBEAT, PATIENCE, Lease
+from nas_kd.runs.links import not_through
 from nas_kd.runs.lock import flock
 from nas_kd.runtime.repeated import repeated
 
@@ -45,20 +46,23 @@ def folder_lock(
     mine = folder / f".lock.{part or 'all'}"
     with ExitStack() as open_files:
         with on_disk(folder):
-            whole, own = (open_files.enter_context(open(path, "a")) for path in (folder / ".lock", mine))
+            whole, own = (
+                open_files.enter_context(open(path, "a", opener=not_through)) for path in (folder / ".lock", mine)
+            )
         sure = flock(whole, wait=False, shared=part is not None) and flock(own, wait=False)
         if sure is False:
             raise _refused(folder, next(filter(None, map(_read, sorted(folder.glob(".lock.*")))), None))
         for note in sorted(notes):
             _take_over(note, folder, bool(sure), log, patience)
         with on_disk(mine):
-            mine.write_text(json.dumps(asdict(Lease.own())) + "\n")
+            own.truncate(0)
+            os.write(own.fileno(), f"{json.dumps(asdict(Lease.own()))}\n".encode())
         try:
             with repeated(lambda: _renew(mine), heartbeat):
                 yield
         finally:
             with on_disk(mine):
-                os.truncate(mine, 0)
+                own.truncate(0)
 
 
 def _read(note: Path) -> Lease | None:
@@ -80,7 +84,7 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
     if not (near and sure) and not holder.dead():
         begun = time.monotonic()
         seen = note.stat().st_mtime_ns
-        os.utime(folder / ".lock")
+        os.utime(folder / ".lock", follow_symlinks=False)
         age = max(0.0, ((folder / ".lock").stat().st_mtime_ns - seen) / 1e9)  # both on the file system's clock
         if age < patience:
             log(f"{folder} is locked by {who}: waiting up to {patience - age:.0f} s to see whether it is alive")
@@ -89,7 +93,8 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
             if note.stat().st_mtime_ns != seen:
                 raise _refused(folder, _read(note) or holder)
     log(f"taking over the stale lock of {who}, which ended without releasing it")
-    os.truncate(note, 0)
+    with open(note, "r+", opener=not_through) as file:
+        file.truncate(0)
 
 
 def _refused(folder: Path, holder: Lease | None) -> SettingError:
@@ -100,4 +105,4 @@ def _refused(folder: Path, holder: Lease | None) -> SettingError:
 
 def _renew(note: Path) -> None:
     with suppress(OSError):  # a network file system may be briefly unavailable
-        os.utime(note)
+        os.utime(note, follow_symlinks=False)

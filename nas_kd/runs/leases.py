@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nas_kd.runs.files import on_disk
+from nas_kd.runs.files import atomic_write, on_disk
+from nas_kd.runs.links import not_through
 from nas_kd.runs.lock import held
 
 HEARTBEAT = 10.0  # seconds between renewals of a lease
@@ -125,18 +126,17 @@ class FileLeases:
     def put(self, lease: Lease) -> None:
         """Write a lease atomically."""
         kept = {name: value for name, value in asdict(lease).items() if name != "heartbeat"}
-        part = self.folder / f".{lease.worker}.tmp"
-        with on_disk(self.folder):
-            part.write_text(json.dumps(kept) + "\n")
-            try:
-                part.replace(self._path(lease.worker))
-            except FileNotFoundError:  # a command that starts in the run deletes such temporary files
-                self._path(lease.worker).write_text(json.dumps(kept) + "\n")
+        path, text = self._path(lease.worker), json.dumps(kept) + "\n"
+        try:
+            atomic_write(path, text)
+        except FileNotFoundError:  # a command that starts in the run deletes unfinished files
+            with on_disk(self.folder), open(path, "w", opener=not_through) as file:
+                file.write(text)
 
     def renew(self, worker: str) -> None:
         """Touch the lease's file."""
         with suppress(FileNotFoundError):
-            os.utime(self._path(worker))
+            os.utime(self._path(worker), follow_symlinks=False)
 
     def drop(self, worker: str) -> None:
         """Delete a lease."""

@@ -11,6 +11,7 @@ from typing import IO
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
+from nas_kd.runs.links import not_through
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems without locks
 
@@ -61,7 +62,7 @@ def held(path: Path, *, wait: bool) -> Iterator[bool]:
     with ExitStack() as stack:
         with on_disk(path):  # not around the body of the context, whose errors concern other files
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "a"))
+            file = stack.enter_context(open(path, "a", opener=not_through))
             acquired = flock(file, wait=wait)
         if acquired is None:
             expected = "a system with file locks if several processes share a folder"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_kd.runs.files import CsvLog, atomic_json, on_disk
+from nas_kd.runs.links import not_through
 from nas_kd.runtime.ranks import in_worker, launched
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RunLog:
             return  # the first process logs the same line
         if not in_worker():
             print(message, file=sys.stderr, flush=True)
-        with on_disk(self.path), open(self.path / "log.txt", "a") as file:
+        with on_disk(self.path), open(self.path / "log.txt", "a", opener=not_through) as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def write_status(self, state: Mapping[str, Any]) -> None:

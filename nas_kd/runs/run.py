@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
 from nas_kd.runs.folder_lock import folder_lock
+from nas_kd.runs.links import create, is_part, part_of, refuse_links
 from nas_kd.runs.log import RunLog
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.ranks import in_worker
@@ -39,9 +40,9 @@ class Run(RunLog):
         with on_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             # writing a megabyte finds a full or read-only disk now rather than after hours of work
-            probe = self.path / f".probe.{os.getpid()}.tmp"
+            probe = part_of(self.path / "probe")
             try:
-                with open(probe, "wb") as file:
+                with create(probe) as file:
                     file.write(bytes(2**20))
                     file.flush()
                     os.fsync(file.fileno())
@@ -158,7 +159,7 @@ class Run(RunLog):
 
     @contextmanager
     def locked(self, part: str | None = None) -> Iterator[None]:
-        """Keep other commands from using the folder, and delete the temporary files of killed ones.
+        """Keep other commands from using the folder, and delete the unfinished files of killed ones.
 
         Args:
             part: a job that may run beside other jobs in the folder, but only once; None excludes all others.
@@ -194,7 +195,7 @@ def check_folder(path: Path) -> None:
     """Check that a path is a run folder or can become one.
 
     Raises:
-        SettingError: it is a file or holds something else.
+        SettingError: it is a file, holds something else, or a link below it leads elsewhere.
     """
     expected = "a new or empty folder, or one that nas_kd created"
     above = next((folder for folder in path.absolute().parents if folder.exists()), path)
@@ -202,12 +203,16 @@ def check_folder(path: Path) -> None:
         raise SettingError("run", str(path), f"{expected} (no folder can be created there)", "use another --run")
     if path.exists() and not path.is_dir():
         raise SettingError("run", str(path), f"{expected} (this is a file)", "use another --run")
-    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+    found = sorted(name for name in os.listdir(path) if not is_part(name)) if path.is_dir() else []
+    if found:
         env = path / "env.json"
         made = env.is_file() and "nas_kd" in read_json(env, delete=env)
         made = made or (path / "rank" / "plan.json").is_file()  # a ranking that was started on another machine
         if not made and not all((path / name).is_file() for name in ("config.yaml", "space.json", "data.csv")):
-            raise SettingError("run", str(path), f"{expected} (this holds other files)", "use another --run")
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            held = f"this holds other files: {', '.join(found[:3])}{more}"
+            raise SettingError("run", str(path), f"{expected} ({held})", "use another --run")
+        refuse_links(path)
 
 
 def versions() -> dict[str, str | int | None]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.leases import HEARTBEAT, PATIENCE, FileLeases, LeaseStore
+from nas_kd.runs.links import not_through
 from nas_kd.runs.workers import Worker
 from nas_kd.searcher.lease_table import TableLeases, database_errors, engine_settings, with_driver
 from nas_kd.searcher.proposals import ROW, Row, kept
@@ -218,6 +219,7 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
         def release(self) -> None:
             pass
 
+    os.close(not_through(path, os.O_RDWR | os.O_CREAT))  # Optuna opens it by its name
     return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
 
 
@@ -225,7 +227,7 @@ def _truncate_partial_line(path: Path) -> None:
     """Remove the partial last line that a kill while writing leaves."""
     if not path.is_file() or not (size := path.stat().st_size):
         return
-    with on_disk(path), open(path, "rb+") as file:
+    with on_disk(path), open(path, "rb+", opener=not_through) as file:
         file.seek(size - 1)
         if file.read(1) != b"\n":
             file.seek(0)

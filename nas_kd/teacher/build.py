@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from nas_kd.config.names import HUBS
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.static import StaticNet
 from nas_kd.teacher.checkpoint import Nest, read_nests
@@ -21,7 +22,6 @@ from nas_kd.teacher.weights import first_channels, fit_of, load_fit, other_class
 OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
 # the published weights of the CIFAR ResNets were trained with ImageNet's mean and std
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own prefixes, not package:factory
 
 
 @dataclass(frozen=True)

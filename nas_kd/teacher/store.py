@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json, on_disk, read_json
+from nas_kd.runs.links import create, part_of, refuse_links, remove
 
 if TYPE_CHECKING:
     from nas_kd.data import Data
@@ -59,6 +60,8 @@ class ViewStore:
         Raises:
             SettingError: a file is damaged, missing or not writable.
         """
+        if writable:
+            refuse_links(folder)
         arrays = []
         for name in read_facts(folder)["arrays"]:
             path = folder / f"{name}.npy"
@@ -158,9 +161,10 @@ def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, s
     if (folder / "cache.json").is_file():
         return folder
     # created under another name and renamed: of two processes that start together the second finds it complete
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    part = part_of(folder)
     with on_disk(folder):
-        part.mkdir(parents=True, exist_ok=True)
+        remove(part)
+        part.mkdir(parents=True)
         need = store_bytes(images, views, shapes)
         free = shutil.disk_usage(part).free
         if need > free:
@@ -186,7 +190,7 @@ def prepare(root: str | Path, key: Mapping[str, Any], images: int, views: int, s
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
     """Create an allocated array of zeros: on a full disk, writing to a sparse map would kill the process."""
-    with open(path, "wb") as file:
+    with create(path) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         file.flush()
         size = 2 * math.prod(shape)

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -66,9 +67,21 @@ def test_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
         Run(file)
 
 
-def test_hidden_files_do_not_make_a_folder_foreign(tmp_path: Path) -> None:
-    (tmp_path / ".DS_Store").write_text("")
-    assert Run(tmp_path).path == tmp_path
+@pytest.mark.parametrize("name", [".DS_Store", ".vimrc.old", ".vimrc.2024.old", ".ssh.old/id", ".env.json.tmp"])
+def test_a_folder_with_hidden_files_is_no_new_run(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(SettingError, match=rf"this holds other files: {re.escape(name.split('/')[0])}"):
+        Run(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file] and file.read_text() == "mine"
+
+
+def test_what_a_killed_start_left_is_no_run_of_others(tmp_path: Path) -> None:
+    (tmp_path / ".probe.123.tmp").write_bytes(bytes(10))
+    (tmp_path / ".env.json.123.tmp").write_text("{")
+    with Run(tmp_path).locked():
+        assert not list(tmp_path.rglob(".*.tmp"))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -174,6 +187,23 @@ def test_leftovers_of_a_killed_write_go_when_the_stage_opens(tmp_path: Path) -> 
     (stage.folder / ".last.pt.123.tmp").write_bytes(b"half")
     Run(tmp_path / "a").stage("supernet", {})
     assert [entry.name for entry in stage.folder.iterdir()] == ["stage.json"]
+
+
+def test_only_own_leftovers_go(tmp_path: Path) -> None:
+    """What a user keeps in a run folder stays, hidden or not, whatever it ends with."""
+    run = Run(tmp_path / "a")
+    stage = run.stage("retrain/ab12/seed_0", {})
+    own = (".student.12.tmp/weights.safetensors", ".student.12.old/arch.json", ".0123456789ab.7.tmp/views.npy")
+    own += (".last.pt.1.tmp", ".w-1-ab12cd.json.1.tmp", ".truth.csv.9.tmp")
+    mine = (".ssh.old/id_rsa", ".vimrc.old", ".vimrc.2024.old", ".notes.tmp", ".last.pt.tmp", "last.pt.1.tmp")
+    mine += (".draft.12.tmp/a", ".last.pt.1.tmp.bak", ".git/x.csv.1.tmp")
+    for name in (*own, *mine):
+        (stage.folder / name).parent.mkdir(exist_ok=True)
+        (stage.folder / name).write_text("x")
+    with run.locked():
+        run.stage("retrain/ab12/seed_0", {})
+    left = {path.relative_to(stage.folder).as_posix() for path in stage.folder.rglob("*") if path.is_file()}
+    assert left == {"stage.json", *mine}
 
 
 def test_other_space_and_other_data_are_refused(tmp_path: Path) -> None:
