@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
+from nas_kd.nn.own_input import keep_input
 from nas_kd.nn.static import StaticNet
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
@@ -100,7 +101,7 @@ class Teacher(LiveSource):
         self.macs: int | None = None
         self._affine: tuple[Tensor, Tensor] | None = None
         self._size: int | None = None  # what images are resized to
-        self._in_place = type(module) not in OWN  # whether the network changes its input, until that is known
+        self._foreign = type(module) not in OWN
         self._reader: ModuleReader | None = None
 
     def __repr__(self) -> str:
@@ -204,7 +205,8 @@ class Teacher(LiveSource):
         x = x if self._affine is None else torch.addcmul(self._affine[1], x, self._affine[0])
         if self._size is not None and tuple(x.shape[2:]) != (self._size, self._size):
             x = F.interpolate(x, (self._size, self._size), mode="bicubic", antialias=True)
-        return x.clone() if self._in_place and x.data_ptr() == given.data_ptr() else x
+        # a foreign network may change its input, perhaps only with some images
+        return x.clone() if self._foreign and x.data_ptr() == given.data_ptr() else x
 
     def bind(self, data: Data, epochs: int = 0) -> Teacher:
         """Check that the teacher fits a data set, and convert from its normalisation.
@@ -313,14 +315,16 @@ class Teacher(LiveSource):
         resolution = self._size or resolution
         shape = (2, self.in_chans, resolution, resolution)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        before = images.clone()
+        before, version = images.clone(), images._version
         try:
             with FlopCounterMode(display=False) as counter:
                 out = self._module(images[:1])
             if not isinstance(out, Tensor):
                 answer_logits(self._module)
             logits = logits_of(out)
-            self._in_place = not torch.equal(images, before)
+            if images._version != version or not torch.equal(images, before):
+                keep_input(self._module)  # for its cuts too, which are copies of it
+                images.copy_(before)
             if own_class(self._module):
                 stages = self._module.forward_stages(images[:1], names := self._module.block_names).stages
                 layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, stages, strict=True)]

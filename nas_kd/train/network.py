@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from nas_kd.distill import Distiller, Recipe, drawn, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
+from nas_kd.nn.own_input import keep_input
 from nas_kd.nn.unmeasured import will_be_measured
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.teacher import TargetSource
+from nas_kd.teacher.teacher import OWN
 from nas_kd.train.config import TrainingConfig
 from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixing import mixing
@@ -69,58 +72,60 @@ def train_network(
         SettingError: the distiller needs features that the source or the network does not have, or does not support
             several processes or skipped steps.
     """
-    place(model, runtime)
-    will_be_measured(model)
-    image = (data.in_chans, data.resolution, data.resolution)
-    pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
-    distiller.bind(pair)
-    if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
-        expected = "a method without modules that keep state in a single process"
-        raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")
-    if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
-        expected = "stop with a method whose networks have their own optimisers, whose steps cannot be undone"
-        raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
-    place(distiller.trained, runtime)
-    split = sampled(distiller.recipe, data, unlabelled)
-    # the method's own modules are part of checkpoints, never of a student
-    modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
+    # a network of the user's may change its images, which others see after it in a step
+    with nullcontext() if type(model) in OWN else keep_input(model):
+        place(model, runtime)
+        will_be_measured(model)
+        image = (data.in_chans, data.resolution, data.resolution)
+        pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
+        distiller.bind(pair)
+        if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
+            expected = "a method without modules that keep state in a single process"
+            raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")
+        if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
+            expected = "stop with a method whose networks have their own optimisers, whose steps cannot be undone"
+            raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
+        place(distiller.trained, runtime)
+        split = sampled(distiller.recipe, data, unlabelled)
+        # the method's own modules are part of checkpoints, never of a student
+        modules = {"model": model} | ({"trained": distiller.trained} if len(distiller.trained) else {})
 
-    mixed = mixing(config, data.num_classes)
+        mixed = mixing(config, data.num_classes)
 
-    # the columns of metrics.csv are the same in all phases of a recipe: terms of other phases are 0
-    zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
+        # the columns of metrics.csv are the same in all phases of a recipe: terms of other phases are 0
+        zeros = {term.name: torch.zeros((), device=runtime.device) for term in distiller.recipe.terms}
 
-    def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
-        return zeros | distiller.step(mixed(batch), info.progress, runtime.autocast())
+        def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
+            return zeros | distiller.step(mixed(batch), info.progress, runtime.autocast())
 
-    def evaluate() -> dict[str, float]:
-        logits = predict(model, data.rate, runtime)
-        found = {f"rate_{distiller.task.measure}": distiller.task.metric(logits, data.rate.labels)}
-        if teacher_logits is not None:
-            found["rate_agreement"] = distiller.task.agreement(logits, teacher_logits)
-        return found
+        def evaluate() -> dict[str, float]:
+            logits = predict(model, data.rate, runtime)
+            found = {f"rate_{distiller.task.measure}": distiller.task.metric(logits, data.rate.labels)}
+            if teacher_logits is not None:
+                found["rate_agreement"] = distiller.task.agreement(logits, teacher_logits)
+            return found
 
-    optimizer = optimizer_of(
-        config.optimizer,
-        modules.values(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    fit(
-        step,
-        Plan(schedule_of(config), config.epochs, config.batch_size, clip=config.clip_grad, ema=config.ema),
-        name=name,
-        modules=modules,
-        split=split,
-        optimizer=optimizer,
-        seed=seed,
-        runtime=runtime,
-        stage=stage,
-        evaluate=evaluate,
-        after_epoch=distiller.after_epoch,
-    )
-    pair.release()
+        optimizer = optimizer_of(
+            config.optimizer,
+            modules.values(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        fit(
+            step,
+            Plan(schedule_of(config), config.epochs, config.batch_size, clip=config.clip_grad, ema=config.ema),
+            name=name,
+            modules=modules,
+            split=split,
+            optimizer=optimizer,
+            seed=seed,
+            runtime=runtime,
+            stage=stage,
+            evaluate=evaluate,
+            after_epoch=distiller.after_epoch,
+        )
+        pair.release()
 
 
 def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:

@@ -59,6 +59,7 @@ def parts(run: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_file_and_folder_of_a_run(made: Made, copied: Path, outside: Path, nas_kd_main: Main) -> None:
     for number, path in enumerate(parts(copied)):
         with led_outside(path, outside):

@@ -11,13 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.data import Data, load_data
+from nas_kd.derive.space import teacher_space
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
+from nas_kd.rate.units import rate_units
+from nas_kd.supernet import Supernet
 from nas_kd.teacher import CifarResNet, cifar_resnet8, load_teacher, save_weights
 from nas_kd.teacher.answers import logits_of
 from nas_kd.train import train_teacher
+from nas_kd.train.retrain import retrain
 from nas_kd.train.teacher_config import TeacherConfig
 
 
@@ -90,14 +94,21 @@ class InPlace(nn.Module):
 
     num_classes = 2
 
-    def __init__(self, detached: bool = False) -> None:
+    def __init__(self, detached: bool = False, channels: int = 3) -> None:
         super().__init__()
         self.detached = detached
-        self.net = cifar_resnet8(2)
+        self.net = cifar_resnet8(2, in_chans=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         (x.data if self.detached else x).sub_(0.5).div_(0.2)
         return self.net(x)
+
+
+class Plain(InPlace):
+    """The same without changing anything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x - 0.5) / 0.2)
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -119,10 +130,64 @@ def test_the_callers_images_stay(detached: bool, bound: bool) -> None:
     assert torch.equal(x, before)
 
 
-def test_a_network_that_leaves_its_images_alone_gets_them_as_they_are() -> None:
+class Sometimes(InPlace):
+    """Changes images that a look with one image of noise does not show."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            x.clamp_(-0.1, 0.1)
+        return self.net(x)
+
+
+def test_what_a_look_does_not_show_changes_nothing_either() -> None:
     data = made(3)
+    teacher = load_teacher(Sometimes()).bind(data)
     x = next(iter(data.rate.clean(8))).x
-    assert load_teacher(nn.Sequential(cifar_resnet8(2))).bind(data).normalised(x) is x
+    before = x.clone()
+    teacher(x)
+    teacher.match(SimpleNamespace(stage_sizes=lambda resolution: [8, 4, 2]), 8)  # type: ignore[arg-type]
+    teacher.forward_stages(x)
+    assert torch.equal(x, before)
+    own = load_teacher("cifar_resnet8", num_classes=2).bind(data)
+    assert own.normalised(x) is x  # ours leaves them alone
+
+
+def test_cuts_and_ratings_of_a_teacher_that_changes_its_images() -> None:
+    """Images are shown to many cuts: the second one must not see what the first has left."""
+    data = made(3, size=16, count=60)
+    torch.manual_seed(0)
+    nets = InPlace(), Plain()
+    nets[0](torch.randn(64, 3, 16, 16))  # else its norms were never measured
+    nets[1].load_state_dict(nets[0].state_dict())
+    scores = []
+    for net in nets:
+        teacher = load_teacher(net).bind(data)
+        space = teacher_space(teacher, data)
+        supernet = Supernet(space)
+        x = next(iter(data.rate.clean(4))).x
+        before = x.clone()
+        supernet(x, space.largest(), norm=space.norm)
+        assert torch.equal(x, before)
+        scores.append(torch.tensor([s for table in rate_units(supernet, teacher, data) for s in table["score"]]))
+    torch.testing.assert_close(*scores)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_students_that_change_their_images(views: int) -> None:
+    """What is compared with the student later in a step, such as a mean of its own weights, sees the images."""
+    data = load_data("digits", subset=100, rate=0.2, select=0.2, views=views)
+    torch.manual_seed(0)
+    first = InPlace(channels=1)
+    first.net.linear = nn.Linear(64, 10)
+    second = Plain(channels=1)
+    second.net.linear = nn.Linear(64, 10)
+    second.load_state_dict(first.state_dict())
+    weights = []
+    for net in (first, second):
+        retrain(net, None, data, method="mean_teacher", epochs=1, batch_size=20)
+        assert not net._forward_pre_hooks
+        weights.append(net.net.linear.weight)
+    assert torch.equal(*weights)
 
 
 class Own(CifarResNet):
