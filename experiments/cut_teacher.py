@@ -32,15 +32,21 @@ class Given(NamedTuple):
 
 
 def parser_of(description: str | None, out: Path) -> argparse.ArgumentParser:
-    """Return a parser of --data, --images, --run and --out; a script adds --quick and its own.
+    """Return a parser of what names images and teacher, and of --run and --out; a script adds --quick and its own.
 
     Args:
         description: the script's docstring.
         out: its usual folder of tables.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of train.tar, test.tar and resnet56.safetensors")
+    parser.add_argument("--data", type=Path, help="folder of train.tar and test.tar, or a .tar to hold a fifth out of")
     parser.add_argument("--images", type=int, default=11_000, help="of train; nine tenths of them are trained on")
+    parser.add_argument("--views", type=int, default=2, help="of every training image")
+    parser.add_argument("--resolution", type=int, help="size of the images in pixels; their own unless given")
+    parser.add_argument("--model", default="cifar_resnet56", help="the teacher's")
+    parser.add_argument(
+        "--weights", type=Path, help="the teacher's; resnet56.safetensors beside train.tar unless given"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/teacher_space"))
     parser.add_argument("--out", type=Path, help=f"folder of the tables; default results/{out.name}, or --run")
     return parser
@@ -55,21 +61,33 @@ def opened(parser: argparse.ArgumentParser, out: Path) -> Given:
     """
     options = parser.parse_args()
     if options.data is None and not options.quick:
-        parser.error("--data FOLDER, or --quick")
+        parser.error("--data, or --quick")
     torch.set_num_threads(1)
-    data, teacher = load(None if options.quick else options.data, options.images)
+    data, teacher = digits() if options.quick else load(options)
     return Given(options, data, teacher, options.out or (options.run if options.quick else out))
 
 
-def load(folder: Path | None, images: int) -> tuple[Data, Teacher]:
-    """Return data normalised as the teacher's, and the teacher; digits where there is no folder."""
-    if folder is None:
-        data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15, views=2)
-        return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1)
+def digits() -> tuple[Data, Teacher]:
+    """Return the digits, and a small teacher of them."""
+    data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15, views=2)
+    return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1)
+
+
+def load(options: argparse.Namespace) -> tuple[Data, Teacher]:
+    """Return what `parser_of`'s arguments name: data normalised as the teacher's, and the teacher."""
+    folder = options.data
+    train, test = (str(folder), None) if folder.is_file() else (str(folder / "train.tar"), str(folder / "test.tar"))
     data = nas_kd.load_data(
-        str(folder / "train.tar"), test=str(folder / "test.tar"), subset=images, rate=0.05, select=0.05, views=2
+        train,
+        test=test,
+        subset=options.images,
+        resolution=options.resolution,
+        rate=0.05,
+        select=0.05,
+        views=options.views,
     )
-    teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=folder / "resnet56.safetensors", num_classes=10)
+    weights = options.weights or folder / "resnet56.safetensors"
+    teacher = nas_kd.load_teacher(options.model, checkpoint=weights, num_classes=data.num_classes)
     if teacher.mean is not None and teacher.std is not None:
         data = data.normalised(teacher.mean, teacher.std)
     teacher.bind(data)

