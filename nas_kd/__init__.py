@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nas_kd.train.config import RetrainConfig as RetrainConfig
     from nas_kd.train.repair import repair_units as repair_units
     from nas_kd.train.repair_config import RepairConfig as RepairConfig
+    from nas_kd.train.repair_student import repair_student as repair_student
     from nas_kd.train.retrain import retrain as retrain
     from nas_kd.train.supernet_config import SupernetConfig as SupernetConfig
     from nas_kd.train.teacher_config import TeacherConfig as TeacherConfig
@@ -79,6 +80,7 @@ _HOME = {
     "rank": "ranking.rank",
     "rate_blockwise": "rate",
     "rate_units": "rate.units",
+    "repair_student": "train.repair_student",
     "repair_units": "train.repair",
     "report": "analyse.report",
     "retrain": "train.retrain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +50,7 @@ class ArchStudent:
 
     Args:
         net: shared weights that it begins with; None begins with new ones.
+        weights: a file of weights of its own, which it begins with instead.
         suffix: told apart by it from other trainings of the same arch.
     """
 
@@ -58,6 +60,7 @@ class ArchStudent:
     cost: Cost
     net: Supernet | None = None
     suffix: str = ""
+    weights: Path | None = None
 
     @property
     def key(self) -> str:
@@ -73,7 +76,7 @@ class ArchStudent:
         return measure_latency(model, size, images.in_chans, device=device).median_ms
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Retraining:
-        own = replace(setup, space=self.space, supernet=self.net)
+        own = replace(setup, space=self.space, supernet=self.weights or self.net)
         return Retraining(own, self.arch, seed, folder, settings)
 
 

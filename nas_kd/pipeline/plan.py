@@ -224,6 +224,9 @@ class _Plan:
         short = EVEN * self.config.search.epochs if "even_both" in named else 0
         seconds = (self._training(own.epochs) * count + self._training(short)) / self._at_once(count)
         seconds += self._start * (2 if short else 1)
+        if self.config.derived and self.config.init == "inherited":  # those that are cut from it, one after the other
+            repair = self.config.repair.student_epochs * self.images * (self.pace.teacher + self.pace.student_step)
+            seconds += repair * (students - len(named))
         left = 1.0
         if self.folder is not None:
             records = self.folder.glob("retrain/*/seed_*/stage.json")

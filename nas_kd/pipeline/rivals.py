@@ -24,6 +24,7 @@ from nas_kd.space import Cost
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.many import TrainingSetup, train_many
 from nas_kd.train.repair import repair_units
+from nas_kd.train.repair_student import WEIGHTS, repair_student
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -118,13 +119,13 @@ def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
 
 
 def _even_both_repaired(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
-    """Return that cut with its units repaired as the found network's, which tells the search from the repair."""
+    """Return that cut, repaired as the found network is, which tells the search from the repair."""
     cut = _even_both(pipeline, setup)
     how = pipeline.config.repair
     if isinstance(cut, str):
         return cut
-    if not how.epochs:
-        return "nothing is repaired (repair.epochs=0)"
+    if not how.any:
+        return "nothing is repaired (repair.epochs=0, repair.student_epochs=0)"
     net = repair_units(
         cast(TeacherSupernet, cut.net),
         pipeline.unmatched,
@@ -134,7 +135,28 @@ def _even_both_repaired(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent
         seed=pipeline.config.seed,
         runtime=pipeline.runtime,
     )
-    return replace(cut, role="even_both_repaired", net=net, suffix="-repaired")
+    return repaired(pipeline, replace(cut, role="even_both_repaired", net=net, suffix="-repaired"))
+
+
+def repaired(pipeline: Pipeline, student: ArchStudent) -> ArchStudent:
+    """Repair a student that was cut from the teacher, unit by unit on its own inputs, if the settings say so."""
+    how = pipeline.config.repair
+    if not (isinstance(student.net, TeacherSupernet) and how.student_epochs):
+        return student
+    folder = f"retrain/{student.key}/repaired"
+    repair_student(
+        student.net,
+        student.arch,
+        pipeline.unmatched,
+        pipeline.data,
+        how,
+        run=pipeline.run,
+        folder=folder,
+        seed=pipeline.config.seed,
+        runtime=pipeline.runtime,
+    )
+    weights = pipeline.run.path / folder / WEIGHTS
+    return replace(student, weights=weights) if weights.exists() else student
 
 
 def _new_weights(pipeline: Pipeline, _: TrainingSetup) -> ArchStudent | str:

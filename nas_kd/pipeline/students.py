@@ -11,7 +11,7 @@ from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
 from nas_kd.analyse.measure import WORDS
 from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.pipeline.candidates import ArchStudent, Student
-from nas_kd.pipeline.rivals import rivals
+from nas_kd.pipeline.rivals import repaired, rivals
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
 from nas_kd.runs.progress import Progress
 from nas_kd.runtime.seeds import seed_for
@@ -101,7 +101,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     folder = pipeline.search_folder
     setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, task=pipeline.task)
     setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
-    chosen: list[Student] = [*choose_students(pipeline)]
+    chosen: list[Student] = [repaired(pipeline, student) for student in choose_students(pipeline)]
     chosen += rivals(pipeline, setup)
     students = students_table(pipeline, chosen)
     below = f"/{pipeline.other_method}" if pipeline.other_method else ""
@@ -188,10 +188,10 @@ def print_table(pipeline: Pipeline) -> None:
     console.print(table)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
     console.print(f"< handed over; {given}", soft_wrap=True)
-    if pipeline.config.init == "inherited" and pipeline.config.repair.epochs and {*UNREPAIRED} & {*frame["role"]}:
+    if pipeline.config.init == "inherited" and pipeline.config.repair.any and {*UNREPAIRED} & {*frame["role"]}:
         console.print(
-            "found, random and largest begin with repaired cuts; new_weights, even cuts, taylor and small_images do not"
-            " (--retrain.rivals '[even_both_repaired]' adds an even cut that does)",
+            "found, random and largest were repaired; new_weights, even cuts, taylor and small_images were not"
+            " (--retrain.rivals '[even_both_repaired]' adds an even cut that was)",
             soft_wrap=True,
         )
     if gone:

@@ -206,7 +206,7 @@ def short_training(
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
     plan = lengths(epochs, rounds)
-    lr_factor = 1.0 if setup.supernet is not None and setup.supernet.space.pretrained else WARM_LR
+    lr_factor = 1.0 if setup.supernet is not None and setup.space.pretrained else WARM_LR
     left = [len(keys)]
     for _ in plan[1:]:
         left.append(math.ceil(left[-1] / 2))

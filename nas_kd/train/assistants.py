@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -37,7 +38,7 @@ def train_intermediate(
     generations: int,
     folder: str,
     seed: int,
-    supernet: Supernet | None,
+    supernet: Supernet | str | Path | None,
     others: dict[str, Any],
 ) -> TargetSource | None:
     """Train intermediate teachers one after the other, each taught by the previous one; return the last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -59,7 +60,7 @@ class TrainingSetup:
     Args:
         teacher: source of the targets, or None.
         run: where to store checkpoints and students; None stores nothing.
-        supernet: source of the initial weights; None draws new ones.
+        supernet: source of the initial weights, or a file of one arch's; None draws new ones.
         task: label loss, metric and agreement.
     """
 
@@ -68,7 +69,7 @@ class TrainingSetup:
     space: ElasticSpace
     run: Run | None
     runtime: Runtime
-    supernet: Supernet | None = None
+    supernet: Supernet | Path | None = None
     task: Task = Classification(smoothing=0.0)
 
     def prefill_teacher(self, epochs: int, *, test: bool = False) -> None:

@@ -86,7 +86,7 @@ def repair_units(
             "seed": seed,
             "precision": runtime.precision,
         }
-        stage = run.stage("repair", facts | config.record() | data.augmentation)
+        stage = run.stage("repair", facts | config.record("student_epochs") | data.augmentation)
         if stage.done:
             load_weights(own, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
             return net
@@ -137,7 +137,7 @@ def offered(net: TeacherSupernet) -> list[list[Kept]]:
 
 
 def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor) -> Tensor:
-    """Return the noise to signal of a cut unit: its squared error over the variance of the whole unit's output.
+    """Return the `noise_to_signal` of a cut unit's output against the whole unit's.
 
     Args:
         net: the network of all cuts.
@@ -148,4 +148,9 @@ def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor) -> Tensor:
     """
     module = net.twin(index, kept).module.train()
     got: Tensor = functional_call(module, net.cut_tensors(index, kept), (x,))
-    return (got - out).float().square().mean() / out.float().var().clamp_min(1e-12)
+    return noise_to_signal(got, out)
+
+
+def noise_to_signal(got: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean squared error of an output of any shape over the variance of the wanted one: a scalar."""
+    return (got - wanted).float().square().mean() / wanted.float().var().clamp_min(1e-12)

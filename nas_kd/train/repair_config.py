@@ -20,9 +20,18 @@ class RepairConfig(LearningConfig):
 
     choices: Count | None = 1
     """cuts of each unit that learn in a step, drawn anew; null is all of them"""
+    student_epochs: Natural = 1
+    """passes over train in which each student that is retrained learns unit by unit, after the search, from what its
+    own units before give; 0 leaves it out"""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is repaired."""
+        return bool(self.epochs or self.student_epochs)
 
 
 class RepairSettings(LearningSettings, total=False):
     """The settings of `RepairConfig` as keywords."""
 
     choices: int | None
+    student_epochs: int

@@ -48,7 +48,7 @@ def retrain(
     config: RetrainConfig | None = None,
     *,
     space: ElasticSpace | None = None,
-    supernet: Supernet | None = None,
+    supernet: Supernet | str | Path | None = None,
     run: Run | str | Path | None = None,
     folder: str | None = None,
     factory: str | tuple[str, Mapping[str, Any]] | None = None,
@@ -68,7 +68,8 @@ def retrain(
         config: the settings, of which seeds, init, rivals, random_students and band are for
             ``nas-kd retrain``; keywords replace some of them.
         space: the space of the arch.
-        supernet: start an arch from these shared weights instead of new ones.
+        supernet: start an arch from these shared weights instead of new ones, or from a .safetensors file of its own,
+            such as `repair_student` leaves in a run.
         run: run folder.
         folder: stage folder in the run, for the student too; default ``retrain/NAME/seed_N``, where NAME is
             the key of the arch or the class of the module.
@@ -89,7 +90,7 @@ def retrain(
         SettingError: a setting is out of range, or the run used other settings.
     """
     source = as_targets(teacher)
-    inherits = supernet is not None and supernet.space.pretrained
+    inherits = supernet is not None and space is not None and space.pretrained
     config = RetrainConfig.of(config, settings)
     config = config.settled(taught=source is not None, inherited=inherits, standardises=data.many_classes)
     method = config.method

@@ -22,6 +22,7 @@ from nas_kd.pipeline.rivals import rivals
 from nas_kd.searcher.budget import Budget
 from nas_kd.teacher.cifar_resnet import CifarResNet
 from nas_kd.train.many import TrainingSetup
+from nas_kd.train.weights import load_weights, weights_hash
 
 CONFIG = """\
 device: cpu
@@ -63,6 +64,19 @@ def test_every_step_leaves_its_files(made: Made) -> None:
     best = json.loads((made.run / "search/best.json").read_text())
     assert best["budget"] == {"macs": WHOLE // 4} and best["macs"] <= WHOLE // 4
     assert (made.run / "report/report.html").is_file()
+
+
+def test_students_begin_where_their_units_were_repaired(made: Made) -> None:
+    results = pd.read_csv(made.run / "retrain/results.csv").set_index("role")
+    for role in ("found", "random_1", "even_width"):
+        folder = made.run / "retrain" / results.loc[role, "key"]
+        assert (folder / "repaired/weights.safetensors").exists() is (role != "even_width")
+        begun = json.loads((folder / "seed_0/stage.json").read_text())["inputs"]["start"]
+        weights = folder / "repaired/weights.safetensors"
+        if weights.exists():
+            student = nas_kd.load_student(folder / "seed_0/student")
+            load_weights(student, weights)
+            assert weights_hash(student, measured=False) == begun
 
 
 def test_rivals_stand_in_the_same_table(made: Made) -> None:
@@ -123,7 +137,9 @@ def test_an_even_cut_can_be_repaired_too(made: Made, nas_kd_main: Callable[..., 
         for row in (plain, repaired)
     ]
     assert starts[0] != starts[1] and repaired["key"] == f"{plain['key']}-repaired"
-    assert "begin with repaired cuts" in said.out and "--retrain.rivals '[even_both_repaired]'" in said.out
+    assert (
+        "found, random and largest were repaired" in said.out and "--retrain.rivals '[even_both_repaired]'" in said.out
+    )
 
 
 def test_a_rival_that_is_too_slow_is_told(made: Made, tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""Repair of one cut network: its units learn the teacher's outputs one by one, from what the network feeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.config.keywords import takes
+from nas_kd.data import Batch, Data
+from nas_kd.derive.calling import unit_features
+from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.units import Unit
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.space import Arch
+from nas_kd.supernet import calibrate
+from nas_kd.teacher.teacher import Teacher
+from nas_kd.train.loop import StepInfo, fit
+from nas_kd.train.optim import Schedule, adamw
+from nas_kd.train.plan import Plan, check_epochs
+from nas_kd.train.repair import WARMUP, noise_to_signal
+from nas_kd.train.repair_config import RepairConfig, RepairSettings
+from nas_kd.train.start import CALIBRATED, starting_network
+from nas_kd.train.weights import load_weights, save_weights, weights_hash
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+WEIGHTS = "weights.safetensors"
+
+
+@takes(RepairConfig)
+def repair_student(
+    net: TeacherSupernet,
+    arch: Arch,
+    teacher: Teacher,
+    data: Data,
+    config: RepairConfig | None = None,
+    *,
+    run: Run | str | Path | None = None,
+    folder: str | None = None,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    **settings: Unpack[RepairSettings],
+) -> nn.Module:
+    """Copy an arch out of the teacher's supernet, and teach each of its units the teacher's output of that unit.
+
+    Unlike in `repair_units`, a unit's input is what the student's own units before it give, without a gradient through
+    them: it learns to make up for units that are cut or left out there. No labels are used.
+
+    Args:
+        net: `nas_kd.Supernet` of the teacher's space, left as it is.
+        arch: an arch of that space.
+        teacher: the teacher, bound to the data.
+        data: its ``train`` images are used.
+        config: the settings, of which ``student_epochs`` says how long, and ``choices`` does not matter; keywords
+            replace some of them.
+        run: run folder; the same call again goes on where it stopped.
+        folder: stage folder in the run; default ``retrain/KEY/repaired``.
+        seed: seed of order and augmentation.
+        runtime: device and precision.
+
+    Returns:
+        The network with weights of its own and measured norms, in evaluation mode. An arch at another size of images
+        than the data's learns nothing, and neither does a unit whose output has another shape than the teacher's.
+
+    Raises:
+        SettingError: a setting is out of range, or the run was made with others.
+
+    Source: DNA (Li et al. 2020); inputs with the errors of the layers before, as in channel pruning (He et al. 2017,
+    section 3.2).
+    """
+    config = RepairConfig.of(config, settings).fitted(len(data.train))
+    network = starting_network(arch, net.space, data, seed, net)
+    learns = taught_units(network, net.cuts.units, teacher, data) if arch.resolution in (None, data.resolution) else []
+    if not config.student_epochs or not learns:
+        return network
+    runtime = runtime or Runtime()
+    check_epochs("repair", config.student_epochs, config.batch_size, data.train)
+    run = Run.of(run)
+    stage = None
+    if run is not None:
+        facts: dict[str, Any] = {
+            "arch": arch.key,
+            "space": net.space.hash,
+            "data": data.fingerprint,
+            "teacher": teacher.fingerprint,
+            "start": weights_hash(network, measured=False),
+            "seed": seed,
+            "precision": runtime.precision,
+        }
+        stage = run.stage(
+            folder or f"retrain/{arch.key}/repaired", facts | config.record("choices") | data.augmentation
+        )
+        if stage.done:
+            load_weights(network, stage.folder / WEIGHTS, stage.facts.get("fingerprint"))
+            return network.eval()
+    teacher.to(runtime.device)
+    network.to(runtime.device)
+    units = [net.cuts.units[index] for index in learns]
+
+    def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
+        with runtime.autocast():
+            pairs, _ = unit_features(teacher.network, units, teacher.normalised(batch.x))
+            with learning(network, units, [out for _, out in pairs]) as losses:
+                network(batch.x)
+        return {"loss": torch.stack(losses).mean()}
+
+    fit(
+        step,
+        Plan(Schedule(config.lr, WARMUP), config.student_epochs, config.batch_size),
+        name="repair of a student",
+        modules={"student": network},
+        optimizer=adamw([network.get_submodule(unit.path) for unit in units], weight_decay=config.weight_decay),
+        split=data.train,
+        seed=seed,
+        runtime=runtime,
+        stage=stage,
+    )
+    calibrate(network, [batch.x for batch in data.train.clean(256, limit=CALIBRATED)])
+    if stage is not None:
+        save_weights(network, stage.folder / WEIGHTS)
+        stage.finish({"fingerprint": weights_hash(network)})
+        stage.forget()
+    return network.eval()
+
+
+@torch.no_grad()
+def taught_units(network: nn.Module, units: Sequence[Unit], teacher: Teacher, data: Data) -> list[int]:
+    """Return the numbers of the units that have weights, and outputs of the teacher's shape.
+
+    Args:
+        network: cut from the teacher.
+        units: the teacher's.
+        teacher: bound to the data.
+        data: two of its images are looked at.
+    """
+    images = next(iter(data.train.clean(2, limit=2))).x
+    network.eval()
+    own, _ = unit_features(network, units, images)
+    theirs, _ = unit_features(teacher.network, units, teacher.normalised(images))
+    return [
+        index
+        for index, unit in enumerate(units)
+        if own[index][1].shape == theirs[index][1].shape
+        and any(p.requires_grad for p in network.get_submodule(unit.path).parameters())
+    ]
+
+
+@contextmanager
+def learning(network: nn.Module, units: Sequence[Unit], targets: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Run units with a loss each: its gradient is taken where the unit ends, and goes no further.
+
+    Args:
+        network: with the units.
+        units: those that learn.
+        targets: the teacher's output of each.
+
+    Yields:
+        The losses, filled as the network is run.
+    """
+    losses: list[Tensor] = []
+
+    def learn(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        loss = noise_to_signal(out, targets[index])
+        loss.backward()  # right away, so that only one unit's graph is in memory
+        losses.append(loss.detach())
+        return out.detach().clone()  # a later layer may change it in place
+
+    handles = [network.get_submodule(u.path).register_forward_hook(partial(learn, i)) for i, u in enumerate(units)]
+    try:
+        yield losses
+    finally:
+        for handle in handles:
+            handle.remove()
