@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas_kd.distill import MultiLabel as MultiLabel
     from nas_kd.distill import Regression as Regression
     from nas_kd.errors import SettingError as SettingError
+    from nas_kd.export import export as export
     from nas_kd.export import load_student as load_student
     from nas_kd.export import save_student as save_student
     from nas_kd.ranking.config import RankConfig as RankConfig
@@ -92,7 +93,7 @@ _HOME = {
     "train_supernet": "train",
     "train_teacher": "train",
 }
-_ROOMS = ("blocks", "data", "distill", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
+_ROOMS = ("blocks", "data", "distill", "export", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
 __all__ = [*_HOME, *_ROOMS, "__version__"]
 
 

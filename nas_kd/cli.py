@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nas_kd.errors import SettingError, nearest, nearest_setting
+from nas_kd.config.options import FLAGS, OPEN, split_options
+from nas_kd.errors import SettingError, nearest
 from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.ranks import forget_launcher, launched, peer_lost
 from nas_kd.runtime.stop import Stop, Stopped
@@ -74,17 +74,21 @@ COMMANDS = {
         "train a sample of archs and say how well each score ranks them",
         ("space", "run", "workers", "rank"),
     ),
+    "export": Command(
+        "",
+        False,
+        "write a student as ONNX, torch.export or TorchScript, and check it",
+        (*("to", "path", "normalise", "softmax", "tolerance", "latency", "batch_sizes", "threads", "factory"),),
+    ),
     "report": Command("", False, "write the HTML report of a run", ("run",)),
     "status": Command("", False, "tell where a run stands and who works in it", ("run",)),
     "methods": Command("", False, "list the distillation methods: what each does, needs and costs", ()),
 }
 JOINS = {"search": "join_search", "rank": "join_rank"}  # functions of nas_kd.pipeline.join that --worker calls
 TOGETHER = ("run", "supernet")  # commands that torchrun may start several times at once
-FLAGS = ("--help", "-h", "--help_all", "--print_config")
 # commands that end in students take --method and --method.SETTING for the long names
 STUDENTS = {"method": "retrain.method", "method.": "retrain.method_settings."}
 SHORT = {"run": STUDENTS, "retrain": STUDENTS, "blockwise": {"stage": "blockwise.stage"}}
-OPEN = "retrain.method_settings"  # which there are depends on the method
 READERS = ("status", "report")  # commands that read a run folder and need no torch
 
 
@@ -142,6 +146,14 @@ def _command(arguments: list[str]) -> int:
         from nas_kd.distill import describe_methods
 
         print("\n".join(describe_methods()))
+        return 0
+    if name == "export":
+        from nas_kd.pipeline.export_command import export_command, read_export
+
+        if any(flag in rest for flag in ("--help", "-h", "--help_all")):
+            print(_help_of(name, "--help_all" in rest))
+        elif (asked := read_export(rest)) is not None:
+            export_command(asked)
         return 0
     if worker := name in JOINS and "--worker" in rest:
         rest = [token for token in rest if token != "--worker"]
@@ -202,6 +214,7 @@ commands:
 {commands}
 
 `nas-kd COMMAND --help` lists its settings, `--help_all` all there are, `--print_config` prints them as YAML.
+`nas-kd export STUDENT` takes a student folder in the place of CONFIG.yaml.
 `nas-kd search RUN --worker` and `nas-kd rank RUN --worker` help a run that is going with one more process.
 The same command again goes on where the last one stopped."""
 
@@ -209,6 +222,7 @@ The same command again goes on where the last one stopped."""
 def _help_of(command: str, everything: bool = False) -> str:
     from nas_kd.config.help import listed, settings_help
     from nas_kd.config.settings import fields_of
+    from nas_kd.export.config import ExportConfig
     from nas_kd.pipeline.config import Config
 
     shown = COMMANDS[command].shown
@@ -217,7 +231,11 @@ def _help_of(command: str, everything: bool = False) -> str:
         return "\n".join(["usage: nas-kd methods", *lines[1:]])
     if command in READERS:
         lines[0] = f"usage: nas-kd {command} RUN"
-    lines += settings_help(Config, () if everything else shown)
+    if command == "export":
+        lines[0] = "usage: nas-kd export STUDENT [--to FORMAT] [--SETTING VALUE ...]"
+    lines += settings_help(ExportConfig if command == "export" else Config, () if everything else shown)
+    if command == "export":
+        return "\n".join([*lines, "", "Defaults stand in brackets."])
     if command in READERS:
         return "\n".join(lines)
     lines += ["", "Defaults stand in brackets. `--print_config` prints all settings as YAML."]
@@ -248,7 +266,7 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     from nas_kd.pipeline.named import check_named, run_of
 
     known = settings_of(Config)
-    source, options = _split(arguments, SHORT.get(command, {}), known)
+    source, options = split_options(arguments, SHORT.get(command, {}), known)
     folder = None
     if source is not None and os.path.isdir(source):
         own = Path(source) / "config.yaml"
@@ -282,36 +300,3 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
         name = Path(source or config.space or config.teacher.model or "run").stem
         config = replace(config, run=folder or f"runs/{name}")
     return config
-
-
-def _split(arguments: Sequence[str], short: Mapping[str, str], settings: Iterable[str]) -> tuple[str | None, list[str]]:
-    """Part the config file from the options, so that options win wherever the file stands; write short names out."""
-    known = ["config", *settings]
-    source = None
-    options = []
-    rest = list(arguments)
-    while rest:
-        token = rest.pop(0)
-        option, equals, value = token.partition("=")
-        if option in FLAGS:
-            options.append(token)
-            continue
-        if not option.startswith("--"):
-            if source is not None:
-                raise SettingError("CONFIG.yaml", token, f"one config file, {source} is given", "leave one out")
-            source = token
-            continue
-        name, dot, setting = option[2:].partition(".")
-        if name + dot in short:
-            option = f"--{short[name + dot]}{setting}"
-        if option[2:] not in known and not re.fullmatch(rf"{re.escape(OPEN)}\.\w+", option[2:]):
-            raise nearest_setting(option[2:], known)
-        if not equals:
-            if not rest:
-                raise SettingError(option[2:], None, "a value", f"write {option} VALUE")
-            value = rest.pop(0)
-        if option == "--config":
-            source = value
-        else:
-            options.append(f"{option}={value}")
-    return source, options

@@ -15,6 +15,7 @@ import nas_kd
 from nas_kd.cli import COMMANDS, main, read_config
 from nas_kd.config.settings import settings_of
 from nas_kd.errors import SettingError
+from nas_kd.export.config import ExportConfig
 from nas_kd.pipeline.config import Config
 from nas_kd.runs.run import Run
 
@@ -215,7 +216,8 @@ def test_help_is_a_page_of_the_commands_own_settings(name: str, capsys: pytest.C
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= (10 if name in ("status", "report", "methods") else 80)
     listed = re.findall(r"^  --([\w.]+)", text, re.MULTILINE)
-    assert set(listed) <= set(settings_of(Config)) and len(listed) == len(set(listed))
+    kind = ExportConfig if name == "export" else Config
+    assert set(listed) <= set(settings_of(kind)) and len(listed) == len(set(listed))
     section = [full for full in settings_of(Config) if full.startswith(f"{name}.")]
     assert set(section) <= set(listed)
     for shown in COMMANDS[name].shown:

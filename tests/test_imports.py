@@ -179,7 +179,8 @@ def test_public_names_are_typed() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == nas_kd._HOME
+    # the function's name is the room's: `nas_kd.export` is the room, which can be called
+    assert typed == nas_kd._HOME | {"export": "export"}
 
 
 def test_no_module_hides_a_name_of_its_room() -> None:

@@ -28,6 +28,7 @@ from nas_kd.cli import COMMANDS, FLAGS, JOINS, main, read_config
 from nas_kd.data.config import DataConfig
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
+from nas_kd.pipeline.export_command import read_export
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.places import check_places
 from nas_kd.runs.run import Run
@@ -39,6 +40,7 @@ NAMES = {
     "CONFIG.yaml": "experiments/digits_space.yaml",
     "COMMAND": "run",
     "RUN": "runs/mine",
+    "STUDENT": "student",
     "DIR": "runs/mine",
     "runs/digits": "runs/mine",
     "test/": "images/",
@@ -107,6 +109,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({}, folder / "ofa_mbv3_d234_e346_k357_w1.0")
     table = nas_kd.latency_template(nas_kd.load_space("digits"), folder / "phone.csv", in_chans=1, num_classes=10)
     pd.read_csv(table, dtype=str).assign(ms=2.0).to_csv(table, index=False)
+    (folder / "student").mkdir()
     Run(folder / "runs" / "mine").record_config((TOP / "experiments" / "digits_space.yaml").read_text())
     return folder
 
@@ -127,6 +130,9 @@ def test_a_command_does_what_its_readme_says(
     assert name in COMMANDS or name in FLAGS, f"no command {name}"
     if name in RUN_HERE or "--help" in words:
         assert main([name, *words]) == 0 and capsys.readouterr().out
+        return
+    if name == "export":
+        assert read_export([word for word in words if word != "..."]) is not None
         return
     assert "--worker" not in words or name in JOINS
     given = [word for word in words if word not in ("...", "--worker")]

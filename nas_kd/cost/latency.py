@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -72,16 +73,43 @@ def measure_latency(
     # random numbers and not zeros: some kernels are faster on zeros
     x = torch.randn(batch_size, in_chans, resolution, resolution, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    times = []
+
+    def call() -> None:
+        module(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     with any_values(module):
-        for index in range(warmup + repeats):
-            start = time.perf_counter()
-            module(x)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if index >= warmup:
-                times.append(time.perf_counter() - start)
+        times = timed_in_turns({"": call}, warmup, repeats)[""]
     module.train(training)
-    ms = torch.tensor(times, dtype=torch.float64) * 1e3
+    return Latency(*quartiles(times), batch_size, torch.get_num_threads(), device_name(device), repeats)
+
+
+def timed_in_turns(
+    calls: Mapping[str, Callable[[], object]], warmup: int = 5, repeats: int = 30
+) -> dict[str, list[float]]:
+    """Time functions, one call of each after the other, so that all meet the same state of the machine.
+
+    Args:
+        calls: functions by name.
+        warmup: untimed calls of each.
+        repeats: timed calls of each.
+
+    Returns:
+        Seconds of every call, by name.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(warmup + repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if index >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def quartiles(seconds: list[float]) -> tuple[float, float]:
+    """Return median and interquartile range of times, in milliseconds."""
+    ms = torch.tensor(seconds, dtype=torch.float64) * 1e3
     low, median, high = torch.quantile(ms, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    return Latency(median, high - low, batch_size, torch.get_num_threads(), device_name(device), repeats)
+    return median, high - low

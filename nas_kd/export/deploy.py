@@ -1,0 +1,241 @@
+"""`export`: a student in a format that other programs read, checked against the network itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError, nearest
+from nas_kd.export.agreement import Agreement, at_fault, check_evaluates, compare, drawn_images
+from nas_kd.export.config import TOLERANCE
+from nas_kd.export.deployed import Deployed
+from nas_kd.export.formats import FORMATS
+from nas_kd.export.formats.base import Format, Read
+from nas_kd.export.student import ABOUT, load_student
+from nas_kd.export.timed import LatencyRow, latencies
+from nas_kd.export.versions import versions
+from nas_kd.runs.files import CsvLog, on_disk, plain
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
+
+    Args:
+        path: the file, or the folder.
+        to: its format.
+        difference: largest absolute difference of its outputs from the network's, on the same images.
+        agreement: share of equal answers; None where answers are numbers.
+        latency: one row a runtime and batch size; empty if not measured.
+    """
+
+    path: Path
+    to: str
+    difference: float
+    agreement: float | None
+    latency: tuple[LatencyRow, ...] = ()
+
+
+def export(
+    student: nn.Module | str | Path,
+    to: str = "onnx",
+    path: str | Path | None = None,
+    *,
+    images: Tensor | None = None,
+    normalise: bool = False,
+    softmax: bool = False,
+    tolerance: float = TOLERANCE,
+    latency: Sequence[int] = (),
+    factory: str | None = None,
+) -> Exported:
+    """Write a student in another format, read it back, and compare it with the network on the same images.
+
+    Beside the file lies its check, PATH.json: differences, what the input is and what the outputs mean, versions; and
+    PATH.latency.csv where latencies were measured.
+
+    Args:
+        student: a student folder, or its network with ``.info``.
+        to: onnx, pt2 (torch.export) or torchscript.
+        path: the file, or the folder; None is ``export/student.SUFFIX`` in the student folder, or in the working folder
+            for a network. What is there is replaced.
+        images: (N, C, H, W) float images for the check, as the file is to take them; None draws some.
+        normalise: take images in 0..1 and normalise them inside.
+        softmax: return probabilities instead of logits.
+        tolerance: largest difference, as a share of the largest output where that is above 1.
+        latency: batch sizes to measure the latency of, beside the network itself; empty measures none.
+        factory: as in `load_student`.
+
+    Returns:
+        What was written and how it agrees.
+
+    Raises:
+        SettingError: a package is not installed, a module cannot be traced, or the difference is above the tolerance;
+            nothing is then left behind.
+    """
+    form = format_of(to)
+    form.need_packages()
+    if not tolerance > 0:
+        raise SettingError("tolerance", tolerance, "a number above 0", f"leave it out for {TOLERANCE:g}")
+    if not form.whole and (normalise or softmax):
+        name = "normalise" if normalise else "softmax"
+        expected = f"false for {to}: such a model takes normalised images and returns logits"
+        raise SettingError(name, True, expected, "leave it out, or choose another format")
+    loaded = student if isinstance(student, nn.Module) else load_student(student, factory=factory)
+    about: Any = getattr(loaded, "info", {})
+    network = Deployed(loaded, about, normalise=normalise, softmax=softmax)
+    shown = drawn_images(network) if images is None else images.cpu()
+    check_evaluates(network, shown)
+    place = place_of(student, form, path)
+    with staged(place) as part:
+        written(form, network, shown, part)
+        run = form.read(part)
+        found = compare(network, run, shown)
+        check(found, tolerance, to)
+        rows = timed(form, network, run, latency)
+        note = described(form, network, found, place, softmax)
+        note |= {"tolerance": tolerance, "drawn": images is None}
+        (part.parent / f"{part.name}.json").write_text(json.dumps(plain(note), indent=1) + "\n")
+        if rows:
+            CsvLog(part.parent / f"{part.name}.latency.csv").extend([asdict(row) for row in rows])
+    return Exported(place, to, found.difference, found.share, rows)
+
+
+def format_of(to: str) -> Format:
+    """Return a format by its name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if to not in FORMATS:
+        raise SettingError("to", to, ", ".join(FORMATS), nearest(str(to), FORMATS))
+    return FORMATS[to]
+
+
+def place_of(student: nn.Module | str | Path, form: Format, path: str | Path | None, mark: str = "") -> Path:
+    """Return where an export goes.
+
+    Raises:
+        SettingError: something that is no such export is there.
+    """
+    if path is None:
+        top = Path() if isinstance(student, nn.Module) else Path(student) / "export"
+        return top / f"student{mark}{form.suffix or f'_{form.name}'}"
+    place = Path(path)
+    if place.is_dir() and (form.suffix or (any(place.iterdir()) and not (place / "config.json").is_file())):
+        expected = f"a {form.suffix} file" if form.suffix else "a new, empty or exported folder"
+        raise SettingError("path", str(place), expected, "choose another name")
+    if (place / ABOUT).is_file():
+        raise SettingError("path", str(place), "another folder than that of a student", "choose another name")
+    return place
+
+
+class staged:
+    """A temporary folder beside a file or folder; what is in it is moved to its place unless something failed."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        self.made = [top for top in (place.parent, *place.parent.parents) if not top.exists()]
+
+    def __enter__(self) -> Path:
+        with on_disk(self.place):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        return self.folder / self.place.name
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                with on_disk(self.place):
+                    for made in self.folder.iterdir():
+                        target = self.place.parent / made.name
+                        if target.is_dir():
+                            shutil.rmtree(target)
+                        os.replace(made, target)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if kind is not None:
+                for top in self.made:  # folders that were made for it
+                    if top.is_dir() and not any(top.iterdir()):
+                        top.rmdir()
+
+
+def written(form: Format, network: Deployed, images: Tensor, path: Path) -> None:
+    """Write a network, or name the module that does not let it.
+
+    Raises:
+        SettingError: a module cannot be traced.
+    """
+    example = images[:2] if len(images) > 1 else images.repeat(2, 1, 1, 1)  # one row could be taken for any number
+    try:
+        form.write(network, example, path)
+    except (SettingError, OSError):
+        raise
+    except Exception as error:  # whatever a tracer raises
+        if form.trace is None:
+            raise
+        where, kind = at_fault(network, example, form.trace)
+        said = " ".join(str(error).split())[:200]
+        expected = f"a network that can be traced; {where} ({kind}) cannot ({type(error).__name__}: {said})"
+        others = " or ".join(name for name in ("torchscript", "timm") if name != form.name)
+        hint = f"write that module without ifs and loops over values of tensors, or try --to {others}"
+        raise SettingError("to", form.name, expected, hint) from error
+
+
+def check(found: Agreement, tolerance: float, to: str) -> None:
+    """Refuse outputs that differ.
+
+    Raises:
+        SettingError: by more than the tolerance, or they are not finite.
+    """
+    allowed = tolerance * max(1.0, found.scale)
+    if not found.difference <= allowed:
+        expected = (
+            f"at least the largest difference of outputs, {found.difference:.3g}, over {max(1.0, found.scale):.3g}"
+        )
+        hint = f"nothing was written; try another format than {to}, or allow more"
+        raise SettingError("tolerance", tolerance, expected, hint)
+
+
+def timed(form: Format, network: Deployed, run: Read, sizes: Sequence[int]) -> tuple[LatencyRow, ...]:
+    """Measure the latency of what was read back beside that of the network."""
+    runs: dict[str, Read] = {"torch eager": network} | ({} if form.runtime == "torch eager" else {form.runtime: run})
+    return latencies(runs, network.image_shape, sizes) if sizes else ()
+
+
+def described(form: Format, network: Deployed, found: Agreement, place: Path, softmax: bool) -> dict[str, Any]:
+    """Say what was written: its check, its input and its outputs."""
+    info = network.info
+    kind = info.get("labels", "classes")
+    outputs = {"classes": "softmax", "multilabel": "sigmoids"}.get(kind, "numbers") if softmax else "logits"
+    normalised = {"mean": info.get("mean"), "std": info.get("std")}
+    return {
+        "to": form.name,
+        "file": place.name,
+        "difference": found.difference,
+        "agreement": found.share,
+        "largest_output": found.scale,
+        "images": found.images,
+        "input": {
+            "shape": ["batch", info.get("in_chans"), info.get("resolution"), info.get("resolution")],
+            "values": "0..1" if network.normalise else "0..1, minus mean, divided by std",
+            **({} if network.normalise else normalised),
+        },
+        "outputs": outputs if kind != "regression" else "numbers",
+        "classes": info.get("classes"),
+        "versions": versions(*form.packages),
+    }
+
+
+def set_threads(count: int | None) -> None:
+    """Give torch, and with it every runtime that is opened then, so many threads."""
+    if count is not None:
+        torch.set_num_threads(count)

@@ -1,0 +1,57 @@
+"""ONNX by torch's exporter, one file, for any batch size; run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas_kd.export.deployed import Deployed
+from nas_kd.export.formats.base import Format, Read
+from nas_kd.export.formats.pt2 import exported
+
+
+def write(network: Deployed, example: Tensor, path: Path) -> None:
+    """Write an ONNX file with the input ``images`` and the output ``outputs``, both with any number of rows."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program: Any = torch.onnx.export(
+            exported(network, example),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["outputs"],
+            verbose=False,
+        )
+    program.save(str(path), external_data=False)
+
+
+def session(path: Path) -> Any:
+    """Open an ONNX file in ONNX Runtime on the CPU, with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def read(path: Path) -> Read:
+    """Read a file back as a function of images."""
+    opened = session(path)
+    name = opened.get_inputs()[0].name
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(opened.run(None, {name: x.numpy()})[0])
+
+    return run
+
+
+FORMAT = Format(
+    "onnx", ".onnx", "onnxruntime", write, read, exported, ("onnx", "onnxscript", "onnxruntime"), extra="onnx"
+)

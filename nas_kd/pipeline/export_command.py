@@ -1,0 +1,88 @@
+"""`nas-kd export STUDENT`: read its settings, write the student, print the check and the latencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from nas_kd.config.file import read_value
+from nas_kd.config.options import split_options
+from nas_kd.config.paths import existing
+from nas_kd.config.settings import build, settings_of
+from nas_kd.errors import SettingError
+from nas_kd.export.config import ExportConfig
+
+if TYPE_CHECKING:
+    from nas_kd.export import Exported
+
+SWITCHES = ("normalise", "softmax", "latency")  # may stand without a value
+
+
+def read_export(arguments: Sequence[str]) -> ExportConfig | None:
+    """Read the settings of an export.
+
+    Args:
+        arguments: ``STUDENT [--SETTING VALUE ...]``; a switch alone is true.
+
+    Returns:
+        The settings; None when they were printed.
+
+    Raises:
+        SettingError: a setting is unknown, has a value it cannot take, or the folder is no student's.
+    """
+    known = settings_of(ExportConfig)
+    source, options = split_options(_switched(arguments), {}, known)
+    given = {name: text for name, _, text in (option[2:].partition("=") for option in options)}
+    printed = given.pop("print_config", None) is not None
+    own = {name: read_value(*known[name], text) for name, text in given.items()}
+    folder = source if source is not None else own.get("student")
+    if folder is None:
+        hint = "nas-kd export runs/NAME/retrain/KEY/seed_0/student"
+        raise SettingError("student", None, "the folder of a student", hint)
+    existing("student", str(folder), "an existing student folder")
+    config = build(ExportConfig, own | {"student": str(folder)})
+    if printed:
+        import yaml
+
+        print(yaml.safe_dump(asdict(config), sort_keys=False), end="")
+        return None
+    return config
+
+
+def export_command(config: ExportConfig) -> None:
+    """Write a student in another format and say how it agrees and what it costs."""
+    from nas_kd.export import export
+    from nas_kd.export.deploy import set_threads
+
+    set_threads(config.threads)
+    made = export(
+        str(config.student),
+        config.to,
+        config.path,
+        normalise=config.normalise,
+        softmax=config.softmax,
+        tolerance=config.tolerance,
+        latency=tuple(config.batch_sizes) if config.latency else (),
+        factory=config.factory,
+    )
+    _say(made)
+
+
+def _say(made: Exported) -> None:
+    from nas_kd.export.timed import latency_table
+
+    share = "" if made.agreement is None else f", {100 * made.agreement:g} % of answers equal"
+    print(f"{made.to}: {made.path}: outputs differ by at most {made.difference:.2g} from the network's{share}")
+    if made.latency:
+        print(latency_table(made.latency))
+
+
+def _switched(arguments: Sequence[str]) -> list[str]:
+    """Write out switches that stand without a value."""
+    found = []
+    for at, token in enumerate(arguments):
+        after = arguments[at + 1 : at + 2]
+        alone = token.removeprefix("--") in SWITCHES and token.startswith("--")
+        found.append(f"{token}=true" if alone and after not in (["true"], ["false"]) else token)
+    return found

@@ -1,0 +1,165 @@
+"""A student in other formats: equal outputs for any batch size, options inside, nothing left where it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from export_students import student
+from torch import Tensor, nn
+
+import nas_kd
+from nas_kd.errors import SettingError
+from nas_kd.export.formats import FORMATS
+
+ONNX = pytest.param("onnx", marks=pytest.mark.slow)  # seconds each: one is in `test_onnx_is_read_by_its_runtime`
+KINDS = ("resnet_cifar", "digits", "cifar_resnet8", "resnet18", "vit_tiny_patch16_224", "multilabel")
+QUICK = ("resnet_cifar", "cifar_resnet8")
+
+
+def images(count: int, size: int = 32) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("to", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow), ONNX])
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
+def test_outputs_are_those_of_the_network(kind: str, to: str, tmp_path: Path) -> None:
+    need(to)
+    network = student(kind)
+    made = nas_kd.export(network, to, tmp_path / "s")
+    assert made.path == tmp_path / "s" and made.to == to and made.agreement == 1
+    run = FORMATS[to].read(made.path)
+    with torch.no_grad():
+        for count in (1, 3, 7):
+            x = images(count)
+            wanted = network(x)
+            torch.testing.assert_close(run(x), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max().clamp_min(1)))
+
+
+def need(to: str) -> None:
+    for package in FORMATS[to].packages:
+        pytest.importorskip(package)
+
+
+def test_onnx_is_read_by_its_runtime(tmp_path: Path) -> None:
+    """From a student folder, normalised inside, with probabilities, and latencies beside torch's."""
+    need("onnx")
+    import onnxruntime
+
+    network = student("cifar_resnet8")
+    folder = nas_kd.save_student(network, tmp_path / "student")
+    made = nas_kd.export(folder, normalise=True, softmax=True, latency=(1, 2))
+    assert made.path == folder / "export" / "student.onnx"
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in (*session.get_inputs(), *session.get_outputs())] == ["images", "outputs"]
+    mean, std = (torch.tensor(network.info[name]).view(1, 3, 1, 1) for name in ("mean", "std"))  # type: ignore[index]
+    for count in (1, 5):
+        x = images(count)
+        (found,) = session.run(None, {"images": x.numpy()})
+        with torch.no_grad():
+            wanted = network((x - mean) / std).softmax(1)
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    said = json.loads((folder / "export" / "student.onnx.json").read_text())
+    assert said["difference"] == made.difference <= 1e-4 and said["agreement"] == 1
+    assert said["outputs"] == "softmax" and said["input"]["values"] == "0..1" and said["classes"] == list("abcd")
+    assert {"torch", "onnxruntime", "nas_kd"} <= said["versions"].keys()
+    rows = pd.read_csv(folder / "export" / "student.onnx.latency.csv")
+    assert sorted(zip(rows["runtime"], rows["batch_size"], strict=True)) == [
+        ("onnxruntime", 1),
+        ("onnxruntime", 2),
+        ("torch eager", 1),
+        ("torch eager", 2),
+    ]
+    assert (rows["median_ms"] > 0).all() and (rows["threads"] == torch.get_num_threads()).all()
+    assert nas_kd.load_student(folder).info["classes"] == list("abcd")  # exports in it are no part of it
+
+
+def test_several_labels_become_sigmoids(tmp_path: Path) -> None:
+    network = student("multilabel")
+    made = nas_kd.export(network, "torchscript", tmp_path / "s.pt", softmax=True)
+    with torch.no_grad():
+        torch.testing.assert_close(FORMATS["torchscript"].read(made.path)(images(2)), network(images(2)).sigmoid())
+    assert json.loads((tmp_path / "s.pt.json").read_text())["outputs"] == "sigmoids"
+
+
+class Iffy(nn.Module):
+    """Goes by values, which no trace can."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) to the same."""
+        return x if x.sum() > 0 else -x
+
+
+class Noisy(nn.Module):
+    """Answers anew every time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) to the same."""
+        return x + torch.rand_like(x)
+
+
+def with_end(end: nn.Module) -> nn.Module:
+    """Return a network of pixels whose last part is given, two levels below it."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Sequential(nn.ReLU(), end)).eval()
+    network.info = {"in_chans": 3, "resolution": 2, "mean": None, "std": None}  # type: ignore[assignment]
+    return network
+
+
+def test_the_module_that_cannot_be_traced_is_named_and_nothing_left(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"2\.1 \(Iffy\)"):
+        nas_kd.export(with_end(Iffy()), "pt2", tmp_path / "deep" / "s.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_differ_are_refused_and_the_older_file_stays(tmp_path: Path) -> None:
+    place = tmp_path / "s.pt"
+    place.write_text("older")
+    with pytest.raises(SettingError, match="tolerance=0.0001: expected at least"):
+        nas_kd.export(with_end(Noisy()), "torchscript", place)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"] and place.read_text() == "older"
+    made = nas_kd.export(with_end(Noisy()), "torchscript", place, tolerance=2)
+    assert 0 < made.difference < 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.pt", "s.pt.json"]
+
+
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_kd.export.formats.base.find_spec", lambda name: None)
+    with pytest.raises(SettingError, match=r"onnx is not; hint: pip install 'nas_kd\[onnx\]'"):
+        nas_kd.export(student("cifar_resnet8"), path=tmp_path / "s.onnx")
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"to": "onx"}, "did you mean 'onnx'"),
+        ({"to": "pt2", "tolerance": 0}, "tolerance=0"),
+        ({"to": "pt2", "images": torch.rand(2, 1, 32, 32)}, "images="),
+        ({"to": "pt2", "images": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}, "float images"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(given: dict[str, object], part: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=part):
+        nas_kd.export(student("cifar_resnet8"), path=tmp_path / "s", **given)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_have_no_probabilities_and_a_student_without_mean_is_not_normalised(tmp_path: Path) -> None:
+    network = with_end(nn.Identity())
+    with pytest.raises(SettingError, match="normalise=True"):
+        nas_kd.export(network, "torchscript", tmp_path / "s", normalise=True)
+    network.info = network.info | {"labels": "regression"}  # type: ignore[operator, assignment]
+    with pytest.raises(SettingError, match="softmax=True"):
+        nas_kd.export(network, "torchscript", tmp_path / "s", softmax=True)
+    assert nas_kd.export(network, "torchscript", tmp_path / "s").agreement is None
+
+
+def test_the_students_own_weights_and_mode_stay(tmp_path: Path) -> None:
+    network = with_end(nn.Dropout(0.5)).train()
+    nas_kd.export(network, "torchscript", tmp_path / "s")
+    assert network.training
