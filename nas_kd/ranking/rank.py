@@ -28,6 +28,7 @@ from nas_kd.runs.lock import held
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import alone
 from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
@@ -66,6 +67,7 @@ class RankResult(NamedTuple):
 
 
 @takes(RankConfig)
+@alone
 def rank(
     space: ElasticSpace,
     teacher: Teacher | Callable[[], Teacher],

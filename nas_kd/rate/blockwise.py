@@ -17,6 +17,7 @@ from nas_kd.rate.rater import Rater
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import alone
 from nas_kd.space.rows import check_size
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.supernet import Supernet
@@ -36,6 +37,7 @@ HALF_TIME_IMAGES = 512
 
 
 @takes(BlockwiseConfig)
+@alone
 def rate_blockwise(
     net: Supernet,
     teacher: Teacher,

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_GENERATORS = threading.RLock()  # held by the thread that draws from the global generators, which all threads share
 
 
 def seed_for(*parts: int | str) -> int:
@@ -24,3 +32,14 @@ def seeded(*parts: int | str) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def alone(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that draws from the global generators: threads of a process run such functions in turn."""
+
+    @wraps(function)
+    def waiting(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _GENERATORS:
+            return function(*args, **kwargs)
+
+    return waiting

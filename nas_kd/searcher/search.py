@@ -21,6 +21,7 @@ from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.files import atomic_json
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import alone
 from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
@@ -59,6 +60,7 @@ TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epoc
 
 
 @takes(SearchConfig)
+@alone
 def search(
     net: Supernet,
     teacher: TeacherLike = None,

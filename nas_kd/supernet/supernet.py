@@ -13,6 +13,7 @@ from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured
+from nas_kd.runtime.seeds import alone
 from nas_kd.space.arch import Arch
 from nas_kd.space.elastic import ElasticSpace
 from nas_kd.supernet.elastic_stage import ElasticStage
@@ -32,6 +33,7 @@ class Supernet(nn.Module):
         own = space.supernet_class if space is not None and cls is Supernet else None
         return super().__new__(own or cls)
 
+    @alone
     def __init__(
         self,
         space: ElasticSpace,

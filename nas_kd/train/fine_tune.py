@@ -16,7 +16,7 @@ from nas_kd.runs.log import log_message
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import LAST
 from nas_kd.runtime.device import Runtime, place
-from nas_kd.runtime.seeds import seeded
+from nas_kd.runtime.seeds import alone, seeded
 from nas_kd.teacher import Teacher, save_weights
 from nas_kd.teacher.answers import answer_logits
 from nas_kd.teacher.build import build
@@ -39,6 +39,7 @@ ELSEWHERE = ("freeze_norms", "resolution", "grey", "check")
 
 
 @takes(TeacherConfig)
+@alone
 def train_teacher(
     model: str | nn.Module | None,
     data: Data,

@@ -18,7 +18,7 @@ from nas_kd.derive.network import CutNet
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
-from nas_kd.runtime.seeds import seed_for
+from nas_kd.runtime.seeds import alone, seed_for
 from nas_kd.teacher.teacher import Teacher
 from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, adamw
@@ -33,6 +33,7 @@ WARMUP = 0.1  # of an epoch
 
 
 @takes(RepairConfig)
+@alone
 def repair_units(
     net: TeacherSupernet,
     teacher: Teacher,

@@ -18,6 +18,7 @@ from nas_kd.export.handover import factory_of, student_info
 from nas_kd.nn import StaticNet, resized
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import alone
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
@@ -41,6 +42,7 @@ OF_THE_COMMAND = (*GROWS, "init", "band")
 
 
 @takes(RetrainConfig)
+@alone
 def retrain(
     model: nn.Module | Arch,
     teacher: TeacherLike,

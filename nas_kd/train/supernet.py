@@ -20,6 +20,7 @@ from nas_kd.runs.stage import Stage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.ranks import broadcast
 from nas_kd.runtime.reduce import check_same, mean_over_ranks
+from nas_kd.runtime.seeds import alone
 from nas_kd.space import Arch
 from nas_kd.space.rows import sizes_said
 from nas_kd.supernet import Supernet, sort_channels
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 @takes(SupernetConfig)
+@alone
 def train_supernet(
     net: Supernet,
     data: Data,
