@@ -5,7 +5,7 @@ sees the same images and views in the same epochs; methods differ in their loss 
 Methods on logits read the teacher's answers from a cache that is filled once for all methods and seeds, methods on
 features from the memory of the process; `--views all` shows every image in a new view every epoch. The ends
 are plain training (ce) and the teacher itself. Left out: fsp, which needs a teacher of the student's channels;
-multi_teacher, which needs two; soft_tree, whose student is a tree.
+multi_teacher, which needs two; soft_tree, whose student is a tree; inject, which needs layers of the student's shapes.
 
 `test_accuracy` is of the last epoch on all test images, read once a training. `watched_last` and `watched_best` are
 of the last and of the best epoch on 1,000 held-out training images: their difference is what choosing the best epoch
@@ -49,7 +49,7 @@ STAGES = (  # w16:12 | w32:32,32 | w64:64,48
     Candidate(32, ((32,), (32,))),
     Candidate(64, ((64,), (48,))),
 )
-LEFT_OUT = ("fsp", "multi_teacher", "soft_tree")
+LEFT_OUT = ("fsp", "multi_teacher", "soft_tree", "inject")
 FIRST = ("ce", "kd", "kd_ls", "dkd", "dist", "logit_mse", "crd", "at", "sp", "vid", "pkt", "rkd", "fitnet", "review")
 DEAR = ("born_again", "takd", "bss", "dafl", "zskt", "dfad", "dfq")
 WATCHED = 1000  # images

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nas_kd.distill.methods import METHODS as METHODS
     from nas_kd.distill.methods import Entry as Entry
     from nas_kd.distill.methods import describe_methods as describe_methods
+    from nas_kd.distill.methods import form_of as form_of
     from nas_kd.distill.own import Privileged as Privileged
     from nas_kd.distill.pair import Pair as Pair
     from nas_kd.distill.pair import Shapes as Shapes
@@ -56,6 +57,7 @@ _HOME = {
     "Warmup": "term",
     "describe_methods": "methods",
     "drawn": "balanced",
+    "form_of": "methods",
     "inject": "injection",
     "pair_of": "pairing",
     "task_of": "tasks",

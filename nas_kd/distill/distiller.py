@@ -275,8 +275,8 @@ def _check(method: str, name: str, value: object, default: Any) -> None:
     elif default < 0:  # any sign, such as the order of a divergence
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SettingError(field, value, "a finite number")
-    elif isinstance(default, int):  # counts; 0 classes per batch means ordinary batches
-        least = 0 if field == "cc.classes" else 1
+    elif isinstance(default, int):  # counts; 0 classes per batch means ordinary batches, 0 anchors all samples
+        least = 0 if field in ("cc.classes", "rkd.anchors") else 1
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 or not least <= value < math.inf:
             raise SettingError(field, value, f"a whole number of at least {least}")
     elif not _number(field, value) and name == "temperature":  # before the first epoch, not in it

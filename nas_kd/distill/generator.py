@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Switches:
         one_hot: confident predictions of the teacher.
         activation: large features of the teacher.
         balance: balanced classes.
+        entropy_base: of the logarithm in the entropy of the classes.
         adversarial: disagreement of student and teacher.
         kind: measure of the disagreement, "kl" or "l1".
         norm: statistics close to the running statistics of the teacher's norms.
@@ -38,6 +40,7 @@ class Switches:
     one_hot: float = 0.0
     activation: float = 0.0
     balance: float = 0.0
+    entropy_base: float = math.e
     adversarial: float = 0.0
     kind: str = "kl"
     norm: float = 0.0
@@ -143,7 +146,7 @@ class Generator(Player):
         if s.activation:
             total = total + s.activation * losses.activation(feature[0] if feature else logits)
         if s.balance:
-            total = total + s.balance * losses.balance(logits)
+            total = total + s.balance * losses.balance(logits, s.entropy_base)
         if s.norm:
             kept = [(n.running_mean, n.running_var) for n in norms(teacher)]
             total = total + s.norm * losses.norm_statistics(found, kept)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -41,7 +41,13 @@ def merge(conv: nn.Conv2d, q: Tensor) -> None:
         conv.bias.copy_(q.to(conv.bias.dtype) @ conv.bias)
 
 
-def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mapping[str, str]) -> dict[str, float]:
+def inject(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    layers: Mapping[str, str],
+    teacher_images: Tensor | None = None,
+) -> dict[str, float]:
     """Align a student's convolutions with a teacher's on a few images without labels; no training.
 
     Args:
@@ -49,6 +55,7 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
         teacher: not changed.
         images: (B, C, H, W), a few hundred suffice.
         layers: name of the student's convolution to name of the teacher's module with an output of its shape.
+        teacher_images: the same images as the teacher expects them, if it has another normalisation.
 
     Returns:
         The relative error ||Q Y_s - Y_t|| / ||Y_t|| of every layer, by its name.
@@ -66,11 +73,12 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
         conv = student.get_submodule(name)
         if not isinstance(conv, nn.Conv2d) or conv.groups != 1:
             raise SettingError("layers", name, "a convolution of the student without groups")
+    shown = images if teacher_images is None else teacher_images
     errors = {}
     with _evaluated(student), _evaluated(teacher), torch.no_grad():
         for name, other in layers.items():
             own = _output(student, name, images)
-            target = _output(teacher, other, images)
+            target = _output(teacher, other, shown)
             if own.shape != target.shape:
                 expected = f"features of one shape; student {tuple(own.shape[1:])}, teacher {tuple(target.shape[1:])}"
                 raise SettingError("layers", f"{name}: {other}", expected, "inject needs equal channels and maps")
@@ -81,6 +89,36 @@ def inject(student: nn.Module, teacher: nn.Module, images: Tensor, layers: Mappi
             residual = torch.einsum("oc,bchw->bohw", q, own) - target
             errors[name] = float(residual.norm() / target.norm().clamp_min(torch.finfo(target.dtype).tiny))
     return errors
+
+
+def alike(student: nn.Module, teacher: nn.Module, images: Tensor, teacher_images: Tensor) -> dict[str, str]:
+    """Return the student's convolutions, from input to output, whose output has the shape of the teacher's module of
+    that name."""
+    own, other = _shapes(student, images), _shapes(teacher, teacher_images)
+    fitting = {name: shape for name, shape in own.items() if other.get(name) == shape}
+    return {name: name for name in fitting if getattr(student.get_submodule(name), "groups", 0) == 1}
+
+
+@torch.no_grad()
+def _shapes(network: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what a network's convolutions put out, by name, in the order of their first calls."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            found.setdefault(name, tuple(out.shape[1:]))
+
+        return hook
+
+    convs = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    handles = [module.register_forward_hook(note(name)) for name, module in convs]
+    try:
+        with _evaluated(network):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def _output(network: nn.Module, path: str, images: Tensor) -> Tensor:

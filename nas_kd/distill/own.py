@@ -131,9 +131,9 @@ class Privileged(TargetSource):
         self.view = view
 
     @staticmethod
-    def of(pair: Pair) -> Privileged:
-        """Wrap the user's teacher so that it sees the paired images."""
-        return Privileged(pair.source)
+    def of(pair: Pair, view: Callable[[Batch], Tensor] | None = None) -> Privileged:
+        """Wrap the user's teacher so that it sees the paired images, or a view of the batch."""
+        return Privileged(pair.source, view)
 
     @property
     def teacher(self) -> LiveSource | None:
@@ -150,4 +150,7 @@ class Privileged(TargetSource):
     def logits(self, batch: Batch) -> Tensor:
         """Return the source's logits of the other images, which are not cached."""
         x = _other(batch, "privileged") if self.view is None else self.view(batch)
+        if not isinstance(x, Tensor) or len(x) != len(batch.x):
+            shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise SettingError("privileged.view", shape, f"a function that returns {len(batch.x)} images, a batch")
         return self.source.logits(Batch(x, batch.y, batch.index, torch.full_like(batch.view, -1)))

@@ -55,6 +55,7 @@ class Pair:
         image: (C, H, W) of the input.
         images: number of training images.
         seed: seed of all random draws of a method before training.
+        classes: (N,) classes of the training images, -1 where unknown; None where labels are no classes.
     """
 
     student: Shapes
@@ -65,6 +66,7 @@ class Pair:
     image: Shape = (3, 32, 32)
     images: int = 1
     seed: int = 0
+    classes: Tensor | None = None
 
     def release(self) -> None:
         """Remove the hooks from a student that does not return its features itself."""

@@ -74,6 +74,7 @@ def pair_of(
     classes: int,
     images: int = 1,
     seed: int = 0,
+    labels: Tensor | None = None,
 ) -> Pair:
     """Determine the static shapes of a student and its targets, before training.
 
@@ -81,6 +82,8 @@ def pair_of(
         model: the student, on its device.
         recipe: determines which features are needed.
         source: the targets, or None; a teacher whose features are needed is tapped, one layer per stage.
+        images: number of training images.
+        labels: (N,) classes of the training images, if labels are classes.
 
     Raises:
         SettingError: a network has no features although they are needed.
@@ -108,7 +111,7 @@ def pair_of(
     if recipe.own_targets:
         theirs = own
     taught = None if source is None and not recipe.own_targets else theirs
-    return Pair(own, taught, model, forward, source, image, images, seed)
+    return Pair(own, taught, model, forward, source, image, images, seed, labels)
 
 
 def _at_sizes_of(

@@ -16,7 +16,7 @@ from nas_kd.losses.labels import KINDS
 from nas_kd.nn.output import Output
 
 if TYPE_CHECKING:
-    from nas_kd.data import Batch
+    from nas_kd.data import Batch, Data
     from nas_kd.distill.pair import Pair
     from nas_kd.teacher.targets import TargetSource
 
@@ -190,6 +190,7 @@ class Recipe:
         own_targets: whether ``source`` needs no teacher from the user.
         live: whether the teacher must run live: on uncached images, or for its input gradient.
         generations: number of times the student is retrained, each time with the previous one as teacher.
+        start: changes the student once, before its first step, from the pair and the data.
 
     Raises:
         SettingError: there is no phase or no term, a share is not positive, or a phase has two terms of the same name.
@@ -202,6 +203,7 @@ class Recipe:
     own_targets: bool = False
     live: bool = False
     generations: int = 1
+    start: Callable[[Pair, Data], None] | None = None
     needs: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -217,7 +219,7 @@ class Recipe:
         object.__setattr__(self, "needs", needs)
 
     def __repr__(self) -> str:
-        parts = {"sampler": self.sampler, "source": self.source, "inputs": self.inputs}
+        parts = {"sampler": self.sampler, "source": self.source, "inputs": self.inputs, "start": self.start}
         more = [f"{name}={_describe(part)}" for name, part in parts.items() if part is not None]
         return f"Recipe({', '.join([repr(self.phases), *more])})"
 

@@ -33,6 +33,8 @@ class SoftTree(nn.Module):
             raise SettingError("depth", depth, "an integer of at least 1")
         self.depth = depth
         self.steepness = steepness
+        arguments = {"depth": depth, "inputs": inputs, "classes": classes, "steepness": steepness}
+        self.factory = f"{SoftTree.__module__}:{SoftTree.__name__}", arguments  # rebuilds it from a student folder
         self.nodes = nn.Linear(inputs, 2**depth - 1)
         self.leaves = nn.Parameter(torch.randn(2**depth, classes) / math.sqrt(classes))
 

@@ -74,11 +74,12 @@ def activation(feature: Tensor) -> Tensor:
     return -wide(feature).abs().mean()
 
 
-def balance(teacher: Tensor) -> Tensor:
+def balance(teacher: Tensor, base: float = math.e) -> Tensor:
     """Class imbalance of generated images: minus the entropy of the mean predicted distribution.
 
     Args:
         teacher: (B, C) logits.
+        base: of the logarithm; DAFL's code has 10.
 
     Returns:
         Scalar, at least -log C, reached by a uniform distribution.
@@ -87,7 +88,7 @@ def balance(teacher: Tensor) -> Tensor:
     """
     z = wide(teacher)
     log_mean = z.log_softmax(1).logsumexp(0) - math.log(len(z))
-    return (log_mean.exp() * log_mean).sum()
+    return (log_mean.exp() * log_mean).sum() / math.log(base)
 
 
 def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:

@@ -11,13 +11,14 @@ from torch import Tensor
 from nas_kd.losses._common import wide
 
 
-def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
+def nce(positive: Tensor, negative: Tensor, images: int, eps: float = 0.0) -> Tensor:
     """Noise-contrastive estimation: classify one true pair against K noise pairs.
 
     Args:
         positive: (B,) log of the unnormalised score h of every sample's true pair.
         negative: (B, K) log scores with the noise.
         images: N, the number of images the noise is drawn from.
+        eps: added to every denominator; 1e-7 in the authors' code.
 
     Returns:
         Scalar, the mean over the batch of -log(h / (h + K/N)) - sum_K log((K/N) / (h_k + K/N)). Where every score is
@@ -28,10 +29,11 @@ def nce(positive: Tensor, negative: Tensor, images: int) -> Tensor:
     """
     p = wide(positive)
     n = wide(negative)
-    noise = math.log(n.shape[1] / images)
+    share = n.shape[1] / images
+    noise = math.log(share + eps)
     # log(h / (h + c)) = -softplus(log c - log h), which neither overflows nor cancels
     data_term = F.softplus(noise - p)
-    noise_term = F.softplus(n - noise).sum(1)
+    noise_term = F.softplus(n - noise).sum(1) + n.shape[1] * math.log1p(eps / share)
     return (data_term + noise_term).mean()
 
 
@@ -45,7 +47,7 @@ def crd(
     scale_teacher: Tensor | float = 0.0,
     temperature: float = 0.07,
 ) -> Tensor:
-    """Contrastive representation distillation with negatives that the whole batch shares.
+    """Contrastive representation distillation of embeddings of one batch, with negatives that all of it shares.
 
     Args:
         student: (B, D) embeddings of length 1.
@@ -60,8 +62,8 @@ def crd(
     Returns:
         Scalar, the sum of both anchors' losses; invariant to the order of the negatives.
 
-    Source: Tian et al., arXiv 1910.10699, eq. 18. The paper draws K negatives for every sample; here the batch
-    shares them, so one product of (B, D) and (D, K) replaces a gather of (B, K, D).
+    Source: Tian et al., arXiv 1910.10699, eq. 18, in a cheaper form than the paper's: it has a positive from the memory
+    and K negatives for every sample (see `nas_kd.distill.contrast.Contrast`), here all share theirs.
     """
     s = wide(student)
     t = wide(teacher)

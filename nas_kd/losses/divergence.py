@@ -92,7 +92,9 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
             at alpha = 0 and nothing at alpha = 1. None: the true divergence.
 
     Returns:
-        Scalar >= 0. Without clip it may be inf, but never NaN, and the gradient stays finite.
+        Scalar >= 0. Without clip it may be inf, but never NaN, and the gradient stays finite. A clip can bring the sum
+        below 0, mostly for alpha above 1: AlphaNet's code then returns the negative number, this 0 in its place, with
+        the same gradient.
 
     Raises:
         SettingError: alpha is not finite or clip is below 1.
@@ -101,7 +103,7 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
     """
     s, t = logit_pair(student, teacher)
     value, gradient = _alpha(s, t, alpha, clip)
-    return _WithGradient.apply(s, value, gradient).mean()
+    return _WithGradient.apply(s, value.clamp_min(0), gradient).mean()
 
 
 def adaptive_alpha_divergence(
@@ -146,14 +148,17 @@ def adaptive_alpha_divergence(
         take_left = left > right
     else:
         take_left = _alpha(s, t, alpha_min, None)[0] > _alpha(s, t, alpha_max, None)[0]
-    value = torch.where(take_left, left, right)
+    value = torch.where(take_left, left, right).clamp_min(0)
     gradient = torch.where(take_left[:, None], left_gradient, right_gradient)
     return _WithGradient.apply(s, value, gradient).mean()
 
 
 @torch.no_grad()
 def _alpha(s: Tensor, t: Tensor, alpha: float, clip: float | None) -> tuple[Tensor, Tensor]:
-    """Values (B,) of the alpha-divergence and their gradients (B, C) by the student's logits."""
+    """Values (B,) of the alpha-divergence and their gradients (B, C) by the student's logits.
+
+    Rounding, and a clip, may leave a value below 0; which of two is larger is decided on these, as AlphaNet does.
+    """
     alpha = float(alpha)
     if not math.isfinite(alpha):
         raise SettingError("alpha", alpha, "a finite number")
@@ -178,7 +183,7 @@ def _alpha(s: Tensor, t: Tensor, alpha: float, clip: float | None) -> tuple[Tens
     # score function: dD/dlog q = -moved up to a multiple of q, which log_softmax's gradient removes
     moved = moved.clamp(-_CEILING, _CEILING)
     gradient = log_q.exp() * moved.sum(1, keepdim=True) - moved
-    return value.clamp_min(0), gradient  # rounding, and a clip below 2, may leave the value just under 0
+    return value, gradient
 
 
 def _scaled_expm1(log_weight: Tensor, delta: Tensor, power: float) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.errors import SettingError
-from nas_kd.losses._common import logit_pair, pearson, positive, wide
+from nas_kd.losses._common import logit_pair, one_of, pearson, positive, wide
 from nas_kd.losses.divergence import kl_divergence, kl_of_log
 
 
@@ -168,31 +167,42 @@ def standardised(
     return loss(standardise(s), standardise(t), *rest, **settings)
 
 
-def virtual_teacher(student: Tensor, labels: Tensor, correct: float = 0.99, temperature: float = 20.0) -> Tensor:
-    """Teacher-free distillation: T^2 KL(u^T || softmax(s / T)), u peaked at the label and uniform elsewhere.
+def virtual_teacher(
+    student: Tensor, labels: Tensor, correct: float = 0.99, temperature: float = 20.0, variant: str = "code"
+) -> Tensor:
+    """Teacher-free distillation: KL(u' || softmax(s)), u peaked at the label and uniform elsewhere, u' softened.
 
-    The virtual teacher gives the label ``correct`` and every other class the same share of the rest; it is
-    softened as logits log u are, u^(1/T) normalised.
+    The virtual teacher gives the label ``correct`` and every other class the same share of the rest.
 
     Args:
         student: (B, C) logits.
         labels: (B,) int64 classes.
         correct: the label's probability before softening, 1/C < correct < 1.
         temperature: T > 0.
+        variant: "code" softens the probabilities, softmax(u / T), and leaves the student as it is: at T = 20 they are
+            nearly uniform; "paper" softens log u and the student's logits alike, u^(1/T) normalised and softmax(s / T),
+            times T^2, which at T = 1 is the cross-entropy with smoothed labels, minus the constant entropy of u.
 
     Returns:
-        Scalar; at T = 1 the cross-entropy with smoothed labels, minus the constant entropy of u.
+        Scalar.
 
     Raises:
-        SettingError: ``correct`` would not make the label the likeliest class.
+        SettingError: ``correct`` would not make the label the likeliest class, or an unknown variant.
 
-    Source: Yuan et al., Revisiting knowledge distillation via label smoothing, arXiv 1909.11723, eq. 8 and 9.
+    Source: Yuan et al., Revisiting knowledge distillation via label smoothing, arXiv 1909.11723, eq. 8 and 9. The
+    authors' code divides by C as well, which its multiplier of 100 takes back with 100 classes.
     """
+    one_of("variant", variant, ("code", "paper"))
     classes = student.shape[1]
     if not 1 / classes < correct < 1:
         raise SettingError("correct", correct, f"above 1/{classes} and below 1")
-    logits = torch.full_like(wide(student).detach(), math.log((1 - correct) / (classes - 1)))
-    return kd(student, logits.scatter(1, labels.long()[:, None], math.log(correct)), temperature)
+    positive("temperature", temperature)
+    s = wide(student)
+    rest = (1 - correct) / (classes - 1)
+    target = torch.full_like(s.detach(), rest).scatter(1, labels.long()[:, None], correct)
+    if variant == "paper":
+        return kd(s, target.log(), temperature)
+    return kl_divergence(s, target / temperature)
 
 
 def mixture(logits: Tensor, weights: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -56,14 +57,17 @@ def _affinity(x: Tensor, eps: float) -> Tensor:
     return (similarity / similarity.sum(1, keepdim=True)).log()
 
 
-def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int = 64) -> Tensor:
+def rkd(
+    student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int | None = None
+) -> Tensor:
     """Relational distillation: Huber losses of relative distances and of the angles of all triples.
 
     Args:
         student, teacher: (B, ...).
         distance: weight of the distances, each divided by the batch's mean distance.
         angle: weight of the cosines, 0 leaves them out.
-        anchors: number of samples, from the start of the batch, that form triples; memory and time grow with its cube.
+        anchors: number of samples, from the start of the batch, that form triples, whose memory and time grow with its
+            cube; None is all.
 
     Returns:
         Scalar; invariant to rotation, translation and scale of either side.
@@ -117,35 +121,89 @@ def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
 
 
 def irg(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], edges: float = 1.0, change: float = 1.0, samples: int = 64
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    edges: float = 1.0,
+    change: float = 1.0,
+    variant: str = "paper",
 ) -> Tensor:
-    """Instance relationship graphs: relative distances among a batch's samples, and their change with depth.
+    """Instance relationship graphs: distances among a batch's samples, and how far depth moves each of them.
+
+    Distances are squared and divided by the largest of the batch.
 
     Args:
-        student: stages (B, ...).
-        teacher: the same number of stages (B, ...), of any widths.
-        edges: weight of the distances, the mean over the stages of the mean squared difference.
-        change: weight of the change of the distances from each stage to the next, averaged in the same way.
-        samples: number of samples, from the start of the batch, that form the graph: whole maps are compared.
+        student: stages (B, C, H, W), (B, N, C) or (B, D).
+        teacher: the same number of stages, of any widths and sizes.
+        edges: weight of the distances among samples, the mean over the stages of the mean squared difference.
+        change: weight of every sample's distance from itself one stage before, averaged in the same way. The larger of
+            two maps is averaged to the smaller, and so are neighbouring channels of the wider.
+        variant: "paper" is the formula; "code" takes every stage's means over places, and the largest distance as a
+            constant, as the authors' layers do.
 
     Returns:
-        Scalar; invariant to rotation, translation and scale of any stage of either side.
+        Scalar; invariant to the scale of either side, and its edges to a rotation or translation of any stage.
 
     Raises:
+        SettingError: an unknown variant.
         ValueError: the stages differ in number, or are fewer than two.
 
-    Source: Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 4 and 6; the vertices,
-    the logits, are another term.
+    Source: Liu et al., Knowledge distillation via instance relationship graph, CVPR 2019, eq. 3 to 6, and the authors'
+    layers for Caffe; the vertices, the logits, are another term.
     """
+    one_of("variant", variant, ("paper", "code"))
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(f"expected at least 2 stages of each, got {len(student)} and {len(teacher)}")
-    deltas = []  # the student's graph minus the teacher's, per stage
-    for one, other in zip(student, teacher, strict=True):
-        s, t = pair(one[:samples], other[:samples])
-        with full_precision(s):
-            deltas.append(_relative(_wide_distances(s)) - _relative(_wide_distances(t)))
-    graphs = torch.stack(deltas)  # (S, B, B)
-    return edges * graphs.square().mean() + change * graphs.diff(dim=0).square().mean()
+    code = variant == "code"
+    both = [pair(s, t) for s, t in zip(student, teacher, strict=True)]
+    sides = [[_means(x) if code else x for x in stages] for stages in zip(*both, strict=True)]
+    with full_precision(both[0][0]):
+        own, other = ([_by_largest(_squared_distances(x), code) for x in side] for side in sides)
+        moved, theirs = ([_by_largest(_moved(*each), code) for each in pairwise(side)] for side in sides)
+        apart = _mean_squares(own, other)
+        changed = _mean_squares(moved, theirs)
+    return edges * apart + change * changed
+
+
+def _mean_squares(own: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
+    return torch.stack([F.mse_loss(a, b) for a, b in zip(own, other, strict=True)]).mean()
+
+
+def _means(x: Tensor) -> Tensor:
+    """(B, C): the means over the places of maps or tokens."""
+    return x.mean((2, 3)) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
+
+
+def _by_largest(distances: Tensor, constant: bool) -> Tensor:
+    """Distances divided by the largest, perhaps without its gradient; all 0 where no two samples differ."""
+    largest = distances.amax().clamp_min(torch.finfo(distances.dtype).tiny)
+    return distances / (largest.detach() if constant else largest)
+
+
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """(B,): every sample's squared distance between its features of two stages, brought to one shape."""
+    one, two = (x.transpose(1, 2) if x.ndim == 3 else x for x in (before, after))
+    if one.ndim != two.ndim:
+        one, two = _means(before), _means(after)
+    if one.ndim > 2 and one.shape[2:] != two.shape[2:]:
+        if one.shape[2:].numel() > two.shape[2:].numel():
+            one = _at_places_of(two, one)
+        else:
+            two = _at_places_of(one, two)
+    width = min(one.shape[1], two.shape[1])
+    one, two = (_narrowed(x.flatten(2) if x.ndim > 2 else x[:, :, None], width) for x in (one, two))
+    return (one - two).square().sum((1, 2))
+
+
+def _at_places_of(small: Tensor, x: Tensor) -> Tensor:
+    """Average maps (B, C, H, W) or rows (B, C, N) to the places of smaller ones."""
+    if x.ndim == 4:
+        return F.adaptive_avg_pool2d(x, (small.shape[2], small.shape[3]))
+    return F.adaptive_avg_pool1d(x, small.shape[2])
+
+
+def _narrowed(x: Tensor, width: int) -> Tensor:
+    """(B, width, N): the means of neighbouring channels of (B, C, N)."""
+    return x if x.shape[1] == width else F.adaptive_avg_pool1d(x.transpose(1, 2), width).transpose(1, 2)
 
 
 def rdm(student: Tensor, teacher: Tensor) -> Tensor:
@@ -180,10 +238,10 @@ def _distances(x: Tensor) -> Tensor:
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _wide_distances(x: Tensor) -> Tensor:
-    """(B, B) Euclidean distances of maps (B, ...) by one product, 200 times as fast as by differences.
+def _squared_distances(x: Tensor) -> Tensor:
+    """(B, B) squared Euclidean distances of features (B, ...) by one product, 200 times as fast as by differences.
 
-    The maps are centred first, so that their common part causes no cancellation; maps that differ by less than
+    The features are centred first, so that their common part causes no cancellation; those that differ by less than
     rounding have distance 0 and gradient 0.
     """
     if x.ndim == 4:
@@ -194,7 +252,7 @@ def _wide_distances(x: Tensor) -> Tensor:
     square = products.diagonal()
     squared = square[:, None] + square - 2 * products
     same = squared <= 8 * torch.finfo(x.dtype).eps * (square[:, None] + square)
-    return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
+    return squared.masked_fill(same, 0.0)
 
 
 def _relative(distances: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ class ModuleStudent:
     Args:
         make: gives it from a seed; a function of a module, perhaps a partial one.
         inherited: whether its weights are trained ones, which take the learning rate of such.
+        method: the only one that trains it; empty is the run's.
     """
 
     role: str
@@ -95,6 +96,7 @@ class ModuleStudent:
     cost: Cost
     make: Callable[[int], nn.Module]
     inherited: bool = False
+    method: str = ""
 
     def latency(self, images: Data, device: torch.device) -> float:
         return measure_latency(self.make(0), images.resolution, images.in_chans, device=device).median_ms
@@ -104,5 +106,6 @@ class ModuleStudent:
         settled = given.settled(
             taught=setup.teacher is not None, inherited=self.inherited, standardises=setup.data.many_classes
         )
-        own = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}
+        own: dict[str, Any] = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}
+        own |= {"method": self.method, "method_settings": {}} if self.method else {}
         return ModuleRetraining(replace(setup, supernet=None), self.make, seed, folder, {**settings, **own})

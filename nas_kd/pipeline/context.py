@@ -23,7 +23,7 @@ from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.steps import cut_in_steps
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import TargetSource, Teacher, TeacherCheck
+from nas_kd.teacher import TargetSource, Teacher, TeacherCheck, TeacherEnsemble
 from nas_kd.teacher.check import examine
 from nas_kd.train import train_supernet, train_teacher
 from nas_kd.train.config import RetrainConfig
@@ -161,13 +161,22 @@ class RunContext(Given):
         """The teacher's logits of every numbered view; the live teacher where views cannot be numbered."""
         return self.teacher.cached(self.data, self.run, folder=self.config.teacher.cache)
 
+    @cached_property
+    def others(self) -> list[TargetSource]:
+        """The further teachers' logits, stored unless images are mixed."""
+        found = [other.to(self.runtime.device).bind(self.data) for other in self.further]
+        if self.config.retrain.mixes:
+            return [*found]
+        return [other.cached(self.data, self.run, folder=self.config.teacher.cache) for other in found]
+
     @property
     def teaching(self) -> TargetSource | None:
         """What teaches the students: the stored logits, the live teacher where features are needed, or nothing."""
         if not self.taught:
             return None
         mixed = self.config.retrain.mixes and self.recipe.needs_teacher
-        return self.teacher if self.recipe.runs_teacher or mixed else self.cache
+        first = self.teacher if self.recipe.runs_teacher or mixed else self.cache
+        return TeacherEnsemble([first, *self.others]) if self.others else first
 
     @cached_property
     def task(self) -> Task:

@@ -96,6 +96,24 @@ class Given:
             resolution=settings.resolution or self.images.resolution,
         ).bind(self.images)
 
+    @cached_property
+    def further(self) -> list[Teacher]:
+        """The teachers besides the first, with their weights."""
+        found = []
+        for text in self.config.teacher.others or ():
+            name, _, weights = text.partition("=")
+            pretrained = weights == "pretrained"
+            other = load_teacher(
+                name,
+                checkpoint=None if pretrained or not weights else weights,
+                num_classes=self.images.num_classes,
+                in_chans=self._teacher_chans(weights or None, pretrained),
+                pretrained=pretrained,
+                resolution=self.images.resolution,
+            )
+            found.append(other.bind(self.images))
+        return found
+
     def _teacher_chans(self, checkpoint: str | None, pretrained: bool) -> int | None:
         """Return the channels to load a teacher with: None for those of its checkpoint, where grey is repeated."""
         chans = self.images.in_chans
@@ -178,3 +196,19 @@ class Given:
         """The lower bounds of the budget as numbers; raises when the ranges are infeasible."""
         settings = self.config.search
         return lower_bounds(self.outline, self.images, self.upper, settings.min_macs, settings.min_params, self.whole)
+
+    def check_cost(self, field: str, name: str, cost: Cost) -> None:
+        """Refuse a model beyond the budget.
+
+        Args:
+            field: the setting that names it.
+            name: what it is called there.
+        """
+        for what, most in self.upper.items():
+            if getattr(cost, what) > most:
+                expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
+                raise SettingError(field, name, expected, "name a smaller one, or omit it")
+        for what, least in self.lower.items():
+            if getattr(cost, what) < least:
+                expected = f"a model of at least {least:,} {what}; it has {getattr(cost, what):,}"
+                raise SettingError(field, name, expected, "name a larger one, or omit it")

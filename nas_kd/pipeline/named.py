@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.config import Config
 
 # settings that may name code as package.module:object
-CODE = ("teacher.model", "retrain.method", "rank.method", "rank.scores", "rank.primary", "rank.control")
+CODE = (
+    *("teacher.model", "teacher.others", "retrain.method", "retrain.method_settings"),
+    *("rank.method", "rank.scores", "rank.primary", "rank.control"),
+)
 # settings that name what is written to outside of the run folder
 PLACES = ("search.storage", "teacher.cache", "data.root")
 ROOT = default_of(DataConfig, "root")
@@ -92,7 +95,8 @@ def _named(values: Mapping[str, Any], folder: Path) -> dict[str, list[Any] | Non
             value = without_password(value)
         if name == "data.root" and (value == ROOT or values.get("data.download", True) is False):
             continue  # it is only read
-        given = [value] if isinstance(value, str) else value if isinstance(value, Sequence) else []
+        several = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
+        given = [value] if isinstance(value, str) else several
         origins = [origin for each in given if isinstance(each, str) for origin in _origin(name, each)]
         inside = any(origin.startswith(os.path.join(os.path.realpath(folder), "")) for origin in origins)
         if origins and not (inside and name in PLACES):  # it may write into itself

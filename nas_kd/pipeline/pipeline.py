@@ -31,7 +31,10 @@ from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 from nas_kd.train.supernet_weights import check_checkpoint
 
-NOT_HERE = {"takd": "assistants", "multi_teacher": "a second teacher", "soft_tree": "a tree as its student"}
+NOT_HERE = {  # methods that a command cannot give what they need: what that is, and where it can be had
+    "takd": ("assistants", "use nas_kd.retrain"),
+    "soft_tree": ("a tree as its student", "--retrain.rivals '[soft_tree]' trains one beside the found student"),
+}
 
 
 def _legal(name: str) -> str:
@@ -150,7 +153,8 @@ class Pipeline(RunContext):
         own = self.config.search
         guided = self._guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
-        if own.steps > 1 or (self.taught and not guided):  # shares are of the teacher, which the search does not know
+        alone = self.taught and guided and not self.further
+        if own.steps > 1 or (self.taught and not alone):  # shares are of the teacher, which the search does not know
             numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
             config = replace(config, steps=1, **numbers)
@@ -218,7 +222,16 @@ class Pipeline(RunContext):
             hint = "give teacher.model, or retrain.method=ce"
             raise SettingError("retrain.method", method, "ce or a method without a teacher", hint)
         if isinstance(method, str) and method in NOT_HERE:
-            raise SettingError("retrain.method", method, f"a method without {NOT_HERE[method]}", "use nas_kd.retrain")
+            lacks, hint = NOT_HERE[method]
+            raise SettingError("retrain.method", method, f"a method without {lacks}", hint)
+        others = list(self.config.teacher.others or ())
+        if method == "multi_teacher" and not others:
+            hint = "name more teachers: --teacher.others '[resnet18=FILE, runs/other/student]'"
+            raise SettingError("teacher.others", others, "one or more, which multi_teacher averages", hint)
+        if others and method != "multi_teacher":
+            expected = "retrain.method=multi_teacher, which learns from several"
+            raise SettingError("teacher.others", others, expected, "omit the others, or take that method")
+        _ = self.further  # a wrong name is refused now
 
     def check(self, keep: bool = True) -> None:
         """Find every mistake that can be found before the first epoch.

@@ -13,12 +13,19 @@ from nas_kd.derive.cost import whole_cost
 from nas_kd.errors import SettingError, nearest
 from nas_kd.pipeline.candidates import ModuleStudent
 from nas_kd.pipeline.given import Given
+from nas_kd.pipeline.tree_rival import NAME as TREE
+from nas_kd.pipeline.tree_rival import soft_tree
 from nas_kd.runtime.seeds import seeded
 from nas_kd.teacher.build import build
 from nas_kd.teacher.renormalised import Normalisation, Renormalised
 
 USUAL = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
 OWN = (*USUAL, "even_both_repaired")
+
+
+def is_tree(text: str) -> bool:
+    """Whether a rival is a soft decision tree."""
+    return text.partition("=")[0] == TREE
 
 
 def check_rivals(given: Given) -> None:
@@ -28,7 +35,9 @@ def check_rivals(given: Given) -> None:
         SettingError: there is no such rival or model, its weights are not there, or it is beyond the budget.
     """
     for name in given.config.retrain.rivals or ():
-        if name not in OWN:
+        if is_tree(name):
+            soft_tree(given, name)
+        elif name not in OWN:
             ready_made(given, name)
         elif not given.config.derived:
             expected = "a timm model, where the space is named: there is no teacher to cut"
@@ -49,22 +58,15 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
 
     name, _, weights = text.partition("=")
     if not timm.is_model(name):
-        expected = f"{', '.join(OWN)}, or a timm model"
-        raise SettingError("retrain.rivals", name, expected, nearest(name, [*OWN, *timm.list_models()]))
+        expected = f"{', '.join(OWN)}, {TREE}, or a timm model"
+        raise SettingError("retrain.rivals", name, expected, nearest(name, [*OWN, TREE, *timm.list_models()]))
     if weights not in ("", "pretrained"):
         existing("retrain.rivals", weights, "an existing file of weights")
     data = given.images
     fed = given.data.mean, given.data.std
     make = partial(_timm, name, weights, data.num_classes, data.in_chans, data.resolution, fed)
     cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
-    for what, most in given.upper.items():
-        if getattr(cost, what) > most:
-            expected = f"a model within the budget, {most:,} {what}; it has {getattr(cost, what):,}"
-            raise SettingError("retrain.rivals", name, expected, "name a smaller one, or omit it")
-    for what, least in given.lower.items():
-        if getattr(cost, what) < least:
-            expected = f"a model of at least {least:,} {what}; it has {getattr(cost, what):,}"
-            raise SettingError("retrain.rivals", name, expected, "name a larger one, or omit it")
+    given.check_cost("retrain.rivals", name, cost)
     return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make, bool(weights))
 
 

@@ -18,7 +18,8 @@ from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
-from nas_kd.pipeline.ready_made import USUAL, ready_made
+from nas_kd.pipeline.ready_made import USUAL, is_tree, ready_made
+from nas_kd.pipeline.tree_rival import soft_tree
 from nas_kd.runs.progress import Progress
 from nas_kd.space import Cost
 from nas_kd.supernet import Supernet, calibrate
@@ -58,7 +59,11 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
     }
     found: list[Student] = []
     for name in names:
-        rival = own[name](pipeline, setup) if name in own else ready_made(pipeline, name)
+        rival: Student | str
+        if is_tree(name):
+            rival = soft_tree(pipeline, name)
+        else:
+            rival = own[name](pipeline, setup) if name in own else ready_made(pipeline, name)
         if not isinstance(rival, str) and (latency := pipeline.config.search.max_latency_ms) is not None:
             taken = _latency(rival, pipeline)
             if taken is None:

@@ -11,6 +11,7 @@ from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
 from nas_kd.analyse.measure import WORDS
 from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.pipeline.candidates import ArchStudent, Student
+from nas_kd.pipeline.ready_made import is_tree
 from nas_kd.pipeline.rivals import repaired, rivals
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
 from nas_kd.runs.progress import Progress
@@ -100,7 +101,8 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     run = pipeline.run
     folder = pipeline.search_folder
     setup = TrainingSetup(pipeline.teaching, pipeline.data, pipeline.space, run, pipeline.runtime, task=pipeline.task)
-    setup.prefill_teacher(settings.epochs if pipeline.recipe.needs_teacher else 0, test=True)
+    asked = pipeline.recipe.needs_teacher or any(map(is_tree, settings.rivals or ()))
+    setup.prefill_teacher(settings.epochs if asked else 0, test=True)
     chosen: list[Student] = [repaired(pipeline, student) for student in choose_students(pipeline)]
     chosen += rivals(pipeline, setup)
     students = students_table(pipeline, chosen)

@@ -15,7 +15,7 @@ from nas_kd.config.settings import default_of, fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill import Task, task_of
+from nas_kd.distill import Task, form_of, task_of
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.files import atomic_json
@@ -191,6 +191,8 @@ def search(
             "search.method": repr(method),
             "search.training": short_settings,
         }
+        if form := form_of(method, retraining.method_settings):
+            facts["search.method_form"] = form
         facts |= own_task | dict(inputs or {})
         group = worker_group(run, run.path / folder, facts, engine, config.storage, worker)
         stage = None if worker else run.stage(folder, facts, [f"search.{name}" for name in GROWS])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # settings on the origin of the weights: the hash of the weights is recorded instead
 LOADED = ("checkpoint", "pretrained", "stages", "mean", "std", "cache")
 # settings that are recorded where they matter, or decide nothing of the training
-ELSEWHERE = ("freeze_norms", "resolution", "grey", "check")
+ELSEWHERE = ("freeze_norms", "resolution", "grey", "check", "others")
 
 
 @takes(TeacherConfig)

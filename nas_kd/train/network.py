@@ -77,8 +77,11 @@ def train_network(
         place(model, runtime)
         will_be_measured(model)
         image = (data.in_chans, data.resolution, data.resolution)
-        pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed)
+        classes = data.train.labels if data.kind == "classes" else None
+        pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed, classes)
         distiller.bind(pair)
+        if distiller.recipe.start is not None:  # a checkpoint, which is read later, has what came of it
+            distiller.recipe.start(pair, data)
         if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
             expected = "a method without modules that keep state in a single process"
             raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_kd.config.keywords import takes
 from nas_kd.data import Data
-from nas_kd.distill import Distiller, Method, Task, task_of
+from nas_kd.distill import Distiller, Method, Task, form_of, task_of
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
@@ -165,6 +165,8 @@ def retrain(
         facts |= config.record(*OF_THE_COMMAND) | {
             "retrain.method": method if isinstance(method, str) else repr(method)
         }
+        if form := form_of(method, config.method_settings):
+            facts["retrain.method_form"] = form
         facts |= data.augmentation | {f"retrain.{name}": value for name, value in task.facts.items()}
         facts |= {} if unlabelled is None else {"unlabelled": unlabelled.fingerprint}
         stage = run.stage(folder, facts)

@@ -48,6 +48,9 @@ class TeacherConfig(TrainingConfig):
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
     """load timm's pretrained weights (downloads them)"""
+    others: Sequence[str] | None = None
+    """further teachers, whose answers the method multi_teacher averages with weights it learns: NAME=FILE,
+    NAME=pretrained, package.module:factory, or a student folder; null is none"""
     stages: Sequence[str] | None = None
     """names of the teacher's layers that the student's stages learn from; null chooses them"""
     mean: Sequence[Finite] | None = None
@@ -113,10 +116,13 @@ class TeacherConfig(TrainingConfig):
         Raises:
             SettingError: a plain model name without checkpoint, pretrained weights or epochs.
         """
+        for text in self.others or ():
+            if "=" not in text and not _has_weights(text):
+                expected = "a teacher with weights: NAME=FILE, NAME=pretrained, a factory, or a student folder"
+                raise SettingError("teacher.others", text, expected, f"write {text}=FILE")
         if self.model is None:
             return
-        own_weights = ":" in self.model or "/" in self.model or self.model.startswith(".")
-        if not (own_weights or self.checkpoint or self.pretrained or self.epochs):
+        if not (_has_weights(self.model) or self.checkpoint or self.pretrained or self.epochs):
             raise SettingError(
                 "teacher.checkpoint",
                 None,
@@ -125,11 +131,17 @@ class TeacherConfig(TrainingConfig):
             )
 
 
+def _has_weights(model: str) -> bool:
+    """Whether a teacher's name stands for weights too: a factory or a student folder."""
+    return ":" in model or "/" in model or model.startswith(".")
+
+
 class TeacherSettings(TrainingSettings, total=False):
     """The settings of `TeacherConfig` as keywords, without the model, which may be an object."""
 
     checkpoint: str | None
     pretrained: bool
+    others: Sequence[str] | None
     stages: Sequence[str] | None
     mean: Sequence[float] | None
     std: Sequence[float] | None

@@ -31,6 +31,7 @@ OWN = {
     "dfq": "kd",
     "grafting": "peers",
     "privileged": "kd",
+    "inject": "kd",
     # between a network and itself: near 0 in a new network, so that the whole loss is watched
     "dml": "loss",
     "cs_kd": "loss",
@@ -45,6 +46,7 @@ SAME_WIDTHS = {"fsp"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "label_smoothing": {"smoothing": 0.01},
     "crd": {"negatives": 16},
+    "virtual_teacher": {"ce": 0.0, "weight": 1.0},  # nearly uniform, from which the labels lead away
     "bss": {"attacked": 8, "steps": 5, "rate": 2.0},
     **{name: {"base": 8} for name in ("dafl", "zskt", "dfad", "dfq")},
     "cc": {"weight": 100.0},  # published beside a KD of 50 times its weight

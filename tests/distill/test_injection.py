@@ -8,9 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from toy import images, student
+from toy import CLASSES, IMAGE, Toy, images, student
+from toy import teacher as frozen
 
-from nas_kd.distill.injection import inject, merge, solve
+from nas_kd.data import Data, load_data
+from nas_kd.distill import Distiller, pair_of
+from nas_kd.distill.aligned import Aligned, read_pairs
+from nas_kd.distill.injection import alike, inject, merge, solve
 from nas_kd.errors import SettingError
 
 
@@ -64,3 +68,47 @@ def test_mistakes_are_named():
         inject(student(), student(), x, {"bn1": "bn1"})
     with pytest.raises(SettingError, match=r"\(4, 8, 8\).*\(6, 8, 8\)"):
         inject(student(), student((6, 10)), x, {"conv1": "conv1"})
+
+
+def data() -> Data:
+    x = (images(40).x * 40 + 128).clamp(0, 255).to(torch.uint8)
+    return load_data((x, images(40).y), test=(x[:4], images(4).y), duplicates="keep", views=0)
+
+
+def test_the_method_aligns_layers_of_equal_names_and_shapes_before_the_first_step():
+    source = frozen(widths=(6, 10))
+    model = Toy((4, 10))  # as a cut block: narrower inside, as wide at its end
+    distiller = Distiller("inject")
+    pair = pair_of(model, distiller.recipe, source, IMAGE, CLASSES, 40)
+    distiller.bind(pair)
+    given = data()
+    x = next(iter(given.train.clean(40))).x
+    assert alike(model, source.network, x, x) == {"conv2": "conv2"}
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    target = source.network.conv2(F.relu(source.network.bn1(source.network.conv1(x))))
+
+    def apart() -> float:
+        own = model.eval().conv2(F.relu(model.bn1(model.conv1(x))))
+        return ((own - target).norm() / target.norm()).item()
+
+    far = apart()
+    assert distiller.recipe.start is not None
+    distiller.recipe.start(pair, given)
+    assert apart() < min(far, 1.0)  # zeros, one of the maps it may choose, are at 1
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert changed == {"conv2.weight"}
+
+
+def test_what_cannot_be_aligned_is_refused_before_training():
+    given = data()
+    pair = pair_of(Toy((4, 6)), Distiller("inject").recipe, frozen(widths=(6, 10)), IMAGE, CLASSES, 40)
+    with pytest.raises(SettingError, match=r"inject.*name pairs with inject\.layers"):
+        Aligned()(pair, given)
+    with pytest.raises(SettingError, match=r"layers.*conv2.*equal channels and maps"):
+        Aligned("conv2")(pair, given)
+    with pytest.raises(SettingError, match="one live teacher"):
+        Aligned()(pair_of(Toy(), Distiller("ce").recipe, None, IMAGE, CLASSES, 40), given)
+    assert read_pairs("a = b.c, d") == {"a": "b.c", "d": "d"} and read_pairs("  ") == {}
+    for wrong in ("a=", "=b", "a,,b"):
+        with pytest.raises(SettingError, match=r"inject\.layers"):
+            Distiller("inject", layers=wrong)

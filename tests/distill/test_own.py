@@ -105,6 +105,23 @@ def test_a_privileged_teacher_sees_the_other_image():
     assert isinstance(bound("privileged", student(), source).source, Privileged)
 
 
+def darker(batch: Batch) -> torch.Tensor:
+    """What a test's teacher sees."""
+    return batch.other - 1
+
+
+def test_the_view_of_a_privileged_teacher_is_named_in_the_settings():
+    source = teacher()
+    distiller = bound("privileged", student(), source, view=f"{__name__}:darker")
+    assert torch.equal(distiller.target(BATCH), source.teacher(BATCH.other - 1))
+    with pytest.raises(SettingError, match=r"privileged\.view='nowhere:f'"):
+        bound("privileged", student(), source, view="nowhere:f")
+    with pytest.raises(SettingError, match=r"package\.module:function"):
+        bound("privileged", student(), source, view=f"{__name__}:BATCH")
+    with pytest.raises(SettingError, match=r"privileged\.view=\(1, .*16 images"):
+        Privileged(source, lambda batch: batch.x[:1]).logits(BATCH)
+
+
 def test_the_deepest_exit_gets_no_gradient_from_the_exits():
     model = student()
     distiller = bound("byot", model)

@@ -47,3 +47,20 @@ def test_another_method_lies_beside_the_first(made: Made, copied: Path, nas_kd_m
     again = nas_kd_main("retrain", made.config, "--run", copied)
     assert again.code == 0, again.err
     assert changes(before, digests(copied)) == []
+
+
+def test_several_teachers_and_a_tree_beside(made: Made, copied: Path, nas_kd_main: Callable[..., Said]) -> None:
+    """A student of the first method is the second teacher, and a soft tree stands in the table."""
+    other = next(copied.glob("retrain/*/seed_0/student"))
+    options = ("--method", "multi_teacher", "--teacher.others", f"[{other}]", "--retrain.rivals", "[soft_tree=3]")
+    said = nas_kd_main("retrain", made.config, "--run", copied, *options, *MORE)
+    assert said.code == 0, said.err
+    results = pd.read_csv(copied / "retrain/results.csv").set_index("role")
+    tree = results.loc["soft_tree"]
+    assert tree["macs"] >= 7 * 64 and (copied / tree["folder"] / "weights.safetensors").exists()
+    facts = json.loads((copied / tree["folder"]).with_name("stage.json").read_text())["inputs"]
+    assert facts["retrain.method"] == "soft_tree"
+    mine = results[results["search"] == tree["search"]].loc["found"]
+    folder = (copied / mine["folder"]).parent
+    assert json.loads((folder / "stage.json").read_text())["inputs"]["teacher"].count(" + ") == 1
+    assert {"ce", "kd", "shares"} <= set(pd.read_csv(folder / "metrics.csv").columns)

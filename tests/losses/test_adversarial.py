@@ -45,6 +45,7 @@ def test_balance_is_least_where_classes_are_even():
     even = torch.cat([torch.roll(T[:1], k, 1) for k in range(4)])
     torch.testing.assert_close(losses.balance(even), torch.tensor(-math.log(4)).double())
     assert losses.balance(T) > -math.log(4)
+    torch.testing.assert_close(losses.balance(T, 10.0), (p * p.log10()).sum())
     assert torch.autograd.gradcheck(losses.balance, T.clone().requires_grad_())
 
 

@@ -215,6 +215,18 @@ def test_adaptive_is_alphanets_choice_of_surrogates():
     torch.testing.assert_close(value, torch.maximum(left, right).mean())  # the divergence, not the surrogate
 
 
+def test_clipped_values_below_0_are_compared_as_they_are():
+    """AlphaNet's clipped sums may be negative, mostly for orders above 1: shown as 0, chosen as there."""
+    s = (2 * S).requires_grad_()
+    left, left_surrogate = alphanet_surrogate(s, T, -1, 1.1)
+    right, right_surrogate = alphanet_surrogate(s, T, 2, 1.1)
+    assert right.max() < 0 and 0 < ((left > right) & (left < 0)).sum()
+    value = losses.adaptive_alpha_divergence(s, T, alpha_max=2.0, clip=1.1)
+    torch.testing.assert_close(value, torch.maximum(left, right).clamp_min(0).mean())
+    (gradient,) = torch.autograd.grad(torch.where(left > right, left_surrogate, right_surrogate).mean(), s)
+    torch.testing.assert_close(grad(losses.adaptive_alpha_divergence, s, T, alpha_max=2.0, clip=1.1), gradient)
+
+
 def test_adaptive_is_kl_where_kl_exceeds_the_clipped_bound():
     s, t = draw(200, 50, seed=6, scale=2.5), draw(200, 50, seed=7, scale=2.5)
     kl = torch.stack([losses.kl_divergence(a[None], b[None]) for a, b in zip(s, t, strict=True)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -147,15 +149,28 @@ def test_the_virtual_teacher_is_label_smoothing_at_temperature_1():
     entropy = -(u * u.log()).sum(1).mean()
     # smoothing e gives the label 1 - e + e / C
     smoothed = F.cross_entropy(S, Y, label_smoothing=off * classes)
-    value = losses.virtual_teacher(S, Y, correct=correct, temperature=1.0)
+    value = losses.virtual_teacher(S, Y, correct=correct, temperature=1.0, variant="paper")
     torch.testing.assert_close(value, smoothed - entropy)
     soft = u ** (1 / 20)
     expected = 400 * F.kl_div((S / 20).log_softmax(1), soft / soft.sum(1, keepdim=True), reduction="batchmean")
-    torch.testing.assert_close(losses.virtual_teacher(S, Y, correct=correct), expected)
-    slope = grad(losses.virtual_teacher, S, Y, temperature=1.0)
+    torch.testing.assert_close(losses.virtual_teacher(S, Y, correct=correct, variant="paper"), expected)
+    slope = grad(losses.virtual_teacher, S, Y, temperature=1.0, variant="paper")
     torch.testing.assert_close(slope, grad(F.cross_entropy, S, Y, label_smoothing=0.1 / 9))
     with pytest.raises(SettingError, match="above 1/10"):
         losses.virtual_teacher(S, Y, correct=0.1)
+
+
+def test_the_virtual_teacher_of_the_authors_softens_its_probabilities_alone():
+    total = 0.0
+    for row, label in zip(S, Y.tolist(), strict=True):
+        share = [math.exp((0.99 if c == label else 0.01 / 9) / 20) for c in range(10)]
+        u = [x / sum(share) for x in share]
+        log_q = row.log_softmax(0).tolist()
+        total += sum(p * (math.log(p) - q) for p, q in zip(u, log_q, strict=True))
+    assert float(losses.virtual_teacher(S, Y)) == pytest.approx(total / len(S), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda s: losses.virtual_teacher(s, Y), S.clone().requires_grad_())
+    with pytest.raises(SettingError, match="code or paper"):
+        losses.virtual_teacher(S, Y, variant="smooth")
 
 
 def test_a_mixture_of_teachers():

@@ -11,7 +11,8 @@ from torch import Tensor
 from toys import drawer
 
 from nas_kd import losses
-from nas_kd.losses.relations import _taylor_rbf, _wide_distances
+from nas_kd.errors import SettingError
+from nas_kd.losses.relations import _squared_distances, _taylor_rbf
 
 GENERATOR = torch.Generator().manual_seed(0)
 draw = drawer(GENERATOR)
@@ -127,6 +128,9 @@ def test_rkd_angles_are_among_the_first_anchors():
     torch.testing.assert_close(near, losses.rkd(S[:4], T[:4], distance=0))
     assert near != losses.rkd(S, T, distance=0)
     torch.testing.assert_close(losses.rkd(S, T, angle=0, anchors=4), losses.rkd(S, T, angle=0))
+    many = draw(70, D), draw(70, D)  # all of a batch unless it is said otherwise
+    assert losses.rkd(*many, distance=0) == losses.rkd(*many, distance=0, anchors=70)
+    assert losses.rkd(*many, distance=0) != losses.rkd(*many, distance=0, anchors=64)
 
 
 def test_cc_of_the_well_known_code():
@@ -138,34 +142,79 @@ def test_cc_of_the_well_known_code():
         losses.cc(S, T, variant="repdistiller")
 
 
-def test_irg_compares_distances_and_their_change():
-    stages, targets = [S, draw(B, 2, 3, 3), draw(B, 4)], [draw(B, 8), draw(B, 5, 2, 2), T]
+def test_irg_equals_a_loop():
+    """Squared distances over the largest of the batch; a sample's distance between stages of one shape."""
+    stages, targets = [draw(B, 4, 8, 8), draw(B, 8, 4, 4)], [draw(B, 6, 8, 8), draw(B, 12, 4, 4)]
 
-    def relative(x: Tensor) -> Tensor:
-        far = torch.cdist(x.flatten(1), x.flatten(1))
-        return far / far[far > 0].mean()
+    def graph(x: Tensor) -> list[float]:
+        far = [math.dist(a.flatten().tolist(), b.flatten().tolist()) ** 2 for a in x for b in x]
+        return [d / max(far) for d in far]
 
-    s, t = [[relative(x) for x in xs] for xs in (stages, targets)]
-    edges = sum((a - b).square().mean() for a, b in zip(s, t, strict=True)) / 3
-    torch.testing.assert_close(losses.irg(stages, targets, change=0), edges)
-    change = sum(((s[i + 1] - s[i]) - (t[i + 1] - t[i])).square().mean() for i in (0, 1)) / 2
-    torch.testing.assert_close(losses.irg(stages, targets, edges=0), change)
-    torch.testing.assert_close(losses.irg(stages, targets, 2, 3), 2 * edges + 3 * change)
-    few = [[x[:4] for x in xs] for xs in (stages, targets)]
-    torch.testing.assert_close(losses.irg(stages, targets, samples=4), losses.irg(*few))
+    def moved(one: Tensor, two: Tensor) -> list[float]:
+        far = []
+        for a, b in zip(one, two, strict=True):
+            small = torch.stack([a[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0)
+            narrow = torch.stack([(b[2 * c] + b[2 * c + 1]) / 2 for c in range(len(a))])
+            far.append(float((small - narrow).square().sum()))
+        return [d / max(far) for d in far]
+
+    def mse(a: list[float], b: list[float]) -> float:
+        return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / len(a)
+
+    edges = sum(mse(graph(s), graph(t)) for s, t in zip(stages, targets, strict=True)) / 2
+    change = mse(moved(*stages), moved(*targets))
+    assert float(losses.irg(stages, targets, change=0)) == pytest.approx(edges, rel=1e-9)
+    assert float(losses.irg(stages, targets, edges=0)) == pytest.approx(change, rel=1e-9)
+    assert float(losses.irg(stages, targets, 2, 3)) == pytest.approx(2 * edges + 3 * change, rel=1e-9)
+    pooled, others = ([x.mean((2, 3)) for x in xs] for xs in (stages, targets))
+    code = losses.irg(stages, targets, change=0, variant="code")
+    expected = sum(mse(graph(s), graph(t)) for s, t in zip(pooled, others, strict=True)) / 2
+    assert float(code) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_largest_distance_is_a_constant_in_the_authors_layers():
+    stages, targets = [draw(B, 4), draw(B, 4)], [draw(B, 3), draw(B, 3)]
+    leaf = stages[0].clone().requires_grad_()
+    (found,) = torch.autograd.grad(losses.irg([leaf, stages[1]], targets, change=0, variant="code"), leaf)
+    expected = torch.zeros_like(leaf)
+    (own, other) = ((x[:, None] - x[None]).square().sum(2) for x in (stages[0], targets[0]))
+    slope = 2 * (own / own.max() - other / other.max()) / B**2 / own.max() / 2  # of B^2 pairs, a half a stage
+    for i in range(B):
+        for j in range(B):
+            expected[i] += 2 * slope[i, j] * (stages[0][i] - stages[0][j])
+            expected[j] -= 2 * slope[i, j] * (stages[0][i] - stages[0][j])
+    torch.testing.assert_close(found, expected)
+    (whole,) = torch.autograd.grad(losses.irg([leaf, stages[1]], targets, change=0), leaf)
+    assert not torch.allclose(whole, found)
+
+
+def test_irg_takes_stages_of_any_shapes():
+    stages, targets = [S, draw(B, 2, 3, 3), draw(B, 9, 4)], [draw(B, 8), draw(B, 5, 2, 2), draw(B, 6, 3)]
+    for variant in ("paper", "code"):
+        value = losses.irg(stages, targets, variant=variant)
+        scaled = [[3 * x for x in stages], [x / 7 for x in targets]]
+        torch.testing.assert_close(losses.irg(*scaled, variant=variant), value)
+        assert 0 < value < 2
+        assert losses.irg(stages, stages, variant=variant) == 0
     moved = [4 * S @ TURN + MOVE, *stages[1:]]
-    assert losses.irg(moved, stages) < 1e-20
-    assert torch.autograd.gradcheck(lambda s: losses.irg([s, S], targets[:2]), S.clone().requires_grad_())
+    assert losses.irg(moved, stages, change=0) < 1e-20
+    check = lambda s: losses.irg([s, stages[1]], targets[:2])  # noqa: E731
+    assert torch.autograd.gradcheck(check, S.clone().requires_grad_())
+    same = torch.ones(3, 4, requires_grad=True)
+    losses.irg([same, same * 2], [torch.zeros(3, 2)] * 2).backward()
+    assert same.grad is not None and torch.isfinite(same.grad).all()
     with pytest.raises(ValueError, match="at least 2 stages"):
         losses.irg(stages[:1], targets[:1])
+    with pytest.raises(SettingError, match="paper or code"):
+        losses.irg(stages, targets, variant="caffe")
 
 
-def test_distances_of_long_rows():
+def test_squared_distances_of_long_rows():
     x = draw(6, 500) + 30
-    torch.testing.assert_close(_wide_distances(x), torch.cdist(x, x), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(_squared_distances(x), torch.cdist(x, x).square(), rtol=1e-9, atol=1e-12)
     near = torch.cat([x, x[:1], x[1:2] + 1e-2]).float()
-    exact = torch.cdist(near.double(), near.double())
-    torch.testing.assert_close(_wide_distances(near).double(), exact, rtol=5e-3, atol=1e-6)
+    exact = torch.cdist(near.double(), near.double()).square()
+    torch.testing.assert_close(_squared_distances(near).double(), exact, rtol=1e-2, atol=1e-6)
     leaf = torch.cat([x, x[:1]]).requires_grad_()  # two equal samples
-    _wide_distances(leaf).sum().backward()
-    assert torch.isfinite(leaf.grad).all() and leaf.grad.abs().max() < 20
+    _squared_distances(leaf).sum().backward()
+    assert torch.isfinite(leaf.grad).all()

@@ -41,6 +41,18 @@ def pipeline(run: Path, **retrain: Any) -> Pipeline:
         ({"method": [("kd", 1.0)], "method_settings": {"temperature": 4}}, "retrain.method", "no settings"),
         ({"method": [("kdd", 1.0)]}, "retrain.method", "did you mean 'kd'"),
         ({"method": "takd"}, "retrain.method", "assistants"),
+        ({"method": "soft_tree"}, "retrain.method", r"--retrain\.rivals '\[soft_tree\]'"),
+        ({"method": "multi_teacher"}, "teacher.others", "name more teachers"),
+        (
+            {"method": "inject", "method_settings": {"layers": "a="}},
+            "retrain.method_settings.layers",
+            "STUDENT=TEACHER",
+        ),
+        (
+            {"method": "privileged", "method_settings": {"view": "no:f"}},
+            "retrain.method_settings.view",
+            "module:object",
+        ),
     ],
 )
 def test_methods(retrain: dict[str, Any], field: str, part: str, tmp_path: Path) -> None:

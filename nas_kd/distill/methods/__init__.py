@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 from nas_kd.distill.methods.entry import Entry
 from nas_kd.distill.methods.features import FEATURES
 from nas_kd.distill.methods.games import GAMES
@@ -9,9 +13,23 @@ from nas_kd.distill.methods.labels import LABELS
 from nas_kd.distill.methods.online import ONLINE
 from nas_kd.distill.methods.relations import RELATIONS
 
-__all__ = ["METHODS", "Entry", "describe_methods"]
+__all__ = ["METHODS", "Entry", "describe_methods", "form_of"]
 
+FORMS = ("variant", "anchors")  # settings that say which of several losses goes by a method's name
 METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAMES}
+
+
+def form_of(method: object, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which form of a method trains, defaults included: runs record it, since defaults may change.
+
+    Args:
+        method: a name; anything else has no forms.
+        settings: those that were given.
+    """
+    if not isinstance(method, str) or method not in METHODS:
+        return {}
+    parameters = inspect.signature(METHODS[method].recipe).parameters
+    return {name: settings.get(name, parameters[name].default) for name in FORMS if name in parameters}
 
 
 def describe_methods() -> list[str]:

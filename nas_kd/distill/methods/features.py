@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nas_kd.distill.aligned import Aligned, read_pairs
 from nas_kd.distill.methods.entry import Entry, check_share, label_term, warmed_up, with_labels
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import MIDDLE, Phase, Recipe
@@ -90,10 +91,27 @@ def crd(
     width: float = 128,
     negatives: float = 16384,
     temperature: float = 0.07,
+    variant: str = "exact",
 ) -> Recipe:
-    """Contrastive distillation of the pooled features against a memory of all images."""
-    settings = {"width": int(width), "negatives": int(negatives), "temperature": temperature}
+    """Contrastive distillation of the pooled features against a memory of the images of other classes."""
+    one_of("crd.variant", variant, ("exact", "relax", "shared"))
+    settings = {"width": int(width), "negatives": int(negatives), "temperature": temperature, "variant": variant}
     return with_labels(task, ce, term("crd", task, weight, **settings), term("kd", task, kd))
+
+
+def inject(
+    task: Task,
+    *,
+    ce: float = 0.1,
+    weight: float = 0.9,
+    temperature: float = 4.0,
+    images: float = 500,
+    layers: str = "",
+) -> Recipe:
+    """Module injection: convolutions are aligned with the teacher's in closed form, then KD; layers="own=its" names."""
+    read_pairs(layers)  # a mistake is told before anything is loaded
+    terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
+    return Recipe.of(terms, start=Aligned(layers, int(images)), live=True)
 
 
 _LIVE = "live teacher"
@@ -108,5 +126,8 @@ FEATURES: dict[str, Entry] = {
     "ab": Entry(ab, _MAPS, "13 % of a step in the first epochs", "arXiv 1811.03233"),
     "fsp": Entry(fsp, "live teacher of the same channels", "12 % of a step in the first epochs", "CVPR 2017"),
     "review": Entry(review, _MAPS, "0.8 of a step", "arXiv 2104.09044"),
+    "inject": Entry(
+        inject, "live teacher with layers of the student's shapes", "seconds before the first", "arXiv 1812.01839"
+    ),
     "crd": Entry(crd, _LIVE, "13 % of a step, a memory of 256 numbers per image", "arXiv 1910.10699"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from nas_kd import losses
@@ -13,6 +14,7 @@ from nas_kd.distill.task import Task
 from nas_kd.distill.term import Decay, Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.distill.tree import TreeLoss
+from nas_kd.losses._common import one_of
 from nas_kd.losses.labels import CLASSES
 
 LABELLED = frozenset({"logits", "labels"})
@@ -64,9 +66,18 @@ def dafl(
     student_steps: float = 1,
     lr: float = 1e-3,
     base: float = 64,
+    variant: str = "code",
 ) -> Recipe:
     """No data: a generator creates images that the teacher classifies confidently, balanced over the classes."""
-    made = Switches(one_hot=one_hot, activation=activation, balance=balance, student_steps=int(student_steps), lr=lr)
+    one_of("dafl.variant", variant, ("code", "paper"))
+    made = Switches(
+        one_hot=one_hot,
+        activation=activation,
+        balance=balance,
+        entropy_base=10.0 if variant == "code" else math.e,  # the weight of 5 was found with a logarithm to base 10
+        student_steps=int(student_steps),
+        lr=lr,
+    )
     return _without_data(made, base, term("kd", task, weight, temperature=temperature))
 
 
@@ -80,7 +91,11 @@ def zskt(
     lr: float = 1e-3,
     base: float = 64,
 ) -> Recipe:
-    """No data: a generator looks for images on which the student's distribution differs from the teacher's."""
+    """No data: a generator looks for images on which the student's distribution differs from the teacher's.
+
+    KL is the paper's, a sum over classes. The authors' code divides it by their number C, so that its attention weighs
+    C times as much beside it (``at`` 2500 with ten classes), and shows one batch ten times, this new images each time.
+    """
     made = Switches(adversarial=1.0, student_steps=int(student_steps), lr=lr)
     maps = term("at", task, at, variant="code")
     return _without_data(made, base, term("kd", task, weight, temperature=temperature), maps)
@@ -105,7 +120,10 @@ def dfq(
     lr: float = 1e-3,
     base: float = 64,
 ) -> Recipe:
-    """No data: adversarial images with the statistics stored in the teacher's norms."""
+    """No data: adversarial images with the statistics stored in the teacher's norms.
+
+    Terms and weights are those of the well-known code of CMI; the paper measures the statistics by a KL of Gaussians.
+    """
     made = Switches(
         adversarial=adversarial, norm=norm, one_hot=one_hot, balance=balance, student_steps=int(student_steps), lr=lr
     )

@@ -11,6 +11,7 @@ from nas_kd.distill.tasks.classification import Classification
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
 from nas_kd.errors import SettingError
+from nas_kd.losses._common import one_of
 from nas_kd.losses.labels import CLASSES, DISTRIBUTIONS
 
 
@@ -87,13 +88,16 @@ def multi_teacher(
 def virtual_teacher(
     task: Task,
     *,
-    ce: float = 0.1,
-    weight: float = 0.9,
+    ce: float = 0.9,
+    weight: float = 0.1,
     correct: float = 0.99,
     temperature: float = 20.0,
+    variant: str = "code",
 ) -> Recipe:
-    """A virtual teacher, peaked at the label and uniform elsewhere; at temperature 1 it is label smoothing."""
-    return with_labels(task, ce, term("virtual_teacher", task, weight, correct=correct, temperature=temperature))
+    """A virtual teacher, peaked at the label and uniform elsewhere; defaults are the authors' for a ResNet-18."""
+    one_of("virtual_teacher.variant", variant, ("code", "paper"))
+    settings = {"correct": correct, "temperature": temperature, "variant": variant}
+    return with_labels(task, ce, term("virtual_teacher", task, weight, **settings))
 
 
 def label_smoothing(task: Task, *, smoothing: float = Classification.smoothing) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nas_kd import losses
+from nas_kd.config.names import imported
 from nas_kd.distill.ensemble import label_loss_of_target
 from nas_kd.distill.exits import Exits
 from nas_kd.distill.methods.entry import Entry, label_term, warmed_up, with_labels
@@ -14,6 +15,8 @@ from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import Recipe, Term
 from nas_kd.distill.terms import term
+from nas_kd.errors import SettingError
+from nas_kd.losses._common import one_of
 from nas_kd.losses.labels import CLASSES
 
 LOGITS = frozenset({"logits"})
@@ -30,9 +33,11 @@ def byot(
     variant: str = "paper",
 ) -> Recipe:
     """Be your own teacher: intermediate exits learn from the student's last layer, and are dropped afterwards."""
+    one_of("byot.variant", variant, ("paper", "code"))
     module = partial(Exits, alpha=alpha, hint=hint, temperature=temperature, variant=variant)
     needs = frozenset({"logits", "stages", "labels"})
-    return with_labels(task, 1.0, Term("byot", weight=weight, needs=needs, side="student", module=module))
+    deepest = 1.0 if variant == "paper" else 1.0 - alpha  # the code weighs all classifiers' labels alike
+    return with_labels(task, deepest, Term("byot", weight=weight, needs=needs, side="student", module=module))
 
 
 def cs_kd(task: Task, *, weight: float = 1.0, temperature: float = 4.0) -> Recipe:
@@ -85,10 +90,16 @@ def grafting(task: Task, *, peers: float = 2, width: float = 0.4, slope: float =
     return Recipe.of(terms, source=source, own_targets=True)
 
 
-def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0) -> Recipe:
-    """Generalised distillation: the teacher sees the original image, the student an augmented view."""
+def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0, view: str = "") -> Recipe:
+    """Generalised distillation: the teacher sees the original image, the student an augmented view; view="mine:f".
+
+    ``view`` names a function from a batch, whose ``other`` are the original images, to what the teacher sees.
+    """
+    seen = imported("privileged.view", view) if view else None
+    if view and not callable(seen):
+        raise SettingError("privileged.view", view, "package.module:function, from a batch to the teacher's images")
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
-    return Recipe.of(terms, sampler=CleanBeside, source=Privileged.of, live=True)
+    return Recipe.of(terms, sampler=CleanBeside, source=partial(Privileged.of, view=seen), live=True)
 
 
 ONLINE: dict[str, Entry] = {
