@@ -28,7 +28,6 @@ HARMLESS = {
         "search.objectives",
         "retrain.optimizer",
         "retrain.rivals",
-        "retrain.method_settings",
         "rank.archs",
         "rank.bands",
     ),
@@ -63,7 +62,9 @@ def bad(folder: Path) -> dict[str, Any]:
     return {
         "space": str(folder / "theirs/evil.py"),
         "teacher.model": code,
+        "teacher.others": [code],
         "retrain.method": code,
+        "retrain.method_settings": {"temperature": 4.0, "view": code},
         "rank.method": code,
         "rank.scores": ["macs", code],
         "rank.primary": code,
