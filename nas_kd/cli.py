@@ -283,9 +283,9 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     for option in options:
         name, _, text = option.removeprefix("--").partition("=")
         if name.startswith(f"{OPEN}."):
-            own = name.removeprefix(f"{OPEN}.")
-            values[OPEN] = {**values.get(OPEN, {}), own: read_value(*known[OPEN], text)}
-            theirs[OPEN] = {each: value for each, value in theirs.get(OPEN, {}).items() if each != own}
+            key = name.removeprefix(f"{OPEN}.")
+            values[OPEN] = {**values.get(OPEN, {}), key: read_value(*known[OPEN], text)}
+            theirs[OPEN] = {each: value for each, value in theirs.get(OPEN, {}).items() if each != key}
         elif option not in FLAGS:
             values[name] = read_value(*known[name], text)
             theirs.pop(name, None)

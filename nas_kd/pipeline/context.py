@@ -172,11 +172,16 @@ class RunContext(Given):
     @property
     def teaching(self) -> TargetSource | None:
         """What teaches the students: the stored logits, the live teacher where features are needed, or nothing."""
+        first = self.answers
+        return TeacherEnsemble([first, *self.others]) if first is not None and self.others else first
+
+    @property
+    def answers(self) -> TargetSource | None:
+        """The same of the first teacher alone, against which a search scores subnets."""
         if not self.taught:
             return None
         mixed = self.config.retrain.mixes and self.recipe.needs_teacher
-        first = self.teacher if self.recipe.runs_teacher or mixed else self.cache
-        return TeacherEnsemble([first, *self.others]) if self.others else first
+        return self.teacher if self.recipe.runs_teacher or mixed else self.cache
 
     @cached_property
     def task(self) -> Task:
@@ -232,6 +237,9 @@ class RunContext(Given):
     def _cut_in_steps(self) -> TeacherSupernet:
         """The supernet of the teacher after all steps but the last."""
         config = self.config
+        training = self.shortened(config.search.step_epochs)
+        if self.further:  # it has one teacher, as a search
+            training = replace(training, method="kd", method_settings={})
         return cut_in_steps(
             self._whole_supernet(),
             self.unmatched,
@@ -241,8 +249,8 @@ class RunContext(Given):
             derive=self.derived,
             rating=config.derive,
             repair=config.repair,
-            training=self.shortened(config.search.step_epochs),
-            answers=self.teaching,
+            training=training,
+            answers=self.answers,
             task=self.task,
             run=self.run,
             seed=config.seed,

@@ -109,8 +109,9 @@ class Pipeline(RunContext):
         first = self._first_search
         method = self.method
         settings = self.config.retrain.method_settings
+        searched = {} if self.further else settings  # a search has one teacher, and kd instead of multi_teacher
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
-        same = kept == (repr(method), settings) if first.get("search.engine") == "exact" else not self._guided
+        same = kept == (repr(method), searched) if first.get("search.engine") == "exact" else not self._guided
         if not first or same:
             return ""
         terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
@@ -158,22 +159,36 @@ class Pipeline(RunContext):
             numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
             config = replace(config, steps=1, **numbers)
+        inputs: dict[str, Any] = {}
+        if guided and isinstance(own.weights, str):
+            inputs["search.weights"] = own.weights
+        if guided and self.further:  # told apart from a search for a student of one teacher
+            inputs["search.method"] = repr(self.method)
         return search(
             self.supernet,
-            self.teaching if guided else None,
+            self.answers if guided else None,
             self.data,
             self.tables if guided else None,
             config,
             run=self.run,
             folder=self.search_folder,
             task=self.other_task,
-            training=replace(self.short_training, method=self.method if guided else "ce"),
+            training=self._search_training,
             workers=self.config.workers,
             worker=worker,
             seed=self.config.seed,
             runtime=self.runtime,
-            inputs={"search.weights": own.weights} if guided and isinstance(own.weights, str) else None,
+            inputs=inputs,
         )
+
+    @property
+    def _search_training(self) -> RetrainConfig:
+        """The short trainings of a search, which has one teacher: kd where the method learns from several."""
+        if not self._guided:
+            return replace(self.short_training, method="ce")
+        if self.further:
+            return replace(self.short_training, method="kd", method_settings={})
+        return replace(self.short_training, method=self.method)
 
     @property
     def short_training(self) -> RetrainConfig:
