@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.paired import paired_difference
+from nas_kd.config.measures import ACCURACY, Measure
 
 FILE = "handed_over.csv"  # in the search's folder
 
@@ -38,9 +40,9 @@ def differences(root: Path, measured: pd.DataFrame, against: str, split: str) ->
         split: ``select`` or ``test``.
 
     Returns:
-        One row for every other role: role, key, seeds and images (their numbers), difference (its accuracy minus
-        that of ``against``, 0 to 1), standard_error, low and high (95 % interval); see `paired_difference`. NaN if
-        the run lacks the scores of single images.
+        One row for every other role: role, key, seeds and images (their numbers), difference (of its scores, of which
+        higher is better, minus those of ``against``), standard_error, low and high (95 % interval); see
+        `paired_difference`. NaN if the run lacks the scores of single images.
     """
     known = measured[measured["folder"].notna()]
     base = known[known["role"] == against].set_index("seed")["folder"]
@@ -89,8 +91,12 @@ def decision(root: Path, measured: pd.DataFrame) -> pd.DataFrame:
     return table.assign(handed_over=table["role"] == role)
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """Describe a `decision` in a sentence."""
+def verdict(table: pd.DataFrame, measure: Measure = ACCURACY) -> str:
+    """Describe a `decision` in a sentence.
+
+    Args:
+        measure: the run's.
+    """
     chosen = table[table["handed_over"]].iloc[0]
     others = int((table["role"] != "found").sum())
     rule = "by more than one standard error of the paired difference over images and seeds"
@@ -98,17 +104,41 @@ def verdict(table: pd.DataFrame) -> str:
         unknown = int(table.loc[table["role"] != "found", "minus_found"].isna().sum())
         note = f" ({unknown} cannot be compared image by image)" if unknown else ""
         return f"Handed over: found. On the select split, none of the {others} others is better {rule}{note}."
-    gap, error = 100 * chosen["minus_found"], 100 * chosen["standard_error"]
+    gap, error = measure.sign * measure.factor * chosen["minus_found"], measure.factor * chosen["standard_error"]
     name = str(chosen["role"]).replace("_", " ")
+    digits = measure.digits
     return (
         f"Handed over: {name}, not found. On the select split, it is better {rule}: "
-        f"{gap:+.2f} points, standard error {error:.2f}."
+        f"{gap:+.{digits}f}{measure.points}, standard error {error:.{digits}f}."
+    )
+
+
+FEW = 100  # images on which an accuracy of 90 % has a standard error of 3 points
+
+
+def few_images(images: int, measure: Measure = ACCURACY) -> str | None:
+    """Say what so few images cannot tell apart; None where they are enough.
+
+    Args:
+        images: of the select split, by which students are compared.
+        measure: the run's; a standard error is known beforehand for accuracies alone.
+    """
+    if images >= FEW:
+        return None
+    error = ""
+    if measure.name in ("accuracy", "balanced_accuracy"):
+        points = 100 * math.sqrt(0.9 * 0.1 / max(1, images))
+        error = f" ({measure.words} of 90 % has a standard error of {points:.1f} points)"
+    return (
+        f"select has {images} images, which hardly tell students apart{error}: who is handed over is partly chance; "
+        f"set data.select={FEW} or more, or give more images"
     )
 
 
 def indistinguishable(results: pd.DataFrame) -> list[str]:
     """Return the roles of a final table whose interval to the student handed over includes 0."""
-    held = (results["difference_low_percent"] <= 0.0) & (results["difference_high_percent"] >= 0.0)
+    low, high = (next(name for name in results if str(name).startswith(f"difference_{end}")) for end in ("low", "high"))
+    held = (results[low] <= 0.0) & (results[high] >= 0.0)
     return results.loc[held, "role"].tolist()
 
 

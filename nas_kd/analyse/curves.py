@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.measure import WORDS, measure_of
+from nas_kd.analyse.measure import measure_of
 from nas_kd.analyse.palette import style_of
 from nas_kd.analyse.svg import SOFT, Plot, Style, sheet
 from nas_kd.analyse.table import students, trained_in
+from nas_kd.config.measures import ACCURACY, MEASURES, Measure
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -29,12 +30,13 @@ CURVES = (
 )
 
 
-def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
+def curve_figure(rows: pd.DataFrame, title: str, measure: Measure = ACCURACY) -> str | None:
     """Draw accuracy and loss of one training by epoch.
 
     Args:
         rows: its metrics.csv.
         title: name of the training.
+        measure: the run's.
 
     Returns:
         An SVG document, or None if there is nothing to draw.
@@ -47,7 +49,7 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
     styles = {label: CURVES[index % len(CURVES)] for index, label in enumerate(labels)}
     plots = []
     for heading, names in shown.items():
-        unit, factor = ("accuracy (%, rate split)", 100.0) if heading == "accuracy" else ("training loss", 1.0)
+        unit, factor = (_axis(measure), measure.factor) if heading == "accuracy" else ("training loss", 1.0)
         plot = Plot(f"{title}: {heading}", "epoch", unit, height=280, integer_x=True)
         for name in names:
             label = _label(name, names)
@@ -59,14 +61,27 @@ def curve_figure(rows: pd.DataFrame, title: str) -> str | None:
 
 def _measured(name: str) -> bool:
     """Return whether a column holds a measure of the rate split."""
-    return "accuracy" in name or name.removeprefix("rate_") in WORDS
+    return _bare(name) in MEASURES
+
+
+def _bare(name: str) -> str:
+    """Return the measure in the name of a column."""
+    return name.removeprefix("rate_").removesuffix("_largest").removesuffix("_smallest")
+
+
+def _axis(measure: Measure) -> str:
+    """Return the axis title of what a training reaches, in which `worded` puts the measure's name."""
+    return ACCURACY._replace(percent=measure.percent).title("rate split")
 
 
 def _label(name: str, names: list[str]) -> str:
     """Return the legend label of a column: ``loss_largest`` is "largest", a single loss has none."""
     if len(names) == 1:
         return ""
-    plain = name.removeprefix("loss").removeprefix("accuracy").strip("_").replace("_", " ")
+    plain = name.removeprefix("loss")
+    if (measured := _bare(name)) in MEASURES:
+        plain = name.removeprefix(measured)
+    plain = plain.strip("_").replace("_", " ")
     return {"": "total loss", "others": "others, mean"}.get(plain, plain)
 
 
@@ -77,11 +92,12 @@ def retrain_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """
     every = frames.metrics(run)
     listed = students(run, search)
+    measure = measure_of(run)
     if not len(every) or not len(listed):
         return None
     plots = []
     for heading, column, factor, unit in (
-        ("accuracy", f"rate_{measure_of(run)}", 100.0, "accuracy (%, rate split)"),
+        ("accuracy", f"rate_{measure.name}", measure.factor, _axis(measure)),
         ("loss", "loss", 1.0, "training loss"),
     ):
         if column not in every:

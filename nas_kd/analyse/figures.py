@@ -9,7 +9,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, kendall
-from nas_kd.analyse.measure import measure_of
+from nas_kd.analyse.measure import measure_of, scored_subnets
 from nas_kd.analyse.palette import BUDGET, FOUND, FRONT, TEACHER, TRIAL, style_of
 from nas_kd.analyse.svg import (
     GRID,
@@ -28,6 +28,7 @@ from nas_kd.analyse.svg import (
 from nas_kd.analyse.table import runs_of, student_table, students
 from nas_kd.analyse.trust import SIGN
 from nas_kd.config.checks import MIN_ARCHS
+from nas_kd.config.measures import Measure
 from nas_kd.solve.pareto import pareto
 
 if TYPE_CHECKING:
@@ -40,8 +41,16 @@ ERROR_NAMES = {
     "local": "noise to signal",
     "replace_one": "replace-one KL",
 }
-SHARED_TITLE = "accuracy with supernet weights (%, rate split)"
-FINAL_TITLE = "test accuracy after retraining (%)"
+
+
+def shared_title(measure: Measure) -> str:
+    """Return the axis title of what subnets reach with shared weights."""
+    return f"accuracy with supernet weights ({'%, ' if measure.percent else ''}rate split)"
+
+
+def final_title(measure: Measure) -> str:
+    """Return the axis title of what students reach in the end."""
+    return f"test accuracy after retraining{' (%)' if measure.percent else ''}"
 
 
 def score_title(run: str | Path | Run, search: str = "search") -> str:
@@ -66,13 +75,15 @@ def unit_of(values: pd.Series, what: str) -> tuple[float, str]:
 def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the exact front and all scored subnets, MACs against score and against supernet accuracy."""
     exact = frames.front(run, search)
-    scored = frames.scored(run, search)
+    scored = scored_subnets(run, search)
     if not len(exact) and not len(scored):
         return None
     every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
     unit, x_title = unit_of(every, "MACs of one image")
     left = Plot("Sum of stage scores", x_title, score_title(run, search))
-    right = Plot("Whole subnets, shared weights", x_title, SHARED_TITLE)
+    measure = measure_of(run)
+    shown = measure.sign * measure.factor  # what a signed value is multiplied by
+    right = Plot("Whole subnets, shared weights", x_title, shared_title(measure))
     groups = _groups(run, search, scored)
     if len(exact):
         left.add("exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False)
@@ -80,15 +91,15 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
     for label, style, rows in groups:
         if rated:
             left.add(label, style, rows["macs"] / unit, rows["score"], tips=_tips(rows))
-        right.add(label, style, rows["macs"] / unit, 100 * rows["accuracy"], tips=_tips(rows))
+        right.add(label, style, rows["macs"] / unit, shown * rows["accuracy"], tips=_tips(rows))
     if len(scored):
         best = pareto(scored, "macs", "accuracy", lower=False)
         dashed = Style(SOFT, dash="3 3", width=1.2)
         right.add(
-            "highest accuracy within these MACs",
+            f"{'lowest' if measure.lower else 'highest'} accuracy within these MACs",
             dashed,
             best["macs"] / unit,
-            100 * best["accuracy"],
+            shown * best["accuracy"],
             line=True,
             marks=False,
         )
@@ -140,40 +151,45 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
     if not len(measured):
         return None
     teacher = frames.document(frames.folder_of(run) / "retrain" / "teacher.json") or {}
+    measure = measure_of(run)
     plots = []
     for cost, what in (("macs", "MACs of one image"), ("params", "parameters")):
         unit, x_title = unit_of(measured[cost], what)
-        plot = Plot(f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, FINAL_TITLE)
-        if (reached := teacher.get(f"test_{measure_of(run)}")) is not None:
-            plot.levels.append(("teacher", 100 * reached, TEACHER))
+        plot = Plot(
+            f"Retrained students by {'MACs' if cost == 'macs' else 'parameters'}", x_title, final_title(measure)
+        )
+        if (reached := teacher.get(f"test_{measure.name}")) is not None:
+            plot.levels.append(("teacher", measure.factor * reached, TEACHER))
         for role, rows in measured.groupby("role", sort=False):
             label, style = style_of(str(role))
-            percent = 100 * rows["test_accuracy"].astype(float)
-            tip = f"{role}: {percent.mean():.2f} %, {len(percent)} seeds"
+            values = measure.sign * measure.factor * rows["test_accuracy"].astype(float)
+            tip = f"{role}: {values.mean():.{measure.digits}f}{measure.symbol}, {len(values)} seeds"
             x = float(rows[cost].iloc[0]) / unit
-            plot.add("", Style(style.colour, size=2.0, opacity=0.6), [x] * len(percent), list(percent))
-            plot.add(label, style, [x], [percent.mean()], tips=[tip], low=[percent.min()], high=[percent.max()])
+            plot.add("", Style(style.colour, size=2.0, opacity=0.6), [x] * len(values), list(values))
+            plot.add(label, style, [x], [values.mean()], tips=[tip], low=[values.min()], high=[values.max()])
         plots.append(plot)
     return sheet("Size against test accuracy of the retrained students", plots)
 
 
 def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """Draw the score against accuracies, with Kendall's tau-b of each panel."""
-    scored = frames.scored(run, search)
+    scored = scored_subnets(run, search)
     final = student_table(run, search)
     title = score_title(run, search)
+    measure = measure_of(run)
+    shown = measure.sign * measure.factor
     plots = []
     if len(scored) and "score" in scored and scored["score"].notna().any():
-        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), title, SHARED_TITLE)
+        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), title, shared_title(measure))
         for label, style, rows in _groups(run, search, scored):
-            plot.add(label, style, rows["score"], 100 * rows["accuracy"], tips=_tips(rows))
+            plot.add(label, style, rows["score"], shown * rows["accuracy"], tips=_tips(rows))
         plots.append(plot)
     final = final.dropna(subset=["score"])
     if len(final) >= 2:
-        plot = Plot(_headed("Retrained students", final, "score", "test_accuracy"), title, FINAL_TITLE)
+        plot = Plot(_headed("Retrained students", final, "score", "test_accuracy"), title, final_title(measure))
         for role, score, accuracy in zip(final["role"], final["score"], final["test_accuracy"], strict=True):
             label, style = style_of(str(role))
-            plot.add(label, style, [score], [100 * accuracy], tips=[str(role)])
+            plot.add(label, style, [score], [shown * accuracy], tips=[str(role)])
         plots.append(plot)
     return sheet("Sum of ratings against accuracy", plots) if plots else None
 

@@ -97,18 +97,9 @@ def trials(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
 
     Returns:
         One row per proposal or control: number, kind, key, score (sum of stage scores, lower is better),
-        kl, accuracy (0 to 1), macs, params, feasible ...
+        kl, the run's measure (accuracy, map, mae ...), macs, params, feasible ...
     """
     return table(folder_of(run) / search / "trials.csv")
-
-
-def scored(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
-    """Return the distinct archs of `trials` that were evaluated as whole subnets."""
-    rows = trials(run, search)
-    if not {"key", "accuracy"} <= set(rows.columns):
-        return pd.DataFrame(columns=["kind", "role", "key", "score", "kl", "accuracy", "macs", "params"])
-    rows = rows[rows["accuracy"].notna()]
-    return rows.drop_duplicates("key").reset_index(drop=True)
 
 
 def front(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
@@ -131,8 +122,8 @@ def results(run: str | Path | Run) -> pd.DataFrame:
         run: run folder.
 
     Returns:
-        One row per role and seed: role, key, seed, macs, params, select_accuracy, test_accuracy,
-        test_agreement (shares, 0 to 1), folder.
+        One row per role and seed: role, key, seed, macs, params, the measures of both splits (select_accuracy,
+        test_accuracy ...), test_agreement (0 to 1), folder.
     """
     return table(folder_of(run) / "retrain" / "results.csv")
 

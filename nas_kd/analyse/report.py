@@ -16,31 +16,17 @@ from nas_kd.analyse.classes import classes_part
 from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
-from nas_kd.analyse.measure import measure_of, worded
+from nas_kd.analyse.measure import as_measure, measure_of, scored_subnets, worded
 from nas_kd.analyse.story import headline, missing
-from nas_kd.analyse.table import BESIDE, budgets_table, final_table, runs_of
+from nas_kd.analyse.table import BESIDE, Columns, budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
+from nas_kd.config.measures import MEASURES, Measure
 from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.links import refuse_links
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-RESULT_HEADS = {
-    "role": "role",
-    "arch": "arch",
-    "macs": "MACs",
-    "params": "parameters",
-    "accuracy": "test accuracy (%)",
-    "range": "lowest to highest (%)",
-    "gap": "minus the one handed over (points)",
-    "balanced_accuracy_mean_percent": "balanced accuracy (%)",
-    "macro_f1_mean_percent": "macro F1 (%)",
-    "agreement_mean_percent": "agreement (%)",
-    "seeds": "seeds",
-    "folder": "folder in the run",
-}
-AT_TIMES = [f"{name}_mean_percent" for name in BESIDE]  # columns of results that not all labels have
 RATING_HEADS = {
     "stage": "stage",
     "rows": "rows",
@@ -116,7 +102,7 @@ def report(run: str | Path | Run) -> Path:
 class _Writer:
     """Stores figures and tables next to the page."""
 
-    def __init__(self, folder: Path, measure: str) -> None:
+    def __init__(self, folder: Path, measure: Measure) -> None:
         self.folder = folder
         self.measure = measure
 
@@ -143,7 +129,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
     body = html.paragraphs(headline(root, search))
     if len(results):
         writer.frame(f"results{suffix}.csv", results)
-        writer.frame(f"seeds{suffix}.csv", runs_of(root, search))
+        writer.frame(f"seeds{suffix}.csv", as_measure(runs_of(root, search), writer.measure))
         numbers: dict[str, Callable[[object], str]] = {
             "agreement_mean_percent": html.fixed(2),
             "accuracy": str,
@@ -151,18 +137,18 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
             "gap": str,
         }
         numbers |= dict.fromkeys(("macs", "params", "seeds"), html.whole)
-        beside = [f"{name}_mean_percent" for name in BESIDE if name != writer.measure]
-        beside = [name for name in beside if results[name].notna().any()]
+        names = Columns(writer.measure)
+        beside = [name for name in names.beside if results[name].notna().any()]
         numbers |= dict.fromkeys(beside, html.fixed(2))
-        heads = {name: head for name, head in RESULT_HEADS.items() if name in beside or name not in AT_TIMES}
         body.append("<h2>Results</h2>")
-        shown = _spread(results)
-        body.append(html.table(shown, heads, numbers, _row_class))
+        shown = _spread(results, writer.measure)
+        body.append(html.table(shown, _heads(writer.measure, beside), numbers, _row_class))
         agreement = "; agreement is the share of test images for which student and teacher predict the same class"
         body.append(
             '<p class="soft">All students were retrained in the same way, once per seed. MACs are multiply-adds of '
             "convolutions and linear layers for one image, not FLOPs. Accuracy is the mean over the seeds with its "
-            f"sample standard deviation{agreement if frames.has_teacher(root) else ''}. The folder is that of the seed "
+            f"sample standard deviation{', lower being better' if writer.measure.lower else ''}"
+            f"{agreement if frames.has_teacher(root) else ''}. The folder is that of the seed "
             "with the best accuracy on the select split; the test images were not used for any decision. The "
             "coloured row is handed over. Brackets: 95 % interval of the paired difference over test images and "
             "seeds; '=' marks intervals that include 0, where the two students cannot be told apart.</p>"
@@ -221,7 +207,7 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
 
 def _chosen(root: Path, search: str) -> str:
     """Describe which share of the scored subnets is not a random sample."""
-    scored = frames.scored(root, search)
+    scored = scored_subnets(root, search)
     if not len(scored):
         return ""
     drawn = frames.engine(root, search) == "random" or scored["kind"].isin(("random", "control"))
@@ -234,23 +220,43 @@ def _chosen(root: Path, search: str) -> str:
     )
 
 
-def _spread(results: pd.DataFrame) -> pd.DataFrame:
+def _heads(measure: Measure, beside: Sequence[str]) -> dict[str, str]:
+    """Return the columns of the table of results and their heads."""
+    percent = " (%)" if measure.percent else ""
+    heads = {
+        "role": "role",
+        "arch": "arch",
+        "macs": "MACs",
+        "params": "parameters",
+        "accuracy": f"test accuracy{percent}",
+    }
+    heads |= {"range": f"lowest to highest{percent}"}
+    heads |= {"gap": f"minus the one handed over{' (points)' if measure.percent else ''}"}
+    known = {f"{name}_mean_percent": MEASURES[name].title() for name in BESIDE}
+    heads |= {name: known[name] for name in beside}
+    return heads | {"agreement_mean_percent": "agreement (%)", "seeds": "seeds", "folder": "folder in the run"}
+
+
+def _spread(results: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """Format mean and standard deviation, and the range, in one column each."""
     dash = "–"
+    names = Columns(measure)
+    digits = measure.digits
     accuracy = []
     ranges = []
     gaps = []
     same = indistinguishable(results)
     for row in results.to_dict("records"):
-        mean = row["accuracy_mean_percent"]
-        sd = row["accuracy_sd_percent"]
-        accuracy.append(dash if pd.isna(mean) else f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}")
-        low = row["accuracy_min_percent"]
-        high = row["accuracy_max_percent"]
-        ranges.append(dash if pd.isna(low) else f"{low:.2f} {dash} {high:.2f}")
-        gap, least, most = (row[f"difference{end}_percent"] for end in ("", "_low", "_high"))
+        mean = row[names.mean]
+        sd = row[names.sd]
+        plain = f"{mean:.{digits}f}"
+        accuracy.append(dash if pd.isna(mean) else plain if pd.isna(sd) else f"{plain} ± {sd:.{digits}f}")
+        low = row[names.lowest]
+        high = row[names.highest]
+        ranges.append(dash if pd.isna(low) else f"{low:.{digits}f} {dash} {high:.{digits}f}")
+        gap, least, most = row[names.gap], row[names.low], row[names.high]
         sign = "= " if row["role"] in same else ""
-        gaps.append("" if pd.isna(gap) else f"{sign}{gap:+.2f} [{least:.2f}, {most:.2f}]")
+        gaps.append("" if pd.isna(gap) else f"{sign}{gap:+.{digits}f} [{least:.{digits}f}, {most:.{digits}f}]")
     return results.assign(accuracy=accuracy, range=ranges, gap=gaps)
 
 
@@ -285,7 +291,7 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
     for stage, title in (("teacher", "Teacher"), ("supernet", "Supernet"), ("blockwise", "Blockwise")):
         rows = frames.table(root / stage / "metrics.csv")
         if len(rows) and "epoch" in rows:
-            body += writer.figure(f"curve_{stage}", curve_figure(rows, title), "")
+            body += writer.figure(f"curve_{stage}", curve_figure(rows, title, writer.measure), "")
     names = frames.searches(root) or ["search"]
     for search in names:
         caption = "Accuracy on the rate split, which is not used for training."

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from nas_kd.analyse import frames
-from nas_kd.analyse.choice import FILE, indistinguishable, verdict
-from nas_kd.analyse.measure import WORDS, collapses, measure_of
-from nas_kd.analyse.table import budget_words, final_table, runs_of, students
+from nas_kd.analyse.choice import FILE, few_images, indistinguishable, verdict
+from nas_kd.analyse.measure import collapses, measure_of, scored_subnets
+from nas_kd.analyse.table import Columns, budget_words, final_table, runs_of, students
+from nas_kd.config.measures import ACCURACY, MEASURES
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
@@ -28,14 +29,15 @@ def headline(root: Path, search: str) -> list[str]:
     best = frames.best(root, search)
     if not best:
         return []
-    scored = len(frames.scored(root, search))
+    scored = len(scored_subnets(root, search))
     sentences = [
         f"Found {best['key']}: {best.get('label', '')}; {best['macs']:,} MACs, {best['params']:,} "
         f"parameters. Budget: {budget_words(best)}. Whole subnets scored: {scored:,}."
     ]
     engine = frames.engine(root, search)
     if engine != "exact":
-        goals = [GOALS.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
+        words = GOALS | {name: each.words for name, each in MEASURES.items() if each != ACCURACY}
+        goals = [words.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
         sentences.append(f"Searched with {engine} among subnets with shared weights for {' and '.join(goals)}.")
     if not frames.has_teacher(root):
         sentences.append("There is no teacher.")
@@ -43,12 +45,15 @@ def headline(root: Path, search: str) -> list[str]:
     found: Any = table.loc["found"] if "found" in table.index else None
     if found is None or not found["seeds"]:
         return sentences
-    spread = "" if found["seeds"] < 2 else f" (sd {found['accuracy_sd_percent']:.2f})"
+    measure = measure_of(root)
+    names = Columns(measure)
+    digits = measure.digits
+    spread = "" if found["seeds"] < 2 else f" (sd {found[names.sd]:.{digits}f})"
     seeds = f"{found['seeds']} seed" + ("s" if found["seeds"] > 1 else "")
-    mean = found["accuracy_mean_percent"]
-    main = measure_of(root)
-    named = "" if main == "accuracy" else f" {WORDS[main]}"
-    sentences.append(f"Retrained with {seeds}, it reaches {mean:.2f} %{named}{spread} on the test images.")
+    mean = found[names.mean]
+    named = "" if measure == ACCURACY else f" {measure.words}"
+    value = f"{mean:.{digits}f}{measure.symbol}{named}{spread}"
+    sentences.append(f"Retrained with {seeds}, it reaches {value} on the test images.")
     if "teacher" in table.index:
         teacher: Any = table.loc["teacher"]
         size = ""
@@ -57,8 +62,9 @@ def headline(root: Path, search: str) -> list[str]:
                 f", with {_share(found['macs'], teacher['macs'])} of its MACs and "
                 f"{_share(found['params'], teacher['params'])} of its parameters"
             )
-        whole = teacher["accuracy_mean_percent"]
-        sentences.append(f"The teacher reaches {whole:.2f} %: {mean - whole:+.2f} points for the student{size}.")
+        whole = teacher[names.mean]
+        gap = f"{mean - whole:+.{digits}f}{measure.points}"
+        sentences.append(f"The teacher reaches {whole:.{digits}f}{measure.symbol}: {gap} for the student{size}.")
     gone = collapses(runs_of(root, search))
     if gone:
         each = ", ".join(f"{count} of {role.replace('_', ' ')}" for role, count in gone.items())
@@ -75,8 +81,12 @@ def _handed_over(root: Path, search: str, table: pd.DataFrame) -> list[str]:
     if not len(decided):
         return []
     same = [role.replace("_", " ") for role in indistinguishable(table.reset_index())]
-    known = int(table["difference_low_percent"].notna().sum())
-    sentences = [verdict(decided)]
+    measure = measure_of(root)
+    known = int(table[Columns(measure).low].notna().sum())
+    sentences = [verdict(decided, measure)]
+    images = pd.to_numeric(decided["images"]).max() if "images" in decided else float("nan")
+    if pd.notna(images) and (few := few_images(int(images), measure)):
+        sentences.append(f"Caveat: {few}.")
     if same:
         sentences.append(
             f"Caveat: {len(same)} of {known} others cannot be told apart from it on the test images "
@@ -104,7 +114,8 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
     """Compare the found student with random ones and the largest, seed by seed."""
     measured = runs_of(root, search)
     measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
-    measured = measured.assign(percent=100 * measured["test_accuracy"].astype(float))
+    measure = measure_of(root)
+    measured = measured.assign(percent=measure.factor * measured["test_accuracy"].astype(float))
     found = measured[measured["role"] == "found"].set_index("seed")["percent"]
     keys = students(root, search).set_index("role")["key"]
     sentences = []
@@ -127,15 +138,16 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         gaps = (found - rows.groupby("seed")["percent"].mean()).dropna()
         if not len(gaps):
             continue
-        each = ", ".join(f"{gap:+.2f}" for gap in gaps)
-        sentences.append(f"Against {name}: {gaps.mean():+.2f} points (by seed: {each}).")
+        each = ", ".join(f"{measure.sign * gap:+.{measure.digits}f}" for gap in gaps)
+        mean = f"{measure.sign * gaps.mean():+.{measure.digits}f}{measure.points}"
+        sentences.append(f"Against {name}: {mean} (by seed: {each}).")
         if gaps.mean() <= 1e-9:
             sentences.append(f"Caveat: the found student does not beat {name}.")
         elif gaps.min() <= 1e-9 or len(gaps) < 2:
             sentences.append(f"Caveat: the found student is not ahead of {name} with every seed, or has only one seed.")
-    means = table["accuracy_mean_percent"].drop(labels=["teacher"], errors="ignore").dropna()
+    means = measure.sign * table[Columns(measure).mean].drop(labels=["teacher"], errors="ignore").dropna()
     if len(means) > 1 and means.idxmax() != "found":
-        sentences.append(f"Caveat: the highest mean accuracy of all retrained students is that of {means.idxmax()}.")
+        sentences.append(f"Caveat: the best mean accuracy of all retrained students is that of {means.idxmax()}.")
     return sentences
 
 

@@ -10,38 +10,40 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.choice import differences, handed_over
-from nas_kd.analyse.measure import collapses, measure_of
+from nas_kd.analyse.measure import as_accuracy, collapses, measure_of, scored_subnets
+from nas_kd.config.measures import ACCURACY, Measure
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-COLUMNS = [
-    "role",
-    "arch",
-    "macs",
-    "params",
-    "accuracy_mean_percent",
-    "accuracy_sd_percent",
-    "accuracy_min_percent",
-    "accuracy_max_percent",
-    "agreement_mean_percent",
-    "seeds",
-    "folder",
-    "handed_over",
-    "difference_percent",
-    "difference_low_percent",
-    "difference_high_percent",
-    "metric",
-    "balanced_accuracy_mean_percent",
-    "macro_f1_mean_percent",
-    "collapsed",
-]
 BESIDE = ("balanced_accuracy", "macro_f1")  # measures of the test images that are shown beside the main one
+
+
+class Columns:
+    """The columns of a final table that have values of the run's measure, as they are shown.
+
+    Args:
+        measure: the run's.
+    """
+
+    def __init__(self, measure: Measure = ACCURACY) -> None:
+        self.mean, self.sd, self.lowest, self.highest = (
+            f"{measure.name}_{what}{measure.suffix}" for what in ("mean", "sd", "min", "max")
+        )
+        self.gap, self.low, self.high = (f"difference{end}{measure.suffix}" for end in ("", "_low", "_high"))
+        self.beside = [f"{name}_mean_percent" for name in BESIDE if name != measure.name]
+
+    @property
+    def every(self) -> list[str]:
+        """All columns of the table."""
+        own = [self.mean, self.sd, self.lowest, self.highest]
+        rest = ["agreement_mean_percent", "seeds", "folder", "handed_over", self.gap, self.low, self.high, "metric"]
+        return ["role", "arch", "macs", "params", *own, *rest, *self.beside, "collapsed"]
 
 
 def students(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     """Return the students that a search retrains: role, key, macs, params; without a list, from the results."""
-    listed = frames.table(frames.folder_of(run) / search / "students.csv")
+    listed = as_accuracy(frames.table(frames.folder_of(run) / search / "students.csv"), measure_of(run))
     if len(listed):
         return listed
     rows = frames.results(run)
@@ -75,10 +77,12 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     """Return one row per finished role and seed: role, key, macs, params, seed and the metrics.
 
     Before results.csv is complete, finished trainings are read from their own folders. Searches share the trainings
-    of an arch unless the methods differ. The columns of accuracy hold the run's measure.
+    of an arch unless the methods differ. The columns of accuracy hold the run's measure as
+    `nas_kd.analyse.measure.as_accuracy` has it.
     """
     root = frames.folder_of(run)
-    main = measure_of(root)
+    measure = measure_of(root)
+    main = measure.name
     columns = {"seed": "seed", "select_accuracy": f"select_{main}", "test_accuracy": f"test_{main}"}
     columns |= {"test_agreement": "test_agreement", "folder": "folder", "collapsed": "test_collapsed"}
     columns |= {name: f"test_{name}" for name in BESIDE}
@@ -98,7 +102,11 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 measured.append({"seed": int(seed), "folder": folder} | stage.get("facts", {}))
         for row in measured:
             rows.append(student | {name: row.get(own) for name, own in columns.items()})
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["role", "key", "macs", "params", *columns])
+    if not rows:
+        return pd.DataFrame(columns=["role", "key", "macs", "params", *columns])
+    frame = pd.DataFrame(rows)
+    values = {name: measure.sign * pd.to_numeric(frame[name]) for name in ("select_accuracy", "test_accuracy")}
+    return frame.assign(**values) if measure.lower else frame
 
 
 def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
@@ -109,33 +117,35 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         search: the search's folder in the run: one per budget.
 
     Returns:
-        One row per role: role, arch (key, or the teacher's name), macs, params, accuracy on the test images
-        (mean, sample standard deviation, lowest and highest over the seeds, in percent), agreement with the
+        One row per role: role, arch (key, or the teacher's name), macs, params, the run's measure on the test images,
+        which ``metric`` and the names of its columns name (mean, sample standard deviation, lowest and highest over
+        the seeds, such as ``accuracy_mean_percent`` or ``mae_mean``), agreement with the
         teacher (share of test images with the same prediction, in percent), seeds, the folder of the seed
-        with the best accuracy on the select split, whether the student is handed over, and its accuracy minus
-        that of the one handed over with the 95 % interval over test images and seeds, in points; if it includes 0, the
-        two cannot be told apart. Unmeasured values are NaN, with 0 seeds. The accuracy is the run's measure, which
-        ``metric`` names; ``collapsed`` is the number of trainings whose answers are no better than a constant.
+        that is best on the select split, whether the student is handed over, and its measure minus
+        that of the one handed over with the 95 % interval over test images and seeds; if it includes 0, the
+        two cannot be told apart. Unmeasured values are NaN, with 0 seeds. ``collapsed`` is the number of trainings
+        whose answers are no better than a constant.
     """
     root = frames.folder_of(run)
-    main = measure_of(root)
+    measure = measure_of(root)
+    names = Columns(measure)
     rows: list[dict[str, Any]] = []
     teacher = frames.document(root / "retrain" / "teacher.json")
     if teacher:
-        accuracy = _percent(teacher.get(f"test_{main}"))
+        reached = teacher.get(f"test_{measure.name}")
         rows.append(
             {
                 "role": "teacher",
                 "arch": teacher.get("name"),
                 "macs": teacher.get("macs"),
                 "params": teacher.get("params"),
-                "accuracy_mean_percent": accuracy,
+                names.mean: float("nan") if reached is None else measure.factor * reached,
                 "agreement_mean_percent": 100.0,
                 "seeds": 1,
                 "folder": teacher.get("folder"),
                 "collapsed": int(teacher.get("test_collapsed") or 0),
             }
-            | {f"{name}_mean_percent": _percent(teacher.get(f"test_{name}")) for name in BESIDE}
+            | {f"{name}_mean_percent": _percent(teacher.get(f"test_{name}")) for name in BESIDE if name != measure.name}
         )
     measured = runs_of(run, search)
     given = handed_over(root, search)
@@ -143,7 +153,7 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     gone = collapses(measured)
     for student in students(run, search).to_dict("records"):
         mine = measured[measured["role"] == student["role"]]
-        accuracy = pd.to_numeric(mine["test_accuracy"]).dropna() * 100.0
+        values = pd.to_numeric(mine["test_accuracy"]).dropna() * (measure.sign * measure.factor)
         agreement = pd.to_numeric(mine["test_agreement"]).dropna() * 100.0
         rows.append(
             {
@@ -151,26 +161,32 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
                 "arch": student["key"],
                 "macs": student.get("macs"),
                 "params": student.get("params"),
-                "accuracy_mean_percent": accuracy.mean(),
-                "accuracy_sd_percent": accuracy.std(ddof=1),
-                "accuracy_min_percent": accuracy.min(),
-                "accuracy_max_percent": accuracy.max(),
+                names.mean: values.mean(),
+                names.sd: values.std(ddof=1),
+                names.lowest: values.min(),
+                names.highest: values.max(),
                 "agreement_mean_percent": agreement.mean(),
-                "seeds": len(accuracy),
+                "seeds": len(values),
                 "folder": _best_folder(mine),
                 "handed_over": student["role"] == given,
                 "collapsed": gone.get(student["role"], 0),
             }
-            | {f"{name}_mean_percent": 100.0 * pd.to_numeric(mine[name]).mean() for name in BESIDE}
+            | {
+                f"{name}_mean_percent": 100.0 * pd.to_numeric(mine[name]).mean()
+                for name in BESIDE
+                if name != measure.name
+            }
         )
-    found = pd.DataFrame(rows, columns=COLUMNS)
+    found = pd.DataFrame(rows, columns=names.every)
     found["handed_over"] = found["handed_over"].eq(True)
-    for name, end in (("difference", ""), ("low", "_low"), ("high", "_high")):
-        found[f"difference{end}_percent"] = found["role"].map(100.0 * gaps[name].astype(float))
-    found["metric"] = main
+    ends = ("low", "high") if not measure.lower else ("high", "low")  # differences of scores, of which higher is better
+    for column, name in ((names.gap, "difference"), (names.low, ends[0]), (names.high, ends[1])):
+        found[column] = found["role"].map(measure.sign * measure.factor * gaps[name].astype(float))
+    found["metric"] = measure.name
     for name in ("macs", "params", "seeds", "collapsed"):
         found[name] = pd.to_numeric(found[name]).astype("Int64")
-    for name in (name for name in COLUMNS if name.endswith("_percent")):
+    own = (names.mean, names.sd, names.lowest, names.highest, names.gap, names.low, names.high, *names.beside)
+    for name in (*own, "agreement_mean_percent"):
         found[name] = pd.to_numeric(found[name]).astype(float)
     return found
 
@@ -183,8 +199,9 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
         search: the search's folder in the run.
 
     Returns:
-        One row per arch with a test accuracy: role, key, macs, params, score (sum of stage scores),
-        kl, accuracy (supernet weights, rate split, 0 to 1) where known, and test_accuracy (mean over seeds).
+        One row per arch that was tested: role, key, macs, params, score (sum of stage scores), kl, accuracy (supernet
+        weights, rate split) where known, and test_accuracy (mean over seeds); both are the run's measure, signed so
+        that higher is better.
     """
     measured = runs_of(run, search)
     measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
@@ -195,7 +212,7 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
     rows = students(run, search).drop_duplicates("key")
     rows = rows[rows["key"].isin(means.index)].set_index("key")
     rows = rows.assign(test_accuracy=means)
-    known = frames.scored(run, search).set_index("key")
+    known = scored_subnets(run, search).set_index("key")
     for name in ("score", "kl", "accuracy"):
         values = known[name].reindex(rows.index) if name in known else pd.Series(float("nan"), rows.index)
         rows[name] = rows[name].fillna(values) if name in rows else values
@@ -241,7 +258,7 @@ def budgets_table(run: str | Path | Run) -> pd.DataFrame:
                 "label": found.get("label"),
                 "macs": found.get("macs"),
                 "params": found.get("params"),
-                "subnets": len(frames.scored(run, name)),
+                "subnets": len(scored_subnets(run, name)),
             }
         )
     return pd.DataFrame(rows)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.correlation import Tau, in_band, kendall, kendall_difference
+from nas_kd.analyse.measure import as_accuracy, measure_of, scored_subnets
 from nas_kd.analyse.table import runs_of, student_table
 from nas_kd.analyse.tau import tau_b
 from nas_kd.config.checks import MIN_ARCHS
@@ -88,8 +89,8 @@ def band_of(run: str | Path | Run) -> float:
 
 
 def _ground_truths(run: str | Path | Run, search: str) -> list[_GroundTruth]:
-    scored = frames.scored(run, search)
-    top = frames.table(frames.folder_of(run) / search / "top.csv")
+    scored = scored_subnets(run, search)
+    top = as_accuracy(frames.table(frames.folder_of(run) / search / "top.csv"), measure_of(run))
     final = student_table(run, search)
     found = frames.best(run, search)
     cheap = ("score", "macs", "params")

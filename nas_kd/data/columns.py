@@ -14,7 +14,7 @@ from nas_kd.data.config import DataConfig
 from nas_kd.data.formats import is_image_name
 from nas_kd.data.labels import Labels, labels_of
 from nas_kd.data.layout import SPLITS
-from nas_kd.data.source import FileSource, Source, TableSource
+from nas_kd.data.source import ALONE, FileSource, Source, TableSource
 from nas_kd.data.table import IMAGE, Table, first_known
 from nas_kd.errors import SettingError
 
@@ -128,7 +128,7 @@ def _read_labels(what: str, table: Table, names: list[str], config: DataConfig) 
 
 def _groups(values: NDArray[Any]) -> NDArray[Any]:
     """Return the name of each image's group; an image without one is its own."""
-    return np.array([f"alone {row}" if value is None else f"{value}" for row, value in enumerate(values.tolist())])
+    return np.array([f"{ALONE}{row}" if value is None else f"{value}" for row, value in enumerate(values.tolist())])
 
 
 def _splits(what: str, table: Table, column: str) -> dict[str, NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from nas_kd.data.config import Kind
 from nas_kd.errors import SettingError
 
 Columns = dict[str, NDArray[Any]]
+DROP = "leave images without a label out"
 
 
 class Labels(NamedTuple):
@@ -60,14 +61,17 @@ def _plain(field: str, name: str, column: NDArray[Any]) -> NDArray[Any]:
         given = column.tolist()
         gaps = [row for row, value in enumerate(given) if value is None or value != value or value == ""]
         if gaps:
-            raise SettingError(field, f"no label in {len(gaps)} rows, the first {gaps[0]}", "a label for every image")
+            raise SettingError(
+                field, f"no label in {len(gaps)} rows, the first {gaps[0]}", "a label for every image", DROP
+            )
         if any(isinstance(value, str | bytes) for value in given):
             column = np.array([value.decode() if isinstance(value, bytes) else str(value) for value in given])
         else:
             column = np.array(given)
     if column.dtype.kind == "f" and not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])
-        raise SettingError(field, f"{name}: {column[row]} in row {row}", "a label for every image, a finite number")
+        value = f"{name}: {column[row]} in row {row}"
+        raise SettingError(field, value, "a label for every image, a finite number", DROP)
     if column.dtype.kind not in "Ubiuf" or column.ndim != 1:
         raise SettingError(field, f"{name}: {column.dtype}", "labels that are texts or numbers", "convert them")
     return column.astype(np.float64 if column.dtype.kind == "f" else np.int64) if column.dtype.kind in "iuf" else column
@@ -100,6 +104,10 @@ def _class_numbers(column: NDArray[Any]) -> bool:
 def _by_number(field: str, y: NDArray[np.int64]) -> tuple[str, ...]:
     """Name classes by their numbers; the numbers are looked at before anything of their size is made."""
     found = np.unique(y)
+    if found[0] == -1 and len(found) > 1 and found[1] >= 0:
+        value = f"label -1 of {int((y == -1).sum())} images"
+        hint = "leave images without a label out: x[y >= 0], y[y >= 0]"
+        raise SettingError(field, value, "labels 0 .. classes - 1, one for every image", hint)
     if found[0] < 0:
         raise SettingError(field, f"label {found[0]}", "labels 0 .. classes - 1", "renumber the labels")
     if found[-1] != len(found) - 1:

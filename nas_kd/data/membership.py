@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_kd.data.source import Source
-from nas_kd.data.split import HIGHEST, LOWEST, Codes, cut, draw, fewest
+from nas_kd.data.split import HIGHEST, LOWEST, Codes, cut, draw, fewest, rarest_labels
 from nas_kd.errors import SettingError
 
 TEST_SHARE = 0.2
+STRATUM = 16  # images of a stratum of several labels: enough for four splits
 Amount = float | int
 
 
@@ -17,7 +18,7 @@ class Pool:
     """The images that splits are cut from, whole groups at a time where there are groups.
 
     Args:
-        source: the images; classes are its strata, and all are one stratum where it has none.
+        source: the images; its classes are strata, or the rarest label that an image has; of numbers there is one.
         seed: of the draws.
     """
 
@@ -25,14 +26,22 @@ class Pool:
         self.source = source
         self.seed = seed
         self.rows = np.arange(len(source))  # those not yet cut off
-        self.strata = source.labels if source.kind == "classes" else np.zeros(len(source), dtype=np.int64)
         self.classes = len(source.classes) if source.kind == "classes" else 1
 
     def sizes(self) -> Codes:
         """Return the number of images, or of groups with images, of each class."""
+        if self.source.kind != "classes":
+            return np.array([len(self.rows if self.source.groups is None else self._votes()[0])])
         if self.source.groups is None:
-            return np.bincount(self.strata, minlength=self.classes)
+            return np.bincount(self.source.labels, minlength=self.classes)
         return (self._votes()[2] > 0).sum(0)
+
+    def strata(self) -> Codes:
+        """Return the stratum of each image that is not yet cut off."""
+        labels = self.source.labels[self.rows]
+        if self.source.kind == "classes":
+            return labels
+        return rarest_labels(labels, STRATUM) if self.source.kind == "multilabel" else np.zeros(len(labels), np.int64)
 
     def cut(self, purpose: str, low: Amount, high: Amount, keep: int = 1, floor: bool = False) -> Codes:
         """Return codes of the rows as `nas_kd.data.split.cut` does; a count of images is a share of groups.
@@ -48,6 +57,8 @@ class Pool:
             return cut(strata, draws, lower, upper, keep)[unit]
         if not floor:
             return cut(strata, draws, low, high, keep)
+        if self.source.kind != "classes" and any(isinstance(a, int) and a <= strata.max() for a in (low, high)):
+            return cut(np.zeros_like(strata), draws, low, high, keep)  # too few images for one of each stratum
         least = fewest(strata, low), fewest(strata, high)
         return cut(strata, draws, low, high, keep, least)
 
@@ -57,20 +68,21 @@ class Pool:
         The stratum of a group is the class that most of its images have. Where a class has too few groups of its own
         for all parts, as where most groups have images of several classes, groups are cut by their draws alone.
         """
-        strata = self.strata[self.rows]
+        strata = self.strata()
         if self.source.groups is None:
             return [self.source.names[row] for row in self.rows.tolist()], strata, None
         groups, unit, votes = self._votes()
         most = votes.argmax(1)
-        few = np.bincount(most, minlength=self.classes).min() < parts
+        few = np.bincount(most, minlength=votes.shape[1]).min() < parts
         return groups, np.zeros_like(most) if few else most, unit
 
     def _votes(self) -> tuple[list[str], Codes, Codes]:
         """Return the groups, the group of each image, and the images of each group and class."""
         assert self.source.groups is not None  # asked for groups alone
         groups, unit = np.unique(self.source.groups[self.rows], return_inverse=True)
-        votes = np.zeros((len(groups), self.classes), dtype=np.int64)
-        np.add.at(votes, (unit, self.strata[self.rows]), 1)
+        strata = self.strata()
+        votes = np.zeros((len(groups), max(self.classes, int(strata.max(initial=0)) + 1)), dtype=np.int64)
+        np.add.at(votes, (unit, strata), 1)
         return list(map(str, groups)), unit, votes
 
 
@@ -102,15 +114,18 @@ def membership(
     for name, amount in (("data.rate", rate), ("data.select", select)):
         most = len(pool.rows) - pool.classes * (least - 1)
         if isinstance(amount, int) and amount and not pool.classes <= amount <= most:
-            expected = f"0, or {pool.classes} (one per class) .. {most} of the {len(pool.rows)} training images"
+            each = " (one per class)" if source.kind == "classes" else ""
+            expected = f"0, or {pool.classes}{each} .. {most} of the {len(pool.rows)} training images"
             raise SettingError(name, amount, expected, "choose a number in this range, or a share such as 0.05")
     codes = pool.cut("split", rate, select, floor=True)
     rows["rate"] = pool.rows[codes == LOWEST]
     rows["select"] = pool.rows[codes == HIGHEST]
     rows["train"] = pool.rows[(codes != LOWEST) & (codes != HIGHEST)]
-    lost = np.flatnonzero(np.bincount(pool.strata[rows["train"]], minlength=pool.classes) == 0)
+    trained = source.labels[rows["train"]] if source.kind == "classes" else np.zeros(len(rows["train"]), np.int64)
+    lost = np.flatnonzero(np.bincount(trained, minlength=pool.classes) == 0)
     if len(lost):
-        expected = f"groups that leave every class images to train on; {source.classes[lost[0]]!r} has none"
+        lacks = f"; {source.classes[lost[0]]!r} has none" if source.kind == "classes" else ""
+        expected = f"groups that leave every class images to train on{lacks}"
         raise SettingError("data.group", source.origin, expected, "use another column, or data.rate=0")
     return {name: rows[name] for name in ("train", "rate", "select", "test") if name in rows}
 
@@ -140,5 +155,8 @@ def _take(pool: Pool, subset: int, least: int) -> None:
         raise SettingError("data.subset", subset, expected, "choose a number in this range, or omit it")
     if subset < len(pool.rows):
         names = [pool.source.names[row] for row in pool.rows.tolist()]
-        codes = cut(pool.strata[pool.rows], draw(names, pool.seed, "subset"), subset, 0, 0, least)
+        strata = pool.strata()
+        if pool.source.kind != "classes" and subset < least * (strata.max() + 1):
+            strata = np.zeros_like(strata)
+        codes = cut(strata, draw(names, pool.seed, "subset"), subset, 0, 0, least)
         pool.rows = pool.rows[codes == LOWEST]

@@ -20,7 +20,7 @@ from nas_kd.data.config import FILES, IMAGES, DataConfig
 from nas_kd.data.found import Found
 from nas_kd.data.labels import columns_of, labels_of
 from nas_kd.data.layout import classes_of, split_folders, splits_first
-from nas_kd.data.source import ArraySource, FileSource, Source, VisionSource
+from nas_kd.data.source import ArraySource, FileSource, Source, VisionSource, parted_groups
 from nas_kd.data.table import Table, read_csv, read_hfds, read_parquet
 from nas_kd.data.tree import Tree, read_folder, read_tar
 from nas_kd.errors import SettingError
@@ -82,6 +82,15 @@ def given_apart(train: Images, test: Images | None, config: DataConfig) -> tuple
     for name, source in sources.items():
         if name != "train":
             _check_classes("data.train" if test is None or name == "select" else "data.test", sources["train"], source)
+    parted = parted_groups(sources)
+    if parted and config.duplicates == "stop":
+        name, splits = next(iter(parted.items()))
+        found = f"{len(parted)} groups have images in several splits, such as {name!r} in {' and '.join(splits)}"
+        hint = "correct the splits, name another column by data.group, or set data.duplicates=keep"
+        raise SettingError("data.group", found, "the images of a group, such as a patient's, in one split", hint)
+    if parted:
+        name, splits = next(iter(parted.items()))
+        notes.append(f"{len(parted)} groups have images in several splits, such as {name!r} in {' and '.join(splits)}")
     return sources, Found(ignored=tuple(ignored.items()), notes=tuple(notes))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -58,6 +58,26 @@ class Source:
     def load(self, i: int) -> IO[bytes] | Image.Image:
         """Read image i's bytes, or its pixels where it is no file; safe to call from several threads."""
         raise NotImplementedError
+
+
+ALONE = "alone "  # begins the name of the group of an image that has none
+
+
+def parted_groups(sources: Mapping[str, Source]) -> dict[str, list[str]]:
+    """Return the groups whose images are in several splits, with the splits.
+
+    Args:
+        sources: by split, those that are given apart.
+    """
+    splits: dict[str, list[str]] = {}
+    for split, source in sources.items():
+        if source.groups is None:
+            continue
+        own = set(source.names)  # an image outside of deeper folders is its own group
+        for name in dict.fromkeys(map(str, source.groups.tolist())):
+            if name not in own and not name.startswith(ALONE):
+                splits.setdefault(name, []).append(split)
+    return {name: found for name, found in splits.items() if len(found) > 1}
 
 
 class ArraySource(Source):

@@ -91,6 +91,34 @@ def fewest(labels: NDArray[np.int64], amount: float | int) -> Codes:
     return np.maximum(1, np.minimum(min(FEWEST, int(count / len(sizes) / 2)), sizes // 4))
 
 
+def rarest_labels(y: NDArray[np.float32], fewest_images: int) -> Codes:
+    """Return a stratum (N,) of each image with several labels: the rarest one that it has, so that splits have all.
+
+    From the rarest label on, the images that have it and are of no stratum yet are one; where they are too few to be
+    divided, they wait for the next label. What is left, such as images without any label, is the last stratum.
+
+    Args:
+        y: (N, L) 0 and 1.
+        fewest_images: of a stratum.
+
+    Source: the order of Sechidis, Tsoumakas & Vlahavas 2011; images of a stratum are then divided by their draws.
+    """
+    strata = np.full(len(y), -1, dtype=np.int64)
+    has = y > 0.5
+    number = 0
+    for label in np.argsort(has.sum(0), kind="stable").tolist():
+        mine = has[:, label] & (strata < 0)
+        if mine.sum() >= fewest_images:
+            strata[mine] = number
+            number += 1
+    rest = strata < 0
+    if number and rest.sum() < fewest_images:
+        strata[rest] = number - 1  # the most frequent
+    else:
+        strata[rest] = number
+    return strata
+
+
 def _counts(
     labels: NDArray[np.int64], u: NDArray[np.float64], amount: float | int, least: int | Codes, most: Codes
 ) -> Codes:

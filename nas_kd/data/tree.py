@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from nas_kd.data.formats import is_hidden, is_image_name
 from nas_kd.errors import SettingError
+from nas_kd.runs.run import is_run
 
 HIDDEN = "hidden"
+RUN = "run folder of nas_kd"
 
 
 @dataclass
@@ -62,7 +64,7 @@ def printable(name: str) -> str:
 
 
 def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
-    """List the images below a folder; links are followed.
+    """List the images below a folder; links are followed, folders of runs are left out and counted.
 
     Args:
         what: the setting, for messages.
@@ -72,6 +74,7 @@ def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
         SettingError: a link leads in a circle, or a file with an image's name is none.
     """
     tree = Tree()
+    homes: set[str] = set()  # folders that hold run folders
     other = without.resolve() if without is not None else None
     todo = [(str(root), "", frozenset({root.resolve()}))]
     while todo:
@@ -86,6 +89,10 @@ def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
                         raise SettingError(what, entry.path, "folders without circular links", "delete the link")
                     if real == other:
                         continue
+                    if is_run(Path(entry.path)):
+                        tree.ignored[RUN] += 1
+                        homes.add(inside.rstrip("/"))
+                        continue
                     below = f"{inside}{printable(entry.name)}"
                     if below.count("/") < 2:
                         tree.folders.append(below)
@@ -98,6 +105,11 @@ def read_folder(what: str, root: Path, without: Path | None = None) -> Tree:
                 else:
                     tree.names.append(f"{inside}{printable(entry.name)}")
                     tree.files.append(entry.path)
+    tree.folders = [
+        folder
+        for folder in tree.folders
+        if folder not in homes or any(name.startswith(f"{folder}/") for name in tree.names)
+    ]
     return tree.ordered()
 
 

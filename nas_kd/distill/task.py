@@ -39,7 +39,7 @@ class Task(Protocol):
         """Return the contribution of each sample to the metric: (N,) float64, higher is better."""
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the mean of the `scores`, at most 1: the value of ``measure``."""
+        """Return the value of ``measure``: the mean of the `scores`, at most 1, or less it where lower is better."""
 
     def measures(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """Return all measures by name, ``measure`` among them."""

@@ -37,7 +37,7 @@ def _planned(given: Given) -> tuple[list[Work], list[str]]:
     folder = given.run.path if isinstance(given, Pipeline) else None
     try:
         works = plan(given, folder)
-    except Exception as error:  # whatever a foreign network raises: the run itself says it with all it knows
+    except (SettingError, RuntimeError, ValueError) as error:  # a network that does not train at random weights
         return [], [f"no plan: {' '.join(str(error).split())[:200]}"]
     resumed = any(work.left < 1 and work.seconds for work in works)
     return works, list(words(works, resumed))

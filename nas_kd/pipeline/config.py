@@ -47,9 +47,9 @@ class Config(Settings):
     """one-thread processes for independent trainings; 1 stays in this process"""
     on_nan: Literal["stop", "skip"] = "stop"
     """stop or skip: what a training does at a step whose loss or gradient is not finite"""
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "map", "r2"] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "map", "r2", "mae"] | None = None
     """what search and hand-over go by: accuracy, balanced_accuracy or macro_f1 of classes, map or macro_f1 of several
-    labels an image, r2 of numbers; null is the first of its kind. Columns of a search called accuracy hold it"""
+    labels an image, r2 or mae of numbers; null is the first of its kind"""
     max_hours: Hours | None = None
     """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
     plan: bool = True

@@ -26,8 +26,8 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
 
     Args:
         given: what the settings name.
-        shipped: add what a run says later, which layer of the teacher teaches each stage of a named space, and the
-            spaces that come with nas_kd, with the share of the teacher that they reach.
+        shipped: add what a run says elsewhere: what the data are, which layer of the teacher teaches each stage of a
+            named space, and the spaces that come with nas_kd, with the share of the teacher that they reach.
 
     Raises:
         SettingError: the budget is infeasible, or the teacher cannot teach the space.
@@ -39,7 +39,8 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
         "largest": space.cost(space.largest(), **given.cost),
     }
     median = Cost(*(int(np.median([cost[index] for cost in drawn])) for index in range(2)))
-    yield from summary(given.images, given.config.data.train)
+    if shipped:
+        yield from summary(given.images, given.config.data.train)
     yield from _teacher(given)
     yield f"space: {space.name}, {_many(space.size)} archs, {space.parts}"
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():

@@ -24,6 +24,7 @@ ENOUGH = 0.25  # seconds that a kind of step is timed for, at least twice
 MOST = 5  # times
 DRAWS = 200  # random archs, of which the largest within the budget stands for the students
 FORWARD = 256  # images of a forward pass
+PROPOSED = 3  # proposals that are timed
 
 
 class Pace(NamedTuple):
@@ -36,6 +37,7 @@ class Pace(NamedTuple):
         student_step: a training step of it.
         supernet_step: a training step of the largest, the smallest and two other subnets; 0 where none is trained.
         params: parameters of the student.
+        proposal: seconds for one proposal of the search, with half of its trials behind it.
     """
 
     teacher: float
@@ -44,6 +46,7 @@ class Pace(NamedTuple):
     student_step: float
     supernet_step: float
     params: int
+    proposal: float
 
 
 @torch.enable_grad()
@@ -67,7 +70,37 @@ def pace(given: Given) -> Pace:
         supernet_step = 0.0
         if not config.derived and config.supernet.epochs:
             supernet_step = clock.supernet(config.supernet.fitted(clock.images).batch_size)
-    return Pace(teacher, teacher_step, forward, student_step, supernet_step, params)
+    return Pace(teacher, teacher_step, forward, student_step, supernet_step, params, proposal_seconds(given))
+
+
+def proposal_seconds(given: Given) -> float:
+    """Time how long the search's sampler takes for a proposal, with half of the trials behind it."""
+    import optuna
+
+    from nas_kd.searcher.proposals import Proposals
+    from nas_kd.searcher.variables import SearchVariables
+
+    config = given.config
+    sampler = {"exact": config.search.sampler, "nsga2": "nsga2"}.get(config.engine)
+    if sampler is None:  # drawn at random, or by rules of its own: no time to speak of
+        return 0.0
+    sizes = SearchVariables(given.outline).sizes
+    rules = Proposals(sizes, None, "kl", (), None, sampler, config.seed)
+    study = rules.study()
+    draws = np.random.default_rng(seed_for("plan", "proposals"))
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {
+        f"i_{i}": optuna.distributions.IntDistribution(0, size - 1) for i, size in enumerate(sizes, 1)
+    }
+    for _ in range(config.search.trials // 2):
+        point = {f"i_{i}": int(draws.integers(size)) for i, size in enumerate(sizes, 1)}
+        study.add_trial(optuna.create_trial(params=point, distributions=ranges, value=float(draws.random())))
+    times = []
+    for number in range(PROPOSED):
+        begin = time.perf_counter()
+        trial, _ = rules.ask(study, number, None)
+        study.tell(trial, float(draws.random()))
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
 
 
 def typical_arch(given: Given) -> Arch:

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pandas as pd
 
+from nas_kd.analyse.choice import few_images
+from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill.tasks import unscaled
 from nas_kd.errors import SettingError
@@ -88,6 +90,7 @@ class Pipeline(RunContext):
             run=self.run,
             seed=self.config.seed,
             runtime=self.runtime,
+            task=self.other_task,
         )
 
     @property
@@ -128,7 +131,8 @@ class Pipeline(RunContext):
         engine = self.config.engine
         weights = self.config.search.weights if self._guided else None
         given = engine, self.upper, latency, self.lower, weights
-        objectives, before = (checked_objectives(o, engine) for o in (self.config.search.objectives, None))
+        metric = self.task.measure
+        objectives, before = (checked_objectives(o, engine, metric) for o in (self.config.search.objectives, None))
         if engine == first.get("search.engine"):
             before = tuple(first.get("search.objectives", before))  # no record has the engine's own
         same = objectives == before
@@ -263,6 +267,8 @@ class Pipeline(RunContext):
             self.run.log_message(
                 f"labels have standard deviations far from 1 ({each}): divide them, or trainings may fail"
             )
+        if keep and (few := few_images(len(self.data.select), measure_named(self.task.measure))):
+            self.run.log_message(few)
         own = self.config.retrain
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)

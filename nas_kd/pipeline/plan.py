@@ -15,7 +15,9 @@ from nas_kd.runs.progress import format_seconds
 from nas_kd.searcher.finalists import lengths
 from nas_kd.searcher.trials import OTHERS
 from nas_kd.teacher.cache import cache_bytes
+from nas_kd.train.evaluate import IMAGES as EVALUATED
 
+PROPOSALS = 1.5  # of a search for each new arch within the budget, about
 CONTROLS = 4  # archs that short trainings add to the finalists, about
 SUBNET = 1.3  # a forward pass through shared weights, in those of the student
 UNIT = 0.7  # of a forward pass of the teacher: one choice of every unit, rated
@@ -142,7 +144,8 @@ class _Plan:
                 seconds += (own.steps - 1) * step
             return Work("the teacher as the space", words, seconds, left, WEIGHT * largest * each)
         epochs = config.supernet.epochs
-        seconds = epochs * (self.images * self.pace.supernet_step + 4 * 1024 * self.pace.student)
+        looked_at = 2 * (min(EVALUATED, self.images) + min(EVALUATED, self.rate))  # by the largest and the smallest
+        seconds = epochs * (self.images * self.pace.supernet_step + looked_at * self.pace.student)
         words = self._epochs("supernet", epochs) if epochs else "given weights"
         return Work("supernet", words, seconds, self._left("supernet", epochs), WEIGHT * largest * (1 + CHECKPOINT))
 
@@ -176,7 +179,7 @@ class _Plan:
         guided = self.config.engine == "exact"
         measured = min(own.calibration_images, self.images) + min(own.rate_images or self.rate, self.rate)
         scoring = SUBNET * self.pace.student
-        seconds = own.trials * measured * scoring
+        seconds = own.trials * (measured * scoring + PROPOSALS * self.pace.proposal)
         parts = [f"{own.trials} subnets"]
         if guided and self.config.derived and own.rerate:
             seconds += (own.rerate - 1) * self._around() * scoring  # the last arch is not rated around

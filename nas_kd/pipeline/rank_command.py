@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nas_kd.analyse.measure import worded
+from nas_kd.config.measures import measure_named
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.ranking.rank import RankResult, rank
@@ -14,7 +16,7 @@ from nas_kd.teacher import Teacher
 def stage_rank(config: Config) -> None:
     """Train a sample of archs, score the same archs, and print how well each score ranks them."""
     pipeline = Pipeline(config)
-    print_ranking(ranking(pipeline))
+    print_ranking(ranking(pipeline), pipeline.task.measure)
     pipeline.run.log_message(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
 
 
@@ -53,12 +55,17 @@ def ranking(pipeline: Pipeline, helps: bool = False) -> RankResult:
     )
 
 
-def print_ranking(found: RankResult) -> None:
-    """Print the summary, best first."""
+def print_ranking(found: RankResult, metric: str) -> None:
+    """Print the summary, best first.
+
+    Args:
+        metric: the name of the task's measure.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"tau-b with the accuracy of {int(found.summary['archs'].max())} trained archs")
+    measure = measure_named(metric)
+    table = Table(title=f"tau-b with the {measure.words} of {int(found.summary['archs'].max())} trained archs")
     for column in ("score", "role", "inside bands", "over all sizes", "minus best size", "CPU min"):
         table.add_column(column, justify="left" if column in ("score", "role") else "right", no_wrap=True)
     for row in found.summary.to_dict("records"):
@@ -67,5 +74,5 @@ def print_ranking(found: RankResult) -> None:
             for name in ("band_tau", "tau", "minus_size")
         ]
         minutes = f"{row['cpu_minutes'] + row['preparation_minutes']:.1f}"
-        table.add_row(row["score"], row["role"], *spans, minutes)
+        table.add_row(worded(row["score"], measure), row["role"], *spans, minutes)
     Console(width=None if Console().is_terminal else 140).print(table)

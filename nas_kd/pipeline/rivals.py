@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
+from nas_kd.config.measures import measure_named
 from nas_kd.derive.cost import whole_cost
 from nas_kd.derive.even import EvenCut, EvenCuts
 from nas_kd.derive.supernet import TeacherSupernet
@@ -119,7 +120,8 @@ def _even_both(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent | str:
     ]
     with Progress("even cuts", len(trainings), unit="students", run=pipeline.run) as progress:
         found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
-    best = max(range(len(tried)), key=lambda place: found[place][f"select_{setup.task.measure}"])
+    measure = measure_named(setup.task.measure)
+    best = max(range(len(tried)), key=lambda place: measure.sign * found[place][f"select_{measure.name}"])
     return tried[best]
 
 

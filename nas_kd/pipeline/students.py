@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas_kd.analyse.choice import FILE, decision, indistinguishable, verdict
-from nas_kd.analyse.measure import WORDS
-from nas_kd.analyse.table import final_table, runs_of
+from nas_kd.analyse.choice import FILE, decision, few_images, indistinguishable, verdict
+from nas_kd.analyse.measure import as_measure
+from nas_kd.analyse.table import Columns, final_table, runs_of
+from nas_kd.config.measures import measure_named
 from nas_kd.pipeline.candidates import ArchStudent, Student
 from nas_kd.pipeline.ready_made import is_tree
 from nas_kd.pipeline.rivals import repaired, rivals
@@ -83,7 +84,7 @@ def students_table(pipeline: Pipeline, students: Sequence[Student]) -> pd.DataFr
             "label": student.label,
         } | student.cost._asdict()
         if isinstance(student, ArchStudent) and student.space == pipeline.space and not student.suffix:
-            row |= {"score": sum(stages(student.arch))} | scorer(student.arch)  # did they foretell the accuracy?
+            row |= {"score": sum(stages(student.arch))} | scorer(student.arch)  # did they foretell it?
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -138,8 +139,9 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
         results = pd.concat([*parts[:place], results, *parts[place:]], ignore_index=True)
     atomic_write(run.path / "retrain" / "results.csv", results.to_csv(index=False))
     decided = decision(run.path, runs_of(run, folder))
-    atomic_write(run.path / folder / FILE, decided.to_csv(index=False))
-    run.log_message(verdict(decided))
+    measure = measure_named(pipeline.task.measure)
+    atomic_write(run.path / folder / FILE, as_measure(decided, measure).to_csv(index=False))
+    run.log_message(verdict(decided, measure))
     _measure_teacher(pipeline)
     return results
 
@@ -164,23 +166,25 @@ def print_table(pipeline: Pipeline) -> None:
 
     frame = final_table(pipeline.run.path, pipeline.search_folder)
     table = Table(title=f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
-    accuracy = f"{WORDS[pipeline.task.measure]} %"
-    for column in ("", "arch", "MACs", "params", accuracy, "", "agreement %", "seeds", "folder"):
-        right = column in ("MACs", "params", accuracy, "agreement %", "seeds")
+    measure = measure_named(pipeline.task.measure)
+    names = Columns(measure)
+    head = f"{measure.words}{measure.symbol}"
+    for column in ("", "arch", "MACs", "params", head, "", "agreement %", "seeds", "folder"):
+        right = column in ("MACs", "params", head, "agreement %", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
     same = indistinguishable(frame)
     gone = frame.set_index("role")["collapsed"].dropna().loc[lambda counts: counts > 0].to_dict()
     for row in frame.to_dict("records"):
         mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
         mark += "!" if row["role"] in gone else ""
-        spread = f" ± {row['accuracy_sd_percent']:.2f}" if row["seeds"] > 1 else ""
+        spread = f" ± {row[names.sd]:.{measure.digits}f}" if row["seeds"] > 1 else ""
         agreement = row["agreement_mean_percent"]
         table.add_row(
             str(row["role"]),
             str(row["arch"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
-            f"{row['accuracy_mean_percent']:.2f}{spread}",
+            f"{row[names.mean]:.{measure.digits}f}{spread}",
             mark,
             "-" if agreement != agreement else f"{agreement:.2f}",
             str(row["seeds"]),
@@ -201,6 +205,8 @@ def print_table(pipeline: Pipeline) -> None:
         seeds = frame.set_index("role")["seeds"]
         each = ", ".join(f"{role} ({count} of {seeds[role]})" for role, count in gone.items())
         console.print(f"! collapsed, {meaning}: {each}", soft_wrap=True)
+    if few := few_images(len(pipeline.data.select), measure):
+        console.print(few, soft_wrap=True)
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)

@@ -22,22 +22,20 @@ from nas_kd.train.retrain import checked_method
 from nas_kd.train.start import starting_network
 
 FOLDER = "rank"  # in the run
-COLUMNS = (
-    "key",
-    "seed",
-    "accuracy",
-    "test_accuracy",
-    "select_accuracy",
-    "test_agreement",
-    "test_loss",
-    "seconds",
-    "cpu_seconds",
-)
+MEASURED = ("", "test_", "select_")  # what stands before the name of the task's measure in columns
 
 
-def ground_truth(run: Run) -> ResultTable:
-    """Return the table of the ground truth of a run's ranking."""
-    return ResultTable(run.path / FOLDER / "truth.csv", COLUMNS)
+def ground_truth(run: Run, metric: str) -> ResultTable:
+    """Return the table of the ground truth of a run's ranking.
+
+    Args:
+        metric: the name of the task's measure; older tables call every measure accuracy.
+    """
+    own = [f"{part}{metric}" for part in MEASURED]
+    columns = ("key", "seed", *own, "test_agreement", "test_loss", "seconds", "cpu_seconds")
+    table = ResultTable(run.path / FOLDER / "truth.csv", columns)
+    table.rename({f"{part}accuracy": name for part, name in zip(MEASURED, own, strict=True)})
+    return table
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class StandaloneTraining:
             stage: where checkpoints are stored; None stores nothing.
 
         Returns:
-            ``accuracy`` over select and test together and on each, agreement with the teacher, the test loss
-            (nats), and wall and CPU seconds of all processes that contributed.
+            The task's measure by its name, such as ``accuracy``, over select and test together and on each, agreement
+            with the teacher, the test loss (nats), and wall and CPU seconds of all processes that contributed.
         """
         start = time.perf_counter()
         cpu_start = time.process_time()
@@ -99,13 +97,13 @@ class StandaloneTraining:
             message = str(error).replace("truth.lr", "rank.lr")
             raise FloatingPointError(f"rank: arch {arch.key} ({arch.label}), seed {self.seed}: {message}") from error
         found: dict[str, float] = {}
-        hits = 0.0
+        sums = 0.0
         for name in ("select", "test"):
             split = getattr(data, name)
             logits = predict(network, split, runtime)
-            found[f"{name}_accuracy"] = task.metric(logits, split.labels)
-            hits += found[f"{name}_accuracy"] * len(split)
-        found["accuracy"] = hits / (len(data.select) + len(data.test))
+            found[f"{name}_{task.measure}"] = task.metric(logits, split.labels)
+            sums += found[f"{name}_{task.measure}"] * len(split)
+        found[task.measure] = sums / (len(data.select) + len(data.test))
         teacher_logits = None if teacher is None else teacher.split_logits("test", data)
         found["test_agreement"] = math.nan if teacher_logits is None else task.agreement(logits, teacher_logits)
         found["test_loss"] = float(task.loss(logits, data.test.labels))
@@ -119,4 +117,5 @@ def trainings_of(
     """Return the shared trainings of a ranking: all archs with one seed before the next seed."""
     trainings = [StandaloneTraining(setup, arch, seed, config) for seed in range(seeds) for arch in archs]
     scoring = run.path / FOLDER / "claims" / "scores.lock"
-    return SharedTrainings("ground truth", trainings, ground_truth(run), run, FOLDER, scoring)
+    metric = setup.task.measure
+    return SharedTrainings("ground truth", trainings, ground_truth(run, metric), run, FOLDER, scoring, metric)

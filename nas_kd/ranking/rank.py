@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nas_kd.analyse.measure import as_accuracy, worded
 from nas_kd.config.keywords import takes
+from nas_kd.config.measures import Measure, measure_named
 from nas_kd.config.names import imported
 from nas_kd.data import Data
 from nas_kd.distill import Recipe, Task, task_of
@@ -166,7 +168,8 @@ def rank(
         with Progress("ground truth", total, done=shared.recorded(), unit="trainings", run=run) as progress:
             with shared.watched(progress):
                 train_many([shared] * processes, workers=processes)
-    truth = ground_truth(run).frame()
+    measure = measure_named(task.measure)
+    truth = ground_truth(run, measure.name).frame()
     truth = truth[truth["seed"] < config.seeds]
     if len(truth) < len(shared.trainings):
         trained = truth["key"].nunique()
@@ -179,7 +182,7 @@ def rank(
         found = kept_scores(
             chosen,
             archs,
-            truth,
+            as_accuracy(truth, measure),
             folder,
             prepared,
             cache,
@@ -189,7 +192,15 @@ def rank(
             needs = found["needs"].astype(object).fillna("")
             found["needs"] = needs.str.replace("blockwise", "blockwise supernet")
         return _judge(
-            table, truth, found, folder, run, primary=main.name, control=base.name, resamples=config.resamples
+            table,
+            truth,
+            found,
+            folder,
+            run,
+            primary=main.name,
+            control=base.name,
+            resamples=config.resamples,
+            measure=measure,
         )
 
 
@@ -279,8 +290,9 @@ def _judge(
     primary: str,
     control: str,
     resamples: int,
+    measure: Measure,
 ) -> RankResult:
-    ranked = joined(archs, truth, scores)
+    ranked = joined(archs, as_accuracy(truth, measure), scores)._replace(measure=measure)
     tops = archs[archs["group"].str.startswith("band ")].groupby("group")["macs"].max()
     summary = summarise(
         ranked,
@@ -294,7 +306,7 @@ def _judge(
     sentences = verdict(ranked, summary, noise)
     atomic_write(folder / "noise.csv", noise.to_csv(index=False))
     atomic_write(folder / "summary.csv", summary.to_csv(index=False))
-    atomic_write(folder / "summary.svg", rank_figure(summary, noise))
+    atomic_write(folder / "summary.svg", worded(rank_figure(summary, noise), measure))
     for line in sentences:
         run.log_message(line)
     return RankResult(summary, noise, truth, scores, archs, sentences)

@@ -12,6 +12,7 @@ import pandas as pd
 from nas_kd.analyse.bootstrap import RESAMPLES, interval_of, resampled_taus
 from nas_kd.analyse.tau import all_pairs, pairs_within, tau_b
 from nas_kd.config.checks import MIN_ARCHS
+from nas_kd.config.measures import ACCURACY, Measure
 from nas_kd.errors import SettingError
 from nas_kd.ranking.statistics import detectable, holm, noise_of, partial_tau, regret, residual_tau, spearman
 
@@ -32,6 +33,7 @@ class Ranked(NamedTuple):
         names: (M,) names of the scores.
         costs: one row per score: kind, needs, teacher_forwards, student_forwards, seconds, cpu_seconds.
         planned: the bands of the sample, including those without trained archs.
+        measure: what the accuracies are, signed so that higher is better.
     """
 
     archs: pd.DataFrame
@@ -40,6 +42,7 @@ class Ranked(NamedTuple):
     names: list[str]
     costs: pd.DataFrame
     planned: tuple[str, ...] = ()
+    measure: Measure = ACCURACY
 
     @property
     def bands(self) -> list[str]:
@@ -96,7 +99,8 @@ def noise_table(ranked: Ranked) -> pd.DataFrame:
     """Estimate the noise of the ground truth, overall, inside the bands and in each.
 
     Returns:
-        One row per scope: scope, archs, seeds, seed_sd and arch_sd (percentage points), reliability, split_half
+        One row per scope: scope, archs, seeds, seed_sd and arch_sd (percentage points, or the
+        measure's unit), reliability, split_half
         (tau between the means of two halves of the seeds), ceiling (tau of a perfect score).
     """
     groups = ranked.archs["group"]
@@ -107,7 +111,7 @@ def noise_table(ranked: Ranked) -> pd.DataFrame:
         scopes += [(band, (groups == band).to_numpy(), None) for band in ranked.bands]
     rows = []
     for scope, kept, names in scopes:
-        found = noise_of(100 * ranked.accuracies[kept], names)
+        found = noise_of(ranked.measure.factor * ranked.accuracies[kept], names)
         rows.append({"scope": scope} | found._asdict())
     return pd.DataFrame(rows)
 
@@ -184,7 +188,9 @@ def summarise(
         }
         for number, budget in enumerate(budgets, 1):
             for top in TOPS:
-                row[f"regret budget {number} top {top}"] = 100 * regret(score, mean, macs, budget, top)
+                row[f"regret budget {number} top {top}"] = ranked.measure.factor * regret(
+                    score, mean, macs, budget, top
+                )
         taus = inside_taus
         samples = drawn[1]
         known = np.isfinite(score)
@@ -251,6 +257,7 @@ def _gap(name: str, difference: float, drawn: np.ndarray) -> dict[str, float]:
 def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
     """Describe the results in sentences, limitations first."""
     scope, tau = (INSIDE, "band_tau") if ranked.bands else (EVERYWHERE, "tau")
+    digits = ranked.measure.digits
     sentences = [
         f"{band.capitalize()} is left out: it has {count} trained archs, and a rank correlation needs {MIN_ARCHS}."
         " Train more of them: run the command again, or start with a larger sample."
@@ -263,9 +270,10 @@ def verdict(ranked: Ranked, summary: pd.DataFrame, noise: pd.DataFrame) -> list[
         sentences.append("The ground truth has one seed: its noise and the tau of a perfect score are unknown.")
     else:
         sentences.append(
-            f"Ground truth {scope}: standard deviation {limits['arch_sd']:.2f} points between archs,"
-            f" {limits['seed_sd']:.2f} between seeds ({limits['archs']} archs have two or more); tau between halves of"
-            f" the seeds {limits['split_half']:.2f}, ceiling for a perfect score {limits['ceiling']:.2f}."
+            f"Ground truth {scope}: standard deviation {limits['arch_sd']:.{digits}f}{ranked.measure.points} between"
+            f" archs, {limits['seed_sd']:.{digits}f} between seeds ({limits['archs']} archs have two or more); tau"
+            f" between halves of the seeds {limits['split_half']:.2f}, ceiling for a perfect score"
+            f" {limits['ceiling']:.2f}."
         )
     main = summary[summary["role"] == "primary"].iloc[0]
     base = summary[summary["role"] == "primary control"].iloc[0]

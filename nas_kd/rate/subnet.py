@@ -60,8 +60,8 @@ class SubnetScorer:
             arch: an arch of the supernet's space.
 
         Returns:
-            ``accuracy`` (the task's measure, at most 1) and ``loss`` with the labels, and with a teacher ``kl`` (the
-            task's divergence, of classes the KL from the teacher to the subnet, nats, lower is better) and
+            The task's measure by its name, such as ``accuracy``, and ``loss`` with the labels; with a teacher ``kl``
+            (the task's divergence, of classes the KL from the teacher to the subnet, nats, lower is better) and
             ``agreement`` with it, 0 to 1.
         """
         training = self.net.training
@@ -72,7 +72,7 @@ class SubnetScorer:
             logits = torch.cat([self.net(at_resolution(x, size), arch, norm).float().cpu() for x in self.images])
         self.net.train(training)
         scores = {
-            "accuracy": self.task.metric(logits, self.labels),
+            self.task.measure: self.task.metric(logits, self.labels),
             "loss": float(self.task.loss(logits, self.labels)),
         }
         if self.targets is not None:

@@ -48,6 +48,14 @@ class ResultTable:
         table = self.frame()
         return set(zip(table["key"], table["seed"].astype(int), strict=True))
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Rename the columns of a table that was begun with other names."""
+        with self.locked():
+            old = CsvLog(self.path).columns
+            if names.keys() <= {*old} and names.keys() != {*names.values()}:
+                frame = read_frame(self.path).rename(columns=names)
+                atomic_write(self.path, frame.to_csv(index=False))
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Append the table's columns of a row."""
         with self.locked():

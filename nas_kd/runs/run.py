@@ -191,6 +191,15 @@ def _difference(frame: pd.DataFrame, path: Path) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a folder is that of a run, by what is in it."""
+    env = path / "env.json"
+    try:
+        return env.is_file() and "nas_kd" in read_json(env)
+    except (SettingError, TypeError):  # another file of this name
+        return False
+
+
 def check_folder(path: Path) -> None:
     """Check that a path is a run folder or can become one.
 

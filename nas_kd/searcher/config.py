@@ -77,8 +77,8 @@ class SearchConfig(MeasuringConfig):
     sampler: Literal["tpe", "nsga2", "random"] | Sampler = "tpe"
     """Optuna sampler of engine exact: tpe, nsga2 or random"""
     objectives: Sequence[str] | None = None
-    """what to optimise: kl or accuracy, and any of macs, params and latency_ms (measured here); several
-    give a front. null is kl with engine exact, else accuracy and macs"""
+    """what to optimise: kl or accuracy (which stands for metric), and any of macs, params and latency_ms (measured
+    here); several give a front. null is kl with engine exact, else accuracy and macs"""
     variables: Literal["dimensions", "candidates"] = "dimensions"
     """search variables: dimensions (every width, depth, kernel ... by itself; the ratings give the first points) or
     candidates (one index per stage, into those that the ratings prefer)"""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from nas_kd.config.measures import measure_named
 from nas_kd.searcher.variables import Point, SearchVariables
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ class Problem:
         variables: the search variables; a point is one index per variable, and ``variables.decode(point)`` its arch.
         affordable: whether a point is within the bounds on MACs and parameters; needs no images and no timing.
         cost: returns the multiply-adds of a point.
-        objectives: what to optimise: ``accuracy`` (high) and costs (low), all in the rows.
+        objectives: what to optimise, all in the rows: the run's metric, such as ``accuracy``, and costs (low).
         trials: number of distinct archs.
+        metric: the name of the run's metric.
     """
 
     variables: SearchVariables
@@ -33,6 +35,11 @@ class Problem:
     objectives: Sequence[str]
     trials: int
     seed: int
+    metric: str = "accuracy"
+
+    def better(self, row: Mapping[str, Any]) -> float:
+        """Return a row's metric, signed so that higher is better."""
+        return measure_named(self.metric).sign * float(row[self.metric])
 
 
 class Proposal(NamedTuple):
@@ -69,7 +76,7 @@ class SearchEngine(Protocol):
     shared: ClassVar[bool]
     """Several processes may share its trials."""
     fixed_objectives: ClassVar[bool]
-    """It optimises accuracy and MACs only."""
+    """It optimises the run's metric and MACs only."""
 
     @property
     def name(self) -> str:

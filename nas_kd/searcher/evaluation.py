@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nas_kd.config.measures import measure_named
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.shared import WorkerGroup
@@ -48,13 +49,14 @@ class Evaluation:
     Args:
         budget: only archs within it are scored.
         scorer: returns the scores of an arch.
-        objectives: what to optimise: ``kl`` (low), ``accuracy`` (high), and costs (low).
+        objectives: what to optimise: ``kl`` (low), the metric by its name, and costs (low).
         trials: distinct archs to score besides ``controls``.
         seed: seed of the proposals.
         controls: archs by role to score as well, the size controls.
         guide: for guided engines.
         stage: stores trials.csv, and the study.journal of Optuna's engines; a resumed search reads the rows back.
         group: lets other processes join a shared engine.
+        metric: the name of the task's measure.
     """
 
     budget: Budget
@@ -66,6 +68,12 @@ class Evaluation:
     guide: Guide | None = None
     stage: Stage | None = None
     group: WorkerGroup | None = None
+    metric: str = "accuracy"
+
+    @property
+    def maximised(self) -> list[str]:
+        """Those of the objectives of which higher is better."""
+        return [self.metric] if self.metric in self.objectives and not measure_named(self.metric).lower else []
 
     def scores(self, arch: Arch) -> dict[str, float]:
         """Return an arch's scores, and its costs that are objectives."""
@@ -94,6 +102,7 @@ class Evaluation:
             stage=self.stage,
             trials=self.trials,
             timed="latency_ms" in self.objectives,
+            metric=self.metric,
         )
         with log.progress:
             yield log

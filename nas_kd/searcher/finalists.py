@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from nas_kd.config.measures import measure_named
 from nas_kd.distill import Method
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_json
@@ -17,7 +18,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.infeasible import no_feasible_arch
-from nas_kd.searcher.trials import SCORES, evaluated
+from nas_kd.searcher.trials import evaluated, scores_of
 from nas_kd.solve import best
 from nas_kd.solve.limits import Bounds
 from nas_kd.space import Arch
@@ -106,20 +107,25 @@ def _largest_within(budget: Budget, name: str, limits: Bounds) -> Arch | None:
 
 
 def choose_finalists(
-    rows: pd.DataFrame, top: int, guided: bool = True, better: pd.DataFrame | None = None
+    rows: pd.DataFrame,
+    top: int,
+    guided: bool = True,
+    better: pd.DataFrame | None = None,
+    metric: str = "accuracy",
 ) -> pd.DataFrame:
     """Choose the archs of the short training.
 
     Args:
-        rows: the trials, with the columns kind, key, kl, accuracy, loss, macs and score.
+        rows: the trials, with the columns kind, key, kl, the metric's, loss, macs and score.
         top: archs besides the controls. After a guided search those of lowest KL, of the tuned ones where there are
-            some, then the best by the stage score and by the accuracy, because no single proxy is reliable enough;
-            after others those of highest accuracy.
+            some, then the best by the stage score and by the metric, because no single proxy is reliable enough;
+            after others those that are best by the metric.
         guided: whether the search used the teacher's ratings.
         better: ``key`` and ``tuned_kl`` of the tuned ones.
+        metric: the name of the task's measure.
 
     Returns:
-        One row per arch, with its ``role``: tuned, kl, score, accuracy or a control's.
+        One row per arch, with its ``role``: tuned, kl, score, the metric's name or a control's.
     """
     first = "kl" if better is None else "tuned"
     if better is not None:
@@ -127,12 +133,12 @@ def choose_finalists(
     scored = evaluated(rows).drop_duplicates("key")
     orders = {
         "score": scored.sort_values("score", kind="stable"),
-        "accuracy": ranked(scored, "kl" if guided else "loss"),
+        metric: ranked(scored, "kl" if guided else "loss", metric),
         first: scored.sort_values([name for name in ("tuned_kl", "kl") if name in scored], kind="stable"),
     }
     chosen: list[pd.Series] = []
-    roles = [first] * max(1, top - 2) + ["score", "accuracy"] if top >= 3 else [first, "score"]
-    for role in roles[:top] if guided else ["accuracy"] * top:
+    roles = [first] * max(1, top - 2) + ["score", metric] if top >= 3 else [first, "score"]
+    for role in roles[:top] if guided else [metric] * top:
         taken = {str(row["key"]) for row in chosen}
         rest = orders[role][~orders[role]["key"].isin(taken)]
         if len(rest):
@@ -143,13 +149,22 @@ def choose_finalists(
         if row["key"] not in taken:
             chosen.append(row)
             taken.add(str(row["key"]))
-    columns = ["role", "key", "label", "macs", "params", *SCORES, *(["tuned_kl"] if better is not None else [])]
+    columns = [
+        "role",
+        "key",
+        "label",
+        "macs",
+        "params",
+        *scores_of(metric),
+        *(["tuned_kl"] if better is not None else []),
+    ]
     return pd.DataFrame(chosen)[columns].reset_index(drop=True)
 
 
-def ranked(rows: pd.DataFrame, second: str) -> pd.DataFrame:
-    """Sort by accuracy, descending; ties by a second score, then by MACs, both ascending."""
-    return rows.sort_values(["accuracy", second, "macs"], ascending=[False, True, True], kind="stable")
+def ranked(rows: pd.DataFrame, second: str, metric: str = "accuracy") -> pd.DataFrame:
+    """Sort by a metric, the best first; ties by a second score, then by MACs, both ascending."""
+    lower = measure_named(metric).lower
+    return rows.sort_values([metric, second, "macs"], ascending=[lower, True, True], kind="stable")
 
 
 def lengths(epochs: int, rounds: int) -> list[int]:
@@ -193,8 +208,8 @@ def short_training(
             where that starts from new weights.
 
     Returns:
-        ``chosen`` with columns of the select split: first_accuracy of the first round, and select_accuracy and
-        select_agreement of the last round that an arch was in, the accuracy being the task's measure; short_epochs is
+        ``chosen`` with columns of the select split, in which METRIC is the name of the task's measure: first_METRIC of
+        the first round, and select_METRIC and select_agreement of the last round that an arch was in; short_epochs is
         that round's length.
 
     Source: successive halving (Jamieson & Talwalkar 2016).
@@ -205,6 +220,8 @@ def short_training(
     setup.prefill_teacher(epochs if recipe.needs_teacher else 0)
     found = chosen.set_index("key", drop=False)
     keys = list(dict.fromkeys(chosen["key"]))
+    metric = setup.task.measure
+    own = f"select_{metric}"
     plan = lengths(epochs, rounds)
     lr_factor = 1.0 if setup.supernet is not None and setup.space.pretrained else WARM_LR
     left = [len(keys)]
@@ -223,13 +240,13 @@ def short_training(
             ]
             metrics = train_many(trainings, progress, workers=setup.processes(workers))
             for key, values in zip(keys, metrics, strict=True):
-                found.loc[key, "select_accuracy"] = values[f"select_{setup.task.measure}"]
+                found.loc[key, own] = values[own]
                 found.loc[key, "select_agreement"] = values.get("select_agreement", math.nan)
                 found.loc[key, "short_epochs"] = length
             if number == 0:
-                found["first_accuracy"] = found["select_accuracy"]
+                found[f"first_{metric}"] = found[own]
             if number + 1 < len(plan):
-                keys = best_trained(found.loc[keys])["key"].tolist()[: left[number + 1]]
+                keys = best_trained(found.loc[keys], metric)["key"].tolist()[: left[number + 1]]
     return found.astype({"short_epochs": int}).reset_index(drop=True)
 
 
@@ -242,10 +259,10 @@ def _folder(run: Run | None, plain: str, number: int, length: int) -> str:
     return f"{plain}_{length}" if number else plain
 
 
-def best_trained(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort finalists by length of training, then by accuracy, then by agreement with the teacher, all descending."""
-    names = ["short_epochs", "select_accuracy", "select_agreement"]
-    return rows.sort_values(names, ascending=False, kind="stable")
+def best_trained(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """Sort finalists by length of training, then by a metric, then by agreement with the teacher, the best first."""
+    names = ["short_epochs", f"select_{metric}", "select_agreement"]
+    return rows.sort_values(names, ascending=[False, measure_named(metric).lower, False], kind="stable")
 
 
 def _shortened(training: Mapping[str, Any], share: float, lr_factor: float) -> dict[str, Any]:

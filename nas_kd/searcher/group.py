@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nas_kd.config.measures import MEASURES
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
 from nas_kd.runs.lock import file_locks
@@ -111,5 +112,7 @@ def _kept_rows(path: Path) -> list[dict[str, Any]]:
 
 def _proposal(row: Mapping[str, str]) -> dict[str, Any]:
     point = {name: int(cell) for name, cell in row.items() if name.startswith("i_")}
-    scores = {name: float(row[name] or "nan") for name in (*SCORES, *COSTS) if name in row}  # any may be an objective
+    scores = {
+        name: float(row[name] or "nan") for name in (*SCORES, *MEASURES, *COSTS) if name in row
+    }  # any may be an objective
     return {"number": int(row["number"]), "kind": row["kind"], "feasible": row["feasible"] == "True"} | point | scores

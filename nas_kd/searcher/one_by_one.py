@@ -56,6 +56,7 @@ def search_one_by_one(engine: Engine, evaluation: Evaluation) -> TrialLog:
         objectives=evaluation.objectives,
         trials=evaluation.trials,
         seed=evaluation.seed,
+        metric=evaluation.metric,
     )
     with evaluation.log(lambda point: arch(tuple(point)), len(variables.variables)) as log:
         one_by_one(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from nas_kd.config.measures import measure_named
 from nas_kd.runs.files import read_json
 from nas_kd.runs.stage import Stage
-from nas_kd.searcher.objectives import COSTS, QUALITIES, checked_objectives
+from nas_kd.searcher.objectives import COSTS, checked_objectives
 from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
 
@@ -43,9 +44,10 @@ class SearchResult:
     def front(self) -> pd.DataFrame:
         """Return the trials that no other beats in all objectives, cheapest first; MACs are added to a single one."""
         costs = [name for name in COSTS if name in self.objectives]
-        scores = [name for name in QUALITIES if name in self.objectives]
+        scores = [name for name in self.objectives if name not in COSTS]
         costs += ["macs"] if len(self.objectives) == 1 else []
-        return nondominated(self.trials, [*costs, *scores], [name for name in scores if name == "accuracy"])
+        high = [name for name in scores if name != "kl" and not measure_named(name).lower]
+        return nondominated(self.trials, [*costs, *scores], high)
 
 
 def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:

@@ -61,7 +61,7 @@ def search_sampled(
             lambda point: evaluation.scores(arch(point)),
             constraints=lambda point: budget.violations(arch(point)),
             objective=evaluation.objectives,
-            maximise=[name for name in evaluation.objectives if name == "accuracy"],
+            maximise=evaluation.maximised,
             canonical=variables.canonical,
             warm=warm,
             trials=evaluation.trials,

@@ -33,7 +33,7 @@ from nas_kd.searcher.group import worker_group
 from nas_kd.searcher.infeasible import no_feasible_arch
 from nas_kd.searcher.latencies import by_ratings, with_latency
 from nas_kd.searcher.latency_table import read_latency_table
-from nas_kd.searcher.objectives import checked_objectives
+from nas_kd.searcher.objectives import checked_objectives, named_objectives
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.searcher.result import SearchResult, load_search
 from nas_kd.searcher.trials import evaluated, with_further
@@ -125,7 +125,6 @@ def search(
     if config.steps > 1:
         hint = "search in nas_kd.cut_in_steps(net, teacher, data, ...), with the budget in numbers"
         raise SettingError("search.steps", config.steps, "1: what comes before the last step is no search", hint)
-    objectives = checked_objectives(config.objectives, config.engine or engine.name)
     retraining = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
     inherited = net.space.pretrained
     retraining = retraining.settled(taught=source is not None, inherited=inherited, standardises=data.many_classes)
@@ -133,6 +132,8 @@ def search(
     assert method is not None  # `settled` sets it
     own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}
     task = task or task_of(data)
+    goals = checked_objectives(config.objectives, config.engine or engine.name, task.measure)
+    objectives = named_objectives(goals, task.measure)
     recipe = checked_method(method, task, data.num_classes, retraining.method_settings).recipe
     if source is None and recipe.needs_teacher:
         raise SettingError("training.method", method, "ce, as there is no teacher", "pass teacher=, or omit it")
@@ -187,7 +188,7 @@ def search(
             "search.floors": lower,
             "search.sampler": _named(config.sampler),
             "search.weights": None if weights is None else [float(weight) for weight in weights],
-            "search.objectives": list(objectives),
+            "search.objectives": list(goals),
             "search.method": repr(method),
             "search.training": short_settings,
         }
@@ -250,6 +251,7 @@ def search(
         guide=guide,
         stage=stage,
         group=group,
+        metric=task.measure,
     )
     log = engine.search(evaluation)
     rows = log.frame()
@@ -262,7 +264,7 @@ def search(
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
-    finalists = choose_finalists(rows, config.top, engine.guided, better)
+    finalists = choose_finalists(rows, config.top, engine.guided, better, task.measure)
     if config.epochs and not worker:
         finalists = short_training(
             finalists,
@@ -276,7 +278,7 @@ def search(
             workers=workers,
             training=short_settings,
         )
-    winner = archs[_winner(finalists, engine.guided)]
+    winner = archs[_winner(finalists, engine.guided, task.measure)]
     result = SearchResult(winner, space, upper, rows, finalists, exact, engine.name, objectives)
     if stage is not None:
         stage.write_frame("top.csv", finalists)
@@ -329,12 +331,12 @@ def _named(sampler: str | BaseSampler) -> str:
     return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
 
 
-def _winner(finalists: pd.DataFrame, guided: bool) -> str:
+def _winner(finalists: pd.DataFrame, guided: bool, metric: str) -> str:
     """Return the key of the best: by the short training where there was one, then by the scores."""
     lowest = [name for name in ("tuned_kl", "kl") if name in finalists]
-    finalists = finalists.sort_values(lowest, kind="stable") if guided else ranked(finalists, "loss")
-    if "select_accuracy" in finalists:
-        finalists = best_trained(finalists)
+    finalists = finalists.sort_values(lowest, kind="stable") if guided else ranked(finalists, "loss", metric)
+    if f"select_{metric}" in finalists:
+        finalists = best_trained(finalists, metric)
     return str(finalists["key"].iloc[0])
 
 

@@ -14,7 +14,14 @@ from nas_kd.searcher.budget import Budget
 from nas_kd.space import Arch
 
 OTHERS = ("infeasible", "duplicate", "control")  # kinds of rows that are not distinct evaluations of the engine
-SCORES = ("score", "kl", "accuracy", "agreement", "loss")
+
+
+SCORES = ("score", "kl", "agreement", "loss")  # besides the task's measure
+
+
+def scores_of(metric: str) -> tuple[str, ...]:
+    """Return the columns of scores, one of which is the metric's."""
+    return ("score", "kl", metric, "agreement", "loss")
 
 
 def evaluated(rows: pd.DataFrame) -> pd.DataFrame:
@@ -48,6 +55,7 @@ class TrialLog:
             come before them.
         trials: number of evaluations.
         timed: latency is an objective, and a column.
+        metric: the name of the task's measure, which is a column.
     """
 
     def __init__(
@@ -61,12 +69,16 @@ class TrialLog:
         stage: Stage | None,
         trials: int,
         timed: bool = False,
+        metric: str = "accuracy",
     ) -> None:
         self.budget = budget
         self.arch_of = arch_of
         self.scorer = scorer
         self.additive = additive
         self.timed = ("latency_ms",) if timed else ()
+        self.metric = metric
+        if stage is not None:
+            _rename_metric(stage, metric)
         self.file = None if stage is None else stage.log("trials.csv")
         self.indices = [f"i_{i}" for i in range(1, dimensions + 1)]
         self.rows: list[dict[str, Any]] = [] if self.file is None else self.file.frame().to_dict("records")  # type: ignore[assignment]
@@ -90,7 +102,7 @@ class TrialLog:
         arch = self._arch(row)
         if row["kind"] not in OTHERS:
             self.archs[arch.key] = arch
-            self.progress.advance(**{name: row[name] for name in ("kl", "accuracy") if name in row})
+            self.progress.advance(**{name: row[name] for name in ("kl", self.metric) if name in row})
         self._append(dict(row) | self._facts(arch))
 
     def controls(self, extra: Mapping[str, Arch]) -> None:
@@ -108,7 +120,18 @@ class TrialLog:
 
     @property
     def _columns(self) -> list[str]:
-        named = ["number", "kind", "role", "key", "label", *SCORES, "macs", "params", *self.timed, "feasible"]
+        named = [
+            "number",
+            "kind",
+            "role",
+            "key",
+            "label",
+            *scores_of(self.metric),
+            "macs",
+            "params",
+            *self.timed,
+            "feasible",
+        ]
         return named + self.indices
 
     def _arch(self, row: Mapping[str, Any]) -> Arch:
@@ -123,3 +146,9 @@ class TrialLog:
         self.rows.append({column: known.get(column) for column in self._columns})
         if self.file is not None:
             self.file.append(self.rows[-1])
+
+
+def _rename_metric(stage: Stage, metric: str) -> None:
+    """Give the metric its name in the rows of a search that was begun when they called every metric accuracy."""
+    if metric != "accuracy" and "accuracy" in stage.log("trials.csv").columns:
+        stage.write_frame("trials.csv", stage.read_frame("trials.csv").rename(columns={"accuracy": metric}))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from nas_kd.analyse.measure import as_accuracy
+from nas_kd.config.measures import measure_named
 from nas_kd.data import Data
-from nas_kd.distill import task_of
+from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError, nearest
 from nas_kd.rate.scores import Bench
 from nas_kd.rate.weights import learned_weights, sensitivity_weights
@@ -39,6 +41,7 @@ def stage_weights(
     run: Run | str | Path,
     seed: int = 0,
     runtime: Runtime | None = None,
+    task: Task | None = None,
 ) -> list[float]:
     """Find the weights of the stages' scores for ``search(weights=...)``.
 
@@ -49,6 +52,7 @@ def stage_weights(
         tables: the ratings of ``rate_blockwise`` in this run.
         config: the settings of the rating.
         seed: the seed of the rating.
+        task: label loss and metric; None is that of the data.
 
     Returns:
         One weight per stage, 1 on average; ``blockwise/weights_HOW.csv`` has their details. They are computed
@@ -64,6 +68,7 @@ def stage_weights(
     run = run if isinstance(run, Run) else Run(run)
     runtime = runtime or Runtime()
     config = config or BlockwiseConfig()
+    task = task or task_of(data)
     settings = config.record(*IRRELEVANT) | {"seed": seed}
     origin = {
         "tables": tables_hash(tables),
@@ -78,9 +83,10 @@ def stage_weights(
         if kept["origin"] == origin:
             return [float(weight) for weight in kept["weights"]]
     if how == "learned":
-        found = learned_weights(tables, net.space, *_trained(run, origin))
-        error = 100 * found.table["leave_one_out_error"].iloc[0]
-        source = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error:.2f} points"
+        found = learned_weights(tables, net.space, *_trained(run, origin, task.measure))
+        measure = measure_named(task.measure)
+        error = f"{measure.factor * found.table['leave_one_out_error'].iloc[0]:.{measure.digits}f}{measure.points}"
+        source = f"from {found.table['archs'].iloc[0]} trained archs, leave-one-out error {error}"
     else:
         model = Blockwise(net, teacher.bind(data).match(net.space, data.resolution), init=config.init, seed=seed)
         load_weights(model, run.path / "blockwise" / "adapters.safetensors")
@@ -93,7 +99,7 @@ def stage_weights(
             model.to(runtime.device),
             calibration_images=config.calibration_images,
             seed=seed,
-            task=task_of(data),
+            task=task,
         )
         found = sensitivity_weights(bench, tables)
         source = f"from {found.table['candidates'].sum()} replaced stages"
@@ -103,10 +109,10 @@ def stage_weights(
     return found.values
 
 
-def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[float]]:
-    """Return the archs that a ranking in the run has trained with the same teacher, and their mean accuracies.
+def _trained(run: Run, origin: Mapping[str, object], metric: str) -> tuple[list[Arch], list[float]]:
+    """Return the archs that a ranking in the run has trained with the same teacher, and their mean measures.
 
-    The accuracies are on the select images: a search does not use the test images.
+    They are of the select images, as a search does not use the test images, and signed so that higher is better.
     """
     archs, accuracies = (read_frame(run.path / "rank" / name) for name in ("archs.csv", "truth.csv"))
     if not len(archs) or not len(accuracies):
@@ -119,6 +125,7 @@ def _trained(run: Run, origin: Mapping[str, object]) -> tuple[list[Arch], list[f
         raise SettingError(
             "search.weights", "learned", expected, "run `nas-kd rank` with them in this run, or use sensitivity"
         )
-    mean = accuracies.groupby("key")["select_accuracy"].mean()
+    measure = measure_named(metric)
+    mean = as_accuracy(accuracies, measure).groupby("key")["select_accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
     return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

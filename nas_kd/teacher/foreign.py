@@ -36,6 +36,7 @@ class ModuleReader:
     def __init__(self, module: nn.Module, probed: Probe, paths: Sequence[str]) -> None:
         self.module = module
         self.paths = list(paths)
+        self.sites = {path: probed.sites[path] for path in paths}
         self.readers = {path: _Reader(probed.sites[path]) for path in paths}
         self.pooled = _Reader(None)
         self.handles = [module.get_submodule(p).register_forward_hook(r) for p, r in self.readers.items()]

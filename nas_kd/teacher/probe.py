@@ -45,6 +45,20 @@ class Site:
         grid = x[:, self.prefix :]  # (B, H*W, C)
         return grid.transpose(1, 2).reshape(len(x), -1, self.layer.size, self.layer.size)
 
+    def replaced(self, out: Any, feature: Tensor) -> Any:
+        """Return an output of the module with another feature (B, C, H, W) in it; class tokens stay.
+
+        Args:
+            out: what the module gave: a tensor, or a tuple of which the first is the feature.
+        """
+        x: Tensor = out if isinstance(out, Tensor) else out[0]
+        new = feature
+        if self.layout == "NHWC":
+            new = feature.permute(0, 2, 3, 1)
+        elif self.layout == "tokens":
+            new = torch.cat([x[:, : self.prefix], feature.flatten(2).transpose(1, 2)], dim=1)
+        return new if isinstance(out, Tensor) else (new, *out[1:])
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -24,7 +24,7 @@ from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.choose import choose_taps, named_taps
 from nas_kd.teacher.cifar_resnet import CifarResNet, own_class
 from nas_kd.teacher.foreign import ModuleReader
-from nas_kd.teacher.probe import Probe, probe
+from nas_kd.teacher.probe import Probe, Site, probe
 from nas_kd.teacher.store import store_key, store_path
 from nas_kd.teacher.taps import Layer, Tap, pool_to
 from nas_kd.teacher.targets import LiveSource, TargetSource
@@ -183,6 +183,15 @@ class Teacher(LiveSource):
             return self._module.forward_stages(x, [tap.path for tap in self.taps])
         assert self._reader is not None
         return self._reader.read(x)
+
+    def site(self, path: str) -> Site:
+        """Return how a tapped module of a network of another class gives its feature map.
+
+        Args:
+            path: of one of the `taps`.
+        """
+        assert self._reader is not None  # the taps are chosen
+        return self._reader.sites[path]
 
     def features(self, batch: Batch) -> Output:
         """Run `forward_stages`, and average features that are larger than the students' to their size."""

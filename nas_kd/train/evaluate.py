@@ -50,7 +50,7 @@ def evaluate_archs(
         calibration: number of training images for the norms.
 
     Returns:
-        The metric of each arch, at most 1.
+        The task's measure of each arch.
     """
     norms = calibrated(net, archs, data, calibration, batch_size)
     device = next(net.parameters()).device

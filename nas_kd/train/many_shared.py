@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas_kd.config.measures import measure_named
 from nas_kd.runs.files import clear_parts
 from nas_kd.runs.leases import FileLeases
 from nas_kd.runs.lock import held
@@ -55,6 +56,7 @@ class SharedTrainings:
         trainings: in the order in which to train them.
         folder: folder in the run with the leases and checkpoints.
         writing: lock held by processes that write other files into the folder.
+        metric: the result that messages tell.
     """
 
     name: str
@@ -63,6 +65,7 @@ class SharedTrainings:
     run: Run
     folder: str
     writing: Path
+    metric: str
 
     def train(self) -> Results:
         """Train everything that no other process has trained or is training, and wait for the rest.
@@ -153,9 +156,9 @@ class _Units:
         self._begun.end()
         self.recorded += 1
         number = f"{len(done) + 1}/{len(self.trainings)}"
-        shared.run.log_message(
-            f"{shared.name} {number}: {unit}, accuracy {100 * result['accuracy']:.2f} %, by {self.worker}"
-        )
+        measure = measure_named(shared.metric)
+        reached = f"{measure.factor * result[measure.name]:.{measure.digits}f}{measure.symbol}"
+        shared.run.log_message(f"{shared.name} {number}: {unit}, {measure.words} {reached}, by {self.worker}")
 
     @property
     def _begun(self) -> MovingStage:

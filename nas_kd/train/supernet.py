@@ -193,9 +193,14 @@ def train_supernet(
             sort_channels(net, shrinking.phases[number - 1].space)
         optimizer.state.clear()  # a phase is a separate training, and moments are not sorted with the channels
 
+    # older runs called every measure accuracy
+    older = stage is not None and "accuracy_largest" in stage.metrics.columns
+    measured = "accuracy" if older else task.measure
+
     def evaluate() -> dict[str, float]:
         ends = [net.space.largest(), net.space.smallest()]
-        return dict(zip(("accuracy_largest", "accuracy_smallest"), evaluate_archs(net, ends, data, task), strict=True))
+        names = (f"{measured}_largest", f"{measured}_smallest")
+        return dict(zip(names, evaluate_archs(net, ends, data, task), strict=True))
 
     plan = Plan(
         schedule=rates,

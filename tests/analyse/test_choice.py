@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from nas_kd.analyse import final_table, report
-from nas_kd.analyse.choice import FILE, decision, differences, indistinguishable, verdict
+from nas_kd.analyse.choice import FILE, decision, differences, few_images, indistinguishable, verdict
 from nas_kd.analyse.paired import paired_difference
 from nas_kd.analyse.story import headline
 from nas_kd.analyse.table import runs_of
+from nas_kd.config.measures import MEASURES
 
 SEEDS = 3
 Rows = Mapping[str, np.ndarray]
@@ -143,3 +144,16 @@ def test_before_it_is_decided_it_is_the_found_one(tmp_path: Path) -> None:
     run = write(tmp_path / "run", scores, scores)
     assert final_table(run).set_index("role")["handed_over"].to_dict() == {"found": True, "random_1": False}
     assert not any("Handed over" in line for line in headline(run, "search"))
+
+
+def test_so_few_images_are_said_to_decide_little(tmp_path: Path) -> None:
+    assert few_images(100) is None
+    assert "28 images" in str(few_images(28)) and "5.7 points" in str(few_images(28))
+    assert "data.select=100" in str(few_images(28, MEASURES["mae"])) and "points" not in str(
+        few_images(28, MEASURES["mae"])
+    )
+    for images, warned in ((28, True), (216, False)):
+        select = {"found": right(0.85, images), "random_1": right(0.95, images)}
+        run = write(tmp_path / f"run_{images}", select, select)
+        decide(run)
+        assert any(f"select has {images} images" in line for line in headline(run, "search")) == warned

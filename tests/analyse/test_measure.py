@@ -13,7 +13,8 @@ from sklearn.metrics import confusion_matrix
 
 from nas_kd.analyse import final_table, report
 from nas_kd.analyse.classes import by_class, confused, confusion
-from nas_kd.analyse.measure import kind_of, measure_of, worded
+from nas_kd.analyse.measure import as_accuracy, as_measure, kind_of, measure_of, worded
+from nas_kd.config.measures import ACCURACY, MEASURES
 
 
 def write(run: Path, settings: str, **columns: object) -> Path:
@@ -30,6 +31,7 @@ def write(run: Path, settings: str, **columns: object) -> Path:
         ("metric: macro_f1\n", {"label": [0, 1]}, "classes", "macro_f1"),
         ("metric: null\n", {"label_a": [0, 1], "label_b": [1, 1]}, "multilabel", "map"),
         ("metric: null\n", {"label_a": [0.5, 1]}, "regression", "r2"),
+        ("metric: mae\n", {"label_a": [0.5, 1]}, "regression", "mae"),
         ("data: {kind: regression}\n", {"label_a": [0, 1]}, "regression", "r2"),
         ("space: digits\n", {"label": [0, 1]}, "classes", "accuracy"),
     ],
@@ -38,14 +40,15 @@ def test_settings_and_labels_say_the_measure(
     settings: str, columns: dict[str, object], kind: str, measure: str, tmp_path: Path
 ) -> None:
     run = write(tmp_path / "run", settings, **columns)
-    assert kind_of(run) == kind and measure_of(run) == measure
+    assert kind_of(run) == kind and measure_of(run).name == measure
 
 
 def test_texts_name_the_measure() -> None:
     text = "test accuracy (%), balanced accuracy, score_accuracy_1"
-    assert worded(text, "accuracy") == text
-    assert worded(text, "map") == "test mAP (%), balanced accuracy, score_accuracy_1"
-    twice = worded(worded(text, "balanced_accuracy"), "balanced_accuracy")
+    assert worded(text, ACCURACY) == text
+    assert worded(text, MEASURES["map"]) == "test mAP (%), balanced accuracy, score_accuracy_1"
+    balanced = MEASURES["balanced_accuracy"]
+    twice = worded(worded(text, balanced), balanced)
     assert twice == "test balanced accuracy (%), balanced accuracy, score_accuracy_1"
 
 
@@ -97,10 +100,39 @@ def test_another_measure_decides_and_is_named(run: Path) -> None:
     teacher = run / "retrain" / "teacher.json"
     teacher.write_text(json.dumps(json.loads(teacher.read_text()) | {"test_macro_f1": 0.5}))
     table = final_table(run).set_index("role")
-    pd.testing.assert_series_equal(table["accuracy_mean_percent"].drop("teacher"), before - 20)
-    assert table.loc["teacher", "accuracy_mean_percent"] == 50.0 and (table["metric"] == "macro_f1").all()
+    pd.testing.assert_series_equal(table["macro_f1_mean_percent"].drop("teacher"), before - 20, check_names=False)
+    assert table.loc["teacher", "macro_f1_mean_percent"] == 50.0 and (table["metric"] == "macro_f1").all()
+    assert not [name for name in table if name.startswith("accuracy")]
     page = report(run).read_text()
     assert "test macro F1 (%)" in page and "test accuracy (%)" not in page and "% macro F1 " in page
+
+
+def test_lower_is_better_for_an_error(run: Path) -> None:
+    """With metric=mae the file's errors are told as they are, and the smallest is the best."""
+    path = run / "retrain" / "results.csv"
+    results = pd.read_csv(path, dtype={"key": str})
+    for split in ("select", "test"):
+        results[f"{split}_mae"] = 3.0 - 2.0 * results.pop(f"{split}_accuracy")
+    results.to_csv(path, index=False)
+    best = results[results["role"] == "random_1"].sort_values("select_mae")["folder"].iloc[0]
+    config = run / "config.yaml"
+    config.write_text(config.read_text() + "metric: mae\n")
+    table = final_table(run).set_index("role")
+    found = results[results["role"] == "found"]["test_mae"]
+    assert table.loc["found", "mae_mean"] == pytest.approx(found.mean())
+    assert table.loc["found", "mae_min"] == found.min() and table.loc["found", "mae_max"] == found.max()
+    assert table.loc["random_1", "folder"] == best
+    page = report(run).read_text()
+    assert "test MAE after retraining" in page and "MAE (%" not in page and "lower being better" in page
+
+
+def test_columns_are_turned_into_signed_accuracy_and_back() -> None:
+    rows = pd.DataFrame({"mae": [0.5, 2.0], "select_mae": [1.0, 3.0], "kl": 0.1})
+    signed = as_accuracy(rows, MEASURES["mae"])
+    assert signed["accuracy"].tolist() == [-0.5, -2.0] and signed["select_accuracy"].idxmax() == 0
+    pd.testing.assert_frame_equal(as_measure(signed, MEASURES["mae"]), rows)
+    older = pd.DataFrame({"accuracy": [0.5]})  # what every metric was called
+    assert as_accuracy(older, MEASURES["map"]) is older
 
 
 def test_the_confusion_matrix_is_scikit_learns(run: Path) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import nas_kd
+from nas_kd.config.measures import measure_named
 from nas_kd.data import Data
 from nas_kd.distill import Classification, MultiLabel, Regression, Task
 from nas_kd.teacher import Teacher
@@ -59,6 +60,7 @@ TASKS: list[Task] = [
     MultiLabel(),
     MultiLabel(0.1, "macro_f1", (1.0, 2.0, 0.5, 1.0, 1.0, 4.0)),
     Regression(),
+    Regression("mae"),
     NearMiss(),
 ]
 held = pytest.mark.parametrize("task", TASKS, ids=repr)
@@ -139,7 +141,9 @@ def test_an_image_without_a_label_counts_nothing(task: Task) -> None:
 def test_who_is_right_is_better(task: Task) -> None:
     y = labels(task)
     assert task.loss(sure(task, y), y) < task.loss(draw(), y) < task.loss(wrong(task, y), y)
-    assert task.metric(sure(task, y), y) == 1.0 > task.metric(wrong(task, y), y)
+    measure = measure_named(task.measure)
+    assert task.metric(sure(task, y), y) == (0.0 if measure.lower else 1.0)
+    assert measure.sign * task.metric(sure(task, y), y) > measure.sign * task.metric(wrong(task, y), y)
     assert not task.collapsed(sure(task, y), y) and task.collapsed(sure(task, y)[:1].expand(len(y), -1), y)
 
 
@@ -150,7 +154,8 @@ def test_the_metric_is_the_mean_of_what_each_sample_counts(task: Task) -> None:
     scores = task.scores(logits, y)
     assert scores.shape == (len(LABELS),) and scores.dtype == torch.float64
     metric = task.metric(logits, y)
-    assert metric == pytest.approx(float(scores.mean()), abs=1e-12) and metric <= 1
+    measure = measure_named(task.measure)
+    assert measure.sign * metric == pytest.approx(float(scores.mean()), abs=1e-12) and (metric <= 1 or measure.lower)
     assert task.measures(logits, y)[task.measure] == pytest.approx(metric, abs=1e-12)
     if task.measure == "accuracy":
         assert metric == float(scores.mean()) >= 0

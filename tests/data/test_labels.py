@@ -155,3 +155,10 @@ def test_numbers_as_labels() -> None:
 def test_a_test_set_has_labels_of_the_same_kind() -> None:
     with pytest.raises(SettingError, match=r"data\.test=.*multilabel.*classes, as the labels of data\.train"):
         load_data((X, torch.arange(60) % 3), test=(X, HOT))
+
+
+def test_minus_one_says_that_images_without_a_label_are_left_out() -> None:
+    x = torch.zeros(12, 1, 8, 8, dtype=torch.uint8)
+    y = torch.arange(12) % 3 - 1
+    with pytest.raises(SettingError, match=r"label -1 of 4 images.*leave images without a label out: x\[y >= 0\]"):
+        load_data((x, y))

@@ -15,6 +15,7 @@ from PIL import Image
 from nas_kd.data import Data, load_data
 from nas_kd.data.summary import summary
 from nas_kd.errors import SettingError
+from nas_kd.runs.run import Run
 
 Tree = dict[str, int]
 Pack = Callable[[Path], Path]
@@ -243,3 +244,18 @@ def test_the_first_lines_say_what_the_data_are(tmp_path: Path) -> None:
     assert second.startswith("data: images a class (train/rate/select/test): c00 ") and "c09 " in second
     assert second.endswith(" ... (12 in all)") and "c10" not in second
     assert third == "data: images found: 72 RGB; pixels 8 x 8 (72)" and rest == []
+
+
+def test_run_folders_within_the_data_are_left_out(tmp_path: Path) -> None:
+    root = tree(tmp_path / "images", {"cat": 8, "dog": 8})
+    before = load_data(root)
+    for name in ("runs/mine", "runs/other"):
+        run = Run(root / name)
+        tree(run.path / "report", {"figures": 3})
+    data = load_data(root)
+    assert data.fingerprint == before.fingerprint and data.classes == ("cat", "dog")
+    assert ("run folder of nas_kd", 2) in data.found.ignored
+    (root / "owl").mkdir()
+    (root / "owl" / "env.json").write_text("[1]")  # of somebody else
+    tree(root, {"owl": 8})
+    assert load_data(root, duplicates="keep").classes == ("cat", "dog", "owl")

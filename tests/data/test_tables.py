@@ -128,6 +128,27 @@ def test_a_column_of_splits(frame: pd.DataFrame, tmp_path: Path) -> None:
         load_data(written(frame.assign(split="test"), tmp_path / "e.csv"))
 
 
+def test_a_group_in_two_splits_is_refused_and_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    parted = frame.assign(split=["train"] * 40 + ["test"] * 8, patient=[f"p{number // 6}" for number in range(N)])
+    path = written(parted, tmp_path / "a.csv")
+    told = r"1 groups have images in several splits, such as 'p6' in train and test.*data.duplicates=keep"
+    with pytest.raises(SettingError, match=told):
+        load_data(path, label="label", group="patient")
+    kept = load_data(path, label="label", group="patient", duplicates="keep")
+    assert any("such as 'p6' in train and test" in note for note in kept.found.notes)
+    whole = parted.assign(patient=[f"p{number // 8}" for number in range(N)])
+    assert len(load_data(written(whole, tmp_path / "b.csv"), label="label", group="patient").test) == 8
+    # two tables; images without a group are nobody's
+    train, test = parted[:40].assign(patient=None), parted[40:].assign(patient=None)
+    one, other = (written(part.drop(columns="split"), tmp_path / f"{n}.csv") for n, part in enumerate((train, test)))
+    assert len(load_data(one, test=other, label="label", group="patient").test) == 8
+    for part in (train, test):
+        part.loc[part.index[0], "patient"] = "p1"
+    one, other = (written(part.drop(columns="split"), tmp_path / f"{n}.csv") for n, part in enumerate((train, test)))
+    with pytest.raises(SettingError, match="such as 'p1' in train and test"):
+        load_data(one, test=other, label="label", group="patient")
+
+
 @pytest.mark.parametrize("amounts", [{"rate": 0.15, "select": 0.15}, {"rate": 8, "select": 8}])
 def test_images_of_a_group_stay_in_one_split(frame: pd.DataFrame, tmp_path: Path, amounts: dict[str, Any]) -> None:
     patients = [f"p{number % 4}{number // 8}" for number in range(N)]  # each has two images of one class

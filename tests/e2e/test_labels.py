@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import kendalltau
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, r2_score
 from small_run import Said
@@ -102,3 +103,45 @@ def test_what_makes_no_sense_is_refused_before_anything_trains(
     said = nas_kd_main("run", config, "--run", tmp_path / "run", *settings)
     assert said.code == 2 and not (tmp_path / "run" / "teacher").exists()
     assert re.search(told, said.err.replace("\n", " ")), said.err
+
+
+@pytest.mark.slow  # eight trainings each
+@pytest.mark.parametrize(("kind", "metric"), [("multilabel", "map"), ("regression", "mae")])
+def test_a_ranking(kind: str, metric: str, config: Path, nas_kd_main: Callable[..., Said], tmp_path: Path) -> None:
+    """Archs are ranked by the metric of their labels, by whose name tables and table call it."""
+    scores = ["units_kl", "supernet_accuracy", "macs", "params"]
+    settings: dict[str, object] = {"overall": 8, "bands": "[]", "seeds": 1, "epochs": 1, "batch_size": 32}
+    settings |= {"scores": f"[{','.join(scores)}]", "primary": "supernet_accuracy", "control": "macs", "resamples": 50}
+    given = [part for name, value in settings.items() for part in (f"--rank.{name}", value)]
+    run = tmp_path / "run"
+    said = nas_kd_main("rank", config, "--run", run, "--metric", metric, *given)
+    assert said.code == 0, said.err
+    truth = pd.read_csv(run / "rank" / "truth.csv", dtype={"key": str}).set_index("key")
+    assert {metric, f"select_{metric}", f"test_{metric}"} <= set(truth) and "accuracy" not in truth and len(truth) == 8
+    summary = pd.read_csv(run / "rank" / "summary.csv").set_index("score")
+    assert len(summary) == len(scores) and summary["tau"].notna().all()
+    macs = pd.read_csv(run / "rank" / "archs.csv", dtype={"key": str}).set_index("key")["macs"]
+    sign = -1 if metric == "mae" else 1
+    tau = kendalltau(macs[truth.index], sign * truth[metric]).statistic
+    assert summary.loc["MACs", "tau"] == pytest.approx(tau)  # more is better, of errors fewer
+    words = {"map": "mAP", "mae": "MAE"}[metric]
+    assert f"tau-b with the {words} of 8 trained archs" in said.out and f"supernet {words}" in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["regression"])
+def test_a_run_by_errors(kind: str, config: Path, nas_kd_main: Callable[..., Said], tmp_path: Path) -> None:
+    """With metric=mae the smallest error wins, and nothing is called accuracy or percent of it."""
+    run = tmp_path / "run"
+    said = nas_kd_main("run", config, "--run", run, "--metric", "mae", "--search.top", "2")
+    assert said.code == 0, said.err
+    trials = pd.read_csv(run / "search" / "trials.csv")
+    assert "mae" in trials and "accuracy" not in trials and (trials["mae"] > 0).all()
+    top = pd.read_csv(run / "search" / "top.csv", dtype={"key": str}).set_index("key")
+    found = json.loads((run / "search" / "best.json").read_text())["key"]
+    assert top.loc[found, "select_mae"] == top["select_mae"].min()
+    decided = pd.read_csv(run / "search" / "handed_over.csv").set_index("role")
+    better = decided[decided["minus_found"] > decided["standard_error"]]
+    assert decided["handed_over"].idxmax() == ("found" if better.empty else better["select_mae"].idxmin())
+    assert "MAE" in said.out and "MAE %" not in said.out and "accuracy=" not in said.err and "mae=" in said.err
+    assert not [name for name in pd.read_csv(run / "report" / "results.csv") if name.startswith("accuracy")]

@@ -13,13 +13,16 @@ import torch
 from small_run import Made, Said, changes, numbers
 
 from nas_kd.config.settings import build
+from nas_kd.pipeline import commands
 from nas_kd.pipeline import plan as planning
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
-from nas_kd.pipeline.pace import Pace, pace, typical_arch
+from nas_kd.pipeline.pace import Pace, pace, proposal_seconds, typical_arch
 from nas_kd.pipeline.plan import Work, plan, words
 
-ROUND = Pace(teacher=0.001, teacher_step=0.01, student=0.0005, student_step=0.002, supernet_step=0.02, params=1000)
+ROUND = Pace(
+    teacher=0.001, teacher_step=0.01, student=0.0005, student_step=0.002, supernet_step=0.02, params=1000, proposal=0.4
+)
 
 
 def given(**more: object) -> Given:
@@ -45,7 +48,8 @@ def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
     assert works["teacher logits"].steps == f"{4 * train:,} images"
     one = train * 0.002 + 100 * 0.0005  # an epoch of a student
     choices = sum(stage.size for stage in run.outline.stages)
-    scoring = 10 * (train + 100) * 1.3 * 0.0005 + 2 * choices * 100 * 1.3 * 0.0005
+    asking = 10 * 1.5 * 0.4
+    scoring = asking + 10 * (train + 100) * 1.3 * 0.0005 + 2 * choices * 100 * 1.3 * 0.0005
     assert works["search"].seconds == pytest.approx(scoring + 2 * one + (6 * 2 + 3 * 3) * one)
     assert works["search"].steps == "10 subnets, 2 tuned for an epoch, 9 short trainings of up to 3 epochs"
     students = 3 + 3 + 6
@@ -72,7 +76,7 @@ def test_amounts_of_a_named_space_and_of_workers(round_pace: None) -> None:
     train = len(run.images.train)
     assert list(works) == ["teacher", "teacher logits", "supernet", "blockwise", "search", "retrain"]
     assert works["teacher"].left == 0 and works["teacher"].steps == "given"
-    assert works["supernet"].seconds == pytest.approx(3 * (train * 0.02 + 4 * 1024 * 0.0005))
+    assert works["supernet"].seconds == pytest.approx(3 * (train * 0.02 + 2 * (train + 100) * 0.0005))
     one = train * 0.002 + 100 * 0.0005
     assert works["retrain"].seconds == pytest.approx(6 * 3 * 5 * one / 2 + 4.0)
     alone = given(space="digits", teacher__model=None, teacher__epochs=0)
@@ -87,7 +91,7 @@ def test_what_is_left_of_a_search(round_pace: None, tmp_path: Path) -> None:
     (tmp_path / "search/trials.csv").write_text("kind\nwarm\ntrial\nduplicate\nrandom\ncontrol\n")
     (tmp_path / "search/tuned/a/stage.json").write_text('{"done": true}')
     left = {work.stage: work for work in plan(run, tmp_path)}["search"]
-    scoring = 10 * (len(run.images.train) + 100) * 1.3 * 0.0005
+    scoring = 10 * ((len(run.images.train) + 100) * 1.3 * 0.0005 + 1.5 * 0.4)
     tuning = 2 * (len(run.images.train) * 0.002 + 100 * 0.0005)
     assert left.seconds == whole.seconds == pytest.approx(scoring + tuning)
     assert left.left * left.seconds == pytest.approx(0.7 * scoring + 0.5 * tuning)
@@ -116,6 +120,23 @@ def test_a_pace_is_measured_and_disturbs_no_generator() -> None:
     assert 0 < found.teacher < found.teacher_step and 0 < found.student < found.student_step
     assert found.supernet_step == 0 and found.params == run.outline.cost(typical_arch(run), **run.cost).params
     assert run.outline.cost(typical_arch(run), **run.cost).macs <= run.upper["macs"]
+    assert found.proposal > 0
+    by_lot = given(space="digits", teacher__model=None, teacher__epochs=0, search__engine="random")
+    assert proposal_seconds(by_lot) == 0
+
+
+def test_a_plan_fails_in_words_only_where_a_network_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(error: Exception) -> Callable[..., list[Work]]:
+        def plan(*rest: object) -> list[Work]:
+            raise error
+
+        return plan
+
+    monkeypatch.setattr(commands, "plan", failing(RuntimeError("mat1 and mat2")))
+    assert commands._planned(given()) == ([], ["no plan: mat1 and mat2"])
+    monkeypatch.setattr(commands, "plan", failing(AttributeError("of our own")))
+    with pytest.raises(AttributeError):
+        commands._planned(given())
 
 
 def test_a_run_with_it_has_the_same_bits(made: Made, tmp_path: Path, nas_kd_main: Callable[..., Said]) -> None:

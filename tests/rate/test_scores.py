@@ -104,6 +104,28 @@ def test_the_perfect_answer_changes_nothing_and_another_what_a_replaced_block_wo
         assert not torch.allclose(by_hand, out.logits, atol=1e-2)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "pixels", "named", "sizes"),
+    [
+        ("test_vit", 64, ["blocks.0", "blocks.1"], [4, 4]),
+        ("swin_tiny_patch4_window7_224", 32, ["layers.0", "layers.1"], [8, 4]),
+    ],
+)
+def test_tokens_and_channels_last_can_be_replaced(name: str, pixels: int, named: list[str], sizes: list[int]) -> None:
+    x = torch.rand(4, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+    teacher = load_teacher(name, num_classes=3, resolution=pixels, stages=named)
+    taps = teacher.match(SimpleNamespace(stage_sizes=lambda resolution: sizes), pixels)
+    out = teacher.forward_stages(x)
+    for index, tap in enumerate(taps):
+        known = out.pre[index]
+        perfect = torch.nn.functional.adaptive_avg_pool2d(known, tap.compared)
+        assert torch.allclose(logits_with(teacher, index, x, known, perfect), out.logits, atol=1e-5)
+        noise = torch.randn(perfect.shape, generator=torch.Generator().manual_seed(1))
+        other = logits_with(teacher, index, x, known, perfect + noise)
+        assert other.shape == out.logits.shape and not torch.allclose(other, out.logits, atol=1e-4)
+
+
 def test_donna_fits_what_is_linear_and_its_error_is_that_of_leaving_out() -> None:
     from sklearn.linear_model import Ridge
 

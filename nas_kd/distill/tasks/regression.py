@@ -12,7 +12,7 @@ from nas_kd import losses
 from nas_kd.distill.task import Task, influence
 from nas_kd.distill.tasks.classification import check_measure
 
-MEASURES = ("r2",)
+MEASURES = ("r2", "mae")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Regression(Task):
     """Regression of one or more numbers an image, which are best scaled to a variance near 1.
 
     Args:
-        measure: what search and hand-over go by: r2, the explained share of the variance, the mean over the outputs.
+        measure: what search and hand-over go by: r2, the explained share of the variance, or mae, the mean absolute
+            error; the mean over the outputs.
 
     Raises:
         SettingError: there is no such measure.
@@ -49,10 +50,12 @@ class Regression(Task):
         return losses.logit_mse(student / temperature, teacher / temperature)
 
     def scores(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return what each sample counts: (N,) float64, its `influence` on the measure.
+        """Return what each sample counts: (N,) float64, its `influence` on the measure; of MAE, less its errors.
 
-        The variance that errors are held against is that of all samples, so one sample has no share of its own.
+        The variance that R2 holds errors against is that of all samples, so one sample has no share of its own.
         """
+        if self.measure == "mae":
+            return -_absolute(logits.double(), y.double())
         z, labels = logits.cpu().double(), y.cpu().double()
         known = torch.isfinite(labels)
         labels = torch.where(known, labels, 0.0)
@@ -67,7 +70,7 @@ class Regression(Task):
         return influence(_mean(whole), without.nanmean(1)).to(logits.device)
 
     def metric(self, logits: Tensor, y: Tensor) -> float:
-        """Return the mean R2 of the outputs, at most 1; 0 for their means."""
+        """Return the measure: of R2 at most 1, and 0 for the labels' means; of MAE 0 or more, lower being better."""
         return self.measures(logits, y)[self.measure]
 
     def measures(self, logits: Tensor, y: Tensor) -> dict[str, float]:
@@ -91,11 +94,23 @@ class Regression(Task):
 
     def collapsed(self, logits: Tensor, y: Tensor) -> bool:
         """Return whether the outputs explain nothing that the labels' mean does not."""
-        return self.metric(logits, y) <= 0.0
+        return Regression().metric(logits, y) <= 0.0
 
     def agreement(self, logits: Tensor, teacher_logits: Tensor) -> float:
         """Return the share of the teacher's variance that the student (N, K) explains, not below 0."""
-        return max(0.0, self.metric(logits, teacher_logits))
+        return max(0.0, Regression().metric(logits, teacher_logits))
+
+
+def _absolute(z: Tensor, y: Tensor) -> Tensor:
+    """Return what each sample adds to the mean absolute error, (N,): its mean is the mean over the outputs.
+
+    An output counts its own known samples; where labels are unknown, those of others count for more.
+    """
+    known = torch.isfinite(y)
+    count = known.sum(0)
+    errors = torch.where(known, z - y, 0.0).abs()
+    each = errors * (len(y) / count.clamp_min(1))
+    return each.sum(1) / (count > 0).sum().clamp_min(1)
 
 
 def _explained(errors: Tensor, deviations: Tensor, count: Tensor) -> Tensor:

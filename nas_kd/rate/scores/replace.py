@@ -39,13 +39,14 @@ def logits_with(teacher: Teacher, index: int, x: Tensor, known: Tensor, answer: 
     if own_class(teacher.network):
         return teacher.network.forward_after(swap.after(), swap.tap.path).float()
 
+    site = teacher.site(swap.tap.path)
+
     def hook(module: nn.Module, args: object, out: object) -> object:
-        post = out[0] if isinstance(out, tuple) else out  # own blocks also give what is before the activation
-        if not isinstance(post, Tensor) or post.shape != known.shape or not swap.gives(post):
-            expected = "a module that gives one feature map (B, C, H, W), with or without a ReLU at its end"
+        post = site.feature(out)  # own blocks also give what is before the activation
+        if post.shape != known.shape or not swap.gives(post):
+            expected = "a module whose feature map is all that it gives, with or without a ReLU at its end"
             raise SettingError("teacher.stages", swap.tap.path, expected, "leave out the scores that replace stages")
-        new = swap.after()
-        return (new, *out[1:]) if isinstance(out, tuple) else new
+        return site.replaced(out, swap.after())
 
     handle = teacher.network.get_submodule(swap.tap.path).register_forward_hook(hook)
     try:

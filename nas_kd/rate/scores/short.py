@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.measures import measure_named
 from nas_kd.distill import Distiller, Task
 from nas_kd.nn import resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
@@ -44,7 +45,8 @@ def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[flo
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
         _train(network, bench, epochs=epochs, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=0.25 * epochs)
-        found.append(bench.task.metric(predict(network, data.rate, bench.runtime), data.rate.labels))
+        reached = bench.task.metric(predict(network, data.rate, bench.runtime), data.rate.labels)
+        found.append(measure_named(bench.task.measure).sign * reached)
         bench.used.student += len(data.rate)
     return found
 

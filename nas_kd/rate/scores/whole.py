@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from nas_kd.config.measures import measure_named
 from nas_kd.nn import Recorder
 from nas_kd.rate.scores.base import CHUNK, Bench, Score, keys_of
 from nas_kd.rate.scores.replace import logits_with, share_after
@@ -39,7 +40,8 @@ def _subnets(bench: Bench, archs: Sequence[Arch], name: str, with_teacher: bool)
 
 def supernet_accuracy(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Measure each calibrated subnet of the in-place distilled supernet against the labels."""
-    return _subnets(bench, archs, "accuracy", with_teacher=False)
+    measure = measure_named(bench.task.measure)
+    return [measure.sign * value for value in _subnets(bench, archs, measure.name, with_teacher=False)]
 
 
 def supernet_kl(bench: Bench, archs: Sequence[Arch]) -> list[float]:

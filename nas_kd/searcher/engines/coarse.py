@@ -54,7 +54,7 @@ class Coarse:
         left = next((point for point in self.grid(problem) if point not in seen), None)
         if left is not None:
             return Proposal(left, "coarse")
-        found = {point_of(row, dimensions): float(row["accuracy"]) for row in rows if row["kind"] != "infeasible"}
+        found = {point_of(row, dimensions): problem.better(row) for row in rows if row["kind"] != "infeasible"}
         front = _front(problem, found)
         rng = np.random.default_rng(seed_for(problem.seed, "fine", len(rows)))
         for _ in range(ATTEMPTS if front else 0):
