@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nas_kd.analyse.choice import few_images
+from nas_kd.config.measures import measure_named
 from nas_kd.data.summary import summary
+from nas_kd.distill import task_of
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
@@ -41,6 +44,9 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
     median = Cost(*(int(np.median([cost[index] for cost in drawn])) for index in range(2)))
     if shipped:
         yield from summary(given.images, given.config.data.train)
+        measure = measure_named(task_of(given.images, measure=given.config.metric).measure)
+        if few := few_images(len(given.images.select), measure):
+            yield few
     yield from _teacher(given)
     yield f"space: {space.name}, {_many(space.size)} archs, {space.parts}"
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():

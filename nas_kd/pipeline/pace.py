@@ -70,36 +70,39 @@ def pace(given: Given) -> Pace:
         supernet_step = 0.0
         if not config.derived and config.supernet.epochs:
             supernet_step = clock.supernet(config.supernet.fitted(clock.images).batch_size)
-    return Pace(teacher, teacher_step, forward, student_step, supernet_step, params, proposal_seconds(given))
+        proposal = proposal_seconds(given)
+    return Pace(teacher, teacher_step, forward, student_step, supernet_step, params, proposal)
 
 
 def proposal_seconds(given: Given) -> float:
     """Time how long the search's sampler takes for a proposal, with half of the trials behind it."""
     import optuna
 
+    from nas_kd.searcher.optuna import quiet
     from nas_kd.searcher.proposals import Proposals
     from nas_kd.searcher.variables import SearchVariables
 
     config = given.config
-    sampler = {"exact": config.search.sampler, "nsga2": "nsga2"}.get(config.engine)
-    if sampler is None:  # drawn at random, or by rules of its own: no time to speak of
+    sampler = config.search.sampler if config.engine == "exact" else "nsga2"
+    if config.engine not in ("exact", "nsga2"):  # drawn at random, or by rules of its own: no time to speak of
         return 0.0
     sizes = SearchVariables(given.outline).sizes
-    rules = Proposals(sizes, None, "kl", (), None, sampler, config.seed)
-    study = rules.study()
-    draws = np.random.default_rng(seed_for("plan", "proposals"))
-    ranges: dict[str, optuna.distributions.BaseDistribution] = {
-        f"i_{i}": optuna.distributions.IntDistribution(0, size - 1) for i, size in enumerate(sizes, 1)
-    }
-    for _ in range(config.search.trials // 2):
-        point = {f"i_{i}": int(draws.integers(size)) for i, size in enumerate(sizes, 1)}
-        study.add_trial(optuna.create_trial(params=point, distributions=ranges, value=float(draws.random())))
-    times = []
-    for number in range(PROPOSED):
-        begin = time.perf_counter()
-        trial, _ = rules.ask(study, number, None)
-        study.tell(trial, float(draws.random()))
-        times.append(time.perf_counter() - begin)
+    with quiet():
+        rules = Proposals(sizes, None, "kl", (), None, sampler, config.seed)
+        study = rules.study()
+        draws = np.random.default_rng(seed_for("plan", "proposals"))
+        ranges: dict[str, optuna.distributions.BaseDistribution] = {
+            f"i_{i}": optuna.distributions.IntDistribution(0, size - 1) for i, size in enumerate(sizes, 1)
+        }
+        for _ in range(config.search.trials // 2):
+            point = {f"i_{i}": int(draws.integers(size)) for i, size in enumerate(sizes, 1)}
+            study.add_trial(optuna.create_trial(params=point, distributions=ranges, value=float(draws.random())))
+        times = []
+        for number in range(PROPOSED):
+            begin = time.perf_counter()
+            trial, _ = rules.ask(study, number, None)
+            study.tell(trial, float(draws.random()))
+            times.append(time.perf_counter() - begin)
     return float(np.median(times))
 
 

@@ -83,7 +83,7 @@ def refine(
     queue = [checked_point(indices, rules.sizes, "warm") for indices in warm]
     if trials < 1:
         raise SettingError("trials", trials, "an integer of at least 1")
-    with _quiet():
+    with quiet():
         work = _Work(rules, queue, trials, evaluate, record)
         if group is None:
             work.restore(done)
@@ -282,7 +282,7 @@ def _stalled(rows: Sequence[Row]) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress Optuna's line per trial and its warnings about experimental arguments."""
     import optuna
 
