@@ -23,6 +23,7 @@ from nas_kd.export.student import ABOUT, load_student
 from nas_kd.export.timed import LatencyRow, latencies
 from nas_kd.export.versions import versions
 from nas_kd.runs.files import CsvLog, on_disk, plain
+from nas_kd.runs.links import part_of, refuse_links, remove
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ def place_of(student: nn.Module | str | Path, form: Format, path: str | Path | N
     """Return where an export goes.
 
     Raises:
-        SettingError: something that is no such export is there.
+        SettingError: something that is no such export is there, or a link in the student folder leads elsewhere.
     """
     if path is None:
+        if not isinstance(student, nn.Module):
+            refuse_links(Path(student))
         top = Path() if isinstance(student, nn.Module) else Path(student) / "export"
         return top / f"student{mark}{form.suffix or f'_{form.name}'}"
     place = Path(path)
@@ -142,12 +145,12 @@ class staged:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        self.folder = part_of(place)
         self.made = [top for top in (place.parent, *place.parent.parents) if not top.exists()]
 
     def __enter__(self) -> Path:
         with on_disk(self.place):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder)
             self.folder.mkdir(parents=True)
         return self.folder / self.place.name
 
@@ -158,7 +161,7 @@ class staged:
                     for made in self.folder.iterdir():
                         target = self.place.parent / made.name
                         if target.is_dir():
-                            shutil.rmtree(target)
+                            remove(target)
                         os.replace(made, target)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)

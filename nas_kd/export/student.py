@@ -28,6 +28,7 @@ FORMAT = 1  # increased when an older load_student can no longer read the folder
 ARCH = "arch.json"
 ABOUT = "student.json"
 WEIGHTS = "weights.safetensors"
+EXPORTS = "export"  # folder of its exports
 
 
 def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
@@ -81,7 +82,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     if unmeasured(student):  # what refuses evaluation here does so where it is loaded
         about["unmeasured"] = True
     found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS})  # they would be lost with the student that is replaced
+    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS, EXPORTS})  # they would be lost with the student that is replaced
     if others or (folder.exists() and not folder.is_dir()):
         what = f"holds {', '.join(others[:3])}" if others else "is a file"
         expected = f"a new, empty or student folder; this {what}"

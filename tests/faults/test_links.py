@@ -14,6 +14,7 @@ from small_run import Made, Said
 from nas_kd.analyse import report
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
+from nas_kd.export.deploy import export
 from nas_kd.runs.files import CsvLog, atomic_write
 from nas_kd.runs.folder_lock import folder_lock
 from nas_kd.runs.links import create, not_through, refuse_links, remove
@@ -189,6 +190,18 @@ def test_students_replace_students_alone(tmp_path: Path, outside: Path) -> None:
     assert (outside / "two/notes.txt").read_text() == "mine"
     with pytest.raises(SettingError, match="this is a file"):
         save_student(student, outside / "two/arch.json")
+
+
+def test_exports_stay_in_the_student_folder(tmp_path: Path, outside: Path) -> None:
+    from test_pickles import tiny
+
+    folder = tiny(tmp_path / "one")
+    (folder / "export").symlink_to(outside)
+    with pytest.raises(SettingError, match="a link to"):
+        export(folder, to="torchscript")
+    assert not list(outside.iterdir())
+    (folder / "export").unlink()
+    assert export(folder, to="torchscript").path.is_file()
 
 
 def test_refuse_links_looks_everywhere(tmp_path: Path) -> None:
