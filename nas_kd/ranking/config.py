@@ -43,7 +43,8 @@ class RankConfig(NetworkLearningConfig, CalibrationConfig):
     primary: str = "tuned"
     """the one score that is tested without correction, chosen before the ground truth is known"""
     control: str = "minus_depth"
-    """the one size control that it is tested against: macs, params, log_widths, depth or minus_depth"""
+    """the one size control that it is tested against: macs, params, log_widths, depth, minus_depth or
+    minus_last_depth"""
     bands: Sequence[str | int | float] | None = None
     """MACs at the centre of each band: shares of the largest (40%) or numbers (4M); null uses percentiles"""
     band: OpenShare = 0.05

@@ -83,7 +83,7 @@ def test_a_score_says_what_it_lacks(score: Score, data: Data, net: Supernet, run
 def test_names_are_unique_and_controls_among_them() -> None:
     assert len({score.name for score in SCORES.values()}) == len(SCORES)
     sizes = {name for name, score in SCORES.items() if score.kind == "size"}
-    assert sizes == {"macs", "params", "log_widths", "depth", "minus_depth"}
+    assert sizes == {"macs", "params", "log_widths", "depth", "minus_depth", "minus_last_depth"}
     controls = {name for name, score in SCORES.items() if score.kind == "control"}
     assert controls == {"random", "gradient_norm", "size_alone", "code_alone"}
     assert {score.kind for score in SCORES.values()} == {"size", "control", "score"}

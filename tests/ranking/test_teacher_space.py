@@ -35,7 +35,7 @@ def test_archs_inherit_and_units_are_scored(tmp_path: Path) -> None:
         "units replace-one KL",
         "units noise to signal",
         "supernet KL",
-        "regression on codes",
+        "regression on choices",
         "MACs",
         "parameters",
     }

@@ -45,6 +45,7 @@ SCORES: dict[str, Score] = {
     "log_widths": size.LOG_WIDTHS,
     "depth": size.DEPTH,
     "minus_depth": size.MINUS_DEPTH,
+    "minus_last_depth": size.MINUS_LAST_DEPTH,
     "gradient_norm": gradient.GRADIENT_NORM,
     "random": size.RANDOM,
 }

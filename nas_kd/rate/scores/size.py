@@ -42,6 +42,11 @@ def depth(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     return [float(arch.depth) for arch in archs]
 
 
+def last_depth(bench: Bench, archs: Sequence[Arch]) -> list[float]:
+    """Count the layers of the last stage."""
+    return [float(len(arch.stages[-1].layers)) for arch in archs]
+
+
 def random(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Draw a number for each arch, which depends on the arch and the seed alone."""
     return [float(np.random.default_rng(seed_for(bench.seed, "random score", arch.key)).random()) for arch in archs]
@@ -52,4 +57,5 @@ PARAMS = Score("parameters", params, True, "size")
 LOG_WIDTHS = Score("sum of log widths", log_widths, True, "size")
 DEPTH = Score("depth", depth, True, "size")
 MINUS_DEPTH = Score("minus depth", depth, False, "size")
+MINUS_LAST_DEPTH = Score("fewer layers in the last stage", last_depth, False, "size")
 RANDOM = Score("random", random, True, "control")
