@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -183,21 +182,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout
-
-
-def test_help_answers_in_a_second() -> None:
-    seconds = []
-    for _ in range(3):
-        start = _child_seconds()
-        assert _python("from nas_kd.cli import main; main(['--help'])").returncode == 0
-        seconds.append(_child_seconds() - start)
-    assert min(seconds) < 1.0
-
-
-def _child_seconds() -> float:
-    """CPU seconds of ended child processes: what the clock shows, on a machine that does nothing else."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def test_every_command_is_in_the_help_and_has_its_function(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -78,7 +79,12 @@ def imported(path: Path, *, late: bool) -> Iterator[tuple[int, str]]:
             elif late or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield from walk(child)
 
-    yield from walk(ast.parse(path.read_text()))
+    yield from walk(parsed(path))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -127,7 +133,7 @@ def test_no_file_imports_itself_by_a_detour() -> None:
 def named(path: Path, names: Collection[str]) -> set[str]:
     """Return the modules that a file imports, of those that have names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             each = (f"{node.module}.{alias.name}" for alias in node.names)
             found |= {name if name in names else str(node.module) for name in each}

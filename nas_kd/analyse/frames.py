@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +51,16 @@ def document(path: Path) -> Any:
 
 def settings(run: str | Path | Run) -> dict[str, Any]:
     """Return the run's config.yaml as nested dictionaries; empty without one."""
+    path = folder_of(run) / "config.yaml"
+    return deepcopy(_parsed(path.read_text())) if path.exists() else {}
+
+
+@lru_cache(maxsize=8)  # a report asks for the settings dozens of times
+def _parsed(text: str) -> dict[str, Any]:
     import yaml
 
-    path = folder_of(run) / "config.yaml"
-    if not path.exists():
-        return {}
     try:
-        read = yaml.safe_load(path.read_text())
+        read = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
     return read if isinstance(read, dict) else {}

@@ -134,7 +134,7 @@ def settings_of(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
 
 def hint_of(kind: type[Settings], name: str) -> Any:
     """Return the type of a setting, with its range."""
-    return typing.get_type_hints(kind, include_extras=True)[name]
+    return _hints(kind)[name]  # type: ignore[arg-type]
 
 
 def annotation_of(kind: type[Settings], name: str) -> Any:
@@ -171,7 +171,7 @@ def build(kind: type[S], values: Mapping[str, Any]) -> S:
 def setting_error(kind: type[Settings], name: str, value: object) -> SettingError | None:
     """Return the error of a value for one setting, or None if it is valid."""
     try:
-        TypeAdapter(hint_of(kind, name), config=ConfigDict(strict=True)).validate_python(value)
+        _validator(kind, name).validate_python(value)  # type: ignore[arg-type]
     except ValidationError:
         return _invalid(kind, name, value)
     return None
@@ -209,6 +209,16 @@ def _ordered(kind: type[Settings], after: Mapping[str, str]) -> tuple[str, ...]:
         names = [name for name in names if name not in block]
         names[names.index(anchor) + 1 : names.index(anchor) + 1] = block
     return tuple(names)
+
+
+@cache  # evaluating the annotations of a class takes longer than all that is done with them
+def _hints(kind: type[Settings]) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+@cache
+def _validator(kind: type[Settings], name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(hint_of(kind, name), config=ConfigDict(strict=True))
 
 
 @cache

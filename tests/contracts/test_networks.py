@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -84,20 +85,19 @@ def test_closed_form_equals_the_counted_network(net: nas_kd.Supernet, shape: str
 # ---- extraction --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
-def test_extract_is_equal_to_the_bit(net: nas_kd.Supernet, layout: torch.memory_format, training: bool) -> None:
+@torch.no_grad()
+def test_extract_is_equal_to_the_bit(net: nas_kd.Supernet, layout: torch.memory_format) -> None:
     space, size = net.space, quick(net.space)
     if layout == torch.channels_last:
         net = copy.deepcopy(net).to(memory_format=layout)
     archs = some_archs(space, 1)
     norms = nas_kd.calibrate(net, [images(6, size, seed).to(memory_format=layout) for seed in (1, 2)], archs)
-    net.train(training)
     inputs = [images(4, size), images(1, size), images(3, odd(space))]
     if space.resolution <= 16:
         inputs.append(images(2, space.resolution))
-    for arch, norm in zip(archs, norms, strict=True):
-        student = net.extract(arch, norm=norm)
+    for training, (arch, norm) in product((True, False), list(zip(archs, norms, strict=True))):
+        student = net.train(training).extract(arch, norm=norm)
         assert student.training == training and not any(isinstance(m, nas_kd.Supernet) for m in student.modules())
         for x in (x.to(memory_format=layout) for x in inputs):
             mine, theirs = net.forward_stages(x, arch, None if training else norm), student.forward_stages(x)

@@ -328,14 +328,21 @@ CUT: list[tuple[str, str, dict[str, Any], str | tuple[str, str]]] = [
     ("rank", "term", step("truth", 8), r"rank \w+_seed_0 saved in epoch 2 after step 3"),
     ("rank", "late", step("truth", 5), r"rank \w+_seed_0 saved in epoch 1 after step 3"),
 ]
+# one moment of each kind of work, and every way to be stopped: the default suite goes through these
+FEW = [
+    *(CUT[at] for at in (0, 2, 4, 5, 7, 8)),
+    ("search", "late", step("retrain", 10), f"{SHORT} saved in epoch 1 after step 4"),
+    *(CUT[at] for at in (12, 14, 15)),
+]
 CODES = {"int": (130, "SIGINT"), "term": (143, "SIGTERM"), "late": (124, "the time limit")}
 
 
 @pytest.mark.timeout(900)  # seconds of work, but minutes on a machine that does other things
-def test_every_stage_stops_and_goes_on(made: Made, tmp_path: Path, fork: Fork) -> None:
+@pytest.mark.parametrize("cuts", [FEW, pytest.param(CUT, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_every_stage_stops_and_goes_on(cuts: list[Any], made: Made, tmp_path: Path, fork: Fork) -> None:
     """The time is up when its clock is told so, in the stage that is meant, on machines of any speed."""
     run = tmp_path / "run"
-    for command, what, place, proof in CUT:
+    for command, what, place, proof in cuts:
         options = RANK if command == "rank" else ()
         fault = place | {"what": what}
         code, text = fork(command, made.config, "--run", run, "--max_hours", "9", *options, fault=fault)
