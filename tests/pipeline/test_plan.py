@@ -54,7 +54,8 @@ def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
     assert works["search"].steps == "10 subnets, 2 tuned for an epoch, 9 short trainings of up to 3 epochs"
     students = 3 + 3 + 6
     epochs = run.config.retrain.epochs
-    repairs = (3 + 3) * train * (0.001 + 0.002)  # of all but the rivals: the teacher's pass, and a step
+    passes = run.config.repair.student_epochs  # of all but the rivals: the teacher's pass, and a step
+    repairs = (3 + 3) * passes * train * (0.001 + 0.002)
     assert works["retrain"].seconds == pytest.approx(students * 2 * epochs * one + 4 * 3 * one + repairs)
     assert works["retrain"].disk == 4 * 1000 * students * 2
     assert all(work.left == 1 for work in works.values())
