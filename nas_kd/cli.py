@@ -77,8 +77,11 @@ COMMANDS = {
     "export": Command(
         "",
         False,
-        "write a student as ONNX, torch.export or TorchScript, and check it",
-        (*("to", "path", "normalise", "softmax", "tolerance", "latency", "batch_sizes", "threads", "factory"),),
+        "write a student as ONNX, torch.export, TorchScript, one Python file or for timm, and check it",
+        (
+            *("to", "path", "normalise", "softmax", "tolerance", "latency", "batch_sizes", "threads", "factory"),
+            *("int8", "calibration", "data.train", "data.test"),
+        ),
     ),
     "report": Command("", False, "write the HTML report of a run", ("run",)),
     "status": Command("", False, "tell where a run stands and who works in it", ("run",)),
@@ -235,7 +238,7 @@ def _help_of(command: str, everything: bool = False) -> str:
         lines[0] = "usage: nas-kd export STUDENT [--to FORMAT] [--SETTING VALUE ...]"
     lines += settings_help(ExportConfig if command == "export" else Config, () if everything else shown)
     if command == "export":
-        return "\n".join([*lines, "", "Defaults stand in brackets."])
+        return "\n".join([*lines, "", "Defaults stand in brackets. `--help_all` lists all settings of the images."])
     if command in READERS:
         return "\n".join(lines)
     lines += ["", "Defaults stand in brackets. `--print_config` prints all settings as YAML."]

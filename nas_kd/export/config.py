@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from typing import Literal
 
 from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Positive
+from nas_kd.data.config import DataConfig
 
-To = Literal["onnx", "pt2", "torchscript"]
+To = Literal["onnx", "pt2", "torchscript", "standalone", "timm", "hf"]
 TOLERANCE = 1e-4
 
 
@@ -19,7 +21,7 @@ class ExportConfig(Settings):
     student: str | None = None
     """student folder"""
     to: To = "onnx"
-    """onnx, pt2 (torch.export) or torchscript"""
+    """onnx, pt2 (torch.export), torchscript, standalone (one Python file with the weights), timm or hf (folders)"""
     path: str | None = None
     """file or folder to write; null is export/ in the student folder"""
     normalise: bool = False
@@ -36,3 +38,9 @@ class ExportConfig(Settings):
     """CPU threads of torch and of the runtime; null leaves it to torch"""
     factory: str | None = None
     """package.module:function that builds the student, if its folder names one and you trust it"""
+    int8: bool = False
+    """quantise an ONNX file to 8 bits too, and measure both on the test images"""
+    calibration: Count = 256
+    """training images from which the ranges of 8-bit values are taken"""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Images for int8; those of the run that the student lies in, where it lies in one"""

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.data import Data
 from nas_kd.errors import SettingError, nearest
 from nas_kd.export.agreement import Agreement, at_fault, check_evaluates, compare, drawn_images
 from nas_kd.export.config import TOLERANCE
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats import FORMATS
-from nas_kd.export.formats.base import Format, Read
+from nas_kd.export.formats.base import Format
+from nas_kd.export.int8 import Measured, Score, as_taken, check_data, measured, quantise
 from nas_kd.export.student import ABOUT, load_student
 from nas_kd.export.timed import LatencyRow, latencies
 from nas_kd.export.versions import versions
@@ -36,6 +38,7 @@ class Exported:
         difference: largest absolute difference of its outputs from the network's, on the same images.
         agreement: share of equal answers; None where answers are numbers.
         latency: one row a runtime and batch size; empty if not measured.
+        int8: the network, the file and its 8-bit form, beside it, on the test images; empty without ``int8``.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Exported:
     difference: float
     agreement: float | None
     latency: tuple[LatencyRow, ...] = ()
+    int8: tuple[Measured, ...] = ()
 
 
 def export(
@@ -56,6 +60,9 @@ def export(
     tolerance: float = TOLERANCE,
     latency: Sequence[int] = (),
     factory: str | None = None,
+    int8: Data | None = None,
+    calibration: int = 256,
+    score: Score | None = None,
 ) -> Exported:
     """Write a student in another format, read it back, and compare it with the network on the same images.
 
@@ -64,7 +71,7 @@ def export(
 
     Args:
         student: a student folder, or its network with ``.info``.
-        to: onnx, pt2 (torch.export) or torchscript.
+        to: onnx, pt2 (torch.export), torchscript, standalone (one Python file), timm or hf (folders that timm opens).
         path: the file, or the folder; None is ``export/student.SUFFIX`` in the student folder, or in the working folder
             for a network. What is there is replaced.
         images: (N, C, H, W) float images for the check, as the file is to take them; None draws some.
@@ -73,6 +80,10 @@ def export(
         tolerance: largest difference, as a share of the largest output where that is above 1.
         latency: batch sizes to measure the latency of, beside the network itself; empty measures none.
         factory: as in `load_student`.
+        int8: data with which an ONNX file is quantised to 8 bits too: ranges from training images, and both forms
+            measured on the test images.
+        calibration: number of training images.
+        score: name and function of outputs (N, C) and labels for that table; None is the accuracy.
 
     Returns:
         What was written and how it agrees.
@@ -92,6 +103,10 @@ def export(
     loaded = student if isinstance(student, nn.Module) else load_student(student, factory=factory)
     about: Any = getattr(loaded, "info", {})
     network = Deployed(loaded, about, normalise=normalise, softmax=softmax)
+    if int8 is not None:
+        if to != "onnx":
+            raise SettingError("int8", True, f"false with {to}: an ONNX file is quantised", "choose --to onnx")
+        check_data(network, int8)
     shown = drawn_images(network) if images is None else images.cpu()
     check_evaluates(network, shown)
     place = place_of(student, form, path)
@@ -100,13 +115,22 @@ def export(
         run = form.read(part)
         found = compare(network, run, shown)
         check(found, tolerance, to)
-        rows = timed(form, network, run, latency)
+        runs = {form.runtime: run}
+        table: tuple[Measured, ...] = ()
+        if int8 is not None:
+            small = part.with_suffix(f".int8{part.suffix}")
+            quantise(part, small, (x for x, _ in as_taken(network, int8, "train", calibration)))
+            runs[f"{form.runtime} int8"] = form.read(small)
+            files = zip(runs.items(), (part, small), strict=True)
+            table = measured(network, {name: (one, file) for (name, one), file in files}, int8, score)
+            CsvLog(part.parent / f"{part.name}.int8.csv").extend([asdict(row) for row in table])
+        rows = latencies({"torch eager": network} | runs, network.image_shape, latency)
         note = described(form, network, found, place, softmax)
         note |= {"tolerance": tolerance, "drawn": images is None}
         (part.parent / f"{part.name}.json").write_text(json.dumps(plain(note), indent=1) + "\n")
         if rows:
             CsvLog(part.parent / f"{part.name}.latency.csv").extend([asdict(row) for row in rows])
-    return Exported(place, to, found.difference, found.share, rows)
+    return Exported(place, to, found.difference, found.share, rows, table)
 
 
 def format_of(to: str) -> Format:
@@ -206,12 +230,6 @@ def check(found: Agreement, tolerance: float, to: str) -> None:
         )
         hint = f"nothing was written; try another format than {to}, or allow more"
         raise SettingError("tolerance", tolerance, expected, hint)
-
-
-def timed(form: Format, network: Deployed, run: Read, sizes: Sequence[int]) -> tuple[LatencyRow, ...]:
-    """Measure the latency of what was read back beside that of the network."""
-    runs: dict[str, Read] = {"torch eager": network} | ({} if form.runtime == "torch eager" else {form.runtime: run})
-    return latencies(runs, network.image_shape, sizes) if sizes else ()
 
 
 def described(form: Format, network: Deployed, found: Agreement, place: Path, softmax: bool) -> dict[str, Any]:

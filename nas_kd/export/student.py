@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from nas_kd.blocks import kinds
 from nas_kd.errors import SettingError
+from nas_kd.export.card import card
 from nas_kd.export.factory import build_by, check_untrusted
+from nas_kd.export.versions import versions
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
@@ -29,13 +31,16 @@ ARCH = "arch.json"
 ABOUT = "student.json"
 WEIGHTS = "weights.safetensors"
 EXPORTS = "export"  # folder of its exports
+CARD = "README.md"
+ENV = "env.json"
 
 
 def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
     """Save a network as a folder that `load_student` can load anywhere.
 
     The folder holds arch.json (the resolved list of layers; null for a network of a factory), student.json
-    (everything in ``info``) and weights.safetensors. It is written atomically, even over an older one.
+    (everything in ``info``) and weights.safetensors; for people a card, README.md, and the versions, env.json. It is
+    written atomically, even over an older one.
 
     Args:
         student: a `StaticNet` (what ``space.build`` and ``Supernet.extract`` return), or any other module together with
@@ -82,7 +87,8 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     if unmeasured(student):  # what refuses evaluation here does so where it is loaded
         about["unmeasured"] = True
     found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS, EXPORTS})  # they would be lost with the student that is replaced
+    # they would be lost with the student that is replaced
+    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS, EXPORTS, CARD, ENV})
     if others or (folder.exists() and not folder.is_dir()):
         what = f"holds {', '.join(others[:3])}" if others else "is a file"
         expected = f"a new, empty or student folder; this {what}"
@@ -93,6 +99,8 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
             ARCH: _text(layers),
             ABOUT: _text(about),
             WEIGHTS: safetensors_save(state, {"format": "pt"}),
+            CARD: card(about | {"layers": layers is not None}).encode(),
+            ENV: _text(versions()),
         },
     )
     return folder
@@ -147,6 +155,25 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         refuse_unmeasured(network)
     network.info = about  # type: ignore[assignment]
     return network.eval()
+
+
+def rebuilt(about: Mapping[str, Any], layers: Any, folder: Path) -> nn.Module:
+    """Build the network that a description names, with new weights.
+
+    Args:
+        about: what student.json holds.
+        layers: what arch.json holds.
+        folder: where they come from: no class of a file in it is used, and no function at all.
+
+    Raises:
+        SettingError: no installed class builds it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if layers is not None:
+            return StaticNet(layers, kinds())
+        check_untrusted(about.get("factory"), folder)
+        network = build_by(str(about.get("factory")), about.get("factory_kwargs") or {})
+        return _cut(network, about.get("cut"), str(folder))
 
 
 def student_about(folder: Path) -> dict[str, Any]:

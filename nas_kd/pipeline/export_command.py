@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nas_kd.config.file import read_value
+from nas_kd.config.file import read_file, read_value
 from nas_kd.config.options import split_options
 from nas_kd.config.paths import existing
 from nas_kd.config.settings import build, settings_of
@@ -16,7 +17,8 @@ from nas_kd.export.config import ExportConfig
 if TYPE_CHECKING:
     from nas_kd.export import Exported
 
-SWITCHES = ("normalise", "softmax", "latency")  # may stand without a value
+SWITCHES = ("normalise", "softmax", "latency", "int8")  # may stand without a value
+ABOVE = 6  # folders from a student up to its run: retrain/KEY/METHOD/seed_N/student
 
 
 def read_export(arguments: Sequence[str]) -> ExportConfig | None:
@@ -41,7 +43,7 @@ def read_export(arguments: Sequence[str]) -> ExportConfig | None:
         hint = "nas-kd export runs/NAME/retrain/KEY/seed_0/student"
         raise SettingError("student", None, "the folder of a student", hint)
     existing("student", str(folder), "an existing student folder")
-    config = build(ExportConfig, own | {"student": str(folder)})
+    config = build(ExportConfig, _images_of_run(Path(str(folder))) | own | {"student": str(folder)})
     if printed:
         import yaml
 
@@ -56,6 +58,14 @@ def export_command(config: ExportConfig) -> None:
     from nas_kd.export.deploy import set_threads
 
     set_threads(config.threads)
+    more: dict[str, Any] = {}
+    if config.int8:
+        from nas_kd.data import load_data
+        from nas_kd.distill.tasks import task_of
+
+        data = load_data(config.data)
+        task = task_of(data)
+        more = {"int8": data, "calibration": config.calibration, "score": (task.measure, task.metric)}
     made = export(
         str(config.student),
         config.to,
@@ -65,17 +75,21 @@ def export_command(config: ExportConfig) -> None:
         tolerance=config.tolerance,
         latency=tuple(config.batch_sizes) if config.latency else (),
         factory=config.factory,
+        **more,
     )
     _say(made)
 
 
 def _say(made: Exported) -> None:
+    from nas_kd.export.int8 import int8_table
     from nas_kd.export.timed import latency_table
 
     share = "" if made.agreement is None else f", {100 * made.agreement:g} % of answers equal"
     print(f"{made.to}: {made.path}: outputs differ by at most {made.difference:.2g} from the network's{share}")
     if made.latency:
         print(latency_table(made.latency))
+    if made.int8:
+        print(int8_table(made.int8))
 
 
 def _switched(arguments: Sequence[str]) -> list[str]:
@@ -86,3 +100,14 @@ def _switched(arguments: Sequence[str]) -> list[str]:
         alone = token.removeprefix("--") in SWITCHES and token.startswith("--")
         found.append(f"{token}=true" if alone and after not in (["true"], ["false"]) else token)
     return found
+
+
+def _images_of_run(student: Path) -> dict[str, Any]:
+    """Return the settings of the images of the run that a student folder lies in; none where it lies in no run."""
+    from nas_kd.pipeline.config import Config
+
+    for above in list(student.resolve().parents)[:ABOVE]:
+        if (above / "config.yaml").is_file() and (above / "retrain").is_dir():
+            values = read_file(above / "config.yaml", Config)
+            return {name: value for name, value in values.items() if name.startswith("data.")}
+    return {}

@@ -192,7 +192,8 @@ def retrain(
     )
     trained.eval()
     metrics: dict[str, float] = {}
-    for split in ("select", "test") if config.test else ("select",):
+    splits = ("select", "test") if config.test else ("select",)
+    for split in splits:
         logits = None if source is None else source.split_logits(split, data)
         found, answered = measure(trained, getattr(data, split), task, runtime, logits)
         each = by_output(task, answered, getattr(data, split), data.classes)
@@ -202,6 +203,15 @@ def retrain(
             stage.write_frame(f"{split}.csv", by_image(task, answered, getattr(data, split)))
             stage.write_frame(f"{split}_classes.csv", each.table)
     info = student_info(network, data, arch=arch, metrics=metrics, factory=named, factory_kwargs=arguments)
+    info["made"] = {
+        "teacher": _names_of(source),
+        "method": method if isinstance(method, str) else "a recipe of one's own",
+        "epochs": config.epochs,
+        "seed": seed,
+        "data": data.fingerprint,
+        "train_images": len(data.train),
+        "images": {split: len(getattr(data, split)) for split in splits},
+    }
     network.info = info  # type: ignore[assignment]
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)
@@ -209,6 +219,12 @@ def retrain(
         stage.finish(metrics | facts)
         stage.forget()
     return network
+
+
+def _names_of(source: TargetSource | None) -> str | None:
+    """Return the names of what teaches, for the card of a student; None where nothing does, or it has none."""
+    names = [str(member.name) for member in source.members if hasattr(member, "name")] if source is not None else []
+    return ", ".join(names) or None
 
 
 def check_members(source: TargetSource | None, task: Task) -> None:

@@ -1,0 +1,59 @@
+"""Quantisation after training: a student of the digits stays as good, and is said beside what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from export_students import student
+
+import nas_kd
+from nas_kd.cli import main
+from nas_kd.errors import SettingError
+from nas_kd.pipeline.config import Config
+from nas_kd.runs.run import Run
+from nas_kd.teacher import cifar_resnet8
+from nas_kd.train.teacher_config import TeacherConfig
+
+
+def test_eight_bits_answer_like_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line, on a student in a run, whose images are those of the command too.
+
+    8 bits change an answer in a hundred or fewer; the bounds are ten times that, whatever the student knows.
+    """
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    data = nas_kd.load_data("digits")
+    run = Run(tmp_path / "run")
+    run.record_config(Config(run=str(run.path), teacher=TeacherConfig(model="cifar_resnet8", epochs=1)).to_yaml())
+    nas_kd.retrain(cifar_resnet8(10, 1), None, data, run=run, method="ce", epochs=4, batch_size=64)
+    folder = run.path / "retrain" / "CifarResNet" / "seed_0" / "student"
+    assert f"| test ({len(data.test)}) | accuracy |" in (folder / "README.md").read_text()
+    assert main(["export", str(folder), "--int8", "--normalise", "--batch_sizes", "[1]"]) == 0
+    said = capsys.readouterr().out
+    assert "onnxruntime int8" in said and "accuracy" in said
+    assert {path.name for path in (folder / "export").iterdir()} == {
+        "student.onnx",
+        "student.int8.onnx",
+        "student.onnx.json",
+        "student.onnx.int8.csv",
+        "student.onnx.latency.csv",
+    }
+    rows = pd.read_csv(folder / "export" / "student.onnx.int8.csv").set_index("form")
+    eager, full, small = (rows.loc[name] for name in ("torch eager", "onnxruntime", "onnxruntime int8"))
+    assert full["score"] == eager["score"] and full["agreement"] == 1
+    assert small["agreement"] > 0.9 and small["score"] > eager["score"] - 0.1
+    assert small["size"] < full["size"] / 2
+    runtimes = pd.read_csv(folder / "export" / "student.onnx.latency.csv")["runtime"]
+    assert list(runtimes) == ["torch eager", "onnxruntime", "onnxruntime int8"]
+
+
+def test_mistakes_are_told_first(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data = nas_kd.load_data("digits", subset=100)
+    with pytest.raises(SettingError, match="data.train='1': expected the data that the student was trained on"):
+        nas_kd.export(student("cifar_resnet8"), path=tmp_path / "s.onnx", int8=data)
+    with pytest.raises(SettingError, match="int8=True: expected false with pt2"):
+        nas_kd.export(student("cifar_resnet8"), "pt2", tmp_path / "s.pt2", int8=data)
+    assert not list(tmp_path.iterdir())
