@@ -135,7 +135,9 @@ def _command(arguments: list[str]) -> int:
         print(_help())
         return 0
     if arguments[0] == "--version":
-        print(__version__)
+        from nas_kd.runtime.device import describe_device
+
+        print(f"nas-kd {__version__}, {describe_device()}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
@@ -281,6 +283,9 @@ def read_config(arguments: Sequence[str], command: str = "run") -> Config | None
     if any(flag in options for flag in ("--help", "-h", "--help_all")):
         print(_help_of(command, "--help_all" in options))
         return None
+    if source is not None and command in READERS and not os.path.exists(source):
+        hint = f"check the path; the working folder is {os.getcwd()}"
+        raise SettingError("run", source, "an existing run folder", hint)
     values = {} if source is None else read_file(Path(source), Config)
     theirs = dict(values)  # of the file, where the command line does not say otherwise
     for option in options:

@@ -17,6 +17,7 @@ from nas_kd.errors import SettingError
 from nas_kd.export.config import ExportConfig
 from nas_kd.pipeline.config import Config
 from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
 
 ROOT = Path(nas_kd.__file__).parents[1]
 
@@ -104,6 +105,8 @@ def test_a_run_folder_stands_for_its_own_config(tmp_path: Path) -> None:
         (["run", "--device", "gpu"], ["device='gpu'", "cuda"]),
         (["run", "--teacher.model", "resnet18"], ["teacher.checkpoint", "resnet18", "teacher.epochs"]),
         (["status", "--run", "nowhere"], ["run='nowhere'"]),
+        (["status", "nowhere"], ["run='nowhere'", "an existing run folder"]),
+        (["report", "nowhere"], ["run='nowhere'", "an existing run folder"]),
     ],
 )
 def test_mistakes_end_with_2_and_one_line(
@@ -162,7 +165,24 @@ def test_status_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     run.stage("teacher", {}).finish({})
     for arguments in (["status", "--run", str(run.path)], ["status", str(run.path)]):
         assert main(arguments) == 0
-        assert capsys.readouterr().out.split() == ["teacher", "done"]
+        assert capsys.readouterr().out.splitlines() == ["finished", "teacher  done"]
+
+
+def test_a_folder_that_is_no_run_is_told_by_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "with env.json and config.yaml (this one holds thesis.tex)" in error
+
+
+def test_version_says_torch_and_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    assert main(["--version"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"nas-kd {nas_kd.__version__}, torch {torch.__version__}, device ")
+    kind = said.partition(" device ")[2].split()[0]
+    assert kind == Runtime("auto").device.type
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
@@ -170,7 +190,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--print_config"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--print_config"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     found = _python(
         "import sys\n"

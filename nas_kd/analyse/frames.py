@@ -29,7 +29,9 @@ def folder_of(run: str | Path | Run) -> Path:
     if not path.is_dir():
         raise SettingError("run", str(path), "an existing run folder", "check the path")
     if not any((path / name).exists() for name in MARKS):
-        raise SettingError("run", str(path), "a run folder of nas_kd", "check the path")
+        held = ", ".join(sorted(each.name for each in path.iterdir())[:3]) or "nothing"
+        expected = f"a run folder of nas_kd, with env.json and config.yaml (this one holds {held})"
+        raise SettingError("run", str(path), expected, "give the --run of an earlier command")
     return path
 
 

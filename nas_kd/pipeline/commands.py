@@ -44,14 +44,15 @@ def _planned(given: Given) -> tuple[list[Work], list[str]]:
 
 
 @contextmanager
-def _opened(config: Config, part: str | None = None) -> Iterator[Pipeline]:
+def _opened(config: Config, command: str, part: str | None = None) -> Iterator[Pipeline]:
     """Open a run for one command, alone or beside other parts, with every mistake found that can be found now."""
     pipeline = Pipeline(config)
     with pipeline.run.locked(part):
         kept = pipeline.run.config_text()
         pipeline.check()
         try:
-            yield pipeline
+            with pipeline.run.working(command):
+                yield pipeline
         except SettingError:
             if kept is not None and kept != pipeline.run.config_text():
                 pipeline.run.record_config(kept)  # refused settings are not those of the run
@@ -70,7 +71,7 @@ def stage_teacher(config: Config) -> None:
     if not config.teacher.epochs:
         expected = "an integer of at least 1 for this command"
         raise SettingError("teacher.epochs", config.teacher.epochs, expected, "give teacher.epochs")
-    with _opened(config) as pipeline:
+    with _opened(config, "teacher") as pipeline:
         pipeline.run.log_message(
             f"teacher: {pipeline.run.path / 'teacher' / 'weights.safetensors'}: {pipeline.unmatched}"
         )
@@ -78,7 +79,7 @@ def stage_teacher(config: Config) -> None:
 
 def stage_supernet(config: Config) -> None:
     """Train the supernet."""
-    with _opened(config) as pipeline:
+    with _opened(config, "supernet") as pipeline:
         pipeline.run.log_message(f"supernet: {pipeline.supernet.space.name} in {pipeline.run.path / 'supernet'}")
 
 
@@ -97,7 +98,7 @@ def stage_blockwise(config: Config) -> None:
     _need_teacher(config, "blockwise")
     if config.blockwise.stage is not None:
         return _one_stage(config, config.blockwise.stage)
-    with _opened(config) as pipeline:
+    with _opened(config, "blockwise") as pipeline:
         _say_taps(pipeline)
         _rate(pipeline)
         rows = ", ".join(str(len(table)) for table in pipeline.tables)
@@ -106,7 +107,7 @@ def stage_blockwise(config: Config) -> None:
 
 def _one_stage(config: Config, number: int) -> None:
     """Rate one stage as a job of its own; other stages may be rated in the same run at the same time."""
-    with _opened(config, f"stage_{number}") as pipeline:
+    with _opened(config, "blockwise", f"stage_{number}") as pipeline:
         for name in ("teacher", "supernet") if config.teacher.epochs else ("supernet",):
             file = pipeline.run.path / name / "stage.json"
             if not file.exists() or not read_json(file, ("done",))["done"]:
@@ -140,7 +141,7 @@ def _rate(pipeline: Pipeline) -> None:
 
 def stage_search(config: Config) -> None:
     """Find the best architecture within the budget."""
-    with _opened(config) as pipeline:
+    with _opened(config, "search") as pipeline:
         best = pipeline.result.best
         total = pipeline.space.cost(best, **pipeline.cost)
         pipeline.run.log_message(f"found {best.key}: {best.label}; {total.macs:,} MACs, {total.params:,} params")
@@ -148,14 +149,14 @@ def stage_search(config: Config) -> None:
 
 def stage_retrain(config: Config) -> None:
     """Retrain the found student and those it is compared with."""
-    with _opened(config) as pipeline:
+    with _opened(config, "retrain") as pipeline:
         retrain_students(pipeline)
         print_table(pipeline)
 
 
 def run_pipeline(config: Config) -> None:
     """Do everything in order, skipping what is done, and end with the table of results."""
-    with _opened(config) as pipeline:
+    with _opened(config, "run") as pipeline:
         for line in describe(pipeline):
             pipeline.run.log_message(line)
         steps: list[tuple[str, Callable[[], Any]]] = [

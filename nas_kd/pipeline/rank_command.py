@@ -16,7 +16,8 @@ from nas_kd.teacher import Teacher
 def stage_rank(config: Config) -> None:
     """Train a sample of archs, score the same archs, and print how well each score ranks them."""
     pipeline = Pipeline(config)
-    print_ranking(ranking(pipeline), pipeline.task.measure)
+    with pipeline.run.working("rank"):
+        print_ranking(ranking(pipeline), pipeline.task.measure)
     pipeline.run.log_message(f"rank: {pipeline.run.path / 'rank' / 'summary.csv'}")
 
 

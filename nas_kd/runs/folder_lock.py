@@ -51,7 +51,7 @@ def folder_lock(
             )
         sure = flock(whole, wait=False, shared=part is not None) and flock(own, wait=False)
         if sure is False:
-            raise _refused(folder, next(filter(None, map(_read, sorted(folder.glob(".lock.*")))), None))
+            raise _refused(folder, next(filter(None, map(holder_of, sorted(folder.glob(".lock.*")))), None))
         for note in sorted(notes):
             _take_over(note, folder, bool(sure), log, patience)
         with on_disk(mine):
@@ -65,8 +65,8 @@ def folder_lock(
                 own.truncate(0)
 
 
-def _read(note: Path) -> Lease | None:
-    """Read the holder of a lock; None if there is none, or a kill left the file incomplete."""
+def holder_of(note: Path) -> Lease | None:
+    """Return the holder of a lock; None if there is none, or a kill left the file incomplete."""
     try:
         return Lease(**json.loads(note.read_text()))
     except (OSError, ValueError, TypeError):
@@ -75,7 +75,7 @@ def _read(note: Path) -> Lease | None:
 
 def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None], patience: float) -> None:
     """Clear a stale lease; raise if its holder is alive."""
-    holder = _read(note)
+    holder = holder_of(note)
     here = Lease.own()
     if holder is None:
         return
@@ -91,7 +91,7 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
         while age + time.monotonic() - begun < patience:
             time.sleep(min(1.0, patience / 10))
             if note.stat().st_mtime_ns != seen:
-                raise _refused(folder, _read(note) or holder)
+                raise _refused(folder, holder_of(note) or holder)
     log(f"taking over the stale lock of {who}, which ended without releasing it")
     with open(note, "r+", opener=not_through) as file:
         file.truncate(0)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, on_disk
+from nas_kd.runs.leases import Lease
 from nas_kd.runs.links import not_through
 from nas_kd.runtime.ranks import in_worker, launched
 
@@ -24,6 +28,8 @@ class RunLog:
         self.path = path
         self.timing = CsvLog(path / "timing.csv")
         self.place: Place | None = None  # of the stage that is being worked on, among those of a command
+        self.command = ""  # that works in the folder; empty in Python
+        self._status: dict[str, Any] = {}  # what this process last wrote to status.json
 
     def log_message(self, message: str) -> None:
         """Print a line to stderr and append it to log.txt."""
@@ -40,7 +46,30 @@ class RunLog:
         Args:
             state: stage, state, done, total, unit, eta_seconds, last.
         """
-        atomic_json(self.path / "status.json", {**state, "pid": os.getpid(), "updated": time.time()})
+        self._status = {**state, "command": self.command}
+        own = asdict(Lease.own())
+        process = {name: own[name] for name in ("pid", "host", "place", "started")}
+        atomic_json(
+            self.path / "status.json", {**self._status, "pid": os.getpid(), "process": process, "updated": time.time()}
+        )
+
+    @contextmanager
+    def working(self, command: str) -> Iterator[None]:
+        """Say in status.json how a command ended: finished, or stopped where it has begun to work.
+
+        Args:
+            command: its name, such as ``"run"``.
+        """
+        self.command = command
+        try:
+            yield
+        except BaseException:
+            if self._status:
+                with suppress(OSError, SettingError):  # a full disk would hide the error
+                    self.write_status(self._status | {"state": "stopped"})
+            raise
+        nothing = {"stage": command, "done": 1, "total": 1, "unit": "commands", "eta_seconds": 0.0, "last": {}}
+        self.write_status((self._status or nothing) | {"state": "finished"})
 
 
 def log_message(run: RunLog | None, line: str) -> None:

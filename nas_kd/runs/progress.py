@@ -150,7 +150,8 @@ class Progress:
         else:
             self._line()
         if kind is None or not issubclass(kind, OSError | SettingError):  # writing to a full disk would hide the error
-            self._status("running" if kind is None else "stopped")
+            going = self.run is not None and bool(self.run.command)  # a command says itself when it is finished
+            self._status("stopped" if kind is not None else "running" if going else "finished")
 
     @property
     def _share(self) -> float:

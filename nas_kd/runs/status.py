@@ -12,14 +12,20 @@ from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_json
 from nas_kd.runs.leases import PATIENCE, FileLeases, Lease
 from nas_kd.runs.progress import format_seconds
+from nas_kd.runs.state import State, state_of
+
+ROWS = 12  # stages that are shown one by one
+SHOWN = 4  # workers
+WIDTH = 80  # characters of a stage's line
+AGAIN = "the same command goes on"
 
 
 def status(run: str | Path) -> str:
-    """Describe the state of a run and its workers, without writing anything.
+    """Describe the state of a run and its workers in fewer than 20 lines, without writing anything.
 
     Returns:
-        A table of stages with their last row of metrics, the current work with its ETA, then the workers of
-        searches and of the ranking with their jobs. Workers that share a database are not listed.
+        Whether it is finished, running, stopped or lost, a table of stages with their last row of metrics, then the
+        workers of searches and of the ranking with their jobs. Workers that share a database are not listed.
 
     Raises:
         SettingError: the folder is not a run.
@@ -27,12 +33,13 @@ def status(run: str | Path) -> str:
     path = Path(run)
     if not (path / "env.json").is_file():
         raise SettingError("run", str(path), "a folder that nas_kd created", "pass the --run of an earlier command")
-    rows = [*_stages(path), *_ranking(path)]
+    stages = _stages(path)
+    state = state_of(path, bool(stages) and all(done for _, done, _ in stages))
+    rows = [*_shown(stages), *_ranking(path)]
+    workers = _workers(path)
+    more = [f"and {len(workers) - SHOWN} more workers"] if len(workers) > SHOWN else []
     lines = _aligned(rows) or ["no stage has started"]
-    now = path / "status.json"
-    if now.exists():
-        lines.append(_doing(read_json(now, ("stage", "done", "total", "unit", "last"), delete=now)))
-    return "\n".join([*lines, *_aligned(list(_workers(path)))])
+    return "\n".join([_said(state), *map(_cut, lines), *_aligned(workers[:SHOWN]), *more])
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -41,16 +48,48 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _stages(path: Path) -> list[tuple[str, ...]]:
+def _cut(line: str) -> str:
+    """Leave out the last values of a line that is too long."""
+    while len(line) > WIDTH and "  " in line:
+        line = line[: line.rindex("  ")].rstrip()
+    return line
+
+
+def _stages(path: Path) -> list[tuple[str, bool, Path]]:
+    """Return the stages' names, whether they are done, and their folders, in the order in which they were worked on."""
     found = (file for file in path.glob("**/stage.json") if path / "rank" not in file.parents)
     return [
-        (
-            str(file.parent.relative_to(path)),
-            "done" if read_json(file, ("done",))["done"] else "begun",
-            _last(file.parent / "metrics.csv"),
-        )
+        (str(file.parent.relative_to(path)), bool(read_json(file, ("done",))["done"]), file.parent)
         for file in sorted(found, key=lambda file: file.stat().st_mtime)
     ]
+
+
+def _shown(stages: list[tuple[str, bool, Path]]) -> list[tuple[str, ...]]:
+    """Return a row a stage, those of many students together, and fewer where there are too many."""
+    for parts in (3, 2, 1):
+        groups: dict[str, list[tuple[str, bool, Path]]] = {}
+        for stage in stages:
+            groups.setdefault(_group(stage[0], parts), []).append(stage)
+        if len(groups) <= ROWS:
+            break
+    rows: list[tuple[str, ...]] = []
+    for name, group in groups.items():
+        done = sum(each[1] for each in group)
+        state = ("done" if done else "begun") if len(group) == 1 else f"{done} of {len(group)} done"
+        rows.append((name, state, _last(group[-1][2] / "metrics.csv")))
+    return rows[-ROWS:]
+
+
+def _group(name: str, parts: int) -> str:
+    """Return what a stage is shown as: trainings of archs and seeds are those of their folder."""
+    names = name.split("/")
+    if names[0] == "retrain":
+        return "retrain"
+    for at, each in enumerate(names[:-1]):
+        if each in ("short", "tuned"):  # folders of archs
+            names = names[: at + 1]
+            break
+    return "/".join(names[:parts])
 
 
 def _ranking(path: Path) -> Iterator[tuple[str, ...]]:
@@ -61,7 +100,8 @@ def _ranking(path: Path) -> Iterator[tuple[str, ...]]:
         yield "rank", state, f"trainings={len(trainings)}  archs={len(archs)}"
 
 
-def _workers(path: Path) -> Iterator[tuple[str, ...]]:
+def _workers(path: Path) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
     for folder in sorted(path.glob("**/leases")):
         place = folder.parent
         for row in FileLeases(folder).rows():
@@ -69,7 +109,8 @@ def _workers(path: Path) -> Iterator[tuple[str, ...]]:
             doing = [_last(file) for file in place.glob(f"trainings/{prefix}.*/metrics.csv")] if row.job else []
             parts = (_lost(row), row.job or "idle", *doing)
             who = f"process {row.pid} of {row.host}"
-            yield str(place.relative_to(path)), f"worker {row.worker}", who, "  ".join(filter(None, parts))
+            found.append((str(place.relative_to(path)), f"worker {row.worker}", who, "  ".join(filter(None, parts))))
+    return found
 
 
 def _lost(row: Lease) -> str:
@@ -90,9 +131,19 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _last(path: Path) -> str:
-    """Format the last row of a table."""
+    """Format the last row of a table: measures of the images first, then the whole loss, then the rest."""
     rows = _rows(path)
-    return "  ".join(f"{key}={_short(value)}" for key, value in rows[-1].items() if value) if rows else ""
+    shown = [(name, value) for name, value in rows[-1].items() if value] if rows else []
+    shown.sort(key=lambda each: _weight(each[0]))  # stable
+    return "  ".join(f"{key}={_short(value)}" for key, value in shown)
+
+
+def _weight(name: str) -> int:
+    if name == "epoch":
+        return 0
+    if name == "lr":
+        return 4
+    return 2 if name == "loss" else 1 if "accuracy" in name or name.startswith("rate_") else 3
 
 
 def _short(cell: str) -> str:
@@ -102,15 +153,32 @@ def _short(cell: str) -> str:
         return cell
 
 
+def _said(state: State) -> str:
+    """Say the state in one line."""
+    now = state.now
+    ago = f", {format_seconds(max(0.0, time.time() - now['updated']))} ago" if "updated" in now else ""
+    command = f" (nas-kd {now['command']})" if now.get("command") else ""
+    who = f" (process {state.holder.pid} of {state.holder.host})" if state.holder is not None else ""
+    doing = f" in {_doing(now)}" if now else ""
+    if state.word == "finished":
+        return f"finished{command}{ago}"
+    if state.word == "stopped":
+        return f"stopped{command}{doing}{ago}; {AGAIN}"
+    if state.word == "lost":
+        return f"lost: its process{who} has ended without a word{doing}{ago}; {AGAIN}"
+    return f"running{who}" + (f": {_doing(now)}{ago}" if now else "")
+
+
 def _doing(state: Mapping[str, Any]) -> str:
     last = " ".join(f"{name}={value:.4g}" for name, value in state["last"].items() if value is not None)
     text = f"{state['stage']} {state['done']}/{state['total']} {state['unit']}"
     if "steps" in state:
         text += f", step {state['step']}/{state['steps']}"
-    if state["done"] < state["total"] and state["eta_seconds"] is not None:
-        text += f", ETA {format_seconds(state['eta_seconds'])}"
+    if state.get("state") == "running":
+        if state["done"] < state["total"] and state.get("eta_seconds") is not None:
+            text += f", ETA {format_seconds(state['eta_seconds'])}"
+        if state.get("total_eta_seconds") is not None:
+            text += f", all stages {format_seconds(state['total_eta_seconds'])}"
     if "stages" in state:
         text = f"[{state['number']}/{state['stages']}] {text}"
-        if state["total_eta_seconds"] is not None:
-            text += f", all stages {format_seconds(state['total_eta_seconds'])}"
-    return f"{text}, {format_seconds(time.time() - state['updated'])} ago" + (f": {last}" if last else "")
+    return text + (f": {last}" if last else "")

@@ -153,6 +153,19 @@ def _joined(device: str, precision: str) -> Fabric:
     return fabric
 
 
+def describe_device() -> str:
+    """Say which torch there is, and the device that ``device="auto"`` takes."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch cannot be imported: {' '.join(str(error).split())}"
+    found = f"torch {torch.__version__}"
+    if torch.cuda.is_available():
+        return f"{found}, device cuda ({torch.cuda.get_device_name()}, {torch.cuda.device_count()} of them)"
+    kind = "mps" if torch.backends.mps.is_available() else "cpu"
+    return f"{found}, device {kind} ({torch.get_num_threads()} threads)"
+
+
 def place(module: ModuleT, runtime: Runtime) -> ModuleT:
     """Move a network to the runtime's device, in channels_last."""
     import torch

@@ -185,13 +185,17 @@ def _rows(out: str) -> list[str]:
 def test_status_tells_every_stage(made: Made, results: pd.DataFrame, nas_kd_main: Main) -> None:
     said = nas_kd_main("status", "--run", made.run)
     assert said.code == 0
-    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    first, *rest = said.out.splitlines()
+    assert first.startswith("finished (nas-kd run), ") and len(rest) < 19
+    lines = {line.split()[0]: line for line in rest}
     for stage in ("teacher", "supernet", "blockwise", "search"):
         assert lines[stage].split()[1] == "done"
     assert "accuracy_largest=" in lines["supernet"] and "epoch=2" in lines["supernet"]
     students = 2 * results["key"].nunique()  # two roles of one arch are trained once
-    assert students >= 6 and sum(name.startswith("retrain/") for name in lines) == students
-    assert f"{students}/{students} students" in said.out.splitlines()[-1]
+    assert students >= 6 and f"{students} of {students} done" in lines["retrain"]
+    state = json.loads((made.run / "status.json").read_text())
+    assert (state["state"], state["command"]) == ("finished", "run")
+    assert (state["stage"], state["done"], state["total"]) == ("retrain", students, students)
 
 
 def test_describe_prints_the_range_and_writes_nothing(made: Made, nas_kd_main: Main) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from nas_kd.cli import main
 from nas_kd.runs.leases import FileLeases, Lease
+from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runs.status import status
 
@@ -74,3 +75,98 @@ def test_a_ranking_and_its_trainings(tmp_path: Path) -> None:
     assert (rank / "truth.csv").read_text().endswith("\nab")  # who writes it may be in the middle of a row
     (rank / "summary.csv").touch()
     assert lines(run, "rank")[0].split()[1] == "done"
+
+
+def first(run: Run) -> str:
+    return status(run.path).splitlines()[0]
+
+
+def ended() -> Lease:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return replace(Lease.own(), pid=process.pid, started="1")
+
+
+def test_running_finished_and_stopped_are_said_by_the_command(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    assert first(run) == "stopped; the same command goes on"
+    with run.locked(), run.working("search"):
+        assert first(run) == f"running (process {os.getpid()} of {Lease.own().host})"
+        with Progress("search", 4, run=run, every=0.0) as progress:
+            progress.advance(2, kl=0.5)
+            progress.advance(2, kl=0.25)
+        assert "running (process " in first(run) and ": search 4/4 epochs: kl=0.25, 0 s ago" in first(run)
+        assert json.loads((run.path / "status.json").read_text())["state"] == "running"
+    assert first(run) == "finished (nas-kd search), 0 s ago"
+    with pytest.raises(KeyboardInterrupt), run.locked(), run.working("retrain"):
+        with Progress("retrain", 4, run=run, every=0.0) as progress:
+            progress.advance()
+            raise KeyboardInterrupt
+    assert first(run) == "stopped (nas-kd retrain) in retrain 1/4 epochs, 0 s ago; the same command goes on"
+
+
+def test_a_command_that_refuses_leaves_what_a_run_was(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with run.working("run"):
+        pass
+    again = Run(tmp_path / "run")
+    with pytest.raises(ValueError, match="other data"), again.locked(), again.working("run"):
+        raise ValueError("other data")
+    assert first(run).startswith("finished (nas-kd run)")
+
+
+def test_a_killed_command_is_lost_until_another_one_works(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with run.working("run"), Progress("search", 4, run=run, every=0.0):
+        dead = ended()
+        note = run.path / ".lock.all"
+        note.write_text(json.dumps(dead.__dict__))
+        assert first(run).startswith(f"lost: its process (process {dead.pid} of {dead.host}) has ended without a word")
+        note.write_text(json.dumps(replace(dead, place="another machine").__dict__))
+        assert first(run).startswith("running")
+        os.utime(note, (time.time() - 100,) * 2)
+        assert first(run).startswith("lost")
+        note.write_text("")
+        assert first(run).startswith("running")
+    file = run.path / "status.json"
+    state = json.loads(file.read_text()) | {"state": "running"}
+    file.write_text(json.dumps(state | {"process": state["process"] | {"pid": dead.pid, "started": "1"}}))
+    assert first(run).startswith("lost")
+    file.write_text(json.dumps({name: state[name] for name in ("stage", "done", "total", "unit", "last", "state")}))
+    assert first(run).startswith("lost: its process has ended")  # written by an earlier version, in the middle
+    file.write_text(json.dumps(state | {"process": None, "done": 4}))
+    assert first(run).startswith("lost")
+    run.stage("search", {}).finish({})
+    assert first(run).startswith("finished")
+
+
+def test_a_training_in_python_says_when_it_is_finished(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with Progress("retrain", 1, run=run, every=0.0) as progress:
+        assert first(run).startswith(f"running (process {os.getpid()} ")
+        progress.advance()
+    assert json.loads((run.path / "status.json").read_text())["state"] == "finished"
+    assert first(run) == "finished, 0 s ago"
+
+
+def test_many_stages_and_workers_are_less_than_20_lines_of_80_columns(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    names = ["teacher", "supernet", *(f"blockwise/stage_{n}" for n in range(20))]
+    names += [f"search/{budget}short/{key}" for budget in ("", "macs_5/") for key in "abcdef"]
+    names += [f"retrain/{key}/kd/seed_{seed}" for key in "abcdef" for seed in range(3)]
+    for name in names:
+        stage = run.stage(name, {})
+        (stage.folder / "metrics.csv").write_text(
+            "epoch,lr,ce,kd,loss,rate_accuracy\n1,0.1234,1.234,2.345,3.456,0.5678\n"
+        )
+        if not name.endswith("seed_2"):
+            stage.finish({})
+    for number in range(9):
+        far = replace(Lease.own(), worker=f"w{number}", place="another machine")
+        FileLeases(run.path / "search" / "leases").put(far)
+    said = status(run.path).splitlines()
+    assert len(said) < 20
+    assert all(len(line) <= 80 for line in said if "worker" not in line) and said[-1] == "and 5 more workers"
+    (retrain,) = [line for line in said if line.startswith("retrain")]
+    _, done, *values = [cell for cell in retrain.split("  ") if cell]
+    assert (done, values[:3]) == ("12 of 18 done", ["epoch=1", "rate_accuracy=0.5678", "loss=3.456"])
