@@ -115,7 +115,7 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
 
 
 def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tuple[str, Style, pd.DataFrame]]:
-    """Split scored subnets into trials, random, controls and the found one; the last is drawn on top."""
+    """Split scored subnets into trials, drawn ones, controls and the found one; the last is drawn on top."""
     if not len(scored):
         return []
     key = frames.best(run, search).get("key")
@@ -123,10 +123,11 @@ def _groups(run: str | Path | Run, search: str, scored: pd.DataFrame) -> list[tu
     roles = dict(zip(listed["key"], listed["role"], strict=True))
     named = scored["role"].fillna("") if "role" in scored else pd.Series("", scored.index)
     group = scored["key"].map(roles).astype(object).fillna(named.where(scored["kind"] == "control", ""))
-    group = group.where(group != "", scored["kind"].where(scored["kind"] == "random", "trial"))
+    by_lot = (group == "random") | ((group == "") & (scored["kind"] == "random"))
+    group = group.where(group != "", "trial").where(~by_lot, "by lot")
     group = group.where(scored["key"] != key, "found")
     parts = []
-    known = ("trial", "random", "largest_macs", "largest_params", "found")
+    known = ("trial", "by lot", "random", "largest_macs", "largest_params", "found")
     group = group.where(~group.str.startswith("random_"), "random")
     for role in dict.fromkeys([*known[:-1], *(name for name in group.unique() if name not in known), "found"]):
         rows = scored[group == role]

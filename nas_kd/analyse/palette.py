@@ -9,6 +9,7 @@ FOUND = Style("#d55e00", "diamond", 6.0)
 RANDOM = Style("#0072b2", "circle", 4.2)
 LARGEST_MACS = Style("#009e73", "triangle", 5.2)
 LARGEST_PARAMS = Style("#9a5a8b", "square", 4.4)
+BY_LOT = Style("#56b4e9", "circle", 3.4)
 TRIAL = Style("#aab2bb", "circle", 2.8, opacity=0.85)
 FRONT = Style(INK, "circle", 2.0, width=1.4)
 TEACHER = Style(INK, dash="6 4", width=1.3)
@@ -16,9 +17,14 @@ BUDGET = Style("#b04a4a", dash="2 4", width=1.3)
 
 
 def style_of(role: str) -> tuple[str, Style]:
-    """Return legend label and style of a student's role."""
+    """Return legend label and style of a student's role; ``by lot`` are subnets that a search drew at random.
+
+    "random" is for the random students alone, which have the found one's size.
+    """
     if role == "found":
         return "found", FOUND
+    if role == "by lot":
+        return "drawn within the budget", BY_LOT
     if role == "largest_macs":
         return "largest MACs", LARGEST_MACS
     if role == "largest_params":

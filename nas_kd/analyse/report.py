@@ -17,7 +17,7 @@ from nas_kd.analyse.curves import curve_figure, retrain_figure
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, ranking_figure, students_figure, trust_figure
 from nas_kd.analyse.measure import as_measure, measure_of, scored_subnets, worded
-from nas_kd.analyse.story import headline, missing
+from nas_kd.analyse.story import ENGINES, headline, missing
 from nas_kd.analyse.table import BESIDE, Columns, budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
 from nas_kd.config.measures import MEASURES, Measure
@@ -85,7 +85,8 @@ def report(run: str | Path | Run) -> Path:
         heads = {"search": "search", "engine": "searched by", "budget": "budget", "label": "found", "macs": "MACs"}
         heads |= {"params": "parameters", "subnets": "scored subnets"}
         body.append("<h2>Budgets</h2>")
-        body.append(html.table(budgets, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
+        shown = budgets.assign(engine=budgets["engine"].replace(ENGINES))
+        body.append(html.table(shown, heads, dict.fromkeys(("macs", "params", "subnets"), html.whole)))
         writer.frame("budgets.csv", budgets)
     for search in names:
         suffix = _suffix(search, names)
@@ -206,17 +207,17 @@ def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[
 
 
 def _chosen(root: Path, search: str) -> str:
-    """Describe which share of the scored subnets is not a random sample."""
+    """Describe which share of the scored subnets the search chose itself."""
     scored = scored_subnets(root, search)
     if not len(scored):
         return ""
     drawn = frames.engine(root, search) == "random" or scored["kind"].isin(("random", "control"))
     share = 1.0 - float(pd.Series(drawn, scored.index).mean())
     if share == 0.0:
-        return "The scored subnets were drawn at random within the budget. "
+        return "The scored subnets were drawn by lot within the budget. "
     return (
-        f"The search itself chose {100 * share:.0f} % of the scored subnets: they are not a random sample; "
-        "random subnets are listed separately if there are enough. "
+        f"The search itself chose {100 * share:.0f} % of the scored subnets: they do not stand for all; "
+        "those drawn by lot within the budget are listed separately if there are enough. "
     )
 
 

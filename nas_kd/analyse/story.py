@@ -15,6 +15,8 @@ from nas_kd.config.measures import ACCURACY, MEASURES
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
+ENGINES = {"random": "draws by lot"}  # "random" is for the students of the found one's size
+
 
 def headline(root: Path, search: str) -> list[str]:
     """Describe what a search found and how it compares after retraining.
@@ -38,7 +40,9 @@ def headline(root: Path, search: str) -> list[str]:
     if engine != "exact":
         words = GOALS | {name: each.words for name, each in MEASURES.items() if each != ACCURACY}
         goals = [words.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
-        sentences.append(f"Searched with {engine} among subnets with shared weights for {' and '.join(goals)}.")
+        sentences.append(
+            f"Searched with {ENGINES.get(engine, engine)} among subnets with shared weights for {' and '.join(goals)}."
+        )
     if not frames.has_teacher(root):
         sentences.append("There is no teacher.")
     table = final_table(root, search).set_index("role")

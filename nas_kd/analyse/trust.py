@@ -103,9 +103,9 @@ def _ground_truths(run: str | Path | Run, search: str) -> list[_GroundTruth]:
             near = in_band(scored, found["macs"], band)
             named = f"subnets within {100 * band:g} % of the found MACs"
             truths.append(_GroundTruth(SUPERNET, named, near, "accuracy", cheap))
-        random = scored[scored["kind"] == "random"]
-        if len(random) >= MIN_ARCHS:
-            truths.append(_GroundTruth(SUPERNET, "random subnets", random, "accuracy", cheap))
+        drawn = scored[scored["kind"] == "random"]
+        if len(drawn) >= MIN_ARCHS:
+            truths.append(_GroundTruth(SUPERNET, "subnets drawn within the budget", drawn, "accuracy", cheap))
     if len(top) and "select_accuracy" in top:
         top = top.drop_duplicates("key")
         present = tuple(name for name in late if name in top)

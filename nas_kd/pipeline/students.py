@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas_kd.analyse.choice import FILE, decision, few_images, indistinguishable, verdict
+from nas_kd.analyse.choice import FILE, decision, few_images, verdict
 from nas_kd.analyse.measure import as_measure
-from nas_kd.analyse.table import Columns, final_table, runs_of
+from nas_kd.analyse.table import final_table, runs_of
 from nas_kd.config.measures import measure_named
 from nas_kd.pipeline.candidates import ArchStudent, Student
 from nas_kd.pipeline.ready_made import is_tree
+from nas_kd.pipeline.results_table import results_table
 from nas_kd.pipeline.rivals import repaired, rivals
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame
 from nas_kd.runs.progress import Progress
@@ -160,53 +161,30 @@ def _measure_teacher(pipeline: Pipeline) -> None:
 
 
 def print_table(pipeline: Pipeline) -> None:
-    """Print the table of results, and where the student and the report lie."""
+    """Print the table of results, and where the students and the report lie."""
     from rich.console import Console
-    from rich.table import Table
 
     frame = final_table(pipeline.run.path, pipeline.search_folder)
-    table = Table(title=f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
     measure = measure_named(pipeline.task.measure)
-    names = Columns(measure)
-    head = f"{measure.words}{measure.symbol}"
-    for column in ("", "arch", "MACs", "params", head, "", "agreement %", "seeds", "folder"):
-        right = column in ("MACs", "params", head, "agreement %", "seeds")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    same = indistinguishable(frame)
     gone = frame.set_index("role")["collapsed"].dropna().loc[lambda counts: counts > 0].to_dict()
-    for row in frame.to_dict("records"):
-        mark = "<" if row["handed_over"] else "=" if row["role"] in same else ""
-        mark += "!" if row["role"] in gone else ""
-        spread = f" ± {row[names.sd]:.{measure.digits}f}" if row["seeds"] > 1 else ""
-        agreement = row["agreement_mean_percent"]
-        table.add_row(
-            str(row["role"]),
-            str(row["arch"]),
-            f"{row['macs']:,}",
-            f"{row['params']:,}",
-            f"{row[names.mean]:.{measure.digits}f}{spread}",
-            mark,
-            "-" if agreement != agreement else f"{agreement:.2f}",
-            str(row["seeds"]),
-            str(row["folder"]) if isinstance(row["folder"], str) else "",
-        )
-    console = Console(width=None if Console().is_terminal else 150, markup=False)  # names may hold brackets
-    console.print(table)
+    console = Console(markup=False, highlight=False)  # names may hold brackets
+    console.print(f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
+    for line in results_table(frame, measure, console.width):
+        console.print(line, soft_wrap=True)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
-    console.print(f"< handed over; {given}", soft_wrap=True)
+    console.print(f"< handed over; {given}")
     if pipeline.config.init == "inherited" and pipeline.config.repair.any and {*UNREPAIRED} & {*frame["role"]}:
         console.print(
             "found, random and largest were repaired; new_weights, even cuts, taylor and small_images were not"
             " (--retrain.rivals '[even_both_repaired]' adds an even cut that was)",
-            soft_wrap=True,
         )
     if gone:
         meaning = "the same answer for all test images, or none better than chance"
         seeds = frame.set_index("role")["seeds"]
         each = ", ".join(f"{role} ({count} of {seeds[role]})" for role, count in gone.items())
-        console.print(f"! collapsed, {meaning}: {each}", soft_wrap=True)
+        console.print(f"! collapsed, {meaning}: {each}")
     if few := few_images(len(pipeline.data.select), measure):
-        console.print(few, soft_wrap=True)
+        console.print(few)
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)

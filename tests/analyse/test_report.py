@@ -172,7 +172,7 @@ def test_a_found_student_that_loses_is_told_so(finished: Path, tmp_path: Path) -
     rows.to_csv(run / "retrain" / "results.csv", index=False)
     text = report(run).read_text()
     assert "The found student does not beat the mean of the random students" in text
-    assert "The highest mean accuracy of all retrained students is that of" in text
+    assert "The best mean accuracy of all retrained students is that of" in text
 
 
 def test_analyse_imports_no_torch() -> None:

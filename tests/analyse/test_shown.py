@@ -163,7 +163,7 @@ def test_an_engine_is_said_to_seek_what_it_sought(run: Path, goals: list[str], w
 
 
 def chosen(page: str) -> str:
-    found = re.search(r"(The search itself chose (\d+) % of|The scored subnets were drawn at random)", page)
+    found = re.search(r"(The search itself chose (\d+) % of|The scored subnets were drawn by lot)", page)
     assert found is not None
     return found[2] or "none"
 
