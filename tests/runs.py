@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,9 +59,98 @@ def nas_kd_main(
     return call
 
 
+class Started:
+    """A command in a forked process beside the test, with what tests use of `subprocess.Popen`.
+
+    Args:
+        ask: asks the server that forked it.
+        pid: its process.
+        log: where its output goes.
+    """
+
+    def __init__(self, ask: Callable[[dict[str, Any]], int | None], pid: int, log: Path) -> None:
+        self._ask, self.pid, self._log = ask, pid, log
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._ask({"ended": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit code, at most so many seconds later."""
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < end, self.said
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        """End it, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def said(self) -> str:
+        """Its output so far."""
+        return self._log.read_text()
+
+
+class Forks:
+    """Commands in processes forked from one that has everything imported.
+
+    Args:
+        server: the process.
+        logs: a folder for their output.
+    """
+
+    def __init__(self, server: subprocess.Popen[str], logs: Path) -> None:
+        self._server, self._logs = server, logs
+
+    def __call__(self, *arguments: object, **how: Any) -> tuple[int, str]:
+        """Run a command; arguments as `start`, and seconds of its processor time ``after`` which it is killed.
+
+        Returns:
+            Exit code and output.
+        """
+        log = self._log()
+        code = self._ask(self._job(arguments, log, **how))
+        assert code is not None
+        return code, log.read_text()
+
+    def start(self, *arguments: object, log: Path | None = None, **how: Any) -> Started:
+        """Run a command beside the test.
+
+        Args:
+            arguments: the command's.
+            log: where its output goes.
+            how: ``fault``, arguments of ``faults.arm``; ``env``, further variables; ``cwd``, where it works.
+        """
+        log = log or self._log()
+        pid = self._ask(self._job(arguments, log, beside=True, **how))
+        assert pid is not None
+        return Started(self._ask, pid, log)
+
+    def _log(self) -> Path:
+        return self._logs / f"{len(list(self._logs.iterdir()))}.txt"
+
+    def _job(self, arguments: tuple[object, ...], log: Path, **how: Any) -> dict[str, Any]:
+        log.touch()
+        cwd = how.pop("cwd", None)
+        job = {"argv": [str(one) for one in arguments], "log": str(log), "fault": None, "env": {}, **how}
+        return job | {"cwd": None if cwd is None else str(cwd)}
+
+    def _ask(self, job: dict[str, Any]) -> int | None:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        print(json.dumps(job), file=self._server.stdin, flush=True)
+        answer: int | None = json.loads(self._server.stdout.readline())
+        return answer
+
+
 @pytest.fixture(scope="session")
-def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Run a command in a forked process, broken by ``fault`` or killed ``after`` CPU seconds; exit code, output."""
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Run commands in forked processes: broken by a fault, killed, beside each other."""
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "faults" / "forks.py")],
         stdin=subprocess.PIPE,
@@ -68,16 +159,7 @@ def fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
         env=environment(),
         cwd=tmp_path_factory.mktemp("forks"),
     )
-    assert server.stdin is not None and server.stdout is not None
-    logs = tmp_path_factory.mktemp("logs")
-
-    def call(*arguments: object, fault: dict[str, Any] | None = None, after: float | None = None) -> tuple[int, str]:
-        log = logs / f"{len(list(logs.iterdir()))}.txt"
-        job = {"argv": [str(argument) for argument in arguments], "log": str(log), "fault": fault, "after": after}
-        print(json.dumps(job), file=server.stdin, flush=True)
-        code = int(server.stdout.readline())
-        return code, log.read_text()
-
-    yield call
+    assert server.stdin is not None
+    yield Forks(server, tmp_path_factory.mktemp("logs"))
     server.stdin.close()
     server.wait(timeout=60)

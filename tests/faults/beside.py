@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from small_run import environment
+from runs import Forks, Started
 
 LIMIT = 200  # seconds until a machine counts as stuck
-INJECT = Path(__file__).parent / "inject"
 
 
 def rank_options(*scores: str) -> tuple[str, ...]:
@@ -48,27 +45,23 @@ def until(reached: Callable[[], bool]) -> None:
 
 @contextmanager
 def started(
-    folder: Path, name: str, *arguments: object, fault: dict[str, Any] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+    fork: Forks, folder: Path, name: str, *arguments: object, fault: dict[str, Any] | None = None
+) -> Iterator[Started]:
     """Run a command beside others.
 
     Args:
+        fork: starts it.
         folder: where it works, and its output goes.
         name: the file of its output.
         arguments: the command's.
         fault: arguments of ``faults.arm``, or None.
     """
-    command = [sys.executable, "-m", "nas_kd", *map(str, arguments)]
-    env = environment()
-    if fault is not None:
-        env |= {"NAS_KD_TEST_FAULT": json.dumps(fault), "PYTHONPATH": f"{INJECT}:{env['PYTHONPATH']}"}
-    with open(folder / name, "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=folder)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+    process = fork.start(*arguments, log=folder / name, fault=fault, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(LIMIT)
 
 
 def leases(folder: Path) -> dict[int, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_run import environment
+from runs import Forks
 
 import nas_kd
 from nas_kd.blocks import BasicStage, ConvStem, LinearHead
@@ -75,10 +73,11 @@ def images(folder: Path, classes: dict[str, int], mode: str, size: tuple[int, in
     return folder
 
 
-def run(folder: Path, settings: dict[str, object]) -> tuple[Path, str]:
+def run(fork: Forks, folder: Path, settings: dict[str, object]) -> tuple[Path, str]:
     """Run `nas-kd run` without a terminal and without colours.
 
     Args:
+        fork: starts it.
         folder: where config and run lie.
         settings: the config.
 
@@ -87,16 +86,14 @@ def run(folder: Path, settings: dict[str, object]) -> tuple[Path, str]:
     """
     config, target = folder / "sonderbare Köpfe 奇.yaml", folder / "läufe & <b>more</b>" / "run 1"
     config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "nas_kd", "run", str(config), "--run", str(target)]
-    env = environment() | {"NO_COLOR": "1", "TERM": "dumb"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    env = {"NO_COLOR": "1", "TERM": "dumb"}
+    code, said = fork("run", config, "--run", target, env=env, cwd=folder)
+    assert code == 0, said
     assert "\x1b" not in said and "Traceback" not in said
     return target, said
 
 
-def test_a_class_of_four_colour_images_with_alpha_in_batches_of_one(tmp_path: Path) -> None:
+def test_a_class_of_four_colour_images_with_alpha_in_batches_of_one(tmp_path: Path, fork: Forks) -> None:
     """Also: images that are not square, paths with spaces and all alphabets, markup in the names of classes."""
     folder = tmp_path / "meine Bilder – 画像"
     folder.mkdir()
@@ -105,6 +102,7 @@ def test_a_class_of_four_colour_images_with_alpha_in_batches_of_one(tmp_path: Pa
     (folder / "mein raum.py").write_text(SPACE.format(width=8, low="4, 8", mids="4, 8", high=8))
     batch = TRAINED | {"batch_size": 1}
     target, said = run(
+        fork,
         folder,
         {
             "space": str(folder / "mein raum.py"),
@@ -131,7 +129,7 @@ def test_a_class_of_four_colour_images_with_alpha_in_batches_of_one(tmp_path: Pa
     assert "ödd <i>space</i>" in page.text and "<b>more</b>" in page.text
 
 
-def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_path: Path) -> None:
+def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_path: Path, fork: Forks) -> None:
     """Also: one candidate a stage, one epoch of everything, two classes."""
     with tarfile.open(tmp_path / "grau.tar", "w") as tar:
         tar.add(images(tmp_path / "x", {"a": 8, "b": 9}, "L", (8, 8)), "grau")
@@ -143,6 +141,7 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     assert cost.params > sum(p.numel() for p in teacher.parameters())
     batch = TRAINED | {"batch_size": 4}
     target, said = run(
+        fork,
         tmp_path,
         {
             "space": str(tmp_path / "eins.py"),
@@ -200,8 +199,7 @@ def test_tensors_of_four_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["TERM", "COLUMNS"])
-def test_a_terminal_that_is_none(name: str, tmp_path: Path) -> None:
-    env = environment() | {name: "0" if name == "COLUMNS" else ""}
-    command = [sys.executable, "-m", "nas_kd", "describe", "--space", "digits", "--data.subset", "300"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
-    assert done.returncode == 0 and re.search(r"46,656 archs", done.stdout), done.stderr
+def test_a_terminal_that_is_none(name: str, tmp_path: Path, fork: Forks) -> None:
+    env = {name: "0" if name == "COLUMNS" else ""}
+    code, said = fork("describe", "--space", "digits", "--data.subset", "300", env=env, cwd=tmp_path)
+    assert code == 0 and re.search(r"46,656 archs", said), said

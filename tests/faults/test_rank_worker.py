@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from beside import LIMIT, RANK, leases, started, until
+from runs import Forks
 from small_run import Made
 
 from nas_kd.runs.status import status
 
-Fork = Callable[..., tuple[int, str]]
 STEP = "nas_kd.train.loop.seeded"  # called once a step
 
 
@@ -26,7 +25,7 @@ def at_step(what: str, nth: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory, fork: Fork) -> Path:
+def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory, fork: Forks) -> Path:
     """The same ranking by one process that nobody disturbs."""
     run = Path(shutil.copytree(made.run, tmp_path_factory.mktemp("ranked") / "run"))
     code, text = fork("rank", made.config, "--run", run, *RANK)
@@ -50,13 +49,13 @@ def checked(rank: Path, ranked: Path) -> None:
 
 
 @pytest.mark.timeout(900)  # three starts of a command, on a machine that may do other things
-def test_a_helper_is_killed_in_a_training(made: Made, copied: Path, ranked: Path, tmp_path: Path) -> None:
+def test_a_helper_is_killed_in_a_training(made: Made, copied: Path, ranked: Path, tmp_path: Path, fork: Forks) -> None:
     rank, go = copied / "rank", tmp_path / "go"
     wait = at_step("wait", 3, until=str(go))  # so that the ranking is still going when the helper has come
-    with started(tmp_path, "first.log", "rank", made.config, "--run", copied, *RANK, fault=wait) as first:
+    with started(fork, tmp_path, "first.log", "rank", made.config, "--run", copied, *RANK, fault=wait) as first:
         until(lambda: bool(leases(rank).get(first.pid)) or first.poll() is not None)
         kill = at_step("kill", 18)  # in the second epoch of its second training
-        with started(tmp_path, "helper.log", "rank", copied, "--worker", fault=kill) as helper:
+        with started(fork, tmp_path, "helper.log", "rank", copied, "--worker", fault=kill) as helper:
             assert helper.wait(LIMIT) == -9, (tmp_path / "helper.log").read_text()
             lost = leases(rank)[helper.pid].replace(" ", "_")
         assert list((rank / "trainings").glob(f"{lost}.*/last.pt"))
@@ -75,17 +74,19 @@ def test_a_helper_is_killed_in_a_training(made: Made, copied: Path, ranked: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_first_is_killed_and_a_helper_is_stopped(made: Made, copied: Path, ranked: Path, tmp_path: Path) -> None:
+def test_the_first_is_killed_and_a_helper_is_stopped(
+    made: Made, copied: Path, ranked: Path, tmp_path: Path, fork: Forks
+) -> None:
     """One helper ends the trainings of all others; the first command, given again, has nothing left but to judge."""
     rank, go = copied / "rank", tmp_path / "go"
     command = ("rank", made.config, "--run", copied, *RANK)
-    with started(tmp_path, "first.log", *command, fault=at_step("kill", 18)) as first:
+    with started(fork, tmp_path, "first.log", *command, fault=at_step("kill", 18)) as first:
         until(lambda: bool(leases(rank).get(first.pid)) or first.poll() is not None)
         wait = at_step("wait", 1, until=str(go))
-        with started(tmp_path, "last.log", "rank", copied, "--worker", fault=wait) as last:
+        with started(fork, tmp_path, "last.log", "rank", copied, "--worker", fault=wait) as last:
             assert first.wait(LIMIT) == -9
             stop = at_step("term", 8)
-            with started(tmp_path, "stopped.log", "rank", copied, "--worker", fault=stop) as stopped:
+            with started(fork, tmp_path, "stopped.log", "rank", copied, "--worker", fault=stop) as stopped:
                 assert stopped.wait(LIMIT) == 143
             until(lambda: bool(leases(rank).get(last.pid)))
             go.touch()
@@ -93,7 +94,7 @@ def test_the_first_is_killed_and_a_helper_is_stopped(made: Made, copied: Path, r
     said = (tmp_path / "stopped.log").read_text()
     assert "saved in epoch 2 after step 3 of 5" in said and "Traceback" not in said
     assert not (rank / "summary.csv").exists()  # judging is not a helper's
-    with started(tmp_path, "again.log", *command) as again:
+    with started(fork, tmp_path, "again.log", *command) as again:
         assert again.wait(LIMIT) == 0, (tmp_path / "again.log").read_text()
     assert not re.search(r"rank \w+_seed_0 \d/2", (tmp_path / "again.log").read_text())
     checked(rank, ranked)

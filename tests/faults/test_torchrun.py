@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import two_processes
 from database import free_port
+from runs import Forks, Started
 from small_run import environment
 
 from nas_kd.cli import main
@@ -53,24 +54,16 @@ def srun(number: int, port: int) -> dict[str, str]:
 
 
 @contextmanager
-def two_tasks(folder: Path, *command: str) -> Iterator[list[subprocess.Popen[str]]]:
+def two_tasks(fork: Forks, folder: Path) -> Iterator[list[Started]]:
     """Start two processes as srun does: nobody but themselves ends one when the other is lost."""
     port = free_port()
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, *(command or COMMAND)],
-            cwd=folder,
-            env=srun(number, port),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    tasks = [fork.start(*COMMAND[2:], cwd=folder, env=srun(number, port)) for number in range(2)]
     try:
         yield tasks
     finally:
         for task in tasks:
             task.kill()
+            task.wait(LIMIT)
 
 
 def trained(folder: Path) -> str:
@@ -87,16 +80,16 @@ def folder_of(base: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, fork: Forks) -> str:
     folder = folder_of(tmp_path_factory.mktemp("srun"), "whole")
-    with two_tasks(folder) as tasks:
-        said = [task.communicate(timeout=LIMIT)[1] for task in tasks]
-        assert [task.returncode for task in tasks] == [0, 0], said
+    with two_tasks(fork, folder) as tasks:
+        assert [task.wait(LIMIT) for task in tasks] == [0, 0], [task.said for task in tasks]
+        said = [task.said for task in tasks]
     assert said[0].count("supernet 0/4 epochs") == 1 and "epochs" not in said[1]  # the first alone speaks
     return trained(folder)
 
 
-def until(path: Path, tasks: list[subprocess.Popen[str]]) -> None:
+def until(path: Path, tasks: Sequence[Started | subprocess.Popen[str]]) -> None:
     end = time.monotonic() + LIMIT
     while not path.exists():
         assert time.monotonic() < end and all(task.poll() is None for task in tasks)
@@ -105,19 +98,21 @@ def until(path: Path, tasks: list[subprocess.Popen[str]]) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_srun_tasks_join_and_go_on_after_one_is_killed(undisturbed: str, tmp_path: Path, lost: int) -> None:
+def test_srun_tasks_join_and_go_on_after_one_is_killed(
+    undisturbed: str, tmp_path: Path, fork: Forks, lost: int
+) -> None:
     folder = folder_of(tmp_path, "killed")
-    with two_tasks(folder) as tasks:
+    with two_tasks(fork, folder) as tasks:
         until(folder / "run/supernet/last.pt", tasks)
         tasks[lost].kill()
-        said = tasks[1 - lost].communicate(timeout=LIMIT)[1]
-        assert tasks[1 - lost].returncode == 1
+        assert tasks[1 - lost].wait(LIMIT) == 1
+        said = tasks[1 - lost].said
     assert "process has stopped; see its message" in said and "Traceback" not in said
     assert not json.loads((folder / "run/supernet/stage.json").read_text())["done"]
-    with two_tasks(folder) as tasks:
-        said = [task.communicate(timeout=LIMIT)[1] for task in tasks]
-        assert [task.returncode for task in tasks] == [0, 0], said
-    assert "supernet 0/4" not in said[0] and trained(folder) == undisturbed
+    with two_tasks(fork, folder) as tasks:
+        assert [task.wait(LIMIT) for task in tasks] == [0, 0], [task.said for task in tasks]
+        assert "supernet 0/4" not in tasks[0].said
+    assert trained(folder) == undisturbed
 
 
 @pytest.mark.slow
@@ -144,9 +139,18 @@ def process_of(parent: int, told: str) -> int:
 
 
 def test_silence_is_noticed_and_long_work_is_not_taken_for_it(tmp_path: Path) -> None:
-    with two_tasks(tmp_path, str(two_processes.__file__)) as tasks:
-        said = tasks[0].communicate(timeout=LIMIT)[1]
-        assert tasks[0].returncode == 3, said
+    port, command = free_port(), [sys.executable, str(two_processes.__file__)]
+    first, second = (
+        subprocess.Popen(command, cwd=tmp_path, env=srun(number, port), stderr=subprocess.PIPE, text=True)
+        for number in range(2)
+    )
+    try:
+        said = first.communicate(timeout=LIMIT)[1]
+        assert first.returncode == 3, said
+    finally:
+        for task in (first, second):
+            task.kill()
+            task.communicate()
 
 
 def test_what_srun_tells_is_what_fabric_asks(monkeypatch: pytest.MonkeyPatch) -> None:

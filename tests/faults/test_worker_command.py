@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from beside import LIMIT, leases, started, until
 from database import postgres, programs
+from runs import Forks
 from small_run import Made, Said, environment
 from sqlalchemy import text
 
@@ -33,12 +34,14 @@ def pids(url: str) -> set[int]:
 
 
 @pytest.mark.timeout(600)
-def test_a_helper_joins_a_search_and_is_killed(made: Made, copied: Path, tmp_path: Path) -> None:
-    with started(tmp_path, "first.log", "search", made.config, "--run", copied, *BUDGET) as first:
+def test_a_helper_joins_a_search_and_is_killed(made: Made, copied: Path, tmp_path: Path, fork: Forks) -> None:
+    with started(fork, tmp_path, "first.log", "search", made.config, "--run", copied, *BUDGET) as first:
         until(lambda: bool(list(copied.glob("search/macs_*/trials.csv"))))
         os.kill(first.pid, signal.SIGSTOP)  # so that the search is still going when the helper has come
         (search,) = copied.glob("search/macs_*")
-        with started(tmp_path, "helper.log", "search", made.config, "--run", copied, *BUDGET, "--worker") as helper:
+        with started(
+            fork, tmp_path, "helper.log", "search", made.config, "--run", copied, *BUDGET, "--worker"
+        ) as helper:
             until(lambda: helper.pid in leases(search))
             os.kill(first.pid, signal.SIGCONT)
             until(lambda: "trial" in leases(search).get(helper.pid, ""))
@@ -71,18 +74,18 @@ def test_a_helper_of_nothing_is_told_so(made: Made, copied: Path, nas_kd_main: C
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(programs() is None, reason="PostgreSQL or its driver psycopg is not installed")
-def test_helpers_of_another_folder_meet_in_a_database(made: Made, copied: Path, tmp_path: Path) -> None:
+def test_helpers_of_another_folder_meet_in_a_database(made: Made, copied: Path, tmp_path: Path, fork: Forks) -> None:
     other = tmp_path / "another host"
     shutil.copytree(copied, other)
     with postgres() as url:
         given = (made.config, *BUDGET, "--search.storage", url)
-        with started(tmp_path, "first.log", "search", *given, "--run", copied) as first:
+        with started(fork, tmp_path, "first.log", "search", *given, "--run", copied) as first:
             until(lambda: bool(list(copied.glob("search/macs_*/trials.csv"))))
             os.kill(first.pid, signal.SIGSTOP)
             wrong = [sys.executable, "-m", "nas_kd", "search", *map(str, given), "--run", str(other), "--worker"]
             said = subprocess.run([*wrong, "--seed", "5"], capture_output=True, text=True, env=environment())
             assert said.returncode == 2
-            with started(tmp_path, "helper.log", "search", *given, "--run", other, "--worker") as helper:
+            with started(fork, tmp_path, "helper.log", "search", *given, "--run", other, "--worker") as helper:
                 until(lambda: helper.pid in pids(url))  # not more: the first may hold the lock where it was stopped
                 os.kill(first.pid, signal.SIGCONT)
                 assert helper.wait(LIMIT) == 0, (tmp_path / "helper.log").read_text()

@@ -216,8 +216,8 @@ def calibrate_share(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_equal_one_on_all_batches(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(calibrate_share, (str(tmp_path),), nprocs=2)
+def test_two_ranks_equal_one_on_all_batches(tmp_path: Path, one_thread: None) -> None:
+    torch.multiprocessing.start_processes(calibrate_share, (str(tmp_path),), nprocs=2, start_method="fork")
     alone = nas_kd.calibrate(supernet("mobile"), images("mobile"), some_archs("mobile"))
     model = plain()
     nas_kd.calibrate(model, images("mobile"))

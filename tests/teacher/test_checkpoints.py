@@ -245,7 +245,7 @@ def test_positions_are_resampled_as_timm_does(name: str, tmp_path: Path) -> None
     torch.save({"state_dict": under("model.", old.state_dict())}, tmp_path / "x.pt")
     ours = load_teacher(name, checkpoint=tmp_path / "x.pt", resolution=64)
     torch.save(old.state_dict(), tmp_path / "y.pt")
-    own = {"file": str(tmp_path / "y.pt"), "num_classes": 3}
+    own = {"file": str(tmp_path / "y.pt"), "num_classes": 3, "custom_load": False}  # older ones took it for an .npz
     theirs = timm.create_model(name, pretrained=True, num_classes=3, img_size=64, pretrained_cfg_overlay=own)
     found = ours.network.state_dict()
     assert all(torch.equal(found[key], tensor) for key, tensor in theirs.state_dict().items())
