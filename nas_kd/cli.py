@@ -84,6 +84,7 @@ COMMANDS = {
         ),
     ),
     "report": Command("", False, "write the HTML report of a run", ("run",)),
+    "compare": Command("", False, "put several runs side by side: settings that differ, students, time", ()),
     "status": Command("", False, "tell where a run stands and who works in it", ("run",)),
     "methods": Command("", False, "list the distillation methods: what each does, needs and costs", ()),
 }
@@ -160,6 +161,14 @@ def _command(arguments: list[str]) -> int:
         elif (asked := read_export(rest)) is not None:
             export_command(asked)
         return 0
+    if name == "compare":
+        from nas_kd.pipeline.compare_command import compare_command, read_compare
+
+        if any(flag in rest for flag in FLAGS):
+            print(_help_of(name))
+        else:
+            compare_command(*read_compare(rest))
+        return 0
     if worker := name in JOINS and "--worker" in rest:
         rest = [token for token in rest if token != "--worker"]
         forget_launcher()  # `srun -n 4 nas-kd search RUN --worker` starts four
@@ -234,6 +243,9 @@ def _help_of(command: str, everything: bool = False) -> str:
     lines = [f"usage: nas-kd {command} [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]", "", COMMANDS[command].help]
     if command == "methods":
         return "\n".join(["usage: nas-kd methods", *lines[1:]])
+    if command == "compare":
+        lines[0] = "usage: nas-kd compare RUN RUN ... [--out DIR]"
+        return "\n".join([*lines, "", "compare.csv, settings.csv and compare.svg are written to DIR (compare)."])
     if command in READERS:
         lines[0] = f"usage: nas-kd {command} RUN"
     if command == "export":

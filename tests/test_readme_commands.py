@@ -26,6 +26,7 @@ from test_readme import READMES, TOP
 import nas_kd
 from nas_kd.cli import COMMANDS, FLAGS, JOINS, main, read_config
 from nas_kd.data.config import DataConfig
+from nas_kd.pipeline.compare_command import read_compare
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
 from nas_kd.pipeline.export_command import read_export
@@ -133,6 +134,9 @@ def test_a_command_does_what_its_readme_says(
         return
     if name == "export":
         assert read_export([word for word in words if word != "..."]) is not None
+        return
+    if name == "compare":
+        assert len(read_compare([word for word in words if word != "..."])[0]) > 1
         return
     assert "--worker" not in words or name in JOINS
     given = [word for word in words if word not in ("...", "--worker")]
