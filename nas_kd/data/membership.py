@@ -57,7 +57,7 @@ class Pool:
             return cut(strata, draws, lower, upper, keep)[unit]
         if not floor:
             return cut(strata, draws, low, high, keep)
-        if self.source.kind != "classes" and any(isinstance(a, int) and a <= strata.max() for a in (low, high)):
+        if self.source.kind != "classes" and any(isinstance(a, int) and 0 < a <= strata.max() for a in (low, high)):
             return cut(np.zeros_like(strata), draws, low, high, keep)  # too few images for one of each stratum
         least = fewest(strata, low), fewest(strata, high)
         return cut(strata, draws, low, high, keep, least)

@@ -43,7 +43,8 @@ def read_export(arguments: Sequence[str]) -> ExportConfig | None:
         hint = "nas-kd export runs/NAME/retrain/KEY/seed_0/student"
         raise SettingError("student", None, "the folder of a student", hint)
     existing("student", str(folder), "an existing student folder")
-    config = build(ExportConfig, _images_of_run(Path(str(folder))) | own | {"student": str(folder)})
+    images = _images_of_run(Path(str(folder)), own) if own.get("int8") else {}
+    config = build(ExportConfig, images | own | {"student": str(folder)})
     if printed:
         import yaml
 
@@ -98,16 +99,25 @@ def _switched(arguments: Sequence[str]) -> list[str]:
     for at, token in enumerate(arguments):
         after = arguments[at + 1 : at + 2]
         alone = token.removeprefix("--") in SWITCHES and token.startswith("--")
-        found.append(f"{token}=true" if alone and after not in (["true"], ["false"]) else token)
+        given = bool(after) and after[0].lower() in ("true", "false")
+        found.append(f"{token}=true" if alone and not given else token)
     return found
 
 
-def _images_of_run(student: Path) -> dict[str, Any]:
-    """Return the settings of the images of the run that a student folder lies in; none where it lies in no run."""
+def _images_of_run(student: Path, own: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the images of the run that a student folder lies in; none where it lies in no run.
+
+    Args:
+        student: the folder.
+        own: what the command line gives; what the run's file names besides has to be the user's (`check_named`).
+    """
     from nas_kd.pipeline.config import Config
+    from nas_kd.pipeline.named import check_named
 
     for above in list(student.resolve().parents)[:ABOVE]:
         if (above / "config.yaml").is_file() and (above / "retrain").is_dir():
             values = read_file(above / "config.yaml", Config)
-            return {name: value for name, value in values.items() if name.startswith("data.")}
+            images = {name: value for name, value in values.items() if name.startswith("data.")}
+            check_named({name: value for name, value in images.items() if name not in own}, above)
+            return images
     return {}

@@ -29,6 +29,7 @@ CODE = (
     *("teacher.model", "teacher.others", "retrain.method", "retrain.method_settings"),
     *("rank.method", "rank.scores", "rank.primary", "rank.control"),
 )
+HUB_NAMES = ("teacher.model", "teacher.others")  # of those, which may be names of timm's hubs
 # settings that name what is written to outside of the run folder
 PLACES = ("search.storage", "teacher.cache", "data.root")
 ROOT = default_of(DataConfig, "root")
@@ -112,7 +113,7 @@ def _origin(name: str, value: str) -> list[str]:
         return [value]
     if name in PLACES:
         return [os.path.realpath(os.path.expanduser(value))]
-    if ":" not in value or value.startswith(HUBS):
+    if ":" not in value or (name in HUB_NAMES and value.startswith(HUBS)):
         return []
     top = value.partition(":")[0].partition(".")[0]
     try:  # to find a package at the top runs nothing

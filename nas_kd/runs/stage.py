@@ -48,6 +48,13 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+# of what a stage was made with, where the name does not say what differs
+MEANING = {
+    "data": " (other pixels, names or splits)",
+    "start": " (other weights to begin with, as by another seed, retrain.init, repair.epochs or repair.student_epochs)",
+}
+
+
 class Stage:
     """The folder of one stage: its inputs, its checkpoint while it runs, its facts when it is done.
 
@@ -110,10 +117,11 @@ class Stage:
         later = ORDER[ORDER.index(first) + 1 :] if first in ORDER[: ORDER.index("search")] else ()
         after = [self.run.path / name for name in later]
         stale = [str(folder) for folder in (self.folder, *after) if folder.exists()]
+        meant = "".join(said for key, said in MEANING.items() if key in changed)
         raise SettingError(
             ", ".join(changed),
             now,
-            f"what {self.folder} was made with: {was}{' (other pixels, names or splits)' if 'data' in changed else ''}",
+            f"what {self.folder} was made with: {was}{meant}",
             f"use another --run, or delete {' and '.join(stale)}",
         )
 

@@ -154,4 +154,4 @@ def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor) -> Tensor:
 
 def noise_to_signal(got: Tensor, wanted: Tensor) -> Tensor:
     """Return the mean squared error of an output of any shape over the variance of the wanted one: a scalar."""
-    return (got - wanted).float().square().mean() / wanted.float().var().clamp_min(1e-12)
+    return (got.float() - wanted.float()).square().mean() / wanted.float().var().clamp_min(1e-12)

@@ -18,6 +18,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
+from nas_kd.runtime.seeds import alone
 from nas_kd.space import Arch
 from nas_kd.supernet import calibrate
 from nas_kd.teacher.teacher import Teacher
@@ -36,6 +37,7 @@ WEIGHTS = "weights.safetensors"
 
 
 @takes(RepairConfig)
+@alone
 def repair_student(
     net: TeacherSupernet,
     arch: Arch,
@@ -112,17 +114,18 @@ def repair_student(
                 network(batch.x)
         return {"loss": torch.stack(losses).mean()}
 
-    fit(
-        step,
-        Plan(Schedule(config.lr, WARMUP), config.student_epochs, config.batch_size),
-        name="repair of a student",
-        modules={"student": network},
-        optimizer=adamw([network.get_submodule(unit.path) for unit in units], weight_decay=config.weight_decay),
-        split=data.train,
-        seed=seed,
-        runtime=runtime,
-        stage=stage,
-    )
+    with only_units(network, units) as modules:
+        fit(
+            step,
+            Plan(Schedule(config.lr, WARMUP), config.student_epochs, config.batch_size),
+            name="repair of a student",
+            modules={"student": network},
+            optimizer=adamw(modules, weight_decay=config.weight_decay),
+            split=data.train,
+            seed=seed,
+            runtime=runtime,
+            stage=stage,
+        )
     calibrate(network, [batch.x for batch in data.train.clean(256, limit=CALIBRATED)])
     if stage is not None:
         save_weights(network, stage.folder / WEIGHTS)
@@ -151,6 +154,25 @@ def taught_units(network: nn.Module, units: Sequence[Unit], teacher: Teacher, da
         if own[index][1].shape == theirs[index][1].shape
         and any(p.requires_grad for p in network.get_submodule(unit.path).parameters())
     ]
+
+
+@contextmanager
+def only_units(network: nn.Module, units: Sequence[Unit]) -> Iterator[list[nn.Module]]:
+    """Keep all other weights of a network from learning: a layer outside may feed several units, each with a loss.
+
+    Yields:
+        The units' modules.
+    """
+    modules = [network.get_submodule(unit.path) for unit in units]
+    learn = {id(parameter) for module in modules for parameter in module.parameters()}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in learn]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield modules
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

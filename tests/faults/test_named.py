@@ -13,8 +13,10 @@ import yaml
 from small_run import CONFIG, Said
 
 from nas_kd.config.settings import hint_of, settings_of
+from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
-from nas_kd.pipeline.named import CODE, PLACES
+from nas_kd.pipeline.export_command import read_export
+from nas_kd.pipeline.named import CODE, PLACES, check_named
 
 Main = Callable[..., Said]
 VERBS = ("run", "describe", "teacher", "supernet", "blockwise", "search", "retrain", "rank")
@@ -114,6 +116,26 @@ def test_a_folder_runs_nothing_by_itself(
         nas_kd_main(verb, folder)
     assert not (tmp_path / "RAN").exists() and not (tmp_path / "precious").exists()
     assert sorted(path for path in folder.iterdir() if path.name != "report") == before
+
+
+@pytest.mark.parametrize("name", ["retrain.method", "rank.primary", "teacher.model"])
+def test_a_prefix_of_timms_hubs_is_code_where_no_teacher_is_named(name: str, tmp_path: Path) -> None:
+    if name == "teacher.model":
+        check_named({name: "hf_hub:timm/resnet18"}, tmp_path)
+        return
+    with pytest.raises(SettingError, match=name):
+        check_named({name: "hf_hub:f"}, tmp_path)
+
+
+def test_an_export_takes_no_foreign_place_from_the_run_around_a_student(tmp_path: Path) -> None:
+    student = tmp_path / "retrain" / "K" / "seed_0" / "student"
+    student.mkdir(parents=True)
+    data = {"train": "torch/cifar10", "download": True, "root": str(tmp_path.parent / "elsewhere")}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": data}))
+    with pytest.raises(SettingError, match="data.root"):
+        read_export([str(student), "--int8"])
+    assert read_export([str(student)]).data.root != data["root"]  # images are asked for by --int8 alone
+    assert read_export([str(student), "--int8", "--data.root", data["root"]]).data.root == data["root"]
 
 
 def test_what_is_named_again_runs(stranger: Callable[..., Path], nas_kd_main: Main, tmp_path: Path) -> None:

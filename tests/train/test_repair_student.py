@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +22,7 @@ from nas_kd.space import Arch
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.cifar_resnet import cifar_resnet14
 from nas_kd.train.repair import noise_to_signal
-from nas_kd.train.repair_student import learning, repair_student, taught_units
+from nas_kd.train.repair_student import learning, only_units, repair_student, taught_units
 from nas_kd.train.start import starting_network
 
 SHORT: dict[str, Any] = {"batch_size": 32, "lr": 0.003, "student_epochs": 2}
@@ -74,6 +75,41 @@ def test_each_unit_has_the_gradient_of_its_own_error_alone() -> None:
         for parameter, grad in zip(module.parameters(), grads, strict=True):
             assert parameter.grad is not None
             assert torch.allclose(parameter.grad, grad, rtol=1e-5)
+
+
+class Fed(nn.Module):
+    """A layer outside that feeds two units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3, 3)
+        self.one = nn.Linear(3, 3)
+        self.two = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.one(x) + self.two(x)
+
+
+def test_a_layer_that_feeds_several_units_does_not_learn() -> None:
+    net = Fed()
+    units = [Unit(path, (), False, (), ()) for path in ("one", "two")]
+    with only_units(net, units) as modules, learning(net, units, [torch.randn(5, 3)] * 2) as losses:
+        net(torch.randn(5, 3))
+    assert modules == [net.one, net.two] and len(losses) == 2
+    assert net.one.weight.grad is not None and net.two.weight.grad is not None
+    assert net.stem.weight.grad is None and all(p.requires_grad for p in net.parameters())
+
+
+def test_a_densenet_whose_features_feed_all_later_layers() -> None:
+    data = load_data("digits", subset=150, rate=0.2, select=0.2)
+    torch.manual_seed(0)
+    network = timm.create_model("densenet121", growth_rate=4, block_config=(2, 2), in_chans=1, num_classes=10)
+    teacher = nas_kd.load_teacher(network, num_classes=10, in_chans=1, mean=data.mean, std=data.std)
+    nas_kd.calibrate(teacher.network, [batch.x for batch in data.train.clean(64)])
+    net = cast(TeacherSupernet, nas_kd.Supernet(nas_kd.teacher_space(teacher.bind(data), data)))
+    student = repair_student(net, net.space.largest(), teacher, data, **SHORT | {"student_epochs": 1})
+    assert student(torch.zeros(2, 1, 8, 8)).isfinite().all()
 
 
 def test_units_come_nearer_to_the_teachers_and_the_supernet_stays(made: Made) -> None:

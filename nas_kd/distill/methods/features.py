@@ -129,5 +129,5 @@ FEATURES: dict[str, Entry] = {
     "inject": Entry(
         inject, "live teacher with layers of the student's shapes", "seconds before the first", "arXiv 1812.01839"
     ),
-    "crd": Entry(crd, _LIVE, "13 % of a step, a memory of 256 numbers per image", "arXiv 1910.10699"),
+    "crd": Entry(crd, _LIVE, "18 % of a step, a memory of 256 numbers per image", "arXiv 1910.10699"),
 }
