@@ -50,6 +50,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command("", False, "write a config for your data, teacher and time, with epochs that fit", MOST_USED),
     "run": Command("run_pipeline", True, "do everything in order, skipping what is done", MOST_USED),
     "describe": Command(
         "stage_describe",
@@ -161,6 +162,14 @@ def _command(arguments: list[str]) -> int:
         elif (asked := read_export(rest)) is not None:
             export_command(asked)
         return 0
+    if name == "init":
+        from nas_kd.pipeline.init_command import init_command, read_init
+
+        if any(flag in rest for flag in FLAGS):
+            print(_help_of(name, "--help_all" in rest))
+        else:
+            init_command(*read_init(rest))
+        return 0
     if name == "compare":
         from nas_kd.pipeline.compare_command import compare_command, read_compare
 
@@ -243,6 +252,8 @@ def _help_of(command: str, everything: bool = False) -> str:
     lines = [f"usage: nas-kd {command} [CONFIG.yaml] [--run DIR] [--SETTING VALUE ...]", "", COMMANDS[command].help]
     if command == "methods":
         return "\n".join(["usage: nas-kd methods", *lines[1:]])
+    if command == "init":
+        lines[0] = "usage: nas-kd init [FILE.yaml] [--time 2h] [--SETTING VALUE ...]"
     if command == "compare":
         lines[0] = "usage: nas-kd compare RUN RUN ... [--out DIR]"
         return "\n".join([*lines, "", "compare.csv, settings.csv and compare.svg are written to DIR (compare)."])

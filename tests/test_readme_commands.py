@@ -30,7 +30,9 @@ from nas_kd.pipeline.compare_command import read_compare
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
 from nas_kd.pipeline.export_command import read_export
+from nas_kd.pipeline.fit_time import read_time
 from nas_kd.pipeline.given import Given
+from nas_kd.pipeline.init_command import read_init
 from nas_kd.pipeline.places import check_places
 from nas_kd.runs.run import Run
 from nas_kd.teacher import cifar_resnet56
@@ -134,6 +136,10 @@ def test_a_command_does_what_its_readme_says(
         return
     if name == "export":
         assert read_export([word for word in words if word != "..."]) is not None
+        return
+    if name == "init":
+        _, values, time = read_init(words)
+        assert values["search.max_macs"] and read_time(time) > 0
         return
     if name == "compare":
         assert len(read_compare([word for word in words if word != "..."])[0]) > 1

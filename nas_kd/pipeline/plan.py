@@ -57,7 +57,12 @@ def plan(given: Given, folder: Path | None = None) -> list[Work]:
     Returns:
         A work a stage, in the order of the run's steps.
     """
-    found = _Plan(given, pace(given), folder)
+    return planned(given, pace(given), folder)
+
+
+def planned(given: Given, pace: Pace, folder: Path | None = None) -> list[Work]:
+    """Say what a run goes through at a pace that is known; arguments and result as of `plan`."""
+    found = _Plan(given, pace, folder)
     config = given.config
     works = [found.supernet(), found.search(), found.retrain()]
     if config.engine == "exact":

@@ -110,6 +110,11 @@ class TeacherConfig(TrainingConfig):
         freeze = pretrained if self.freeze_norms is None else self.freeze_norms
         return replace(self, optimizer=optimizer, lr=lr, warmup_epochs=warmup, freeze_norms=freeze)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model comes with weights of its own, or some are named."""
+        return self.model is not None and bool(_has_weights(self.model) or self.checkpoint or self.pretrained)
+
     def need_weights(self) -> None:
         """Reject a teacher that would have random weights.
 
@@ -122,7 +127,7 @@ class TeacherConfig(TrainingConfig):
                 raise SettingError("teacher.others", text, expected, f"write {text}=FILE")
         if self.model is None:
             return
-        if not (_has_weights(self.model) or self.checkpoint or self.pretrained or self.epochs):
+        if not (self.has_weights or self.epochs):
             raise SettingError(
                 "teacher.checkpoint",
                 None,
