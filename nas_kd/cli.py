@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nas_kd.config.options import FLAGS, OPEN, split_options
+from nas_kd.config.paths import GONE, working_folder
 from nas_kd.errors import SettingError, nearest
 from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.ranks import forget_launcher, launched, peer_lost
 from nas_kd.runtime.stop import Stop, Stopped
+from nas_kd.runtime.terminal import broken, prepare, say
 from nas_kd.version import __version__
 
 if TYPE_CHECKING:
@@ -104,16 +107,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0; 2 after a mistake in the settings; 1 when a training diverged; 130 after Ctrl-C, 143
-        after SIGTERM and 124 at the end of ``max_hours``, with everything saved.
+        The exit code: 0; 2 after a mistake in the settings; 1 when a training diverged or the machine failed; 130
+        after Ctrl-C, 143 after SIGTERM and 124 at the end of ``max_hours``, with everything saved; 141 where nobody
+        reads what is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in PASSIVE_THREADS.items():  # before torch is imported
         os.environ.setdefault(name, value)
+    prepare()
     try:
-        return _command(arguments)
+        code = _command(arguments)
+        sys.stdout.flush()
+        return code
     except SettingError as error:
         return _fail(2, str(error))
+    except BrokenPipeError:
+        return broken()
+    except MemoryError:
+        return _fail(1, "out of memory; the same command continues from here")
+    except OSError as error:  # of the machine: no file descriptors left, a disk that fails, a folder that is gone
+        return _fail(1, f"{error}{_hint_of(error)}; the same command continues from here")
     except (FloatingPointError, ConnectionAbortedError) as error:  # a training that diverged says what to lower
         return _fail(1, str(error))
     except Stopped as stop:
@@ -127,9 +140,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    rank = launched()[0]
-    print(f"nas-kd{f' (rank {rank})' if rank else ''}: {message}", file=sys.stderr)
+    try:
+        rank = launched()[0]
+    except SettingError:  # which is the message
+        rank = 0
+    say(f"nas-kd{f' (rank {rank})' if rank else ''}: {message}")
     return code
+
+
+def _hint_of(error: OSError) -> str:
+    """Return what may mend an error of the machine; empty where its own text says enough."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return " (ulimit -n raises the limit; workers=1 needs the fewest)"
+    return ""
 
 
 def _command(arguments: list[str]) -> int:
@@ -185,6 +208,8 @@ def _command(arguments: list[str]) -> int:
     if world > 1 and name not in TOGETHER:
         expected = f"{' or '.join(TOGETHER)} with {world} processes: the others use one"
         raise SettingError("command", name, expected, "start it without torchrun or srun")
+    if working_folder() == GONE:
+        raise SettingError("working folder", GONE, "a folder that exists", "cd to another one")
     config = read_config(rest, command=name)
     if config is None:
         return 0

@@ -26,7 +26,7 @@ class SettingError(ValueError):
         self.expected = expected
         self.hint = hint or f"set {field} to such a value"
         text = f"{field}={_shown(value)}: expected {expected}; hint: {self.hint}"
-        super().__init__(_ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
+        super().__init__(escaped(text))
 
     def __reduce__(self) -> tuple[type[SettingError], tuple[str, object, str, str]]:
         # by default an exception is rebuilt from its message alone, which would lose the four parts on the
@@ -36,6 +36,20 @@ class SettingError(ValueError):
 
 # characters of a file name that a terminal would interpret: line ends, control characters, text direction
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str, *, lines: bool = False) -> str:
+    """Write characters that a terminal would obey as their codes: colours, titles, line ends, direction of text.
+
+    Args:
+        text: may hold names of files and other text from outside.
+        lines: keep the ends of lines.
+    """
+    if lines:
+        return "\n".join(escaped(line) for line in text.split("\n"))
+    return _ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 # YAML aliases in a config of ten lines may expand to a value of gigabytes
 _SHORT = Repr()
 _SHORT.maxlevel = 3

@@ -45,7 +45,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     """
     root = frames.folder_of(run)
     found = frames.best(run, search)
-    space = frames.document(root / "space.json") or {}
+    space = frames.mapping(root / "space.json")
     stages = (found.get("arch") or {}).get("stages")
     if not stages:
         return None

@@ -151,7 +151,7 @@ def students_figure(run: str | Path | Run, search: str = "search") -> str | None
     measured = measured[pd.to_numeric(measured["test_accuracy"]).notna()]
     if not len(measured):
         return None
-    teacher = frames.document(frames.folder_of(run) / "retrain" / "teacher.json") or {}
+    teacher = frames.mapping(frames.folder_of(run) / "retrain" / "teacher.json")
     measure = measure_of(run)
     plots = []
     for cost, what in (("macs", "MACs of one image"), ("params", "parameters")):

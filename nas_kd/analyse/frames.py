@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nas_kd.config.file import LARGEST, Loader
+from nas_kd.config.reading import TABLE, parsed, read_text
 from nas_kd.errors import SettingError
+from nas_kd.runs.shape import check_table
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -36,25 +39,48 @@ def folder_of(run: str | Path | Run) -> Path:
 
 
 def table(path: Path) -> pd.DataFrame:
-    """Read a CSV file; a missing file, or one without a complete header, is an empty frame."""
+    """Read a CSV file; a missing file, or one without a complete header, is an empty frame.
+
+    Raises:
+        SettingError: it is no file or too large, or holds text where numbers belong.
+    """
+    hint = f"delete {path} and run the same command again"
     try:
-        return pd.read_csv(path, dtype=TEXT)
+        text = read_text(path, TABLE, hint=hint)
+        read = pd.read_csv(io.StringIO(text, newline=""), dtype=TEXT)
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
         return pd.DataFrame()
+    except OverflowError as error:
+        raise SettingError("run", str(path), "the table that nas_kd wrote", hint) from error
+    return check_table(path, read, (), hint)
 
 
 def document(path: Path) -> Any:
-    """Read a JSON file; None if it is missing or damaged."""
+    """Read a JSON file; None if it is missing or damaged.
+
+    Raises:
+        SettingError: it is no file, no text or too large.
+    """
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        text = read_text(path, hint=f"delete {path} and run the same command again")
+    except FileNotFoundError:
         return None
+    try:
+        return parsed(text)
+    except ValueError:
+        return None
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file like `document`; empty where it holds no mapping."""
+    read = document(path)
+    return read if isinstance(read, dict) else {}
 
 
 def settings(run: str | Path | Run) -> dict[str, Any]:
     """Return the run's config.yaml as nested dictionaries; empty without one."""
     path = folder_of(run) / "config.yaml"
-    return deepcopy(_parsed(path.read_text())) if path.exists() else {}
+    return deepcopy(_parsed(read_text(path, LARGEST))) if path.exists() else {}
 
 
 @lru_cache(maxsize=8)  # a report asks for the settings dozens of times
@@ -62,9 +88,15 @@ def _parsed(text: str) -> dict[str, Any]:
     import yaml
 
     try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError:
+        read = yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return {}
+    return read if isinstance(read, dict) else {}
+
+
+def section(run: str | Path | Run, name: str) -> dict[str, Any]:
+    """Return a section of the run's config.yaml, such as ``retrain``; empty without one."""
+    read = settings(run).get(name)
     return read if isinstance(read, dict) else {}
 
 
@@ -137,18 +169,18 @@ def results(run: str | Path | Run) -> pd.DataFrame:
 
 def best(run: str | Path | Run, search: str = "search") -> dict[str, Any]:
     """Return best.json of a search; empty before it is done."""
-    return document(folder_of(run) / search / "best.json") or {}
+    return mapping(folder_of(run) / search / "best.json")
 
 
 def engine(run: str | Path | Run, search: str = "search") -> str:
     """Return the engine of a search: ``exact`` (with a teacher), or one that only uses the supernet."""
-    return str(best(run, search).get("engine") or (settings(run).get("search") or {}).get("engine") or "exact")
+    return str(best(run, search).get("engine") or section(run, "search").get("engine") or "exact")
 
 
 def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:
     """Return the inputs of a stage, by its folder in the run; empty before it is started."""
-    record = document(folder_of(run) / stage / "stage.json")
-    return dict(record.get("inputs") or {}) if isinstance(record, dict) else {}
+    known = mapping(folder_of(run) / stage / "stage.json").get("inputs")
+    return known if isinstance(known, dict) else {}
 
 
 def stage_error(run: str | Path | Run) -> str | None:

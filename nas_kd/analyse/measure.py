@@ -19,8 +19,8 @@ OF_KIND = {"classes": "accuracy", "multilabel": "map", "regression": "r2"}
 
 def kind_of(run: str | Path | Run) -> str:
     """Return what the labels of a run are: classes, multilabel or regression."""
-    chosen = (frames.settings(run).get("data") or {}).get("kind")
-    if chosen in OF_KIND:
+    chosen = frames.section(run, "data").get("kind")
+    if isinstance(chosen, str) and chosen in OF_KIND:
         return str(chosen)
     images = frames.table(frames.folder_of(run) / "data.csv")
     labels = images[[name for name in images if str(name).startswith("label_")]]
@@ -32,7 +32,7 @@ def kind_of(run: str | Path | Run) -> str:
 def measure_of(run: str | Path | Run) -> Measure:
     """Return the measure that search and hand-over of a run go by."""
     chosen = frames.settings(run).get("metric")
-    return MEASURES[str(chosen) if chosen in MEASURES else OF_KIND[kind_of(run)]]
+    return MEASURES[chosen if isinstance(chosen, str) and chosen in MEASURES else OF_KIND[kind_of(run)]]
 
 
 def worded(text: str, measure: Measure) -> str:

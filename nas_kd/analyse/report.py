@@ -20,9 +20,12 @@ from nas_kd.analyse.measure import as_measure, measure_of, scored_subnets, worde
 from nas_kd.analyse.story import ENGINES, headline, missing
 from nas_kd.analyse.table import BESIDE, Columns, budgets_table, final_table, runs_of
 from nas_kd.analyse.trust import seed_ceiling, trust_table, verdicts
+from nas_kd.config.kinds import checked
 from nas_kd.config.measures import MEASURES, Measure
+from nas_kd.config.reading import read_text
 from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.links import refuse_links
+from nas_kd.runs.shape import as_written
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
@@ -49,6 +52,7 @@ TRUST_HEADS = {
 }
 
 
+@checked
 def report(run: str | Path | Run) -> Path:
     """Write the results of a run as one self-contained HTML file.
 
@@ -62,10 +66,16 @@ def report(run: str | Path | Run) -> Path:
         The path of ``report/report.html`` in the run.
 
     Raises:
-        SettingError: the folder is not a run, or not writable.
+        SettingError: the folder is not a run, or not writable; or one of its files is not of the shape that nas_kd
+            writes.
     """
     root = frames.folder_of(run)
     refuse_links(root)
+    with as_written(root, "see the file or column named; delete what is damaged and run the same command again"):
+        return _written(root)
+
+
+def _written(root: Path) -> Path:
     folder = root / "report"
     with on_disk(folder):
         folder.mkdir(exist_ok=True)
@@ -313,7 +323,7 @@ def _curves_part(root: Path, writer: _Writer) -> list[str]:
 
 
 def _subtitle(root: Path) -> str:
-    space = frames.document(root / "space.json") or {}
+    space = frames.mapping(root / "space.json")
     data = frames.table(root / "data.csv")
     parts = []
     if space.get("name"):
@@ -326,8 +336,8 @@ def _subtitle(root: Path) -> str:
 
 def _settings_part(root: Path) -> list[str]:
     body = []
-    env = frames.document(root / "env.json")
-    if isinstance(env, dict):
+    env = frames.mapping(root / "env.json")
+    if env:
         rows = pd.DataFrame(
             [
                 {"name": key, "value": value if isinstance(value, str | int | float) else json.dumps(value)}
@@ -343,5 +353,5 @@ def _settings_part(root: Path) -> list[str]:
         body += ["<h2>Time</h2>", html.table(total, heads, {"seconds": html.fixed(1)})]
     config = root / "config.yaml"
     if config.exists():
-        body += ["<h2>Settings</h2>", f"<pre>{escape(config.read_text())}</pre>"]
+        body += ["<h2>Settings</h2>", f"<pre>{escape(read_text(config))}</pre>"]
     return body

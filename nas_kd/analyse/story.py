@@ -173,7 +173,7 @@ def missing(root: Path) -> list[str]:
         rows = final_table(root, search)
         rows = rows[rows["role"] != "teacher"]
         if len(rows):
-            most = int((frames.settings(root).get("retrain") or {}).get("seeds") or rows["seeds"].max())
+            most = int(frames.section(root, "retrain").get("seeds") or rows["seeds"].max())
             short = rows[rows["seeds"] < most]
             if len(short):
                 each = ", ".join(f"{row['role']} {row['seeds']} of {most}" for row in short.to_dict("records"))

@@ -96,7 +96,7 @@ def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
         seen = {int(row["seed"]) for row in measured}
         for path in sorted((root / own).glob("seed_*/stage.json")):
             seed = path.parent.name.removeprefix("seed_")
-            stage = frames.document(path) or {}
+            stage = frames.mapping(path)
             if stage.get("done") and seed.isdigit() and int(seed) not in seen:
                 folder = (path.parent / "student").relative_to(root).as_posix()
                 measured.append({"seed": int(seed), "folder": folder} | stage.get("facts", {}))
@@ -130,7 +130,7 @@ def final_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame:
     measure = measure_of(root)
     names = Columns(measure)
     rows: list[dict[str, Any]] = []
-    teacher = frames.document(root / "retrain" / "teacher.json")
+    teacher = frames.mapping(root / "retrain" / "teacher.json")
     if teacher:
         reached = teacher.get(f"test_{measure.name}")
         rows.append(
@@ -227,7 +227,7 @@ def student_table(run: str | Path | Run, search: str = "search") -> pd.DataFrame
 
 def _added_score(root: Path, label: str) -> float:
     """Return the sum of the stage scores of an arch, given its label, if the search did not evaluate it."""
-    space = frames.document(root / "space.json") or {}
+    space = frames.mapping(root / "space.json")
     width = space.get("stem", {}).get("width")
     total = 0.0
     if not isinstance(width, int) or label.count(" | ") + 1 != len(space.get("stages", ())):

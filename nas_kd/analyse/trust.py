@@ -85,7 +85,7 @@ def trust_table(run: str | Path | Run, search: str = "search", *, resamples: int
 
 def band_of(run: str | Path | Run) -> float:
     """Return the run's band of MACs, relative to the found arch."""
-    return float((frames.settings(run).get("retrain") or {}).get("band", 0.05))
+    return float(frames.section(run, "retrain").get("band", 0.05))
 
 
 def _ground_truths(run: str | Path | Run, search: str) -> list[_GroundTruth]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nas_kd.config.paths import working_folder
+from nas_kd.config.reading import decoded, read_bytes
 from nas_kd.config.settings import Settings, setting_error, settings_of
 from nas_kd.errors import SettingError, nearest_setting
 
-LARGEST = 2**20  # bytes; all settings with their explanations take 10,000
+LARGEST = 2**18  # bytes; all settings with their explanations take 10,000
 
 
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which creates plain values only; a name that is given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, times in names.items():
+            if times > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -41,15 +44,7 @@ def read_file(path: Path, kind: type[Settings]) -> dict[str, Any]:
     Raises:
         SettingError: the file does not exist or holds no settings as YAML, or a setting is unknown or out of range.
     """
-    try:
-        content = path.read_bytes()[: LARGEST + 1] if path.is_file() else None
-    except (OSError, ValueError) as error:  # an impossible file name, or no permission
-        raise SettingError("config", str(path), "a YAML file that can be read", "check the path") from error
-    if content is None:
-        raise SettingError("config", str(path), "a YAML file", f"check the path; the working folder is {Path.cwd()}")
-    if len(content) > LARGEST:
-        raise SettingError("config", str(path), f"a YAML file of up to {LARGEST:,} bytes", "pass a file of settings")
-    tree = _tree(content, str(path))
+    tree = read_tree(path)
     if not isinstance(tree, Mapping):
         raise SettingError("config", str(path), "a YAML mapping of settings", "write lines such as `space: digits`")
     known = settings_of(kind)
@@ -80,16 +75,26 @@ def read_value(kind: type[Settings], name: str, text: str) -> Any:
         return text
     try:
         value = yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return text
     return text if setting_error(kind, name, value) and not setting_error(kind, name, text) else value
 
 
-def _tree(content: bytes, path: str) -> Any:
+def read_tree(path: Path) -> Any:
+    """Read any YAML file, UTF-8 or what its byte-order mark says.
+
+    Raises:
+        SettingError: it does not exist, cannot be read, is too large or no YAML.
+    """
     try:
-        return yaml.load(content, Loader)
+        content = read_bytes(path, LARGEST, field="config", hint="pass a YAML file of settings")
+    except FileNotFoundError:
+        hint = f"check the path; the working folder is {working_folder()}"
+        raise SettingError("config", str(path), "a YAML file", hint) from None
+    try:
+        return yaml.load(decoded(content), Loader)
     except RecursionError as error:
-        raise SettingError("config", path, "a YAML file of settings", "reduce the nesting") from error
-    except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, numbers of 5,000 digits, impossible dates
+        raise SettingError("config", str(path), "a YAML file of settings", "reduce the nesting") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # also UnicodeDecodeError, numbers of 5,000 digits
         text = " ".join(str(error).split())
-        raise SettingError("config", path, "a YAML file", f"fix the syntax: {text[:300]}") from error
+        raise SettingError("config", str(path), "a YAML file", f"fix the syntax: {text[:300]}") from error

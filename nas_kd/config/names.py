@@ -28,7 +28,7 @@ def names_in_tables(place: str, kind: str) -> tuple[str, ...]:
     tables = [
         node.value
         for file in files
-        for node in ast.parse(file.read_text()).body
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == f"dict[str, {kind}]"
     ]
     keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]

@@ -6,6 +6,16 @@ from pathlib import Path
 
 from nas_kd.errors import SettingError
 
+GONE = "(deleted)"
+
+
+def working_folder() -> str:
+    """Return the working folder, for messages: it may have been deleted."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return GONE
+
 
 def existing(field: str, path: str | Path, expected: str) -> Path:
     """Expand ``~`` and check that the file or folder exists.
@@ -23,6 +33,6 @@ def existing(field: str, path: str | Path, expected: str) -> Path:
     except (OSError, ValueError):  # an impossible file name
         there = False
     if not there or not str(path):
-        hint = f"check the path; the working folder is {Path.cwd()}"
+        hint = f"check the path; the working folder is {working_folder()}"
         raise SettingError(field, str(path), f"{expected}; this does not exist", hint)
     return found

@@ -43,7 +43,11 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return device.type
     facts = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
+    named = re.search(
+        r"^model name\s*:\s*(.+)$",
+        facts.read_text(encoding="utf-8", errors="replace") if facts.exists() else "",
+        re.MULTILINE,
+    )
     return named[1].strip() if named else platform.processor() or platform.machine() or device.type
 
 

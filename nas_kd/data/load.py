@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings, Kind
 from nas_kd.data.dataset import Data, Split
@@ -33,6 +34,7 @@ STATISTICS_LIMIT = 20_000  # images decoded for mean and std when the set does n
 
 
 @takes(DataConfig)
+@checked
 def load_data(
     train: str | Path | Arrays | DataConfig,
     config: DataConfig | None = None,

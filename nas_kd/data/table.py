@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_kd.config.reading import parsed
 from nas_kd.errors import SettingError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read_parquet(what: str, path: Path) -> Table:
 def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
     """Return what Hugging Face's library notes about columns in a parquet file."""
     try:
-        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        found = parsed((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: one for name, one in found.items() if isinstance(one, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}

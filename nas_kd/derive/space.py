@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.derive.calling import batch_norms
 from nas_kd.derive.derived import Derived
 from nas_kd.derive.even import EvenCuts
@@ -132,6 +133,7 @@ class TeacherSpace(ElasticSpace):
         return network.train()
 
 
+@checked
 def teacher_space(
     teacher: Teacher,
     data: Data | None = None,

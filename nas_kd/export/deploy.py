@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.errors import SettingError, nearest
 from nas_kd.export.agreement import Agreement, at_fault, check_evaluates, compare, drawn_images
@@ -49,6 +50,7 @@ class Exported:
     int8: tuple[Measured, ...] = ()
 
 
+@checked
 def export(
     student: nn.Module | str | Path,
     to: str = "onnx",
@@ -127,7 +129,7 @@ def export(
         rows = latencies({"torch eager": network} | runs, network.image_shape, latency)
         note = described(form, network, found, place, softmax)
         note |= {"tolerance": tolerance, "drawn": images is None}
-        (part.parent / f"{part.name}.json").write_text(json.dumps(plain(note), indent=1) + "\n")
+        (part.parent / f"{part.name}.json").write_text(json.dumps(plain(note), indent=1) + "\n", encoding="utf-8")
         if rows:
             CsvLog(part.parent / f"{part.name}.latency.csv").extend([asdict(row) for row in rows])
     return Exported(place, to, found.difference, found.share, rows, table)

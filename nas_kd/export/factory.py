@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
+from threading import get_ident
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_buffer_registration_hook as on_buffer
+from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 
 from nas_kd.errors import SettingError
 
@@ -20,11 +24,43 @@ from nas_kd.errors import SettingError
 FETCHES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
-def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
+class _TooLarge(RuntimeError):
+    """A factory makes many more weights than there are for it."""
+
+
+@contextmanager
+def _bounded(weights: int | None) -> Iterator[None]:
+    """Stop a factory before what it makes is initialised, and so takes memory, if that is far more than is needed.
+
+    Args:
+        weights: numbers that the network has; parts that are made and replaced count too, hence four times as many.
+    """
+    if weights is None:
+        yield
+        return
+    most, made, thread = 4 * weights + 2**22, 0, get_ident()
+
+    def count(module: nn.Module, name: str, value: Any) -> None:
+        nonlocal made
+        if isinstance(value, Tensor) and get_ident() == thread:  # the hook is that of all threads
+            made += value.numel()
+            if made > most:
+                raise _TooLarge(f"it makes {made:,} numbers or more, for weights of {weights:,}")
+
+    hooks = [register(count) for register in (on_parameter, on_buffer)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def build_by(factory: str, kwargs: Mapping[str, Any], weights: int | None = None) -> nn.Module:
     """Call a factory that the user has named.
 
     Args:
         factory: ``"package.module:callable"`` or ``"timm:MODEL"``.
+        weights: about how many numbers its network has; None sets no bound.
 
     Raises:
         SettingError: the factory does not exist, fails, or does not return a network.
@@ -37,7 +73,8 @@ def build_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
         raise SettingError("factory_kwargs", kwargs, "a mapping of keyword arguments", hint)
     build = _timm(factory, name, kwargs) if place == "timm" else _imported(factory, place, name)
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights are replaced: they must not advance the generator
+        # initial weights are replaced: they must not advance the generator
+        with torch.random.fork_rng(devices=[]), _bounded(weights):
             built = build(**kwargs)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         expected = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"

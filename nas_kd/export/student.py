@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,6 +17,8 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from nas_kd.blocks import kinds
+from nas_kd.config.kinds import checked
+from nas_kd.config.reading import parsed, read_text
 from nas_kd.errors import SettingError
 from nas_kd.export.card import card
 from nas_kd.export.factory import build_by, check_untrusted
@@ -25,6 +28,7 @@ from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
 from nas_kd.runs.files import on_disk, plain
 from nas_kd.runs.links import create, part_of, remove
+from nas_kd.runs.tensors import ShapesOf, shapes_in
 
 FORMAT = 1  # increased when an older load_student can no longer read the folder
 ARCH = "arch.json"
@@ -35,6 +39,7 @@ CARD = "README.md"
 ENV = "env.json"
 
 
+@checked
 def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, Any] | None = None) -> Path:
     """Save a network as a folder that `load_student` can load anywhere.
 
@@ -81,7 +86,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
             )
         about["factory_kwargs"] = dict(about.get("factory_kwargs") or {})
         rebuilt = _cut(build_by(about["factory"], about["factory_kwargs"]), about.get("cut"), str(folder))
-        _check_fit(rebuilt.state_dict(), state, f"what {about['factory']} builds")
+        _check_fit(rebuilt.state_dict(), _shapes(state), f"what {about['factory']} builds")
     about.setdefault("params", sum(p.numel() for p in student.parameters()))
     about.pop("unmeasured", None)
     if unmeasured(student):  # what refuses evaluation here does so where it is loaded
@@ -106,6 +111,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
     return folder
 
 
+@checked
 def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> nn.Module:
     """Load a student folder; nothing in it is executed.
 
@@ -134,23 +140,25 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
             expected = f"a folder with {ARCH}, {ABOUT} and {WEIGHTS}; {name} is missing"
             raise SettingError("student", str(folder), expected, "save the student again")
     about = student_about(folder)
-    try:
-        state = safetensors_load((folder / WEIGHTS).read_bytes())
-    except (SafetensorError, ValueError, OverflowError) as error:
-        expected = "an undamaged .safetensors file"
-        raise SettingError("student", str(folder / WEIGHTS), expected, "save the student again") from error
+    shapes = shapes_in(folder / WEIGHTS, "student", "save the student again")
     layers = _read(folder / ARCH)
     named: Any = about.get("factory")
     if factory is not None and factory != named:
         raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "omit it")
     if layers is not None:
-        network = _from_layers(layers, kinds(blocks), state, folder / ARCH)
+        network = _from_layers(layers, kinds(blocks), shapes, folder / ARCH)
     else:
         if factory is None:
             check_untrusted(named, folder)
-        network = _cut(build_by(named, about.get("factory_kwargs") or {}), about.get("cut"), str(folder / ABOUT))
-    _check_fit(network.state_dict(), state, str(folder / WEIGHTS))
-    network.load_state_dict(state)
+        plan = about.get("cut")
+        most = None if plan is not None else sum(map(math.prod, shapes.values()))  # what is cut was larger
+        network = _cut(build_by(named, about.get("factory_kwargs") or {}, most), plan, str(folder / ABOUT))
+    _check_fit(network.state_dict(), shapes, str(folder / WEIGHTS))
+    try:
+        network.load_state_dict(safetensors_load((folder / WEIGHTS).read_bytes()))
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        expected = "an undamaged .safetensors file"
+        raise SettingError("student", str(folder / WEIGHTS), expected, "save the student again") from error
     if about.get("unmeasured"):
         refuse_unmeasured(network)
     network.info = about  # type: ignore[assignment]
@@ -204,19 +212,19 @@ def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:
         raise SettingError("student", where, expected, "save the student again") from error
 
 
-def _from_layers(layers: Any, known: Mapping[str, Kind], state: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _from_layers(layers: Any, known: Mapping[str, Kind], have: ShapesOf, path: Path) -> nn.Module:
     """Build a StaticNet, after checking its layers against the weights."""
     hint = "save the student again"
     try:
         with torch.device("meta"):  # no memory is allocated: the sizes in the file may be huge
-            shapes = StaticNet(layers, known).state_dict()
+            needed = StaticNet(layers, known).state_dict()
     except Exception as error:  # any error of a damaged description
         expected = "a list of layers written by save_student"
         if isinstance(error, SettingError):  # an op that no class builds
             expected = f"{expected}, with known blocks ({error})"
             hint = "pass the classes of your own blocks: load_student(folder, blocks=[...])"
         raise SettingError("student", str(path), expected, hint) from error
-    _check_fit(shapes, state, str(path.with_name(WEIGHTS)))
+    _check_fit(needed, have, str(path.with_name(WEIGHTS)))
     with torch.random.fork_rng(devices=[]):  # initial weights are replaced: they must not advance the generator
         return StaticNet(layers, known)
 
@@ -239,10 +247,15 @@ def _check_about(about: Mapping[str, Any], path: Path) -> None:
             raise SettingError("student", str(path), expected, "save the student again")
 
 
-def _check_fit(needed: Mapping[str, Tensor], have: Mapping[str, Tensor], where: str) -> None:
+def _shapes(tensors: Mapping[str, Tensor]) -> ShapesOf:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _check_fit(needed: Mapping[str, Tensor], have: ShapesOf, where: str) -> None:
     """Raise SettingError with the first tensor that is missing, unknown, or of another shape."""
-    for name in [*needed, *(name for name in have if name not in needed)]:
-        shapes = [tuple(tensors[name].shape) if name in tensors else "none" for tensors in (needed, have)]
+    asked = _shapes(needed)
+    for name in [*asked, *(name for name in have if name not in asked)]:
+        shapes = [known.get(name, "none") for known in (asked, have)]
         if shapes[0] != shapes[1]:
             expected = f"weights of the same network; tensor {name}: {shapes[0]} expected, {shapes[1]} found"
             raise SettingError("student", where, expected, "architecture and weights must belong to the same student")
@@ -253,9 +266,10 @@ def _text(value: Any) -> bytes:
 
 
 def _read(path: Path) -> Any:
+    content = read_text(path, field="student", hint="save the student again")
     try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        return parsed(content)
+    except ValueError as error:
         raise SettingError("student", str(path), "undamaged JSON", "save the student again") from error
 
 

@@ -16,6 +16,7 @@ from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.given import Given
 from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
+from nas_kd.runs.shape import as_written
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import leave_group, rank_zero_first
 from nas_kd.runtime.seeds import seed_for
@@ -132,7 +133,8 @@ class RunContext(Given):
         of = {"teacher": teacher.fingerprint, "data": self.data.fingerprint}
         known = read_json(path, delete=path) if path.exists() else {}
         if known.get("of") == of:
-            found = TeacherCheck.from_dict(known["seen"])
+            with as_written(path, f"delete {path}: the teacher is looked at again"):
+                found = TeacherCheck.from_dict(known["seen"])
         else:
             found = examine(teacher, self.data, trained=bool(self.config.teacher.epochs))
             atomic_json(path, {"of": of, "seen": found.to_dict()})

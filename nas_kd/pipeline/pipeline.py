@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from nas_kd.distill.tasks import unscaled
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
+from nas_kd.pipeline.recorded import record_data
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
@@ -33,6 +34,7 @@ from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 from nas_kd.train.supernet_weights import check_checkpoint
 
+FLAT = 1e-3  # standard deviation of images, of 1, below which they are of one colour
 NOT_HERE = {  # methods that a command cannot give what they need: what that is, and where it can be had
     "takd": ("assistants", "use nas_kd.retrain"),
     "soft_tree": ("a tree as its student", "--retrain.rivals '[soft_tree]' trains one beside the found student"),
@@ -269,6 +271,9 @@ class Pipeline(RunContext):
             )
         if keep and (few := few_images(len(self.data.select), measure_named(self.task.measure))):
             self.run.log_message(few)
+        if max(self.data.std) <= FLAT:
+            expected = "images with something on them: all pixels of all training images have one value"
+            raise SettingError("data.train", str(self.config.data.train), expected, "look at the files")
         own = self.config.retrain
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)
@@ -318,23 +323,6 @@ class Pipeline(RunContext):
             return
         if not self.config.derived:  # what comes from a teacher is recorded when it is derived
             self.run.record_space(self.space.describe())
-        self._record_data()
+        record_data(self.run, self.config.data, self.data)
         whole = replace(self.config, blockwise=replace(self.config.blockwise, stage=None))
         self.run.record_config(whole.to_yaml())  # last, so that another experiment's stays as it was
-
-    def _record_data(self) -> None:
-        try:
-            self.run.record_data(self.data.frame())
-        except SettingError as error:  # say which setting it was, where a setting it was
-            import yaml
-
-            kept = yaml.safe_load(self.run.config_text() or "{}").get("data", {})
-            now = asdict(self.config.data)
-            changed = [name for name in now if name in kept and kept[name] != now[name]]
-            if not changed:
-                raise
-            names = ", ".join(f"data.{name}" for name in changed)
-            expected = (
-                ", ".join(f"data.{name}={kept[name]!r}" for name in changed) + f", as {self.run.path} was made with"
-            )
-            raise SettingError(names, ", ".join(str(now[name]) for name in changed), expected, error.hint) from error

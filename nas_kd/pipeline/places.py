@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nas_kd.config.names import HUBS
 from nas_kd.config.paths import existing
 from nas_kd.data.config import FILES, IMAGES, DataConfig
@@ -32,6 +34,10 @@ def check_places(config: Config) -> None:
     teacher = config.teacher
     if teacher.model is None:
         return
+    for field, images in (("data.train", config.data.train), ("data.test", config.data.test)):
+        if teacher.cache is not None and images is not None and _inside(teacher.cache, images):
+            expected = f"a folder outside of {field}, where its folders count as classes and its files as data"
+            raise SettingError("teacher.cache", teacher.cache, expected, "leave it out: it is then kept in the run")
     if is_path(teacher.model):
         expected = "a student folder (with arch.json), a timm name or package.module:factory"
         path = existing("teacher.model", teacher.model, expected)
@@ -58,6 +64,12 @@ def _check_images(field: str, given: str, data: DataConfig) -> None:
         raise SettingError(field, given, IMAGES, "unpack it, or make an uncompressed .tar of class folders")
     if folders and train:
         data.check_columns(given, folders=True)
+
+
+def _inside(path: str, folder: str) -> bool:
+    """Return whether a path is below a folder, or is it."""
+    above = Path(folder).expanduser()
+    return above.is_dir() and Path(path).expanduser().resolve().is_relative_to(above.resolve())
 
 
 def is_path(model: str) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nas_kd.analyse.measure import as_accuracy, worded
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.config.measures import Measure, measure_named
 from nas_kd.config.names import imported
 from nas_kd.data import Data
@@ -69,6 +70,7 @@ class RankResult(NamedTuple):
 
 
 @takes(RankConfig)
+@checked
 @alone
 def rank(
     space: ElasticSpace,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nas_kd.config.checks import MIN_ARCHS
+from nas_kd.config.reading import parsed
 from nas_kd.errors import SettingError
 from nas_kd.ranking.config import RankConfig
 from nas_kd.runs.files import read_frame
@@ -158,7 +159,7 @@ def listed_archs(
 
 def archs_of(table: pd.DataFrame) -> list[Arch]:
     """Read the archs of a sample."""
-    return [Arch.from_dict(json.loads(text)) for text in table["arch"]]
+    return [Arch.from_dict(parsed(text)) for text in table["arch"]]
 
 
 def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.errors import ERRORS
@@ -37,6 +38,7 @@ HALF_TIME_IMAGES = 512
 
 
 @takes(BlockwiseConfig)
+@checked
 @alone
 def rate_blockwise(
     net: Supernet,

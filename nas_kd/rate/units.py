@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.derive.calling import batch_norms, called_with, replaced, unit_features
 from nas_kd.derive.config import UnitScore
 from nas_kd.derive.network import Choice, CutNet
@@ -191,6 +192,7 @@ def replace_one(
     return scores
 
 
+@checked
 def rate_units(
     net: TeacherSupernet,
     teacher: LiveSource,

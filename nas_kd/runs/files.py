@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_kd.config.reading import TABLE, parsed, read_bytes, read_text
 from nas_kd.errors import SettingError
 from nas_kd.runs.links import create, is_part, not_through, part_of, remove
+from nas_kd.runs.shape import check_document, check_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LONGEST_HEADER = 2**16  # characters of the first line of a table
 
 
 @contextmanager
@@ -109,24 +113,23 @@ def _scalar(value: Any) -> Any:
 
 
 def read_json(path: Path, keys: Sequence[str] = (), delete: Path | None = None) -> Any:
-    """Read a JSON file of a run.
+    """Read a JSON file of a run, which holds a mapping.
 
     Args:
-        keys: keys that the mapping in it must have.
+        keys: keys that it must have; see `nas_kd.runs.shape.KINDS` for what they are.
         delete: what the hint of an error says to delete; None is the file's folder.
 
     Raises:
-        SettingError: the file is missing or damaged.
+        SettingError: the file is missing, damaged, or holds something else.
     """
     hint = f"delete {delete or path.parent} and run the same command again"
     try:
-        value = json.loads(path.read_text())
-    except (ValueError, OSError, RecursionError) as error:  # also UnicodeDecodeError
+        value = parsed(read_text(path, hint=hint))
+    except SettingError:  # of its kind or size
+        raise
+    except (ValueError, OSError) as error:
         raise SettingError("run", str(path), "the JSON that nas_kd wrote", hint) from error
-    if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
-        expected = f"the JSON that nas_kd wrote, with {', '.join(keys)}"
-        raise SettingError("run", str(path), expected, hint)
-    return value
+    return check_document(path, value, keys, hint)
 
 
 class CsvLog:
@@ -142,7 +145,7 @@ class CsvLog:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists():
-            data = self.path.read_bytes()
+            data = read_bytes(self.path, TABLE)
             if data and not data.endswith(b"\n"):
                 atomic_write(self.path, data[: data.rfind(b"\n") + 1])
 
@@ -151,8 +154,8 @@ class CsvLog:
         """The header; empty before the first row."""
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
-            return next(csv.reader(file), [])
+        with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
+            return next(csv.reader([file.readline(LONGEST_HEADER)]), [])
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row.
@@ -194,8 +197,7 @@ class CsvLog:
         """Read all rows as text."""
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(io.StringIO(read_text(self.path, TABLE), newline="")))
 
     def frame(self) -> pd.DataFrame:
         """Read all rows, with floats exactly as they were appended."""
@@ -237,23 +239,28 @@ def _csv(lines: Sequence[Sequence[str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def read_frame(path: str | Path) -> pd.DataFrame:
+def read_frame(path: str | Path, needs: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file of a run, with floats exactly as they were written; a missing file is an empty frame.
 
+    Args:
+        needs: columns that it must have, unless it is empty.
+
     Raises:
-        SettingError: the file is damaged.
+        SettingError: the file is damaged, lacks a column, or holds text where numbers belong.
     """
     import pandas as pd
 
     path = Path(path)
-    if not path.exists() or not path.stat().st_size:
+    hint = f"delete {path.parent} and run the same command again"
+    content = read_bytes(path, TABLE, hint=hint) if path.exists() else b""
+    if not content:
         return pd.DataFrame()
     text = {"key": str}  # the key of an arch may consist of digits
     # from pandas 3.1 on the only converter is exact, and the argument is deprecated
     new = tuple(int(part) for part in pd.__version__.split(".")[:2]) >= (3, 1)
     exact: dict[str, Any] = {} if new else {"float_precision": "round_trip"}
     try:
-        return pd.read_csv(path, dtype=text, **exact)
-    except (ValueError, OSError) as error:  # also pandas' ParserError and UnicodeDecodeError
-        hint = f"delete {path.parent} and run the same command again"
+        table = pd.read_csv(io.BytesIO(content), dtype=text, **exact)
+    except (ValueError, OverflowError) as error:  # also pandas' ParserError and UnicodeDecodeError
         raise SettingError("run", str(path), "the table that nas_kd wrote", hint) from error
+    return check_table(path, table, needs, hint)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
-from nas_kd.runs.leases import HEARTBEAT, PATIENCE, Lease
+from nas_kd.runs.leases import HEARTBEAT, PATIENCE, Lease, read_lease
 from nas_kd.runs.links import not_through
 from nas_kd.runs.lock import flock
 from nas_kd.runtime.repeated import repeated
@@ -47,7 +47,7 @@ def folder_lock(
     with ExitStack() as open_files:
         with on_disk(folder):
             whole, own = (
-                open_files.enter_context(open(path, "a", opener=not_through)) for path in (folder / ".lock", mine)
+                open_files.enter_context(open(path, "ab", opener=not_through)) for path in (folder / ".lock", mine)
             )
         sure = flock(whole, wait=False, shared=part is not None) and flock(own, wait=False)
         if sure is False:
@@ -68,8 +68,8 @@ def folder_lock(
 def holder_of(note: Path) -> Lease | None:
     """Return the holder of a lock; None if there is none, or a kill left the file incomplete."""
     try:
-        return Lease(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_lease(note)
+    except (OSError, ValueError):
         return None
 
 
@@ -93,7 +93,7 @@ def _take_over(note: Path, folder: Path, sure: bool, log: Callable[[str], None],
             if note.stat().st_mtime_ns != seen:
                 raise _refused(folder, holder_of(note) or holder)
     log(f"taking over the stale lock of {who}, which ended without releasing it")
-    with open(note, "r+", opener=not_through) as file:
+    with open(note, "rb+", opener=not_through) as file:
         file.truncate(0)
 
 

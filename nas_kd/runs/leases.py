@@ -8,10 +8,11 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
+from nas_kd.config.reading import parsed, read_text
 from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.links import not_through
 from nas_kd.runs.lock import held
@@ -57,10 +58,33 @@ class Lease:
         return f"{self.worker} (process {self.pid} of {self.host})"
 
 
+def read_lease(path: Path, heartbeat: int = 0) -> Lease:
+    """Read a lease from a file.
+
+    Raises:
+        ValueError: it holds none; also SettingError where it is too large or no file.
+        OSError: it cannot be read.
+    """
+    known = parsed(read_text(path))
+    names = {one.name for one in fields(Lease)} - {"heartbeat"}
+    if not isinstance(known, dict):
+        raise ValueError("no lease")
+    known.pop("heartbeat", None)  # notes of a folder's lock have it; what counts is the file's time
+    if not names - {"job"} <= known.keys() <= names:
+        raise ValueError("no lease")
+    texts = [value for name, value in known.items() if name != "pid"]
+    pid = known["pid"]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(pid, int) or not known["place"].split():
+        raise ValueError("no lease")
+    if "/" in known["worker"] + known.get("job", ""):  # they become names of files
+        raise ValueError("no lease")
+    return Lease(**known, heartbeat=heartbeat)
+
+
 def _place() -> str:
     """Identify the current boot of this machine and the pid namespace, within which a pid is one process."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux: only renewals show that a process is alive
         return f"{socket.gethostname()} {uuid.getnode()}"
@@ -69,7 +93,9 @@ def _place() -> str:
 def _started(pid: int) -> str | None:
     """Return the start time of a process; None if it has ended or is a zombie."""
     try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except (FileNotFoundError, ProcessLookupError):
         return None if Path("/proc/self/stat").exists() else "unknown"
     return None if state in "ZX" else rest[18]
@@ -119,8 +145,10 @@ class FileLeases:
         """Return all readable leases."""
         found = []
         for path in sorted(self.folder.glob("*.json")):
-            with suppress(OSError, ValueError, TypeError):
-                found.append(Lease(**json.loads(path.read_text()), heartbeat=path.stat().st_mtime_ns))
+            with suppress(OSError, ValueError, TypeError):  # also what is too large, or no file
+                lease = read_lease(path, heartbeat=path.stat().st_mtime_ns)
+                if lease.worker == path.stem:
+                    found.append(lease)
         return found
 
     def put(self, lease: Lease) -> None:
@@ -130,7 +158,7 @@ class FileLeases:
         try:
             atomic_write(path, text)
         except FileNotFoundError:  # a command that starts in the run deletes unfinished files
-            with on_disk(self.folder), open(path, "w", opener=not_through) as file:
+            with on_disk(self.folder), open(path, "w", encoding="utf-8", opener=not_through) as file:
                 file.write(text)
 
     def renew(self, worker: str) -> None:

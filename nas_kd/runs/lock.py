@@ -21,7 +21,7 @@ def file_locks() -> bool:
     return find_spec("fcntl") is not None
 
 
-def flock(file: IO[str], *, wait: bool, shared: bool = False) -> bool | None:
+def flock(file: IO[bytes], *, wait: bool, shared: bool = False) -> bool | None:
     """Lock an open file until it is closed.
 
     Args:
@@ -62,7 +62,7 @@ def held(path: Path, *, wait: bool) -> Iterator[bool]:
     with ExitStack() as stack:
         with on_disk(path):  # not around the body of the context, whose errors concern other files
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "a", opener=not_through))
+            file = stack.enter_context(open(path, "ab", opener=not_through))
             acquired = flock(file, wait=wait)
         if acquired is None:
             expected = "a system with file locks if several processes share a folder"

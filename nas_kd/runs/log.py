@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, escaped
 from nas_kd.runs.files import CsvLog, atomic_json, on_disk
 from nas_kd.runs.leases import Lease
 from nas_kd.runs.links import not_through
 from nas_kd.runtime.ranks import in_worker, launched
+from nas_kd.runtime.terminal import say
 
 if TYPE_CHECKING:
     from nas_kd.runs.place import Place
@@ -36,9 +36,10 @@ class RunLog:
         if launched()[0] > 0:
             return  # the first process logs the same line
         if not in_worker():
-            print(message, file=sys.stderr, flush=True)
-        with on_disk(self.path), open(self.path / "log.txt", "a", opener=not_through) as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+            say(message)
+        path = self.path / "log.txt"
+        with on_disk(self.path), open(path, "a", encoding="utf-8", opener=not_through) as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped(message, lines=True)}\n")
 
     def write_status(self, state: Mapping[str, Any]) -> None:
         """Write the current state to status.json.
@@ -77,4 +78,4 @@ def log_message(run: RunLog | None, line: str) -> None:
     if run is not None:
         run.log_message(line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        say(line)

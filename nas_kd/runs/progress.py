@@ -13,6 +13,7 @@ from nas_kd.runs.log import RunLog
 from nas_kd.runs.place import Place
 from nas_kd.runtime.ranks import in_worker
 from nas_kd.runtime.repeated import repeated
+from nas_kd.runtime.terminal import say
 
 BAR = 8  # characters of the bar on a terminal
 
@@ -189,7 +190,7 @@ class Progress:
 
     def _line(self) -> None:
         first, *words = [*self._words(), self._last()]
-        print("  ".join(word for word in (f"{self._title} {first}", *words) if word), file=sys.stderr, flush=True)
+        say("  ".join(word for word in (f"{self._title} {first}", *words) if word))
 
     def _status(self, state: str) -> None:
         if self.run is None:

@@ -10,6 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_kd.config.file import LARGEST
+from nas_kd.config.kinds import checked
+from nas_kd.config.reading import TABLE, read_text
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog, atomic_json, atomic_write, clear_parts, on_disk, plain, read_frame, read_json
 from nas_kd.runs.folder_lock import folder_lock
@@ -32,6 +35,7 @@ class Run(RunLog):
         SettingError: the path is a file, holds something else, or is not writable.
     """
 
+    @checked
     def __init__(self, path: str | Path) -> None:
         super().__init__(Path(path))
         if in_worker():  # the parent has checked
@@ -85,7 +89,7 @@ class Run(RunLog):
     def config_text(self) -> str | None:
         """Return the content of config.yaml; None before it is written."""
         path = self.path / "config.yaml"
-        return path.read_text() if path.exists() else None
+        return read_text(path, LARGEST) if path.exists() else None
 
     def record_space(self, space: Mapping[str, Any]) -> None:
         """Record the search space in space.json.
@@ -135,7 +139,7 @@ class Run(RunLog):
         text = frame.to_csv(index=False)
         if not path.exists():
             atomic_write(path, text)
-        elif path.read_text() != text:
+        elif read_text(path, TABLE) != text:
             expected = f"the images, labels and splits listed in {path}{_difference(frame, path)}"
             raise SettingError("data", f"{len(frame)} images", expected, "use another --run, or the original data")
 
@@ -235,7 +239,11 @@ def versions() -> dict[str, str | int | None]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
+            if "model name" in line
+        ]
         cpu = names[0] if names else cpu
     return {
         **found,

@@ -65,7 +65,7 @@ def _leases(run: Path) -> Iterator[tuple[Lease, bool]]:
     for lease, silent in _holders(run):
         if lease is not None:
             yield lease, not lease.dead() and silent <= PATIENCE
-    for folder in sorted(run.glob("**/leases")):
+    for folder in sorted(one for one in run.glob("**/leases") if one.is_dir()):
         for lease in FileLeases(folder).rows():
             yield lease, not lease.dead() and time.time() - lease.heartbeat / 1e9 <= PATIENCE
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas_kd.errors import SettingError
+from nas_kd.config.reading import TABLE, read_text
+from nas_kd.errors import SettingError, escaped
 from nas_kd.runs.files import read_json
 from nas_kd.runs.leases import PATIENCE, FileLeases, Lease
 from nas_kd.runs.progress import format_seconds
+from nas_kd.runs.shape import as_written
 from nas_kd.runs.state import State, state_of
 
 ROWS = 12  # stages that are shown one by one
@@ -39,7 +42,9 @@ def status(run: str | Path) -> str:
     workers = _workers(path)
     more = [f"and {len(workers) - SHOWN} more workers"] if len(workers) > SHOWN else []
     lines = _aligned(rows) or ["no stage has started"]
-    return "\n".join([_said(state), *map(_cut, lines), *_aligned(workers[:SHOWN]), *more])
+    with as_written(path / "status.json", f"delete {path / 'status.json'}"):
+        said = _said(state)
+    return escaped("\n".join([said, *map(_cut, lines), *_aligned(workers[:SHOWN]), *more]), lines=True)
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -102,7 +107,7 @@ def _ranking(path: Path) -> Iterator[tuple[str, ...]]:
 
 def _workers(path: Path) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
-    for folder in sorted(path.glob("**/leases")):
+    for folder in sorted(one for one in path.glob("**/leases") if one.is_dir()):
         place = folder.parent
         for row in FileLeases(folder).rows():
             prefix = row.job.replace(" ", "_")
@@ -124,16 +129,21 @@ def _lost(row: Lease) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     """Read the complete lines of a table that another process may be appending to, or deleting."""
     try:
-        text = path.read_text()
+        text = read_text(path, TABLE, hint=f"delete {path}")
     except FileNotFoundError:
         return []
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    try:
+        return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    except csv.Error as error:  # a cell of 131,072 characters
+        raise SettingError("run", str(path), f"the table that nas_kd wrote ({error})", f"delete {path}") from error
 
 
 def _last(path: Path) -> str:
     """Format the last row of a table: measures of the images first, then the whole loss, then the rest."""
     rows = _rows(path)
-    shown = [(name, value) for name, value in rows[-1].items() if value] if rows else []
+    last = rows[-1] if rows else {}
+    # cells without a column, and columns without a cell, are those of a damaged table
+    shown = [(name, value) for name, value in last.items() if value and isinstance(value, str)]
     shown.sort(key=lambda each: _weight(each[0]))  # stable
     return "  ".join(f"{key}={_short(value)}" for key, value in shown)
 

@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from nas_kd.errors import SettingError
 from nas_kd.runtime.repeated import repeated
 
 ValueT = TypeVar("ValueT")
 
 _LAUNCHER = "TORCHELASTIC_RUN_ID"  # set by torchrun; torch and Fabric detect it by this
 _SLURM = "SLURM_NTASKS"  # set by srun; Fabric detects it by this
+_RESTART = f"start the command by torchrun or srun, or unset {_LAUNCHER} and {_SLURM}"
 NO_SLURM_JOBS = ("bash", "interactive")  # names of jobs in which Fabric ignores SLURM
 PATIENCE = timedelta(minutes=30)  # a process that keeps the others waiting for longer is lost; torch's default
 HEARTBEAT = 60.0  # seconds between heartbeats of the first process while the others wait for its work
 
 
 def launched() -> tuple[int, int]:
-    """Return rank and world size of torchrun or srun, (0, 1) without them, without importing torch."""
+    """Return rank and world size of torchrun or srun, (0, 1) without them, without importing torch.
+
+    Raises:
+        SettingError: they set something else in the environment.
+    """
     if _LAUNCHER in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if _SLURM in os.environ and os.environ.get("SLURM_JOB_NAME") not in NO_SLURM_JOBS:
-        return int(os.environ.get("SLURM_PROCID", 0)), int(os.environ[_SLURM])
-    return 0, 1
+        names = ("RANK", "WORLD_SIZE")
+        _number("LOCAL_RANK", "0")
+    elif _SLURM in os.environ and os.environ.get("SLURM_JOB_NAME") not in NO_SLURM_JOBS:
+        names = ("SLURM_PROCID", _SLURM)
+    else:
+        return 0, 1
+    rank, world = _number(names[0], "0" if names[1] == _SLURM else None), _number(names[1])
+    if rank >= world:
+        raise SettingError(names[0], rank, f"a number below {names[1]}={world}, in the environment", _RESTART)
+    return rank, world
+
+
+def _number(name: str, otherwise: str | None = None) -> int:
+    """Read a number that a launcher gives to its processes.
+
+    Raises:
+        SettingError: it is none.
+    """
+    text = os.environ.get(name, otherwise)
+    if text is None or not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SettingError(name, text, "a number from torchrun or srun, in the environment", _RESTART)
+    return int(text)
 
 
 def launched_here() -> int | None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from nas_kd.config.kinds import checked
+from nas_kd.errors import SettingError
 from nas_kd.runtime.ranks import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,7 +72,8 @@ class Stop:
         # such processes get both the terminal's signal and their parent's, which ends them in time
         self._ignores_second = multiprocessing.parent_process() is not None or launched()[1] > 1
         self._before: dict[int, Any] = {}
-        self._timer = None if hours is None else threading.Timer(hours * 3600, self._time_is_up)
+        seconds = None if hours is None else min(hours * 3600, threading.TIMEOUT_MAX)
+        self._timer = None if seconds is None else threading.Timer(seconds, self._time_is_up)
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
@@ -167,10 +170,16 @@ class Stop:
             _thread.interrupt_main(signal.SIGTERM)
 
 
+@checked
 def time_limit(hours: float) -> Stop:
     """Stop the training inside when the time is up, after its state is saved: ``with time_limit(8): ...``.
 
     Returns:
         A context that then raises `Stopped` with ``timed_out`` True. It must be entered in the main thread.
+
+    Raises:
+        SettingError: ``hours`` is no number above 0.
     """
+    if not hours > 0:  # NaN is not
+        raise SettingError("hours", hours, "a number above 0", "8 is eight hours")
     return Stop(at_once=True, hours=hours)

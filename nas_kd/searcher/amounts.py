@@ -25,14 +25,15 @@ def parse_budget(value: str | int | float, largest: int, name: str, up: bool = F
     Raises:
         SettingError: it cannot be parsed.
     """
-    expected = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M"
+    expected = "a share such as 60%, or a number of at least 1 such as 6500000, 6.5e6 or 6.5M, below 1e18"
     text = str(value).strip()
     scale = {"%": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9)}.get(text[-1:])
     try:  # decimal: 2.3M is 2300000, which floats make 2299999
         amount = Decimal(text if scale is None else text[:-1])
     except InvalidOperation:
         amount = Decimal("nan")
-    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
+    # the exponent first: 1e999999999 would be a number of a gigabyte
+    if isinstance(value, bool) or not amount.is_finite() or amount <= 0 or amount.adjusted() >= 18:
         raise SettingError(name, value, expected, f"use {name}=60%")
     whole = math.ceil if up else math.floor
     if text.endswith("%"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_kd.config.measures import MEASURES
+from nas_kd.config.reading import TABLE, read_text
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
 from nas_kd.runs.lock import file_locks
@@ -105,7 +106,7 @@ def _check_untimed(facts: Mapping[str, Any]) -> None:
 
 def _kept_rows(path: Path) -> list[dict[str, Any]]:
     """Read the proposals in trials.csv; a row that another process is just writing is skipped."""
-    text = path.read_text() if path.exists() else ""
+    text = read_text(path, TABLE) if path.exists() else ""
     whole = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     return [_proposal(row) for row in whole if row["kind"] != "control"]
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from nas_kd.config.kinds import checked
 from nas_kd.config.paths import existing
+from nas_kd.config.reading import TABLE, read_bytes
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_write
 from nas_kd.space import Arch, ElasticSpace
@@ -140,7 +142,7 @@ def read_latency_table(path: str | Path) -> LatencyTable:
         SettingError: the file is not there, has other columns, or a row has no number above 0.
     """
     file = existing(FIELD, str(path), "an existing CSV file")
-    content = file.read_bytes()
+    content = read_bytes(file, TABLE, field=FIELD, hint=WRITE)
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, comment="#")
     except (ValueError, UnicodeDecodeError) as error:  # also pandas' own errors of parsing
@@ -173,6 +175,7 @@ def read_latency_table(path: str | Path) -> LatencyTable:
     return LatencyTable(str(path), columns, archs, {} if by_arch else found, overhead, digest)
 
 
+@checked
 def latency_template(
     space: ElasticSpace, path: str | Path, *, resolution: int | None = None, in_chans: int = 3, num_classes: int = 10
 ) -> Path:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from nas_kd.config.measures import measure_named
 from nas_kd.runs.files import read_json
+from nas_kd.runs.shape import as_written
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.objectives import COSTS, checked_objectives
 from nas_kd.solve.pareto import nondominated
@@ -56,5 +57,8 @@ def load_search(stage: Stage, space: ElasticSpace) -> SearchResult:
     exact = stage.read_frame("front.csv") if (stage.folder / "front.csv").exists() else pd.DataFrame()
     frames = stage.read_frame("trials.csv"), stage.read_frame("top.csv"), exact
     engine = found["engine"]
-    objectives = tuple(found.get("objectives") or checked_objectives(None, engine))
-    return SearchResult(Arch.from_dict(found["arch"]), space, found["budget"], *frames, engine, objectives)
+    with as_written(stage.folder / "best.json", f"delete {stage.folder} and run the same command again"):
+        best = Arch.from_dict(found["arch"])
+        space.validate(best)
+        objectives = tuple(found.get("objectives") or checked_objectives(None, engine))
+    return SearchResult(best, space, found["budget"], *frames, engine, objectives)

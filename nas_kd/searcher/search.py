@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.config.settings import default_of, fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
@@ -60,6 +61,7 @@ TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epoc
 
 
 @takes(SearchConfig)
+@checked
 @alone
 def search(
     net: Supernet,

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_kd.config.reading import TABLE, check_file
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import on_disk
 from nas_kd.runs.leases import HEARTBEAT, PATIENCE, FileLeases, LeaseStore
@@ -182,7 +183,9 @@ def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> opt
         _truncate_partial_line(path)
         try:
             found = opened()
-        except (ValueError, KeyError):  # not a journal; the rows have everything, so write a new one
+        except OSError:
+            raise
+        except Exception:  # not a journal, or an edited one; the rows have everything, so write a new one
             path.replace(path.with_name(path.name + ".damaged"))
             found = opened()
         found.add_trials(study.get_trials(deepcopy=False)[len(found.get_trials(deepcopy=False)) :])
@@ -203,7 +206,9 @@ def journal_trials(journal: Path, name: str) -> list[FrozenTrial]:
     _truncate_partial_line(journal)
     try:
         return optuna.load_study(study_name=name, storage=_journal(journal)).get_trials(deepcopy=False)
-    except (ValueError, KeyError):
+    except OSError:
+        raise
+    except Exception:  # whatever Optuna raises at lines that it did not write
         return []
 
 
@@ -225,7 +230,8 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
 
 def _truncate_partial_line(path: Path) -> None:
     """Remove the partial last line that a kill while writing leaves."""
-    if not path.is_file() or not (size := path.stat().st_size):
+    hint = f"delete {path}: it is written again from trials.csv"
+    if not path.exists() or not (size := check_file(path, TABLE, hint=hint)):
         return
     with on_disk(path), open(path, "rb+", opener=not_through) as file:
         file.seek(size - 1)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.derive.config import DeriveConfig
 from nas_kd.derive.space import TeacherSpace, teacher_space
@@ -35,6 +36,7 @@ FOLDER = "steps"
 Derive = Callable[[Teacher, Data], TeacherSpace]
 
 
+@checked
 def cut_in_steps(
     net: TeacherSupernet,
     teacher: Teacher,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from nas_kd.analyse.measure import as_accuracy
+from nas_kd.config.kinds import checked
 from nas_kd.config.measures import measure_named
+from nas_kd.config.reading import parsed
 from nas_kd.data import Data
 from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError, nearest
@@ -30,6 +31,7 @@ METHODS = ("sensitivity", "learned")
 IRRELEVANT = ("stage", "cache_gb")  # settings that no score depends on
 
 
+@checked
 def stage_weights(
     how: str,
     tables: Sequence[pd.DataFrame],
@@ -128,4 +130,4 @@ def _trained(run: Run, origin: Mapping[str, object], metric: str) -> tuple[list[
     measure = measure_named(metric)
     mean = as_accuracy(accuracies, measure).groupby("key")["select_accuracy"].mean()
     known = archs[archs["key"].isin(mean.index)].drop_duplicates("key")
-    return [Arch.from_dict(json.loads(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()
+    return [Arch.from_dict(parsed(text)) for text in known["arch"]], mean.loc[known["key"]].tolist()

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 from nas_kd.solve.limits import infeasible, limits_of
 from nas_kd.solve.tables import Rows, groups, no_chain, read_tables, remaining
 
 
+@checked
 def exact_front(
     tables: Sequence[pd.DataFrame], budget: str = "macs", *, bounds: Mapping[str, float] | None = None
 ) -> pd.DataFrame:

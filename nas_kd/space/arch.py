@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 
 Setting = int | float | bool
@@ -146,6 +147,7 @@ class Arch:
         return {"space": self.space, "resolution": self.resolution, "stages": stages} | ends
 
     @classmethod
+    @checked
     def from_dict(cls, value: Mapping[str, Any]) -> Arch:
         """Read what ``to_dict`` wrote.
 
@@ -157,7 +159,11 @@ class Arch:
                 Candidate(int(s["width"]), tuple(tuple(layer) for layer in s["layers"])) for s in value["stages"]
             )
             ends = (tuple(value.get("stem", ())), tuple(value.get("head", ())))
-            return cls(value["space"], stages, value["resolution"], *ends)
-        except (KeyError, TypeError, ValueError) as error:
+            arch = cls(value["space"], stages, value["resolution"], *ends)
+            hash(arch)  # lists in the place of numbers are none
+            if not isinstance(arch.space, str) or not isinstance(arch.resolution, int | None):
+                raise TypeError("the space's hash and the resolution")
+            return arch
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             expected = "a dictionary with the fields space, resolution and stages[].width/layers"
             raise SettingError("arch", value, expected, "use a dictionary written by Arch.to_dict()") from error

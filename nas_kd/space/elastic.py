@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_kd.config.kinds import checked
 from nas_kd.space import members
 from nas_kd.space.arch import Arch, Candidate, Cost, Layer
 from nas_kd.space.base import Space
@@ -128,6 +129,7 @@ class ElasticSpace(Chain, Space):
         size = self.resolutions[0] if self.resolutions else None
         return Arch(self.hash, stages, size, self.stem.smallest(), self.head.smallest())
 
+    @checked
     def sample(self, seed: int) -> Arch:
         """Draw every dimension uniformly and independently; the same seed gives the same arch."""
         return members.draw(self, seed)
@@ -135,6 +137,7 @@ class ElasticSpace(Chain, Space):
     def __iter__(self) -> Iterator[Arch]:
         return members.everything(self)
 
+    @checked
     def validate(self, arch: Arch) -> None:
         """Check that an arch is in this space.
 
@@ -155,6 +158,7 @@ class ElasticSpace(Chain, Space):
             width = candidate.width
         return [*resolved, self.head.resolve(arch.head, width, num_classes) | {"stage": None}]
 
+    @checked
     def build(self, arch: Arch, num_classes: int, in_chans: int = 3) -> StaticNet:
         """Build a static network with new weights."""
         from nas_kd.nn.static import StaticNet  # late: spaces are looked up without torch
@@ -163,6 +167,7 @@ class ElasticSpace(Chain, Space):
 
     # ---- cost ----------------------------------------------------------------------------------------
 
+    @checked
     def cost(self, arch: Arch, *, resolution: int | None = None, in_chans: int = 3, num_classes: int) -> Cost:
         """Count an arch in closed form; ``resolution`` (pixels) defaults to the arch's own, else the space's."""
         if resolution is None:
@@ -170,6 +175,7 @@ class ElasticSpace(Chain, Space):
         self.check_resolution(resolution)
         return count_layers(self.layers(arch, num_classes, in_chans), resolution, self.kinds)
 
+    @checked
     def encode(self, archs: Sequence[Arch]) -> np.ndarray:
         """Encode archs as integers.
 
@@ -183,6 +189,7 @@ class ElasticSpace(Chain, Space):
         """Invert ``encode``: (N, D) integers to archs."""
         return decode(self, codes)
 
+    @checked
     def costs(
         self, codes: np.ndarray, *, resolution: int | None = None, in_chans: int = 3, num_classes: int
     ) -> pd.DataFrame:

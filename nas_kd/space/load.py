@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError, nearest
 from nas_kd.space.elastic import ElasticSpace
 
@@ -54,6 +55,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"search_spaces.{name}")
 
 
+@checked
 def load_space(name: str) -> ElasticSpace:
     """Load a search space.
 

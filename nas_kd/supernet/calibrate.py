@@ -10,6 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.space.arch import Arch
@@ -28,6 +29,7 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: None = None) -> Non
 
 
 @torch.no_grad()
+@checked
 def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | None = None) -> list[NormValues] | None:
     """Measure the statistics a network's batch norms need in evaluation mode.
 

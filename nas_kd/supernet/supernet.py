@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 from nas_kd.nn.elastic import ElasticDepthwise, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
@@ -30,9 +31,10 @@ class Supernet(nn.Module):
 
     def __new__(cls, space: ElasticSpace | None = None, *args: Any, **kwargs: Any) -> Supernet:
         """Create an instance of the space's own class, if it has one. Copies and pickles pass no space."""
-        own = space.supernet_class if space is not None and cls is Supernet else None
+        own = getattr(space, "supernet_class", None) if cls is Supernet else None
         return super().__new__(own or cls)
 
+    @checked
     @alone
     def __init__(
         self,

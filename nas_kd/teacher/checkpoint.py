@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_kd.config.reading import check_file, memory, parsed
 from nas_kd.errors import SettingError
 
 DEEPEST = 16  # mappings inside each other
@@ -71,6 +71,7 @@ def read_nests(path: str | Path, field: str = "teacher.checkpoint") -> tuple[lis
     path = Path(path)
     if not path.is_file():
         raise SettingError(field, str(path), "an existing file", "check the path")
+    check_file(path, memory(), field=field)
     if path.suffix == ".safetensors":
         weights, notes = _read_safetensors(path, field)
         return [Nest((), weights)], notes
@@ -134,7 +135,7 @@ def _read_safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], dict[s
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}
-        noted = json.loads(notes.get("nas_kd", "{}"))
+        noted = parsed(notes.get("nas_kd", "{}"))
         mean = noted.get("mean") or []
         std = noted.get("std") or []
         if len(mean) != len(std) or not all(isinstance(value, int | float) for value in [*mean, *std]):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_kd.config.reading import check_file, memory
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_write
 from nas_kd.teacher.chunks import check_equal, image_logits, split_logits
@@ -43,6 +44,7 @@ class HeldOut:
         if name not in self._read:
             self.fill(name)
             path = self.folder / f"{name}.npy"
+            check_file(path, memory(), hint=f"delete {self.folder}: it will be computed again")
             with undamaged(path):
                 self._read[name] = torch.from_numpy(np.load(path))
         return self._read[name]

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from torch import nn
 
+from nas_kd.config.kinds import checked
 from nas_kd.teacher.build import build
 from nas_kd.teacher.teacher import Teacher
 
 _log = logging.getLogger(__name__)
 
 
+@checked
 def load_teacher(
     model: str | Path | nn.Module,
     *,

@@ -28,6 +28,7 @@ NEW_WARMUP = 1.0  # epochs
 INHERITED_WARMUP = 0.1
 
 
+MOST_LOSSES = 100
 GROWS = ("seeds", "random_students", "rivals")  # more of them are trained besides those that a run has
 
 
@@ -54,6 +55,10 @@ def checked_method_name(field: str, method: Any) -> Any:
         if method is None or hasattr(method, "terms"):
             return method
         raise SettingError(field, method, "a method that `nas-kd methods` lists, or a list of [loss, weight]")
+    if len(method) > MOST_LOSSES:
+        raise SettingError(
+            field, f"{len(method)} losses", f"at most {MOST_LOSSES} losses", "add up the weights of equal ones"
+        )
     return [_weighted(field, item) for item in method]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.distill import Distiller, task_of
 from nas_kd.errors import SettingError
@@ -39,6 +40,7 @@ ELSEWHERE = ("freeze_norms", "resolution", "grey", "check", "others")
 
 
 @takes(TeacherConfig)
+@checked
 @alone
 def train_teacher(
     model: str | nn.Module | None,

@@ -118,9 +118,8 @@ def fit(
 
     def diverged(nonfinite: NonFinite, at: StepInfo) -> FloatingPointError:
         found = _describe_nonfinite(nonfinite, at, steps, describe)
-        return FloatingPointError(
-            _diverged_message(found, title, name, schedule.at(_global_step(at, steps), steps, epochs), at, kept)
-        )
+        cure = _cure(name, schedule.at(_global_step(at, steps), steps, epochs), at, skips is not None)
+        return FloatingPointError(_diverged_message(found, title, cure, at, kept))
 
     def check(epoch: int, done: int) -> None:
         """Raise if anything that would be saved is not finite."""
@@ -130,8 +129,8 @@ def fit(
         if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
             place = f"epoch {epoch + 1}" if done == steps else f"epoch {epoch + 1}, step {done} of {steps}"
             found = f"weights are not finite after {place}"
-            rate = schedule.at(_global_step(at, steps), steps, epochs)
-            raise FloatingPointError(_diverged_message(found, title, name, rate, at, kept))
+            cure = _cure(name, schedule.at(_global_step(at, steps), steps, epochs), None, skips is not None)
+            raise FloatingPointError(_diverged_message(found, title, cure, at, kept))
 
     def stopped(place: Position) -> Stopped:
         """Save a checkpoint in the middle of an epoch."""
@@ -188,7 +187,7 @@ def fit(
             rate = schedule.at(_global_step(last, steps), steps, epochs)
             if skipped == steps:
                 found = f"all steps of epoch {epoch + 1} were skipped"
-                raise FloatingPointError(_diverged_message(found, title, name, rate, last, kept))
+                raise FloatingPointError(_diverged_message(found, title, _cure(name, rate, None, True), last, kept))
             row: dict[str, float] = {"epoch": epoch + 1, "lr": rate}
             row |= {key: float(value) / (steps - skipped) for key, value in sums.items()}
             if evaluate is not None:
@@ -277,6 +276,17 @@ def _describe_nonfinite(nonfinite: NonFinite, at: StepInfo, steps: int, describe
     return f"{nonfinite.key} is {nonfinite.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
 
 
-def _diverged_message(found: str, title: str, name: str, rate: float, at: StepInfo, kept: bool) -> str:
+def _cure(name: str, rate: float, at: StepInfo | None, skipping: bool) -> str:
+    """Say what mends a value that is not finite: in the first step the learning rate has had no effect yet.
+
+    Args:
+        at: the step whose loss it was; None where weights are not finite after one.
+    """
+    if at is not None and not at.epoch and not at.step:
+        return "no weight was changed before: look at the images, the labels, what the teacher answers, and the weights"
+    return f"lower {name}.lr (now {rate:.3g}){'' if skipping else ', or skip such steps with on_nan=skip'}"
+
+
+def _diverged_message(found: str, title: str, cure: str, at: StepInfo, kept: bool) -> str:
     saved = f"; the checkpoint of epoch {at.epoch} is kept" if kept and at.epoch else ""
-    return f"{title}: {found}{saved}; lower {name}.lr (now {rate:.3g}), or skip such steps with on_nan=skip"
+    return f"{title}: {found}{saved}; {cure}"

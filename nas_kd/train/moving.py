@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nas_kd.config.reading import TABLE, read_bytes
 from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
@@ -67,7 +68,7 @@ class MovingStage(Stage):
             kept = self.folder.parents[1] / "skipped" / f"{self.folder.stem}.csv"
             with on_disk(kept):
                 kept.parent.mkdir(exist_ok=True)
-            atomic_write(kept, skipped.read_bytes())
+            atomic_write(kept, read_bytes(skipped, TABLE))
         _delete(self.folder)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
 from nas_kd.derive.calling import unit_features
 from nas_kd.derive.cut import Kept
@@ -33,6 +34,7 @@ WARMUP = 0.1  # of an epoch
 
 
 @takes(RepairConfig)
+@checked
 @alone
 def repair_units(
     net: TeacherSupernet,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
 from nas_kd.derive.calling import unit_features
 from nas_kd.derive.supernet import TeacherSupernet
@@ -38,6 +39,7 @@ WEIGHTS = "weights.safetensors"
 
 @takes(RepairConfig)
 @alone
+@checked
 def repair_student(
     net: TeacherSupernet,
     arch: Arch,

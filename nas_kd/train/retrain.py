@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.distill import Distiller, Method, Task, form_of, task_of
 from nas_kd.errors import SettingError
@@ -42,6 +43,7 @@ OF_THE_COMMAND = (*GROWS, "init", "band")
 
 
 @takes(RetrainConfig)
+@checked
 @alone
 def retrain(
     model: nn.Module | Arch,

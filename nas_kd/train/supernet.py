@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.config.keywords import takes
+from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Task, drawn, task_of
 from nas_kd.errors import SettingError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 
 @takes(SupernetConfig)
+@checked
 @alone
 def train_supernet(
     net: Supernet,

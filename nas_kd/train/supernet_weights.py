@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.config.paths import existing
+from nas_kd.config.reading import check_file, memory
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.export.student import ABOUT, WEIGHTS, student_about
@@ -25,6 +27,7 @@ FIELD = "supernet.checkpoint"
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
 
+@checked
 def load_supernet(net: Supernet, checkpoint: str | Path, *, new_classifier: bool = False) -> Supernet:
     """Load weights into a supernet; nothing in the file is executed.
 
@@ -94,7 +97,13 @@ def check_normalisation(checkpoint: str | Path, data: Data) -> None:
 
 def checkpoint_hash(checkpoint: str | Path) -> str:
     """Return twelve hexadecimal digits of the SHA-256 of the file of weights."""
-    return hashlib.sha256(_file_of(checkpoint).read_bytes()).hexdigest()[:12]
+    path = _file_of(checkpoint)
+    check_file(path, memory(), field=FIELD)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 def _file_of(checkpoint: str | Path) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 from nas_kd.errors import SettingError
 from nas_kd.nn.norm import STATISTICS
 from nas_kd.runs.files import atomic_write
+from nas_kd.runs.tensors import shapes_in
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -33,20 +34,20 @@ def load_weights(module: nn.Module, path: Path, fingerprint: str | None = None) 
     """
     if not path.is_file():
         raise SettingError("weights", str(path), "an existing .safetensors file", "delete the stage's folder")
+    hint = f"delete {path.parent} and run the same command again"
+    shapes = shapes_in(path, "weights", hint)
+    expected = module.state_dict()
+    for name in [*expected, *shapes]:
+        have = shapes.get(name)
+        target = tuple(expected[name].shape) if name in expected else None
+        if have is None or target is None or have != target:
+            raise SettingError(
+                "weights", f"{path}: {name} {have}", f"{name} {target}", "use weights of the same network"
+            )
     try:
         state = safetensors_load(path.read_bytes())
-    except SafetensorError as error:
-        hint = f"delete {path.parent} and run the same command again"
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise SettingError("weights", str(path), "an undamaged .safetensors file", hint) from error
-    expected = module.state_dict()
-    for name in [*expected, *state]:
-        have = state.get(name)
-        target = expected.get(name)
-        if have is None or target is None or have.shape != target.shape:
-            shapes = [None if t is None else tuple(t.shape) for t in (have, target)]
-            raise SettingError(
-                "weights", f"{path}: {name} {shapes[0]}", f"{name} {shapes[1]}", "use weights of the same network"
-            )
     expected.update(state)  # it knows the layers' versions: an old batch norm's counter is not asked for
     module.load_state_dict(expected)
     check_hash(module, path, fingerprint)

@@ -77,7 +77,7 @@ def test_opens_in_a_fresh_process_in_an_empty_folder(student: nn.Module, tmp_pat
     assert done.returncode == 0, done.stderr
     wanted = [v.hex() for v in student(x).flatten().tolist()]
     assert f"{wanted} ['cat', 'dog']" in done.stdout
-    for module in ("search_spaces", "nas_kd.teacher", "nas_kd.config", "timm", "optuna"):
+    for module in ("search_spaces", "nas_kd.teacher", "nas_kd.config.settings", "timm", "optuna"):
         assert f"'{module}'" not in done.stdout
 
 

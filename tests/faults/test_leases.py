@@ -37,7 +37,7 @@ def test_an_error_of_the_work_stays_what_it_was(tmp_path: Path, wait: bool, code
 def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lock").touch()
 
-    def denied(*given: object) -> None:
+    def denied(*given: object, **named: object) -> None:
         raise PermissionError(errno.EACCES, "denied")
 
     monkeypatch.setattr("builtins.open", denied)

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked_class
 from nas_kd.distill.task import Task, influence
 from nas_kd.errors import SettingError, nearest
 
 MEASURES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
+@checked_class
 @dataclass(frozen=True, repr=False)
 class Classification(Task):
     """Classification with one label per image.

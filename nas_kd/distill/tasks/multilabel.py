@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nas_kd import losses
+from nas_kd.config.kinds import checked_class
 from nas_kd.distill.task import Task, influence
 from nas_kd.distill.tasks.classification import check_measure, checked_weights
 from nas_kd.errors import SettingError
@@ -18,6 +19,7 @@ MEASURES = ("map", "macro_f1")
 THRESHOLD = 0.0  # of a logit: a probability of a half
 
 
+@checked_class
 @dataclass(frozen=True)
 class MultiLabel(Task):
     """Several labels an image.

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from nas_kd import losses
+from nas_kd.config.kinds import checked_class
 from nas_kd.distill.task import Task, influence
 from nas_kd.distill.tasks.classification import check_measure
 
 MEASURES = ("r2", "mae")
 
 
+@checked_class
 @dataclass(frozen=True)
 class Regression(Task):
     """Regression of one or more numbers an image, which are best scaled to a variance near 1.

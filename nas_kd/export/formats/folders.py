@@ -30,7 +30,7 @@ def write(network: Deployed, example: Tensor, path: Path) -> None:
 def write_hub(network: Deployed, example: Tensor, path: Path) -> None:
     """Write the same with README.md and preprocessor_config.json."""
     write(network, example, path)
-    (path / "README.md").write_text(hub_header(network.info) + card(network.info, hub=True))
+    (path / "README.md").write_text(hub_header(network.info) + card(network.info, hub=True), encoding="utf-8")
     channels, size, _ = network.image_shape()
     shape = {"height": size, "width": size}
     _json(
@@ -58,7 +58,7 @@ def read(path: Path) -> Read:
 
 
 def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(plain(value), indent=1) + "\n")
+    path.write_text(json.dumps(plain(value), indent=1) + "\n", encoding="utf-8")
 
 
 TIMM = Format("timm", "", "timm", write, read, whole=False)

@@ -204,7 +204,7 @@ def _write(path: Path, network: Deployed, graph: fx.Graph, owner: nn.Module, how
         data="base64.b64decode(WEIGHTS)" if inside else 'Path(__file__).with_suffix(".safetensors").read_bytes()',
         weights=f'\n\nWEIGHTS = """\n{_wrapped(data)}\n"""\n' if inside else "",
     )
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 class _Names:
