@@ -49,7 +49,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
     stages = (found.get("arch") or {}).get("stages")
     if not stages:
         return None
-    taps = teacher_stages(run, search) if frames.engine(root, search) == "exact" else []
+    taps = teacher_stages(run, search) if frames.guided(root, search) else []
     described = space.get("stages") or [{}] * len(stages)
     if len(described) != len(stages):
         described = [{}] * len(stages)
@@ -73,7 +73,7 @@ def arch_figure(run: str | Path | Run, search: str = "search") -> str | None:
         out += _end(MARGIN, top, box, "images")
     else:
         why = "stages not recorded yet" if frames.has_teacher(root) else "no teacher"
-        why = "did not guide the search" if frames.has_teacher(root) and frames.engine(root, search) != "exact" else why
+        why = "did not guide the search" if frames.has_teacher(root) and not frames.guided(root, search) else why
         out.append(text(MARGIN + ENDS, top + 34, why, colour=SOFT))
     out += _end(MARGIN, below, tall, "stem", _chosen(drawing, found["arch"], "stem"))
     for index, stage in enumerate(stages):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TEXT = {"key": str, "label": str, "role": str}  # a key of hexadecimal digits may look like a number
 MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "search", "retrain", "teacher")
+GUIDED = ("exact", "gates")  # engines that need a teacher's ratings
 
 
 def folder_of(run: str | Path | Run) -> Path:
@@ -173,8 +174,13 @@ def best(run: str | Path | Run, search: str = "search") -> dict[str, Any]:
 
 
 def engine(run: str | Path | Run, search: str = "search") -> str:
-    """Return the engine of a search: ``exact`` (with a teacher), or one that only uses the supernet."""
+    """Return the engine of a search: one of `GUIDED` (with a teacher), or one that only uses the supernet."""
     return str(best(run, search).get("engine") or section(run, "search").get("engine") or "exact")
+
+
+def guided(run: str | Path | Run, search: str = "search") -> bool:
+    """Return whether the teacher's ratings guided a search."""
+    return engine(run, search) in GUIDED
 
 
 def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _suffix(search: str, names: Sequence[str]) -> str:
 def _search_part(root: Path, search: str, suffix: str, writer: _Writer) -> list[str]:
     results = final_table(root, search)
     trust = trust_table(root, search)
-    guided = frames.engine(root, search) == "exact"
+    guided = frames.guided(root, search)
     body = html.paragraphs(headline(root, search))
     if len(results):
         writer.frame(f"results{suffix}.csv", results)

@@ -159,7 +159,7 @@ def missing(root: Path) -> list[str]:
     """List what an unfinished run is missing."""
     gaps = []
     taught = frames.has_teacher(root)
-    rated = taught and any(frames.engine(root, search) == "exact" for search in frames.searches(root) or ["search"])
+    rated = taught and any(frames.guided(root, search) for search in frames.searches(root) or ["search"])
     for path, what, expected in (
         ("supernet/weights.safetensors", "the trained supernet", not frames.is_derived(root)),
         ("blockwise/stage_1.csv", "the rating", rated),

@@ -164,7 +164,7 @@ def run_pipeline(config: Config) -> None:
             ("search", lambda: pipeline.result),
             ("retrain", lambda: retrain_students(pipeline)),
         ]
-        if config.engine == "exact":
+        if config.guided:
             steps.insert(1, ("units" if config.derived else "blockwise", lambda: _rate(pipeline)))
         if pipeline.taught:
             learn = ("teacher logits", lambda: pipeline.cache)

@@ -16,6 +16,7 @@ from nas_kd.ranking.config import RankConfig
 from nas_kd.runtime.device import check_runtime
 from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.database import without_password
+from nas_kd.searcher.engines import search_engine
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.train.blockwise_config import BlockwiseConfig
 from nas_kd.train.config import Init, RetrainConfig
@@ -81,6 +82,9 @@ class Config(Settings):
         if self.teacher.model is None and self.search.engine == "exact":
             expected = "nsga2, coarse or random without a teacher"
             raise SettingError("search.engine", "exact", expected, "give teacher.model, or search.engine=nsga2")
+        if self.search.engine == "gates" and (self.teacher.model is None or not self.derived):
+            expected = "an engine for named spaces: gates are on the parts of a teacher that is cut down"
+            raise SettingError("search.engine", "gates", expected, "leave space out, or use search.engine=exact")
         checked_objectives(self.search.objectives, self.engine)
         if self.retrain.init == "inherited" and not self.derived:
             expected = "scratch or supernet with a named space: its weights are not the teacher's"
@@ -110,6 +114,11 @@ class Config(Settings):
     def engine(self) -> Any:
         """What searches."""
         return self.search.engine or ("nsga2" if self.teacher.model is None else "exact")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the teacher's ratings guide the search."""
+        return search_engine(self.engine).guided
 
     @property
     def init(self) -> Init:

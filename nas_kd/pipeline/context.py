@@ -151,7 +151,7 @@ class RunContext(Given):
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher, with a tap for each stage of the space where its features are needed."""
-        if self.config.derived or (self.config.engine != "exact" and not self.recipe.runs_teacher):
+        if self.config.derived or (not self.config.guided and not self.recipe.runs_teacher):
             return self.unmatched
         if self.config.teacher.epochs:
             self.untrained.match(self.space, self.data.resolution)  # before hours of training

@@ -82,7 +82,7 @@ def _teacher(given: Given) -> Iterator[str]:
 
 def _pairs(given: Given) -> Iterator[str]:
     """Word which layer of the teacher each stage of a named space is rated against."""
-    if given.config.derived or given.config.engine != "exact" or not given.taught:
+    if given.config.derived or not given.config.guided or not given.taught:
         return
     check_size(given.outline, given.images.resolution)
     yield from describe_taps(given.outlined.match(given.outline, given.images.resolution))

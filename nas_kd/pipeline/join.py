@@ -17,10 +17,10 @@ from nas_kd.searcher.group import check_running
 def join_search(config: Config) -> None:
     """Score subnets for a search that is going until none are left; the run's files stay another's."""
     trained = () if config.derived else ("supernet",)
-    pipeline = _joined(config, (*trained, "blockwise") if config.engine == "exact" else trained)
+    pipeline = _joined(config, (*trained, "blockwise") if config.guided else trained)
     pipeline.check(keep=False)
     check_running(pipeline.run.path / pipeline.search_folder, config.search.storage)
-    if config.engine == "exact":
+    if config.guided:
         with held(pipeline.run.path / "teacher" / ".answers.lock", wait=True):  # several workers may start at once
             _ = pipeline.teaching  # opens the stored answers
     found = pipeline.searched(worker=True)

@@ -83,8 +83,8 @@ def proposal_seconds(given: Given) -> float:
     from nas_kd.searcher.variables import SearchVariables
 
     config = given.config
-    sampler = config.search.sampler if config.engine == "exact" else "nsga2"
-    if config.engine not in ("exact", "nsga2"):  # drawn at random, or by rules of its own: no time to speak of
+    sampler = config.search.sampler if config.guided else "nsga2"
+    if not config.guided and config.engine != "nsga2":  # drawn at random, or by rules of its own: no time to speak of
         return 0.0
     sizes = SearchVariables(given.outline).sizes
     with quiet():

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from nas_kd.analyse.choice import few_images
+from nas_kd.analyse.frames import GUIDED
 from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill.tasks import unscaled
@@ -98,7 +99,7 @@ class Pipeline(RunContext):
     @property
     def _guided(self) -> bool:
         """Whether the teacher's ratings guide the search."""
-        return self.config.engine == "exact"
+        return self.config.guided
 
     @property
     def _first_search(self) -> dict[str, Any]:
@@ -109,14 +110,14 @@ class Pipeline(RunContext):
     def other_method(self) -> str:
         """A name for the students' method where it is not that of the run's first search, else nothing.
 
-        An exact search after a first one of another engine, which knows no method, is always named.
+        A search that the teacher guides, after a first one of another engine, which knows no method, is always named.
         """
         first = self._first_search
         method = self.method
         settings = self.config.retrain.method_settings
         searched = {} if self.further else settings  # a search has one teacher, and kd instead of multi_teacher
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
-        same = kept == (repr(method), searched) if first.get("search.engine") == "exact" else not self._guided
+        same = kept == (repr(method), searched) if first.get("search.engine") in GUIDED else not self._guided
         if not first or same:
             return ""
         terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
@@ -156,7 +157,7 @@ class Pipeline(RunContext):
         return self.searched()
 
     def searched(self, worker: bool = False) -> SearchResult:
-        """Search, or help a search that is going; only the exact engine searches with the teacher."""
+        """Search, or help a search that is going; only guided engines search with the teacher."""
         own = self.config.search
         guided = self._guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)

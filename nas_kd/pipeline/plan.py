@@ -65,7 +65,7 @@ def planned(given: Given, pace: Pace, folder: Path | None = None) -> list[Work]:
     found = _Plan(given, pace, folder)
     config = given.config
     works = [found.supernet(), found.search(), found.retrain()]
-    if config.engine == "exact":
+    if config.guided:
         works.insert(1, found.rating())
     return [found.teacher(), found.answers(), *works] if given.taught else works
 
@@ -181,12 +181,15 @@ class _Plan:
 
     def search(self) -> Work:
         own = self.config.search
-        guided = self.config.engine == "exact"
+        guided = self.config.guided
         measured = min(own.calibration_images, self.images) + min(own.rate_images or self.rate, self.rate)
         scoring = SUBNET * self.pace.student
         seconds = own.trials * (measured * scoring + PROPOSALS * self.pace.proposal)
         parts = [f"{own.trials} subnets"]
-        if guided and self.config.derived and own.rerate:
+        if self.config.engine == "gates":
+            seconds += self._training(own.gate_epochs)
+            parts.insert(0, f"{own.gate_epochs} epochs of gates")
+        elif guided and self.config.derived and own.rerate:
             seconds += (own.rerate - 1) * self._around() * scoring  # the last arch is not rated around
         scored = seconds
         trainings = 0

@@ -74,7 +74,7 @@ def students_table(pipeline: Pipeline, students: Sequence[Student]) -> pd.DataFr
     Returns:
         One row a student: role, key, label, macs, params and the scores from before retraining.
     """
-    guided = pipeline.config.engine == "exact"
+    guided = pipeline.config.guided
     stages = stage_scores(pipeline.space, pipeline.tables) if guided else lambda arch: [float("nan")]
     scorer = pipeline.scorer
     rows = []

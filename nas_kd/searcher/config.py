@@ -52,9 +52,9 @@ class SearchConfig(MeasuringConfig):
     """The budget and the search within it."""
 
     engine: str | Engine | None = None
-    """exact (solves the stage scores exactly, then scores whole subnets; needs a teacher), or by the supernet's
-    accuracy alone nsga2 (Optuna's), coarse (coarse-to-fine) or random (the baseline); null is exact, or nsga2 without a
-    teacher"""
+    """exact (solves the stage scores exactly, then scores whole subnets; needs a teacher), gates (the same from what
+    L1-gated parts of the teacher come to, where it is the space), or by the supernet's accuracy alone nsga2 (Optuna's),
+    coarse (coarse-to-fine) or random (the baseline); null is exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
@@ -88,7 +88,11 @@ class SearchConfig(MeasuringConfig):
     rerate_images: Count = 192
     """images of the rate split for each of these ratings, at most"""
     rerate_temperature: Positive = 4.0
-    """softening of both answers in them"""
+    """softening of both answers in them, and where gates learn"""
+    gate_epochs: Count = 5
+    """engine gates: passes over train in which gates and weights learn"""
+    gate_lr: Positive = 0.001
+    """engine gates: peak learning rate of the weights (AdamW)"""
     steps: Count = 1
     """with the teacher as the space: cuts on the way to the budget. 2 first cuts to the square root of the share,
     distils that for step_epochs, and cuts it again, to the budget"""
@@ -170,6 +174,8 @@ class SearchSettings(MeasuringSettings, total=False):
     rerate: int
     rerate_images: int
     rerate_temperature: float
+    gate_epochs: int
+    gate_lr: float
     steps: int
     step_epochs: int
     top: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -15,7 +15,6 @@ from nas_kd.config.kinds import checked
 from nas_kd.config.settings import default_of, fields_of
 from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
-from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Task, form_of, task_of
 from nas_kd.errors import SettingError
 from nas_kd.rate.subnet import SubnetScorer
@@ -23,13 +22,14 @@ from nas_kd.runs.files import atomic_json
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
-from nas_kd.searcher.around import archs_around
+from nas_kd.searcher.begin import first_archs
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
+from nas_kd.searcher.gated import check_gates
 from nas_kd.searcher.group import worker_group
 from nas_kd.searcher.infeasible import no_feasible_arch
 from nas_kd.searcher.latencies import by_ratings, with_latency
@@ -40,7 +40,6 @@ from nas_kd.searcher.result import SearchResult, load_search
 from nas_kd.searcher.trials import evaluated, with_further
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
-from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
@@ -54,8 +53,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
-LATER = ("rerate_images", "rerate_temperature")  # runs recorded before they were settings lack them
+LATER = (
+    "rerate_images",
+    "rerate_temperature",
+    "gate_epochs",
+    "gate_lr",
+)  # runs recorded before they were settings lack them
 STEPS = ("steps", "step_epochs")  # the supernet's weights are what they come to
+LEARNED = ("space", "data", "seed", "precision", "teacher", "search.caps", "search.floors")  # what gates depend on
 # settings of retrainings that short ones share
 TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
 
@@ -85,7 +90,8 @@ def search(
 
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
     of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
-    for an epoch from the supernet's weights and measured again. ``nsga2``, ``coarse`` and ``random`` need
+    for an epoch from the supernet's weights and measured again. ``gates`` does so from the arch that L1-gated channels
+    and units of the teacher come to, where it is the space. ``nsga2``, ``coarse`` and ``random`` need
     neither teacher nor tables: they vary archs dimension by dimension and use the accuracy of whole
     subnets on the rating split and MACs. Finally, the best few and controls (the largest by MACs, the largest by
     params and a random arch) are trained briefly from the supernet's weights, the better half again for longer, and
@@ -149,8 +155,10 @@ def search(
     latency = config.max_latency_ms
     timing = None if config.latency_table is None else read_latency_table(config.latency_table)
     budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower, timing)
+    if engine.name == "gates":
+        check_gates(net, source, budget)
     if budget.listed and (not engine.shared or config.variables == "candidates"):
-        expected = "a table of units, which coarse, engines of your own and search.variables=candidates need"
+        expected = "a table of units, which coarse, gates, engines of your own and search.variables=candidates need"
         raise SettingError("search.latency_table", config.latency_table, expected, "use search.engine=exact or nsga2")
     if engine.guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
@@ -169,8 +177,9 @@ def search(
     short_settings = {name: getattr(retraining, name) for name in TRAINING_FIELDS}
     stage = None
     group = None
+    facts: dict[str, Any] = {}
     if run is not None:
-        facts: dict[str, Any] = {
+        facts = {
             "space": space.hash,
             "data": data.fingerprint,
             "seed": seed,
@@ -222,24 +231,24 @@ def search(
             tables = budget.timed(tables, data.resolution)
         elif latency is not None:
             tables = with_latency(tables, budget, data.resolution, seed)
-        begin: list[Arch] = []
-        live = None if source is None else source.teacher
-        if config.rerate and space.pretrained and live is not None and within:
-            cuts = cast(TeacherSupernet, net)
-            near = archs_around(
-                cuts,
-                live,
-                data,
-                tables,
-                budget.sums,
-                rounds=config.rerate,
-                images=config.rerate_images,
-                temperature=config.rerate_temperature,
-                task=task,
-            )
-            begin = [arch for arch, _ in near]
-            if stage is not None and config.variables == "dimensions":
-                trials = with_further(stage, begin, trials)
+        begin = first_archs(
+            engine.name,
+            net,
+            source,
+            data,
+            tables,
+            budget,
+            config,
+            within=within,
+            task=task,
+            run=run,
+            folder=folder,
+            facts={name: facts[name] for name in LEARNED if name in facts},
+            seed=seed,
+            runtime=runtime,
+        )
+        if begin and stage is not None and config.variables == "dimensions":
+            trials = with_further(stage, begin, trials)
         if budget.listed:
             begin = by_ratings(budget.listed, space, tables)
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)

@@ -3,12 +3,19 @@
 from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines.coarse import Coarse
 from nas_kd.searcher.engines.exact import Exact
+from nas_kd.searcher.engines.gates import GatesEngine
 from nas_kd.searcher.engines.nsga2 import NSGA2
 from nas_kd.searcher.engines.random import Random
 from nas_kd.searcher.one_by_one import OneByOne
 
 # name at the command line -> engine
-ENGINES: dict[str, type[SearchEngine]] = {"exact": Exact, "nsga2": NSGA2, "coarse": Coarse, "random": Random}
+ENGINES: dict[str, type[SearchEngine]] = {
+    "exact": Exact,
+    "gates": GatesEngine,
+    "nsga2": NSGA2,
+    "coarse": Coarse,
+    "random": Random,
+}
 
 
 def search_engine(given: str | Engine) -> SearchEngine:
