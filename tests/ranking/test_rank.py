@@ -417,7 +417,7 @@ def test_two_processes_share_the_trainings_and_do_none_twice(
     counts = [queue.get(timeout=120) for _ in started]
     for process in started:
         process.join()
-    table = ground_truth(Run(run)).frame()
+    table = ground_truth(Run(run), "accuracy").frame()
     assert len(table) == 16 == sum(counts) and not table.duplicated(["key", "seed"]).any()
     # what each did is what it would have done alone
     row = table[(table["key"] == space.sample(keys[5]).key) & (table["seed"] == 1)].iloc[0]

@@ -188,7 +188,7 @@ def truth(space: ElasticSpace, cache: ViewCache, data: Data, runtime: Runtime, r
 
 
 def rows(run: Run) -> dict[tuple[str, int], dict[str, float]]:
-    table = ground_truth(run).frame()
+    table = ground_truth(run, "accuracy").frame()
     assert not table.duplicated(["key", "seed"]).any()
     return {(row.pop("key"), row.pop("seed")): row for row in table.drop(columns=list(TIMES)).to_dict("records")}
 
