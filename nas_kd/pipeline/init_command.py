@@ -63,7 +63,7 @@ def init_command(file: Path, values: dict[str, Any], time: str) -> None:
         "nas-kd run --help_all lists all settings.",
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(commented(head, values | chosen))
+    file.write_text(commented(head, values | chosen), encoding="utf-8")
     print("\n".join([*words(works), f"written: {file}"]))
 
 
