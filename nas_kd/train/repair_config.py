@@ -20,9 +20,9 @@ class RepairConfig(LearningConfig):
 
     choices: Count | None = 1
     """cuts of each unit that learn in a step, drawn anew; null is all of them"""
-    student_epochs: Natural = 2
+    student_epochs: Natural = 0
     """passes over train in which each student that is retrained learns unit by unit, after the search, from what its
-    own units before give; 0 leaves it out"""
+    own units before give; 0 leaves it out: as many more epochs of retraining do as well or better"""
 
     @property
     def any(self) -> bool:

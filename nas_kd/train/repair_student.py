@@ -17,6 +17,7 @@ from nas_kd.data import Batch, Data
 from nas_kd.derive.calling import unit_features
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit
+from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -81,9 +82,12 @@ def repair_student(
     section 3.2).
     """
     config = RepairConfig.of(config, settings).fitted(len(data.train))
+    if not config.student_epochs:
+        hint = "pass student_epochs=2, or begin with the supernet's weights as they are"
+        raise SettingError("repair.student_epochs", 0, "at least 1 pass to repair a student", hint)
     network = starting_network(arch, net.space, data, seed, net)
     learns = taught_units(network, net.cuts.units, teacher, data) if arch.resolution in (None, data.resolution) else []
-    if not config.student_epochs or not learns:
+    if not learns:
         return network
     runtime = runtime or Runtime()
     check_epochs("repair", config.student_epochs, config.batch_size, data.train)

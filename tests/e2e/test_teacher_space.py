@@ -31,6 +31,7 @@ workers: 1
 data: {train: digits, subset: 400, rate: 0.15, select: 0.15, views: 2}
 teacher: {model: cifar_resnet14, epochs: 3, batch_size: 32, lr: 0.1}
 derive: {rate_images: 32}
+repair: {student_epochs: 1}
 search: {max_macs: 25%, trials: 10, top: 2, epochs: 1, tuned: 2, calibration_images: 64}
 retrain: {epochs: 1, batch_size: 32, seeds: 1, random_students: 1, band: 0.3}
 """

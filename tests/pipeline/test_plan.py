@@ -37,7 +37,8 @@ def round_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
-    run = given(search__trials=10, search__tuned=2, search__top=2, search__epochs=3, search__rounds=2, retrain__seeds=2)
+    short = {"search__trials": 10, "search__tuned": 2, "search__top": 2, "search__epochs": 3, "search__rounds": 2}
+    run = given(**short, retrain__seeds=2, repair__student_epochs=2)
     train = len(run.images.train)
     assert [len(split) for split in run.images.splits][:2] == [train, 100]
     works = {work.stage: work for work in plan(run)}
