@@ -17,8 +17,9 @@ units repaired only``: without it, and as it costs about as much as four epochs 
 two steps``: the found one of the square root of the budget, distilled for an epoch of `kd`, and cut again. A row is
 written when it is known, beside the test images that are right (hits.csv); the same command goes on.
 
-Two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread; numbers in results/teacher_space/ and
-results/flowers_space/.
+Hardware: two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread. Results:
+results/repaired_students/ and results/flowers_space/. results/teacher_space/ is older, of two AMD EPYC cores: its
+``found`` and ``random`` have only their units repaired, as ``found, units repaired only`` here.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from nas_kd.train.config import RetrainConfig
 from nas_kd.train.measured import measure
 from nas_kd.train.repair import repair_units
 
-OUT = Path(__file__).parent / "results" / "teacher_space"
+OUT = Path(__file__).parent / "results" / "repaired_students"
 TRAINING: dict[str, Any] = {"method": "kd", "epochs": 2, "batch_size": 64, "lr": 0.01, "warmup_epochs": 0.1}
 STEPS = "found, two steps"
 ONCE = "found, units repaired only"
