@@ -9,6 +9,7 @@ from nas_kd.version import __version__
 
 if TYPE_CHECKING:
     from nas_kd.analyse.report import report as report
+    from nas_kd.data import Data as Data
     from nas_kd.data import load_data as load_data
     from nas_kd.data.config import DataConfig as DataConfig
     from nas_kd.derive.config import DeriveConfig as DeriveConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nas_kd.runtime.stop import time_limit as time_limit
     from nas_kd.searcher.config import SearchConfig as SearchConfig
     from nas_kd.searcher.latency_table import latency_template as latency_template
+    from nas_kd.searcher.result import SearchResult as SearchResult
     from nas_kd.searcher.search import search as search
     from nas_kd.searcher.steps import cut_in_steps as cut_in_steps
     from nas_kd.searcher.weighting import stage_weights as stage_weights
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from nas_kd.space import load_space as load_space
     from nas_kd.supernet import Supernet as Supernet
     from nas_kd.supernet import calibrate as calibrate
+    from nas_kd.teacher import Teacher as Teacher
     from nas_kd.teacher import load_teacher as load_teacher
     from nas_kd.train import load_supernet as load_supernet
     from nas_kd.train import train_supernet as train_supernet
@@ -55,6 +58,7 @@ _HOME = {
     "Arch": "space",
     "BlockwiseConfig": "train.blockwise_config",
     "Classification": "distill",
+    "Data": "data",
     "DataConfig": "data.config",
     "DeriveConfig": "derive.config",
     "MultiLabel": "distill",
@@ -64,10 +68,12 @@ _HOME = {
     "RetrainConfig": "train.config",
     "Run": "runs.run",
     "SearchConfig": "searcher.config",
+    "SearchResult": "searcher.result",
     "SettingError": "errors",
     "Stopped": "runtime.stop",
     "Supernet": "supernet",
     "SupernetConfig": "train.supernet_config",
+    "Teacher": "teacher",
     "TeacherConfig": "train.teacher_config",
     "calibrate": "supernet",
     "cut_in_steps": "searcher.steps",
@@ -93,7 +99,23 @@ _HOME = {
     "train_supernet": "train",
     "train_teacher": "train",
 }
-_ROOMS = ("blocks", "data", "distill", "export", "losses", "nn", "solve", "space", "supernet", "teacher", "train")
+_ROOMS = (
+    *(
+        "analyse",
+        "blocks",
+        "config",
+        "cost",
+        "data",
+        "derive",
+        "distill",
+        "errors",
+        "export",
+        "losses",
+        "nn",
+        "pipeline",
+    ),
+    *("ranking", "rate", "runs", "runtime", "searcher", "solve", "space", "supernet", "teacher", "train"),
+)
 __all__ = [*_HOME, *_ROOMS, "__version__"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -19,8 +20,10 @@ def lazy(room: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], Call
     """
 
     def get(name: str) -> Any:
-        if name not in home:
+        if name in home:
+            return getattr(import_module(f"{room}.{home[name]}"), name)
+        if name.startswith("_") or find_spec(f"{room}.{name}") is None:
             raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        return getattr(import_module(f"{room}.{home[name]}"), name)
+        return import_module(f"{room}.{name}")  # `nas_kd.rate.scores` without an import of its own
 
     return get, lambda: sorted(home)

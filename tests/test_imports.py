@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import nas_kd
+from nas_kd.config.settings import help_of, settings_of
+from nas_kd.pipeline.config import Config
 
 PACKAGE = Path(nas_kd.__file__).parent
 # a room may import those before it in this order, at the top of a file or inside a function
@@ -212,3 +214,26 @@ def test_every_extra_is_used() -> None:
 def _section(name: str) -> str:
     text = (PACKAGE.parent / "pyproject.toml").read_text()
     return text.partition(f"[{name}]\n")[2].partition("\n[")[0]
+
+
+def test_what_readmes_and_help_name_is_reached_by_a_plain_import() -> None:
+    """Each with none of the package's modules loaded before, so that no name is there by another one's import."""
+    texts = [path.read_text() for path in PACKAGE.parent.glob("**/README.md")]
+    texts += [help_of(*known) for known in settings_of(Config).values()]
+    named = {found for text in texts for found in re.findall(r"(?<!import )\bnas_kd\.\w+(?:\.\w+)*", text)}
+    named |= {"nas_kd.rate.scores.SCORES", "nas_kd.space.nni_codec", "nas_kd.searcher.engines"}
+    assert {"nas_kd.losses.kd", "nas_kd.teacher.check_teacher"} <= named
+    code = (
+        "import sys\n"
+        f"for name in {sorted(named)!r}:\n"
+        "    for module in [each for each in sys.modules if each.partition('.')[0] == 'nas_kd']:\n"
+        "        del sys.modules[module]\n"
+        "    import nas_kd\n"
+        "    found = nas_kd\n"
+        "    for part in name.split('.')[1:]:\n"
+        "        found = getattr(found, part, None)\n"
+        "        assert found is not None, name\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """Search spaces as plain values; nothing here imports torch. Stems, blocks and heads are in `nas_kd.blocks`."""
 
+from nas_kd.lazy import lazy
 from nas_kd.space.arch import Arch, Candidate, Cost
 from nas_kd.space.base import Space
 from nas_kd.space.count import count_layers, make_divisible
@@ -24,3 +25,4 @@ __all__ = [
     "make_divisible",
     "space_names",
 ]
+__getattr__, _ = lazy(__name__, {})  # its other modules, such as `nas_kd.space.nni_codec`
