@@ -1,5 +1,6 @@
 """Elastic layers and the other parts of networks; nothing here knows about spaces."""
 
+from nas_kd.lazy import lazy
 from nas_kd.nn.elastic import ElasticConv2d, ElasticDepthwise, ElasticLinear, centre, prefix
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.nn.output import Output
@@ -23,3 +24,4 @@ __all__ = [
     "prefix",
     "resized",
 ]
+__getattr__, _ = lazy(__name__, {})  # its other modules, such as `nas_kd.nn.part`
