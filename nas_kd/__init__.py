@@ -99,22 +99,9 @@ _HOME = {
     "train_supernet": "train",
     "train_teacher": "train",
 }
-_ROOMS = (
-    *(
-        "analyse",
-        "blocks",
-        "config",
-        "cost",
-        "data",
-        "derive",
-        "distill",
-        "errors",
-        "export",
-        "losses",
-        "nn",
-        "pipeline",
-    ),
-    *("ranking", "rate", "runs", "runtime", "searcher", "solve", "space", "supernet", "teacher", "train"),
+_ROOMS = tuple(
+    "analyse blocks config cost data derive distill errors export losses nn pipeline"
+    " ranking rate runs runtime searcher solve space supernet teacher train".split()
 )
 __all__ = [*_HOME, *_ROOMS, "__version__"]
 
