@@ -17,6 +17,9 @@ from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.ranks import forget_launcher
 from nas_kd.runtime.stop import Stop
 
+FILES = 64  # that a process with torch and a run has open, with some to spare
+FILES_OF_WORKER = 16  # pipes, and tensors on their way
+
 
 def run_jobs(
     function: Callable[..., Any],
@@ -33,7 +36,8 @@ def run_jobs(
         advance: called once for every finished job.
 
     Raises:
-        SettingError: `workers` is below 1. An error in a job is raised here, and jobs not yet started are dropped.
+        SettingError: `workers` is below 1, or the system allows too few open files for them. An
+            error in a job is raised here, and jobs not yet started are dropped.
         Stopped: a signal requested a stop; trainings in the workers have finished their step and saved it.
     """
     if workers < 1:
@@ -45,6 +49,7 @@ def run_jobs(
                 advance()
             yield result
         return
+    _allow_files(workers)
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
@@ -77,6 +82,26 @@ def run_jobs(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _allow_files(workers: int) -> None:
+    """Let this process open as many files as its workers need; pipes that fail print tracebacks.
+
+    Raises:
+        SettingError: the system allows fewer.
+    """
+    try:
+        import resource
+    except ImportError:  # not Unix
+        return
+    need = FILES + FILES_OF_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        expected = f"1, or a limit of at least {need} open files; it is {hard}"
+        raise SettingError("workers", workers, expected, f"ulimit -n {need}, or use workers=1")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 def _start_worker() -> None:

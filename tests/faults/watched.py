@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def main(run: Path, place: Path, first: int, last: int, commands: list[str]) -> 
     import nas_kd.analyse.report  # noqa: F401
     from nas_kd.cli import main as nas_kd
 
+    platform.processor()  # asks uname once in a process
     copy = place / "run"
     watcher = Watcher(copy)
     for number in range(first, last):
