@@ -97,7 +97,8 @@ def check_table(path: Path, table: pd.DataFrame, needs: Sequence[str], hint: str
     missing = [name for name in needs if name not in table]
     if missing and len(table.columns):
         raise SettingError("run", str(path), f"the table that nas_kd wrote, with the column {', '.join(missing)}", hint)
-    for name in NUMBERS.intersection(map(str, table.columns)):
+    names = {"score"} if "needs" in table or "role" in table else set()  # a ranking's scores have names
+    for name in NUMBERS.intersection(map(str, table.columns)) - names:
         if table[name].dtype.kind not in "iufb":
             text = next((cell for cell in table[name].dropna() if isinstance(cell, str)), None)
             if text is not None:

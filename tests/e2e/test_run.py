@@ -50,7 +50,9 @@ def test_the_command_succeeds_and_leaves_every_file(made: Made, best: dict[str, 
             folder = made.run / "retrain" / key / f"seed_{seed}"
             assert (folder / "metrics.csv").is_file()
             assert {p.name for p in (folder / "student").iterdir()} == {
+                "README.md",
                 "arch.json",
+                "env.json",
                 "student.json",
                 "weights.safetensors",
             }

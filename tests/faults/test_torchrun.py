@@ -171,6 +171,7 @@ def test_what_srun_tells_is_what_fabric_asks(monkeypatch: pytest.MonkeyPatch) ->
     assert not SLURMEnvironment.detect() and launched() == (0, 1)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     monkeypatch.setenv("SLURM_NTASKS", "1")  # one process in a reservation for two
+    monkeypatch.setenv("SLURM_PROCID", "0")
     assert Runtime("cpu").world == 1
 
 

@@ -156,7 +156,9 @@ def test_further_archs_to_begin_with_are_scored_besides(
     teacher = nas_kd.train_teacher("cifar_resnet8", data, epochs=1, batch_size=32)
     net = nas_kd.Supernet(nas_kd.teacher_space(teacher, data))
     around = list(dict.fromkeys(net.space.sample(seed) for seed in range(20)))
-    monkeypatch.setattr(VERB, "archs_around", lambda *rest, rounds, **more: [(arch, 0.0) for arch in around[:rounds]])
+    monkeypatch.setattr(
+        "nas_kd.searcher.begin.archs_around", lambda *rest, rounds, **more: [(arch, 0.0) for arch in around[:rounds]]
+    )
     settings: dict[str, Any] = {"max_macs": "99%", "trials": 4, "top": 1, "epochs": 0, "tuned": 0, "runtime": runtime}
     settings |= {"calibration_images": 32, "run": tmp_path / "run"}
     tables = rate_units(net, teacher, data)
