@@ -57,7 +57,13 @@ class Watcher:
                 self._look(event, path)
         else:
             for at in CHANGES.get(event, ()):
-                self._look(event, arguments[at])
+                below = (
+                    arguments[1] if event in ("os.remove", "os.rmdir") else -1
+                )  # a folder that is open, as in rmtree
+                path = arguments[at]
+                if isinstance(below, int) and below >= 0 and not isinstance(path, int):
+                    path = os.path.join(os.readlink(f"/proc/self/fd/{below}"), os.fsdecode(path))
+                self._look(event, path)
 
     def _look(self, event: str, path: Any) -> None:
         if isinstance(path, int) or path in (os.devnull, b"/dev/null"):
@@ -76,6 +82,7 @@ def main(run: Path, place: Path, first: int, last: int, commands: list[str]) -> 
     import nas_kd.analyse.report  # noqa: F401
     from nas_kd.cli import main as nas_kd
 
+    platform.processor()  # asks uname once in a process
     platform.processor()  # asks uname once in a process
     copy = place / "run"
     watcher = Watcher(copy)
