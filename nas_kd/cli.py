@@ -125,10 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return broken()
     except MemoryError:
         return _fail(1, "out of memory; the same command continues from here")
+    except (FloatingPointError, ConnectionAbortedError) as error:  # they say what to do; the second is an OSError too
+        return _fail(1, str(error))
     except OSError as error:  # of the machine: no file descriptors left, a disk that fails, a folder that is gone
         return _fail(1, f"{error}{_hint_of(error)}; the same command continues from here")
-    except (FloatingPointError, ConnectionAbortedError) as error:  # a training that diverged says what to lower
-        return _fail(1, str(error))
     except Stopped as stop:
         return _fail(stop.code, str(stop))
     except RuntimeError as error:

@@ -116,8 +116,8 @@ def _fits_many(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return False
     if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
         return False
-    if getattr(value, "ndim", 1) != 1:  # a number, a table, images
-        return False
+    if getattr(value, "ndim", 1) != 1:  # a number, images; one table in the place of several is told by who takes them
+        return bool(inner) and _fits(value, inner[0])
     if origin is tuple and inner and inner[-1] is not Ellipsis:
         return isinstance(value, tuple | list)
     entries = value[:FIRST] if isinstance(value, list | tuple) else ()

@@ -76,6 +76,8 @@ def build_by(factory: str, kwargs: Mapping[str, Any], weights: int | None = None
         # initial weights are replaced: they must not advance the generator
         with torch.random.fork_rng(devices=[]), _bounded(weights):
             built = build(**kwargs)
+    except _TooLarge as error:
+        raise SettingError("factory", factory, f"a network with the folder's tensors; {error}", hint) from error
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         expected = f"a factory that takes factory_kwargs ({type(error).__name__}: {error})"
         raise SettingError("factory", factory, expected, hint) from error

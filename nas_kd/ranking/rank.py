@@ -36,7 +36,7 @@ from nas_kd.searcher.budget import cost_settings
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
-from nas_kd.teacher.sources import one_teacher
+from nas_kd.teacher.sources import TeacherLike, one_teacher
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.many import TrainingSetup, train_many
 from nas_kd.train.plan import check_epochs
@@ -74,11 +74,11 @@ class RankResult(NamedTuple):
 @alone
 def rank(
     space: ElasticSpace,
-    teacher: Teacher | Callable[[], Teacher],
+    teacher: TeacherLike | Callable[[], Teacher],
     data: Data,
     config: RankConfig | None = None,
     *,
-    run: Run | str | Path,
+    run: Run | str | Path | None,
     net: Supernet | Callable[[], Supernet] | None = None,
     blockwise: BlockwiseConfig | BlockwiseSettings | None = None,
     workers: int = 1,
@@ -206,7 +206,7 @@ def rank(
         )
 
 
-def _run(run: Run | str | Path) -> Run:
+def _run(run: Run | str | Path | None) -> Run:
     made = Run.of(run)
     if made is None:
         raise SettingError("run", None, "a folder for the trainings", "pass run=")

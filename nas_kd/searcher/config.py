@@ -52,16 +52,15 @@ class SearchConfig(MeasuringConfig):
     """The budget and the search within it."""
 
     engine: str | Engine | None = None
-    """exact (solves the stage scores exactly, then scores whole subnets; needs a teacher), gates (the same from what
-    L1-gated parts of the teacher come to, where it is the space), or by the supernet's accuracy alone nsga2 (Optuna's),
-    coarse (coarse-to-fine) or random (the baseline); null is exact, or nsga2 without a teacher"""
+    """exact (solves the stage scores, then scores whole subnets), gates (begins with what gates on the teacher's parts
+    leave), or by the supernet's accuracy alone nsga2, coarse or random; null is exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
     max_params: Amount = None
     """maximum parameters, in the same form; null is no limit"""
     min_macs: Amount = None
-    """minimum multiply-adds, for a budget with both bounds; null is no limit"""
+    """minimum multiply-adds; null is no limit"""
     min_params: Amount = None
     """minimum parameters; null is no limit"""
     max_latency_ms: Positive | None = None
@@ -84,15 +83,15 @@ class SearchConfig(MeasuringConfig):
     candidates (one index per stage, into those that the ratings prefer)"""
     rerate: Natural = 3
     """with the teacher as the space: archs that the search begins with, the front's best and one after each rating of
-    all choices in the arch before, because losses of single cuts of a whole teacher do not add up; 0 skips it"""
+    all choices in the arch before; 0 skips it"""
     rerate_images: Count = 192
     """images of the rate split for each of these ratings, at most"""
     rerate_temperature: Positive = 4.0
-    """softening of both answers in them, and where gates learn"""
+    """softening of answers there, and of gates"""
     gate_epochs: Count = 5
-    """engine gates: passes over train in which gates and weights learn"""
+    """passes over train in which gates learn"""
     gate_lr: Positive = 0.001
-    """engine gates: peak learning rate of the weights (AdamW)"""
+    """peak learning rate of their weights"""
     steps: Count = 1
     """with the teacher as the space: cuts on the way to the budget. 2 first cuts to the square root of the share,
     distils that for step_epochs, and cuts it again, to the budget"""

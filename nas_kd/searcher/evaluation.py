@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nas_kd.config.measures import measure_named
+from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.shared import WorkerGroup
@@ -69,6 +70,12 @@ class Evaluation:
     stage: Stage | None = None
     group: WorkerGroup | None = None
     metric: str = "accuracy"
+
+    def need_guide(self) -> Guide:
+        """Return the ratings; raise if there are none."""
+        if self.guide is None:
+            raise SettingError("guide", None, "rating tables, one per stage", "rate the stages with a teacher")
+        return self.guide
 
     @property
     def maximised(self) -> list[str]:

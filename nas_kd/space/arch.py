@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 
 Setting = int | float | bool
@@ -147,7 +146,6 @@ class Arch:
         return {"space": self.space, "resolution": self.resolution, "stages": stages} | ends
 
     @classmethod
-    @checked
     def from_dict(cls, value: Mapping[str, Any]) -> Arch:
         """Read what ``to_dict`` wrote.
 
@@ -164,6 +162,6 @@ class Arch:
             if not isinstance(arch.space, str) or not isinstance(arch.resolution, int | None):
                 raise TypeError("the space's hash and the resolution")
             return arch
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             expected = "a dictionary with the fields space, resolution and stages[].width/layers"
             raise SettingError("arch", value, expected, "use a dictionary written by Arch.to_dict()") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ def as_targets(teacher: TeacherLike) -> TargetSource | None:
     raise SettingError("teacher", type(teacher).__name__, expected, "use nas_kd.load_teacher")
 
 
-def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teacher:
+def one_teacher(teacher: TeacherLike | Callable[[], Teacher], purpose: str) -> Teacher:
     """Return the single teacher needed by a function that uses its network.
 
     Args:
@@ -119,9 +119,9 @@ def one_teacher(teacher: Teacher | Callable[[], Teacher], purpose: str) -> Teach
     Raises:
         SettingError: it is none of these.
     """
-    result = teacher
+    result: Any = teacher
     if not isinstance(teacher, TargetSource | nn.Module) and callable(teacher):
-        result = teacher()
+        result = cast(Callable[[], Teacher], teacher)()
     found = result.teacher if isinstance(result, TargetSource) else None
     if not isinstance(found, Teacher):
         expected = "one nas_kd Teacher, or a function that returns one"

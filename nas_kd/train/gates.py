@@ -101,7 +101,7 @@ def learn_gates(
 
     fit(
         step,
-        Plan(Schedule(lr, WARMUP), epochs, batch_size),
+        Plan(Schedule(lr, WARMUP), epochs, batch_size, lr="search.gate_lr"),
         name="search.gates",
         modules={"gated": gated},
         optimizer=adamw([gated], weight_decay=WEIGHT_DECAY),

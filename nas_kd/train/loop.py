@@ -91,6 +91,7 @@ def fit(
     schedule = plan.schedule
     epochs = plan.epochs
     check_epochs(name, epochs, plan.batch_size, split, plan.accumulate, runtime.world)
+    setting = plan.lr or f"{name}.lr"
     kept = stage is not None
     title = name if stage is None else stage.name
     if runtime.rank > 0:
@@ -118,7 +119,7 @@ def fit(
 
     def diverged(nonfinite: NonFinite, at: StepInfo) -> FloatingPointError:
         found = _describe_nonfinite(nonfinite, at, steps, describe)
-        cure = _cure(name, schedule.at(_global_step(at, steps), steps, epochs), at, skips is not None)
+        cure = _cure(setting, schedule.at(_global_step(at, steps), steps, epochs), at, skips is not None)
         return FloatingPointError(_diverged_message(found, title, cure, at, kept))
 
     def check(epoch: int, done: int) -> None:
@@ -129,7 +130,7 @@ def fit(
         if not all(p.isfinite().all() for module in modules.values() for p in module.parameters()):
             place = f"epoch {epoch + 1}" if done == steps else f"epoch {epoch + 1}, step {done} of {steps}"
             found = f"weights are not finite after {place}"
-            cure = _cure(name, schedule.at(_global_step(at, steps), steps, epochs), None, skips is not None)
+            cure = _cure(setting, schedule.at(_global_step(at, steps), steps, epochs), None, skips is not None)
             raise FloatingPointError(_diverged_message(found, title, cure, at, kept))
 
     def stopped(place: Position) -> Stopped:
@@ -187,7 +188,7 @@ def fit(
             rate = schedule.at(_global_step(last, steps), steps, epochs)
             if skipped == steps:
                 found = f"all steps of epoch {epoch + 1} were skipped"
-                raise FloatingPointError(_diverged_message(found, title, _cure(name, rate, None, True), last, kept))
+                raise FloatingPointError(_diverged_message(found, title, _cure(setting, rate, None, True), last, kept))
             row: dict[str, float] = {"epoch": epoch + 1, "lr": rate}
             row |= {key: float(value) / (steps - skipped) for key, value in sums.items()}
             if evaluate is not None:
@@ -276,15 +277,16 @@ def _describe_nonfinite(nonfinite: NonFinite, at: StepInfo, steps: int, describe
     return f"{nonfinite.key} is {nonfinite.value} in epoch {at.epoch + 1}, step {at.step + 1} of {steps}{trained}"
 
 
-def _cure(name: str, rate: float, at: StepInfo | None, skipping: bool) -> str:
+def _cure(setting: str, rate: float, at: StepInfo | None, skipping: bool) -> str:
     """Say what mends a value that is not finite: in the first step the learning rate has had no effect yet.
 
     Args:
+        setting: that of the learning rate.
         at: the step whose loss it was; None where weights are not finite after one.
     """
     if at is not None and not at.epoch and not at.step:
         return "no weight was changed before: look at the images, the labels, what the teacher answers, and the weights"
-    return f"lower {name}.lr (now {rate:.3g}){'' if skipping else ', or skip such steps with on_nan=skip'}"
+    return f"lower {setting} (now {rate:.3g}){'' if skipping else ', or skip such steps with on_nan=skip'}"
 
 
 def _diverged_message(found: str, title: str, cure: str, at: StepInfo, kept: bool) -> str:

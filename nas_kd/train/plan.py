@@ -60,6 +60,7 @@ class Plan:
         accumulate: parts into which the images of a step are split in each process; the gradient is their mean.
         clip: maximum magnitude of a gradient's entries (AlphaNet clips by value); 0 for no clipping.
         ema: decay of an exponential moving average of the weights, which replaces them at the end; 0 for none.
+        lr: the setting of the learning rate, for messages; None is that of the section with the training's name.
     """
 
     schedule: Rates
@@ -68,3 +69,4 @@ class Plan:
     accumulate: int = 1
     clip: float = 0.0
     ema: float = 0.0
+    lr: str | None = None

@@ -123,7 +123,7 @@ def repair_student(
     with only_units(network, units) as modules:
         fit(
             step,
-            Plan(Schedule(config.lr, WARMUP), config.student_epochs, config.batch_size),
+            Plan(Schedule(config.lr, WARMUP), config.student_epochs, config.batch_size, lr="repair.lr"),
             name="repair of a student",
             modules={"student": network},
             optimizer=adamw(modules, weight_decay=config.weight_decay),

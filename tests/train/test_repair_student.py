@@ -184,3 +184,9 @@ def test_units_of_a_cut_stream_have_nothing_to_compare_with() -> None:
     assert taught_units(narrow, net.cuts.units, teacher, data) == []
     whole = starting_network(space.largest(), space, data, 0, net)
     assert taught_units(whole, net.cuts.units, teacher, data) == list(range(len(net.cuts.units)))
+
+
+def test_a_repair_that_diverges_names_its_setting(made: Made) -> None:
+    teacher, net, data = made
+    with pytest.raises(FloatingPointError, match=r"lower repair\.lr "):
+        repair_student(net, small(net), teacher, data, **SHORT | {"lr": 1e30})

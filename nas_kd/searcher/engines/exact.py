@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from nas_kd.errors import SettingError
 from nas_kd.searcher.sampled import search_sampled
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ class Exact:
         from nas_kd.searcher.chains import Candidates, Dimensions, warm_choices  # pandas
         from nas_kd.space.rows import choices_of, stage_scores
 
-        guide = evaluation.guide
-        if guide is None:
-            raise SettingError("guide", None, "rating tables, one per stage", "rate the stages with a teacher")
+        guide = evaluation.need_guide()
         space = evaluation.budget.space
         coded = [table.assign(choice=choices_of(space, index, table)) for index, table in enumerate(guide.tables)]
         variables: Candidates | Dimensions

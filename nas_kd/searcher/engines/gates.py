@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from nas_kd.errors import SettingError
 from nas_kd.searcher.sampled import search_sampled
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ class GatesEngine:
         from nas_kd.searcher.chains import Dimensions  # pandas
         from nas_kd.space.rows import stage_scores
 
-        guide = evaluation.guide
-        if guide is None:
-            raise SettingError("guide", None, "rating tables, one per stage", "rate the stages with a teacher")
+        guide = evaluation.need_guide()
         space = evaluation.budget.space
         variables = Dimensions(space, guide.resolution)
         warm = [variables.encode(arch) for arch in guide.begin]
