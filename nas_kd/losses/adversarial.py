@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import logit_pair, one_of, wide
 from nas_kd.losses.divergence import kl_of_log
 
 
+@checked
 def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of the logits, over batch and classes.
 
@@ -25,6 +27,7 @@ def logit_l1(student: Tensor, teacher: Tensor) -> Tensor:
     return F.l1_loss(s, t)
 
 
+@checked
 def critic(real: Tensor, fake: Tensor) -> Tensor:
     """Loss of a critic: binary cross-entropy of teacher (real) against student (fake).
 
@@ -40,11 +43,13 @@ def critic(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-wide(real)).mean() + F.softplus(wide(fake)).mean()
 
 
+@checked
 def fooled(fake: Tensor) -> Tensor:
     """Loss of a student under a critic: to be classified as the teacher; (B,) logits to a scalar."""
     return F.softplus(-wide(fake)).mean()
 
 
+@checked
 def one_hot(teacher: Tensor) -> Tensor:
     """Uncertainty of a teacher on generated images: cross-entropy with its own predicted class.
 
@@ -60,6 +65,7 @@ def one_hot(teacher: Tensor) -> Tensor:
     return (z.logsumexp(1) - z.amax(1)).mean()
 
 
+@checked
 def activation(feature: Tensor) -> Tensor:
     """Minus the mean magnitude of a teacher's feature on generated images.
 
@@ -74,6 +80,7 @@ def activation(feature: Tensor) -> Tensor:
     return -wide(feature).abs().mean()
 
 
+@checked
 def balance(teacher: Tensor, base: float = math.e) -> Tensor:
     """Class imbalance of generated images: minus the entropy of the mean predicted distribution.
 
@@ -91,6 +98,7 @@ def balance(teacher: Tensor, base: float = math.e) -> Tensor:
     return (log_mean.exp() * log_mean).sum() / math.log(base)
 
 
+@checked
 def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
     """Loss of a generator that looks for images on which student and teacher differ: minus their distance.
 
@@ -112,6 +120,7 @@ def disagreement(student: Tensor, teacher: Tensor, kind: str = "kl") -> Tensor:
     return -kl_of_log(t.log_softmax(1), s.log_softmax(1)).mean()
 
 
+@checked
 def norm_statistics(found: Sequence[tuple[Tensor, Tensor]], kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Distance of generated images' statistics from the running statistics of a teacher's batch norms.
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import logit_pair
 from nas_kd.losses.divergence import kl_divergence
 
 
+@checked
 def per_label(loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, **settings: Any) -> Tensor:
     """Any loss of two class distributions, on the two classes of every label: true and not.
 
@@ -35,6 +37,7 @@ def _two_classes(logits: Tensor) -> Tensor:
     return torch.stack([flat, torch.zeros_like(flat)], 1)
 
 
+@checked
 def bernoulli_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL of the teacher's Bernoulli distributions from the student's, the mean over batch and labels.
 

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import wide
 
 
+@checked
 def nce(positive: Tensor, negative: Tensor, images: int, eps: float = 0.0) -> Tensor:
     """Noise-contrastive estimation: classify one true pair against K noise pairs.
 
@@ -37,6 +39,7 @@ def nce(positive: Tensor, negative: Tensor, images: int, eps: float = 0.0) -> Te
     return (data_term + noise_term).mean()
 
 
+@checked
 def crd(
     student: Tensor,
     teacher: Tensor,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError, nearest
 from nas_kd.losses._common import logit_pair
 
@@ -34,6 +35,7 @@ def kl_of_log(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (p * torch.where(p > 0, log_p - log_q, 0.0)).sum(-1)
 
 
+@checked
 def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(p || q) of the teacher's distribution from the student's, the mean over the batch.
 
@@ -50,6 +52,7 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return kl_of_log(t.log_softmax(1), s.log_softmax(1)).mean()
 
 
+@checked
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(q || p): penalises a student that is confident where the teacher is not.
 
@@ -63,6 +66,7 @@ def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return kl_of_log(s.log_softmax(1), t.log_softmax(1)).mean()
 
 
+@checked
 def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Jensen-Shannon divergence, the mean KL of p and q from their mean.
 
@@ -79,6 +83,7 @@ def js_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return (kl_of_log(log_p, middle) + kl_of_log(log_q, middle)).mean() / 2
 
 
+@checked
 def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip: float | None = None) -> Tensor:
     """The alpha-divergence D(p || q) = sum_c q ((p/q)^alpha - 1) / (alpha (alpha - 1)).
 
@@ -106,6 +111,7 @@ def alpha_divergence(student: Tensor, teacher: Tensor, alpha: float = -1.0, clip
     return _WithGradient.apply(s, value.clamp_min(0), gradient).mean()
 
 
+@checked
 def adaptive_alpha_divergence(
     student: Tensor,
     teacher: Tensor,

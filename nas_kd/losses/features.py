@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import Gram, full_precision, one_of, pair, same_shape
 
 _TINY = 1e-24  # lower bound of squared norms in divisions
 
 
+@checked
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of two features of the same shape.
 
@@ -30,6 +32,7 @@ def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(s, t)
 
 
+@checked
 def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """||teacher - student||^2 / ||teacher||^2 over the whole batch: 1 for a student of zeros.
 
@@ -47,6 +50,7 @@ def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (s - t).square().sum() / t.square().sum().clamp_min(torch.finfo(t.dtype).tiny)
 
 
+@checked
 def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
     """Attention transfer: difference of the normalised maps of mean squared activation.
 
@@ -74,6 +78,7 @@ def at(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
     return delta.square().mean() if variant == "code" else delta.norm(dim=1).mean() / (2 * delta.shape[1])
 
 
+@checked
 def nst(student: Tensor, teacher: Tensor) -> Tensor:
     """Neuron selectivity transfer: squared MMD of the channels' maps with the kernel (u.v)^2.
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import wide
 
 KINDS = ("classes", "multilabel", "regression")  # what labels are
@@ -13,6 +14,7 @@ CLASSES = ("classes",)
 DISTRIBUTIONS = ("classes", "multilabel")  # labels that a network gives probabilities of
 
 
+@checked
 def label_loss(kind: str, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Return the plain loss of a kind of labels, without smoothing or weights.
 
@@ -32,6 +34,7 @@ def label_loss(kind: str, logits: Tensor, labels: Tensor, reduction: str = "mean
     return mean if reduction == "mean" else mean * len(labels)
 
 
+@checked
 def binary_cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float = 0.0, positive_weights: Tensor | None = None
 ) -> Tensor:
@@ -54,6 +57,7 @@ def binary_cross_entropy(
     return (each * known).sum() / known.sum().clamp_min(1)
 
 
+@checked
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean squared error over the values that are known.
 

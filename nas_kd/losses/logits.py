@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
 from nas_kd.losses._common import logit_pair, one_of, pearson, positive, wide
 from nas_kd.losses.divergence import kl_divergence, kl_of_log
 
 
+@checked
 def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Knowledge distillation: T^2 KL(softmax(t / T) || softmax(s / T)).
 
@@ -31,6 +33,7 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     return temperature**2 * kl_divergence(s / temperature, t / temperature)
 
 
+@checked
 def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
     """Logits of zero mean and unit (unbiased) standard deviation in every sample.
 
@@ -47,6 +50,7 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
     return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + eps)
 
 
+@checked
 def kd_ls(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """Knowledge distillation of standardised logits: the student need not match the teacher's scale.
 
@@ -60,6 +64,7 @@ def kd_ls(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     return kd(standardise(s), standardise(t), temperature)
 
 
+@checked
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the logits, over batch and classes.
 
@@ -75,6 +80,7 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(s, t)
 
 
+@checked
 def dkd(
     student: Tensor,
     teacher: Tensor,
@@ -123,6 +129,7 @@ def _decouple(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([log_p.gather(1, target), rest], 1), others - rest
 
 
+@checked
 def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 4.0) -> Tensor:
     """DIST: T^2 (beta (1 - rho of samples) + gamma (1 - rho of classes)), rho Pearson's correlation.
 
@@ -147,6 +154,7 @@ def dist(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0
     return temperature**2 * (beta * inter + gamma * intra)
 
 
+@checked
 def standardised(
     loss: Callable[..., Tensor], student: Tensor, teacher: Tensor, *rest: Tensor, **settings: Any
 ) -> Tensor:
@@ -167,6 +175,7 @@ def standardised(
     return loss(standardise(s), standardise(t), *rest, **settings)
 
 
+@checked
 def virtual_teacher(
     student: Tensor, labels: Tensor, correct: float = 0.99, temperature: float = 20.0, variant: str = "code"
 ) -> Tensor:
@@ -205,6 +214,7 @@ def virtual_teacher(
     return kl_divergence(s, target / temperature)
 
 
+@checked
 def mixture(logits: Tensor, weights: Tensor) -> Tensor:
     """Log-probabilities of a weighted mean of several teachers' probabilities.
 

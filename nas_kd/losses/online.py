@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import logit_pair, one_of, positive, same_shape, wide
 from nas_kd.losses.divergence import kl_of_log
 
 
+@checked
 def mutual(student: Tensor, peers: Tensor) -> Tensor:
     """Deep mutual learning, one network's share: the mean KL of its peers' distributions from its own.
 
@@ -25,6 +27,7 @@ def mutual(student: Tensor, peers: Tensor) -> Tensor:
     return kl_of_log(log_p, log_q.expand_as(log_p)).mean()
 
 
+@checked
 def peers_loss(student: Tensor, peers: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
     """Loss of the peers of a student: labels, the student and each other.
 
@@ -46,6 +49,7 @@ def peers_loss(student: Tensor, peers: Tensor, labels: Tensor, share: float = 1.
     return total
 
 
+@checked
 def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
     """Agreement of two predictions for one image.
 
@@ -62,6 +66,7 @@ def consistency(student: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
     return F.mse_loss(s.softmax(1), t.softmax(1))
 
 
+@checked
 def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> Tensor:
     """Two predictions that teach each other: T^2 (KL(sg a || b) + KL(sg b || a)).
 
@@ -81,6 +86,7 @@ def symmetric_kd(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> 
     return temperature**2 * both.mean()
 
 
+@checked
 def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the means of two batches of features: MMD^2 with a linear kernel.
 
@@ -93,6 +99,7 @@ def linear_mmd(student: Tensor, teacher: Tensor) -> Tensor:
     return (wide(student).mean(0) - wide(teacher).mean(0)).square().sum()
 
 
+@checked
 def self_hint(student: Tensor, teacher: Tensor, variant: str = "paper") -> Tensor:
     """Squared distance of an exit's feature from the deepest one's.
 

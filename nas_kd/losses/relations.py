@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import Gram, full_precision, one_of, pair, pearson, same_shape
 from nas_kd.losses.divergence import kl_of_log
 
 
+@checked
 def sp(student: Tensor, teacher: Tensor) -> Tensor:
     """Similarity-preserving distillation: ||G_s - G_t||_F^2 / B^2 of row-normalised Gram matrices.
 
@@ -33,6 +35,7 @@ def sp(student: Tensor, teacher: Tensor) -> Tensor:
         return (F.normalize(s @ s.T, dim=1) - F.normalize(t @ t.T, dim=1)).square().mean()
 
 
+@checked
 def pkt(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
     """Probabilistic knowledge transfer: KL of the rows of normalised cosine similarities.
 
@@ -57,6 +60,7 @@ def _affinity(x: Tensor, eps: float) -> Tensor:
     return (similarity / similarity.sum(1, keepdim=True)).log()
 
 
+@checked
 def rkd(
     student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float = 50.0, anchors: int | None = None
 ) -> Tensor:
@@ -87,6 +91,7 @@ def rkd(
         return loss
 
 
+@checked
 def cc(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2, variant: str = "paper") -> Tensor:
     """Correlation congruence: mean squared difference of Gaussian kernels of normalised embeddings.
 
@@ -120,6 +125,7 @@ def _taylor_rbf(x: Tensor, gamma: float, order: int) -> Tensor:
     return math.exp(-2 * gamma) * terms
 
 
+@checked
 def irg(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -206,6 +212,7 @@ def _narrowed(x: Tensor, width: int) -> Tensor:
     return x if x.shape[1] == width else F.adaptive_avg_pool1d(x.transpose(1, 2), width).transpose(1, 2)
 
 
+@checked
 def rdm(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - Pearson's correlation of the two batches' distances (representational dissimilarity matrices).
 

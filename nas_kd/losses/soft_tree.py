@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import wide
 
 
+@checked
 def tree_paths(gates: Tensor) -> list[Tensor]:
     """Probabilities of reaching every node, level by level.
 
@@ -33,6 +35,7 @@ def tree_paths(gates: Tensor) -> list[Tensor]:
     return levels
 
 
+@checked
 def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
     """Every leaf's cross-entropy with the teacher's distribution, weighted by the probability of its path.
 
@@ -51,6 +54,7 @@ def soft_tree(gates: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
     return (tree_paths(g)[-1] * cross).sum(1).mean()
 
 
+@checked
 def tree_balance(gates: Tensor) -> Tensor:
     """Balance penalty: how unevenly the inner nodes split a batch between left and right.
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nas_kd.config.kinds import checked
 from nas_kd.losses._common import full_precision, one_of, pair, positive, same_shape
 
 
+@checked
 def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper") -> Tensor:
     """Factor transfer: the p-norm distance of normalised factors, per element.
 
@@ -43,6 +45,7 @@ def ft(student: Tensor, teacher: Tensor, p: float = 1.0, variant: str = "paper")
     return (s - t).abs().pow(p).mean()
 
 
+@checked
 def vid(student: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
     """Variational information distillation: minus the log-likelihood of the teacher's feature.
 
@@ -85,6 +88,7 @@ class ChannelErrors(torch.autograd.Function):
         return delta * torch.empty_like(delta[:1]).copy_(each.expand_as(delta[:1])), None
 
 
+@checked
 def ab(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     """Activation boundaries: the student's neurons must be on the teacher's side of 0, by a margin.
 
@@ -120,6 +124,7 @@ class Hinge(torch.autograd.Function):
         return short * (-2 * grad), None, None
 
 
+@checked
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss: mean squared differences of a map and of its averages to 4, 2 and 1 pixels.
 
@@ -149,6 +154,7 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     return loss / total
 
 
+@checked
 def flow(first: Tensor, second: Tensor, variant: str = "paper") -> Tensor:
     """The flow-of-solution matrix of two stages: mean over positions of the products of their channels.
 
@@ -168,6 +174,7 @@ def flow(first: Tensor, second: Tensor, variant: str = "paper") -> Tensor:
     return torch.bmm(first.flatten(2), second.flatten(2).transpose(1, 2)) / math.prod(size)
 
 
+@checked
 def fsp(student: Sequence[Tensor], teacher: Sequence[Tensor], variant: str = "paper") -> Tensor:
     """Flow of solution: mean squared difference of the flow matrices of neighbouring stages.
 

@@ -26,13 +26,13 @@ LONGEST_HEADER = 2**16  # characters of the first line of a table
 
 @contextmanager
 def on_disk(path: Path) -> Iterator[None]:
-    """Replace the OSError of a full or read-only disk by an error with a hint.
+    """Replace the OSError of a full or read-only disk, or of a path that is taken, by an error with a hint.
 
     Args:
         path: the file or folder being written.
 
     Raises:
-        SettingError: the disk is full or read-only.
+        SettingError: the disk is full or read-only, or a folder stands in the place of a file or a file in that of one.
     """
     full = {
         errno.ENOSPC: "the disk is full",
@@ -41,6 +41,11 @@ def on_disk(path: Path) -> Iterator[None]:
     }
     denied = "permission is denied"
     read_only = {errno.EROFS: "it is read-only", errno.EACCES: denied, errno.EPERM: denied}
+    taken = {
+        errno.EISDIR: "a file: a folder has its name",
+        errno.ENOTDIR: "a folder: a file has the name of one of its folders",
+        errno.EEXIST: "a folder: a file has its name",
+    }
     try:
         yield
     except OSError as error:
@@ -50,6 +55,9 @@ def on_disk(path: Path) -> Iterator[None]:
         if error.errno in read_only:
             expected = f"a writable folder ({read_only[error.errno]})"
             raise SettingError("run", str(path), expected, "choose another --run") from error
+        if error.errno in taken:
+            where = error.filename2 or error.filename or path
+            raise SettingError("run", str(where), taken[error.errno], "move it away and run the same command again") from error
         raise
 
 

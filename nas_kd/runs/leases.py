@@ -124,20 +124,20 @@ class FileLeases:
     """Leases as files, one per worker, for the processes of one machine.
 
     Args:
-        folder: the same for all processes.
-
-    Raises:
-        SettingError: the disk is full or read-only, or the system has no file locks.
+        folder: the same for all processes; it is made with the first lock or lease, so that reading leaves no trace.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        with on_disk(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Wait for the folder's lock, which ends with the process that holds it."""
+        """Wait for the folder's lock, which ends with the process that holds it.
+
+        Raises:
+            SettingError: the disk is full or read-only, or the system has no file locks.
+        """
+        self._make()
         with held(self.folder / LOCK, wait=True):
             yield
 
@@ -152,7 +152,12 @@ class FileLeases:
         return found
 
     def put(self, lease: Lease) -> None:
-        """Write a lease atomically."""
+        """Write a lease atomically.
+
+        Raises:
+            SettingError: the disk is full or read-only.
+        """
+        self._make()
         kept = {name: value for name, value in asdict(lease).items() if name != "heartbeat"}
         path, text = self._path(lease.worker), json.dumps(kept) + "\n"
         try:
@@ -169,6 +174,10 @@ class FileLeases:
     def drop(self, worker: str) -> None:
         """Delete a lease."""
         self._path(worker).unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        with on_disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, worker: str) -> Path:
         return self.folder / f"{worker}.json"

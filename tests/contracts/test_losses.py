@@ -220,3 +220,11 @@ def test_a_new_loss_teaches_by_being_passed_in(data: Data, teacher: Teacher) -> 
         batch_size=16,
     )
     assert 0 <= student.info["metrics"]["test_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", sorted(losses.__all__))
+def test_what_is_no_tensor_is_named(name: str) -> None:
+    loss = getattr(losses, name)
+    first = next(iter(inspect.signature(loss).parameters))
+    with pytest.raises(nas_kd.SettingError, match=rf"^{first}='?None'?: expected"):
+        loss(None, *[torch.zeros(LOGITS)] * 3)

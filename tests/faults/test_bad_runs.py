@@ -28,6 +28,7 @@ def faults(made: Made, folder: Path, first: int, last: int, *commands: str) -> l
         checks = {
             f"exit code {said['code']}: {err[-800:]}": said["code"] in (0, 1, 2),
             f"a traceback: {err[-800:]}": "Traceback" not in err,
+            f"an error of the system alone: {err[-800:]}": "[Errno" not in err,
             f"control characters: {said['out'][-200:]!r}": not CONTROL.search(said["out"] + err),
             f"outside: {said['outside'][:5]}": not said["outside"],
             f"not one message: {err[-800:]}": said["code"] != 2 or err.count("nas-kd: ") == 1,

@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from small_run import Made, Said, changes, environment, numbers
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import CsvLog
 from nas_kd.runs.folder_lock import folder_lock
-from nas_kd.runs.leases import Lease
+from nas_kd.runs.leases import FileLeases, Lease
+from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
 from nas_kd.train.loop import StepInfo
 from tests.faults.trainings import few_images, stage_in, train
@@ -219,6 +221,27 @@ def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), ended.state_dict().values(), strict=True))
     names = (tmp_path / "whole/supernet/metrics.csv", stage.folder / "metrics.csv")
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["log.txt", "status.json"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    run = Run(tmp_path / "run")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir()
+    with pytest.raises(SettingError, match=rf"run={re.escape(repr(str(run.path / name)))}.*a file.*move it away"):
+        if name == "log.txt":
+            run.log_message("a line")
+        else:
+            run.write_status({"stage": "supernet"})
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "leases").write_text("mine")
+    with pytest.raises(SettingError, match=r"leases.*a folder: a file has its name.*move it away"):
+        FileLeases(tmp_path / "leases").put(replace(Lease.own(), worker="mine"))
+    with pytest.raises(SettingError, match=r"leases.*a folder: a file has the name"):
+        FileLeases(tmp_path / "leases" / "below").put(replace(Lease.own(), worker="mine"))
+    assert (tmp_path / "leases").read_text() == "mine"
 
 
 def test_half_a_row_that_fitted_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
