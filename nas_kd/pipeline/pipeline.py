@@ -22,6 +22,7 @@ from nas_kd.pipeline.recorded import record_data
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
+from nas_kd.runtime.jobs import allow_files
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.result import SearchResult
 from nas_kd.searcher.search import TRAINING_FIELDS, search
@@ -275,6 +276,7 @@ class Pipeline(RunContext):
         if max(self.data.std) <= FLAT:
             expected = "images with something on them: all pixels of all training images have one value"
             raise SettingError("data.train", str(self.config.data.train), expected, "look at the files")
+        allow_files(self.config.workers)
         own = self.config.retrain
         theirs = self.config.teacher
         check_optimizer("retrain.optimizer", own.optimizer)

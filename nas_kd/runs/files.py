@@ -57,7 +57,9 @@ def on_disk(path: Path) -> Iterator[None]:
             raise SettingError("run", str(path), expected, "choose another --run") from error
         if error.errno in taken:
             where = error.filename2 or error.filename or path
-            raise SettingError("run", str(where), taken[error.errno], "move it away and run the same command again") from error
+            raise SettingError(
+                "run", str(where), taken[error.errno], "move it away and run the same command again"
+            ) from error
         raise
 
 

@@ -49,7 +49,7 @@ def run_jobs(
                 advance()
             yield result
         return
-    _allow_files(workers)
+    allow_files(workers)
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
@@ -84,8 +84,11 @@ def run_jobs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _allow_files(workers: int) -> None:
+def allow_files(workers: int) -> None:
     """Let this process open as many files as its workers need; pipes that fail print tracebacks.
+
+    Args:
+        workers: processes; one is this process itself.
 
     Raises:
         SettingError: the system allows fewer.
@@ -93,6 +96,8 @@ def _allow_files(workers: int) -> None:
     try:
         import resource
     except ImportError:  # not Unix
+        return
+    if workers == 1:
         return
     need = FILES + FILES_OF_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -152,10 +152,11 @@ def row_of(number: int, trial: FrozenTrial) -> Row:
     Raises:
         SettingError: another program created it.
     """
-    if ROW not in trial.user_attrs:
+    row = trial.user_attrs.get(ROW)
+    if not isinstance(row, Mapping) or not isinstance(row.get("kind"), str):
         expected = "a study to which only nas_kd adds trials"
         raise SettingError("search.storage", f"trial {number}", expected, "delete the study, or use another storage")
-    return {"number": number, **trial.params, **trial.user_attrs[ROW]}
+    return {"number": number, **trial.params, **row}
 
 
 def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> optuna.Study:

@@ -186,6 +186,16 @@ def test_a_new_run_refuses_before_the_first_epoch(name: str, made: Made, tmp_pat
     assert not list((tmp_path / "run").rglob("metrics.csv")) and "epochs" not in said.err.split("nas-kd: ")[0]
 
 
+def test_too_few_open_files_are_told_before_the_first_epoch(
+    made: Made, tmp_path: Path, nas_kd_main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda which: (32, 32))
+    said = nas_kd_main("run", made.config, "--run", tmp_path / "run", "--workers", "2")
+    assert said.code == 2, said.err
+    _helps(said.err, ["workers=2", "open files; it is 32", "ulimit -n"])
+    assert not list((tmp_path / "run").rglob("metrics.csv"))
+
+
 def test_a_run_folder_that_is_none(made: Made, files: Path, nas_kd_main: Main) -> None:
     for command in ("run", "supernet", "report", "status"):
         for name, parts in (("file", ["run=", "file"]), ("full", ["run=", "full"])):

@@ -164,6 +164,19 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     assert tags(target / "report/report.html").tags >= {"table", "svg"}
 
 
+def test_images_of_one_colour_are_refused_before_anything_trains(tmp_path: Path, fork: Forks) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (8, 8), (90, 90, 90)).save(tmp_path / "x" / name / f"{number}.png")
+    target = tmp_path / "run"
+    settings = ("--space", "resnet_cifar", "--teacher.model", "cifar_resnet8", "--teacher.epochs", "1")
+    code, said = fork("run", "--data.train", tmp_path / "x", "--run", target, *settings, "--threads", "1")
+    assert code == 2, said
+    assert "all pixels of all training images have one value; hint: look at the files" in said
+    assert not list(target.rglob("*.safetensors"))
+
+
 def test_tensors_of_four_channels(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(256, (40, 4, 8, 8), generator=generator, dtype=torch.uint8)

@@ -46,6 +46,25 @@ def test_one_process_is_the_same_as_without_a_database(tmp_path: Path, url: str)
     assert refine_worker.search(tmp_path, group, "first", trials=15) == alone
 
 
+@pytest.mark.parametrize("attribute", [None, {"row": {"kind": 7}}, {"row": "a text"}, {"row": None}])
+def test_trials_of_another_program_are_named(tmp_path: Path, url: str, attribute: dict[str, object] | None) -> None:
+    name = f"foreign {attribute}"
+    group = replace(refine_worker.group_of(tmp_path, url, "first"), study=name)
+    refine_worker.search(tmp_path, group, "first", trials=5)
+    study = optuna.load_study(study_name=name, storage=with_driver(url))
+    foreign = optuna.trial.create_trial(
+        params={"theirs": 0.5}, distributions={"theirs": optuna.distributions.FloatDistribution(0, 1)}, value=1.0
+    )
+    for key, value in (attribute or {}).items():
+        foreign.set_user_attr(key, value)
+    study.add_trial(foreign)
+    number = len(study.trials) - 1
+    for who in ("first", "b"):  # who goes on, and who joins
+        group = replace(refine_worker.group_of(tmp_path, url, who), study=name)
+        with pytest.raises(SettingError, match=rf"trial {number}.*only nas_kd adds trials.*delete the study"):
+            refine_worker.search(tmp_path, group, who, trials=12)
+
+
 def test_leases_in_a_table(url: str) -> None:
     store = TableLeases(url, "leases")
     other = replace(Lease.own(), worker="other", place="another boot", job="trial 4")
