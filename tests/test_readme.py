@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import nas_kd
+from nas_kd.distill.methods import METHODS
 
 TOP = Path(nas_kd.__file__).parents[1]
 READMES = sorted(path for path in TOP.glob("**/README.md") if not {".venv", "runs", "build"} & set(path.parts))
@@ -16,6 +17,17 @@ LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 def test_the_first_readme_is_short() -> None:
     assert len((TOP / "README.md").read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize(
+    ("readme", "pattern"),
+    [
+        ("README.md", r"\*\*Method\.\*\* (\d+) methods"),
+        ("nas_kd/distill/README.md", r"`nas-kd methods` lists all (\d+)"),
+    ],
+)
+def test_readmes_count_the_methods_right(readme: str, pattern: str) -> None:
+    assert [int(count) for count in re.findall(pattern, (TOP / readme).read_text())] == [len(METHODS)]
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(TOP)))

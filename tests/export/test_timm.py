@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import timm
 import torch
 import yaml
 from export_students import student
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 import nas_kd
@@ -53,6 +55,29 @@ def test_a_student_is_a_timm_model(kind: str, folders: dict[str, Path], x: Tenso
     assert model(x).shape == (3, 7) and model.num_classes == 7
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_have_the_rates_that_the_student_itself_gives_them(kind: str, folders: dict[str, Path]) -> None:
+    """timm's layer decay finds parameters by patterns of their names, and they have another one here."""
+    model = timm.create_model("nas_kd_student", checkpoint_path=folders[kind])
+    itself = timm.create_model("nas_kd_student", student=folders[kind])
+    assert type(itself) is type(model.student)
+
+    def rates(module: nn.Module) -> list[tuple[float, float, int]]:
+        groups = param_groups_layer_decay(module, weight_decay=0.1, layer_decay=0.5)
+        return sorted((g["lr_scale"], g["weight_decay"], sum(p.numel() for p in g["params"])) for g in groups)
+
+    assert len({rate for rate, *_ in rates(model)}) > 2
+    assert rates(model) == rates(itself)
+
+
+@torch.no_grad()
+def test_a_copy_of_a_student_is_its_own(folders: dict[str, Path], x: Tensor) -> None:
+    model = timm.create_model("nas_kd_student", checkpoint_path=folders["resnet18"])
+    copy = deepcopy(model)
+    model.reset_classifier(7)
+    assert model(x).shape == (3, 7) and copy(x).shape == (3, 4) and copy.num_classes == 4
 
 
 @torch.no_grad()

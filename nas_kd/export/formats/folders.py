@@ -13,13 +13,12 @@ from torch import Tensor
 from nas_kd.export.card import card, hub_header
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats.base import Format, Read
+from nas_kd.export.student_net import config_of, timm_model
 from nas_kd.runs.files import plain
 
 
 def write(network: Deployed, example: Tensor, path: Path) -> None:
     """Write config.json and model.safetensors."""
-    from nas_kd.export.timm import config_of, timm_model  # late: timm takes seconds
-
     student = deepcopy(network.student)
     model = timm_model(student, network.info)
     path.mkdir()
