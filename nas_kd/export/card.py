@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 MANY = 20  # classes that are named one by one
 Z = 1.959964  # of a 95 % interval
+LATENCY = ("runtime", "batch_size", "median_ms", "iqr_ms", "threads", "device")
 TASKS = {"multilabel": "several labels an image", "regression": "numbers of an image"}
 RESIZE = (
     "An image of another size: its shorter side is resized to {size} pixels, bicubic with antialiasing (Pillow), and "
@@ -21,10 +22,18 @@ def card(info: Mapping[str, Any], *, hub: bool = False) -> str:
     """Describe a student in Markdown.
 
     Args:
-        info: ``.info`` of a student.
+        info: ``.info`` of a student; with ``latency``, rows of its exports, where these were timed.
         hub: for a folder that timm opens.
     """
-    parts = ["# Student", *_facts(info), *_metrics(info), *_input(info), *_loading(hub), *_limits(info)]
+    parts = [
+        "# Student",
+        *_facts(info),
+        *_metrics(info),
+        *_latency(info),
+        *_input(info),
+        *_loading(hub),
+        *_limits(info),
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -91,6 +100,16 @@ def _metrics(info: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {images} | {_cell(measure)} | {value:.4f} | {bounds} |"
     if "select" in {name.partition("_")[0] for name in metrics}:
         yield from ["", "The select images chose among students; the test images were used for nothing else."]
+
+
+def _latency(info: Mapping[str, Any]) -> Iterator[str]:
+    rows: Sequence[Mapping[str, Any]] = info.get("latency") or ()
+    if not rows:
+        return
+    yield from ["", "## Latency", "", "| runtime | images a pass | median, ms | IQR, ms | threads | processor |"]
+    yield "|---|---|---|---|---|---|"
+    for runtime, batch, median, iqr, threads, device in ([row[name] for name in LATENCY] for row in rows):
+        yield f"| {_cell(runtime)} | {batch} | {median:.3f} | {iqr:.3f} | {threads} | {_cell(device)} |"
 
 
 def _input(info: Mapping[str, Any]) -> Iterator[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +20,12 @@ from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats import FORMATS
 from nas_kd.export.formats.base import Format
 from nas_kd.export.int8 import Measured, Score, as_taken, check_data, measured, quantise
-from nas_kd.export.student import ABOUT, load_student
+from nas_kd.export.staged import note_of, staged
+from nas_kd.export.student import ABOUT, EXPORTS, load_student, update_card
 from nas_kd.export.timed import LatencyRow, latencies
 from nas_kd.export.versions import versions
-from nas_kd.runs.files import CsvLog, on_disk, plain
-from nas_kd.runs.links import part_of, refuse_links, remove
+from nas_kd.runs.files import CsvLog, plain
+from nas_kd.runs.links import refuse_links
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def export(
     """Write a student in another format, read it back, and compare it with the network on the same images.
 
     Beside the file lies its check, PATH.json: differences, what the input is and what the outputs mean, versions; and
-    PATH.latency.csv where latencies were measured.
+    PATH.latency.csv where latencies were measured. What an earlier export has left beside it goes, and the card of the
+    student folder tells the latencies of its exports.
 
     Args:
         student: a student folder, or its network with ``.info``.
@@ -127,11 +127,17 @@ def export(
             table = measured(network, {name: (one, file) for (name, one), file in files}, int8, score)
             CsvLog(part.parent / f"{part.name}.int8.csv").extend([asdict(row) for row in table])
         rows = latencies({"torch eager": network} | runs, network.image_shape, latency)
-        note = described(form, network, found, place, softmax)
-        note |= {"tolerance": tolerance, "drawn": images is None}
-        (part.parent / f"{part.name}.json").write_text(json.dumps(plain(note), indent=1) + "\n", encoding="utf-8")
         if rows:
             CsvLog(part.parent / f"{part.name}.latency.csv").extend([asdict(row) for row in rows])
+        note = described(form, network, found, place, softmax)
+        note |= {
+            "tolerance": tolerance,
+            "drawn": images is None,
+            "files": sorted(made.name for made in part.parent.iterdir()),
+        }
+        note_of(part).write_text(json.dumps(plain(note), indent=1) + "\n", encoding="utf-8")
+    if not isinstance(student, nn.Module) and place.parent == Path(student) / EXPORTS:
+        update_card(Path(student))
     return Exported(place, to, found.difference, found.share, rows, table)
 
 
@@ -155,7 +161,7 @@ def place_of(student: nn.Module | str | Path, form: Format, path: str | Path | N
     if path is None:
         if not isinstance(student, nn.Module):
             refuse_links(Path(student))
-        top = Path() if isinstance(student, nn.Module) else Path(student) / "export"
+        top = Path() if isinstance(student, nn.Module) else Path(student) / EXPORTS
         return top / f"student{mark}{form.suffix or f'_{form.name}'}"
     place = Path(path)
     if place.is_dir() and (form.suffix or (any(place.iterdir()) and not (place / "config.json").is_file())):
@@ -164,37 +170,6 @@ def place_of(student: nn.Module | str | Path, form: Format, path: str | Path | N
     if (place / ABOUT).is_file():
         raise SettingError("path", str(place), "another folder than that of a student", "choose another name")
     return place
-
-
-class staged:
-    """A temporary folder beside a file or folder; what is in it is moved to its place unless something failed."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.folder = part_of(place)
-        self.made = [top for top in (place.parent, *place.parent.parents) if not top.exists()]
-
-    def __enter__(self) -> Path:
-        with on_disk(self.place):
-            remove(self.folder)
-            self.folder.mkdir(parents=True)
-        return self.folder / self.place.name
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                with on_disk(self.place):
-                    for made in self.folder.iterdir():
-                        target = self.place.parent / made.name
-                        if target.is_dir():
-                            remove(target)
-                        os.replace(made, target)
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if kind is not None:
-                for top in self.made:  # folders that were made for it
-                    if top.is_dir() and not any(top.iterdir()):
-                        top.rmdir()
 
 
 def written(form: Format, network: Deployed, images: Tensor, path: Path) -> None:

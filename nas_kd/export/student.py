@@ -26,7 +26,7 @@ from nas_kd.export.versions import versions
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
-from nas_kd.runs.files import on_disk, plain
+from nas_kd.runs.files import atomic_write, on_disk, plain, read_frame
 from nas_kd.runs.links import create, part_of, remove
 from nas_kd.runs.tensors import ShapesOf, shapes_in
 
@@ -163,6 +163,24 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         refuse_unmeasured(network)
     network.info = about  # type: ignore[assignment]
     return network.eval()
+
+
+def note_budget(folder: Path, words: str) -> None:
+    """Say in a student folder what the network was bound to; what was said first stays."""
+    about = student_about(folder)
+    made = about.get("made") or {}
+    if "budget" not in made:
+        noted = {"format_version": FORMAT} | about | {"made": made | {"budget": words}}
+        atomic_write(folder / ABOUT, _text(noted))
+        update_card(folder)
+
+
+def update_card(folder: Path) -> None:
+    """Write the card of a student folder again, with the latencies of its exports."""
+    about = student_about(folder) | {"layers": _read(folder / ARCH) is not None}
+    tables = sorted((folder / EXPORTS).glob("*.latency.csv"))
+    rows = [row for table in tables for row in read_frame(table).to_dict("records")]
+    atomic_write(folder / CARD, card(about | {"latency": rows}))
 
 
 def rebuilt(about: Mapping[str, Any], layers: Any, folder: Path) -> nn.Module:

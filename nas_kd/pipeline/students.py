@@ -9,8 +9,9 @@ import pandas as pd
 
 from nas_kd.analyse.choice import FILE, decision, few_images, verdict
 from nas_kd.analyse.measure import as_measure
-from nas_kd.analyse.table import final_table, runs_of
+from nas_kd.analyse.table import budget_words, final_table, runs_of
 from nas_kd.config.measures import measure_named
+from nas_kd.export.student import note_budget
 from nas_kd.pipeline.candidates import ArchStudent, Student
 from nas_kd.pipeline.ready_made import is_tree
 from nas_kd.pipeline.results_table import results_table
@@ -125,6 +126,8 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     with Progress("retrain", len(trainings), unit="students", run=run) as progress:
         found = train_many(trainings, progress, workers=setup.processes(pipeline.config.workers))
         metrics = dict(zip(pairs, found, strict=True))
+    for trained in folders.values():
+        note_budget(run.path / trained / "student", _bounds(pipeline))
     rows = [
         {"search": folder, "role": role, "key": key, "seed": seed, "macs": macs, "params": params}
         | metrics[key, seed]
@@ -145,6 +148,14 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     run.log_message(verdict(decided, measure))
     _measure_teacher(pipeline)
     return results
+
+
+def _bounds(pipeline: Pipeline) -> str:
+    """Word the budget, for the students' cards."""
+    sought = pipeline.config.search
+    bounds: dict[str, Any] = {"budget": pipeline.upper, "at_least": pipeline.lower}
+    bounds |= {"max_latency_ms": sought.max_latency_ms, "latency_runtime": sought.latency_runtime}
+    return budget_words(bounds)
 
 
 def _measure_teacher(pipeline: Pipeline) -> None:

@@ -13,7 +13,7 @@ from nas_kd.errors import SettingError
 
 # what nas_kd writes under another name first: .NAME.ID.tmp, and .student.ID.old while a student is replaced
 PART = re.compile(
-    r"\.(probe|student[\w.-]*|[0-9a-f]{12}|[\w.+-]+\.(json|csv|yaml|pt|safetensors|npy|svg|html))\.[0-9]+\.(tmp|old)"
+    r"\.(probe|student[\w.-]*|[0-9a-f]{12}|[\w.+-]+\.(json|csv|yaml|pt|safetensors|npy|svg|html|md))\.[0-9]+\.(tmp|old)"
 )
 
 

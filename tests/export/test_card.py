@@ -12,12 +12,14 @@ from export_students import student
 
 import nas_kd
 from nas_kd.export.card import card, interval
+from nas_kd.export.student import note_budget
 
 MADE = {
     "teacher": "resnet|56",
     "method": "kd_ls",
     "epochs": 3,
     "seed": 1,
+    "budget": "at most 1,000 MACs",
     "data": "0123abcd",
     "train_images": 1000,
     "images": {"select": 50, "test": 200},
@@ -34,6 +36,7 @@ def test_a_folder_has_a_card_and_versions(tmp_path: Path) -> None:
         "| outputs | 4: a, b, c, d |",
         "| teacher | resnet\\|56 |",
         "| method | kd_ls |",
+        "| budget | at most 1,000 MACs |",
         "| data | 0123abcd |",
         "| test (200) | accuracy | 0.9000 | 0.8506 .. 0.9343 |",
         "| test (200) | recall_a | 0.8000 |  |",
@@ -48,9 +51,36 @@ def test_a_folder_has_a_card_and_versions(tmp_path: Path) -> None:
     nas_kd.save_student(network, folder, info=info)  # its own files are no one else's
 
 
+def test_a_card_tells_the_latencies_of_exports(tmp_path: Path) -> None:
+    """Of those that lie in the folder now, and of no earlier ones."""
+    folder = nas_kd.save_student(student("cifar_resnet8"), tmp_path / "s")
+    before = (folder / "README.md").read_text()
+    assert "Latency" not in before
+    made = nas_kd.export(folder, "torchscript", latency=(1, 2))
+    lines = (folder / "README.md").read_text().splitlines()
+    for row in made.latency:
+        assert f"| {row.runtime} | {row.batch_size} | {row.median_ms:.3f} | {row.iqr_ms:.3f} |" in " ".join(lines)
+    assert len([line for line in lines if line.startswith(("| torch eager", "| TorchScript"))]) == 4
+    nas_kd.export(folder, "torchscript")
+    assert (folder / "README.md").read_text() == before
+
+
+def test_the_budget_that_was_noted_first_stays(tmp_path: Path) -> None:
+    network = student("cifar_resnet8")
+    folder = nas_kd.save_student(network, tmp_path / "s")
+    note_budget(folder, "at most 9 MACs")
+    note_budget(folder, "at most 8 MACs")
+    assert "| budget | at most 9 MACs |" in (folder / "README.md").read_text()
+    loaded = nas_kd.load_student(folder)
+    assert loaded.info == network.info | {"made": {"budget": "at most 9 MACs"}} | {  # type: ignore[operator]
+        name: loaded.info[name]  # type: ignore[index]
+        for name in loaded.info.keys() - network.info.keys() - {"made"}  # type: ignore[union-attr, operator]
+    }
+
+
 def test_what_is_not_known_is_left_out() -> None:
     text = card({})
-    for word in ("teacher", "seed", "Measured", "Input", "None", "MACs"):
+    for word in ("teacher", "seed", "Measured", "Input", "None", "MACs", "Latency"):
         assert word not in text
 
 

@@ -128,6 +128,42 @@ def test_outputs_that_differ_are_refused_and_the_older_file_stays(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.pt", "s.pt.json"]
 
 
+def test_nothing_of_an_earlier_export_stays_beside_a_new_one(tmp_path: Path) -> None:
+    place = tmp_path / "s.py"
+    network = wide_student()
+    nas_kd.export(network, "standalone", place, latency=(1,))
+    assert names(tmp_path) == ["s.py", "s.py.json", "s.py.latency.csv", "s.safetensors"]
+    (tmp_path / "s.notes").write_text("mine")
+    (tmp_path / "mine.csv").write_text("mine")
+    nas_kd.export(student("cifar_resnet8"), "standalone", place)
+    assert names(tmp_path) == ["mine.csv", "s.notes", "s.py", "s.py.json"]
+
+
+def test_files_that_no_export_wrote_stay(tmp_path: Path) -> None:
+    """A note is data: it may name files of others, or none of ours."""
+    place = tmp_path / "deep" / "s.pt"
+    for path in (tmp_path / "s.outside", place.with_name("s.safetensors"), place.with_name("other.onnx")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    note = place.with_name("s.pt.json")
+    for text in ('{"files": ["../s.outside", "other.onnx", 3, null]}', '{"files": 5}', "[]", "{"):
+        note.write_text(text)
+        nas_kd.export(with_end(nn.Identity()), "torchscript", place)
+        assert (tmp_path / "s.outside").exists()
+        assert names(place.parent) == ["other.onnx", "s.pt", "s.pt.json", "s.safetensors"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def wide_student() -> nn.Module:
+    """Return a network whose weights a standalone file keeps in a file of their own."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 90_000), nn.Linear(90_000, 3, bias=False)).eval()
+    network.info = {"in_chans": 3, "resolution": 2, "mean": None, "std": None}  # type: ignore[assignment]
+    return network
+
+
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_kd.export.formats.base.find_spec", lambda name: None)
     with pytest.raises(SettingError, match=r"onnx is not; hint: pip install 'nas_kd\[onnx\]'"):
