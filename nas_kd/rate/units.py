@@ -19,6 +19,7 @@ from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.nn import at_resolution
+from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.space.arch import Arch
 from nas_kd.space.rows import check_size, rows_of
@@ -274,15 +275,16 @@ def rate_units(
                 offered.setdefault(part, {})[choice] = None
     listed = [list(offered[part]) for part in sorted(offered)]
     small = at_resolution(x, size)
-    if score == "local":
-        rated = local_errors(net.cuts, small, listed)
-        nothing = 0.0
-    else:
-        base = None if around is None else net.choices(around)
-        same = small is x and base is None and _own(net, teacher)  # the network that is rated answers itself
-        target = None if same else _answers(net, teacher, given)
-        rated = replace_one(net.cuts, small, listed, temperature, target, base, task)
-        nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
+    with timed(run, "blockwise", "rating"):
+        if score == "local":
+            rated = local_errors(net.cuts, small, listed)
+            nothing = 0.0
+        else:
+            base = None if around is None else net.choices(around)
+            same = small is x and base is None and _own(net, teacher)  # the network that is rated answers itself
+            target = None if same else _answers(net, teacher, given)
+            rated = replace_one(net.cuts, small, listed, temperature, target, base, task)
+            nothing = rated[0][listed[0].index(net.cuts.whole(0) if base is None else base[0])]
     known = [dict(zip(choices, row, strict=True)) for choices, row in zip(listed, rated, strict=True)]
     scores = []
     for index, (link, table) in enumerate(zip(net.links, tables, strict=True)):

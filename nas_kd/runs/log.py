@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,23 @@ class RunLog:
         )
 
     @contextmanager
+    def timed(self, stage: str, what: str) -> Iterator[None]:
+        """Append a row to timing.csv when a block of work ends, however it does.
+
+        Args:
+            stage: folder of the stage that it belongs to.
+            what: the work, such as ``"scoring"``.
+        """
+        start = time.perf_counter()
+        cpu_start = time.process_time()
+        try:
+            yield
+        finally:
+            took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
+            row = {"stage": stage, "what": what, **took}
+            self.timing.append({name: row[name] for name in self.timing.columns})  # those the run was started with
+
+    @contextmanager
     def working(self, command: str) -> Iterator[None]:
         """Say in status.json how a command ended: finished, or stopped where it has begun to work.
 
@@ -71,6 +88,11 @@ class RunLog:
             raise
         nothing = {"stage": command, "done": 1, "total": 1, "unit": "commands", "eta_seconds": 0.0, "last": {}}
         self.write_status((self._status or nothing) | {"state": "finished"})
+
+
+def timed(run: RunLog | None, stage: str, what: str) -> AbstractContextManager[None]:
+    """Time a block of work as `RunLog.timed` does, if there is a run."""
+    return nullcontext() if run is None else run.timed(stage, what)
 
 
 def log_message(run: RunLog | None, line: str) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from nas_kd.nn import resized
 from nas_kd.rate.scores.short import TEMPERATURE, TUNING, softened_kl
+from nas_kd.runs.log import timed
 from nas_kd.runs.progress import Progress
 from nas_kd.searcher.trials import evaluated
 from nas_kd.space import Arch
@@ -64,7 +65,8 @@ def tuned_kl(network: nn.Module, training: Retraining) -> Results:
     """Return the KL between a tuned subnet's logits and the teacher's."""
     setup = training.setup
     sized = resized(network, training.arch.resolution)
-    logits = predict(sized, setup.data.rate, setup.runtime)
+    with timed(setup.run, training.folder, "scoring"):
+        logits = predict(sized, setup.data.rate, setup.runtime)
     target = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
     if target is None:
         raise RuntimeError("measuring a tuned subnet needs a teacher")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json
+from nas_kd.runs.log import timed
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
 from nas_kd.teacher.chunks import check_equal, view_logits
@@ -164,7 +165,10 @@ class ViewCache(TargetSource):
         self.bind(data, epochs)
         todo = 0 if data.train.views is None else self.missing(data.train.views, epochs)
         if todo:
-            with Progress("teacher logits", todo, unit="images", run=run) as progress:
+            with (
+                timed(run, "teacher", "answers"),
+                Progress("teacher logits", todo, unit="images", run=run) as progress,
+            ):
                 self.fill(epochs, progress)
 
     def live(self) -> TargetSource:

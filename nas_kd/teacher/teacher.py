@@ -17,6 +17,7 @@ from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
 from nas_kd.nn.own_input import keep_input
 from nas_kd.nn.static import StaticNet
+from nas_kd.runs.log import timed
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
 from nas_kd.teacher.answers import answer_logits, logits_of
@@ -288,7 +289,10 @@ class Teacher(LiveSource):
                 f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}"
             )
         todo = ViewCache.todo(folder, self, data, epochs)
-        with Progress("teacher logits", todo, unit="images", run=run) as progress:
+        with (
+            timed(run if todo else None, "teacher", "answers"),
+            Progress("teacher logits", todo, unit="images", run=run) as progress,
+        ):
             return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
 
     def match(self, space: Staged, resolution: int) -> list[Tap]:

@@ -17,6 +17,7 @@ from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
 from nas_kd.nn import StaticNet, resized
+from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -197,7 +198,8 @@ def retrain(
     splits = ("select", "test") if config.test else ("select",)
     for split in splits:
         logits = None if source is None else source.split_logits(split, data)
-        found, answered = measure(trained, getattr(data, split), task, runtime, logits)
+        with timed(run, folder, "measuring"):
+            found, answered = measure(trained, getattr(data, split), task, runtime, logits)
         each = by_output(task, answered, getattr(data, split), data.classes)
         found |= each.main if len(data.classes) <= NAMED else {}
         metrics |= {f"{split}_{what}": value for what, value in found.items()}

@@ -56,6 +56,13 @@ def test_the_command_succeeds_and_leaves_every_file(made: Made, best: dict[str, 
                 "student.json",
                 "weights.safetensors",
             }
+            card = (folder / "student" / "README.md").read_text()
+            assert "| budget | at most 207,264 MACs |" in card
+    timing = pd.read_csv(made.run / "timing.csv")
+    spent = {
+        (stage.split("/")[0], what.split("_")[0]) for stage, what in zip(timing["stage"], timing["what"], strict=True)
+    }
+    assert {("search", "scoring"), ("retrain", "measuring"), ("teacher", "answers"), ("search", "epoch")} <= spent
     assert not list(made.run.rglob("*.tmp"))
     assert yaml.safe_load((made.run / "config.yaml").read_text())["search"]["trials"] == 30
     assert best["key"] in {p.name for p in (made.run / "retrain").iterdir()}
