@@ -70,7 +70,9 @@ def budget_words(best: Mapping[str, Any]) -> str:
         for what, limit in (given or {}).items()
     ]
     latency = best.get("max_latency_ms")
-    return ", ".join(limits + ([] if latency is None else [f"at most {latency:g} ms"])) or "none"
+    runtime = best.get("latency_runtime", "torch")
+    by = "" if runtime == "torch" else f" in {runtime}"
+    return ", ".join(limits + ([] if latency is None else [f"at most {latency:g} ms{by}"])) or "none"
 
 
 def runs_of(run: str | Path | Run, search: str = "search") -> pd.DataFrame:

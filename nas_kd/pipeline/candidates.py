@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from nas_kd.cost.latency import measure_latency
 from nas_kd.data import Data
+from nas_kd.export.onnx_timed import latency_in
 from nas_kd.space import Arch, Cost, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train.config import RetrainConfig
@@ -37,7 +37,7 @@ class Student(Protocol):
     def cost(self) -> Cost:
         """Its MACs and parameters."""
 
-    def latency(self, images: Data, device: torch.device) -> float:
+    def latency(self, images: Data, device: torch.device, runtime: str) -> float:
         """Measure its median latency for one image, in milliseconds."""
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Training:
@@ -70,10 +70,10 @@ class ArchStudent:
     def label(self) -> str:
         return self.arch.label
 
-    def latency(self, images: Data, device: torch.device) -> float:
+    def latency(self, images: Data, device: torch.device, runtime: str) -> float:
         model = self.space.build(self.arch, images.num_classes, images.in_chans)
         size = self.arch.resolution or images.resolution
-        return measure_latency(model, size, images.in_chans, device=device).median_ms
+        return latency_in(runtime, model, size, images.in_chans, device=device).median_ms
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> Retraining:
         own = replace(setup, space=self.space, supernet=self.weights or self.net)
@@ -98,8 +98,8 @@ class ModuleStudent:
     inherited: bool = False
     method: str = ""
 
-    def latency(self, images: Data, device: torch.device) -> float:
-        return measure_latency(self.make(0), images.resolution, images.in_chans, device=device).median_ms
+    def latency(self, images: Data, device: torch.device, runtime: str) -> float:
+        return latency_in(runtime, self.make(0), images.resolution, images.in_chans, device=device).median_ms
 
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> ModuleRetraining:
         given = RetrainConfig(**settings)

@@ -101,7 +101,8 @@ class RunContext(Given):
         """The budget, with the upper bounds and the latency that was measured."""
         latency = self.config.search.max_latency_ms
         device = self.runtime.device
-        return Budget(self.space, self.cost, self.upper, latency, device, self.run, self.lower, self.timing)
+        timed_by = self.config.search.latency_runtime
+        return Budget(self.space, self.cost, self.upper, latency, device, self.run, self.lower, self.timing, timed_by)
 
     @cached_property
     def unmatched(self) -> Teacher:

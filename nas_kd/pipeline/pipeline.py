@@ -16,6 +16,7 @@ from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill.tasks import unscaled
 from nas_kd.errors import SettingError
+from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
 from nas_kd.pipeline.recorded import record_data
@@ -140,9 +141,12 @@ class Pipeline(RunContext):
         if engine == first.get("search.engine"):
             before = tuple(first.get("search.objectives", before))  # no record has the engine's own
         same = objectives == before
-        if not first or (tuple(first.get(name) for name in names) == given and same and not method):
+        timed_by = self.config.search.latency_runtime
+        alike = same and timed_by == first.get("search.latency_runtime", "torch")
+        if not first or (tuple(first.get(name) for name in names) == given and alike and not method):
             return "search"
-        limits: dict[str, float] = self.upper | ({} if latency is None else {"latency_ms": latency})
+        milliseconds = "latency_ms" if timed_by == "torch" else f"{timed_by}_ms"
+        limits: dict[str, float] = self.upper | ({} if latency is None else {milliseconds: latency})
         limits |= {f"min_{name}": floor for name, floor in self.lower.items()}
         named = "_".join(f"{name}_{cap}" for name, cap in limits.items()) or "unlimited"
         parts = ["" if engine == first.get("search.engine") else engine, method, named]
@@ -318,6 +322,7 @@ class Pipeline(RunContext):
             self.run.log_message(said)
         if self.timing is not None:
             self.timing.check(self.outline, self.cost)
+        need_runtime(self.config.search.latency_runtime)
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
             _ = self.budget  # a latency that is too low as well

@@ -81,7 +81,8 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
 def _latency(rival: Student, pipeline: Pipeline) -> float | None:
     """Return a rival's latency, measured here or from the table of another device; None where that lacks it."""
     if pipeline.timing is None:
-        return rival.latency(pipeline.images, pipeline.runtime.device)
+        timed_by = pipeline.config.search.latency_runtime
+        return rival.latency(pipeline.images, pipeline.runtime.device, timed_by)
     if not isinstance(rival, ArchStudent) or rival.space != pipeline.space:
         return None
     found = pipeline.budget.latency(rival.arch)

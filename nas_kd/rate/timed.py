@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nas_kd.cost.latency import measure_latency
 from nas_kd.cost.layers import LayerKey, layer_key, layer_times
 from nas_kd.errors import SettingError
+from nas_kd.export.onnx_timed import ONNX, latency_in, onnx_layer_times
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import arch_of_rows
@@ -25,7 +25,7 @@ class RowTimes(NamedTuple):
     Args:
         rows: milliseconds of each row by its label, one series per stage; the stem counts to the first stage and the
             head to the last; infinity where no network has the row, as no row of another stage has its width.
-        whole: one row per whole network: key, macs, predicted_ms (the sum), and what `measure_latency` returned.
+        whole: one row per whole network: key, macs, predicted_ms (the sum), and what `latency_in` returned.
         error: median of the sums' relative errors.
         worst: the largest of them.
     """
@@ -45,6 +45,7 @@ def latency_rows(
     num_classes: int,
     batch_size: int = 1,
     device: torch.device | str = "cpu",
+    runtime: str = "torch",
     seed: int = 0,
     whole: int = WHOLE,
 ) -> RowTimes:
@@ -57,6 +58,7 @@ def latency_rows(
         num_classes: classes of the head.
         batch_size: images a pass.
         device: where to run.
+        runtime: torch, or onnxruntime on this CPU.
         seed: seed of what completes a network.
         whole: whole networks, drawn at random, that the sums are compared with.
 
@@ -72,19 +74,30 @@ def latency_rows(
     if not len(tables[0]):
         expected = "tables with a chain in which in_width equals the previous out_width"
         raise SettingError("tables", f"{len(given)} stages", expected, "rate every stage at all its input widths")
-    known: dict[LayerKey, float] = {}
-    rows = []
 
     def network(stage: int, label: object) -> Arch:
         return arch_of_rows(space, tables, _completed(tables, stage, label, rng), resolution)
 
-    for stage, table in enumerate(tables):
-        needed = dict(zip(table.index, _keys(space, stage, table, in_chans, num_classes), strict=True))
+    charged = [
+        dict(zip(table.index, _keys(space, stage, table, in_chans, num_classes), strict=True))
+        for stage, table in enumerate(tables)
+    ]
+    covered: set[LayerKey] = set()
+    networks = []
+    for stage, needed in enumerate(charged):
         for label, keys in needed.items():
-            if not known.keys() >= set(keys):
-                layers = space.layers(network(stage, label), num_classes, in_chans)
-                found = layer_times(layers, space.kinds, resolution, in_chans, batch_size=batch_size, device=device)
-                known = found | known  # the first time of a layer stays
+            if not covered.issuperset(keys):
+                networks.append(space.layers(network(stage, label), num_classes, in_chans))
+                covered.update(map(layer_key, networks[-1]))
+    known: dict[LayerKey, float] = {}
+    if runtime == ONNX:
+        known = onnx_layer_times(networks, space.kinds, resolution, in_chans, batch_size=batch_size)
+    else:
+        for layers in networks:
+            found = layer_times(layers, space.kinds, resolution, in_chans, batch_size=batch_size, device=device)
+            known = found | known  # the first time of a layer stays
+    rows = []
+    for stage, needed in enumerate(charged):
         total = {label: sum(known[key] for key in keys) for label, keys in needed.items()}
         times = pd.Series(total, dtype=float, name="latency_ms")
         rows.append(times.reindex(given[stage].index, fill_value=np.inf))
@@ -92,9 +105,8 @@ def latency_rows(
     for _ in range(whole):
         labels = _completed(tables, 0, tables[0].index[int(rng.integers(len(tables[0])))], rng)
         arch = arch_of_rows(space, tables, labels, resolution)
-        measured = measure_latency(
-            space.build(arch, num_classes, in_chans), resolution, in_chans, batch_size=batch_size, device=device
-        )
+        built = space.build(arch, num_classes, in_chans)
+        measured = latency_in(runtime, built, resolution, in_chans, batch_size=batch_size, device=device)
         predicted = sum(float(times[label]) for times, label in zip(rows, labels, strict=True))
         compared.append({"key": arch.key, "predicted_ms": predicted, **measured._asdict()})
     frame = pd.DataFrame(compared)

@@ -11,9 +11,9 @@ from numbers import Real
 import pandas as pd
 import torch
 
-from nas_kd.cost.latency import device_name, measure_latency
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.export.onnx_timed import latency_in, need_runtime, timed_on
 from nas_kd.runs.files import read_frame
 from nas_kd.runs.run import Run
 from nas_kd.searcher.amounts import parse_budget
@@ -142,6 +142,7 @@ class Budget:
         run: stores measured latencies in latency.csv, so that a resumed search makes the same decisions.
         lower: smallest allowed ``macs`` and ``params``.
         table: latencies of another device, in the place of what is measured here.
+        runtime: what runs the networks that are measured: torch, or onnxruntime on this CPU.
     """
 
     space: ElasticSpace
@@ -152,9 +153,11 @@ class Budget:
     run: Run | None = None
     lower: Mapping[str, int] = field(default_factory=dict)
     table: LatencyTable | None = None
+    runtime: str = "torch"
     _costs: dict[Arch, Cost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        need_runtime(self.runtime)
         if self.table is not None:
             self.table.check(self.space, self.cost)
         if self.max_latency_ms is None:
@@ -178,7 +181,7 @@ class Budget:
         if arch.key not in self._known:
             model = self.space.build(arch, self.cost["num_classes"], self.cost["in_chans"])
             size = arch.resolution or self.cost["resolution"]
-            found = measure_latency(model, size, self.cost["in_chans"], device=self.device)
+            found = latency_in(self.runtime, model, size, self.cost["in_chans"], device=self.device)
             self._known[arch.key] = found.median_ms
             if self.run is not None:
                 self.run.latency({"key": arch.key, "predicted_ms": None} | found._asdict())
@@ -190,7 +193,8 @@ class Budget:
         known = pd.DataFrame() if self.run is None else read_frame(self.run.path / "latency.csv")
         if not len(known):
             return {}
-        known = known[(known["device"] == device_name(self.device)) & (known["threads"] == torch.get_num_threads())]
+        here = timed_on(self.runtime, self.device)
+        known = known[(known["device"] == here) & (known["threads"] == torch.get_num_threads())]
         return dict(zip(known["key"], known["median_ms"].astype(float), strict=True))
 
     def violations(self, arch: Arch) -> dict[str, float]:

@@ -68,6 +68,8 @@ class SearchConfig(MeasuringConfig):
     latency_table: str | None = None
     """CSV file of latencies of archs or units, measured on another device
     (nas_kd/searcher/README.md); null measures here"""
+    latency_runtime: Literal["torch", "onnxruntime"] = "torch"
+    """what runs the networks whose latency is measured here: torch, or onnxruntime on this CPU (extra onnx)"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
     """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
     loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
@@ -115,13 +117,15 @@ class SearchConfig(MeasuringConfig):
         check_database("search.storage", self.storage)
         if self.storage is not None and isinstance(self.engine, str):
             check_shared(self.engine)
-        if (
-            self.latency_table is not None
-            and self.max_latency_ms is None
-            and "latency_ms" not in (self.objectives or ())
-        ):
+        timed = self.max_latency_ms is not None or "latency_ms" in (self.objectives or ())
+        if self.latency_table is not None and not timed:
             expected = "null without search.max_latency_ms or latency_ms in search.objectives"
             raise SettingError("search.latency_table", self.latency_table, expected, "give search.max_latency_ms")
+        if self.latency_runtime != "torch" and (not timed or self.latency_table is not None):
+            without = "without search.max_latency_ms or latency_ms in search.objectives"
+            expected = f"torch {without if not timed else 'with search.latency_table: nothing is measured here'}"
+            hint = "give search.max_latency_ms" if not timed else "leave one of the two out"
+            raise SettingError("search.latency_runtime", self.latency_runtime, expected, hint)
         check_budget(self.max_macs, "search.max_macs")
         check_budget(self.max_params, "search.max_params")
         check_budget(self.min_macs, "search.min_macs")
@@ -165,6 +169,7 @@ class SearchSettings(MeasuringSettings, total=False):
     min_params: Amount
     max_latency_ms: float | None
     latency_table: str | None
+    latency_runtime: Literal["torch", "onnxruntime"]
     weights: Literal["sensitivity", "learned"] | Sequence[float] | None
     trials: int
     sampler: Literal["tpe", "nsga2", "random"] | Sampler

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nas_kd.cost.latency import device_name
+from nas_kd.export.onnx_timed import timed_on
 from nas_kd.rate.timed import latency_rows
 from nas_kd.runs.files import atomic_write, read_frame
 from nas_kd.runs.log import log_message
@@ -34,7 +34,11 @@ def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int
     """
     run = budget.run
     shape = {"in_chans": budget.cost["in_chans"], "num_classes": budget.cost["num_classes"]}
-    facts = {"space": budget.space.hash, "device": device_name(budget.device), "threads": torch.get_num_threads()}
+    facts = {
+        "space": budget.space.hash,
+        "device": timed_on(budget.runtime, budget.device),
+        "threads": torch.get_num_threads(),
+    }
     facts |= {"resolution": resolution, **shape}
     rows = pd.concat([table.index.to_frame(name="row").assign(stage=at) for at, table in enumerate(tables, 1)])
     rows = rows[["stage", "row"]].reset_index(drop=True).assign(**facts)
@@ -44,7 +48,15 @@ def with_latency(tables: Sequence[pd.DataFrame], budget: Budget, resolution: int
             ends = np.cumsum([len(table) for table in tables])[:-1]
             parts = np.split(kept["latency_ms"].to_numpy(), ends)
             return [table.assign(latency_ms=part) for table, part in zip(tables, parts, strict=True)]
-    found = latency_rows(budget.space, tables, resolution=resolution, device=budget.device, seed=seed, **shape)
+    found = latency_rows(
+        budget.space,
+        tables,
+        resolution=resolution,
+        device=budget.device,
+        runtime=budget.runtime,
+        seed=seed,
+        **shape,
+    )
     if run is not None:
         for row in found.whole.to_dict("records"):
             run.latency({str(name): value for name, value in row.items()})

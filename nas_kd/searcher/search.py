@@ -13,12 +13,13 @@ import torch
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.config.settings import default_of, fields_of
-from nas_kd.cost.latency import device_name
 from nas_kd.data import Data
 from nas_kd.distill import Task, form_of, task_of
 from nas_kd.errors import SettingError
+from nas_kd.export.onnx_timed import timed_on
 from nas_kd.rate.subnet import SubnetScorer
 from nas_kd.runs.files import atomic_json
+from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -58,6 +59,7 @@ LATER = (
     "rerate_temperature",
     "gate_epochs",
     "gate_lr",
+    "latency_runtime",
 )  # runs recorded before they were settings lack them
 STEPS = ("steps", "step_epochs")  # the supernet's weights are what they come to
 LEARNED = ("space", "data", "seed", "precision", "teacher", "search.caps", "search.floors")  # what gates depend on
@@ -154,7 +156,9 @@ def search(
     lower = lower_bounds(space, data, upper, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
     timing = None if config.latency_table is None else read_latency_table(config.latency_table)
-    budget = Budget(space, cost_settings(space, data), upper, latency, runtime.device, run, lower, timing)
+    own_cost = cost_settings(space, data)
+    timed_by = config.latency_runtime
+    budget = Budget(space, own_cost, upper, latency, runtime.device, run, lower, timing, timed_by)
     if engine.name == "gates":
         check_gates(net, source, budget)
     if budget.listed and (not engine.shared or config.variables == "candidates"):
@@ -191,7 +195,7 @@ def search(
         if timing is not None:
             facts |= {"search.latency_table": timing.digest}
         elif latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
-            facts |= {"latency.device": device_name(runtime.device), "latency.threads": torch.get_num_threads()}
+            facts |= {"latency.device": timed_on(timed_by, runtime.device), "latency.threads": torch.get_num_threads()}
         usual = [name for name in LATER if getattr(config, name) == default_of(SearchConfig, name)]
         facts |= config.record("storage", "latency_table", *BOUNDS, *STEPS, *usual) | {
             "search.engine": engine.name,
@@ -264,7 +268,8 @@ def search(
         group=group,
         metric=task.measure,
     )
-    log = engine.search(evaluation)
+    with timed(None if worker else run, folder, "scoring"):
+        log = engine.search(evaluation)
     rows = log.frame()
     archs = log.archs
     if evaluated(rows).empty:
@@ -306,6 +311,8 @@ def search(
             "teacher": source is not None,
             "objectives": list(objectives),
         }
+        if timed_by != "torch":
+            found |= {"latency_runtime": timed_by}
         if timing is not None:
             found |= {"latency_table": timing.path, "latency_ms": budget.latency(winner)}
         atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})

@@ -97,3 +97,34 @@ def test_rows_of_other_labels_or_sizes_are_timed_anew(tmp_path: Path, monkeypatc
             assert len(calls) == number
             for table in found:
                 assert table["latency_ms"].tolist() == [np.inf] + [number] * (len(table) - 1)
+
+
+def test_latencies_in_another_runtime_are_kept_apart(tmp_path: Path) -> None:
+    """Whole networks are run by ONNX Runtime, and a run does not take the times of one runtime for the other's."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    opened: list[object] = []
+    kind = onnxruntime.InferenceSession
+
+    class Counted(kind):  # type: ignore[misc, valid-type]
+        def run(self, *args: object, **more: object) -> object:
+            opened.append(self)
+            return super().run(*args, **more)
+
+    space, run = load_space("digits"), Run(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", Counted)
+        other = Budget(space, COST, {}, run=run, runtime="onnxruntime")
+        taken = other.latency(space.smallest())
+    assert taken > 0 and len(opened) > 30
+    assert Budget(space, COST, {}, run=run, runtime="onnxruntime").latency(space.smallest()) == taken
+    here = Budget(space, COST, {}, run=run)
+    assert not here.measured and here.latency(space.smallest()) != taken
+    rows = pd.read_csv(run.path / "latency.csv")
+    assert len(rows) == 2 and rows["device"].str.endswith("ONNX Runtime").tolist() == [True, False]
+
+
+def test_a_runtime_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_kd.export.formats.base.find_spec", lambda name: None)
+    with pytest.raises(SettingError, match=r"search.latency_runtime='onnxruntime'.*pip install 'nas_kd\[onnx\]'"):
+        Budget(load_space("digits"), COST, {}, runtime="onnxruntime")

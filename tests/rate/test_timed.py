@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas_kd.cost.latency import device_name
+from nas_kd.cost.latency import Latency, device_name
 from nas_kd.cost.layers import layer_key, layer_times
 from nas_kd.errors import SettingError
+from nas_kd.export import onnx_timed
+from nas_kd.export.onnx_timed import onnx_layer_times
 from nas_kd.rate import timed
 from nas_kd.rate.timed import latency_rows
 from nas_kd.space import ElasticSpace, load_space
@@ -86,3 +88,58 @@ def test_every_layer_of_a_network_is_timed_every_pass() -> None:
     found = layer_times(layers, space.kinds, 8, 1, warmup=1, repeats=3)
     assert set(found) == {layer_key(layer) for layer in layers}
     assert all(value > 0 for value in found.values())
+
+
+def test_layers_are_timed_by_themselves_in_onnx_runtime(monkeypatch: Any) -> None:
+    """Each distinct layer once, together in one export; what a call takes by itself counts once a network."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    space = load_space("digits")
+    networks = [space.layers(arch, 10, 1) for arch in (space.smallest(), space.largest())]
+    monkeypatch.setattr(onnx_timed, "timed_in_turns", lambda calls, **_: _ran(calls))
+    found = onnx_layer_times(networks, space.kinds, 8, 1)
+    keys = [[layer_key(layer) for layer in layers] for layers in networks]
+    assert set(found) == {key for each in keys for key in each}
+    assert found[keys[0][0]] == pytest.approx(5.0)  # the stem with the call around it
+    stems = {each[0] for each in keys}
+    assert all(found[key] == pytest.approx(3.0) for key in found if key not in stems)
+
+
+def _ran(calls: Any) -> dict[str, list[float]]:
+    """Run each once, and say that layers take 5 ms and nothing takes 2."""
+    for call in calls.values():
+        call()
+    return {"layer": [0.005], "nothing": [0.002]}
+
+
+def test_what_runs_in_onnx_runtime_is_the_module() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    space = load_space("digits")
+    net = space.build(space.smallest(), 10, 1).eval()
+    x = torch.randn(1, 1, 8, 8)
+    (call,) = onnx_timed._calls([(net, x)])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(call()[0]), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_sums_of_the_chosen_runtime(monkeypatch: Any) -> None:
+    space = load_space("digits")
+    tables = cost_rows(space, resolution=8, in_chans=1, num_classes=10)
+    tables = [table.groupby(["in_width", "out_width"]).head(1) for table in tables]
+    asked: list[str] = []
+
+    def whole(runtime: str, *rest: Any, **more: Any) -> Latency:
+        asked.append(runtime)
+        return Latency(1.0, 0.0, 1, 1, "cpu", 1)
+
+    def layers(networks: Any, *rest: Any, **more: Any) -> dict[Any, float]:
+        return {layer_key(layer): 0.5 for layers in networks for layer in layers}
+
+    monkeypatch.setattr(timed, "latency_in", whole)
+    monkeypatch.setattr(timed, "onnx_layer_times", layers)
+    monkeypatch.setattr(timed, "layer_times", None)
+    found = latency_rows(space, tables, resolution=8, in_chans=1, num_classes=10, whole=3, runtime="onnxruntime")
+    assert asked == ["onnxruntime"] * 3
+    counts = found.whole["predicted_ms"] / 0.5
+    assert (counts == counts.round()).all() and (counts >= 4).all()

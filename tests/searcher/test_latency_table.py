@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ import pytest
 from small_run import Said
 
 import nas_kd
+from nas_kd.analyse.table import budget_words
+from nas_kd.cost.latency import Latency
+from nas_kd.cost.layers import layer_key
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.export import onnx_timed
+from nas_kd.rate import timed
 from nas_kd.runtime.device import Runtime
+from nas_kd.searcher import budget as budget_of_search
 from nas_kd.searcher.budget import Budget
+from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.finalists import controls
 from nas_kd.searcher.latency_table import latency_template, read_latency_table
 from nas_kd.searcher.search import search
@@ -254,3 +262,51 @@ def test_describe_reads_the_table(tmp_path: Path, nas_kd_main: Callable[..., Sai
     assert said.code == 0, said.err
     stages = len(nas_kd.load_space("digits").stages)
     assert f"the fastest arch takes {0.5 * (stages + 1):.3g} ms; at most 4 ms" in said.out
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ({"latency_runtime": "onnxruntime"}, "give search.max_latency_ms"),
+        (
+            {"latency_runtime": "onnxruntime", "latency_table": "t.csv", "max_latency_ms": 1.0},
+            "leave one of the two out",
+        ),
+        ({"latency_runtime": "onnx", "max_latency_ms": 1.0}, "onnxruntime"),
+    ],
+)
+def test_a_runtime_for_which_nothing_is_timed_is_refused(given: dict[str, Any], hint: str) -> None:
+    with pytest.raises(SettingError, match="search.latency_runtime") as caught:
+        SearchConfig(**given)
+    assert hint in str(caught.value)
+    assert SearchConfig(latency_runtime="onnxruntime", objectives=["kl", "latency_ms"]).latency_table is None
+
+
+def test_a_search_within_milliseconds_of_onnx_runtime(
+    space: ElasticSpace, tmp_path: Path, run_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole networks and units are asked for in that runtime, and the record names it."""
+    asked: list[str] = []
+
+    def whole(runtime: str, module: Any, *rest: Any, **more: Any) -> Latency:
+        asked.append(runtime)
+        taken = sum(p.numel() for p in module.parameters()) / 1000
+        return Latency(taken, 0.0, 1, 1, onnx_timed.timed_on(runtime, more["device"]), 30)
+
+    def layers(networks: Any, *rest: Any, **more: Any) -> dict[Any, float]:
+        return {layer_key(layer): 0.01 for each in networks for layer in each}
+
+    for module in (budget_of_search, timed):
+        monkeypatch.setattr(module, "latency_in", whole)
+    monkeypatch.setattr(timed, "onnx_layer_times", layers)
+    most = space.cost(space.largest(), resolution=8, **SHAPE).params / 2000
+    result = run_search(max_latency_ms=most, latency_runtime="onnxruntime", run=str(tmp_path / "run"))
+    assert set(asked) == {"onnxruntime"}
+    assert space.cost(result.best, resolution=8, **SHAPE).params / 1000 <= most
+    best = json.loads((tmp_path / "run" / "search" / "best.json").read_text())
+    assert best["latency_runtime"] == "onnxruntime" and budget_words(best).endswith(
+        f"at most {most:g} ms in onnxruntime"
+    )
+    rows = pd.read_csv(tmp_path / "run" / "latency.csv")
+    assert rows["device"].str.endswith(", ONNX Runtime").all()
+    assert rows["predicted_ms"].notna().sum() == 20

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats.base import Format, Read
@@ -18,13 +19,24 @@ from nas_kd.export.formats.pt2 import exported
 
 def write(network: Deployed, example: Tensor, path: Path) -> None:
     """Write an ONNX file with the input ``images`` and the output ``outputs``, both with any number of rows."""
+    save_program(network, example, path, ["images"], ["outputs"])
+
+
+def save_program(
+    network: nn.Module,
+    example: Tensor | tuple[Any, ...],
+    path: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> None:
+    """Write the ONNX file of any module, with names of its inputs and outputs; `exported` says what the example is."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of the exporter about itself
         program: Any = torch.onnx.export(
             exported(network, example),
             dynamo=True,
-            input_names=["images"],
-            output_names=["outputs"],
+            input_names=inputs,
+            output_names=outputs,
             verbose=False,
         )
     program.save(str(path), external_data=False)
