@@ -43,9 +43,14 @@ ERROR_NAMES = {
 }
 
 
-def shared_title(measure: Measure) -> str:
+def weights_of(run: str | Path | Run) -> str:
+    """Return what weights subnets are scored with."""
+    return "the teacher's weights" if frames.is_derived(run) else "supernet weights"
+
+
+def shared_title(run: str | Path | Run, measure: Measure) -> str:
     """Return the axis title of what subnets reach with shared weights."""
-    return f"accuracy with supernet weights ({'%, ' if measure.percent else ''}rate split)"
+    return f"accuracy with {weights_of(run)} ({'%, ' if measure.percent else ''}rate split)"
 
 
 def final_title(measure: Measure) -> str:
@@ -80,10 +85,10 @@ def front_figure(run: str | Path | Run, search: str = "search") -> str | None:
         return None
     every = pd.concat([frame["macs"] for frame in (exact, scored) if "macs" in frame])
     unit, x_title = unit_of(every, "MACs of one image")
-    left = Plot("Sum of stage scores", x_title, score_title(run, search))
+    left = Plot("Sum of ratings", x_title, score_title(run, search))
     measure = measure_of(run)
     shown = measure.sign * measure.factor  # what a signed value is multiplied by
-    right = Plot("Whole subnets, shared weights", x_title, shared_title(measure))
+    right = Plot("Whole subnets, shared weights", x_title, shared_title(run, measure))
     groups = _groups(run, search, scored)
     if len(exact):
         left.add("exact front of the score", FRONT, exact["macs"] / unit, exact["score"], line=True, marks=False)
@@ -181,7 +186,7 @@ def ranking_figure(run: str | Path | Run, search: str = "search") -> str | None:
     shown = measure.sign * measure.factor
     plots = []
     if len(scored) and "score" in scored and scored["score"].notna().any():
-        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), title, shared_title(measure))
+        plot = Plot(_headed("All scored subnets", scored, "score", "accuracy"), title, shared_title(run, measure))
         for label, style, rows in _groups(run, search, scored):
             plot.add(label, style, rows["score"], shown * rows["accuracy"], tips=_tips(rows))
         plots.append(plot)
