@@ -25,6 +25,9 @@ class Deployed(nn.Module):
         SettingError: ``info`` lacks what an option needs.
     """
 
+    mean: Tensor  # (1, C, 1, 1), like std; only where images are normalised inside
+    std: Tensor
+
     def __init__(
         self, student: nn.Module, info: Mapping[str, Any], *, normalise: bool = False, softmax: bool = False
     ) -> None:
@@ -70,5 +73,5 @@ class Deployed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to logits or probabilities (B, classes)."""
         if self.normalise:
-            x = (x - self.get_buffer("mean")) / self.get_buffer("std")
+            x = (x - self.mean) / self.std
         return self.activation(self.student(x))

@@ -14,6 +14,7 @@ from typing import Any
 
 from nas_kd.errors import SettingError
 from nas_kd.runtime.device import PASSIVE_THREADS
+from nas_kd.runtime.main_module import main_unseen, needs_main
 from nas_kd.runtime.ranks import forget_launcher
 from nas_kd.runtime.stop import Stop
 
@@ -52,9 +53,11 @@ def run_jobs(
     allow_files(workers)
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
+    needed = needs_main((function, list(jobs)))
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     try:
-        with _environ({"OMP_NUM_THREADS": "1", **PASSIVE_THREADS}):  # processes start while jobs are submitted
+        with main_unseen(needed=needed), _environ({"OMP_NUM_THREADS": "1", **PASSIVE_THREADS}):
+            # processes start while jobs are submitted
             futures = [pool.submit(function, **job) for job in jobs]
         if advance is not None:
             for future in futures:
@@ -64,7 +67,9 @@ def run_jobs(
                 result = future.result()
             yield result
     except BrokenProcessPool as error:
-        expected = "1, or a script with its calls under `if __name__ == '__main__':`, and memory for each worker"
+        expected = "1, or memory for each worker" + (
+            ", and a script with its calls under `if __name__ == '__main__':`, as jobs use what it defines" * needed
+        )
         raise SettingError("workers", workers, expected, "use workers=1") from error
     except BaseException:
         # an error or Ctrl-C does not wait for running jobs: they finish their step, save it, and resume next time

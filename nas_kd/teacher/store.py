@@ -63,10 +63,14 @@ class ViewStore:
         if writable:
             refuse_links(folder)
         arrays = []
-        for name in read_facts(folder)["arrays"]:
+        facts = read_facts(folder)
+        for name in facts["arrays"]:
             path = folder / f"{name}.npy"
             with undamaged(path), on_disk(path):
-                arrays.append(np.lib.format.open_memmap(path, mode="r+" if writable else "r"))
+                array = np.lib.format.open_memmap(path, mode="r+" if writable else "r")
+                if array.dtype != np.float16 or array.shape[:2] != (facts["images"], facts["views"]):
+                    raise ValueError("it is of other images")
+                arrays.append(array)
         return cls(arrays, folder)
 
     def read(self, index: NDArray[Any], view: NDArray[Any]) -> tuple[list[Float16Array], NDArray[np.bool_]]:

@@ -53,7 +53,7 @@ def optimizer_of(
         momentum: for optimisers that have one.
 
     Raises:
-        SettingError: timm has no such optimiser.
+        SettingError: timm has no such optimiser, or part of it would not follow the schedule.
     """
     if name == "sgd":
         return sgd(modules, momentum=momentum, weight_decay=weight_decay)
@@ -64,6 +64,9 @@ def optimizer_of(
         raise SettingError("optimizer", name, "sgd, or an optimiser of timm.optim", nearest(name, known))
     groups = decay_groups(modules, weight_decay)
     made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, lr=lr, momentum=momentum)
+    if any("adamw_lr" in group for group in made.param_groups):  # set once there, and no schedule reaches it
+        expected = "an optimiser that follows the schedule; this one of an older timm does so for matrices alone"
+        raise SettingError("optimizer", name, expected, "pip install -U timm")
     return made
 
 

@@ -153,7 +153,7 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
             "supernet": {"lr": 0.01, **batch},
             "blockwise": {"epochs": 1, "batch_size": 4, "calibration_images": 2},
             "search": {"trials": 3, "epochs": 1, "max_macs": "100%", "calibration_images": 2},
-            "retrain": {"method": "kd", "seeds": 1, **batch},
+            "retrain": {"seeds": 1, **batch},
         },
     )
     assert "2 classes, 1 x 8 x 8" in said
@@ -161,6 +161,8 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
         assert len(pd.read_csv(target / f"blockwise/stage_{stage}.csv")) == 1
     results = pd.read_csv(target / "retrain/results.csv")
     assert results["key"].dropna().nunique() == 1
+    columns = set(pd.read_csv(next(target.glob("retrain/*/seed_0/metrics.csv"))).columns)
+    assert "kd" in columns and "kd_ls" not in columns  # the default: standardised logits of two classes say nothing
     assert tags(target / "report/report.html").tags >= {"table", "svg"}
 
 

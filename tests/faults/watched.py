@@ -57,9 +57,8 @@ class Watcher:
                 self._look(event, path)
         else:
             for at in CHANGES.get(event, ()):
-                below = (
-                    arguments[1] if event in ("os.remove", "os.rmdir") else -1
-                )  # a folder that is open, as in rmtree
+                # a folder that is open, as in rmtree
+                below = arguments[1] if event in ("os.remove", "os.rmdir") else -1
                 path = arguments[at]
                 if isinstance(below, int) and below >= 0 and not isinstance(path, int):
                     path = os.path.join(os.readlink(f"/proc/self/fd/{below}"), os.fsdecode(path))
@@ -79,10 +78,11 @@ def main(run: Path, place: Path, first: int, last: int, commands: list[str]) -> 
         import timm.data  # noqa: F401
 
         import nas_kd.pipeline.commands  # noqa: F401
+    import numpy.testing  # noqa: F401  # numpy 1.26 asks lscpu when it is imported
+
     import nas_kd.analyse.report  # noqa: F401
     from nas_kd.cli import main as nas_kd
 
-    platform.processor()  # asks uname once in a process
     platform.processor()  # asks uname once in a process
     copy = place / "run"
     watcher = Watcher(copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import nas_kd
 from nas_kd.cost.latency import measure_latency
 from nas_kd.teacher import Teacher
 
+OLD_EXPORT = inspect.signature(torch.export.export).parameters["strict"].default  # by Dynamo
 REFUSED = "fresh running statistics: call nas_kd.calibrate"
 
 
@@ -159,7 +161,8 @@ def test_measured_it_is_exported_scripted_and_traced(x: torch.Tensor) -> None:
         assert torch.equal(torch.export.export(student, (x,)).module()(x), wanted)
         assert torch.equal(torch.jit.trace(student, x)(x), wanted)
         assert torch.equal(torch.fx.symbolic_trace(student)(x), wanted)
-    with pytest.raises(RuntimeError, match=REFUSED):
+    # Dynamo stops where values decide, before our message is reached
+    with pytest.raises(RuntimeError, match="data-dependent expression" if OLD_EXPORT else REFUSED):
         torch.export.export(net.extract(net.space.sample(1)).eval(), (x,))
 
 

@@ -315,6 +315,18 @@ def test_a_file_of_another_shape_or_none_is_damaged(tmp_path: Path, data: Data, 
         ViewCache.load(cache.folder)
 
 
+@pytest.mark.parametrize("change", ["images", "views", "kind", "flat"])
+def test_an_array_of_another_shape_is_damaged(change: str, tmp_path: Path, data: Data, teacher: Teacher) -> None:
+    cache = ViewCache.open(tmp_path, teacher, data)
+    path = cache.folder / "views.npy"
+    whole = np.load(path)
+    other = {"images": whole[:-2], "views": whole[:, :-1], "kind": whole.astype(np.float32), "flat": whole.ravel()}
+    np.save(path, other[change])
+    for again in (lambda: ViewCache.load(cache.folder), lambda: ViewCache.open(tmp_path, teacher, data)):
+        with pytest.raises(SettingError, match="views.npy.*undamaged.*delete"):
+            again()
+
+
 class Loud(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

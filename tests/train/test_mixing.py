@@ -31,6 +31,10 @@ NEW = {"muon"} & set(timm.optim.list_optimizers())  # newer than the lowest timm
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adamw", "lamb", "lion", "rmsproptf", *NEW])
 def test_steps_are_timms(name: str) -> None:
     ours, theirs = network(), network()
+    if "adamw_lr" in timm.optim.create_optimizer_v2(theirs, opt=name, lr=0.02).param_groups[0]:
+        with pytest.raises(SettingError, match=r"optimizer='muon'.*follows the schedule.*pip install -U timm"):
+            optimizer_of(name, [ours], lr=0.9, momentum=0.8, weight_decay=0.1)
+        return
     torch.manual_seed(1)
     x = torch.randn(3, 5, 2, 8, 8)
     optimizers = (
