@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,11 +48,21 @@ def need(to: str) -> None:
         pytest.importorskip(package)
 
 
-def test_onnx_is_read_by_its_runtime(tmp_path: Path) -> None:
+@pytest.mark.parametrize("translates", [True, False])
+def test_onnx_is_read_by_its_runtime(translates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a student folder, normalised inside, with probabilities, and latencies beside torch's."""
     need("onnx")
     import onnxruntime
 
+    export = torch.onnx.export
+
+    def older(*args: Any, dynamo: bool, **settings: Any) -> Any:
+        if dynamo:
+            raise RuntimeError("no such operator")
+        return export(*args, dynamo=False, **settings)
+
+    if not translates:
+        monkeypatch.setattr(torch.onnx, "export", older)
     network = student("cifar_resnet8")
     folder = nas_kd.save_student(network, tmp_path / "student")
     made = nas_kd.export(folder, normalise=True, softmax=True, latency=(1, 2))
@@ -78,6 +89,18 @@ def test_onnx_is_read_by_its_runtime(tmp_path: Path) -> None:
     ]
     assert (rows["median_ms"] > 0).all() and (rows["threads"] == torch.get_num_threads()).all()
     assert nas_kd.load_student(folder).info["classes"] == list("abcd")  # exports in it are no part of it
+
+
+def test_a_network_that_neither_exporter_translates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("onnx")
+
+    def neither(*args: Any, dynamo: bool, **settings: Any) -> Any:
+        raise RuntimeError("no operator" if dynamo else "of the older one")
+
+    monkeypatch.setattr(torch.onnx, "export", neither)
+    with pytest.raises(SettingError, match="to='onnx'.*no operator"):
+        nas_kd.export(student("cifar_resnet8"), "onnx", tmp_path / "s.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_labels_become_sigmoids(tmp_path: Path) -> None:

@@ -29,17 +29,25 @@ def save_program(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """Write the ONNX file of any module, with names of its inputs and outputs; `exported` says what the example is."""
+    """Write the ONNX file of any module, with names of its inputs and outputs; `exported` says what the example is.
+
+    Where torch's exporter cannot translate what it traced, as where onnxscript is much newer than torch, the older
+    exporter by TorchScript does.
+    """
+    traced = exported(network, example)
+    names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the exporter about itself
-        program: Any = torch.onnx.export(
-            exported(network, example),
-            dynamo=True,
-            input_names=inputs,
-            output_names=outputs,
-            verbose=False,
-        )
-    program.save(str(path), external_data=False)
+        warnings.simplefilter("ignore")  # of the exporters about themselves
+        try:
+            program: Any = torch.onnx.export(traced, dynamo=True, verbose=False, **names)
+            program.save(str(path), external_data=False)
+        except Exception as error:  # whatever a translation raises
+            given, rows = (example, None) if isinstance(example, tuple) else ((example,), {0: "batch"})
+            axes = rows and {name: rows for name in (*inputs, *outputs)}
+            try:
+                torch.onnx.export(network, given, str(path), dynamo=False, dynamic_axes=axes, **names)
+            except Exception:  # the first error says more
+                raise error from None
 
 
 def session(path: Path) -> Any:
