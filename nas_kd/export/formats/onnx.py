@@ -42,9 +42,9 @@ def save_program(
             program: Any = torch.onnx.export(traced, dynamo=True, verbose=False, **names)
             program.save(str(path), external_data=False)
         except Exception as error:  # whatever a translation raises
-            fixed = isinstance(example, tuple)
-            given = example if fixed else (example,)
-            axes = None if fixed else {name: {0: "batch"} for name in (*inputs, *outputs)}
+            given = example if isinstance(example, tuple) else (example,)
+            # a module inside is traced for what it gets, as in `exported`
+            axes = None if isinstance(example, tuple) else {name: {0: "batch"} for name in (*inputs, *outputs)}
             try:
                 torch.onnx.export(network, given, str(path), dynamo=False, dynamic_axes=axes, **names)
             except Exception:  # the first error says more
