@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.config import Config
 
 # what a training of any kind takes besides its own settings
-MACHINE = ("space", "run", "seed", "device", "precision", "threads", "workers", "on_nan", "max_hours", "plan")
+MACHINE = ("space", "run", "seed", "device", "precision", "threads", "workers", "on_nan", "max_hours", "log", "plan")
 BUDGET = ("search.max_macs", "search.max_params", "search.min_macs", "search.min_params")
 MOST_USED = (
     *("space", "run", "seed", "device", "workers", "max_hours"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from nas_kd.analyse import report
@@ -11,6 +12,7 @@ from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
 from nas_kd.pipeline.given import Given
+from nas_kd.pipeline.mirror import tracked
 from nas_kd.pipeline.pipeline import Pipeline
 from nas_kd.pipeline.plan import Work, plan, words
 from nas_kd.pipeline.rank_command import stage_rank as stage_rank
@@ -51,7 +53,7 @@ def _opened(config: Config, command: str, part: str | None = None) -> Iterator[P
         kept = pipeline.run.config_text()
         pipeline.check()
         try:
-            with pipeline.run.working(command):
+            with pipeline.run.working(command), tracked(pipeline.run, config.log or (), asdict(config)):
                 yield pipeline
         except SettingError:
             if kept is not None and kept != pipeline.run.config_text():

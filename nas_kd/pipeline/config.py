@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nas_kd.config.settings import Settings, settings
 from nas_kd.config.types import Count, Integer
@@ -24,6 +25,15 @@ from nas_kd.train.repair_config import RepairConfig
 from nas_kd.train.supernet_config import SupernetConfig
 from nas_kd.train.teacher_config import TeacherConfig
 
+Names = Sequence[Literal["csv", "mlflow", "tensorboard", "wandb"]]
+
+
+def _listed(value: Any) -> Any:
+    """Take ``tensorboard,csv`` as the command line has it for a list."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+Trackers = Annotated[Names, BeforeValidator(_listed), "one or several of csv, mlflow, tensorboard, wandb"]
 Hours = Annotated[float, Field(gt=0, lt=100_000, allow_inf_nan=False)]  # timers count seconds in 64 bits of nanoseconds
 
 
@@ -53,6 +63,9 @@ class Config(Settings):
     labels an image, r2 or mae of numbers; null is the first of its kind"""
     max_hours: Hours | None = None
     """stop after so many hours, with everything saved for the same command to go on (exit code 124), for queues"""
+    log: Trackers | None = None
+    """trackers that follow the run, one or several of csv, mlflow, tensorboard and wandb (extras of these names), in
+    track/ of the run; null is none"""
     plan: bool = True
     """say before the start what will be done, for how long and on how much disk, from a few timed steps of each kind"""
     data: DataConfig = field(default_factory=DataConfig)
@@ -76,6 +89,8 @@ class Config(Settings):
 
     def __post_init__(self) -> None:
         check_runtime(self.device, self.precision, self.threads, self.on_nan)
+        if len({*(self.log or ())}) < len(self.log or ()):
+            raise SettingError("log", list(self.log or ()), "each tracker once", "leave out what is there twice")
         if self.teacher.model is None and self.space is None:
             expected = "the name of a space where there is no teacher to cut down"
             raise SettingError("space", None, expected, "give teacher.model, or a space such as space=resnet_cifar")

@@ -20,6 +20,7 @@ from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
 from nas_kd.pipeline.recorded import record_data
+from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
@@ -323,6 +324,8 @@ class Pipeline(RunContext):
         if self.timing is not None:
             self.timing.check(self.outline, self.cost)
         need_runtime(self.config.search.latency_runtime)
+        for name in self.config.log or ():
+            TRACKERS[name].need_packages()
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
             _ = self.budget  # a latency that is too low as well

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ class RunLog:
         self.timing = CsvLog(path / "timing.csv")
         self.place: Place | None = None  # of the stage that is being worked on, among those of a command
         self.command = ""  # that works in the folder; empty in Python
+        self.watchers: list[Callable[[], None]] = []  # are called where the work has come further
         self._status: dict[str, Any] = {}  # what this process last wrote to status.json
 
     def log_message(self, message: str) -> None:
@@ -53,6 +54,12 @@ class RunLog:
         atomic_json(
             self.path / "status.json", {**self._status, "pid": os.getpid(), "process": process, "updated": time.time()}
         )
+        for watch in self.watchers:
+            watch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave those who watch this process out of what goes to another one."""
+        return {**self.__dict__, "watchers": []}
 
     @contextmanager
     def timed(self, stage: str, what: str) -> Iterator[None]:

@@ -84,6 +84,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
     "seed": (*NOT_INT, None),
     "plan": (*NOT_BOOL, None),
     "device": (*NOT_TEXT, None, "gpu", "cuda:", "cuda:x", "cpu:-1", "tpu", ""),
+    "log": (5, {"a": 1}, [["csv"]], [1], True, "tensorbord", "csv,", ["csv", "comet"], "csv wandb"),
     "precision": (*NOT_TEXT, None, "fp16", "32", "bf16", ""),
     "metric": (*NOT_TEXT, *WORD),
     "on_nan": (*NOT_TEXT, None, "", "stopp", "ignore"),
