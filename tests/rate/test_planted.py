@@ -89,6 +89,7 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
 def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over two draws of five planted archs the place among those of equal MACs is, on the median, in the best 5 %."""
     path = Path(__file__).parents[2] / "experiments" / "planted.py"
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = spec_from_file_location("planted_experiment", path)
     assert spec is not None and spec.loader is not None
     experiment = module_from_spec(spec)
