@@ -22,9 +22,9 @@ HELP = "tiny data and trainings, to see that the script runs; the numbers mean n
 def random_data(train: int, **settings: Any) -> Data:
     """Make random images of 32 px in ten classes, 40 of them for the test."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (train, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    y = torch.arange(train) % 10
-    return load_data((x, y), test=(x[:40], y[:40]), **settings)
+    x = torch.randint(0, 256, (train + 40, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    y = torch.arange(train + 40) % 10
+    return load_data((x[:train], y[:train]), test=(x[train:], y[train:]), **settings)
 
 
 def untrained_teacher(data: Data) -> Teacher:
