@@ -164,6 +164,9 @@ def _command(arguments: list[str]) -> int:
 
         print(f"nas-kd {__version__}, {describe_device()}")
         return 0
+    if arguments[0] == "--completion":
+        print(_completion(), end="")
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         raise SettingError("command", name, ", ".join(COMMANDS), nearest(name, COMMANDS))
@@ -251,6 +254,14 @@ def _command(arguments: list[str]) -> int:
     return 0
 
 
+def _completion() -> str:
+    from nas_kd.export.config import ExportConfig
+    from nas_kd.pipeline.completion import completion
+    from nas_kd.pipeline.config import Config
+
+    return completion(COMMANDS, (("export", ExportConfig), ("*", Config)))
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
@@ -264,6 +275,7 @@ commands:
 `nas-kd COMMAND --help` lists its settings, `--help_all` all there are, `--print_config` prints them as YAML.
 `nas-kd export STUDENT` takes a student folder in the place of CONFIG.yaml.
 `nas-kd search RUN --worker` and `nas-kd rank RUN --worker` help a run that is going with one more process.
+`nas-kd --completion` prints what completes all of this in bash and zsh, `--version` the versions.
 The same command again goes on where the last one stopped."""
 
 
