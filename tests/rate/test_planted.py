@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,12 +88,9 @@ def test_planted_candidates_score_zero(net: Supernet, data: Data, runtime: Runti
 @pytest.mark.timeout(3600)
 def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over two draws of five planted archs the place among those of equal MACs is, on the median, in the best 5 %."""
-    path = Path(__file__).parents[2] / "experiments" / "planted.py"
-    monkeypatch.syspath_prepend(str(path.parent))
-    spec = spec_from_file_location("planted_experiment", path)
-    assert spec is not None and spec.loader is not None
-    experiment = module_from_spec(spec)
-    spec.loader.exec_module(experiment)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+    experiment = import_module("planted")
+    monkeypatch.setattr("sys.argv", ["planted.py"])
     monkeypatch.setattr(experiment, "RUN", tmp_path / "run")
     monkeypatch.setattr(experiment, "RESULTS", tmp_path / "results")
     experiment.main()
