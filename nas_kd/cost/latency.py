@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nas_kd.nn import inputs
 from nas_kd.nn.unmeasured import any_values
 
 
@@ -66,17 +67,16 @@ def measure_latency(
 
     Args:
         module: the network; its mode is restored, and it is moved to the device.
-        resolution: height and width of the input in pixels.
-        batch_size: images per pass.
+        resolution: height and width of the input in pixels, or tokens of a text.
+        batch_size: images or texts per pass.
         warmup: untimed passes.
         repeats: timed passes.
     """
     device = torch.device(device)
     training = module.training
     module.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    # random numbers and not zeros: some kernels are faster on zeros
-    x = torch.randn(batch_size, in_chans, resolution, resolution, device=device)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = inputs.example(module, in_chans, resolution, batch_size)  # no zeros, on which some kernels are faster
+    x = x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) else x
 
     def call() -> None:
         module(x)

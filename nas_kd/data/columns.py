@@ -1,9 +1,11 @@
-"""Which columns of a table are images, labels, splits and groups, and the sources they make."""
+"""Which columns of a table are images or texts, labels, splits and groups, and the sources they make."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -14,8 +16,8 @@ from nas_kd.data.config import DataConfig
 from nas_kd.data.formats import is_image_name
 from nas_kd.data.labels import Labels, labels_of
 from nas_kd.data.layout import SPLITS
-from nas_kd.data.source import ALONE, FileSource, Source, TableSource
-from nas_kd.data.table import IMAGE, Table, first_known
+from nas_kd.data.source import ALONE, FileSource, Source, TableSource, TextSource
+from nas_kd.data.table import IMAGE, PAIR, TEXT, Table, first_known
 from nas_kd.errors import SettingError
 
 # names of columns in lower case
@@ -35,33 +37,85 @@ def sources(what: str, table: Table, config: DataConfig) -> tuple[dict[str, Sour
     Raises:
         SettingError: columns are missing, or files that the table names.
     """
-    image = _image(table, config)
+    texts = _texts(what, table, config) if config.tokenizer is not None else None
+    image = _image(table, config) if texts is None else ""
     split = _named("data.split_column", table, config.split_column) or first_known(table.columns, ("split",))
     group = _named("data.group", table, config.group) or first_known(table.columns, GROUP)
-    labels = _labels(table, config, {image, split, group})
+    used = (image,) if texts is None else texts.columns
+    labels = _labels(table, config, {*used, split, group})
     found = _read_labels(what, table, labels, config)
     groups = None if group is None else _groups(table.values(group))
     rows = np.arange(len(found.y))
     parts = {"train": rows} if split is None else _splits(what, table, split)
-    paths = None if image in table.images else _paths(what, table, image, config)
+    paths = None if texts is not None or image in table.images else _paths(what, table, image, config)
     made: dict[str, Source] = {}
     for name, chosen in parts.items():
         rest = (
             what,
             table.origin,
-            _names(found, chosen) if paths is None else [paths[row] for row in chosen.tolist()],
+            texts.names(chosen)
+            if texts is not None
+            else _names(found, chosen)
+            if paths is None
+            else [paths[row] for row in chosen.tolist()],
             found.y[chosen],
             found.names,
             found.kind,
             None if groups is None else groups[chosen],
         )
-        if paths is None:
+        if texts is not None:
+            made[name] = TextSource(*texts.of(chosen), *rest)
+        elif paths is None:
             assert table.cells is not None  # columns that hold images have cells
             made[name] = TableSource(table.cells(image), chosen, table.folder, *rest)
         else:
             files = [os.path.join(table.folder, paths[row]) for row in chosen.tolist()]
             made[name] = FileSource(files, None, *rest)
-    return made, _told(table, {"image": [image], "label": labels, "split": [split], "group": [group]})
+    told: dict[str, list[Any]] = {"image": [image]} if texts is None else {"text": list(texts.columns)}
+    return made, _told(table, told | {"label": labels, "split": [split], "group": [group]})
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts of a table.
+
+    Args:
+        columns: one, or two of pairs.
+        values: (N,) of each.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[list[str], ...]
+
+    def of(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str] | None]:
+        """Return the texts of rows, and the second ones of pairs."""
+        found = [[column[row] for row in rows.tolist()] for column in self.values]
+        return found[0], found[1] if len(found) > 1 else None
+
+    def names(self, rows: NDArray[np.int64]) -> list[str]:
+        """Name texts by a hash of their own, equal for equal texts wherever they are from."""
+        return [
+            hashlib.sha256(
+                "\0".join(column[row] for column in self.values).encode("utf-8", "surrogatepass")
+            ).hexdigest()[:16]
+            for row in rows.tolist()
+        ]
+
+
+def _texts(what: str, table: Table, config: DataConfig) -> _Texts:
+    first = _named("data.text", table, config.text) or first_known(table.columns, TEXT)
+    if first is None:
+        expected = f"a column of texts, such as text; {table.origin} has {_some(table.columns)}"
+        raise SettingError("data.text", None, expected, "name it: data.text=COLUMN")
+    second = _named("data.text_pair", table, config.text_pair) or first_known(table.columns, PAIR)
+    columns = (first,) if second in (None, first) else (first, str(second))
+    values = tuple(table.values(column).tolist() for column in columns)
+    for column, texts in zip(columns, values, strict=True):
+        empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
+        if empty:
+            value = f"{table.origin}: no text in {len(empty)} rows of column {column!r}, the first {empty[0]}"
+            raise SettingError(what, value, "a text in every row", "leave these rows out, or name another: data.text")
+    return _Texts(columns, values)
 
 
 def _told(table: Table, taken: dict[str, list[Any]]) -> str:

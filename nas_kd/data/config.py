@@ -1,10 +1,11 @@
-"""Settings of the images."""
+"""Settings of the images or texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from nas_kd.config.settings import Settings, default_of, settings
@@ -16,12 +17,14 @@ IMAGES = (
     "'digits', a folder of class folders, a .tar of class folders, a .csv, .tsv or .parquet, a name such as "
     "'torch/cifar10' or 'hfds/NAME', or a pair (x, y) of tensors"
 )
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")  # what a file of texts may be called
+TEXTS = "a .csv, .tsv, .jsonl or .parquet of texts and labels, or 'hfds/NAME'"
 FILES = (".tar", ".csv", ".tsv", ".parquet", ".pq")  # what a file of images may be called
 
 
 @settings("data")
 class DataConfig(Settings):
-    """Images, their splits and their augmentation."""
+    """Images or texts, their splits and their augmentation."""
 
     train: str = "digits"
     """digits, a folder or a .tar of class folders, a .csv or .parquet of images and labels, torch/NAME or hfds/NAME"""
@@ -63,6 +66,14 @@ class DataConfig(Settings):
     """the folder that names an image's class: top, right under the root, or leaf, the one that holds the image"""
     image: str | None = None
     """column of a table (.csv, .parquet, hfds) with images or their paths; null finds it"""
+    text: str | None = None
+    """column of a table with texts; null finds it"""
+    text_pair: str | None = None
+    """column with the second text of each pair; null takes one called text_pair, sentence2 or the like"""
+    tokenizer: str | None = None
+    """folder with the tokenizer of texts; null takes that of a teacher that is a folder of transformers"""
+    length: Annotated[int, Field(ge=4, lt=100_000)] | None = None
+    """tokens that texts are cut to; null is 128, or the longest text where that is shorter"""
     label: str | Sequence[str] | None = None
     """column of a table with labels, or several columns; null finds it"""
     split_column: str | None = None
@@ -89,7 +100,7 @@ class DataConfig(Settings):
         Raises:
             SettingError: there is such a setting.
         """
-        for name in ("image", "label", "split_column", "group"):
+        for name in ("image", "text", "text_pair", "label", "split_column", "group"):
             value = getattr(self, name)
             if value is not None and not (folders and (name, value) == ("group", "folder")):
                 expected = f"null, as {origin} has no columns" + (", or folder" if folders and name == "group" else "")
@@ -152,6 +163,10 @@ class DataSettings(TypedDict, total=False):
     test_split: str
     class_folder: Literal["top", "leaf"]
     image: str | None
+    text: str | None
+    text_pair: str | None
+    tokenizer: str | None
+    length: int | None
     label: str | Sequence[str] | None
     split_column: str | None
     group: str | None

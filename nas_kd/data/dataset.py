@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from nas_kd.runtime.seeds import seed_for
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nas_kd.data.tokenised import Tokenised
 
 
 class Split:
@@ -118,7 +121,7 @@ class Split:
         """
         steps = self.steps(batch_size, drop_last) if order is None else len(order) // batch_size
         if order is None:
-            order = torch.randperm(len(self), generator=_generator(seed, "order", epoch))
+            order = self._shuffled(batch_size, epoch, seed)
         plan = self._plan(order, epoch, seed)
         for step in range(first, steps):
             cut = slice(step * batch_size + rank, (step + 1) * batch_size, world)
@@ -159,6 +162,10 @@ class Split:
             raise SettingError("view", found, f"0 .. {count - 1}" if count else "none: no views", "set data.views")
         crops = self.views.params(index, view)
         return self._batch(crop_flip(self._fetch(index), *crops, self.views.pad), index, view)
+
+    def _shuffled(self, batch_size: int, epoch: int, seed: int) -> Tensor:
+        """Return the order (N,) of an epoch's images."""
+        return torch.randperm(len(self), generator=_generator(seed, "order", epoch))
 
     def _fetch(self, index: Tensor) -> Tensor:
         return self._pixels.fetch(self._rows[index.to(self._rows.device)])
@@ -215,7 +222,8 @@ class Data:
     ``label_names`` are the names of the L columns; of classes ``label_names`` is empty. ``mean`` and ``std`` are the
     train split's, one per channel in 0..1 units; ``fingerprint`` changes with any name, label, membership or pixel.
     ``unreadable`` lists name and class number (-1 where there are no classes) of the images that were skipped.
-    ``found`` says what else was found and left out.
+    ``found`` says what else was found and left out. Of texts ``tokens`` says what these are made of; they count as
+    having one channel, and ``resolution`` is their length in tokens.
     """
 
     train: Split
@@ -232,6 +240,7 @@ class Data:
     kind: Kind = "classes"
     balance: str = "none"
     found: Found = Found()
+    tokens: Tokenised | None = None
 
     @property
     def num_classes(self) -> int:
@@ -271,6 +280,8 @@ class Data:
             mean: one number per channel, in 0..1 units.
             std: the same.
         """
+        if self.tokens is not None:  # tokens have no normalisation
+            return self
         affine = Affine(tuple(mean), tuple(std))
         train, rate, select, test = (split.normalised(affine) for split in self.splits)
         mark = "" if (tuple(mean), tuple(std)) == (self.mean, self.std) else f" mean={list(mean)} std={list(std)}"
@@ -308,6 +319,26 @@ class Data:
                 "split": [split.name for split in self.splits for _ in split.names] + ["unreadable"] * lost,
             }
         )
+
+
+def fingerprint_of(classes: tuple[str, ...], kind: Kind, splits: Mapping[str, Split], stores: Sequence[Any]) -> str:
+    """Hash names, labels, membership and content.
+
+    Args:
+        classes: names of classes or of columns of labels.
+        kind: of the labels.
+        splits: by name.
+        stores: of pixels or tokens, each with a ``shape`` and a ``digest``.
+    """
+    state = hashlib.sha256(repr((classes, [store.shape for store in stores])).encode())
+    if kind != "classes":
+        state.update(kind.encode())
+    for name, split in splits.items():
+        state.update("\n".join([name, *split.names, ""]).encode())
+        state.update(split.labels.numpy().tobytes())
+    for store in stores:
+        state.update(store.digest())
+    return state.hexdigest()
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -112,11 +112,15 @@ def count_equal(keys: Mapping[str, Keys], labels: Mapping[str, NDArray[np.int64]
     return Equal(int((counts > 1)[twin].sum()), moved, differing(split), differing(classes))
 
 
-def check_test(splits: Mapping[str, tuple[Keys, list[str]]]) -> None:
+def check_test(
+    splits: Mapping[str, tuple[Keys, list[str]]], noun: str = "images", same: str = "have the pixels of"
+) -> None:
     """Refuse test images that are training images too.
 
     Args:
         splits: split to the hashes and the names of its images.
+        noun: what they are.
+        same: how those that are refused are like training images.
 
     Raises:
         SettingError: naming the first.
@@ -131,7 +135,7 @@ def check_test(splits: Mapping[str, tuple[Keys, list[str]]]) -> None:
     leaked = [at for at, key in enumerate(keys) if key in seen]
     if leaked:
         first = leaked[0]
-        found = f"{len(leaked)} of {len(names)} test images have the pixels of training images, such as {names[first]}"
+        found = f"{len(leaked)} of {len(names)} test {noun} {same} training {noun}, such as {names[first]}"
         hint = "delete them from one of the two, or set data.duplicates=keep"
-        expected = f"test images that no training sees ({seen[keys[first]]} is equal)"
+        expected = f"test {noun} that no training sees ({seen[keys[first]]} is equal)"
         raise SettingError("data.test", found, expected, hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from torch import Tensor
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.data.augment import Affine, Augment, AutoAugment
-from nas_kd.data.config import DataConfig, DataSettings, Kind
-from nas_kd.data.dataset import Data, Split
+from nas_kd.data.config import DataConfig, DataSettings
+from nas_kd.data.dataset import Data, Split, fingerprint_of
 from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
 from nas_kd.data.image import Decoder
 from nas_kd.data.membership import membership
@@ -52,7 +51,7 @@ def load_data(
         train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
             folders, a .csv or .parquet of images and labels, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair
             (x (N, C, H, W) uint8, y (N,) class numbers or texts, or numbers (N,) or (N, L), see ``kind``); or the
-            settings, which include it.
+            settings, which include it. With ``tokenizer`` a .csv, .jsonl, .parquet or ``"hfds/NAME"`` of texts.
         config: the settings; keywords replace some of them.
         test: as ``train``, with the same classes; None takes what train has of its own, else holds out a fifth of it.
         device: where pixels are stored and batches are created.
@@ -67,6 +66,10 @@ def load_data(
         config = train
         train = config.train
     config = DataConfig.of(config, settings)
+    if config.tokenizer is not None:
+        from nas_kd.data.texts import load_texts  # late: images need no tokenizer
+
+        return load_texts(_table_of(train), config, None if test is None else _table_of(test), device)
     decoder = Decoder(config.resolution, config.ground)
     sources, found = given_apart(train, config.test if test is None else test, config)
     skipped: list[tuple[str, int]] = []
@@ -131,13 +134,16 @@ def load_data(
         check_test({name: (keys[name], split.names) for name, split in splits.items()})
     numbers = {name: split.labels.numpy() for name, split in splits.items()} if pool.kind == "classes" else {}
     return Data(
-        **splits,
+        train=splits["train"],
+        rate=splits["rate"],
+        select=splits["select"],
+        test=splits["test"],
         classes=pool.classes,
         in_chans=channels,
         resolution=size,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(pool.classes, pool.kind, splits, decoded),
+        fingerprint=fingerprint_of(pool.classes, pool.kind, splits, decoded),
         unreadable=tuple(skipped),
         kind=pool.kind,
         balance=config.balance,
@@ -149,6 +155,12 @@ def load_data(
             equal=count_equal(keys, numbers, moved),
         ),
     )
+
+
+def _table_of(given: str | Path | Arrays) -> str | Path:
+    if isinstance(given, tuple):
+        raise SettingError("data.train", "tensors", "a table of texts with data.tokenizer", "save it as a .csv")
+    return given
 
 
 def _views(views: int | str | None, n: int, pad: int, flip: bool, seed: int) -> Views | None:
@@ -178,16 +190,3 @@ def _mean_std(store: Pixels, rows: Tensor) -> tuple[tuple[float, ...], tuple[flo
         mean.append(round(first / total / 255, 4))
         std.append(max(round(math.sqrt(variance) / 255, 4), 1e-3))
     return tuple(mean), tuple(std)
-
-
-def _fingerprint(classes: tuple[str, ...], kind: Kind, splits: dict[str, Split], stores: list[Pixels]) -> str:
-    """Hash names, labels, membership and pixels."""
-    state = hashlib.sha256(repr((classes, [store.shape for store in stores])).encode())
-    if kind != "classes":
-        state.update(kind.encode())
-    for name, split in splits.items():
-        state.update("\n".join([name, *split.names, ""]).encode())
-        state.update(split.labels.numpy().tobytes())
-    for store in stores:
-        state.update(store.digest())
-    return state.hexdigest()

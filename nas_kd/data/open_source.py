@@ -16,12 +16,12 @@ from torch import Tensor
 
 from nas_kd.config.paths import existing
 from nas_kd.data.columns import sources
-from nas_kd.data.config import FILES, IMAGES, DataConfig
+from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
 from nas_kd.data.found import Found
 from nas_kd.data.labels import columns_of, labels_of
 from nas_kd.data.layout import classes_of, split_folders, splits_first
 from nas_kd.data.source import ArraySource, FileSource, Source, VisionSource, parted_groups
-from nas_kd.data.table import Table, read_csv, read_hfds, read_parquet
+from nas_kd.data.table import PAIR, TEXT, Table, read_csv, read_hfds, read_lines, read_parquet
 from nas_kd.data.tree import Tree, read_folder, read_tar
 from nas_kd.errors import SettingError
 
@@ -116,6 +116,8 @@ def _check_classes(setting: str, pool: Source, held: Source) -> None:
 
 
 def _open(setting: str, what: Images, config: DataConfig, other: Images | None) -> Opened:
+    if config.tokenizer is not None:
+        return _open_texts(setting, what, config)
     if isinstance(what, tuple):
         _no_columns(setting, config, "tensors")
         return Opened({"train": _arrays(setting, what, config)})
@@ -141,8 +143,24 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         return _folders(setting, path, _tar(setting, path), config)
     if suffix not in FILES:
         raise SettingError(setting, str(path), IMAGES, "unpack it, or create an uncompressed .tar of class folders")
-    table = read_csv(setting, path, config.image) if suffix in (".csv", ".tsv") else read_parquet(setting, path)
+    table = read_csv(setting, path, (config.image,)) if suffix in (".csv", ".tsv") else read_parquet(setting, path)
     return _table(setting, table, config)
+
+
+def _open_texts(setting: str, what: Images, config: DataConfig) -> Opened:
+    prefix, slash, rest = str(what).partition("/")
+    if slash and prefix.lower() == "hfds":
+        split = config.test_split if setting == "data.test" else config.train_split
+        return _table(setting, read_hfds(setting, rest, split, str(Path(config.root).expanduser())), config)
+    path = existing(setting, Path(str(what)), TEXTS)
+    suffix = path.suffix.lower()
+    if suffix not in TEXT_FILES or not path.is_file():
+        raise SettingError(setting, str(path), TEXTS, "save the texts as a table")
+    if suffix == ".jsonl":
+        return _table(setting, read_lines(setting, path), config)
+    if suffix in (".csv", ".tsv"):
+        return _table(setting, read_csv(setting, path, (config.text, config.text_pair), (*TEXT, *PAIR)), config)
+    return _table(setting, read_parquet(setting, path), config)
 
 
 def _table(setting: str, table: Table, config: DataConfig) -> Opened:

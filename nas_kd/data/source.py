@@ -156,6 +156,20 @@ class TableSource(Source):
             return io.BytesIO(file.read())
 
 
+class TextSource(Source):
+    """Texts.
+
+    Args:
+        texts: (N,).
+        pairs: (N,) the second text of each pair; None where there are no pairs.
+    """
+
+    def __init__(self, texts: list[str], pairs: list[str] | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.texts = texts
+        self.pairs = pairs
+
+
 class VisionSource(Source):
     """Images behind a torchvision data set, which another process reopens."""
 

@@ -24,13 +24,18 @@ def summary(data: Data, origin: str) -> Iterator[str]:
         "regression": f"{data.num_classes} numbers an image",
     }[data.kind]
     shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
+    noun = "images"
+    if data.tokens is not None:
+        kind = "pairs of texts" if data.tokens.pairs else "texts"
+        shape = f"{kind} of {data.resolution} tokens ({100 * data.tokens.cut:.1f} % are longer and were cut)"
+        noun = "texts"
     splits = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
-    yield f"data: {origin}, {outputs}, {shape}; images: {splits}"
+    yield f"data: {origin}, {outputs}, {shape}; {noun}: {splits}"
     names = data.classes[:SHOWN]
     if data.kind == "classes":
         sizes = [np.bincount(split.labels.numpy(), minlength=data.num_classes) for split in data.splits]
         each = [f"{name} {'/'.join(str(size[c]) for size in sizes)}" for c, name in enumerate(names)]
-        yield f"data: images a class (train/rate/select/test): {_some(each, data.num_classes)}"
+        yield f"data: {noun} a class (train/rate/select/test): {_some(each, data.num_classes)}"
     else:
         yield f"data: {data.kind} of {_some(names, data.num_classes)}"
     found = data.found
@@ -46,13 +51,15 @@ def summary(data: Data, origin: str) -> Iterator[str]:
     if data.unreadable:
         lost = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
         yield f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {lost}"
-    yield from _equal(found.equal)
+    yield from _equal(
+        found.equal, *(("images", "have the pixels of") if data.tokens is None else ("texts", "are equal to"))
+    )
 
 
-def _equal(equal: Equal) -> Iterator[str]:
+def _equal(equal: Equal, noun: str, same: str) -> Iterator[str]:
     if not equal.images:
         return
-    line = f"data: {equal.images} images have the pixels of another"
+    line = f"data: {equal.images} {noun} {same} another"
     parts = [
         f"{count} {words}"
         for count, words in (

@@ -1,9 +1,9 @@
-"""Tables of images and labels: CSV, parquet, and Hugging Face's data sets."""
+"""Tables of images or texts and labels: CSV, JSON lines, parquet, and Hugging Face's data sets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from nas_kd.config.reading import parsed
 from nas_kd.errors import SettingError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyarrow import ChunkedArray
 
 # names of columns of images or of their paths, in lower case
 IMAGE = ("image", "img", "path", "file", "filename", "file_name", "filepath", "image_path", "image_id")
+TEXT = ("text", "sentence", "sentence1", "review", "content", "comment", "document", "premise", "question", "question1")
+PAIR = ("text_pair", "sentence2", "hypothesis", "question2", "answer")
 LARGEST_CSV = 2**30  # bytes
 LARGEST_PARQUET = 2**32  # bytes unpacked
 
@@ -46,12 +49,13 @@ class Table:
     folder: str = ""
 
 
-def read_csv(what: str, path: Path, image: str | None) -> Table:
+def read_csv(what: str, path: Path, named: Collection[str | None], known: Collection[str] = IMAGE) -> Table:
     """Read a .csv or .tsv, columns divided by commas, tabs or semicolons.
 
     Args:
         what: the setting, for messages.
-        image: column of images, if it was named; paths are texts also where they look like numbers.
+        named: columns of images or texts, if they were named; these are texts also where they look like numbers.
+        known: what such columns are called else, in lower case.
 
     Raises:
         SettingError: it is too large or no such table.
@@ -67,7 +71,7 @@ def read_csv(what: str, path: Path, image: str | None) -> Table:
         divider = max("\t;,", key=head.count)
         how: dict[str, Any] = {"sep": divider, "encoding": "utf-8-sig", "dtype_backend": "numpy_nullable"}
         columns = map(str, pd.read_csv(path, nrows=0, **how).columns)
-        texts = {column: "string" for column in columns if column == image or column.strip().lower() in IMAGE}
+        texts = {column: "string" for column in columns if column in named or column.strip().lower() in known}
         frame = pd.read_csv(path, dtype=texts, low_memory=False, **how)
     except (ValueError, OSError, OverflowError) as error:  # pandas' errors and wrong encodings are ValueErrors
         hint = "save it as UTF-8 text with a line of column names"
@@ -75,6 +79,30 @@ def read_csv(what: str, path: Path, image: str | None) -> Table:
     if not len(frame):
         raise SettingError(what, str(path), "a table with a line of column names and a line an image", "add lines")
 
+    return _of_frame(frame, path)
+
+
+def read_lines(what: str, path: Path) -> Table:
+    """Read a .jsonl: an object of names and values a line.
+
+    Raises:
+        SettingError: it is too large or no such table.
+    """
+    import pandas as pd
+
+    size = path.stat().st_size
+    if size > LARGEST_CSV:
+        raise SettingError(what, str(path), f"a table of at most {LARGEST_CSV:,} bytes; it has {size:,}", "divide it")
+    try:
+        rows = [parsed(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except ValueError as error:  # wrong encodings are ValueErrors too
+        raise SettingError(what, str(path), f"a JSON object a line ({error})", "save it as UTF-8 text") from error
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise SettingError(what, str(path), "a JSON object of names and values a line", "write one a text")
+    return _of_frame(pd.DataFrame(rows).convert_dtypes(), path)
+
+
+def _of_frame(frame: pd.DataFrame, path: Path) -> Table:
     def values(name: str) -> NDArray[Any]:
         column = frame[name]
         if column.isna().any() or column.dtype.kind not in "biuf":

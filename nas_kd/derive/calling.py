@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,28 +15,60 @@ from nas_kd.derive.units import Unit
 from nas_kd.nn.norm import NormValues
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a unit is called with, where that is more than its input, such as a mask beside it.
+
+    Args:
+        args: by place, the input first.
+        kwargs: by name.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def given_by(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return a copy of what a module was called with: a later layer may change it in place."""
+    x = args[0].clone() if isinstance(args[0], Tensor) else [part.clone() for part in args[0]]
+    return Given((x, *args[1:]), kwargs) if len(args) > 1 or kwargs else x
+
+
+def input_of(x: Any) -> Any:
+    """Return the input among what a unit is called with."""
+    return x.args[0] if isinstance(x, Given) else x
+
+
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a module is called with, by place and by name."""
+    return (x.args, dict(x.kwargs)) if isinstance(x, Given) else ((x,), {})
+
+
 @torch.no_grad()
 def unit_features(
-    network: nn.Module, units: Sequence[Unit], images: Tensor, tensors: Mapping[str, Tensor] | None = None
+    network: nn.Module, units: Sequence[Unit], images: Any, tensors: Mapping[str, Tensor] | None = None
 ) -> tuple[list[tuple[Any, Tensor]], Tensor]:
     """Run a network once, in the mode that it is in.
 
     Args:
         network: with the units, or what is in their place.
         units: the units.
-        images: (B, C, H, W) as it takes them.
+        images: (B, C, H, W) as it takes them, or texts.
         tensors: weights that it is called with, by name; None calls it with its own.
 
     Returns:
-        Input (of a dense layer all features before it) and output of every unit, and the logits (B, classes).
+        Input (of a dense layer all features before it; `Given` where a unit takes more) and output of every unit, and
+        the logits (B, classes).
     """
     found: dict[int, tuple[Any, Tensor]] = {}
 
-    def keep(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        x = args[0]  # cloned, because a later layer may change it in place
-        found[index] = (x.clone() if isinstance(x, Tensor) else [part.clone() for part in x], out.clone())
+    def keep(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        found[index] = (given_by(args, kwargs), out.clone())
 
-    handles = [network.get_submodule(u.path).register_forward_hook(partial(keep, i)) for i, u in enumerate(units)]
+    handles = [
+        network.get_submodule(u.path).register_forward_hook(partial(keep, i), with_kwargs=True)
+        for i, u in enumerate(units)
+    ]
     try:
         logits: Tensor = called_with(network, tensors or {}, images)
     finally:
@@ -64,7 +97,8 @@ def called_with(
             home: dict[str, Any] = owner._parameters if own in owner._parameters else owner._buffers
             before.append((home, own, home[own]))
             home[own] = tensor
-        return network(x)
+        args, kwargs = arguments(x)
+        return network(*args, **kwargs)
     finally:
         for home, own, old in before:
             home[own] = old

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 
 HINT = "name a space instead (--space), or give a network whose forward pass is the same for every image"
 aten: Any = torch.ops.aten
@@ -36,7 +38,7 @@ class Call:
 
     Args:
         count: number of calls.
-        x: its input, None where that is not one tensor.
+        x: its input, None where that is not one tensor; what else it was given are no features, but masks and the like.
         out: its output, likewise.
         args: all that it was given.
     """
@@ -54,10 +56,11 @@ class _DecidedByValueError(RuntimeError):
 class _Watch(TorchDispatchMode):
     """Follows what is computed from the images, and raises where the code or a shape depends on it."""
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Any) -> None:
         super().__init__()
         self.from_images = WeakTensorKeyDictionary()
-        self.from_images[images] = True
+        for leaf in tree_leaves(images):
+            self.from_images[leaf] = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -75,12 +78,12 @@ class _Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def check_network(network: nn.Module, images: Tensor) -> None:
+def check_network(network: nn.Module, images: Any) -> None:
     """Check that a network can be traced and cut, by one forward pass.
 
     Args:
         network: in evaluation mode.
-        images: (B, C, H, W) random images of the size that it takes.
+        images: (B, C, H, W) random images of the size that it takes, or texts.
 
     Raises:
         SettingError: it cannot run, decides by values of the images, gives no logits, shares weights between layers,
@@ -93,15 +96,15 @@ def check_network(network: nn.Module, images: Tensor) -> None:
             legal = f"weights of their own for every layer ({names[key]} and {name} are tied)"
             raise _refused(network, legal, "untie them (a copy each), or name a space instead (--space)")
         names[key] = name
-    images = images.clone()
+    images = inputs.copied(images)
     counts: dict[str, int] = {}
     open_modules: list[str] = []
 
-    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def before(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         counts[name] = counts.get(name, 0) + 1
         open_modules.append(name)
 
-    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def after(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         open_modules.pop()
 
     handles = _hooked(network, before, after)
@@ -117,9 +120,11 @@ def check_network(network: nn.Module, images: Tensor) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+    number = inputs.count(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != number:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        legal = f"a network that maps images {tuple(images.shape)} to logits ({len(images)}, classes), not {found}"
+        given = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(images))
+        legal = f"a network that maps inputs {given} to logits ({number}, classes), not {found}"
         raise _refused(network, legal, "wrap it in a module that returns the logits")
     for name, count in counts.items():
         if count > 1 and next(network.get_submodule(name).parameters(), None) is not None:
@@ -127,40 +132,52 @@ def check_network(network: nn.Module, images: Tensor) -> None:
             raise _refused(network, legal, "give each use a copy of its own, or name a space instead (--space)")
 
 
-def calls_of(network: nn.Module, images: Tensor) -> dict[str, Call]:
+def calls_of(network: nn.Module, images: Any) -> dict[str, Call]:
     """Run a network once with gradients and note the calls of its modules, in order.
 
     Args:
         network: in evaluation mode.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or texts.
 
     Returns:
         The call of each module by its path.
     """
     calls: dict[str, Call] = {}
 
-    def before(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def before(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = calls.setdefault(name, Call())
         call.count += 1
         call.args = args
-        call.x = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
+        call.x = args[0] if args and isinstance(args[0], Tensor) else None
+        others = tree_leaves((args[1:], kwargs))
+        if any(isinstance(other, Tensor) and other.requires_grad for other in others):
+            call.x = None
 
-    def after(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def after(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         calls[name].out = out if isinstance(out, Tensor) else None
 
     handles = _hooked(network, before, after)
+    x = inputs.copied(images)
+    try:
+        with torch.enable_grad(), learnable(network):
+            network(x.requires_grad_(True) if isinstance(x, Tensor) else x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+@contextmanager
+def learnable(network: nn.Module) -> Iterator[None]:
+    """Let gradients reach all weights of a network, so that autograd knows every operation."""
     frozen = [p for p in network.parameters() if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        with torch.enable_grad():
-            network(images.clone().requires_grad_(True))
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter in frozen:
             parameter.requires_grad_(False)
-    return calls
 
 
 def _refused(network: nn.Module, legal: str, hint: str) -> SettingError:
@@ -171,8 +188,8 @@ def _hooked(network: nn.Module, before: Any, after: Any) -> Sequence[Any]:
     handles = []
     for name, module in network.named_modules():
         if name:
-            handles.append(module.register_forward_pre_hook(partial(before, name)))
-            handles.append(module.register_forward_hook(partial(after, name)))
+            handles.append(module.register_forward_pre_hook(partial(before, name), with_kwargs=True))
+            handles.append(module.register_forward_hook(partial(after, name), with_kwargs=True))
     return handles
 
 

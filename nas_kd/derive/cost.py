@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.derive.groups import Group
 from nas_kd.derive.stage import Costs
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.unmeasured import any_values
 from nas_kd.space.arch import Cost
 
@@ -124,7 +125,7 @@ def places(network: nn.Module, in_chans: int, size: int) -> dict[str, int]:
     handles = [module.register_forward_hook(partial(note, name)) for name, module in layers]
     try:
         with torch.no_grad():
-            network(torch.zeros(1, in_chans, size, size, device=next(network.parameters()).device))
+            network(inputs.example(network, in_chans, size))
     except Exception as error:  # whatever a foreign forward pass raises
         text = " ".join(str(error).split())[:200]
         expected = f"input sizes that {type(network).__name__} takes ({text})"

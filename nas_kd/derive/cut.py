@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas_kd.derive.groups import Group
 from nas_kd.derive.units import Unit
-from nas_kd.nn.cutting import HEADS, set_tensor, update_sizes
+from nas_kd.nn.cutting import COUNTS, WIDTHS, heads_of, set_tensor, update_sizes
 from nas_kd.nn.widen import Widen
 
 Kept = tuple[int, ...]  # of each group of a unit, how many of its parts stay
@@ -151,10 +151,12 @@ def _attend(module: nn.Module, root: str, group: Group, count: int) -> None:
     if "." not in root:
         return
     attention: Any = module.get_submodule(root.rpartition(".")[0])
-    heads = getattr(attention, "num_heads", None)
-    if heads != group.channels or count == heads:
+    heads = heads_of(attention)
+    if heads is None or heads != group.channels or count == heads:
         return
-    attention.num_heads = count
-    for name in HEADS[1:]:
+    for name in COUNTS:
+        if hasattr(attention, name):
+            setattr(attention, name, count)
+    for name in WIDTHS:
         if isinstance(size := getattr(attention, name, None), int):
             setattr(attention, name, size * count // heads)

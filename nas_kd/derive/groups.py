@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from nas_kd.derive.calls import HINT
+from nas_kd.derive.calls import HINT, learnable
 from nas_kd.errors import SettingError
+from nas_kd.nn.cutting import heads_of
 from nas_kd.nn.widen import Widen
 
 # where a layer keeps its output and its input channels: (tensor, dimension)
@@ -75,7 +76,7 @@ class Tracer:
 
     Args:
         network: the network, in evaluation mode.
-        images: (B, C, H, W) of the size that it takes.
+        images: (B, C, H, W) of the size that it takes, or texts.
 
     Raises:
         SettingError: the network cannot be traced.
@@ -83,29 +84,27 @@ class Tracer:
     Source: Fang et al. 2023, DepGraph: Towards Any Structural Pruning; torch-pruning is its authors' code.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor) -> None:
+    def __init__(self, network: nn.Module, images: Any) -> None:
         import torch_pruning
 
         self.network = network
         self.names = {module: name for name, module in network.named_modules()}
         self.parameters = {parameter: name for name, parameter in network.named_parameters()}
-        frozen = [p for p in network.parameters() if not p.requires_grad]
-        for parameter in frozen:  # the graph is read off autograd
-            parameter.requires_grad_(True)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), learnable(network):  # the graph is read off autograd
                 warnings.simplefilter("ignore")
                 self.graph = torch_pruning.DependencyGraph().build_dependency(
-                    network, example_inputs=images, customized_pruners={Widen: _widen_pruner()}, verbose=False
+                    network,
+                    example_inputs=images,
+                    forward_fn=lambda module, x: module(x),
+                    customized_pruners={Widen: _widen_pruner()},
+                    verbose=False,
                 )
         except Exception as error:  # whatever a foreign forward pass raises
             text = " ".join(str(error).split())[:200]
             raise SettingError(
                 "teacher", type(network).__name__, f"a network that can be traced ({text})", HINT
             ) from error
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
 
     def groups(self) -> Iterator[Group]:
         """Find the groups of channels whose tensors are all known."""
@@ -164,7 +163,7 @@ class Tracer:
             module = node.module
             if isinstance(module, nn.Parameter):
                 owner, _, tensor = self.parameters[module].rpartition(".")
-                if hasattr(self.network.get_submodule(owner), "num_heads"):
+                if heads_of(self.network.get_submodule(owner)) is not None:
                     continue  # goes by head, as a table of position biases does: `_by_heads` adds it
                 found.setdefault((owner, tensor, node.pruning_dim), [int(place) for place in indices])
                 continue

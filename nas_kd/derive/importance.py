@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.derive.calls import learnable
 from nas_kd.derive.groups import Group, Slot
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
 from nas_kd.losses import label_loss
+from nas_kd.nn import inputs
 from nas_kd.runtime.seeds import seed_for
 
 CRITERIA = ("activation", "taylor", "l1", "random")
@@ -21,7 +23,7 @@ CRITERIA = ("activation", "taylor", "l1", "random")
 def importance_order(
     network: nn.Module,
     units: Sequence[Unit],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Any, Tensor]],
     criterion: str = "activation",
     seed: int = 0,
     kind: str = "classes",
@@ -31,7 +33,7 @@ def importance_order(
     Args:
         network: in evaluation mode.
         units: its units.
-        batches: images (B, C, H, W) as the network takes them, and labels (B,) or (B, L).
+        batches: images (B, C, H, W) as the network takes them, or texts, and labels (B,) or (B, L).
         criterion: ``activation``: the mean size of a channel times the norm of the weights that read it. ``taylor``:
             the size of the first-order change of the loss without it. ``l1``: the norm of the weights alone.
             ``random``: the
@@ -63,7 +65,7 @@ def readers(group: Group) -> list[Slot]:
 
 
 def _sizes(
-    network: nn.Module, groups: Sequence[Group], batches: Iterable[tuple[Tensor, Tensor]], kind: str | None
+    network: nn.Module, groups: Sequence[Group], batches: Iterable[tuple[Any, Tensor]], kind: str | None
 ) -> dict[str, Tensor]:
     """Return the mean size of every input channel of the layers that read groups, (C,), or of its Taylor term.
 
@@ -81,21 +83,23 @@ def _sizes(
             seen[name] = x
             x.retain_grad()
         else:
-            _add(sums, name, x.detach().abs(), module)
+            _add(sums, name, x.detach().abs(), module, real)
 
     handles = [network.get_submodule(name).register_forward_pre_hook(partial(look, name)) for name in names]
     images = 0
+    real: Tensor | None = None
     try:
-        with torch.set_grad_enabled(gradients):
+        with torch.set_grad_enabled(gradients), learnable(network):
             for x, y in batches:
-                logits = network(x.requires_grad_(True) if gradients else x)
+                real = inputs.real_tokens(x)
+                logits = network(x)
                 if kind is not None:
                     label_loss(kind, logits, y.to(logits.device)).backward()
                     for name, value in seen.items():
                         if value.grad is not None:
-                            _add(sums, name, (value.detach() * value.grad).abs(), network.get_submodule(name))
+                            _add(sums, name, (value.detach() * value.grad).abs(), network.get_submodule(name), real)
                     network.zero_grad()
-                images += len(x)
+                images += inputs.count(x)
     finally:
         for handle in handles:
             handle.remove()
@@ -104,7 +108,9 @@ def _sizes(
     return {name: total / images for name, total in sums.items()}
 
 
-def _add(sums: dict[str, Tensor], name: str, values: Tensor, module: nn.Module) -> None:
+def _add(sums: dict[str, Tensor], name: str, values: Tensor, module: nn.Module, real: Tensor | None) -> None:
+    if real is not None and values.shape[:2] == real.shape:  # the mean is over tokens that are no padding
+        values = values * (real * (real.shape[1] / real.sum(1, keepdim=True)))[..., None]
     channels_first = isinstance(module, nn.modules.conv._ConvNd)
     dims = [d for d in range(values.ndim) if d != (1 if channels_first else values.ndim - 1)]
     total = values.double().mean([d for d in dims if d != 0]).sum(0) if len(dims) > 1 else values.double().sum(0)

@@ -15,7 +15,7 @@ from nas_kd.derive.calling import batch_norms, called_with, replaced, statistics
 from nas_kd.derive.cut import Kept, Slice, Twin, cut
 from nas_kd.derive.groups import OUT, Group
 from nas_kd.derive.units import Unit
-from nas_kd.nn.cutting import plan_of
+from nas_kd.nn.cutting import LeftOut, plan_of
 from nas_kd.nn.norm import STATISTICS, NormValues, Recorder
 
 Choice = Kept | None  # of a unit: how many parts of each group stay; None leaves it out
@@ -180,7 +180,7 @@ class CutNet(nn.Module):
         for index, (unit, choice) in enumerate(zip(self.units, choices, strict=False)):
             through = passing(unit.path)
             if choice is None:
-                changes[unit.path] = nn.Identity()
+                changes[unit.path] = LeftOut()
             elif through or choice != self.whole(index):
                 twin = self.twin(index, choice, through)
                 changes[unit.path] = twin.module
@@ -208,11 +208,11 @@ class CutNet(nn.Module):
             known.clear()
         return super()._apply(fn, recurse)
 
-    def forward(self, x: Tensor, choices: Sequence[Choice], norm: NormValues | None = None) -> Tensor:
+    def forward(self, x: Any, choices: Sequence[Choice], norm: NormValues | None = None) -> Tensor:
         """Run a cut network.
 
         Args:
-            x: (B, C, H, W) as the teacher takes them.
+            x: (B, C, H, W) as the teacher takes them, or texts.
             choices: one a unit.
             norm: statistics of its batch norms by path; None takes the batch's (training mode).
 
@@ -226,9 +226,11 @@ class CutNet(nn.Module):
         return called_with(assembly.network, assembly.tensors() | statistics_of(norm), x, assembly.modules)
 
     @torch.no_grad()
-    def statistics(self, batches: Iterable[Tensor], choices: Sequence[Choice]) -> NormValues:
+    def statistics(self, batches: Iterable[Any], choices: Sequence[Choice]) -> NormValues:
         """Measure the statistics of a cut network's batch norms, pooled exactly over batches."""
         network, tensors = self.assembled(choices)
+        if not batch_norms(network):
+            return {}
         recorder = Recorder()
 
         def record(name: str, module: Any, args: tuple[Tensor], _: Any) -> None:

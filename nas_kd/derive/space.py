@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas_kd.config.kinds import checked
 from nas_kd.derive.calling import batch_norms
@@ -19,6 +19,7 @@ from nas_kd.derive.parts import parts_of
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit, find_parts, walk
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.norm import NormValues
 from nas_kd.runs.log import log_message
 from nas_kd.space.arch import Arch, Cost
@@ -114,7 +115,8 @@ class TeacherSpace(ElasticSpace):
             in_chans: channels of the teacher's images.
 
         Returns:
-            The teacher's own class, cut, its layers as torch begins them; fresh statistics go with them.
+            The teacher's own class, cut, its layers as torch (of a text encoder, its library) begins them; fresh
+            statistics go with them.
         """
         derived = self.derived
         for name, given, own in (
@@ -127,6 +129,10 @@ class TeacherSpace(ElasticSpace):
                 )
         net = TeacherSupernet(self)
         network = net.cuts.extract(net.choices(arch))
+        rules: Any = getattr(network, "reset_weights", None)
+        if rules is not None:
+            rules()
+            return network.train()
         for module in network.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
@@ -183,10 +189,12 @@ def teacher_space(
         hint = "pass data=nas_kd.load_data(...), or importance='l1'"
         raise SettingError("importance", importance, "images to weigh channels on, or l1 or random", hint)
     network = teacher.network
+    if resolutions and not inputs.takes_images(network):
+        expected = "() for a text teacher: texts are not resized"
+        raise SettingError("derive.resolutions", tuple(resolutions), expected, "set data.length")
     size = resolution or (data.resolution if data is not None else 224)
-    device = next(network.parameters()).device
-    drawn = torch.randn(5, teacher.in_chans, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
-    images = drawn[:2]
+    drawn = inputs.example(network, teacher.in_chans, size, 5, torch.Generator().manual_seed(seed))
+    images = inputs.picked(drawn, slice(2))
     units, links = find_parts(network, images, residual)
     if links.stays:
         log_message(None, f"these layers of the teacher cannot be cut and stay as they are: {', '.join(links.stays)}")
@@ -197,7 +205,9 @@ def teacher_space(
     kind = "classes" if data is None else data.kind
     order = importance_order(network, whole, batches, importance, seed, kind)
     norms = {path: (m.running_mean.clone(), m.running_var.clone()) for path, m in batch_norms(network).items()}
-    classes = _check_largest(CutNet(network, units, order, links.streams), network, norms, drawn[2:])
+    classes = _check_largest(
+        CutNet(network, units, order, links.streams), network, norms, inputs.picked(drawn, slice(2, None))
+    )
     derived = Derived(network, tuple(units), links, order, norms, classes, teacher.in_chans, teacher.mean, teacher.std)
     chosen = tuple(sorted({int(each) for each in resolutions} | {size})) if resolutions else ()
     stem, stages, head = parts_of(derived, shares, depth, chosen or (size,))
@@ -205,7 +215,7 @@ def teacher_space(
 
 
 @torch.no_grad()
-def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Tensor) -> int:
+def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Any) -> int:
     """Check that the uncut network gives the teacher's logits, and return their number."""
     whole = [net.whole(index) for index in range(len(net.units))]
     try:
@@ -213,7 +223,7 @@ def _check_largest(net: CutNet, network: nn.Module, norm: NormValues, fresh: Ten
         found = net.eval()(fresh, whole, norm)
     except RuntimeError as error:
         text = " ".join(str(error).split())[:200]
-        expected = f"a network that takes batches of any size, of {len(fresh)} images too: {text}"
+        expected = f"a network that takes batches of any size, of {inputs.count(fresh)} too: {text}"
         raise SettingError("teacher", type(network).__name__, expected, "use x.shape[0] for the batch") from error
     if not torch.equal(want, found):
         apart = f"two passes over the same images differ by {float((want - found).abs().max()):.3g}"

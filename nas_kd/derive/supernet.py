@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas_kd.derive.chain import Link
 from nas_kd.derive.network import Choice, CutNet
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.norm import NormValues, Recorder
 from nas_kd.nn.output import Output
 from nas_kd.nn.unmeasured import refuse_unmeasured
@@ -76,7 +77,7 @@ class TeacherSupernet(Supernet):
 
     def forward_stages(
         self,
-        x: Tensor,
+        x: Any,
         arch: Arch,
         norm: NormValues | Recorder | None = None,
         *,
@@ -86,7 +87,7 @@ class TeacherSupernet(Supernet):
         """Run the subnet of an arch.
 
         Args:
-            x: (B, in_chans, H, W), normalised as the teacher's images.
+            x: (B, in_chans, H, W), normalised as the teacher's images, or texts.
             arch: an arch of the space.
             norm: calibrated statistics of this arch; None takes the batch's (training mode only).
             dropout: not used: the teacher's own holds.
@@ -120,8 +121,8 @@ class TeacherSupernet(Supernet):
 
 @statistics.register
 def _(net: TeacherSupernet, batches: Iterable[Any], archs: Sequence[Arch]) -> list[NormValues]:
-    images = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
-    if not sum(map(len, images)):
+    images = [inputs.inputs_of(batch) for batch in batches]
+    if not sum(map(inputs.count, images)):
         raise SettingError("batches", 0, "at least one image", "pass data.train.clean(256, limit=2048)")
     for batch in images:
         net.check_images(batch)

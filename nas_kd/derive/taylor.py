@@ -46,6 +46,8 @@ def taylor_cut(
     whole = deepcopy(network).eval().requires_grad_(True)
     images = None
     for x, y in batches:
+        if not isinstance(x, Tensor):
+            raise SettingError("taylor", type(network).__name__, "a network of images", "leave this rival out")
         images = x[:1] if images is None else images
         label_loss(kind, whole(x), y, reduction="sum").backward()
     if images is None:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from nas_kd.derive.calls import Call, calls_of, check_network
 from nas_kd.derive.chain import WRITERS, Between, between
 from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.derive.verify import sound
 from nas_kd.errors import SettingError
+from nas_kd.nn.cutting import heads_of
+from nas_kd.nn.inputs import takes_images
 
 # operations of autograd that hand an image on as it is, but for its size, layout or range
 PLAIN: tuple[str, ...] = (
@@ -42,6 +44,7 @@ PLAIN += (
     "IndexSelect",
 )
 NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")  # the identity of a RepVGG block
+LAYER_NORMS = ("NativeLayerNorm",)  # of a block that normalises after it has added, as BERT's
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ class Unit:
     out_shape: tuple[int, ...]
 
 
-def find_units(network: nn.Module, images: Tensor) -> list[Unit]:
+def find_units(network: nn.Module, images: Any) -> list[Unit]:
     """Find the blocks of a network, as `find_parts` does, without streams where there are channels inside blocks."""
     return find_parts(network, images)[0]
 
 
-def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tuple[list[Unit], Between]:
+def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple[list[Unit], Between]:
     """Find the blocks of a network, in the order in which they run, and the channels between them.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
@@ -79,7 +82,7 @@ def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tu
 
     Args:
         network: in evaluation mode.
-        images: (B, C, H, W) random images of the size that it takes.
+        images: (B, C, H, W) random images of the size that it takes, or texts.
         residual: whether streams are cut in a network that has channels inside residual blocks; in others always.
 
     Returns:
@@ -96,7 +99,8 @@ def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tu
     groups = sound(network, images, read)
     known |= {slot.layer for group in groups for slot in group.slots if slot.dim == 0}
     calls = calls_of(network, images)
-    blocks = _blocks(network, calls, PLAIN) or _blocks(network, calls, (*PLAIN, *NORMS))
+    found = (_blocks(network, calls, (*PLAIN, *more)) for more in ((), NORMS, LAYER_NORMS))
+    blocks = next((blocks for blocks in found if blocks), [])
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
     around = {path for path in (*blocks, *homes.values()) if path}
     inner: dict[str, list[Group]] = {path: [] for path in blocks}
@@ -105,7 +109,8 @@ def find_parts(network: nn.Module, images: Tensor, residual: bool = False) -> tu
         path = homes[id(group)]
         holds = any(other.startswith(f"{path}.") for other in around)  # channels between units, not in one
         chain = not blocks and isinstance(network.get_submodule(path), nn.Sequential)
-        if path in calls and not holds and not chain:
+        whole_head = path not in blocks and not takes_images(network)  # a text's pooler and classifier stay
+        if path in calls and not holds and not chain and not whole_head:
             inner.setdefault(path, []).append(group)
         else:
             free.append(group)
@@ -233,13 +238,14 @@ def _by_heads(network: nn.Module, group: Group) -> Group:
     if "." not in group.root:
         return group
     attention = network.get_submodule(group.root.rpartition(".")[0])
-    heads = getattr(attention, "num_heads", None)
-    if not isinstance(heads, int) or heads < 1 or all(len(part) < 3 for part in group.slots[0].index):
+    heads = heads_of(attention)
+    path = group.root.rpartition(".")[0]
+    made = [slot for slot in group.slots if slot.dim == 0 and slot.tensor == "weight" and slot.layer.startswith(path)]
+    if not heads or sum(len(slot.index[0]) for slot in made) < 3:
         return group
     slots = _tied(heads, group.slots)
     if slots is None:
         return group
-    path = group.root.rpartition(".")[0]
     each = tuple((head,) for head in range(heads))
     for name, parameter in attention.named_parameters(recurse=False):  # such as a table of position biases
         if heads in parameter.shape:

@@ -18,14 +18,14 @@ SEED = 20_011
 SMALL = 4  # layers of a group inside a block; groups along the network have more
 
 
-def sound(network: nn.Module, images: Tensor, groups: Sequence[Group]) -> list[Group]:
+def sound(network: nn.Module, images: Any, groups: Sequence[Group]) -> list[Group]:
     """Return the groups that can be cut: reordered in all layers alike they change nothing.
 
     What tracing cannot see, such as channels that are shuffled by constants, is found so.
 
     Args:
         network: in evaluation mode; it stays as it is.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or texts.
         groups: channels that are tied by what tracing says.
     """
     usable = [group for group in groups if _even(group)]
@@ -68,7 +68,7 @@ def _even(group: Group) -> bool:
     return all(len({len(part) for part in slot.index}) == 1 for slot in group.slots)
 
 
-def _same(network: nn.Module, images: Tensor, groups: Sequence[Group], want: Tensor) -> bool:
+def _same(network: nn.Module, images: Any, groups: Sequence[Group], want: Tensor) -> bool:
     other = deepcopy(network)
     for number, group in enumerate(groups):
         rng = torch.Generator().manual_seed(SEED + number)

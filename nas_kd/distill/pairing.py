@@ -14,6 +14,7 @@ from nas_kd.data import Batch
 from nas_kd.distill.pair import Pair, Shape, Shapes
 from nas_kd.distill.term import Recipe
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import probe
@@ -52,7 +53,8 @@ def shapes_of(forward: Callable[[Tensor], Output], model: nn.Module, image: Shap
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     model.eval()
     try:
-        found = forward(like.new_zeros(2, *image))
+        x = inputs.example(model, image[0], image[1], 2)
+        found = forward(x.to(like.dtype) if isinstance(x, Tensor) else x)
     except (AssertionError, RuntimeError, ValueError, IndexError) as error:
         expected = f"a network that takes images {' x '.join(map(str, image))} ({str(error).splitlines()[0]})"
         raise SettingError(

@@ -24,6 +24,7 @@ from nas_kd.export.staged import note_of, staged
 from nas_kd.export.student import ABOUT, EXPORTS, load_student, update_card
 from nas_kd.export.timed import LatencyRow, latencies
 from nas_kd.export.versions import versions
+from nas_kd.nn.inputs import takes_images
 from nas_kd.runs.files import CsvLog, plain
 from nas_kd.runs.links import refuse_links
 
@@ -103,6 +104,10 @@ def export(
         expected = f"false for {to}: such a model takes normalised images and returns logits"
         raise SettingError(name, True, expected, "leave it out, or choose another format")
     loaded = student if isinstance(student, nn.Module) else load_student(student, factory=factory)
+    if not takes_images(loaded):
+        expected = "a student of images: one of texts goes on in transformers"
+        hint = "open it by load_student, or the folder transformers/ beside it"
+        raise SettingError("student", type(loaded).__name__, expected, hint)
     about: Any = getattr(loaded, "info", {})
     network = Deployed(loaded, about, normalise=normalise, softmax=softmax)
     if int8 is not None:

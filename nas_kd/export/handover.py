@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -36,6 +37,8 @@ def student_info(
         "params": sum(p.numel() for p in model.parameters()),
         "arch": None if arch is None else arch.to_dict(),
     }
+    if data.tokens is not None:
+        info |= {"mean": None, "std": None, "tokens": asdict(data.tokens)}
     if data.kind != "classes":  # outputs are sigmoids' logits, or numbers
         info["labels"] = data.kind
     if isinstance(model, StaticNet):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas_kd.blocks import kinds
 from nas_kd.config.kinds import checked
+from nas_kd.config.paths import TOKENIZER
 from nas_kd.config.reading import parsed, read_text
 from nas_kd.errors import SettingError
 from nas_kd.export.card import card
@@ -93,7 +94,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
         about["unmeasured"] = True
     found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     # they would be lost with the student that is replaced
-    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS, EXPORTS, CARD, ENV})
+    others = sorted({*found} - {ARCH, ABOUT, WEIGHTS, EXPORTS, CARD, ENV, TOKENIZER})
     if others or (folder.exists() and not folder.is_dir()):
         what = f"holds {', '.join(others[:3])}" if others else "is a file"
         expected = f"a new, empty or student folder; this {what}"

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from nas_kd.nn.widen import Widen
 
-HEADS = (
-    "num_heads",
-    "attn_dim",
-    "inner_dim",
-    "all_head_dim",
-)  # attributes of attention layers that depend on the number of heads
+COUNTS = ("num_heads", "num_attention_heads", "n_heads")  # what attention layers call the number of their heads
+# other attributes of theirs that depend on it
+WIDTHS = ("attn_dim", "inner_dim", "all_head_dim", "all_head_size")
+HEADS = (*COUNTS, *WIDTHS)
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
         owner = network.get_submodule(parent)
         if name not in owner._modules:
             raise KeyError(path)
-        owner._modules[name] = nn.Identity()
+        owner._modules[name] = LeftOut()
     layers = set()
     for name, shape in plan.shapes.items():
         path, _, tensor = name.rpartition(".")
@@ -140,6 +138,20 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
         shortcut.set_sources(places, in_width)
     network.cut_plan = plan  # type: ignore[assignment]  # for those who cut it again
     return network
+
+
+class LeftOut(nn.Identity):
+    """Stands in the place of a module that is left out: hands its input on, whatever else it is given."""
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the input; a mask may be beside it."""
+        return input
+
+
+def heads_of(layer: nn.Module) -> int | None:
+    """Return the number of heads of an attention layer; None of other layers."""
+    found = next((getattr(layer, name) for name in COUNTS if hasattr(layer, name)), None)
+    return found if isinstance(found, int) else None
 
 
 def set_tensor(layer: nn.Module, name: str, tensor: Tensor) -> None:

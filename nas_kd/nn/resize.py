@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from nas_kd.nn.output import Output
 
 
-def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
+def at_resolution(x: Any, resolution: int | None) -> Any:
     """Resize images, bicubic and without antialiasing.
 
     Args:
-        x: (B, C, H, W), H = W.
+        x: (B, C, H, W), H = W; texts are never resized.
         resolution: output height and width in pixels; None keeps the images.
 
     Returns:
@@ -22,7 +22,7 @@ def at_resolution(x: Tensor, resolution: int | None) -> Tensor:
 
     Source: AttentiveNAS (Wang et al. 2021, released code), which resizes up and down in this way.
     """
-    if resolution is None or x.shape[-1] == resolution == x.shape[-2]:
+    if resolution is None or not isinstance(x, Tensor) or x.shape[-1] == resolution == x.shape[-2]:
         return x
     return F.interpolate(x, (resolution, resolution), mode="bicubic", align_corners=False, antialias=False)
 

@@ -104,7 +104,10 @@ class ModuleStudent:
     def training(self, setup: TrainingSetup, seed: int, folder: str, settings: Mapping[str, Any]) -> ModuleRetraining:
         given = RetrainConfig(**settings)
         settled = given.settled(
-            taught=setup.teacher is not None, inherited=self.inherited, standardises=setup.data.many_classes
+            taught=setup.teacher is not None,
+            inherited=self.inherited,
+            standardises=setup.data.many_classes,
+            texts=setup.data.tokens is not None,
         )
         own: dict[str, Any] = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}
         own |= {"method": self.method, "method_settings": {}} if self.method else {}

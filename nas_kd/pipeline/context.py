@@ -64,7 +64,7 @@ class RunContext(Given):
 
     @cached_property
     def images(self) -> Data:
-        data = load_data(self.config.data, device=self.device)
+        data = load_data(self.texts, device=self.device)
         for line in summary(data, self.config.data.train):
             self.run.log_message(line)
         return data

@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nas_kd.data import Data, load_data
+from nas_kd.data.config import DataConfig
 from nas_kd.derive.space import TeacherSpace, teacher_space
 from nas_kd.errors import SettingError
+from nas_kd.pipeline.places import with_tokenizer
 from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.latency_table import LatencyTable, read_latency_table
 from nas_kd.space import Cost, ElasticSpace, load_space
@@ -47,7 +49,12 @@ class Given:
     @cached_property
     def images(self) -> Data:
         """The data set with its own normalisation."""
-        return load_data(self.config.data, device=self.device)
+        return load_data(self.texts, device=self.device)
+
+    @property
+    def texts(self) -> DataConfig:
+        """The settings of the data, with the tokenizer of a teacher that is a text classifier."""
+        return with_tokenizer(self.config)
 
     @cached_property
     def data(self) -> Data:
@@ -143,6 +150,9 @@ class Given:
     def outline(self) -> ElasticSpace:
         """The space, named or the teacher itself, with every choice and what it costs; its weights may be others."""
         if self.config.space is not None:
+            if self.images.tokens is not None:
+                expected = "null where the data are texts: the space is the teacher"
+                raise SettingError("space", self.config.space, expected, "leave space out")
             return load_space(self.config.space)
         return self.derived(self.outlined, None)
 

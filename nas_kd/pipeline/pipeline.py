@@ -15,6 +15,7 @@ from nas_kd.analyse.frames import GUIDED
 from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill.tasks import unscaled
+from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
 from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
@@ -259,6 +260,8 @@ class Pipeline(RunContext):
         if others and method != "multi_teacher":
             expected = "retrain.method=multi_teacher, which learns from several"
             raise SettingError("teacher.others", others, expected, "omit the others, or take that method")
+        if self.data.tokens is not None:
+            check_for_texts(recipe, self.config.retrain.mixes)
         _ = self.further  # a wrong name is refused now
 
     def check(self, keep: bool = True) -> None:
@@ -284,7 +287,8 @@ class Pipeline(RunContext):
         allow_files(self.config.workers)
         own = self.config.retrain
         theirs = self.config.teacher
-        check_optimizer("retrain.optimizer", own.optimizer)
+        if own.optimizer is not None:
+            check_optimizer("retrain.optimizer", own.optimizer)
         images = len(self.data.train)
         check_mixing(own.fitted(images), self.recipe, kind=self.data.kind)
         if theirs.epochs:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nas_kd.config.names import HUBS
-from nas_kd.config.paths import existing
-from nas_kd.data.config import FILES, IMAGES, DataConfig
+from nas_kd.config.paths import STUDENT, existing, tokenizer_of, transformers_about
+from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 
 SETS = ("torch", "hfds")  # what timm finds by name
-STUDENT = ("arch.json", "student.json")
 
 
 def check_places(config: Config) -> None:
@@ -24,9 +24,11 @@ def check_places(config: Config) -> None:
 
     if config.space is not None:
         find_space(config.space)
-    _check_images("data.train", config.data.train, config.data)
-    if config.data.test is not None:
-        _check_images("data.test", config.data.test, config.data)
+    data = with_tokenizer(config)
+    look = _check_images if data.tokenizer is None else _check_texts
+    look("data.train", data.train, data)
+    if data.test is not None:
+        look("data.test", data.test, data)
     if config.supernet.checkpoint is not None:
         existing("supernet.checkpoint", config.supernet.checkpoint, "an existing file or folder")
     if config.search.latency_table is not None:
@@ -41,9 +43,10 @@ def check_places(config: Config) -> None:
     if is_path(teacher.model):
         expected = "a student folder (with arch.json), a timm name or package.module:factory"
         path = existing("teacher.model", teacher.model, expected)
-        if not any((path / name).is_file() for name in STUDENT):
+        if not any((path / name).is_file() for name in STUDENT) and transformers_about(path) is None:
             hint = "give the folder that `nas-kd retrain` wrote"
-            raise SettingError("teacher.model", teacher.model, "a student folder, which holds arch.json", hint)
+            expected = "a student folder, which holds arch.json, or a folder of transformers, which holds config.json"
+            raise SettingError("teacher.model", teacher.model, expected, hint)
     if teacher.checkpoint is not None:
         existing("teacher.checkpoint", teacher.checkpoint, "an existing file")
 
@@ -64,6 +67,22 @@ def _check_images(field: str, given: str, data: DataConfig) -> None:
         raise SettingError(field, given, IMAGES, "unpack it, or make an uncompressed .tar of class folders")
     if folders and train:
         data.check_columns(given, folders=True)
+
+
+def with_tokenizer(config: Config) -> DataConfig:
+    """Return the settings of the data, with the tokenizer of a teacher that is a text classifier."""
+    model = config.teacher.model
+    found = None if config.data.tokenizer is not None or model is None else tokenizer_of(model)
+    return config.data if found is None else replace(config.data, tokenizer=found)
+
+
+def _check_texts(field: str, given: str, data: DataConfig) -> None:
+    """Check that a table of texts is there."""
+    if given.partition("/")[0].lower() == "hfds":
+        return
+    path = existing(field, given, TEXTS)
+    if path.suffix.lower() not in TEXT_FILES or not path.is_file():
+        raise SettingError(field, given, TEXTS, "save the texts as a table")
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.pace import Pace, pace
-from nas_kd.pipeline.ready_made import USUAL
+from nas_kd.pipeline.ready_made import named_rivals
 from nas_kd.runs.files import read_frame, read_json
 from nas_kd.runs.progress import format_seconds
 from nas_kd.searcher.finalists import lengths
@@ -229,7 +229,7 @@ class _Plan:
 
     def retrain(self) -> Work:
         own = self.config.retrain
-        named = own.rivals if own.rivals is not None else (USUAL if self.config.derived else ())
+        named = named_rivals(self.given)
         students = 3 + own.random_students + len(named)
         count = students * own.seeds
         short = EVEN * self.config.search.epochs if "even_both" in named else 0

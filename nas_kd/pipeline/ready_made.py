@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,15 @@ from nas_kd.teacher.renormalised import Normalisation, Renormalised
 
 USUAL = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
 OWN = (*USUAL, "even_both_repaired")
+OF_IMAGES = ("taylor", "small_images")
+
+
+def named_rivals(given: Given) -> Sequence[str]:
+    """Return the rivals that the settings name, else the usual ones of the teacher's space."""
+    named = given.config.retrain.rivals
+    if named is not None or not given.config.derived:
+        return named or ()
+    return [name for name in USUAL if given.images.tokens is None or name not in OF_IMAGES]
 
 
 def is_tree(text: str) -> bool:
@@ -35,6 +45,9 @@ def check_rivals(given: Given) -> None:
         SettingError: there is no such rival or model, its weights are not there, or it is beyond the budget.
     """
     for name in given.config.retrain.rivals or ():
+        if given.images.tokens is not None and (name in OF_IMAGES or name not in OWN):
+            expected = f"{', '.join(name for name in OWN if name not in OF_IMAGES)} where the data are texts"
+            raise SettingError("retrain.rivals", name, expected, "leave it out")
         if is_tree(name):
             soft_tree(given, name)
         elif name not in OWN:

@@ -19,7 +19,7 @@ from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
-from nas_kd.pipeline.ready_made import USUAL, is_tree, ready_made
+from nas_kd.pipeline.ready_made import is_tree, named_rivals, ready_made
 from nas_kd.pipeline.tree_rival import soft_tree
 from nas_kd.runs.progress import Progress
 from nas_kd.space import Cost
@@ -47,8 +47,7 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
     Returns:
         Those that exist within the budget; the log names the others, and why they do not.
     """
-    named = pipeline.config.retrain.rivals
-    names = (USUAL if pipeline.config.derived else ()) if named is None else named
+    names = named_rivals(pipeline)
     own: dict[str, Callable[[Pipeline, TrainingSetup], Student | str]] = {
         "new_weights": _new_weights,
         "even_width": lambda pipeline, _: _even("even_width", pipeline, _cuts(pipeline).width()) or NONE,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.distill import Task
-from nas_kd.nn import at_resolution
+from nas_kd.nn import at_resolution, inputs
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
@@ -45,9 +45,9 @@ class SubnetScorer:
         self.task = task
         self.runtime = runtime
         calibration = data.train.clean(batch_size, limit=calibration_images)
-        self.calibration = [batch.x.to(runtime.device) for batch in calibration]
+        self.calibration = [inputs.moved(batch.x, runtime.device) for batch in calibration]
         rating = list(data.rate.clean(batch_size, limit=rate_images))
-        self.images = [batch.x.to(runtime.device) for batch in rating]
+        self.images = [inputs.moved(batch.x, runtime.device) for batch in rating]
         self.labels = torch.cat([batch.y.cpu() for batch in rating])
         index = torch.cat([batch.index for batch in rating])
         self.targets = None if teacher_logits is None else teacher_logits[index]

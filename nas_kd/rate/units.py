@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_kd.config.kinds import checked
-from nas_kd.derive.calling import batch_norms, called_with, replaced, unit_features
+from nas_kd.derive.calling import batch_norms, called_with, input_of, replaced, unit_features
 from nas_kd.derive.config import UnitScore
 from nas_kd.derive.network import Choice, CutNet
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification, Task, task_of
 from nas_kd.errors import SettingError
-from nas_kd.nn import at_resolution
+from nas_kd.nn import at_resolution, inputs
 from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.space.arch import Arch
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nas_kd.teacher.targets import LiveSource
 
 SCORES = get_args(UnitScore)
+PART = 64  # texts whose features are in memory at once
 
 
 class Replay(nn.Module):
@@ -47,7 +48,7 @@ class Replay(nn.Module):
         super().__init__()
         self.out = out
 
-    def forward(self, *args: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the stored output."""
         return self.out
 
@@ -67,14 +68,12 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def features(
-    net: CutNet, images: Tensor, base: Sequence[Choice] | None = None
-) -> tuple[list[tuple[Any, Tensor]], Tensor]:
+def features(net: CutNet, images: Any, base: Sequence[Choice] | None = None) -> tuple[list[tuple[Any, Tensor]], Tensor]:
     """Run the whole network, or a cut one, once under the batch's statistics.
 
     Args:
         net: the network of all cuts.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or texts.
         base: a choice a unit, then a stream; None is the whole network.
 
     Returns:
@@ -86,33 +85,49 @@ def features(
 
 
 @torch.no_grad()
-def local_errors(net: CutNet, images: Tensor, choices: Sequence[Sequence[Choice]]) -> list[list[float]]:
+def local_errors(net: CutNet, images: Any, choices: Sequence[Sequence[Choice]]) -> list[list[float]]:
     """Rate every choice of every unit by the error of its output on the unit's own input.
+
+    Texts, whose networks have no norms that take a batch's statistics, go through it in parts, and padding counts
+    nothing.
 
     Args:
         net: the network of all cuts.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or texts.
         choices: of each unit, then of each stream, those to rate.
 
     Returns:
         Noise to signal of each: the squared error over the variance of the unit's output, 0 for the whole unit; of a
         stream the share of its energy that is cut, summed over the units that it goes into.
     """
+    if not isinstance(images, Tensor) and inputs.count(images) > PART:
+        parts = inputs.split(images, PART)
+        shares = [inputs.count(part) / inputs.count(images) for part in parts]
+        rated = [local_errors(net, part, choices) for part in parts]
+        return [
+            [
+                sum(share * each for share, each in zip(shares, of_choice, strict=True))
+                for of_choice in zip(*rows, strict=True)
+            ]
+            for rows in zip(*rated, strict=True)
+        ]
     inside, _ = features(net, images)
+    real = inputs.real_tokens(images)
     scores = []
     for index, offered in enumerate(choices):
         if index >= len(net.units):
             scores.append([_energy(net, index, choice, inside) for choice in offered])
             continue
         x, out = inside[index]
-        variance = out.var().clamp_min(1e-12)
+        wanted = inputs.of_real(out, real)
+        variance = wanted.var().clamp_min(1e-12)
         row = []
         for choice in offered:
             if choice == net.whole(index):
                 row.append(0.0)
                 continue
-            got = x if choice is None else _run(net, index, choice, x)
-            row.append(float(F.mse_loss(got, out) / variance))
+            got = input_of(x) if choice is None else _run(net, index, choice, x)
+            row.append(float(F.mse_loss(inputs.of_real(got, real), wanted) / variance))
         scores.append(row)
     return scores
 
@@ -125,7 +140,8 @@ def _energy(net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any,
     slot = next(slot for slot in stream.slots if slot.layer == stream.root and slot.dim == 0)
     gone = [place for part in net.order[index][0][choice[0] :].tolist() for place in slot.index[part]]
     total = 0.0
-    for unit, (x, _) in zip(net.units, inside, strict=True):
+    for unit, (given, _) in zip(net.units, inside, strict=True):
+        x = input_of(given)
         if number in net.passing(unit.path) and isinstance(x, Tensor) and gone:
             dim = 1 if x.ndim == 4 and x.shape[1] == unit.shape[0] else x.ndim - 1
             if x.shape[dim] > max(gone):
@@ -145,7 +161,7 @@ def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Any) -> Tensor:
 @torch.no_grad()
 def replace_one(
     net: CutNet,
-    images: Tensor,
+    images: Any,
     choices: Sequence[Sequence[Choice]],
     temperature: float = 1.0,
     target: Tensor | None = None,
@@ -158,7 +174,7 @@ def replace_one(
 
     Args:
         net: the network of all cuts.
-        images: (B, C, H, W); a batch of some hundred, whose statistics the batch norms take.
+        images: (B, C, H, W), or texts; a batch of some hundred, whose statistics the batch norms take.
         choices: of each unit, then of each stream, those to rate.
         temperature: of both softened outputs.
         target: (B, classes) logits to be held against; None takes those of the whole network on these images.
@@ -262,7 +278,7 @@ def rate_units(
         stage = run.stage("/".join(["blockwise", "_".join(parts)] if parts else ["blockwise"]), facts)
         if stage.done:
             return read_ratings(stage)
-    given = torch.cat([batch.x for batch in data.rate.clean(images, limit=images)])
+    given = inputs.joined([batch.x for batch in data.rate.clean(images, limit=images)])
     x = teacher.normalised(given)
     tables = [
         rows_of(space, index, in_chans=net.in_chans, num_classes=net.num_classes, resolution=size)
@@ -294,8 +310,10 @@ def rate_units(
             for number in table["candidate"]
         ]
         scores.append([each + nothing if index == 0 else each for each in sums])
-    marks = {"space": mark(space.name, space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
-    tables = [table.assign(score=row, images=len(x), **marks) for table, row in zip(tables, scores, strict=True)]
+    marks: dict[str, Any] = {"space": mark(space.name, space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
+    tables = [
+        table.assign(score=row, images=inputs.count(x), **marks) for table, row in zip(tables, scores, strict=True)
+    ]
     if stage is None:
         return tables
     for number, table in enumerate(tables, 1):
@@ -324,12 +342,12 @@ def subnet_loss(
         temperature: of both answers.
         task: whose divergence it is; None is that of the data.
     """
-    given = torch.cat([batch.x for batch in data.rate.clean(images, limit=images)])
+    given = inputs.joined([batch.x for batch in data.rate.clean(images, limit=images)])
     _, logits = features(net.cuts, teacher.normalised(given), net.choices(arch))
     return float((task or task_of(data)).divergence(logits, _answers(net, teacher, given), temperature))
 
 
-def _answers(net: TeacherSupernet, teacher: LiveSource, given: Tensor) -> Tensor:
+def _answers(net: TeacherSupernet, teacher: LiveSource, given: Any) -> Tensor:
     """Return the teacher's logits of images, under the batch's statistics as a subnet's where the space is its own."""
     return features(net.cuts, teacher.normalised(given))[1] if _own(net, teacher) else teacher(given)
 

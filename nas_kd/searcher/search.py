@@ -137,7 +137,12 @@ def search(
         raise SettingError("search.steps", config.steps, "1: what comes before the last step is no search", hint)
     retraining = training if isinstance(training, RetrainConfig) else RetrainConfig(**(training or {}))
     inherited = net.space.pretrained
-    retraining = retraining.settled(taught=source is not None, inherited=inherited, standardises=data.many_classes)
+    retraining = retraining.settled(
+        taught=source is not None,
+        inherited=inherited,
+        standardises=data.many_classes,
+        texts=data.tokens is not None,
+    )
     method = retraining.method
     assert method is not None  # `settled` sets it
     own_task = {} if task is None else {f"search.{name}": value for name, value in task.facts.items()}

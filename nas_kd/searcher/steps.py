@@ -26,6 +26,7 @@ from nas_kd.searcher.config import SearchConfig
 from nas_kd.space import Arch, Cost
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher
+from nas_kd.teacher.text import seal
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.repair import repair_units
 from nas_kd.train.repair_config import RepairConfig
@@ -118,7 +119,7 @@ def cut_in_steps(
         if run is not None:
             atomic_write(run.path / FOLDER / "steps.csv", pd.DataFrame(rows).to_csv(index=False))
             run.log_message(f"step {step} of {config.steps}: {cost.macs:,} MACs, {100 * cost.macs / whole.macs:.1f} %")
-        base = Teacher(
+        base = seal(
             student,
             f"{teacher.name}-{arch.key}",
             num_classes=teacher.num_classes,

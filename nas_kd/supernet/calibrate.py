@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.norm import ElasticBatchNorm2d, NormValues, Recorder
 from nas_kd.space.arch import Arch
 from nas_kd.supernet.elastic_stage import ElasticStage
 from nas_kd.supernet.supernet import Supernet
-
-
-def _images(batch: Any) -> Tensor:
-    return batch if isinstance(batch, Tensor) else batch[0]
 
 
 @overload
@@ -40,8 +37,8 @@ def calibrate(net: nn.Module, batches: Iterable[Any], archs: Sequence[Arch] | No
 
     Args:
         net: a supernet, or any plain module.
-        batches: image tensors (B, C, H, W), or tuples that begin with one. Images are not resized: archs that choose
-            different input sizes need one call per size.
+        batches: image tensors (B, C, H, W) or texts, or tuples that begin with them. Images are not resized: archs that
+            choose different input sizes need one call per size.
         archs: the archs of a supernet to measure, all in one pass over the batches; layers up to the first
             difference between archs run once for all of them.
 
@@ -130,9 +127,9 @@ def statistics(net: Supernet, batches: Iterable[Any], archs: Sequence[Arch]) -> 
     recorder = _TreeRecorder()
     seen = 0
     for batch in batches:
-        images = _images(batch)
+        images = inputs.inputs_of(batch)
         net.check_images(images)
-        seen += len(images)
+        seen += inputs.count(images)
         stack = [(images, *child) for child in root.children.items()]
         while stack:
             x, (run, settings), recorder.node = stack.pop()
@@ -170,9 +167,10 @@ def _calibrate_module(net: nn.Module, batches: Iterable[Any]) -> None:
     seen = 0
     try:
         for batch in batches:
-            images = _images(batch)
-            seen += len(images)
-            net(images)
+            images = inputs.inputs_of(batch)
+            seen += inputs.count(images)
+            if norms:
+                net(images)
     finally:
         for handle in handles:
             handle.remove()

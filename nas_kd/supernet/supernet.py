@@ -65,9 +65,9 @@ class Supernet(nn.Module):
             if isinstance(module, ElasticBatchNorm2d):
                 module.path = name
 
-    def check_images(self, x: Tensor) -> None:
+    def check_images(self, x: Any) -> None:
         """Raise SettingError unless (B, C, H, W) images have the supernet's channels: slicing would accept fewer."""
-        if x.shape[1] != self.in_chans:
+        if isinstance(x, Tensor) and x.shape[1] != self.in_chans:
             raise SettingError("x", tuple(x.shape), f"images with {self.in_chans} channels, in_chans of the supernet")
 
     def check_data(self, in_chans: int, num_classes: int) -> None:
@@ -81,11 +81,11 @@ class Supernet(nn.Module):
                 hint = f"build the supernet with {name}={needed}"
                 raise SettingError(f"net.{name}", getattr(self, name), f"{needed}, as in the data", hint)
 
-    def forward(self, x: Tensor, arch: Arch, norm: NormValues | None = None) -> Tensor:
+    def forward(self, x: Any, arch: Arch, norm: NormValues | None = None) -> Tensor:
         """Run the subnet of an arch.
 
         Args:
-            x: (B, in_chans, H, W), not resized where the arch chooses an input size.
+            x: (B, in_chans, H, W), not resized where the arch chooses an input size; or texts, of a text teacher's.
             norm: calibrated statistics of this arch; None takes the batch's (training mode only).
 
         Returns:
@@ -95,7 +95,7 @@ class Supernet(nn.Module):
 
     def forward_stages(
         self,
-        x: Tensor,
+        x: Any,
         arch: Arch,
         norm: NormValues | Recorder | None = None,
         *,

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from nas_kd.config.names import HUBS
+from nas_kd.config.paths import transformers_about
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.static import StaticNet
 from nas_kd.teacher.checkpoint import Nest, read_nests
@@ -87,6 +88,9 @@ def build(
     if checkpoint is not None and pretrained:
         hint = "omit teacher.pretrained"
         raise SettingError("teacher.pretrained", True, "false if teacher.checkpoint is set", hint)
+    folder = None if isinstance(model, nn.Module) else Path(model).expanduser()
+    if folder is not None and transformers_about(folder) is not None:
+        return _text(folder, checkpoint, pretrained, num_classes, new_head)
     plan = _plan(model, pretrained, resolution)
     nests, saved = read_nests(checkpoint) if checkpoint is not None else ([], {})
     classes = num_classes if new_head else check_classes(nests, plan.classifier, num_classes)
@@ -119,6 +123,23 @@ def build(
     return Built(module, plan.name, found or num_classes, chans, normalisation, noted, trained, heads, notes)
 
 
+def _text(
+    folder: Path, checkpoint: str | Path | None, pretrained: bool, num_classes: int | None, new_head: bool
+) -> Built:
+    """Open a folder of transformers; the weights are its own."""
+    from nas_kd.teacher.text import read_text_model  # late: it needs another package
+
+    for name, given in (("checkpoint", checkpoint), ("pretrained", pretrained or None)):
+        if given is not None:
+            expected = "null with a folder of transformers, whose weights are in it"
+            raise SettingError(f"teacher.{name}", given, expected, f"leave teacher.{name} out")
+    module, heads = read_text_model(folder, num_classes, new_head=new_head)
+    for head in heads:  # it answers chance
+        for parameter in module.get_submodule(head).parameters():
+            nn.init.zeros_(parameter)
+    return Built(module, str(folder), module.num_classes, 1, None, noted=True, trained=True, heads=heads)
+
+
 def _normalisation(plan: _Plan, saved: dict[str, Any], loaded: bool) -> tuple[Sequence[float], Sequence[float]] | None:
     if saved.get("mean"):
         return saved["mean"], saved["std"]
@@ -129,6 +150,8 @@ def pretrained_normalisation(
     model: str, checkpoint: str | Path | None, pretrained: bool
 ) -> tuple[Sequence[float], Sequence[float]] | None:
     """Return the mean and std that the weights to fine-tune were trained with; None if there are none that say so."""
+    if transformers_about(model) is not None:
+        return None
     saved = read_nests(checkpoint)[1] if checkpoint is not None else {}
     return _normalisation(_plan(model, pretrained, None), saved, checkpoint is not None)
 
@@ -232,7 +255,7 @@ def _plan(model: str | Path | nn.Module, pretrained: bool, resolution: int | Non
         return _student(path)
     hub = name.startswith(HUBS)
     if isinstance(model, Path) or (not hub and ("/" in name or name.startswith("."))):
-        expected = "a student folder (with arch.json), a timm name or package.module:factory"
+        expected = "a student folder (with arch.json), a folder of transformers, a timm name or package.module:factory"
         raise SettingError("teacher.model", name, expected, "check the path")
     if pretrained and (name in OWN or (":" in name and not hub)):
         hint = "use teacher.checkpoint"

@@ -223,7 +223,7 @@ class ViewCache(TargetSource):
             self._compute(batch.index[which], batch.view[which])
             (rows,), _ = self._store.read(batch.index.numpy(), batch.view.numpy())
         found = torch.from_numpy(rows)
-        device = batch.x.device
+        device = batch.y.device
         if device.type == "cuda":
             found = found.pin_memory()  # a copy from pageable memory would synchronise with the device
         return found.to(device, non_blocking=True).float() + 0.0  # turns the -0 of the store back into 0

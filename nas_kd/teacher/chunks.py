@@ -50,7 +50,7 @@ def rounded(x: Tensor, kind: Kind, teacher: LiveSource, what: str, hint: str) ->
     return x.float().cpu().numpy().astype(kind)
 
 
-def image_logits(teacher: LiveSource, x: Tensor, kind: Kind) -> NDArray[Any]:
+def image_logits(teacher: LiveSource, x: Any, kind: Kind) -> NDArray[Any]:
     """Compute (B, C) logits of images (B, C, H, W) in the teacher's own precision, not that of the training."""
     with torch.autocast(teacher.device.type, enabled=False):
         logits = teacher(x)
@@ -70,7 +70,7 @@ def split_logits(teacher: LiveSource, split: Split, progress: Progress | None) -
     for batch in split.clean(256) if len(split) else ():
         rows.append(image_logits(teacher, batch.x, np.float32))
         if progress is not None:
-            progress.advance(len(batch.x))
+            progress.advance(len(batch.y))
     return np.concatenate(rows)
 
 

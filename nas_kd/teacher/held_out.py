@@ -67,5 +67,5 @@ class HeldOut:
         path = self.folder / "rate.npy"
         if path.is_file() and len(data.rate):
             batch = next(iter(data.rate.clean(PROBE)))
-            stored = self.logits("rate")[: len(batch.x)].numpy()
+            stored = self.logits("rate")[: len(batch.y)].numpy()
             check_equal(path, stored, image_logits(teacher, batch.x, np.float32))

@@ -10,8 +10,10 @@ from pathlib import Path
 from torch import nn
 
 from nas_kd.config.kinds import checked
+from nas_kd.nn.text import TextNet
 from nas_kd.teacher.build import build
 from nas_kd.teacher.teacher import Teacher
+from nas_kd.teacher.text import seal
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ def load_teacher(
     """Load a teacher and seal it.
 
     Args:
-        model: ``cifar_resnet20`` (or another depth), a timm name, ``package.module:factory``, a student folder, or a
-            network (which is copied).
+        model: ``cifar_resnet20`` (or another depth), a timm name, ``package.module:factory``, a student folder, a
+            folder that transformers saved, or a network (which is copied).
         checkpoint: weights, .safetensors or a torch.save of weights only. The names may have any prefix and be nested
             under any name; what fits the network best is loaded, what is left over is logged.
         num_classes: None takes that of the checkpoint or of the model.
@@ -70,7 +72,7 @@ def load_teacher(
     if mean is None and std is None and built.normalisation:
         mean, std = (fitting(values, built.in_chans) for values in built.normalisation)
         noted = built.noted and mean is not None
-    teacher = Teacher(
+    teacher = seal(
         built.module,
         name or built.name,
         num_classes=built.num_classes,
@@ -80,7 +82,7 @@ def load_teacher(
         stages=stages,
         resolution=resolution,
     )
-    teacher.noted = noted
+    teacher.noted = noted or isinstance(built.module, TextNet)  # texts have no normalisation
     return teacher
 
 

@@ -115,14 +115,14 @@ class LiveSource(TargetSource):
         """The sealed network itself, without gradients."""
 
     @abstractmethod
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to logits (B, C), without gradient."""
+    def __call__(self, x: Any) -> Tensor:
+        """Map images (B, C, H, W), or texts, to logits (B, C), without gradient."""
 
     @abstractmethod
-    def forward_stages(self, x: Tensor) -> Output:
-        """Map images (B, C, H, W) to logits and features, without gradient."""
+    def forward_stages(self, x: Any) -> Output:
+        """Map images (B, C, H, W), or texts, to logits and features, without gradient."""
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalised(self, x: Any) -> Any:
         """Convert images of the data to the network's own normalisation and device."""
         return x
 

@@ -224,6 +224,9 @@ class Teacher(LiveSource):
         Raises:
             SettingError: channels or classes differ, or the network cannot run at the data's resolution.
         """
+        if data.tokens is not None:
+            hint = "set teacher.model to a folder that transformers saved"
+            raise SettingError("teacher.model", self.name, "a text classifier, for data of texts", hint)
         if self.in_chans != data.in_chans and (self.in_chans, data.in_chans) != (3, 1):  # grey images are repeated
             hint = f"load it with in_chans={data.in_chans}, or choose another teacher"
             raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", hint)

@@ -16,12 +16,13 @@ from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource, Teacher
+from nas_kd.teacher.text import seal
 from nas_kd.train.config import RetrainConfig
 
 
 def as_teacher(student: nn.Module, name: str, data: Data) -> Teacher:
     """Return a sealed copy of a student trained on the data; the student itself stays trainable."""
-    sealed = Teacher(
+    sealed = seal(
         deepcopy(student), name, num_classes=data.num_classes, in_chans=data.in_chans, mean=data.mean, std=data.std
     )
     return sealed.bind(data)

@@ -24,6 +24,8 @@ else:
 Init = Literal["scratch", "supernet", "inherited"]
 NEW_LR = 0.1  # peak learning rate of new weights
 INHERITED_LR = 0.01  # of a trained teacher's: at 0.05 they lose 4 to 8 points in two epochs
+TEXT_NEW_LR = 5e-4  # of text encoders, with AdamW
+TEXT_INHERITED_LR = 1e-4
 NEW_WARMUP = 1.0  # epochs
 INHERITED_WARMUP = 0.1
 
@@ -132,8 +134,11 @@ class RetrainConfig(TrainingConfig):
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
     """trainings of every student, each with its own seed"""
-    lr: Positive | None = None  # type: ignore[assignment]  # a number once it is `settled`
-    """peak learning rate; null is 0.1, and 0.01 for inherited weights"""
+    optimizer: str | None = None  # type: ignore[assignment]  # a name once it is `settled`
+    """sgd (Nesterov momentum), or one of timm's optimisers by name, such as momentum, adamw or lamb; null is sgd, and
+    adamw for texts"""
+    lr: Positive | None = None  # type: ignore[assignment]  # likewise
+    """peak learning rate; null is 0.1, and 0.01 for inherited weights; for texts 0.0005 and 0.0001"""
     warmup_epochs: NotNegative | None = None  # type: ignore[assignment]  # likewise
     """epochs of linear warm-up; null is 1, and 0.1 for inherited weights"""
     init: Init | None = None
@@ -156,20 +161,25 @@ class RetrainConfig(TrainingConfig):
         super().__post_init__()
         object.__setattr__(self, "method", checked_method_name("retrain.method", self.method))
 
-    def settled(self, *, taught: bool, inherited: bool, standardises: bool = True) -> RetrainConfig:
+    def settled(
+        self, *, taught: bool, inherited: bool, standardises: bool = True, texts: bool = False
+    ) -> RetrainConfig:
         """Return the settings with numbers and names in the place of null.
 
         Args:
             taught: whether there is a teacher.
             inherited: whether the weights to begin with are the teacher's, which have less far to go.
             standardises: whether logits can be standardised: those of three classes or more.
+            texts: whether the network is a text encoder, which SGD hardly trains.
         """
         method = self.method or ("ce" if not taught else "kd_ls" if standardises and not inherited else "kd")
-        lr = self.lr or (INHERITED_LR if inherited else NEW_LR)
+        inherited_lr, new_lr = (TEXT_INHERITED_LR, TEXT_NEW_LR) if texts else (INHERITED_LR, NEW_LR)
+        lr = self.lr or (inherited_lr if inherited else new_lr)
+        optimizer = self.optimizer or ("adamw" if texts else "sgd")
         warmup = self.warmup_epochs
         if warmup is None:
             warmup = INHERITED_WARMUP if inherited else NEW_WARMUP
-        return replace(self, method=method, lr=lr, warmup_epochs=warmup)
+        return replace(self, method=method, optimizer=optimizer, lr=lr, warmup_epochs=warmup)
 
 
 class TrainingSettings(NetworkLearningSettings, total=False):
@@ -186,6 +196,7 @@ class TrainingSettings(NetworkLearningSettings, total=False):
 class RetrainSettings(TrainingSettings, total=False):
     """The settings of `RetrainConfig` as keywords."""
 
+    optimizer: str | None  # type: ignore[misc]
     lr: float | None  # type: ignore[misc]
     warmup_epochs: float | None  # type: ignore[misc]
     method: Method | None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.distill import Task
-from nas_kd.nn import NormValues, at_resolution
+from nas_kd.nn import NormValues, at_resolution, inputs
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
 from nas_kd.train.sandwich import Images
@@ -26,7 +26,8 @@ def calibrated(
     for resolution in {arch.resolution: None for arch in archs}:
         group = [arch for arch in archs if arch.resolution == resolution]
         batches = (
-            at_resolution(batch.x.to(device), resolution) for batch in data.train.clean(batch_size, limit=images)
+            at_resolution(inputs.moved(batch.x, device), resolution)
+            for batch in data.train.clean(batch_size, limit=images)
         )
         norms |= zip(group, calibrate(net, batches, group), strict=True)
     return [norms[arch] for arch in archs]

@@ -22,6 +22,7 @@ from nas_kd.teacher import Teacher, save_weights
 from nas_kd.teacher.answers import answer_logits
 from nas_kd.teacher.build import build
 from nas_kd.teacher.load import fitting
+from nas_kd.teacher.text import seal
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
 from nas_kd.train.optim import check_optimizer
@@ -97,7 +98,7 @@ def train_teacher(
         new_head=True,
     )
     network = built.module
-    config = config.settled(pretrained=built.trained)
+    config = config.settled(pretrained=built.trained, texts=data.tokens is not None)
     given = data
     if built.trained and built.normalisation is not None:
         mean, std = (fitting(values, data.in_chans) for values in built.normalisation)
@@ -134,7 +135,7 @@ def train_teacher(
             stage.finish({"model": name, "fingerprint": weights_hash(network)})
     else:
         load_weights(network, stage.folder / "weights.safetensors", stage.facts.get("fingerprint"))
-    teacher = Teacher(
+    teacher = seal(
         network,
         name,
         num_classes=data.num_classes,

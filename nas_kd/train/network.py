@@ -14,6 +14,7 @@ from nas_kd.distill import Distiller, Recipe, drawn, pair_of
 from nas_kd.distill.game import Player
 from nas_kd.distill.sampling import WithUnlabelled
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.own_input import keep_input
 from nas_kd.nn.unmeasured import will_be_measured
 from nas_kd.runs.stage import Stage
@@ -38,7 +39,7 @@ def predict(model: nn.Module, split: Split, runtime: Runtime, batch_size: int = 
     logits = []
     for batch in split.clean(batch_size):
         with runtime.autocast():
-            logits.append(model(batch.x.to(runtime.device)).float().cpu())
+            logits.append(model(inputs.moved(batch.x, runtime.device)).float().cpu())
     model.train(training)
     return torch.cat(logits)
 

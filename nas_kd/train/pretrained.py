@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_kd.data import Data
+from nas_kd.nn import inputs
 from nas_kd.runtime.device import Runtime
 from nas_kd.teacher.linear import FOLDS, logistic
 
@@ -80,7 +81,7 @@ def _features(
     try:
         for batch in data.train.clean(64, limit=count):
             with runtime.autocast():
-                network(batch.x.to(runtime.device).clone())
+                network(inputs.copied(inputs.moved(batch.x, runtime.device)))
             labels.append(batch.y.cpu())
     finally:
         network.train(training)

@@ -13,10 +13,11 @@ from torch.func import functional_call
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
-from nas_kd.derive.calling import unit_features
+from nas_kd.derive.calling import arguments, unit_features
 from nas_kd.derive.cut import Kept
 from nas_kd.derive.network import CutNet
 from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.nn import inputs
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import alone, seed_for
@@ -101,11 +102,12 @@ def repair_units(
             pairs, _ = unit_features(teacher.network, net.cuts.units, teacher.normalised(batch.x))
         generator = torch.Generator().manual_seed(seed_for(seed, "repair", info.epoch, info.step) % 2**63)
         losses = []
+        real = inputs.real_tokens(batch.x)
         for index, (x, out) in enumerate(pairs):
             drawn = torch.randperm(len(cuts[index]), generator=generator).tolist()[: config.choices]
             for number in drawn:
                 with runtime.autocast():
-                    loss = error(net.cuts, index, cuts[index][number], x, out)
+                    loss = error(net.cuts, index, cuts[index][number], x, out, real)
                 (loss / len(drawn)).backward()  # right away, so that only one graph is in memory
                 losses.append(loss.detach())
         return {"loss": torch.stack(losses).mean()}
@@ -139,7 +141,7 @@ def offered(net: TeacherSupernet) -> list[list[Kept]]:
     return [list(cuts) for cuts in found]
 
 
-def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor) -> Tensor:
+def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor, real: Tensor | None = None) -> Tensor:
     """Return the `noise_to_signal` of a cut unit's output against the whole unit's.
 
     Args:
@@ -148,12 +150,21 @@ def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor) -> Tensor:
         kept: how many parts of each of its groups stay.
         x: the unit's input in the teacher.
         out: its output there.
+        real: which tokens of texts are no padding, (B, L) bool.
     """
     module = net.twin(index, kept).module.train()
-    got: Tensor = functional_call(module, net.cut_tensors(index, kept), (x,))
-    return noise_to_signal(got, out)
+    got: Tensor = functional_call(module, net.cut_tensors(index, kept), *arguments(x))
+    return noise_to_signal(got, out, real)
 
 
-def noise_to_signal(got: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean squared error of an output of any shape over the variance of the wanted one: a scalar."""
+def noise_to_signal(got: Tensor, wanted: Tensor, real: Tensor | None = None) -> Tensor:
+    """Return the mean squared error of an output of any shape over the variance of the wanted one: a scalar.
+
+    Args:
+        got: the output.
+        wanted: what it should be.
+        real: which tokens of texts are no padding, (B, L) bool: the others do not count.
+    """
+    got = inputs.of_real(got, real)
+    wanted = inputs.of_real(wanted, real)
     return (got.float() - wanted.float()).square().mean() / wanted.float().var().clamp_min(1e-12)

@@ -18,6 +18,7 @@ from nas_kd.derive.calling import unit_features
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -116,7 +117,8 @@ def repair_student(
     def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
         with runtime.autocast():
             pairs, _ = unit_features(teacher.network, units, teacher.normalised(batch.x))
-            with learning(network, units, [out for _, out in pairs]) as losses:
+            real = inputs.real_tokens(batch.x)
+            with learning(network, units, [out for _, out in pairs], real) as losses:
                 network(batch.x)
         return {"loss": torch.stack(losses).mean()}
 
@@ -182,13 +184,16 @@ def only_units(network: nn.Module, units: Sequence[Unit]) -> Iterator[list[nn.Mo
 
 
 @contextmanager
-def learning(network: nn.Module, units: Sequence[Unit], targets: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def learning(
+    network: nn.Module, units: Sequence[Unit], targets: Sequence[Tensor], real: Tensor | None = None
+) -> Iterator[list[Tensor]]:
     """Run units with a loss each: its gradient is taken where the unit ends, and goes no further.
 
     Args:
         network: with the units.
         units: those that learn.
         targets: the teacher's output of each.
+        real: which tokens of texts are no padding, (B, L) bool.
 
     Yields:
         The losses, filled as the network is run.
@@ -196,7 +201,7 @@ def learning(network: nn.Module, units: Sequence[Unit], targets: Sequence[Tensor
     losses: list[Tensor] = []
 
     def learn(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        loss = noise_to_signal(out, targets[index])
+        loss = noise_to_signal(out, targets[index], real)
         loss.backward()  # right away, so that only one unit's graph is in memory
         losses.append(loss.detach())
         return out.detach().clone()  # a later layer may change it in place

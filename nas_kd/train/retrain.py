@@ -13,10 +13,13 @@ from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.distill import Distiller, Method, Task, form_of, task_of
+from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
+from nas_kd.export.text import save_text_student
 from nas_kd.nn import StaticNet, resized
+from nas_kd.nn.text import TextNet
 from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -97,7 +100,12 @@ def retrain(
     source = as_targets(teacher)
     inherits = supernet is not None and space is not None and space.pretrained
     config = RetrainConfig.of(config, settings)
-    config = config.settled(taught=source is not None, inherited=inherits, standardises=data.many_classes)
+    config = config.settled(
+        taught=source is not None,
+        inherited=inherits,
+        standardises=data.many_classes,
+        texts=data.tokens is not None,
+    )
     method = config.method
     assert method is not None  # it is settled
     runtime = runtime or Runtime()
@@ -106,7 +114,9 @@ def retrain(
     config = config.fitted(len(data.train), runtime.world)
     check_epochs("retrain", config.epochs, config.batch_size, data.train)
     distiller = checked_method(method, task, data.num_classes, config.method_settings)
-    check_optimizer("retrain.optimizer", config.optimizer)
+    if data.tokens is not None:
+        check_for_texts(distiller.recipe, config.mixes)
+    check_optimizer("retrain.optimizer", str(config.optimizer))
     check_mixing(config, distiller.recipe, runtime.world, unlabelled is not None, task.kind)
     check_members(source, task)
     arch = model if isinstance(model, Arch) else None
@@ -219,6 +229,10 @@ def retrain(
     network.info = info  # type: ignore[assignment]
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)
+        if isinstance(network, TextNet) and data.tokens is not None:
+            why = save_text_student(network, stage.folder / "student", data.tokens.tokenizer, data.classes)
+            if why is not None:
+                stage.run.log_message(f"{folder}: no folder for transformers: {why}; load_student opens the student")
         facts = {"network": name, "seed": seed, "params": info["params"], "fingerprint": weights_hash(network)}
         stage.finish(metrics | facts)
         stage.forget()

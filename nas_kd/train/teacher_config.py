@@ -17,6 +17,7 @@ NEW_WARMUP = 1.0  # epochs
 PRETRAINED_LR = 3e-4  # of pretrained weights, with AdamW
 PRETRAINED_SGD_LR = 1e-3
 PRETRAINED_WARMUP = 0.1
+TEXT_LR = 5e-5  # of a pretrained text encoder, with AdamW
 
 TRAINED = "train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"
 
@@ -29,7 +30,9 @@ CHOSEN = {
         str | None,
     ),
     "lr": Changed(
-        None, "peak learning rate; null is 0.05, and for pretrained weights 0.0003 (0.001 with sgd)", Positive | None
+        None,
+        "peak learning rate; null is 0.05, and for pretrained weights 0.0003 (0.001 with sgd, 0.00005 of texts)",
+        Positive | None,
     ),
     "warmup_epochs": Changed(
         None, "epochs of linear warm-up; null is 1, and 0.1 for pretrained weights", NotNegative | None
@@ -42,8 +45,9 @@ class TeacherConfig(TrainingConfig):
     """The teacher, a fixed network."""
 
     model: str | None = "cifar_resnet20"
-    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, or a student folder; null for no
-    teacher: the search then uses the accuracy of subnets, and students learn from labels"""
+    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, a student folder, or a folder that transformers
+    saved (a text classifier); null for no teacher: the search then uses the accuracy of subnets, and students learn
+    from labels"""
     checkpoint: str | None = None
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
@@ -95,14 +99,15 @@ class TeacherConfig(TrainingConfig):
                 expected = "one number per channel in teacher.mean and teacher.std, or null in both"
                 raise SettingError(f"teacher.{name}", given, expected, "set both or neither")
 
-    def settled(self, *, pretrained: bool) -> TeacherConfig:
+    def settled(self, *, pretrained: bool, texts: bool = False) -> TeacherConfig:
         """Return the settings with numbers and names in the place of null.
 
         Args:
             pretrained: whether the weights to begin with are trained ones, which have less far to go.
+            texts: whether the network is a text encoder.
         """
         optimizer = self.optimizer or ("adamw" if pretrained else "sgd")
-        trained_lr = PRETRAINED_SGD_LR if optimizer == "sgd" else PRETRAINED_LR
+        trained_lr = PRETRAINED_SGD_LR if optimizer == "sgd" else TEXT_LR if texts else PRETRAINED_LR
         warmup = self.warmup_epochs
         if warmup is None:
             warmup = PRETRAINED_WARMUP if pretrained else NEW_WARMUP

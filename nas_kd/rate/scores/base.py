@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from nas_kd.data import Data
 from nas_kd.distill import Classification, Task
 from nas_kd.errors import SettingError
-from nas_kd.nn import NormValues, Recorder
+from nas_kd.nn import NormValues, Recorder, inputs
 from nas_kd.rate.features import gather
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, Candidate, ElasticSpace
@@ -107,10 +107,10 @@ class Bench:
         return _there(self.model, "model", "blockwise-trained stages")
 
     @cached_property
-    def rating_images(self) -> Tensor:
-        """The rating images, (N, C, H, W)."""
+    def rating_images(self) -> Any:
+        """The rating images, (N, C, H, W), or texts."""
         batches = self.data.rate.clean(CHUNK, limit=self.images)
-        return torch.cat([batch.x.to(self.runtime.device) for batch in batches])
+        return inputs.joined([inputs.moved(batch.x, self.runtime.device) for batch in batches])
 
     @cached_property
     def _features(self) -> tuple[list[StageFeatures], list[StageFeatures]]:
@@ -129,11 +129,11 @@ class Bench:
     @cached_property
     def _logits(self) -> Tensor:
         teacher = self.need_teacher()
-        return torch.cat([teacher(x).float() for x in self.rating_images.split(CHUNK)])
+        return torch.cat([teacher(x).float() for x in inputs.split(self.rating_images, CHUNK)])
 
     def teacher_logits(self) -> Tensor:
         """Return the teacher's logits on the rating images (N, C); each score that uses them is charged for them."""
-        self.used.teacher += len(self.rating_images)
+        self.used.teacher += inputs.count(self.rating_images)
         return self._logits
 
     @torch.no_grad()

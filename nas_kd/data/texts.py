@@ -1,0 +1,172 @@
+"""`load_data` of texts: four splits of a table of texts and labels, tokenised once by a teacher's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nas_kd.data.config import DataConfig
+from nas_kd.data.dataset import Data, fingerprint_of
+from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
+from nas_kd.data.membership import membership
+from nas_kd.data.open_source import given_apart
+from nas_kd.data.source import Source, TextSource
+from nas_kd.data.split import draw
+from nas_kd.data.tokenised import Tokenised
+from nas_kd.data.tokens import TextSplit, TokenStore
+from nas_kd.errors import SettingError
+from nas_kd.nn.text import TYPES, transformers_library
+
+if TYPE_CHECKING:
+    from nas_kd.data.dataset import Split
+
+LENGTH = 128  # tokens that texts are cut to where no setting says so
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+AT_ONCE = 1024  # texts that are tokenised together
+
+
+def load_texts(train: str | Path, config: DataConfig, test: str | Path | None, device: str) -> Data:
+    """Load a table of texts; arguments and result as of `load_data`, whose settings name a tokenizer."""
+    assert config.tokenizer is not None  # that is what tells texts
+    _refuse_images(config)
+    tokenizer = read_tokenizer(config.tokenizer)
+    sources, found = given_apart(train, config.test if test is None else test, config)
+    pool = sources["train"]
+    select = 0 if "select" in sources else config.select
+    rows = membership(pool, config.rate, select, config.seed, config.subset, held="test" in sources)
+    if "select" in sources:
+        del rows["select"]
+    used = np.sort(np.concatenate(list(rows.values())))
+    apart = [name for name in ("select", "test") if name in sources]
+    places = {"train": used} | {name: np.arange(len(sources[name])) for name in apart}
+    texts = {home: _texts(sources[home], at) for home, at in places.items()}
+    stores, what = tokenise(tokenizer, texts, config)
+    hashes = {home: store.keys() for home, store in stores.items()}
+    moved = 0
+    if config.duplicates == "stop":
+        draws = draw([pool.names[row] for row in used], config.seed, "split")
+        labels = pool.labels[used] if pool.kind == "classes" else np.zeros(len(used), dtype=np.int64)
+        equal = hashes["train"] if pool.groups is None else joined(hashes["train"], pool.groups[used])
+        rows, moved = together(rows, used, equal, draws, labels)
+    splits: dict[str, Split] = {}
+    keys: dict[str, Keys] = {}
+    for name in ("train", "rate", "select", "test"):
+        home = name if name in apart else "train"
+        source = sources[home]
+        at = np.arange(len(source)) if name in apart else rows[name]
+        place = at if name in apart else np.searchsorted(used, at)
+        keys[name] = hashes[home][place]
+        y = torch.from_numpy(source.labels[at])
+        names = [source.names[row] for row in at]
+        splits[name] = TextSplit(name, stores[home], torch.from_numpy(place), y, names, device)
+    if config.duplicates == "stop" and "test" in sources:
+        check_test({name: (keys[name], split.names) for name, split in splits.items()}, "texts", "are")
+    numbers = {name: split.labels.numpy() for name, split in splits.items()} if pool.kind == "classes" else {}
+    return Data(
+        train=splits["train"],
+        rate=splits["rate"],
+        select=splits["select"],
+        test=splits["test"],
+        classes=pool.classes,
+        in_chans=1,
+        resolution=what.length,
+        mean=(0.0,),
+        std=(1.0,),
+        fingerprint=fingerprint_of(pool.classes, pool.kind, splits, [*stores.values()]),
+        kind=pool.kind,
+        balance=config.balance,
+        found=replace(found, equal=count_equal(keys, numbers, moved)),
+        tokens=what,
+    )
+
+
+def read_tokenizer(folder: str) -> Any:
+    """Open a tokenizer; code that a folder brings is never run.
+
+    Raises:
+        SettingError: there is none, or none that is fast.
+    """
+    transformers = transformers_library("data.tokenizer", folder)
+    place = Path(folder).expanduser()
+    if place.is_dir() and not any((place / name).is_file() for name in VOCABULARIES):
+        expected = f"a folder with a tokenizer, which holds {VOCABULARIES[0]}"
+        raise SettingError("data.tokenizer", folder, expected, "call tokenizer.save_pretrained(FOLDER)")
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of files, of the hub, of the library: each has classes of its own
+        expected = f"a folder that transformers saved, with its tokenizer ({' '.join(str(error).split())[:200]})"
+        raise SettingError("data.tokenizer", folder, expected, "call tokenizer.save_pretrained(FOLDER)") from error
+    if not getattr(found, "is_fast", False):
+        expected = "a tokenizer with a tokenizer.json"
+        raise SettingError("data.tokenizer", folder, expected, "save it again with a newer transformers")
+    return found
+
+
+def tokenise(
+    tokenizer: Any, texts: Mapping[str, tuple[list[str], list[str] | None]], config: DataConfig
+) -> tuple[dict[str, TokenStore], Tokenised]:
+    """Tokenise texts once.
+
+    Args:
+        tokenizer: of transformers.
+        texts: by name, with the second text of each pair.
+        config: says how long a text may be.
+
+    Returns:
+        The tokens by name, and what they are.
+    """
+    most = config.length or LENGTH
+    encoded: dict[str, list[Any]] = {}
+    for name, (first, second) in texts.items():
+        encoded[name] = []
+        for start in range(0, len(first), AT_ONCE):
+            pair = None if second is None else second[start : start + AT_ONCE]
+            found = tokenizer(first[start : start + AT_ONCE], pair, truncation=True, max_length=most)
+            encoded[name] += found.encodings
+    every = [each for rows in encoded.values() for each in rows]
+    longest = max(len(each.ids) for each in every)
+    length = config.length or longest
+    padding = tokenizer.pad_token_id or 0
+    typed = TYPES in tokenizer.model_input_names
+    stores = {name: _store(rows, length, padding, typed) for name, rows in encoded.items()}
+    cut = sum(bool(each.overflowing) for each in every) / len(every)
+    pairs = next(iter(texts.values()))[1] is not None
+    return stores, Tokenised(str(tokenizer.name_or_path), len(tokenizer), length, cut, pairs, padding)
+
+
+def _store(rows: Sequence[Any], length: int, padding: int, typed: bool) -> TokenStore:
+    ids = np.full((len(rows), length), padding, dtype=np.int32)
+    types = np.zeros((len(rows), length), dtype=np.uint8)
+    for row, each in enumerate(rows):
+        ids[row, : len(each.ids)] = each.ids
+        types[row, : len(each.ids)] = each.type_ids
+    lengths = torch.tensor([len(each.ids) for each in rows])
+    return TokenStore(torch.from_numpy(ids), lengths, torch.from_numpy(types) if typed else None)
+
+
+def _texts(source: Source, rows: np.ndarray) -> tuple[list[str], list[str] | None]:
+    assert isinstance(source, TextSource)  # a table with a tokenizer gives these
+    second = source.pairs
+    return [source.texts[row] for row in rows], None if second is None else [second[row] for row in rows]
+
+
+def _refuse_images(config: DataConfig) -> None:
+    """Refuse settings of images where the data are texts."""
+    for name, plain in (("resolution", None), ("augment", None), ("pad", None), ("flip", None), ("image", None)):
+        value = getattr(config, name)
+        if value is not plain:
+            raise SettingError(f"data.{name}", value, "null for texts", f"leave data.{name} out")
+    if config.unreadable == "skip":
+        raise SettingError("data.unreadable", "skip", "stop for texts", "leave it out")

@@ -1,0 +1,160 @@
+"""A text classifier of the transformers library as a network like others: one input, logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.nn.inputs import IDS, MASK
+
+TYPES = "token_type_ids"
+HINT = "pip install 'nas_kd[text]'"
+
+
+def transformers_library(field: str, value: object) -> Any:
+    """Import the transformers library.
+
+    Args:
+        field: the setting that needs it, for the message.
+        value: of the setting.
+
+    Raises:
+        SettingError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise SettingError(field, value, f"the package transformers for texts ({error})", HINT) from error
+    return transformers
+
+
+@contextmanager
+def quiet(library: Any) -> Iterator[None]:
+    """Keep the library from writing what it loads and what is new, which is told by an error or not at all."""
+    log = library.utils.logging
+    level = log.get_verbosity()
+    bars = log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+class TextNet(nn.Module):
+    """A sequence classifier of transformers that maps a dictionary of tensors to logits.
+
+    Padding is told to it as numbers that are added to the attention's scores, so that the same kernels run whether
+    texts are padded or not, and no value of a text decides a branch.
+
+    Args:
+        config: of the transformers model, as its ``config.to_dict()``, with ``attention`` (``sdpa`` or ``eager``).
+        body: the model; None builds one with new weights.
+    """
+
+    def __init__(self, config: Mapping[str, Any], body: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = dict(config)
+        self.body: Any = _built(self.config) if body is None else body
+        accepted = inspect.signature(self.body.forward).parameters
+        self.takes = tuple(name for name in (IDS, TYPES) if name in accepted)
+
+    @classmethod
+    def of(cls, body: Any) -> TextNet:
+        """Wrap a model of transformers."""
+        config = {key: value for key, value in body.config.to_dict().items() if key not in UNSAVED}
+        return cls(config | {"attention": body.config._attn_implementation}, body)
+
+    @property
+    def factory(self) -> tuple[str, dict[str, Any]]:
+        """What rebuilds it from a student folder."""
+        return "nas_kd.nn.text:TextNet", {"config": self.config}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of its logits."""
+        return int(self.body.config.num_labels)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that it knows."""
+        return int(self.body.get_input_embeddings().num_embeddings)
+
+    @property
+    def positions(self) -> int | None:
+        """The most tokens that it takes; None where it has no table of positions."""
+        for name, module in self.body.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+                # RoBERTa counts positions from the number behind that of the padding token
+                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        return None
+
+    @property
+    def classifier(self) -> str:
+        """Path of the layer that makes the logits."""
+        own = [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features == self.num_classes
+        ]
+        return own[-1]
+
+    def example_inputs(self, number: int, length: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw texts: the first has all tokens, each further one is shorter by one.
+
+        Args:
+            number: of texts.
+            length: tokens of the first.
+            generator: of the draws.
+        """
+        ids = torch.randint(self.vocabulary, (number, length), generator=generator)
+        lengths = (length - torch.arange(number)).clamp(min=min(2, length))
+        mask = (torch.arange(length) < lengths[:, None]).long()
+        drawn = {IDS: ids, MASK: mask}
+        return drawn | ({TYPES: torch.zeros_like(ids)} if TYPES in self.takes else {})
+
+    @torch.no_grad()
+    def reset_weights(self) -> None:
+        """Draw new weights, as the model begins with before any training."""
+        for parameter in self.body.parameters():
+            parameter.__dict__.pop("_is_hf_initialized", None)  # else its own rules leave loaded weights alone
+        for module in self.body.modules():
+            self.body._init_weights(module)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        """Classify texts.
+
+        Args:
+            x: ``input_ids`` and ``attention_mask``, (B, L) int64, and ``token_type_ids`` where there are pairs; what
+                the model does not take is left out.
+
+        Returns:
+            Logits (B, classes).
+        """
+        dtype = next(self.body.parameters()).dtype
+        padded = 1.0 - x[MASK][:, None, None, :].to(dtype)  # (B, 1, 1, L)
+        given = {name: x[name] for name in self.takes if name in x}
+        logits: Tensor = self.body(**given, attention_mask=padded * torch.finfo(dtype).min).logits
+        return logits
+
+
+UNSAVED = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")
+
+
+def _built(config: Mapping[str, Any]) -> nn.Module:
+    transformers = transformers_library("student", config.get("model_type"))
+    rest = {key: value for key, value in config.items() if key not in ("model_type", "attention", "auto_map")}
+    known = transformers.AutoConfig.for_model(config["model_type"], **rest)
+    found: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
+        known, attn_implementation=config["attention"]
+    )
+    return found.eval()

@@ -1,0 +1,183 @@
+"""Teachers of texts: sequence classifiers of the transformers library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.config.paths import transformers_about
+from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
+from nas_kd.nn.text import TextNet, quiet, transformers_library
+from nas_kd.teacher.teacher import WEIGHTED, Teacher
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
+
+PART = 4096  # tokens of a batch that a CPU runs at once
+SPARE = 128  # tokens that a vocabulary may have more than its tokenizer, as padding to a round number
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+FIT = "give the folder that both were saved in"
+
+
+class TextTeacher(Teacher):
+    """A text classifier in eval mode, without gradients."""
+
+    _module: TextNet
+
+    @cached_property
+    def _digest(self) -> str:
+        module = self._module
+        digest = hashlib.sha256(json.dumps(module.config, sort_keys=True, default=str).encode())
+        for key, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, x: Any) -> Tensor:
+        """Map texts to logits (B, classes)."""
+        x = self.normalised(x)
+        size = max(8, PART // x[inputs.MASK].shape[1])
+        if self.device.type != "cpu" or inputs.count(x) <= size:
+            return self._module(x)
+        return torch.cat([self._module(part) for part in inputs.split(x, size)])
+
+    def normalised(self, x: Any) -> Any:
+        """Return texts on the network's device."""
+        return inputs.moved(x, self.device)
+
+    def bind(self, data: Data, epochs: int = 0) -> TextTeacher:
+        """Check that the teacher fits a data set.
+
+        Raises:
+            SettingError: the data are images, of another tokenizer, or longer than the teacher takes, or the classes
+                differ.
+        """
+        what = data.tokens
+        if what is None:
+            hint = "set data.tokenizer to the folder of its tokenizer, and data.train to a table of texts"
+            raise SettingError("data.train", "images", f"texts, for the teacher {self.name}", hint)
+        known = self._module.vocabulary
+        if not what.vocabulary <= known <= what.vocabulary + SPARE:
+            expected = f"a tokenizer of the teacher's {known:,} tokens; it has {what.vocabulary:,}"
+            raise SettingError("data.tokenizer", what.tokenizer, expected, FIT)
+        most = self._module.positions
+        if most is not None and what.length > most:
+            hint = f"set data.length={most} or less"
+            raise SettingError("data.length", what.length, f"at most {most}, the positions of {self.name}", hint)
+        self._dry_run(what.length)
+        if self.num_classes != data.num_classes:
+            expected = f"{data.num_classes}, the number of classes of the data"
+            hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+            raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
+        return self
+
+    def classifier(self, resolution: int) -> str | None:
+        """Return the name of the layer whose input is the pooled feature."""
+        return self._module.classifier
+
+    @torch.no_grad()
+    def _dry_run(self, resolution: int) -> Any:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            logits = self._module(inputs.example(self._module, 1, resolution))
+        counted = counter.get_flop_counts()["Global"]
+        self.macs = sum(flops for op, flops in counted.items() if str(op) in WEIGHTED) // 2
+        self.num_classes = logits.shape[1]
+        return [], [], None
+
+    def match(self, space: Any, resolution: int) -> Any:
+        """Refuse: a text teacher has no feature maps."""
+        expected = "a method on logits, or one for texts: the features of a text teacher are no maps of an image"
+        raise SettingError("teacher.model", self.name, expected, "use kd; `nas-kd methods` lists the others")
+
+
+def seal(module: nn.Module, name: str, **settings: Any) -> Teacher:
+    """Seal a network as the teacher that it can be: of texts, or of images; arguments as of `Teacher`."""
+    return (TextTeacher if isinstance(module, TextNet) else Teacher)(module, name, **settings)
+
+
+def read_text_model(
+    folder: Path, num_classes: int | None, *, new_head: bool = False
+) -> tuple[TextNet, tuple[str, ...]]:
+    """Open a text classifier that transformers saved; code that a folder brings is never run.
+
+    Args:
+        folder: with config.json and weights.
+        num_classes: of the data; None takes the model's.
+        new_head: a classifier that is missing, or of other classes, is new.
+
+    Returns:
+        The network, and the modules with new weights.
+
+    Raises:
+        SettingError: it is no encoder, has no weights or no classifier, or needs code of its own.
+    """
+    name = str(folder)
+    library = transformers_library("teacher.model", name)
+    about = transformers_about(folder) or {}
+    kind = about.get("model_type")
+    hint = "give a BERT, RoBERTa, DistilBERT, ELECTRA or the like that transformers knows without code of its own"
+    if "auto_map" in about and kind not in library.CONFIG_MAPPING:
+        raise SettingError("teacher.model", name, "a model without code of its own, which is never run", hint)
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        expected = "a folder with weights (model.safetensors) beside its config.json"
+        raise SettingError("teacher.model", name, expected, "call model.save_pretrained(FOLDER)")
+    own = int(about.get("num_labels") or len(about.get("id2label") or (0, 1)))
+    classes = num_classes or own
+    with quiet(library):
+        try:
+            config = library.AutoConfig.from_pretrained(name, trust_remote_code=False, num_labels=classes)
+            body, report = library.AutoModelForSequenceClassification.from_pretrained(
+                name,
+                config=config,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+            )
+        except Exception as error:  # of files, of the library: each has classes of its own
+            text = " ".join(str(error).split())[:200]
+            expected = f"a text classifier that transformers opens ({text})"
+            raise SettingError("teacher.model", name, expected, hint) from error
+    _check_encoder(name, body, hint)
+    wrapped = TextNet.of(body.eval())
+    new = sorted({f"body.{_layer(key)}" for key in (*report["missing_keys"], *_mismatched(report))})
+    inside = [path for path in new if not _is_head(wrapped, path)]
+    if inside:
+        expected = f"a folder with all weights; {', '.join(inside[:3])} {'are' if len(inside) > 1 else 'is'} missing"
+        raise SettingError("teacher.model", name, expected, "save the model again")
+    if new and not new_head:
+        found = f"its classifier has {own} classes" if num_classes not in (None, own) else "it has no classifier"
+        expected = f"a classifier of {classes} classes; {found}"
+        raise SettingError("teacher.model", name, expected, "fine-tune it on these data: teacher.epochs=3")
+    return wrapped, tuple(path for path in new if wrapped.classifier == path)
+
+
+def _check_encoder(name: str, body: Any, hint: str) -> None:
+    causal = any(getattr(module, "is_causal", False) is True for module in body.modules())
+    if causal or getattr(body.config, "is_encoder_decoder", False):
+        kind = "a decoder, each of whose tokens sees only those before it" if causal else "an encoder with a decoder"
+        raise SettingError("teacher.model", name, f"an encoder; {body.config.model_type} is {kind}", hint)
+
+
+def _layer(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _mismatched(report: Any) -> list[str]:
+    return [key if isinstance(key, str) else key[0] for key in report.get("mismatched_keys", ())]
+
+
+def _is_head(network: TextNet, path: str) -> bool:
+    """Tell whether a module is behind the encoder: a pooler or a classifier."""
+    inner = path.removeprefix("body.").split(".")
+    return inner[0] != network.body.base_model_prefix or inner[1] == "pooler"

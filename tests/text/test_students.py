@@ -1,0 +1,184 @@
+"""Text students: folders that load anywhere, folders of the library where it can describe them, and whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import nas_kd
+from nas_kd.cli import main
+from nas_kd.data import Data
+from nas_kd.derive.space import TeacherSpace
+from nas_kd.errors import SettingError
+from nas_kd.export.text import stock_model
+from nas_kd.space.arch import Candidate
+from nas_kd.teacher import Teacher
+
+SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.1}
+
+
+@pytest.fixture(scope="module")
+def space(text_teacher: Teacher, review_data: Data) -> TeacherSpace:
+    return nas_kd.teacher_space(text_teacher, review_data)
+
+
+def arch_of(space: TeacherSpace, layers: list[tuple[int, int] | None]) -> Any:
+    width = space.stages[0].widths[0]
+    return space.arch([Candidate(width, () if layer is None else (layer,)) for layer in layers])
+
+
+def test_a_student_folder_needs_nothing_else(
+    space: TeacherSpace, text_teacher: Teacher, review_data: Data, tmp_path: Path
+) -> None:
+    arch = arch_of(space, [(2, 24), None, (4, 48), (1, 8)])
+    net = nas_kd.Supernet(space)
+    student = nas_kd.retrain(
+        arch, text_teacher, review_data, space=space, supernet=net, run=tmp_path, folder="s", **SHORT
+    )
+    again: Any = nas_kd.load_student(tmp_path / "s" / "student")
+    batch = next(iter(review_data.test.clean(16)))
+    assert torch.equal(again(batch.x), student(batch.x))
+    assert again.info["classes"] == ["neg", "pos"] and again.info["tokens"]["length"] == review_data.resolution
+    assert not (tmp_path / "s" / "transformers").exists()
+    assert "no folder for transformers" in (tmp_path / "log.txt").read_text()
+    teacher = nas_kd.load_teacher(str(tmp_path / "s" / "student")).bind(review_data)
+    assert torch.equal(teacher(batch.x), student(batch.x))
+    data = nas_kd.load_data(
+        str(_table(tmp_path)),
+        tokenizer=str(tmp_path / "s" / "student" / "tokenizer"),
+        rate=0.2,
+        select=0.2,
+    )
+    assert data.tokens is not None and data.tokens.vocabulary == review_data.tokens.vocabulary  # type: ignore[union-attr]
+
+
+def _table(folder: Path) -> Path:
+    from tiny_texts import reviews
+
+    reviews().to_csv(folder / "again.csv", index=False)
+    return folder / "again.csv"
+
+
+def test_uniform_students_open_in_the_library(
+    space: TeacherSpace, text_teacher: Teacher, review_data: Data, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    arch = arch_of(space, [(4, 24), None, (4, 24), None])
+    net = nas_kd.Supernet(space)
+    student = nas_kd.retrain(
+        arch, text_teacher, review_data, space=space, supernet=net, run=tmp_path, folder="s", **SHORT
+    )
+    place = tmp_path / "s" / "transformers"
+    stock = AutoModelForSequenceClassification.from_pretrained(place).eval()
+    assert stock.config.num_hidden_layers == 2 and stock.config.intermediate_size == 24
+    assert stock.config.id2label == {0: "neg", 1: "pos"}
+    batch = next(iter(review_data.test.clean(16)))
+    with torch.no_grad():
+        torch.testing.assert_close(stock(**batch.x).logits, student(batch.x), atol=1e-5, rtol=1e-5)
+    assert len(AutoTokenizer.from_pretrained(place)) == len(AutoTokenizer.from_pretrained(text_teacher.name))
+    teacher = nas_kd.load_teacher(str(place)).bind(review_data)
+    torch.testing.assert_close(teacher(batch.x), student(batch.x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ([(4, 24), (4, 48), None, None], "MLP widths differ between layers: 24, 48"),
+        ([(2, 48), (2, 48), (2, 48), (2, 48)], "fewer attention heads"),
+    ],
+)
+def test_others_say_why_not(layers: Any, why: str, space: TeacherSpace) -> None:
+    student: Any = nas_kd.Supernet(space).extract(arch_of(space, layers), {})
+    assert why in stock_model(student)
+
+
+def test_the_whole_teacher_is_a_model_of_the_library(space: TeacherSpace, text_teacher: Teacher) -> None:
+    student: Any = nas_kd.Supernet(space).extract(space.largest(), {})
+    assert stock_model(student).config.num_hidden_layers == 4
+
+
+@pytest.mark.parametrize("method", ["fitnet", "sp", "crd", "cs_kd"])
+def test_methods_of_images_are_refused(
+    method: str, space: TeacherSpace, text_teacher: Teacher, review_data: Data
+) -> None:
+    with pytest.raises(SettingError, match=r"retrain\.method"):
+        nas_kd.retrain(space.largest(), text_teacher, review_data, space=space, method=method, **SHORT)
+
+
+def test_mixed_texts_are_refused(space: TeacherSpace, text_teacher: Teacher, review_data: Data) -> None:
+    with pytest.raises(SettingError, match="texts are not mixed"):
+        nas_kd.retrain(space.largest(), text_teacher, review_data, space=space, mixup=0.2, **SHORT)
+
+
+def test_formats_of_images_are_refused(space: TeacherSpace) -> None:
+    student = nas_kd.Supernet(space).extract(space.largest(), {})
+    with pytest.raises(SettingError, match="a student of images"):
+        nas_kd.export(student, to="onnx")
+
+
+def options(folder: Path, table: Path, run: Path) -> list[str]:
+    """The command of the README, as short as it can be."""
+    named = {
+        "run": run,
+        "teacher.model": f"{folder}/",
+        "teacher.check": "warn",
+        "data.train": table,
+        "data.rate": 0.2,
+        "data.select": 0.2,
+        "search.max_macs": "50%",
+        "search.trials": 3,
+        "search.top": 1,
+        "search.epochs": 1,
+        "retrain.epochs": 1,
+        "retrain.seeds": 1,
+        "retrain.random_students": 1,
+        "retrain.batch_size": 16,
+        "derive.widths": "[0.5, 1]",
+        "workers": 1,
+        "plan": "false",
+    }
+    return [text for name, value in named.items() for text in (f"--{name}", str(value))]
+
+
+def test_a_run_from_the_command_line(
+    bert_folder: Path, review_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", *options(bert_folder, review_table, tmp_path / "run")]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "found" in said.out and "texts of" in said.err
+    rows = pd.read_csv(tmp_path / "run" / "retrain" / "results.csv")
+    assert {"found", "random_1", "new_weights", "even_width", "even_depth"} <= set(rows["role"])
+    assert not {"taylor", "small_images"} & set(rows["role"])
+    student: Any = nas_kd.load_student(tmp_path / "run" / rows["folder"][0])
+    assert student.info["tokens"]["length"] > 4
+    before = rows.to_csv()
+    assert main(command) == 0  # all is done: it is read back
+    assert pd.read_csv(tmp_path / "run" / "retrain" / "results.csv").to_csv() == before
+
+
+BAD = {
+    "a named space": (["--space", "resnet_cifar"], "space"),
+    "rivals of images": (["--retrain.rivals", "[taylor]"], "retrain.rivals"),
+    "ready-made models": (["--retrain.rivals", "[resnet18]"], "retrain.rivals"),
+    "methods of images": (["--retrain.method", "fitnet"], "retrain.method"),
+    "sizes": (["--derive.resolutions", "[16]"], "derive.resolutions"),
+    "a folder of images": (["--data.train", "."], "data.train"),
+    "an unknown column": (["--data.text", "words"], "data.text"),
+    "too long": (["--data.length", "100"], "data.length"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_end_a_run_before_it_begins(
+    name: str, bert_folder: Path, review_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, field = BAD[name]
+    assert main(["run", *options(bert_folder, review_table, tmp_path / "run"), *given]) == 2
+    assert f"{field}=" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "repair").exists()
