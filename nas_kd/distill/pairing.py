@@ -106,9 +106,8 @@ def pair_of(
             if teacher is not None:
                 teacher.match(_Sizes([shape[-1] for shape in own.stages]), image[1])
         none = torch.zeros(2, dtype=torch.int64)
-        theirs = Shapes.of(
-            source.features(Batch(torch.zeros(2, *image, device=device), none.to(device), none, none - 1))
-        )
+        x = inputs.moved(inputs.example(model, image[0], image[1], 2), device)
+        theirs = Shapes.of(source.features(Batch(x, none.to(device), none, none - 1)))
         forward, own = _at_sizes_of(theirs, forward, own)
     if recipe.own_targets:
         theirs = own

@@ -52,6 +52,7 @@ class Term:
         key: name of that module in the method; terms with the same key share it. Default: ``name``.
         check: rejects pairs that the loss cannot compare.
         kinds: the kinds of labels that it makes sense for.
+        texts: whether its features are those of text encoders, whose batch says what is padding.
 
     Raises:
         SettingError: ``needs`` or ``side`` has an unknown name, or ``needs`` is empty.
@@ -67,6 +68,7 @@ class Term:
     key: str = ""
     check: Callable[[Pair], None] | None = None
     kinds: tuple[str, ...] = KINDS
+    texts: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
@@ -137,7 +139,7 @@ class Term:
             sides.append(self._take(target, kind, "teacher"))
         if kind not in ("stages", "pre"):
             return loss(*sides, *rest)
-        if len(sides) == 2 and len(sides[0]) != len(sides[1]):
+        if len(sides) == 2 and len(sides[0]) != len(sides[1]) and not self.texts:
             raise ValueError(f"{self.name}: the student has {len(sides[0])} {kind}, the teacher {len(sides[1])}")
         if self.whole or self.module is not None:
             return loss(*sides, *rest)

@@ -18,7 +18,7 @@ def check_for_texts(recipe: Recipe, mixes: bool = False) -> None:
     Raises:
         SettingError: it is one of them.
     """
-    maps = sorted({term.name for term in recipe.terms if term.features - {"logits"}})
+    maps = sorted({term.name for term in recipe.terms if term.features - {"logits"} and not term.texts})
     if maps:
         raise SettingError("retrain.method", ", ".join(maps), "losses on logits: texts have no feature maps", HINT)
     if recipe.inputs is not None or recipe.sampler is not None or recipe.live:

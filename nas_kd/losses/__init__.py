@@ -39,6 +39,14 @@ from nas_kd.losses.logits import (
 from nas_kd.losses.online import consistency, linear_mmd, mutual, peers_loss, self_hint, symmetric_kd
 from nas_kd.losses.relations import cc, irg, pkt, rdm, rkd, sp
 from nas_kd.losses.soft_tree import soft_tree, tree_balance, tree_paths
+from nas_kd.losses.texts import (
+    attention_kl,
+    attention_mse,
+    feature_moments,
+    hidden_cosine,
+    hidden_mse,
+    normalised_states,
+)
 from nas_kd.losses.transfer import ab, flow, fsp, ft, hcl, vid
 
 __all__ = [
@@ -47,6 +55,8 @@ __all__ = [
     "adaptive_alpha_divergence",
     "alpha_divergence",
     "at",
+    "attention_kl",
+    "attention_mse",
     "balance",
     "bernoulli_kl",
     "binary_cross_entropy",
@@ -57,12 +67,15 @@ __all__ = [
     "disagreement",
     "dist",
     "dkd",
+    "feature_moments",
     "fitnet",
     "flow",
     "fooled",
     "fsp",
     "ft",
     "hcl",
+    "hidden_cosine",
+    "hidden_mse",
     "irg",
     "js_divergence",
     "kd",
@@ -77,6 +90,7 @@ __all__ = [
     "nce",
     "norm_statistics",
     "normalised_mse",
+    "normalised_states",
     "nst",
     "one_hot",
     "peers_loss",

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
+from nas_kd.nn.cutting import LeftOut, heads_of
 from nas_kd.nn.inputs import IDS, MASK
+from nas_kd.nn.output import Output
 
 TYPES = "token_type_ids"
 HINT = "pip install 'nas_kd[text]'"
@@ -145,6 +147,61 @@ class TextNet(nn.Module):
         given = {name: x[name] for name in self.takes if name in x}
         logits: Tensor = self.body(**given, attention_mask=padded * torch.finfo(dtype).min).logits
         return logits
+
+    def forward_stages(self, x: Mapping[str, Tensor]) -> Output:
+        """Classify texts and return what their layers give.
+
+        Args:
+            x: as of `forward`.
+
+        Returns:
+            Logits; as ``stages`` the hidden states (B, L, D) of the embeddings and of each layer that is there; as
+            ``pre`` the queries, keys and values (B, 3, heads, L, width) of each; and as ``pooled`` what the classifier
+            reads.
+        """
+        layers = [layer for layer in self._layers if not isinstance(layer, LeftOut)]
+        seen: dict[nn.Module, Tensor] = {}
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            seen[module] = args[0]
+
+        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            seen[module] = out
+
+        first = self._layers[0]
+        made = [[_made(layer, names) for names in MADE] for layer in layers]
+        read = self.get_submodule(self.classifier)
+        handles = [each.register_forward_pre_hook(before) for each in (first, read)]
+        handles += [each.register_forward_hook(after) for each in layers if each is not first]
+        handles += [part.register_forward_hook(after) for parts in made for part in parts]
+        given: list[Tensor] = []
+        handles.append(first.register_forward_hook(lambda module, args, out: given.append(out)))
+        try:
+            logits = self(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        stages = [seen[first], *(given[0] if layer is first else seen[layer] for layer in layers)]
+        pre = []
+        for layer, parts in zip(layers, made, strict=True):
+            heads = next(count for module in layer.modules() if (count := heads_of(module)) is not None)
+            split = [seen[part].unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts]  # (B, heads, L, width)
+            pre.append(torch.stack(split, 1))
+        return Output(logits, stages, pre, seen[read])
+
+    @property
+    def _layers(self) -> nn.ModuleList:
+        """The layers of the encoder, those that are left out among them."""
+        count = self.body.config.num_hidden_layers
+        lists = [each for each in self.body.modules() if isinstance(each, nn.ModuleList) and len(each) == count]
+        return lists[0]
+
+
+MADE = (("query", "q_lin"), ("key", "k_lin"), ("value", "v_lin"))  # what layers call those that make them
+
+
+def _made(layer: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    return next(module for path, module in layer.named_modules() if path.rpartition(".")[2] in names)
 
 
 UNSAVED = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")

@@ -8,9 +8,11 @@ import numpy as np
 
 from nas_kd.analyse.choice import few_images
 from nas_kd.config.measures import measure_named
+from nas_kd.cost.attention import attention_macs
 from nas_kd.data.summary import summary
 from nas_kd.distill import task_of
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import UNITS, Budget
@@ -61,7 +63,7 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
         yield from _latencies(given, given.timing)
     if shipped:
         yield from _pairs(given)
-    if shipped and given.whole is not None:
+    if shipped and given.whole is not None and given.images.tokens is None:
         yield from _shipped(given, given.whole)
 
 
@@ -70,6 +72,11 @@ def _teacher(given: Given) -> Iterator[str]:
     if whole is None:
         return
     yield f"teacher: {given.model}, {whole.macs:,} MACs, {whole.params:,} params"
+    if given.images.tokens is not None:
+        network = given.outlined.network
+        length = given.images.resolution
+        products = attention_macs(network, inputs.example(network, 1, length))
+        yield f"  of {length} tokens; the products of attention are {products:,} more, which no budget counts"
     if given.checked is not None:
         yield given.checked.line
         yield from given.checked.judge(given.model, "warn")

@@ -25,6 +25,8 @@ def check_places(config: Config) -> None:
     if config.space is not None:
         find_space(config.space)
     data = with_tokenizer(config)
+    if data.tokenizer is not None:
+        existing("data.tokenizer", data.tokenizer, "a folder with a tokenizer that transformers saved")
     look = _check_images if data.tokenizer is None else _check_texts
     look("data.train", data.train, data)
     if data.test is not None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from nas_kd.config.paths import transformers_about
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
+from nas_kd.nn.output import Output
 from nas_kd.nn.text import TextNet, quiet, transformers_library
 from nas_kd.teacher.teacher import WEIGHTED, Teacher
 
 if TYPE_CHECKING:
-    from nas_kd.data import Data
+    from nas_kd.data import Batch, Data
 
 PART = 4096  # tokens of a batch that a CPU runs at once
 SPARE = 128  # tokens that a vocabulary may have more than its tokenizer, as padding to a round number
@@ -95,9 +96,17 @@ class TextTeacher(Teacher):
         return [], [], None
 
     def match(self, space: Any, resolution: int) -> Any:
-        """Refuse: a text teacher has no feature maps."""
-        expected = "a method on logits, or one for texts: the features of a text teacher are no maps of an image"
-        raise SettingError("teacher.model", self.name, expected, "use kd; `nas-kd methods` lists the others")
+        """Do nothing: the layers of a text teacher are all given, and a method says which teaches which."""
+        return []
+
+    @torch.no_grad()
+    def forward_stages(self, x: Any) -> Output:
+        """Return logits, hidden states, and queries, keys and values of all layers; see `TextNet.forward_stages`."""
+        return self._module.forward_stages(self.normalised(x))
+
+    def features(self, batch: Batch) -> Output:
+        """Run `forward_stages`: states of tokens are of one size."""
+        return self.forward_stages(batch.x)
 
 
 def seal(module: nn.Module, name: str, **settings: Any) -> Teacher:

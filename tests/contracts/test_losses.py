@@ -99,6 +99,12 @@ OTHERWISE = (
     "soft_tree",
     "tree_paths",
     "tree_balance",
+    "hidden_mse",  # with a mask
+    "hidden_cosine",
+    "feature_moments",
+    "normalised_states",
+    "attention_mse",
+    "attention_kl",
 )
 NOT_FOR_ONE_SAMPLE = {"rdm"}
 OF_CLIPPED_RATIOS = {"adaptive_alpha_divergence"}  # its gradient is the paper's, not that of its value

@@ -52,7 +52,7 @@ class Coarse(Frozen):
         return super().forward_stages(F.avg_pool2d(x, 2))
 
 
-RECIPES = {name: Distiller(name, Classification(0.0)).recipe for name in METHODS}
+RECIPES = {name: Distiller(name, Classification(0.0)).recipe for name, entry in METHODS.items() if not entry.texts}
 FEATURES = [name for name, recipe in RECIPES.items() if recipe.needs_target_features and not recipe.own_targets]
 
 

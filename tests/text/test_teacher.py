@@ -12,8 +12,10 @@ import torch
 from tiny_texts import bert, tokenizer
 
 import nas_kd
+from nas_kd.cost.attention import attention_macs
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.text import TextNet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.text import TextTeacher
@@ -42,6 +44,15 @@ def test_macs_are_those_of_linear_layers(text_teacher: Teacher, review_data: Dat
     layer = length * (4 * hidden * hidden + 2 * hidden * mlp)
     assert text_teacher.cost is not None
     assert text_teacher.cost.macs == 4 * layer + hidden * hidden + hidden * 2
+
+
+def test_products_of_attention_are_counted_apart(bert_folder: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    for kind in ("sdpa", "eager"):
+        body = AutoModelForSequenceClassification.from_pretrained(bert_folder, attn_implementation=kind)
+        net = TextNet.of(body.eval())
+        assert attention_macs(net, inputs.example(net, 1, 20)) == 4 * 2 * 20 * 20 * 32  # layers, products, L, L, width
 
 
 def test_a_moved_folder_is_the_same_teacher(bert_folder: Path, tmp_path: Path, text_teacher: Teacher) -> None:

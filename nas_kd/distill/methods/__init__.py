@@ -12,11 +12,12 @@ from nas_kd.distill.methods.games import GAMES
 from nas_kd.distill.methods.labels import LABELS
 from nas_kd.distill.methods.online import ONLINE
 from nas_kd.distill.methods.relations import RELATIONS
+from nas_kd.distill.methods.texts import TEXTS
 
 __all__ = ["METHODS", "Entry", "describe_methods", "form_of"]
 
 FORMS = ("variant", "anchors")  # settings that say which of several losses goes by a method's name
-METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAMES}
+METHODS: dict[str, Entry] = {**LABELS, **FEATURES, **RELATIONS, **ONLINE, **GAMES, **TEXTS}
 
 
 def form_of(method: object, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Entry:
         cost: cost of a step relative to a plain student step.
         source: paper.
         kinds: the kinds of labels that it makes sense for.
+        texts: whether it compares the layers of text encoders, and so is none for images.
     """
 
     recipe: Callable[..., Recipe]
@@ -29,6 +30,7 @@ class Entry:
     cost: str
     source: str
     kinds: tuple[str, ...] = KINDS
+    texts: bool = False
 
     @property
     def line(self) -> str:
