@@ -10,7 +10,11 @@ from typing import Any
 MANY = 20  # classes that are named one by one
 Z = 1.959964  # of a 95 % interval
 LATENCY = ("runtime", "batch_size", "median_ms", "iqr_ms", "threads", "device")
-TASKS = {"multilabel": "several labels an image", "regression": "numbers of an image"}
+TASKS = {"multilabel": "several labels {each}", "regression": "numbers of {each}"}
+TEXTS = (
+    "Tokens of texts as a dictionary: `input_ids` and `attention_mask`, (B, L), and `token_type_ids` where there are "
+    "pairs; of the tokenizer in the folder `tokenizer/`, cut to {length} tokens, padded at the end."
+)
 RESIZE = (
     "An image of another size: its shorter side is resized to {size} pixels, bicubic with antialiasing (Pillow), and "
     "the centre is cropped. Where the data's images were of another size than the student's, these were then resized "
@@ -31,7 +35,7 @@ def card(info: Mapping[str, Any], *, hub: bool = False) -> str:
         *_metrics(info),
         *_latency(info),
         *_input(info),
-        *_loading(hub),
+        *_loading(info, hub),
         *_limits(info),
     ]
     return "\n".join(parts) + "\n"
@@ -64,7 +68,8 @@ def interval(share: float, images: int) -> tuple[float, float]:
 def _facts(info: Mapping[str, Any]) -> Iterator[str]:
     made: Mapping[str, Any] = info.get("made") or {}
     classes = info.get("classes") or []
-    task = TASKS.get(info.get("labels", ""), "one class an image")
+    each = "a text" if info.get("tokens") else "an image"
+    task = TASKS.get(info.get("labels", ""), "one class {each}").format(each=each)
     rows = {
         "task": task,
         "outputs": None if not classes else f"{len(classes)}: {_listed(classes)}",
@@ -77,7 +82,7 @@ def _facts(info: Mapping[str, Any]) -> Iterator[str]:
         "seed": made.get("seed"),
         "budget": made.get("budget"),
         "data": made.get("data"),
-        "training images": _number(made.get("train_images")),
+        f"training {_noun(info)}": _number(made.get("train_images")),
     }
     yield from ["", "| | |", "|---|---|"]
     yield from (f"| {name} | {_cell(value)} |" for name, value in rows.items() if value is not None)
@@ -88,7 +93,8 @@ def _metrics(info: Mapping[str, Any]) -> Iterator[str]:
     if not metrics:
         return
     counts: Mapping[str, int] = (info.get("made") or {}).get("images") or {}
-    yield from ["", "## Measured", "", "| images | measure | value | 95 % interval |", "|---|---|---|---|"]
+    noun = _noun(info)
+    yield from ["", "## Measured", "", f"| {noun} | measure | value | 95 % interval |", "|---|---|---|---|"]
     for name, value in metrics.items():
         split, _, measure = name.partition("_")
         known = counts.get(split)
@@ -99,7 +105,7 @@ def _metrics(info: Mapping[str, Any]) -> Iterator[str]:
         images = f"{split} ({known:,})" if known else split
         yield f"| {images} | {_cell(measure)} | {value:.4f} | {bounds} |"
     if "select" in {name.partition("_")[0] for name in metrics}:
-        yield from ["", "The select images chose among students; the test images were used for nothing else."]
+        yield from ["", f"The select {noun} chose among students; the test {noun} were used for nothing else."]
 
 
 def _latency(info: Mapping[str, Any]) -> Iterator[str]:
@@ -116,13 +122,16 @@ def _input(info: Mapping[str, Any]) -> Iterator[str]:
     size, channels = info.get("resolution"), info.get("in_chans")
     if size is None or channels is None:
         return
+    if info.get("tokens"):
+        yield from ["", "## Input", "", TEXTS.format(length=size)]
+        return
     yield from ["", "## Input", "", f"(B, {channels}, {size}, {size}), in 0..1"]
     if info.get("mean") and info.get("std"):
         yield from [f"minus {json.dumps(list(info['mean']))}, divided by {json.dumps(list(info['std']))}, by channel."]
     yield from ["", RESIZE.format(size=size)]
 
 
-def _loading(hub: bool) -> Iterator[str]:
+def _loading(info: Mapping[str, Any], hub: bool) -> Iterator[str]:
     yield from ["", "## How to load", "", "```python"]
     if hub:
         yield from ["import timm", "import nas_kd.export.timm", ""]
@@ -134,14 +143,29 @@ def _loading(hub: bool) -> Iterator[str]:
             'student = nas_kd.load_student("FOLDER")  # in evaluation mode',
             "student.info",
         ]
+    if size := info.get("resolution") if info.get("tokens") else None:
+        yield from [
+            "",
+            "from transformers import AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER/tokenizer")',
+            f'how = {{"padding": True, "truncation": True, "max_length": {size}, "return_tensors": "pt"}}',
+            'student(tokenizer(["a text"], **how)).softmax(1)',
+        ]
     yield "```"
 
 
 def _limits(info: Mapping[str, Any]) -> Iterator[str]:
     yield from ["", "## Limits", ""]
-    yield "It was trained for images like those of its data; on others it may do worse. Outputs are not calibrated."
+    noun = _noun(info)
+    yield f"It was trained for {noun} like those of its data; on others it may do worse. Outputs are not calibrated."
     if (info.get("made") or {}).get("teacher"):
         yield "What its teacher has wrong it may have learnt too."
+
+
+def _noun(info: Mapping[str, Any]) -> str:
+    """Say what a student classifies."""
+    return "texts" if info.get("tokens") else "images"
 
 
 def _listed(names: Any) -> str:

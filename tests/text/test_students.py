@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def test_a_student_folder_needs_nothing_else(
     assert torch.equal(again(batch.x), student(batch.x))
     assert again.info["classes"] == ["neg", "pos"] and again.info["tokens"]["length"] == review_data.resolution
     assert not (tmp_path / "s" / "transformers").exists()
+    card = (tmp_path / "s" / "student" / "README.md").read_text()
+    assert "images" not in card and "training texts" in card
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0].replace("FOLDER", str(tmp_path / "s" / "student"))
+    exec(compile(code, "card", "exec"), {})
     assert "no folder for transformers" in (tmp_path / "log.txt").read_text()
     teacher = nas_kd.load_teacher(str(tmp_path / "s" / "student")).bind(review_data)
     assert torch.equal(teacher(batch.x), student(batch.x))
