@@ -11,7 +11,8 @@ from torch import nn
 from nas_kd.derive.groups import Group
 from nas_kd.nn.widen import Widen
 
-WRITERS = (nn.Linear, nn.modules.conv._ConvNd)
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+WRITERS = (*LAYERS, nn.Embedding)  # what streams begin at
 
 
 @dataclass(frozen=True)

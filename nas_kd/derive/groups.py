@@ -22,6 +22,7 @@ OUT = {
     nn.GroupNorm: (("weight", 0), ("bias", 0)),
     nn.LayerNorm: (("weight", 0), ("bias", 0)),
     nn.PReLU: (("weight", 0),),
+    nn.Embedding: (("weight", 1),),
     Widen: (("sources", 0),),
 }
 Key = tuple[str, str, int]  # layer, tensor, dimension

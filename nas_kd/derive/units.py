@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from nas_kd.derive.calls import Call, calls_of, check_network
-from nas_kd.derive.chain import WRITERS, Between, between
+from nas_kd.derive.chain import LAYERS, Between, between
 from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.derive.verify import sound
 from nas_kd.errors import SettingError
@@ -127,7 +127,7 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
         if removable or cuts or streams:
             units.append(Unit(path, cuts, removable, tuple(x.shape[1:]), tuple(call.out.shape[1:])))
     paths = [unit.path for unit in units]
-    stays = [name for name, layer in network.named_modules() if isinstance(layer, WRITERS) and name not in known]
+    stays = [name for name, layer in network.named_modules() if isinstance(layer, LAYERS) and name not in known]
     links = replace(between(network, free if streams else (), paths, list(calls)), stays=tuple(stays))
     if not any(unit.groups or unit.removable for unit in units) and not links.streams:
         legal = "a network with residual blocks, or with channels inside a block or between layers"

@@ -51,6 +51,8 @@ class Layered(nn.Module):
         project: student states go through a linear layer each, which begins as the identity where widths are equal.
     """
 
+    equal = False  # whether hidden widths have to be
+
     def __init__(self, pair: Pair, map: str = "uniform", first: bool = False, project: bool = True) -> None:
         super().__init__()
         assert pair.teacher is not None  # a term on features has a teacher
@@ -58,6 +60,9 @@ class Layered(nn.Module):
         self.map = map
         self.first = first
         widths = [shape[-1] for shape in pair.student.stages]
+        if self.equal and {*widths} != {pair.teacher.stages[0][-1]}:
+            expected = f"a student of the teacher's hidden width, {pair.teacher.stages[0][-1]}; it has {widths[0]}"
+            raise SettingError("method", type(self).__name__, expected, "use minilm, tinybert or cofi")
         self.teachers = len(pair.teacher.stages) - 1
         self.projections = nn.ModuleList()
         for width in widths if project else ():
@@ -102,6 +107,8 @@ class HiddenStates(Layered):
 class HiddenCosine(Layered):
     """Cosine distances of hidden states: DistilBERT's."""
 
+    equal = True
+
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
         """Return the mean over layers."""
         mask = _mask(batch)
@@ -119,6 +126,8 @@ class Moments(Layered):
 
 class FirstStates(Layered):
     """States of the first token, divided by their lengths; the last layer, which the logits see, is left out: PKD's."""
+
+    equal = True
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
         """Return the mean over layers."""

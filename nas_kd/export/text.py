@@ -19,7 +19,7 @@ SIZES = ("intermediate_size", "hidden_dim")  # what configurations call the widt
 
 
 def save_text_student(
-    network: TextNet, folder: Path, tokenizer: str, classes: Sequence[str], stock: Path | None = None
+    network: nn.Module, folder: Path, tokenizer: str, classes: Sequence[str], stock: Path | None = None
 ) -> str | None:
     """Put the tokenizer into a student folder, and save the student for transformers where that can describe it.
 
@@ -39,7 +39,7 @@ def save_text_student(
     place = folder.parent / STOCK if stock is None else stock
     if place.exists():
         shutil.rmtree(place)
-    found = stock_model(network)
+    found = stock_model(network) if isinstance(network, TextNet) else "it is no model of that library"
     if isinstance(found, str):
         return found
     found.config.id2label = dict(enumerate(classes))

@@ -179,6 +179,8 @@ def update_sizes(layer: nn.Module) -> None:
         layer.num_features = len(tensor)
     elif isinstance(layer, nn.LayerNorm):
         layer.normalized_shape = tuple(weight.shape)
+    elif isinstance(layer, nn.Embedding):
+        layer.num_embeddings, layer.embedding_dim = weight.shape
     elif isinstance(layer, nn.GroupNorm):
         layer.num_groups = layer.num_groups * len(weight) // layer.num_channels
         layer.num_channels = len(weight)

@@ -116,7 +116,7 @@ def local_errors(net: CutNet, images: Any, choices: Sequence[Sequence[Choice]]) 
     scores = []
     for index, offered in enumerate(choices):
         if index >= len(net.units):
-            scores.append([_energy(net, index, choice, inside) for choice in offered])
+            scores.append([_energy(net, index, choice, inside, real) for choice in offered])
             continue
         x, out = inside[index]
         wanted = inputs.of_real(out, real)
@@ -132,7 +132,9 @@ def local_errors(net: CutNet, images: Any, choices: Sequence[Sequence[Choice]]) 
     return scores
 
 
-def _energy(net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any, Tensor]]) -> float:
+def _energy(
+    net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any, Tensor]], real: Tensor | None
+) -> float:
     """Return the share of a stream's energy in the channels that a choice cuts, summed over the units it goes into."""
     assert choice is not None
     number = index - len(net.units)
@@ -142,6 +144,7 @@ def _energy(net: CutNet, index: int, choice: Choice, inside: Sequence[tuple[Any,
     total = 0.0
     for unit, (given, _) in zip(net.units, inside, strict=True):
         x = input_of(given)
+        x = inputs.of_real(x, real) if isinstance(x, Tensor) else x
         if number in net.passing(unit.path) and isinstance(x, Tensor) and gone:
             dim = 1 if x.ndim == 4 and x.shape[1] == unit.shape[0] else x.ndim - 1
             if x.shape[dim] > max(gone):

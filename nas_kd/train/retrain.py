@@ -19,7 +19,6 @@ from nas_kd.export import load_student, save_student
 from nas_kd.export.handover import factory_of, student_info
 from nas_kd.export.text import save_text_student
 from nas_kd.nn import StaticNet, resized
-from nas_kd.nn.text import TextNet
 from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -229,7 +228,7 @@ def retrain(
     network.info = info  # type: ignore[assignment]
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)
-        if isinstance(network, TextNet) and data.tokens is not None:
+        if data.tokens is not None:
             why = save_text_student(network, stage.folder / "student", data.tokens.tokenizer, data.classes)
             if why is not None:
                 stage.run.log_message(f"{folder}: no folder for transformers: {why}; load_student opens the student")

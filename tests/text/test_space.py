@@ -211,6 +211,24 @@ def test_noise_is_over_real_tokens() -> None:
     assert float(noise_to_signal(got, wanted, real)) == pytest.approx(squares / float(spread), rel=1e-5)
 
 
+def test_the_hidden_width_is_an_option(case: Case) -> None:
+    space = nas_kd.teacher_space(case.teacher, resolution=LENGTH, residual=True)
+    net: Any = nas_kd.Supernet(space).eval()
+    assert space.derived.links.streams[0].channels == 32
+    assert torch.equal(net(case.x, space.largest(), norm={}), case.teacher(case.x))
+    widths = set()
+    for seed in range(6):
+        arch = space.sample(seed)
+        widths.add(arch.stages[0].width)
+        student = net.extract(arch, {})
+        assert torch.equal(student(case.x), net(case.x, arch, norm={}))
+        cost = space.cost(arch, resolution=LENGTH, in_chans=1, num_classes=3)
+        assert cost.params == sum(parameter.numel() for parameter in student.parameters())
+        tables = [part for part in student.modules() if isinstance(part, nn.Embedding)]
+        assert all(part.embedding_dim == part.weight.shape[1] for part in tables)
+    assert len(widths) > 1
+
+
 def test_repair_brings_cuts_nearer(text_teacher: Teacher, review_data: Data) -> None:
     space = nas_kd.teacher_space(text_teacher, review_data)
     net = nas_kd.Supernet(space)

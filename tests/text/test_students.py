@@ -144,6 +144,7 @@ def options(folder: Path, table: Path, run: Path) -> list[str]:
         "retrain.random_students": 1,
         "retrain.batch_size": 16,
         "derive.widths": "[0.5, 1]",
+        "retrain.rivals": "[new_weights, even_width, even_depth, bag, bilstm=8]",
         "workers": 1,
         "plan": "false",
     }
@@ -158,8 +159,9 @@ def test_a_run_from_the_command_line(
     said = capsys.readouterr()
     assert "found" in said.out and "texts of" in said.err
     rows = pd.read_csv(tmp_path / "run" / "retrain" / "results.csv")
-    assert {"found", "random_1", "new_weights", "even_width", "even_depth"} <= set(rows["role"])
-    assert not {"taylor", "small_images"} & set(rows["role"])
+    assert {"found", "random_1", "new_weights", "even_width", "even_depth", "bag", "bilstm"} <= set(rows["role"])
+    lstm = rows.set_index("role").loc["bilstm"]
+    assert lstm["macs"] == student_macs(tmp_path / "run" / lstm["folder"])
     student: Any = nas_kd.load_student(tmp_path / "run" / rows["folder"][0])
     assert student.info["tokens"]["length"] > 4
     before = rows.to_csv()
@@ -167,10 +169,19 @@ def test_a_run_from_the_command_line(
     assert pd.read_csv(tmp_path / "run" / "retrain" / "results.csv").to_csv() == before
 
 
+def student_macs(folder: Path) -> int:
+    """Count the linear maps of a BiLSTM of width 8 from its weights' shapes, times the tokens that each sees."""
+    student: Any = nas_kd.load_student(folder)
+    length = student.info["tokens"]["length"]
+    shapes = {name: p.numel() for name, p in student.named_parameters() if p.ndim > 1 and "embeddings" not in name}
+    return sum(count * (length if name.startswith("lstm") else 1) for name, count in shapes.items())
+
+
 BAD = {
     "a named space": (["--space", "resnet_cifar"], "space"),
     "rivals of images": (["--retrain.rivals", "[taylor]"], "retrain.rivals"),
     "ready-made models": (["--retrain.rivals", "[resnet18]"], "retrain.rivals"),
+    "widths that are none": (["--retrain.rivals", "[bilstm=wide]"], "retrain.rivals"),
     "methods of images": (["--retrain.method", "fitnet"], "retrain.method"),
     "sizes": (["--derive.resolutions", "[16]"], "derive.resolutions"),
     "a folder of images": (["--data.train", "."], "data.train"),
