@@ -27,7 +27,8 @@ class DataConfig(Settings):
     """Images or texts, their splits and their augmentation."""
 
     train: str = "digits"
-    """digits, a folder or a .tar of class folders, a .csv or .parquet of images and labels, torch/NAME or hfds/NAME"""
+    """digits, a folder or a .tar of class folders, a .csv or .parquet of images or texts and labels, torch/NAME or
+    hfds/NAME"""
     test: str | None = None
     """test images, as train; null holds out a stratified fifth of train"""
     rate: Share | Images = 0.05

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nas_kd.data import Batch, Split
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.runtime.seeds import seed_for
 
 
@@ -278,8 +279,8 @@ class WithUnlabelled(Resampled):
         order = torch.cat([torch.randperm(len(self.images), generator=generator) for _ in range(rounds)])[:needed]
         go = partial(Split.batches, batch_size=batch_size, epoch=epoch, seed=seed, rank=rank, world=world)
         for own, other in zip(go(self.split), go(self.images, order=order), strict=True):
-            x = torch.cat([own.x, other.x])
+            x = inputs.joined([own.x, other.x])
             index = torch.cat([own.index, other.index])
             unknown = float("nan") if own.y.is_floating_point() else -1
-            y = torch.cat([own.y, own.y.new_full((len(other.x), *own.y.shape[1:]), unknown)])
+            y = torch.cat([own.y, own.y.new_full((len(other.y), *own.y.shape[1:]), unknown)])
             yield Batch(x, y, index, torch.full_like(index, -1))  # unlabelled images are not cached

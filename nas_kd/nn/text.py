@@ -124,6 +124,18 @@ class TextNet(nn.Module):
         drawn = {IDS: ids, MASK: mask}
         return drawn | ({TYPES: torch.zeros_like(ids)} if TYPES in self.takes else {})
 
+    def attention_macs(self, length: int) -> int:
+        """Count the multiply-adds of attention that no weight takes part in, which MACs leave out.
+
+        Two products a layer, of queries with keys and of their softmax with values: 2 L^2 heads width.
+
+        Args:
+            length: tokens of a text, L.
+        """
+        layers = [layer for layer in self._layers if not isinstance(layer, LeftOut)]
+        widths = [_made(layer, MADE[0]).weight.shape[0] for layer in layers]
+        return 2 * length**2 * sum(widths)
+
     @torch.no_grad()
     def reset_weights(self) -> None:
         """Draw new weights, as the model begins with before any training."""
@@ -200,7 +212,7 @@ class TextNet(nn.Module):
 MADE = (("query", "q_lin"), ("key", "k_lin"), ("value", "v_lin"))  # what layers call those that make them
 
 
-def _made(layer: nn.Module, names: tuple[str, ...]) -> nn.Module:
+def _made(layer: nn.Module, names: tuple[str, ...]) -> Any:
     return next(module for path, module in layer.named_modules() if path.rpartition(".")[2] in names)
 
 

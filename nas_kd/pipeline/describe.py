@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from nas_kd.analyse.choice import few_images
 from nas_kd.config.measures import measure_named
-from nas_kd.cost.attention import attention_macs
 from nas_kd.data.summary import summary
 from nas_kd.distill import task_of
 from nas_kd.errors import SettingError
-from nas_kd.nn import inputs
 from nas_kd.pipeline.given import Given
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.budget import UNITS, Budget
@@ -73,9 +72,9 @@ def _teacher(given: Given) -> Iterator[str]:
         return
     yield f"teacher: {given.model}, {whole.macs:,} MACs, {whole.params:,} params"
     if given.images.tokens is not None:
-        network = given.outlined.network
+        network: Any = given.outlined.network
         length = given.images.resolution
-        products = attention_macs(network, inputs.example(network, 1, length))
+        products = network.attention_macs(length)
         yield f"  of {length} tokens; the products of attention are {products:,} more, which no budget counts"
     if given.checked is not None:
         yield given.checked.line

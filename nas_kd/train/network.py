@@ -152,7 +152,8 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
         raise SettingError("unlabelled", known or "own batches", expected, "use kd, kd_ls, dist, sp, ...")
     theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
     if theirs != own:
-        raise SettingError("unlabelled", theirs, f"{own}, channels and pixels of the data", "set data.resolution")
+        what, setting = ("channels and pixels", "resolution") if data.tokens is None else ("1 and tokens", "length")
+        raise SettingError("unlabelled", theirs, f"{own}, {what} of the data", f"set data.{setting}")
     if data.balance == "sampler":
         raise SettingError("data.balance", "sampler", "none or class_weights with unlabelled images", "omit unlabelled")
     return WithUnlabelled(data.train, unlabelled.train)

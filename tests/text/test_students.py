@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from tiny_texts import reviews
 
 import nas_kd
 from nas_kd.cli import main
@@ -62,8 +63,6 @@ def test_a_student_folder_needs_nothing_else(
 
 
 def _table(folder: Path) -> Path:
-    from tiny_texts import reviews
-
     reviews().to_csv(folder / "again.csv", index=False)
     return folder / "again.csv"
 
@@ -113,6 +112,20 @@ def test_methods_of_images_are_refused(
 ) -> None:
     with pytest.raises(SettingError, match=r"retrain\.method"):
         nas_kd.retrain(space.largest(), text_teacher, review_data, space=space, method=method, **SHORT)
+
+
+def test_unlabelled_texts_teach_too(
+    space: TeacherSpace, text_teacher: Teacher, review_data: Data, bert_folder: Path, tmp_path: Path
+) -> None:
+    reviews(160, seed=4).to_csv(tmp_path / "more.csv", index=False)
+    how: dict[str, Any] = {"tokenizer": str(bert_folder), "rate": 0.2, "select": 0.2}
+    more = nas_kd.load_data(str(tmp_path / "more.csv"), length=review_data.resolution, **how)
+    net = nas_kd.Supernet(space)
+    given: dict[str, Any] = {"space": space, "supernet": net, "method": "kd", **SHORT}
+    nas_kd.retrain(space.largest(), text_teacher, review_data, unlabelled=more, **given)
+    other = nas_kd.load_data(str(tmp_path / "more.csv"), length=8, **how)
+    with pytest.raises(SettingError, match=r"data\.length"):
+        nas_kd.retrain(space.largest(), text_teacher, review_data, unlabelled=other, **given)
 
 
 def test_mixed_texts_are_refused(space: TeacherSpace, text_teacher: Teacher, review_data: Data) -> None:
