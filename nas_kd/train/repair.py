@@ -13,7 +13,7 @@ from torch.func import functional_call
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
-from nas_kd.derive.calling import arguments, unit_features
+from nas_kd.derive.calling import arguments, batch_norms, unit_features
 from nas_kd.derive.cut import Kept
 from nas_kd.derive.network import CutNet
 from nas_kd.derive.supernet import TeacherSupernet
@@ -152,7 +152,9 @@ def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor, real: Tensor
         out: its output there.
         real: which tokens of texts are no padding, (B, L) bool.
     """
-    module = net.twin(index, kept).module.train()
+    module = net.twin(index, kept).module.eval()  # no dropout: the whole unit has none either
+    for norm in batch_norms(module).values():
+        norm.train()
     got: Tensor = functional_call(module, net.cut_tensors(index, kept), *arguments(x))
     return noise_to_signal(got, out, real)
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nas_kd
 from nas_kd.data import Data
+from nas_kd.derive.calling import unit_features
 from nas_kd.derive.importance import importance_order
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
@@ -25,7 +26,7 @@ from nas_kd.space import Arch
 from nas_kd.space.arch import Candidate
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.text import TextTeacher
-from nas_kd.train.repair import noise_to_signal, repair_units
+from nas_kd.train.repair import error, noise_to_signal, repair_units
 
 LENGTH = 12
 MACS = {"aten.addmm", "aten.mm"}
@@ -241,7 +242,17 @@ def test_repair_brings_cuts_nearer(text_teacher: Teacher, review_data: Data) -> 
     assert torch.equal(net.eval()(x, space.largest(), norm=space.norm), text_teacher(x))
 
 
-def test_streams_are_no_choice_and_sizes_neither(text_teacher: Teacher, review_data: Data) -> None:
+def test_repair_drops_nothing_at_random(text_teacher: Teacher, review_data: Data) -> None:
+    space = nas_kd.teacher_space(text_teacher, review_data)
+    net = nas_kd.Supernet(space)
+    assert isinstance(net, TeacherSupernet)
+    x = next(iter(review_data.train.clean(8))).x
+    pairs, _ = unit_features(text_teacher.network, net.cuts.units, x)
+    one, other = (error(net.cuts, 1, (2, 24), *pairs[1], inputs.real_tokens(x)) for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_texts_are_not_resized(text_teacher: Teacher, review_data: Data) -> None:
     with pytest.raises(nas_kd.errors.SettingError, match=r"derive\.resolutions"):
         nas_kd.teacher_space(text_teacher, review_data, resolutions=(8,))
 

@@ -143,6 +143,20 @@ def test_decoders_are_refused(tmp_path: Path) -> None:
         nas_kd.load_teacher(str(tmp_path))
 
 
+def test_other_ways_of_masking_are_refused(tmp_path: Path) -> None:
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = DebertaV2Config(**sizes, intermediate_size=32, max_position_embeddings=40)
+    torch.manual_seed(0)
+    body = DebertaV2ForSequenceClassification(config)
+    for parameter in body.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    body.save_pretrained(tmp_path)
+    with pytest.raises(SettingError, match="deberta-v2 does otherwise"):
+        nas_kd.load_teacher(str(tmp_path))
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path, bert_folder: Path) -> None:
     shutil.copytree(bert_folder, tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
