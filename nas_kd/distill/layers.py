@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd import losses
-from nas_kd.distill.pair import Pair
+from nas_kd.distill.pair import Pair, Shapes
 from nas_kd.errors import SettingError
 from nas_kd.losses._common import one_of
 from nas_kd.losses.texts import products
@@ -55,19 +55,19 @@ class Layered(nn.Module):
 
     def __init__(self, pair: Pair, map: str = "uniform", first: bool = False, project: bool = True) -> None:
         super().__init__()
-        assert pair.teacher is not None  # a term on features has a teacher
+        theirs = _teacher(pair)
         one_of("map", map, MAPS)
         self.map = map
         self.first = first
         widths = [shape[-1] for shape in pair.student.stages]
-        if self.equal and {*widths} != {pair.teacher.stages[0][-1]}:
-            expected = f"a student of the teacher's hidden width, {pair.teacher.stages[0][-1]}; it has {widths[0]}"
+        if self.equal and {*widths} != {theirs.stages[0][-1]}:
+            expected = f"a student of the teacher's hidden width, {theirs.stages[0][-1]}; it has {widths[0]}"
             raise SettingError("method", type(self).__name__, expected, "use minilm, tinybert or cofi")
-        self.teachers = len(pair.teacher.stages) - 1
+        self.teachers = len(theirs.stages) - 1
         self.projections = nn.ModuleList()
         for width in widths if project else ():
-            layer = nn.Linear(width, pair.teacher.stages[0][-1], bias=False)
-            if width == pair.teacher.stages[0][-1]:
+            layer = nn.Linear(width, theirs.stages[0][-1], bias=False)
+            if width == theirs.stages[0][-1]:
                 nn.init.eye_(layer.weight)
             self.projections.append(layer)
 
@@ -147,10 +147,10 @@ class Attention(nn.Module):
 
     def __init__(self, pair: Pair, map: str = "uniform", kind: str = "mse") -> None:
         super().__init__()
-        assert pair.teacher is not None  # a term on features has a teacher
+        theirs = _teacher(pair)
         one_of("map", map, MAPS[:2])
         self.kind = one_of("kind", kind, ("mse", "kl"))
-        self.places = mapped(map, len(pair.student.pre), len(pair.teacher.pre)) if pair.student.pre else []
+        self.places = mapped(map, len(pair.student.pre), len(theirs.pre)) if pair.student.pre else []
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
         """Return the mean over layers; of a student without layers 0."""
@@ -203,6 +203,12 @@ def _attention(student: Tensor, teacher: Tensor, mask: Tensor, kind: str) -> Ten
         student, teacher = regrouped(student, heads), regrouped(teacher, heads)
         return losses.attention_kl(products(student[:, 0], student[:, 1]), products(teacher[:, 0], teacher[:, 1]), mask)
     return losses.attention_mse(products(student[:, 0], student[:, 1]), products(teacher[:, 0], teacher[:, 1]), mask)
+
+
+def _teacher(pair: Pair) -> Shapes:
+    theirs = pair.teacher
+    assert theirs is not None  # a term on features has a teacher
+    return theirs
 
 
 def _mask(batch: Any) -> Tensor:
