@@ -44,6 +44,11 @@ class Candidates:
         """Number of choices of each stage."""
         return [len(choices) for choices in self.lists]
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of the stages' choices."""
+        return [f"stage{number}.candidate" for number in range(1, len(self.lists) + 1)]
+
     def decode(self, point: Sequence[int]) -> Arch:
         """Return the arch of a point."""
         choices = [listed[i] for listed, i in zip(self.lists, point, strict=True)]

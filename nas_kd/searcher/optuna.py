@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nas_kd.errors import SettingError
 from nas_kd.runs.workers import share
 from nas_kd.searcher.proposals import Point, Proposals, Row, checked_point, given_point
-from nas_kd.searcher.shared import SharedStudy, WorkerGroup, persist, row_of
+from nas_kd.searcher.shared import SharedStudy, WorkerGroup, persist
 
 if TYPE_CHECKING:
     import optuna
@@ -30,7 +30,7 @@ POLL = 0.2  # seconds between two looks at the trials of other workers
 
 
 def refine(
-    sizes: Sequence[int],
+    sizes: Sequence[int] | Mapping[str, int],
     evaluate: Callable[[Point], Mapping[str, float]],
     *,
     constraints: Callable[[Point], Mapping[str, float]] | None = None,
@@ -49,7 +49,8 @@ def refine(
     """Minimise scores of whole subnets over one index per stage or variable.
 
     Args:
-        sizes: number of choices of each stage; a point is one index per stage, from 0.
+        sizes: number of choices of each stage; a point is one index per stage, from 0. A mapping gives stages names,
+            which the journal or the database has in the place of i_1, i_2 ...
         evaluate: returns the scores of a point by name; called once per distinct feasible point.
         constraints: values by name; a point is feasible when all are 0 or less. None allows every point.
         objective: name of the score to minimise; several names search for their Pareto set.
@@ -89,9 +90,9 @@ def refine(
             work.restore(done)
             for _ in work.run_alone():
                 if journal is not None and len(work.rows) % BATCH == 0:
-                    persist(work.study, journal, STUDY)
+                    persist(work.study, journal, STUDY, rules.labels)
             if journal is not None:
-                persist(work.study, journal, STUDY)
+                persist(work.study, journal, STUDY, rules.labels)
         else:
             with group.worker:
                 _with_others(work, group, done)
@@ -108,10 +109,10 @@ def _with_others(work: _Work, group: WorkerGroup, done: Sequence[Mapping[str, An
         if group.url is None and not group.joins and not group.joined(journal, len(work.rows)):
             for _ in work.run_alone():
                 if len(work.rows) % BATCH == 0:
-                    persist(work.study, journal, group.study)
+                    persist(work.study, journal, group.study, work.rules.labels)
                 if worker.others():
                     break
-        shared = group.open(work.study)
+        shared = group.open(work.study, work.rules.labels)
         if group.log is not None and (others := worker.others()):
             group.log(f"worker {worker.lease} shares the trials with {', '.join(map(str, others))}")
     share(worker, _SharedTrials(work, shared))
@@ -257,9 +258,9 @@ class _SharedTrials:
         work = self.work
         for number, trial in enumerate(self.shared.trials()):
             if number >= len(work.rows):
-                work.replay(number, row_of(number, trial), trial.state.is_finished())
+                work.replay(number, self.shared.row(number, trial), trial.state.is_finished())
             elif number in work.open and trial.state.is_finished():
-                work.close(number, row_of(number, trial))
+                work.close(number, self.shared.row(number, trial))
         work.note()
 
 

@@ -39,7 +39,7 @@ class Proposals:
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[int] | Mapping[str, int],
         constraints: Callable[[Point], Mapping[str, float]] | None,
         objective: str | Sequence[str],
         maximise: Sequence[str],
@@ -47,8 +47,10 @@ class Proposals:
         sampler: str | BaseSampler | Callable[[int], BaseSampler],
         seed: int,
     ) -> None:
-        if not sizes or min(sizes) < 1:
-            raise SettingError("sizes", list(sizes), "one integer of at least 1 per stage")
+        self.sizes = [*(sizes.values() if isinstance(sizes, Mapping) else sizes)]
+        self.labels = [*sizes] if isinstance(sizes, Mapping) else []
+        if not self.sizes or min(self.sizes) < 1:
+            raise SettingError("sizes", self.sizes, "one integer of at least 1 per stage")
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise SettingError("sampler", sampler, ", ".join(SAMPLERS), nearest(sampler, SAMPLERS))
         if not isinstance(sampler, str) and not callable(sampler) and not hasattr(sampler, "sample_relative"):
@@ -58,7 +60,6 @@ class Proposals:
         if unknown := [name for name in maximise if name not in self.names]:
             raise SettingError("maximise", unknown, f"some of the objectives {', '.join(self.names)}")
         self.signs = [-1 if name in maximise else 1 for name in self.names]
-        self.sizes = list(sizes)
         self.constraints = constraints
         self.make = sampler
         self.seed = seed

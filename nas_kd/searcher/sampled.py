@@ -25,6 +25,10 @@ class Variables(Protocol):
     def sizes(self) -> list[int]:
         """Number of values of each variable."""
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of the variables that a person reads."""
+
     def decode(self, point: Sequence[int]) -> Arch:
         """Return the arch of a point."""
 
@@ -57,7 +61,7 @@ def search_sampled(
 
     with evaluation.log(lambda point: arch(tuple(point)), len(variables.sizes), additive) as log:
         refine(
-            variables.sizes,
+            dict(zip(variables.labels, variables.sizes, strict=True)),
             lambda point: evaluation.scores(arch(point)),
             constraints=lambda point: budget.violations(arch(point)),
             objective=evaluation.objectives,

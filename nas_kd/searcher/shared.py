@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -71,23 +72,24 @@ class WorkerGroup:
         """
         return bool(self.worker.others()) or len(journal_trials(journal, self.study)) > trials
 
-    def open(self, mine: optuna.Study) -> SharedStudy:
+    def open(self, mine: optuna.Study, labels: Sequence[str]) -> SharedStudy:
         """Open the study under the lock, and add the trials of the rows that it lacks.
 
         Args:
             mine: the study in memory.
+            labels: what its variables are called in the shared one.
 
         Raises:
             SettingError: the database cannot be reached or written to.
         """
         if self.url is None:
             journal = self.folder / "study.journal"
-            return SharedStudy(persist(mine, journal, self.study), journal)
+            return SharedStudy(persist(mine, journal, self.study, labels), labels, journal)
         with database_errors(self.url):
             study = _in_database(self.url, self.study, mine, self.facts, create=not self.joins)
             for trial in mine.get_trials(deepcopy=False)[len(study.get_trials(deepcopy=False)) :]:
-                study.add_trial(trial)
-        return SharedStudy(study, url=self.url)
+                study.add_trial(labelled(trial, labels))
+        return SharedStudy(study, labels, url=self.url)
 
 
 class SharedStudy:
@@ -95,6 +97,7 @@ class SharedStudy:
 
     Args:
         study: a study in a storage that all workers can reach.
+        labels: what its variables are called there.
         journal: its file, when it is in one.
         url: the URL of its database, when it is in one.
 
@@ -102,8 +105,9 @@ class SharedStudy:
         SettingError: in all methods, when the disk is full or the database connection is lost.
     """
 
-    def __init__(self, study: optuna.Study, journal: Path | None = None, url: str = "") -> None:
+    def __init__(self, study: optuna.Study, labels: Sequence[str], journal: Path | None = None, url: str = "") -> None:
         self.study = study
+        self.labels = labels
         self.journal = journal
         self.url = url
 
@@ -126,7 +130,11 @@ class SharedStudy:
         """
         trial.set_user_attr(ROW, kept(row))
         with self._storage_errors():
-            self.study.add_trial(trial)
+            self.study.add_trial(labelled(trial, self.labels))
+
+    def row(self, number: int, trial: FrozenTrial) -> Row:
+        """Return a stored trial's row; see `row_of`."""
+        return row_of(number, trial, self.labels)
 
     def finish(self, number: int, values: list[float] | None, row: Mapping[str, Any]) -> None:
         """Close a trial.
@@ -146,8 +154,22 @@ class SharedStudy:
             storage.set_trial_state_values(trial._trial_id, state, values)
 
 
-def row_of(number: int, trial: FrozenTrial) -> Row:
+def labelled(trial: FrozenTrial, labels: Sequence[str]) -> FrozenTrial:
+    """Return a trial whose variables i_1, i_2 ... have names that a person reads; samplers go by the first ones."""
+    shown = {f"i_{number}": label for number, label in enumerate(labels, 1)}
+    found = copy(trial)
+    found.params = {shown.get(name, name): value for name, value in trial.params.items()}
+    found.distributions = {shown.get(name, name): kind for name, kind in trial.distributions.items()}
+    return found
+
+
+def row_of(number: int, trial: FrozenTrial, labels: Sequence[str]) -> Row:
     """Return a stored trial's row.
+
+    Args:
+        number: of the trial.
+        trial: of a shared study.
+        labels: what variables are called there; a study from before they had names has i_1, i_2 ...
 
     Raises:
         SettingError: another program created it.
@@ -156,16 +178,18 @@ def row_of(number: int, trial: FrozenTrial) -> Row:
     if not isinstance(row, Mapping) or not isinstance(row.get("kind"), str):
         expected = "a study to which only nas_kd adds trials"
         raise SettingError("search.storage", f"trial {number}", expected, "delete the study, or use another storage")
-    return {"number": number, **trial.params, **row}
+    known = {label: f"i_{place}" for place, label in enumerate(labels, 1)}
+    return {"number": number, **{known.get(name, name): value for name, value in trial.params.items()}, **row}
 
 
-def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> optuna.Study:
+def persist(study: optuna.Study, journal: str | PathLike[str], name: str, labels: Sequence[str] = ()) -> optuna.Study:
     """Write the finished trials that a journal file lacks.
 
     Args:
         study: the study in memory.
         journal: path of the file.
         name: name of the study in it.
+        labels: what its variables are called there; none keeps their names.
 
     Returns:
         The study in the file.
@@ -189,7 +213,8 @@ def persist(study: optuna.Study, journal: str | PathLike[str], name: str) -> opt
         except Exception:  # not a journal, or an edited one; the rows have everything, so write a new one
             path.replace(path.with_name(path.name + ".damaged"))
             found = opened()
-        found.add_trials(study.get_trials(deepcopy=False)[len(found.get_trials(deepcopy=False)) :])
+        lacking = study.get_trials(deepcopy=False)[len(found.get_trials(deepcopy=False)) :]
+        found.add_trials([labelled(trial, labels) for trial in lacking])
     return found
 
 

@@ -30,6 +30,12 @@ class SearchVariable(NamedTuple):
     values: tuple[Setting, ...]
     layer: int | None = None
 
+    @property
+    def label(self) -> str:
+        """What it is called where people read it."""
+        parts = [self.part.replace(" ", "")] if self.part != self.kind else []
+        return ".".join([*parts, *([] if self.layer is None else [f"layer{self.layer + 1}"]), self.kind])
+
 
 class _Fields(NamedTuple):
     """How the layers of a stage are chosen: settings of all layers together, and of each on its own."""
@@ -75,6 +81,11 @@ class SearchVariables:
     def sizes(self) -> list[int]:
         """Number of values of each variable."""
         return [len(variable.values) for variable in self.variables]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the variables, such as ``stage2.depth`` or ``stage2.layer1.kernel``; layers count from 1."""
+        return [variable.label for variable in self.variables]
 
     def _ends(self, name: str) -> list[SearchVariable]:
         end = getattr(self.space, name)

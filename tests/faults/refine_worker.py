@@ -15,6 +15,7 @@ from nas_kd.searcher.optuna import refine
 from nas_kd.searcher.shared import WorkerGroup
 
 SIZES = [9, 12, 15]
+NAMES = ("stage1.width", "stage1.depth", "stage2.depth")
 TRIALS = 24
 LIMIT = 120.0  # seconds until a machine counts as stuck
 
@@ -61,7 +62,7 @@ def search(
                 file.write(json.dumps(row) + "\n")
 
     return refine(
-        SIZES,
+        dict(zip(NAMES, SIZES, strict=True)),
         evaluate,
         constraints=lambda p: {"macs": sum(p) - 18},
         warm=[(4, 5, 6), (1, 1, 1)],

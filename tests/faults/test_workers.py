@@ -17,14 +17,15 @@ import refine_worker
 from nas_kd.errors import SettingError
 from nas_kd.runs.leases import FileLeases, Lease
 from nas_kd.runs.workers import Worker
-from nas_kd.searcher.shared import journal_trials, persist
+from nas_kd.searcher.shared import journal_trials, persist, row_of
 
 
 @pytest.mark.parametrize("killed", ["c", "first"])
 def test_one_of_four_is_killed(tmp_path: Path, killed: str) -> None:
     rows = promise.kill_one_of_four(tmp_path, killed=killed)
     trials = journal_trials(tmp_path / "study.journal", "study")
-    assert [trial.params for trial in trials] == [{f"i_{i}": row[f"i_{i}"] for i in (1, 2, 3)} for row in rows]
+    named = [{name: row[f"i_{i}"] for i, name in enumerate(refine_worker.NAMES, 1)} for row in rows]
+    assert [trial.params for trial in trials] == named
     assert [trial.value for trial in trials if trial.user_attrs["row"]["kind"] == "trial"] == [
         row["kl"] for row in rows if row["kind"] == "trial"
     ]
@@ -60,6 +61,19 @@ def test_a_kill_while_alone_loses_no_row_to_a_helper(tmp_path: Path) -> None:
     assert rows[: len(kept)] == kept
     ended = [tuple(call["point"]) for call in refine_worker.calls(tmp_path) if call["what"] == "end"]
     assert len(ended) == len(set(ended)) == refine_worker.TRIALS
+
+
+def test_a_study_from_before_variables_had_names_is_taken_up(tmp_path: Path) -> None:
+    group = refine_worker.group_of(tmp_path, None, "first")
+    alone = refine_worker.search(tmp_path, group, "first")
+    journal = tmp_path / "study.journal"
+    for name, place in zip(refine_worker.NAMES, ("i_1", "i_2", "i_3"), strict=True):
+        journal.write_text(journal.read_text().replace(name, place))
+    trials = journal_trials(journal, "study")
+    assert all(trial.params.keys() == {"i_1", "i_2", "i_3"} for trial in trials)
+    for number, (trial, row) in enumerate(zip(trials, alone, strict=True)):
+        older = row_of(number, trial, refine_worker.NAMES)
+        assert {name: older[name] for name in row} == row
 
 
 def test_half_a_line_in_the_journal_is_cut(tmp_path: Path) -> None:

@@ -190,6 +190,23 @@ def test_the_journal_holds_every_trial_once(tmp_path):
     assert stored(journal).best_trial.value == best["kl"]
 
 
+NAMED = dict(zip(("stage1.depth", "stage1.width", "stage2.depth"), SIZES, strict=True))
+
+
+def test_the_journal_has_names_that_people_read(tmp_path):
+    """Nothing else changes: samplers go by i_1, i_2 ..., so the same points are proposed."""
+    journal = tmp_path / "study.journal"
+    plain = refine(SIZES, Judge(), constraints=size, trials=30)
+    rows = refine(NAMED, Judge(), constraints=size, trials=20, journal=journal)
+    rows = refine(NAMED, Judge(), constraints=size, trials=30, journal=journal, done=rows)
+    assert rows == plain
+    trials = stored(journal).get_trials()
+    assert len(trials) == len(rows)
+    for trial, row in zip(trials, rows, strict=True):
+        assert trial.params == {name: row[f"i_{place}"] for place, name in enumerate(NAMED, 1)}
+        assert {name: kind.high for name, kind in trial.distributions.items()} == {n: s - 1 for n, s in NAMED.items()}
+
+
 @pytest.mark.parametrize("damage", ["torn", "nonsense", "missing"])
 def test_a_damaged_journal_is_written_again(tmp_path, damage):
     journal = tmp_path / "study.journal"

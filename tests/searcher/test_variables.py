@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -98,3 +99,16 @@ def test_random_points_of_a_large_space_keep_their_arch() -> None:
         np.prod([len(variable.values) for variable in variables.variables if variable.layer is None], dtype=object)
         == space.size
     )
+
+
+@pytest.mark.parametrize("space", ELASTIC, ids=lambda space: space.name)
+def test_every_variable_has_a_name_of_its_own(space: ElasticSpace) -> None:
+    labels = SearchVariables(space).labels
+    assert len({*labels}) == len(labels)
+    assert all(re.fullmatch(r"(resolution|(stem|head|stage\d+)(\.layer\d+)?\.\w+)", label) for label in labels)
+
+
+def test_names_are_those_that_people_read() -> None:
+    assert SearchVariables(PLAIN).labels[:2] == ["stage1.width", "stage1.depth"]
+    assert {"stage1.kernel", "stage2.layer1.expand", "stage2.layer2.expand"} <= {*SearchVariables(MOBILE).labels}
+    assert {"resolution", "stem.width", "head.features"} <= {*SearchVariables(ENDS).labels}
