@@ -14,7 +14,8 @@ on `select`; ``even width, repaired``: after the same repair, so that the search
 weights``: the found arch as its library begins it. A budget is a share of the teacher's MACs at 64 tokens. A row is
 written when it is known, beside the test texts that are right (hits.csv); the same command goes on.
 
-Hardware: two cores that other work shared, torch 2.14.1, transformers 5.24, one thread. Results:
+Hardware: two AMD EPYC cores that other work shared, torch 2.14.1, transformers 5.24, one thread. Results, one seed, of
+a version whose repair still dropped at random:
 results/text_space/.
 """
 
