@@ -17,7 +17,8 @@ units repaired only``: without it, and as it costs about as much as four epochs 
 two steps``: the found one of the square root of the budget, distilled for an epoch of `kd`, and cut again. A row is
 written when it is known, beside the test images that are right (hits.csv); the same command goes on.
 
-Hardware: two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread. Results:
+Hardware: two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread; seeds 1 and 2 of the rivals
+two AMD EPYC cores, shared too. Results:
 results/repaired_students/ and results/flowers_space/. results/teacher_space/ is older, of two AMD EPYC cores: its
 ``found`` and ``random`` have only their units repaired, as ``found, units repaired only`` here.
 """
