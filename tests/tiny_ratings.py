@@ -8,6 +8,7 @@ import torch
 
 from nas_kd.blocks import BasicStage, ConvStem, LinearHead
 from nas_kd.data import Data, load_data
+from nas_kd.derive.space import teacher_space
 from nas_kd.rate.scores import Bench
 from nas_kd.runtime.device import Runtime
 from nas_kd.space import Arch, ElasticSpace
@@ -77,3 +78,10 @@ def bench(net: Supernet, teacher: Teacher, data: Data, runtime: Runtime, archs: 
         accuracies=truth,
         training_images=100.0,
     )
+
+
+@pytest.fixture
+def derived(teacher: Teacher, data: Data, runtime: Runtime) -> Bench:
+    """A space that is the teacher, for scores of its units."""
+    space = teacher_space(teacher.bind(data), data)
+    return Bench(space, data, runtime, teacher, Supernet(space), seed=1)

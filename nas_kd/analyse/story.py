@@ -11,7 +11,7 @@ from nas_kd.analyse import frames
 from nas_kd.analyse.choice import FILE, few_images, indistinguishable, verdict
 from nas_kd.analyse.measure import collapses, measure_of, scored_subnets
 from nas_kd.analyse.table import Columns, budget_words, final_table, runs_of, students
-from nas_kd.config.measures import ACCURACY, MEASURES
+from nas_kd.config.measures import ACCURACY, MEASURES, TUNED
 
 GOALS = {"kl": "KL to the teacher", "macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
@@ -39,7 +39,7 @@ def headline(root: Path, search: str) -> list[str]:
     engine = frames.engine(root, search)
     if engine != "exact":
         words = GOALS | {name: each.words for name, each in MEASURES.items() if each != ACCURACY}
-        goals = [words.get(goal, goal) for goal in best.get("objectives") or ["accuracy", "macs"]]
+        goals = [_goal(goal, words) for goal in best.get("objectives") or ["accuracy", "macs"]]
         sentences.append(
             f"Searched with {ENGINES.get(engine, engine)} among subnets with shared weights for {' and '.join(goals)}."
         )
@@ -77,6 +77,12 @@ def headline(root: Path, search: str) -> list[str]:
             "than chance."
         )
     return sentences + _handed_over(root, search, table) + _compare(root, search, table)
+
+
+def _goal(name: str, words: dict[str, str]) -> str:
+    """Word an objective."""
+    own = name.removeprefix(TUNED)
+    return words.get(own, own) + (" after an epoch of distillation" if name.startswith(TUNED) else "")
 
 
 def _handed_over(root: Path, search: str, table: pd.DataFrame) -> list[str]:

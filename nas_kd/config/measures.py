@@ -71,3 +71,17 @@ MEASURES: dict[str, Measure] = {
 def measure_named(name: str) -> Measure:
     """Return a measure; one of a task of the user's own is a share of 1, and higher is better."""
     return MEASURES.get(name) or Measure(name, name.replace("_", " "))
+
+
+COSTS = ("macs", "params", "latency_ms")
+TUNED = "tuned_"  # a subnet's score after a short distilled training of its own begins with it
+
+
+def low_is_better(column: str) -> bool:
+    """Return whether lower values of what a search optimises are better.
+
+    Args:
+        column: a cost, ``kl``, or a measure by its name; with ``tuned_`` before it where the subnet was tuned.
+    """
+    name = column.removeprefix(TUNED)
+    return name == "kl" or name in COSTS or measure_named(name).lower

@@ -104,7 +104,7 @@ def pair_of(
     if recipe.needs_target_features and source is not None and not recipe.own_targets:
         for teacher in teachers:
             if teacher is not None:
-                teacher.match(_Sizes([shape[-1] for shape in own.stages]), image[1])
+                teacher.match(Sizes([shape[-1] for shape in own.stages]), image[1])
         none = torch.zeros(2, dtype=torch.int64)
         x = inputs.moved(inputs.example(model, image[0], image[1], 2), device)
         theirs = Shapes.of(source.features(Batch(x, none.to(device), none, none - 1)))
@@ -134,7 +134,7 @@ def _at_sizes_of(
     return averaged, replace(own, stages=smaller, pre=before)
 
 
-class _Sizes:
+class Sizes:
     """Replaces a space if only the sizes of a student's stages are needed."""
 
     def __init__(self, sizes: list[int]) -> None:

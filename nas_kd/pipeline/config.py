@@ -94,9 +94,11 @@ class Config(Settings):
         if self.teacher.model is None and self.space is None:
             expected = "the name of a space where there is no teacher to cut down"
             raise SettingError("space", None, expected, "give teacher.model, or a space such as space=resnet_cifar")
-        if self.teacher.model is None and self.search.engine == "exact":
+        if self.teacher.model is None and self.guided and self.search.engine != "gates":
             expected = "nsga2, coarse or random without a teacher"
-            raise SettingError("search.engine", "exact", expected, "give teacher.model, or search.engine=nsga2")
+            raise SettingError(
+                "search.engine", self.search.engine, expected, "give teacher.model, or search.engine=nsga2"
+            )
         if self.search.engine == "gates" and (self.teacher.model is None or not self.derived):
             expected = "an engine for named spaces: gates are on the parts of a teacher that is cut down"
             raise SettingError("search.engine", "gates", expected, "leave space out, or use search.engine=exact")

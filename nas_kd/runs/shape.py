@@ -36,6 +36,7 @@ NUMBERS = frozenset(
     ("number", "seed", "seeds", "epoch", "macs", "params", "score", "kl", "accuracy", "agreement", "loss", "lr")
     + ("in_width", "out_width", "images", "rows", "seconds", "cpu_seconds", "latency_ms", "select_accuracy")
     + ("test_accuracy", "test_agreement", "select_agreement", "tuned_kl", "answer", "recall", "precision")
+    + ("tuned_accuracy", "p_tg")
     + ("score_min", "score_median", "score_max", "tau_half_full", "tau_score_macs", "minus_found", "standard_error")
 )
 # raised where content of another shape is used

@@ -53,7 +53,8 @@ class SearchConfig(MeasuringConfig):
 
     engine: str | Engine | None = None
     """exact (solves the stage scores, then scores whole subnets), gates (begins with what gates on the teacher's parts
-    leave), or by the supernet's accuracy alone nsga2, coarse or random; null is exact, or nsga2 without a teacher"""
+    leave), reinforce (a controller that is rewarded by score and cost), predictor (learns from measured archs), or by
+    the supernet's accuracy alone nsga2, coarse or random; null is exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
@@ -78,8 +79,9 @@ class SearchConfig(MeasuringConfig):
     sampler: Literal["tpe", "nsga2", "random"] | Sampler = "tpe"
     """Optuna sampler of engine exact: tpe, nsga2 or random"""
     objectives: Sequence[str] | None = None
-    """what to optimise: kl or accuracy (which stands for metric), and any of macs, params and latency_ms (measured
-    here); several give a front. null is kl with engine exact, else accuracy and macs"""
+    """what to optimise: kl or accuracy (which stands for metric), tuned_kl or tuned_accuracy (after an epoch of
+    distillation, for every subnet), p_tg (accuracy and likeness to the teacher's layers, TG-SAGE), and any of macs,
+    params and latency_ms (measured here); several give a front. null is kl with a teacher, else accuracy and macs"""
     variables: Literal["dimensions", "candidates"] = "dimensions"
     """search variables: dimensions (every width, depth, kernel ... by itself; the ratings give the first points) or
     candidates (one index per stage, into those that the ratings prefer)"""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nas_kd.config.measures import measure_named
+from nas_kd.config.measures import low_is_better
 from nas_kd.errors import SettingError
 from nas_kd.runs.stage import Stage
 from nas_kd.searcher.budget import Budget
@@ -50,7 +50,7 @@ class Evaluation:
     Args:
         budget: only archs within it are scored.
         scorer: returns the scores of an arch.
-        objectives: what to optimise: ``kl`` (low), the metric by its name, and costs (low).
+        objectives: what to optimise: ``kl`` (low), the metric by its name, either of tuned subnets, and costs (low).
         trials: distinct archs to score besides ``controls``.
         seed: seed of the proposals.
         controls: archs by role to score as well, the size controls.
@@ -58,6 +58,7 @@ class Evaluation:
         stage: stores trials.csv, and the study.journal of Optuna's engines; a resumed search reads the rows back.
         group: lets other processes join a shared engine.
         metric: the name of the task's measure.
+        further: columns of scores that only some searches measure.
     """
 
     budget: Budget
@@ -70,6 +71,7 @@ class Evaluation:
     stage: Stage | None = None
     group: WorkerGroup | None = None
     metric: str = "accuracy"
+    further: Sequence[str] = ()
 
     def need_guide(self) -> Guide:
         """Return the ratings; raise if there are none."""
@@ -80,7 +82,7 @@ class Evaluation:
     @property
     def maximised(self) -> list[str]:
         """Those of the objectives of which higher is better."""
-        return [self.metric] if self.metric in self.objectives and not measure_named(self.metric).lower else []
+        return [name for name in self.objectives if not low_is_better(name)]
 
     def scores(self, arch: Arch) -> dict[str, float]:
         """Return an arch's scores, and its costs that are objectives."""
@@ -109,6 +111,7 @@ class Evaluation:
             stage=self.stage,
             trials=self.trials,
             timed="latency_ms" in self.objectives,
+            further=self.further,
             metric=self.metric,
         )
         with log.progress:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas_kd.config.measures import MEASURES
+from nas_kd.config.measures import COSTS, MEASURES
 from nas_kd.config.reading import TABLE, read_text
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import plain, read_json
@@ -19,7 +19,7 @@ from nas_kd.runs.run import Run
 from nas_kd.searcher.config import GROWS
 from nas_kd.searcher.engine import SearchEngine
 from nas_kd.searcher.engines import ENGINES
-from nas_kd.searcher.objectives import COSTS
+from nas_kd.searcher.objectives import FURTHER
 from nas_kd.searcher.shared import WorkerGroup
 from nas_kd.searcher.trials import SCORES
 
@@ -40,12 +40,17 @@ def worker_group(
         SettingError: there is no such search to join, or its settings differ.
     """
     given = json.loads(json.dumps(plain(facts)))
+    names = list(facts["search.objectives"])
+    alone = set(FURTHER) & set(names)
+    if alone and (worker or storage is not None):
+        expected = f"kl or accuracy with workers: one process measures {', '.join(sorted(alone))}"
+        raise SettingError("search.objectives", names, expected, "search in one process, without search.storage")
     if worker:
         check_running(folder, storage)
         _check_same(folder, given, engine)
     if not engine.shared and storage is not None:
         raise SettingError("search.storage", "a database", f"None with engine {engine.name}: one process searches")
-    if not engine.shared or (storage is None and not file_locks()):
+    if alone or not engine.shared or (storage is None and not file_locks()):
         return None
     if storage is not None:
         _check_untimed(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,8 +41,14 @@ class OneByOne:
         return search_one_by_one(self.engine, evaluation)
 
 
-def search_one_by_one(engine: Engine, evaluation: Evaluation) -> TrialLog:
-    """Vary archs dimension by dimension, as an engine proposes."""
+def search_one_by_one(
+    engine: Engine, evaluation: Evaluation, additive: Callable[[Arch], float] = lambda arch: math.nan
+) -> TrialLog:
+    """Vary archs dimension by dimension, as an engine proposes.
+
+    Args:
+        additive: returns the sum of an arch's stage scores.
+    """
     budget = evaluation.budget
     variables = SearchVariables(budget.space)
 
@@ -58,7 +65,7 @@ def search_one_by_one(engine: Engine, evaluation: Evaluation) -> TrialLog:
         seed=evaluation.seed,
         metric=evaluation.metric,
     )
-    with evaluation.log(lambda point: arch(tuple(point)), len(variables.variables)) as log:
+    with evaluation.log(lambda point: arch(tuple(point)), len(variables.variables), additive) as log:
         one_by_one(
             engine,
             problem,

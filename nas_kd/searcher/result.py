@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from nas_kd.config.measures import measure_named
+from nas_kd.config.measures import COSTS, low_is_better
 from nas_kd.runs.files import read_json
 from nas_kd.runs.shape import as_written
 from nas_kd.runs.stage import Stage
-from nas_kd.searcher.objectives import COSTS, checked_objectives
+from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
 
@@ -47,7 +47,7 @@ class SearchResult:
         costs = [name for name in COSTS if name in self.objectives]
         scores = [name for name in self.objectives if name not in COSTS]
         costs += ["macs"] if len(self.objectives) == 1 else []
-        high = [name for name in scores if name != "kl" and not measure_named(name).lower]
+        high = [name for name in scores if not low_is_better(name)]
         return nondominated(self.trials, [*costs, *scores], high)
 
 

@@ -30,6 +30,7 @@ from nas_kd.searcher.engine import Engine, SearchEngine
 from nas_kd.searcher.engines import ENGINES, search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
+from nas_kd.searcher.further import further_scores
 from nas_kd.searcher.gated import check_gates
 from nas_kd.searcher.group import worker_group
 from nas_kd.searcher.infeasible import no_feasible_arch
@@ -39,6 +40,7 @@ from nas_kd.searcher.objectives import checked_objectives, named_objectives
 from nas_kd.searcher.ratings import usable_ratings
 from nas_kd.searcher.result import SearchResult, load_search
 from nas_kd.searcher.trials import evaluated, with_further
+from nas_kd.searcher.tuned import measured
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
 from nas_kd.supernet import Supernet
@@ -93,11 +95,13 @@ def search(
     ``exact``: the stage scores are searched exactly for every budget at once; Optuna then refines with scores
     of whole subnets (KL to the teacher on the rating split, after calibration), and the best of them are tuned
     for an epoch from the supernet's weights and measured again. ``gates`` does so from the arch that L1-gated channels
-    and units of the teacher come to, where it is the space. ``nsga2``, ``coarse`` and ``random`` need
-    neither teacher nor tables: they vary archs dimension by dimension and use the accuracy of whole
-    subnets on the rating split and MACs. Finally, the best few and controls (the largest by MACs, the largest by
-    params and a random arch) are trained briefly from the supernet's weights, the better half again for longer, and
-    compared on the select split. Without a teacher they learn from labels.
+    and units of the teacher come to, where it is the space; ``reinforce`` lets a recurrent controller write archs,
+    ``predictor`` learns from those that were measured. With ``tuned_kl`` or ``tuned_accuracy`` among the objectives
+    every arch is tuned; ``p_tg`` is TG-SAGE's. ``nsga2``, ``coarse`` and ``random`` need neither teacher nor tables:
+    they vary archs dimension by dimension and use the accuracy of whole subnets on the rating split and MACs. Finally,
+    the best few and controls (the largest by MACs, the largest by params and a random arch) are trained briefly from
+    the supernet's weights, the better half again for longer, and compared on the select split. Without a teacher they
+    learn from labels.
 
     Args:
         net: the in-place distilled supernet.
@@ -167,7 +171,8 @@ def search(
     if engine.name == "gates":
         check_gates(net, source, budget)
     if budget.listed and (not engine.shared or config.variables == "candidates"):
-        expected = "a table of units, which coarse, gates, engines of your own and search.variables=candidates need"
+        alone = ", ".join(name for name, kind in ENGINES.items() if not kind.shared)
+        expected = f"a table of units, which {alone}, engines of your own and search.variables=candidates need"
         raise SettingError("search.latency_table", config.latency_table, expected, "use search.engine=exact or nsga2")
     if engine.guided and source is not None:
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
@@ -261,9 +266,13 @@ def search(
         if budget.listed:
             begin = by_ratings(budget.listed, space, tables)
         guide = Guide(tables, exact, data.resolution, config.sampler, config.variables, begin)
+    setup = TrainingSetup(stored, data, space, run, runtime, net, task)
+    measured_too = further_scores(
+        goals, scorer, setup, source, calibration_images=config.calibration_images, seed=seed, folder=folder
+    )
     evaluation = Evaluation(
         budget,
-        scorer,
+        measured_too.scorer,
         objectives,
         trials,
         seed,
@@ -272,6 +281,7 @@ def search(
         stage=stage,
         group=group,
         metric=task.measure,
+        further=measured_too.columns,
     )
     with timed(None if worker else run, folder, "scoring"):
         log = engine.search(evaluation)
@@ -279,13 +289,14 @@ def search(
     archs = log.archs
     if evaluated(rows).empty:
         raise no_feasible_arch(budget)
-    setup = TrainingSetup(stored, data, space, run, runtime, net, task)
-    better = None
-    if config.tuned and stored is not None and engine.guided and not worker:
+    better = measured(rows)
+    if config.tuned and better is None and stored is not None and engine.guided and not worker:
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)
         if stage is not None:
             stage.write_frame("tuned.csv", better)
-    finalists = choose_finalists(rows, config.top, engine.guided, better, task.measure)
+    finalists = choose_finalists(
+        rows.drop(columns="tuned_kl", errors="ignore"), config.top, engine.guided, better, task.measure
+    )
     if config.epochs and not worker:
         finalists = short_training(
             finalists,

@@ -55,6 +55,7 @@ class TrialLog:
             come before them.
         trials: number of evaluations.
         timed: latency is an objective, and a column.
+        further: columns of scores that only some searches measure.
         metric: the name of the task's measure, which is a column.
     """
 
@@ -69,6 +70,7 @@ class TrialLog:
         stage: Stage | None,
         trials: int,
         timed: bool = False,
+        further: Sequence[str] = (),
         metric: str = "accuracy",
     ) -> None:
         self.budget = budget
@@ -76,6 +78,7 @@ class TrialLog:
         self.scorer = scorer
         self.additive = additive
         self.timed = ("latency_ms",) if timed else ()
+        self.further = tuple(further)
         self.metric = metric
         if stage is not None:
             _rename_metric(stage, metric)
@@ -127,6 +130,7 @@ class TrialLog:
             "key",
             "label",
             *scores_of(self.metric),
+            *self.further,
             "macs",
             "params",
             *self.timed,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
 
+from nas_kd.config.measures import TUNED
 from nas_kd.nn import resized
 from nas_kd.rate.scores.short import TEMPERATURE, TUNING, softened_kl
 from nas_kd.runs.log import timed
@@ -46,23 +48,60 @@ def tuned(
     scored = evaluated(rows).drop_duplicates("key").sort_values("kl", kind="stable")
     keys = scored["key"].head(count).tolist()
     setup.prefill_teacher(TUNING["epochs"])
-    settings = TUNING | {
-        "batch_size": min(TUNING["batch_size"], len(setup.data.train)),
-        "method": "kd",
-        "method_settings": {"temperature": TEMPERATURE},
-        "test": False,
-    }
-    trainings = [
-        Retraining(setup, archs[key], seed, f"{folder}/tuned/{key}", settings, measure=tuned_kl) for key in keys
-    ]
+    trainings = [_tuning(setup, archs[key], seed, folder) for key in keys]
     with Progress("tuned subnets", len(keys), unit="subnets", run=setup.run) as progress:
         found = train_many(trainings, progress, workers=setup.processes(workers))
     frame = pd.DataFrame({"key": keys, "tuned_kl": [each["tuned_kl"] for each in found]})
     return frame.sort_values("tuned_kl", kind="stable", ignore_index=True)
 
 
-def tuned_kl(network: nn.Module, training: Retraining) -> Results:
-    """Return the KL between a tuned subnet's logits and the teacher's."""
+def _tuning(setup: TrainingSetup, arch: Arch, seed: int, folder: str) -> Retraining:
+    """Return the short training of one arch."""
+    settings = TUNING | {
+        "batch_size": min(TUNING["batch_size"], len(setup.data.train)),
+        "method": "kd",
+        "method_settings": {"temperature": TEMPERATURE},
+        "test": False,
+    }
+    return Retraining(setup, arch, seed, f"{folder}/tuned/{arch.key}", settings, measure=tuned_scores)
+
+
+@dataclass(frozen=True)
+class TunedScorer:
+    """Scores subnets with shared weights, and again when each has learned from the teacher for an epoch.
+
+    Args:
+        scorer: scores them before.
+        setup: teacher, data, run and the supernet that they start from. In a run an arch is trained once: its folder
+            keeps what it came to.
+        seed: seed of the trainings.
+        folder: the search's folder in the run.
+    """
+
+    scorer: Callable[[Arch], dict[str, float]]
+    setup: TrainingSetup
+    seed: int
+    folder: str
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Score one arch.
+
+        Returns:
+            The scorer's, ``tuned_kl`` and the measure's name after ``tuned_``, on the rating split.
+        """
+        return self.scorer(arch) | _tuning(self.setup, arch, self.seed, self.folder).train()
+
+
+def measured(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Return what `tuned` does of a search whose trials were tuned, one and all; None of another."""
+    if "tuned_kl" not in rows:
+        return None
+    scored = evaluated(rows).drop_duplicates("key")[["key", "tuned_kl"]]
+    return scored.sort_values("tuned_kl", kind="stable", ignore_index=True)
+
+
+def tuned_scores(network: nn.Module, training: Retraining) -> Results:
+    """Return the KL between a tuned subnet's logits and the teacher's, and its measure, on the rating split."""
     setup = training.setup
     sized = resized(network, training.arch.resolution)
     with timed(setup.run, training.folder, "scoring"):
@@ -70,4 +109,5 @@ def tuned_kl(network: nn.Module, training: Retraining) -> Results:
     target = None if setup.teacher is None else setup.teacher.split_logits("rate", setup.data)
     if target is None:
         raise RuntimeError("measuring a tuned subnet needs a teacher")
-    return {"tuned_kl": softened_kl(setup.task, logits, target)}
+    measure = float(setup.task.metric(logits, setup.data.rate.labels))
+    return {"tuned_kl": softened_kl(setup.task, logits, target), TUNED + setup.task.measure: measure}

@@ -298,11 +298,20 @@ class Teacher(LiveSource):
         ):
             return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
 
-    def match(self, space: Staged, resolution: int) -> list[Tap]:
+    def blocks(self, resolution: int) -> list[Layer]:
+        """Return the ends of its residual blocks in order, or of its layers where it has no blocks.
+
+        Args:
+            resolution: height and width of the images in pixels.
+        """
+        return self._dry_run(resolution)[0]
+
+    def match(self, space: Staged, resolution: int, names: Sequence[str] | None = None) -> list[Tap]:
         """Choose the layers that teach the stages of a space, and tap them from now on.
 
         Args:
             resolution: height and width of the images in pixels.
+            names: the modules to tap, one a stage; None takes `stages`, or chooses.
 
         Raises:
             SettingError: the network has no feature maps, or a name in `stages` does not fit.
@@ -315,7 +324,8 @@ class Teacher(LiveSource):
         if probed is not None and len(layers) < len(sizes):
             layers = probed.finer
         stem = [] if probed is None else probed.stem
-        taps = choose_taps(layers, sizes, stem) if self.stages is None else named_taps(sites, sizes, self.stages)
+        names = self.stages if names is None else names
+        taps = choose_taps(layers, sizes, stem) if names is None else named_taps(sites, sizes, names)
         if self._reader is not None:
             self._reader.remove()
         if probed is not None:

@@ -1,3 +1,3 @@
 """Tiny data, a teacher and a bench of scores: what takes a public function once through."""
 
-from tiny_ratings import archs, bench, data, net, runtime, teacher  # noqa: F401
+from tiny_ratings import archs, bench, data, derived, net, runtime, teacher  # noqa: F401

@@ -30,6 +30,7 @@ OWN = {
     "dfad": "logit_l1",
     "dfq": "kd",
     "grafting": "peers",
+    "dfa": "bridge",  # which moves all that the term of its own name is made of
     "privileged": "kd",
     "inject": "kd",
     # between a network and itself: near 0 in a new network, so that the whole loss is watched
@@ -46,6 +47,7 @@ SAME_WIDTHS = {"fsp"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "label_smoothing": {"smoothing": 0.01},
     "crd": {"negatives": 16},
+    "dfa": {"first": 0.9},  # its search is what is watched
     "virtual_teacher": {"ce": 0.0, "weight": 1.0},  # nearly uniform, from which the labels lead away
     "bss": {"attacked": 8, "steps": 5, "rate": 2.0},
     **{name: {"base": 8} for name in ("dafl", "zskt", "dfad", "dfq")},

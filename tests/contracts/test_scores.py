@@ -12,7 +12,6 @@ from tiny_ratings import SPACE
 
 from nas_kd import rank
 from nas_kd.data import Data
-from nas_kd.derive.space import teacher_space
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores import SCORES, Bench, Score, measure_scores
 from nas_kd.runtime.device import Runtime
@@ -36,13 +35,6 @@ def surest(bench: Bench, archs: Sequence[Arch]) -> list[float]:
 
 SUREST = Score("entropy of new networks", surest, higher=False)
 ALL = SCORES | {"surest": SUREST}
-
-
-@pytest.fixture
-def derived(teacher: Teacher, data: Data, runtime: Runtime) -> Bench:
-    """A space that is the teacher, for scores of its units."""
-    space = teacher_space(teacher.bind(data), data)
-    return Bench(space, data, runtime, teacher, Supernet(space), seed=1)
 
 
 @pytest.mark.parametrize("score", ALL.values(), ids=list(ALL))

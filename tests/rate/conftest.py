@@ -1,3 +1,3 @@
 """The fixtures of ratings."""
 
-from tiny_ratings import archs, bench, data, net, runtime, teacher  # noqa: F401
+from tiny_ratings import archs, bench, data, derived, net, runtime, teacher  # noqa: F401

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from nas_kd.distill.aggregation import Aggregation
 from nas_kd.distill.aligned import Aligned, read_pairs
 from nas_kd.distill.methods.entry import Entry, check_share, label_term, warmed_up, with_labels
 from nas_kd.distill.task import Task
-from nas_kd.distill.term import MIDDLE, Phase, Recipe
+from nas_kd.distill.term import MIDDLE, Phase, Recipe, Term
 from nas_kd.distill.terms import term
+from nas_kd.errors import SettingError
 from nas_kd.losses._common import one_of
+from nas_kd.losses.labels import KINDS
 
 
 def at(task: Task, *, ce: float = 1.0, weight: float = 1000.0, variant: str = "paper") -> Recipe:
@@ -99,6 +103,21 @@ def crd(
     return with_labels(task, ce, term("crd", task, weight, **settings), term("kd", task, kd))
 
 
+def dfa(
+    task: Task, *, ce: float = 1.0, weight: float = 1.0, kd: float = 0.0, first: float = 0.2, lr: float = 0.01
+) -> Recipe:
+    """Feature aggregation: weights over a teacher's blocks are searched first, with a bridge loss, then imitated."""
+    check_share("dfa.first", first)
+    if not lr > 0:
+        raise SettingError("dfa.lr", lr, "a number above 0", "0.01 is the default")
+    build = partial(Aggregation, task=task, lr=lr)
+    needs = frozenset({"stages", "pooled"})  # whole outputs: a teacher's stage has several features
+    search = Term("bridge", Aggregation.search, needs=needs | {"labels", "batch"}, module=build, key="dfa", kinds=KINDS)
+    imitate = Term("dfa", weight=weight, needs=needs, module=build, kinds=KINDS)
+    after = (label_term(task, ce), imitate, *((term("kd", task, kd),) if kd else ()))
+    return Recipe((Phase((search,), first), Phase(after, 1.0 - first)))
+
+
 def inject(
     task: Task,
     *,
@@ -125,6 +144,7 @@ FEATURES: dict[str, Entry] = {
     "ft": Entry(ft, _MAPS, "16 % of a step", "arXiv 1802.04977"),
     "ab": Entry(ab, _MAPS, "13 % of a step in the first epochs", "arXiv 1811.03233"),
     "fsp": Entry(fsp, "live teacher of the same channels", "12 % of a step in the first epochs", "CVPR 2017"),
+    "dfa": Entry(dfa, _MAPS, "three steps a stage in the first epochs, then 3 %", "arXiv 2008.00506"),
     "review": Entry(review, _MAPS, "0.8 of a step", "arXiv 2104.09044"),
     "inject": Entry(
         inject, "live teacher with layers of the student's shapes", "seconds before the first", "arXiv 1812.01839"

@@ -32,9 +32,21 @@ def rdm_correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
     Source: representational dissimilarity (Kriegeskorte et al. 2008); TG-SAGE (Bashivan et al. 2019).
     """
-    above = torch.triu_indices(len(student), len(student), 1)
-    s, t = (_correlations(x)[above[0], above[1]] for x in (student, teacher))
+    s, t = (dissimilarities(x) for x in (student, teacher))
     return _cosine(s - s.mean(), t - t.mean())
+
+
+def dissimilarities(x: Tensor) -> Tensor:
+    """Compare all pairs of images.
+
+    Args:
+        x: (N, ...) feature of each image.
+
+    Returns:
+        (N (N - 1) / 2,) of 1 - r, r being Pearson's correlation of two features: the matrix above its diagonal.
+    """
+    above = torch.triu_indices(len(x), len(x), 1)
+    return 1.0 - _correlations(x)[above[0], above[1]]
 
 
 def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:

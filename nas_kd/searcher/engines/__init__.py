@@ -5,13 +5,17 @@ from nas_kd.searcher.engines.coarse import Coarse
 from nas_kd.searcher.engines.exact import Exact
 from nas_kd.searcher.engines.gates import GatesEngine
 from nas_kd.searcher.engines.nsga2 import NSGA2
+from nas_kd.searcher.engines.predictor import PredictorEngine
 from nas_kd.searcher.engines.random import Random
+from nas_kd.searcher.engines.reinforce import Reinforce
 from nas_kd.searcher.one_by_one import OneByOne
 
 # name at the command line -> engine
 ENGINES: dict[str, type[SearchEngine]] = {
     "exact": Exact,
     "gates": GatesEngine,
+    "reinforce": Reinforce,
+    "predictor": PredictorEngine,
     "nsga2": NSGA2,
     "coarse": Coarse,
     "random": Random,
