@@ -32,6 +32,7 @@ from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.train.config import RetrainConfig
+from nas_kd.train.cream import read_board
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.options import divergence_of
@@ -193,6 +194,7 @@ class Pipeline(RunContext):
             seed=self.config.seed,
             runtime=self.runtime,
             inputs=inputs,
+            first=[] if self.config.derived else read_board(self.run.path / "supernet"),
         )
 
     @property

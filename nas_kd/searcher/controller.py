@@ -195,7 +195,7 @@ class Proposer:
         mean = float(rewards.mean())
         loss = policy_loss(likely, entropy, rewards, mean if self.baseline is None else self.baseline)
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         self.baseline = mean if self.baseline is None else DECAY * self.baseline + (1 - DECAY) * mean
         self.batch = []

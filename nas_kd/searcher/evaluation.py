@@ -59,6 +59,7 @@ class Evaluation:
         group: lets other processes join a shared engine.
         metric: the name of the task's measure.
         further: columns of scores that only some searches measure.
+        begin: archs that Optuna's engines score first, where they vary dimensions.
     """
 
     budget: Budget
@@ -72,6 +73,7 @@ class Evaluation:
     group: WorkerGroup | None = None
     metric: str = "accuracy"
     further: Sequence[str] = ()
+    begin: Sequence[Arch] = ()
 
     def need_guide(self) -> Guide:
         """Return the ratings; raise if there are none."""

@@ -55,6 +55,9 @@ def search_sampled(
     if budget.listed and isinstance(variables, SearchVariables):  # no sampler would come upon them
         warm = [*warm, *(variables.encode(arch) for arch in budget.listed if budget.affordable(arch))]
 
+    if isinstance(variables, SearchVariables):
+        warm = [*(variables.encode(arch) for arch in evaluation.begin if budget.affordable(arch)), *warm]
+
     @cache
     def arch(point: Point) -> Arch:
         return variables.decode(point)

@@ -43,6 +43,7 @@ from nas_kd.searcher.trials import evaluated, with_further
 from nas_kd.searcher.tuned import measured
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
+from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
@@ -88,6 +89,7 @@ def search(
     seed: int = 0,
     runtime: Runtime | None = None,
     inputs: Mapping[str, Any] | None = None,
+    first: Sequence[Arch] = (),
     **settings: Unpack[SearchSettings],
 ) -> SearchResult:
     """Find the architecture within a budget that is best when distilled from the teacher, or best without one.
@@ -119,6 +121,7 @@ def search(
             arch is returned when these are done; the process that started the search trains and decides.
         seed: seed of proposals and of the short training.
         inputs: more facts that determine the result, for the run's record.
+        first: archs to score first, where Optuna varies dimensions; such as those on Cream's board.
 
     Returns:
         The best arch, its space and all results as frames.
@@ -220,6 +223,8 @@ def search(
         if form := form_of(method, retraining.method_settings):
             facts["search.method_form"] = form
         facts |= own_task | dict(inputs or {})
+        if first:
+            facts["search.first"] = [arch.key for arch in first]
         group = worker_group(run, run.path / folder, facts, engine, config.storage, worker)
         stage = None if worker else run.stage(folder, facts, [f"search.{name}" for name in GROWS])
         if stage is not None and stage.done:
@@ -282,6 +287,7 @@ def search(
         group=group,
         metric=task.measure,
         further=measured_too.columns,
+        begin=first,
     )
     with timed(None if worker else run, folder, "scoring"):
         log = engine.search(evaluation)

@@ -14,8 +14,10 @@ from nas_kd.losses import (
     per_label,
     reverse_kl,
 )
+from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train.attentive import Attentive, MacsTable
+from nas_kd.train.cream import Board, Cream
 from nas_kd.train.rules import Rule, Sandwich
 from nas_kd.train.sandwich import Divergence
 from nas_kd.train.shrinking import Shrinking, phases
@@ -74,9 +76,16 @@ def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: 
         return Uniform(space, seed, subnets or 1, weight)
     if config.rule == "fair":
         return Fair(space, seed, subnets or most_choices(space), weight, steps)
+    size = None if space.resolutions else resolution
+    if config.rule == "cream":
+        costs = partial(_macs, space, resolution=size, in_chans=net.in_chans, num_classes=net.num_classes)
+        return Cream(space, Board(config.board), costs, seed, subnets or 1, config.kd_ratio)
     random = 2 if subnets is None else subnets
     if config.rule == "sandwich":
         return Sandwich(space, seed, random, config.order, weight)
-    size = None if space.resolutions else resolution
     table = MacsTable(space, net.num_classes, net.in_chans, size, seed)
     return Attentive(space, seed, random, config.order, weight, table, config.candidates, best=config.rule == "bestup")
+
+
+def _macs(space: ElasticSpace, arch: Arch, **shape: int | None) -> int:
+    return space.cost(arch, **shape).macs

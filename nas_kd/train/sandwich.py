@@ -50,6 +50,7 @@ def teach(
     drop_path: float = 0.0,
     autocast: AbstractContextManager[Any] | None = None,
     forward: Forward | None = None,
+    scale: float = 1.0,
 ) -> list[Tensor]:
     """Accumulate the gradients of several subnets on one batch.
 
@@ -68,13 +69,14 @@ def teach(
         drop_path: stochastic depth.
         autocast: precision context.
         forward: runs a subnet instead of ``net``, for instance compiled.
+        scale: multiplies the gradients.
 
     Returns:
         The loss of each subnet, detached and not divided.
 
     Source: US-Nets (Yu & Huang 2019); BigNAS (Yu et al. 2020); AlphaNet (Wang et al. 2021).
     """
-    share = 1.0 / len(subnet_targets) if reduction == "mean" else 1.0
+    share = scale / len(subnet_targets) if reduction == "mean" else scale
     context = autocast if autocast is not None else nullcontext()
     run = forward or subnet_forward(net)
     first: Tensor | None = None

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
+from nas_kd.config.measures import measure_named
 from nas_kd.data import Batch, Data
 from nas_kd.distill import Task, drawn, task_of
 from nas_kd.errors import SettingError
+from nas_kd.runs.files import atomic_json
 from nas_kd.runs.log import log_message
 from nas_kd.runs.run import Run
 from nas_kd.runs.stage import Stage
@@ -27,11 +29,13 @@ from nas_kd.space.rows import sizes_said
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.compiled import compiled_forward
+from nas_kd.train.cream import BOARD, Cream
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import SYNC_EVERY, StepInfo, fit
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.plan import Plan, check_epochs
+from nas_kd.train.rules import SubnetTarget
 from nas_kd.train.sandwich import Images, subnet_forward, summary, teach
 from nas_kd.train.shrinking import FullNet, Shrinking
 from nas_kd.train.supernet_config import SupernetConfig, SupernetSettings
@@ -79,7 +83,7 @@ def train_supernet(
         SettingError: a setting is out of range, or the run used other settings.
 
     Source: BigNAS (Yu et al. 2020), AlphaNet and AttentiveNAS (Wang et al. 2021), OFA (Cai et al. 2020),
-        SPOS (Guo et al. 2019), FairNAS (Chu et al. 2019).
+        SPOS (Guo et al. 2019), FairNAS (Chu et al. 2019), Cream (Peng et al. 2020).
     """
     config = SupernetConfig.of(config, settings)
     if config.kernel_transform and not net.kernel_transform:
@@ -118,7 +122,8 @@ def train_supernet(
             facts["teacher"] = source.fingerprint
         if config.checkpoint is not None:  # wherever it is stored
             facts["supernet.checkpoint"] = checkpoint_hash(config.checkpoint)
-        facts |= config.record("checkpoint", "smoothing") | {
+        own = () if config.rule == "cream" else ("board",)  # runs recorded before it was a setting lack it
+        facts |= config.record("checkpoint", "smoothing", *own) | {
             f"supernet.{name}": value for name, value in task.facts.items()
         }
         stage = run.stage("supernet", facts)
@@ -139,7 +144,50 @@ def train_supernet(
     forward = compiled_forward(net) if config.compile else subnet_forward(net)
     shrinking = rule if isinstance(rule, Shrinking) else None
     full = FullNet(net) if shrinking is not None and shrinking.frozen else None
+    cream = rule if isinstance(rule, Cream) else None
+    more: dict[str, nn.Module] = {} if full is None else {"full": full}
+    more |= {} if cream is None else {"board": cream.board}
     losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # (epoch, step) -> losses, since the last check
+
+    def note(info: StepInfo, subnet_targets: Sequence[SubnetTarget], losses: Sequence[Tensor]) -> None:
+        now = info.epoch, info.step
+        if info.step % SYNC_EVERY == 0 and now not in losses_of:
+            losses_of.clear()
+        losses_of.setdefault(now, []).extend(zip((subnet.arch for subnet in subnet_targets), losses, strict=True))
+
+    def taught_by_paths(batch: Batch, images: Images, info: StepInfo) -> dict[str, Tensor]:
+        assert cream is not None
+
+        @torch.no_grad()
+        def answers(archs: Sequence[Arch]) -> Tensor:
+            with runtime.autocast():
+                return torch.stack([net(images.at(arch.resolution), arch).float() for arch in archs])
+
+        def quality(logits: Tensor) -> float:
+            return measure_named(task.measure).sign * task.metric(logits.cpu(), batch.y.cpu())
+
+        mean = mean_over_ranks if runtime.world > 1 else (lambda values: values)
+        taught = cream.taught(info, answers, quality, mean)
+        share = 1.0 / len(taught) if config.reduction == "mean" else 1.0
+        losses = [
+            teach(
+                net,
+                images,
+                batch.y,
+                [subnet],
+                task=task,
+                divergence=soft_loss,
+                target=target,
+                dropout=config.dropout,
+                drop_path=config.drop_path,
+                autocast=runtime.autocast(),
+                forward=forward,
+                scale=share,
+            )[0]
+            for subnet, target in taught
+        ]
+        note(info, [subnet for subnet, _ in taught], losses)
+        return summary(losses, config.reduction, rule.has_largest)
 
     def step(batch: Batch, info: StepInfo) -> dict[str, Tensor]:
         images = Images(batch.x)
@@ -150,6 +198,8 @@ def train_supernet(
                 losses = [task.loss(net(images.at(arch.resolution), arch), batch.y) for arch in archs]
             return mean_over_ranks(torch.stack(losses)) if runtime.world > 1 else torch.stack(losses)
 
+        if cream is not None:
+            return taught_by_paths(batch, images, info)
         subnet_targets = rule.subnet_targets(info, score)
         if runtime.world > 1:
             check_same("archs", ",".join(subnet.arch.key for subnet in subnet_targets))
@@ -174,10 +224,7 @@ def train_supernet(
             autocast=runtime.autocast(),
             forward=forward,
         )
-        now = info.epoch, info.step
-        if info.step % SYNC_EVERY == 0 and now not in losses_of:
-            losses_of.clear()
-        losses_of.setdefault(now, []).extend(zip((subnet.arch for subnet in subnet_targets), losses, strict=True))
+        note(info, subnet_targets, losses)
         return summary(losses, config.reduction, rule.has_largest)
 
     def describe(info: StepInfo) -> str:
@@ -216,7 +263,9 @@ def train_supernet(
         step,
         plan,
         name="supernet",
-        modules={"net": net} | ({} if full is None else {"full": full}),
+        modules={"net": net}
+        | ({} if full is None else {"full": full})
+        | ({} if cream is None else {"board": cream.board}),
         split=drawn(data),
         optimizer=optimizer,
         seed=seed,
@@ -226,6 +275,8 @@ def train_supernet(
         after_epoch=after_epoch,
         describe=describe,
     )
+    if stage is not None and cream is not None:
+        atomic_json(stage.folder / BOARD, {"paths": cream.board.get_extra_state()})
     return _finished(net, stage, config.epochs)
 
 

@@ -9,7 +9,7 @@ from nas_kd.config.types import ClosedShare, Count, Finite, Natural, NotNegative
 from nas_kd.errors import SettingError
 from nas_kd.train.learning_config import NetworkLearningConfig, NetworkLearningSettings
 
-Rule = Literal["sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"]
+Rule = Literal["sandwich", "bestup", "worstup", "shrinking", "uniform", "fair", "cream"]
 Order = Literal["smallest_second", "smallest_last"]
 Divergence = Literal["alpha", "kl", "reverse_kl", "js"]
 
@@ -32,7 +32,8 @@ class SupernetConfig(NetworkLearningConfig):
     AttentiveNAS, AlphaNet); null draws new ones"""
     rule: Rule = "sandwich"
     """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
-    (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths)"""
+    (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths); cream (each
+    learns from the path on a board that agrees with it most)"""
     schedule: Literal["cosine", "exponential"] = "cosine"
     """cosine or exponential, for each phase"""
     final_lr: Share = 0.0
@@ -41,20 +42,24 @@ class SupernetConfig(NetworkLearningConfig):
     """label smoothing"""
     random_subnets: Natural | None = None
     """random subnets per step; null is the default of the rule: 2 besides largest and smallest for sandwich, bestup
-    and worstup, 1 for uniform, one per choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
+    and worstup, 1 for uniform and cream, one per choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for
+    shrinking"""
     order: Order = "smallest_second"
     """smallest_second (as in US-Nets) or smallest_last (as in AlphaNet): position of the smallest in a sandwich"""
     candidates: Count = 3
     """number of archs from which bestup and worstup choose each random subnet"""
     kd_ratio: NotNegative = 1.0
-    """shrinking: weight of the full network's soft targets, added to the label loss"""
+    """shrinking and cream: weight of the soft targets of the full network, or of a path on the board, added to the
+    label loss"""
+    board: Count = 10
+    """cream: paths on the board"""
     full_teacher: Literal["frozen", "inplace"] = "frozen"
     """shrinking: frozen (the largest after the first phase) or inplace (the largest of every step)"""
     kernel_transform: bool = False
     """learn matrices that turn large depthwise kernels into small ones, as in OFA, instead of cropping"""
     divergence: Divergence | None = None
     """loss of subnets on soft targets: alpha (alpha-divergence), kl, reverse_kl or js; null is alpha, and kl
-    for shrinking"""
+    for shrinking and cream"""
     alpha: Finite | None = None
     """a fixed order of the alpha-divergence; null is AlphaNet's adaptive pair of -1 and 1"""
     choose: Literal["clipped", "unclipped"] = "clipped"
@@ -80,12 +85,15 @@ class SupernetConfig(NetworkLearningConfig):
         if self.schedule == "exponential" and self.final_lr == 0:
             expected = "above 0 with supernet.schedule=exponential"
             raise SettingError("supernet.final_lr", self.final_lr, expected, "use 0.05, as in BigNAS")
-        if self.rule in ("uniform", "fair", "shrinking") and self.random_subnets == 0:
+        if self.rule in ("uniform", "fair", "shrinking", "cream") and self.random_subnets == 0:
             expected = f"at least 1 with supernet.rule={self.rule}"
             raise SettingError("supernet.random_subnets", 0, expected, "omit it")
         if self.rule == "shrinking" and self.ema > 0:
             expected = "0 with supernet.rule=shrinking, which sorts channels between phases"
             raise SettingError("supernet.ema", self.ema, expected, "omit it")
+        if self.rule == "cream" and self.teacher_weight > 0:
+            expected = "0 with supernet.rule=cream, whose teachers are paths of its own"
+            raise SettingError("supernet.teacher_weight", self.teacher_weight, expected, "omit it")
         if self.alpha is not None and self.divergence not in (None, "alpha"):
             expected = f"null with supernet.divergence={self.divergence}"
             raise SettingError("supernet.alpha", self.alpha, expected, "use supernet.divergence=alpha")
@@ -93,7 +101,7 @@ class SupernetConfig(NetworkLearningConfig):
     @property
     def soft_loss(self) -> Divergence:
         """The loss of subnets on soft targets."""
-        return self.divergence or ("kl" if self.rule == "shrinking" else "alpha")
+        return self.divergence or ("kl" if self.rule in ("shrinking", "cream") else "alpha")
 
 
 class SupernetSettings(NetworkLearningSettings, total=False):
@@ -108,6 +116,7 @@ class SupernetSettings(NetworkLearningSettings, total=False):
     order: Order
     candidates: int
     kd_ratio: float
+    board: int
     full_teacher: Literal["frozen", "inplace"]
     kernel_transform: bool
     divergence: Divergence | None

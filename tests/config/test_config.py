@@ -188,7 +188,7 @@ def test_settings_of_one_rule_are_refused_with_another() -> None:
     ):
         with pytest.raises(SettingError, match=field):
             SupernetConfig(**settings)  # type: ignore[arg-type]
-    for rule in ("sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"):
+    for rule in ("sandwich", "bestup", "worstup", "shrinking", "uniform", "fair", "cream"):
         config = read_config(["--supernet.rule", rule, "--supernet.alpha", "0.5", "--supernet.compile", "true"])
         assert config is not None
         assert (config.supernet.rule, config.supernet.alpha, config.supernet.compile) == (rule, 0.5, True)

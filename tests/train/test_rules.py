@@ -289,5 +289,5 @@ def test_a_teacher_may_take_the_place_of_labels(kind: str) -> None:
 
 
 def test_rules_can_be_named_from_outside() -> None:
-    assert set(RULES) == {"sandwich", "bestup", "worstup", "shrinking", "uniform", "fair"}
+    assert set(RULES) == {"sandwich", "bestup", "worstup", "shrinking", "uniform", "fair", "cream"}
     assert inspect.signature(nas_kd.train_supernet).parameters["rule"].default == "sandwich"

@@ -43,9 +43,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "shrinking in place": {"rule": "shrinking", "full_teacher": "inplace", "divergence": "js", "random_subnets": 1},
     "uniform": {"rule": "uniform", "ema": 0.5},
     "fair": {"rule": "fair", "reduction": "mean"},
+    "cream": {"rule": "cream", "board": 3, "random_subnets": 2, "reduction": "mean"},
 }
 # epochs and rate: the sandwich's four losses are added up, and the later phases of shrinking have a twelfth of the rate
-PACE = {"uniform": (8, 0.1), "fair": (8, 0.1), "shrinking": (16, 0.2)}
+PACE = {"uniform": (8, 0.1), "fair": (8, 0.1), "cream": (8, 0.1), "shrinking": (16, 0.2)}
 kinds = pytest.mark.parametrize("kind", KINDS)
 small = pytest.mark.parametrize("space", [BASIC, MOBILE], ids=lambda s: s.name)
 

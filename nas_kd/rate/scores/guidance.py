@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.data import Data
+from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.nn import NormValues, at_resolution
 from nas_kd.nn.static import StaticNet
@@ -107,7 +108,7 @@ class Guidance:
         self.x = torch.cat([batch.x.to(runtime.device) for batch in batches])
         calibration = data.train.clean(512, limit=calibration_images)
         self.calibration = [batch.x.to(runtime.device) for batch in calibration]
-        if isinstance(net, TeacherSupernet):
+        if isinstance(net.space, TeacherSpace):
             whole = net.space.largest()
             features = layer_features(net, whole, net.space.norm, at_resolution(self.x, whole.resolution))
         else:

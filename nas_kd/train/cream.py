@@ -1,0 +1,161 @@
+"""Cream: the best paths so far stand on a board, and each subnet learns from the one that agrees with it most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nas_kd.errors import SettingError
+from nas_kd.losses import kl_divergence
+from nas_kd.runs.files import read_json
+from nas_kd.runs.shape import as_written
+from nas_kd.runtime.seeds import seed_for
+from nas_kd.space import Arch, ElasticSpace
+from nas_kd.train.loop import StepInfo
+from nas_kd.train.rules import Rule, Score, SubnetTarget
+
+BOARD = "board.json"  # file in the supernet's stage with the paths at the end
+BEGIN = 1 / 6  # of the training, from which paths come to the board: the authors' 20 of 120 epochs
+GAP = 0.05  # by how much a dearer path must be more accurate than the worst to take its place
+Answers = Callable[[Sequence[Arch]], Tensor]  # (N, B, C) logits of archs on the step's batch, without gradient
+
+
+class Prioritised(NamedTuple):
+    """A path on the board.
+
+    Args:
+        quality: high for good ones, on the batch that it was last trained on.
+        macs: its cost.
+        arch: the path.
+    """
+
+    quality: float
+    macs: int
+    arch: Arch
+
+
+class Board(nn.Module):
+    """The best paths so far, by quality, then by cost; a part of checkpoints.
+
+    Args:
+        size: how many paths it holds.
+
+    Source: Cream of the Crop (Peng et al. 2020), section 3.1.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise SettingError("supernet.board", size, "a whole number of at least 1")
+        self.size = size
+        self.paths: list[Prioritised] = []
+
+    def note(self, path: Prioritised) -> bool:
+        """Put a path on the board where it belongs there, and return whether it does.
+
+        It does where there is room, where it is better than the worst by ``GAP``, or better and cheaper. One that is
+        there already gets its new quality.
+        """
+        known = [other for other in self.paths if other.arch == path.arch]
+        if not known and len(self.paths) >= self.size:
+            worst = self.paths[-1]
+            better = path.quality > worst.quality + GAP
+            cheaper = path.quality > worst.quality and path.macs < worst.macs
+            if not (better or cheaper):
+                return False
+            self.paths.pop()
+        for other in known:
+            self.paths.remove(other)
+        self.paths.append(path)
+        self.paths.sort(key=lambda one: (-one.quality, one.macs, one.arch.key))
+        return True
+
+    def get_extra_state(self) -> list[dict[str, Any]]:
+        """Return the paths in plain values."""
+        return [{"quality": path.quality, "macs": path.macs, "arch": path.arch.to_dict()} for path in self.paths]
+
+    def set_extra_state(self, state: list[dict[str, Any]]) -> None:
+        """Restore the paths."""
+        self.paths = [Prioritised(row["quality"], row["macs"], Arch.from_dict(row["arch"])) for row in state]
+
+
+def read_board(folder: Path) -> list[Arch]:
+    """Return the archs on the board of a finished training, the best first; none where it had no board.
+
+    Args:
+        folder: the supernet's in the run.
+    """
+    file = folder / BOARD
+    if not file.exists():
+        return []
+    rows = read_json(file, ("paths",))["paths"]
+    with as_written(file, f"delete {file}: a search then begins without its paths"):
+        return [Arch.from_dict(row["arch"]) for row in rows]
+
+
+@dataclass(frozen=True)
+class Cream(Rule):
+    """Random subnets learn from labels and from the path on the board whose answers are nearest to theirs.
+
+    The authors let a meta network say which path teaches, which learns by second-order gradients on a held-out slice
+    of the batch; here the path of least KL to the subnet does, on the batch itself. That is our choice because the meta
+    network sees logits, which say little where there are few classes, and because it costs a step of its own.
+
+    Args:
+        board: the paths.
+        costs: returns the MACs of an arch.
+        subnets: subnets per step.
+        weight: weight of the path's soft targets, added to the label loss.
+
+    Source: Cream of the Crop (Peng et al. 2020), algorithm 1.
+    """
+
+    space: ElasticSpace
+    board: Board
+    costs: Callable[[Arch], int]
+    seed: int = 0
+    subnets: int = 1
+    weight: float = 1.0
+
+    def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
+        """Return the subnets without their teachers, which `taught` finds."""
+        return [SubnetTarget(arch) for arch in self.archs(info)]
+
+    def archs(self, info: StepInfo) -> list[Arch]:
+        """Return the subnets of a step."""
+        seeds = [seed_for(self.seed, "cream", info.epoch, info.step, k) for k in range(self.subnets)]
+        return [self.space.sample(seed) for seed in seeds]
+
+    def taught(
+        self, info: StepInfo, answers: Answers, quality: Callable[[Tensor], float], mean: Callable[[Tensor], Tensor]
+    ) -> list[tuple[SubnetTarget, Tensor | None]]:
+        """Choose who teaches each subnet, and let the subnets come to the board.
+
+        Args:
+            info: the step.
+            answers: returns logits of archs on its batch.
+            quality: returns how good (B, C) logits are; higher is better.
+            mean: averages a value over processes, which must choose alike.
+
+        Returns:
+            Each subnet, and the (B, C) logits that it learns from; None where the board has none for it.
+        """
+        found: list[tuple[SubnetTarget, Tensor | None]] = []
+        for arch in self.archs(info):
+            (own,) = answers([arch])
+            others = [path.arch for path in self.board.paths if path.arch != arch]
+            if others:
+                theirs = answers(others)
+                apart = mean(torch.stack([kl_divergence(own, logits) for logits in theirs]))
+                found.append((SubnetTarget(arch, 1.0, self.weight), theirs[int(apart.argmin())]))
+            else:
+                found.append((SubnetTarget(arch), None))
+            if info.progress >= BEGIN:
+                reached = float(mean(torch.tensor(quality(own), device=own.device)))
+                self.board.note(Prioritised(reached, self.costs(arch), arch))
+        return found
