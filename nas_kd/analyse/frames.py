@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TEXT = {"key": str, "label": str, "role": str}  # a key of hexadecimal digits may look like a number
 MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "search", "retrain", "teacher")
-GUIDED = ("exact", "gates")  # engines that need a teacher's ratings
+GUIDED = ("exact", "gates", "reinforce", "predictor")  # engines that need a teacher's ratings
 
 
 def folder_of(run: str | Path | Run) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from nas_kd.errors import SettingError
 from nas_kd.losses._common import wide
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
-from nas_kd.teacher import Teacher
 from nas_kd.teacher.probe import Site, probe
+from nas_kd.teacher.targets import LiveSource
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch
@@ -54,8 +54,8 @@ class Aggregation(nn.Module):
         super().__init__()
         both = pair.shapes("dfa", "stages")
         teacher = None if pair.source is None else pair.source.teacher
-        tapped = isinstance(teacher, Teacher) and teacher.taps is not None
-        self.groups = tap_groups(teacher, pair.image[1]) if tapped else [1] * len(both)  # type: ignore[arg-type]
+        sizes = [shape[-1] for shape, _ in both]
+        self.groups = [1] * len(both) if teacher is None else tap_groups(teacher, sizes, pair.image[1])
         self.task = task
         self.scores = Player(nn.ParameterList(torch.zeros(count) for count in self.groups), lr)
         self.to_teacher = nn.ModuleList(regressor(s, t, "dfa") for s, t in both)
@@ -137,29 +137,32 @@ class Aggregation(nn.Module):
         return logits
 
 
-def tap_groups(teacher: Teacher, resolution: int) -> list[int]:
+def tap_groups(teacher: LiveSource, sizes: Sequence[int], resolution: int) -> list[int]:
     """Tap all blocks of a teacher's stages that have the shape of their last one; return how many each stage has.
 
     Args:
-        teacher: a teacher whose taps are chosen, one a stage.
+        teacher: the teacher.
+        sizes: height of the student's map in each stage, in pixels.
         resolution: height and width of the images in pixels.
     """
-    assert teacher.taps is not None
+    taps = teacher.match(Sizes(list(sizes)), resolution)
+    if not taps:  # its features are fixed
+        return [1] * len(sizes)
     layers = teacher.blocks(resolution)
     order = [layer.path for layer in layers]
     paths: list[str] = []
-    sizes: list[int] = []
+    each: list[int] = []
     counts: list[int] = []
     begin = 0
-    for tap in teacher.taps:
+    for tap in taps:
         end = order.index(tap.path) if tap.path in order else -1
         shape = tap.channels, tap.size
         same = [layer.path for layer in layers[begin : end + 1] if (layer.channels, layer.size) == shape] or [tap.path]
         begin = max(begin, end + 1)
         paths += same
-        sizes += [tap.student_size] * len(same)
+        each += [tap.student_size] * len(same)
         counts.append(len(same))
-    teacher.match(Sizes(sizes), resolution, paths)
+    teacher.match(Sizes(each), resolution, paths)
     return counts
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.space.arch import Cost
+from nas_kd.teacher.taps import Layer, Tap
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
@@ -126,8 +127,25 @@ class LiveSource(TargetSource):
         """Convert images of the data to the network's own normalisation and device."""
         return x
 
-    def match(self, space: Any, resolution: int) -> object:
-        """Choose the features that teach the stages of a space, or of anything with ``stage_sizes``."""
+    def match(self, space: Any, resolution: int, names: Sequence[str] | None = None) -> list[Tap]:
+        """Choose the features that teach the stages of a space, or of anything with ``stage_sizes``.
+
+        Args:
+            resolution: height and width of the images in pixels.
+            names: the modules to choose, one a stage; None lets it choose.
+
+        Returns:
+            What was chosen; none where its features are fixed.
+        """
+        return []
+
+    def blocks(self, resolution: int) -> list[Layer]:
+        """Return the ends of its residual blocks in order; none where its features are fixed.
+
+        Args:
+            resolution: height and width of the images in pixels.
+        """
+        return []
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from nas_kd.distill import Task
 from nas_kd.errors import SettingError
@@ -87,5 +88,5 @@ def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: 
     return Attentive(space, seed, random, config.order, weight, table, config.candidates, best=config.rule == "bestup")
 
 
-def _macs(space: ElasticSpace, arch: Arch, **shape: int | None) -> int:
+def _macs(space: ElasticSpace, arch: Arch, **shape: Any) -> int:
     return space.cost(arch, **shape).macs

@@ -18,7 +18,7 @@ from nas_kd.rate.scores.whole import supernet_accuracy
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet, calibrate
-from nas_kd.teacher import Teacher
+from nas_kd.teacher.targets import LiveSource
 
 
 def teacher_guidance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> float:
@@ -96,7 +96,7 @@ class Guidance:
     def __init__(
         self,
         net: Supernet,
-        teacher: Teacher,
+        teacher: LiveSource,
         data: Data,
         runtime: Runtime,
         *,
@@ -112,8 +112,7 @@ class Guidance:
             whole = net.space.largest()
             features = layer_features(net, whole, net.space.norm, at_resolution(self.x, whole.resolution))
         else:
-            if teacher.taps is None:
-                teacher.match(net.space, data.resolution)
+            teacher.match(net.space, data.resolution)
             features = teacher.forward_stages(self.x).pre
         self.teacher = [dissimilarities(feature) for feature in features]
 

@@ -1,0 +1,141 @@
+"""Claim to test: which engine finds the better student in the space of a teacher, at the same number of scored subnets?
+
+Digits, `cifar_resnet14`, repaired cuts, 25 % and 13.5 % of its MACs. Every engine scores 60 whole subnets and hands
+over the best by what it searches for: the lowest KL to the teacher, or the highest accuracy with shared weights (nsga2,
+coarse, random), without tuned subnets and short trainings. It is trained for 3 epochs of `kd` from three training
+seeds. The first arch alone of `exact` (the best of the exact front) and of `gates` (what learned gates leave) are
+trained as well: these two are what the engines themselves say. Search seeds vary proposals and gates; the teacher, its
+repaired cuts and ratings are made once.
+
+Command: OMP_NUM_THREADS=1 nice python experiments/engines.py; writes experiments/results/engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import pandas as pd
+from stand_in import HELP, QUICK
+
+import nas_kd
+from nas_kd.runtime.device import Runtime
+from nas_kd.searcher.finalists import ranked
+from nas_kd.searcher.trials import evaluated
+from nas_kd.searcher.variables import SearchVariables
+from nas_kd.space import Arch
+
+RUN = Path("runs/engines")
+RESULTS = Path(__file__).parent / "results" / "engines"
+ENGINES = ("exact", "gates", "reinforce", "predictor", "nsga2", "coarse", "random")
+GUIDED = ("exact", "gates", "reinforce", "predictor")
+COLUMNS = ("kl", "select_percent")
+
+
+def main() -> None:
+    """Search, train, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=HELP)
+    quick = parser.parse_args().quick
+    run, results = (QUICK / "engines", QUICK / "engines") if quick else (RUN, RESULTS)
+    seeds, trainings, trials, epochs = (1, 1, 12, 1) if quick else (3, 3, 60, 3)
+    budgets = ("25%",) if quick else ("25%", "13.5%")
+    runtime = Runtime("cpu", threads=1)
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
+    teacher = nas_kd.train_teacher(
+        "cifar_resnet14", data, run=run, epochs=2 if quick else 12, lr=0.1, batch_size=32, runtime=runtime
+    )
+    space = nas_kd.teacher_space(teacher, data)
+    net: Any = nas_kd.Supernet(space)
+    net = nas_kd.repair_units(net, teacher, data, run=run, runtime=runtime)
+    tables = nas_kd.rate_units(net, teacher, data, run=run)
+    trained: dict[str, float] = {}
+    rows = []
+    for budget in budgets:
+        for seed in range(seeds):
+            for engine in ENGINES:
+                begun = process_time()
+                guided = engine in GUIDED
+                result = nas_kd.search(
+                    net,
+                    teacher,
+                    data,
+                    tables if guided else None,
+                    engine=engine,
+                    seed=seed,
+                    max_macs=budget,
+                    trials=trials,
+                    tuned=0,
+                    epochs=0,
+                    runtime=runtime,
+                )
+                seconds = process_time() - begun
+                scored = evaluated(result.frame())
+                best = scored.sort_values("kl", kind="stable") if guided else ranked(scored, "loss")
+                chosen = {engine: best.iloc[0]}
+                if engine in ("exact", "gates"):
+                    chosen[f"{engine}, first arch"] = scored.iloc[0]
+                for name, row in chosen.items():
+                    arch = arch_of(result, row)
+                    if arch.key not in trained:
+                        trained[arch.key] = accuracy(arch, space, net, teacher, data, trainings, epochs, run, runtime)
+                    known = {"budget": budget, "engine": name, "seed": seed, "key": arch.key, "macs": row["macs"]}
+                    measured = {"kl": row["kl"], "select_percent": 100 * trained[arch.key], "cpu_seconds": seconds}
+                    rows.append(known | measured)
+    found = pd.DataFrame(rows)
+    results.mkdir(parents=True, exist_ok=True)
+    found.to_csv(results / "found.csv", index=False)
+    summary = summarise(found)
+    summary.to_csv(results / "summary.csv", index=False)
+    print(summary.round(2).to_string(index=False))
+
+
+def arch_of(result: nas_kd.SearchResult, row: pd.Series) -> Arch:
+    """Return the arch of a row's point."""
+    variables = SearchVariables(result.space)
+    return variables.decode([int(row[f"i_{number}"]) for number in range(1, len(variables.sizes) + 1)])
+
+
+def accuracy(
+    arch: Arch, space: Any, net: Any, teacher: Any, data: Any, seeds: int, epochs: int, run: Path, runtime: Runtime
+) -> float:
+    """Return the mean accuracy on `select` of trainings from the supernet's weights."""
+    found = []
+    for seed in range(seeds):
+        student: Any = nas_kd.retrain(
+            arch,
+            teacher,
+            data,
+            space=space,
+            supernet=net,
+            run=run,
+            method="kd",
+            seed=seed,
+            epochs=epochs,
+            batch_size=64,
+            test=False,
+            folder=f"retrain/{arch.key}/seed_{seed}",
+            runtime=runtime,
+        )
+        found.append(student.info["metrics"]["select_accuracy"])
+    return sum(found) / len(found)
+
+
+def summarise(found: pd.DataFrame) -> pd.DataFrame:
+    """Average over search seeds, with the paired difference to random search and its standard error."""
+    rows = []
+    for (budget, name), mine in found.groupby(["budget", "engine"], sort=False):
+        random = found[(found["budget"] == budget) & (found["engine"] == "random")].set_index("seed")
+        row: dict[str, object] = {"budget": budget, "engine": name, "archs": mine["key"].nunique()}
+        row["macs"] = mine["macs"].mean()
+        for column in COLUMNS:
+            gaps = mine.set_index("seed")[column] - random[column]
+            row |= {column: mine[column].mean(), f"{column}_minus_random": gaps.mean(), f"{column}_se": gaps.sem()}
+        rows.append(row | {"cpu_seconds": mine["cpu_seconds"].mean()})
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    main()
