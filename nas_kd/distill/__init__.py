@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nas_kd.distill.own import Privileged as Privileged
     from nas_kd.distill.pair import Pair as Pair
     from nas_kd.distill.pair import Shapes as Shapes
+    from nas_kd.distill.paired import Paired as Paired
+    from nas_kd.distill.paired import pairs_in as pairs_in
     from nas_kd.distill.pairing import pair_of as pair_of
     from nas_kd.distill.task import Task as Task
     from nas_kd.distill.tasks import Classification as Classification
@@ -44,6 +46,7 @@ _HOME = {
     "Method": "distiller",
     "MultiLabel": "tasks",
     "Pair": "pair",
+    "Paired": "paired",
     "Phase": "term",
     "Privileged": "own",
     "Recipe": "term",
@@ -60,6 +63,7 @@ _HOME = {
     "form_of": "methods",
     "inject": "injection",
     "pair_of": "pairing",
+    "pairs_in": "paired",
     "task_of": "tasks",
 }
 __all__ = [*_HOME]

@@ -10,6 +10,7 @@ from nas_kd.distill.ensemble import label_loss_of_target
 from nas_kd.distill.exits import Exits
 from nas_kd.distill.methods.entry import Entry, label_term, warmed_up, with_labels
 from nas_kd.distill.own import MeanTeacher, Privileged, SelfTargets
+from nas_kd.distill.paired import PairedView
 from nas_kd.distill.peers import Grafted, Peers
 from nas_kd.distill.sampling import ClassPairs, CleanBeside, TwoViews
 from nas_kd.distill.task import Task
@@ -90,16 +91,23 @@ def grafting(task: Task, *, peers: float = 2, width: float = 0.4, slope: float =
     return Recipe.of(terms, source=source, own_targets=True)
 
 
-def privileged(task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0, view: str = "") -> Recipe:
-    """Generalised distillation: the teacher sees the original image, the student an augmented view; view="mine:f".
+def privileged(
+    task: Task, *, ce: float = 0.1, weight: float = 0.9, temperature: float = 4.0, view: str = "", images: str = ""
+) -> Recipe:
+    """Generalised distillation: the teacher sees the original image, view="mine:f" or that of a pair, images="folder".
 
-    ``view`` names a function from a batch, whose ``other`` are the original images, to what the teacher sees.
+    ``view`` names a function from a batch, whose ``other`` are the original images, to what the teacher sees;
+    ``images`` a data set that has an image of the same name for each of the student's, of another kind.
     """
-    seen = imported("privileged.view", view) if view else None
+    if view and images:
+        raise SettingError("privileged.images", images, "empty where privileged.view is given", "leave one of them out")
+    paired = PairedView(images) if images else None
+    seen = imported("privileged.view", view) if view else paired
     if view and not callable(seen):
         raise SettingError("privileged.view", view, "package.module:function, from a batch to the teacher's images")
     terms = [label_term(task, ce), term("kd", task, weight, temperature=temperature)]
-    return Recipe.of(terms, sampler=CleanBeside, source=partial(Privileged.of, view=seen), live=True)
+    start = None if paired is None else paired.open
+    return Recipe.of(terms, sampler=CleanBeside, source=partial(Privileged.of, view=seen), live=True, start=start)
 
 
 ONLINE: dict[str, Entry] = {
