@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nas_kd.train import train_teacher as train_teacher
     from nas_kd.train.blockwise_config import BlockwiseConfig as BlockwiseConfig
     from nas_kd.train.config import RetrainConfig as RetrainConfig
+    from nas_kd.train.grow_ensemble import grow_ensemble as grow_ensemble
     from nas_kd.train.repair import repair_units as repair_units
     from nas_kd.train.repair_config import RepairConfig as RepairConfig
     from nas_kd.train.repair_student import repair_student as repair_student
@@ -77,6 +78,7 @@ _HOME = {
     "TeacherConfig": "train.teacher_config",
     "calibrate": "supernet",
     "cut_in_steps": "searcher.steps",
+    "grow_ensemble": "train.grow_ensemble",
     "exact_front": "solve",
     "latency_template": "searcher.latency_table",
     "load_data": "data",

@@ -28,7 +28,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
     Raises:
         SettingError: fewer than two sources.
 
-    Source: You et al., Learning from multiple teacher networks, KDD 2017; learned as in AdaNAS, arXiv 1909.08911.
+    Source: You et al., Learning from multiple teacher networks, KDD 2017; learned as in AdaNAS, arXiv 1903.06236.
     """
 
     def __init__(self, sources: Sequence[TargetSource]) -> None:

@@ -11,6 +11,7 @@ from nas_kd.analyse import report
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
+from nas_kd.pipeline.ensemble import ensemble_of_finalists
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.mirror import tracked
 from nas_kd.pipeline.pipeline import Pipeline
@@ -152,8 +153,14 @@ def stage_search(config: Config) -> None:
 def stage_retrain(config: Config) -> None:
     """Retrain the found student and those it is compared with."""
     with _opened(config, "retrain") as pipeline:
-        retrain_students(pipeline)
+        _retrain(pipeline)
         print_table(pipeline)
+
+
+def _retrain(pipeline: Pipeline) -> None:
+    """Retrain the students, and grow the ensemble that the settings ask for."""
+    retrain_students(pipeline)
+    ensemble_of_finalists(pipeline)
 
 
 def run_pipeline(config: Config) -> None:
@@ -164,7 +171,7 @@ def run_pipeline(config: Config) -> None:
         steps: list[tuple[str, Callable[[], Any]]] = [
             ("the teacher as the space" if config.derived else "supernet", lambda: pipeline.supernet),
             ("search", lambda: pipeline.result),
-            ("retrain", lambda: retrain_students(pipeline)),
+            ("retrain", lambda: _retrain(pipeline)),
         ]
         if config.guided:
             steps.insert(1, ("units" if config.derived else "blockwise", lambda: _rate(pipeline)))

@@ -107,6 +107,9 @@ class Config(Settings):
             expected = "scratch or supernet with a named space: its weights are not the teacher's"
             hint = "leave space out: the space is then the teacher"
             raise SettingError("retrain.init", "inherited", expected, hint)
+        if self.retrain.ensemble and self.teacher.model is None:
+            expected = "0 without a teacher, who teaches its first members"
+            raise SettingError("retrain.ensemble", self.retrain.ensemble, expected, "give teacher.model, or omit it")
         if self.search.steps > 1 and not self.derived:
             expected = "1 with a named space: it is the teacher that is cut in steps"
             raise SettingError("search.steps", self.search.steps, expected, "leave space out, or leave steps out")

@@ -288,6 +288,9 @@ class Pipeline(RunContext):
             raise SettingError("data.train", str(self.config.data.train), expected, "look at the files")
         allow_files(self.config.workers)
         own = self.config.retrain
+        if own.ensemble and self.data.kind != "classes":
+            expected = f"0 without classes; these labels are {self.data.kind}"
+            raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it")
         theirs = self.config.teacher
         if own.optimizer is not None:
             check_optimizer("retrain.optimizer", own.optimizer)

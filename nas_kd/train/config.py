@@ -152,6 +152,8 @@ class RetrainConfig(TrainingConfig):
     embeddings and a linear layer) and bilstm=HIDDEN. null is the first six if they exist"""
     random_students: Natural = 3
     """number of random students of the same MACs as the found one, as controls"""
+    ensemble: Natural = 0
+    """members of an ensemble that is grown of the search's finalists after the students (AdaNAS); 0 grows none"""
     test: bool = True
     """evaluate each student once on the test images, after its last epoch"""
     band: Positive = 0.05
@@ -205,5 +207,6 @@ class RetrainSettings(TrainingSettings, total=False):
     init: Init | None
     rivals: Sequence[str] | None
     random_students: int
+    ensemble: int
     test: bool
     band: float

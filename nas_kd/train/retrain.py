@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 NAMED = 50  # classes, or labels, whose own measures are metrics of a student; a file of the stage has those of all
-OF_THE_COMMAND = (*GROWS, "init", "band")
+OF_THE_COMMAND = (*GROWS, "init", "band", "ensemble")
 
 
 @takes(RetrainConfig)
