@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 TEXT = {"key": str, "label": str, "role": str}  # a key of hexadecimal digits may look like a number
 MARKS = ("config.yaml", "env.json", "space.json", "data.csv", "supernet", "search", "retrain", "teacher")
 GUIDED = ("exact", "gates", "reinforce", "predictor")  # engines that need a teacher's ratings
+NNI = "nni:"  # begins the names of NNI's tuners, which need them too
+
+
+def is_guided(engine: str | None) -> bool:
+    """Return whether an engine searches with a teacher's ratings."""
+    return engine is not None and (engine in GUIDED or engine.startswith(NNI))
 
 
 def folder_of(run: str | Path | Run) -> Path:
@@ -180,7 +186,7 @@ def engine(run: str | Path | Run, search: str = "search") -> str:
 
 def guided(run: str | Path | Run, search: str = "search") -> bool:
     """Return whether the teacher's ratings guided a search."""
-    return engine(run, search) in GUIDED
+    return is_guided(engine(run, search))
 
 
 def inputs(run: str | Path | Run, stage: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from nas_kd.analyse.choice import few_images
-from nas_kd.analyse.frames import GUIDED
+from nas_kd.analyse.frames import is_guided
 from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill.tasks import unscaled
@@ -32,7 +32,7 @@ from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.train.config import RetrainConfig
-from nas_kd.train.cream import read_board
+from nas_kd.train.cream import BOARD
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.options import divergence_of
@@ -122,7 +122,7 @@ class Pipeline(RunContext):
         settings = self.config.retrain.method_settings
         searched = {} if self.further else settings  # a search has one teacher, and kd instead of multi_teacher
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
-        same = kept == (repr(method), searched) if first.get("search.engine") in GUIDED else not self._guided
+        same = kept == (repr(method), searched) if is_guided(first.get("search.engine")) else not self._guided
         if not first or same:
             return ""
         terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
@@ -174,6 +174,9 @@ class Pipeline(RunContext):
             numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
             config = replace(config, steps=1, **numbers)
+        board = self.run.path / "supernet" / BOARD
+        if own.first is None and not self.config.derived and board.exists():
+            config = replace(config, first=str(board))
         inputs: dict[str, Any] = {}
         if guided and isinstance(own.weights, str):
             inputs["search.weights"] = own.weights
@@ -194,7 +197,6 @@ class Pipeline(RunContext):
             seed=self.config.seed,
             runtime=self.runtime,
             inputs=inputs,
-            first=[] if self.config.derived else read_board(self.run.path / "supernet"),
         )
 
     @property

@@ -33,6 +33,8 @@ def check_places(config: Config) -> None:
         look("data.test", data.test, data)
     if config.supernet.checkpoint is not None:
         existing("supernet.checkpoint", config.supernet.checkpoint, "an existing file or folder")
+    if config.search.first is not None:
+        existing("search.first", config.search.first, "a JSON file of archs")
     if config.search.latency_table is not None:
         existing("search.latency_table", config.search.latency_table, "an existing CSV file")
     teacher = config.teacher

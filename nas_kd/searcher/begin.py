@@ -1,13 +1,18 @@
-"""The archs that a guided search of the teacher's space begins with."""
+"""The archs that a search begins with: those that a guided one finds in the teacher's space, and those of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from nas_kd.config.paths import existing
 from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.errors import SettingError
+from nas_kd.runs.files import read_json
+from nas_kd.runs.shape import as_written
 from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.gated import check_gates, gated_arch
+from nas_kd.space import Arch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from nas_kd.runtime.device import Runtime
     from nas_kd.searcher.budget import Budget
     from nas_kd.searcher.config import SearchConfig
-    from nas_kd.space import Arch
+    from nas_kd.space import ElasticSpace
     from nas_kd.supernet import Supernet
     from nas_kd.teacher import TargetSource
 
@@ -79,3 +84,29 @@ def first_archs(
         task=task,
     )
     return [arch for arch, _ in near]
+
+
+def read_archs(path: str, space: ElasticSpace) -> list[Arch]:
+    """Read archs to score first.
+
+    Args:
+        path: of a JSON file: ``paths`` of archs, as on Cream's board, or one ``arch``, as a search's best.json has.
+        space: which they must be of.
+
+    Raises:
+        SettingError: there is no such file, it holds something else, or archs of another space.
+    """
+    file = existing("search.first", path, "a JSON file of archs")
+    found = read_json(file)
+    rows = found.get("paths", [found]) if isinstance(found, dict) else []
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "arch" in row for row in rows):
+        expected = "a file with paths of archs, or an arch, such as supernet/board.json or search/best.json"
+        raise SettingError("search.first", path, expected, "name one of these")
+    with as_written(file, "name supernet/board.json or search/best.json of a run"):
+        archs = [Arch.from_dict(row["arch"]) for row in rows]
+    for arch in archs:
+        if arch.space != space.hash:
+            expected = f"archs of {space.name}"
+            raise SettingError("search.first", path, expected, "name a file of a run in the same space")
+        space.validate(arch)
+    return archs

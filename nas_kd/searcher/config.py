@@ -37,6 +37,7 @@ else:
 
 
 GROWS = ("trials", "rerate", "top", "rounds", "tuned")  # a larger number goes on from what a search has
+NNI_PREFIX = "nni:"  # of the names of NNI's tuners
 SUBNETS = "images of the rate split that subnets are scored on; null takes all"
 
 
@@ -53,8 +54,9 @@ class SearchConfig(MeasuringConfig):
 
     engine: str | Engine | None = None
     """exact (solves the stage scores, then scores whole subnets), gates (begins with what gates on the teacher's parts
-    leave), reinforce (a controller that is rewarded by score and cost), predictor (learns from measured archs), or by
-    the supernet's accuracy alone nsga2, coarse or random; null is exact, or nsga2 without a teacher"""
+    leave), reinforce (a controller that is rewarded by score and cost), predictor (learns from measured archs),
+    nni:tpe, nni:random or nni:evolution (NNI's), or by the supernet's accuracy alone nsga2, coarse or random; null is
+    exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
@@ -71,6 +73,9 @@ class SearchConfig(MeasuringConfig):
     (nas_kd/searcher/README.md); null measures here"""
     latency_runtime: Literal["torch", "onnxruntime"] = "torch"
     """what runs the networks whose latency is measured here: torch, or onnxruntime on this CPU (extra onnx)"""
+    first: str | None = None
+    """JSON file of archs to score first, where Optuna varies dimensions: supernet/board.json of rule cream (taken by
+    itself in its own run), or search/best.json of another run; null has none"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
     """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
     loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
@@ -148,8 +153,10 @@ class SearchConfig(MeasuringConfig):
 def check_engine(engine: object) -> None:
     """Check that a built-in engine of this name exists, without importing it."""
     known = names_in_tables("searcher/engines", "type[SearchEngine]")
-    if isinstance(engine, str) and engine not in known:
-        raise SettingError("search.engine", engine, ", ".join(known), nearest(engine, known))
+    tuners = tuple(f"{NNI_PREFIX}{name}" for name in names_in_tables("searcher/nni_engine.py", "tuple[str, str, bool]"))
+    if isinstance(engine, str) and engine not in (*known, *tuners):
+        expected = ", ".join((*known, *tuners) if engine.startswith(NNI_PREFIX) else known)
+        raise SettingError("search.engine", engine, expected, nearest(engine, (*known, *tuners)))
 
 
 def check_shared(engine: str) -> None:
@@ -171,6 +178,7 @@ class SearchSettings(MeasuringSettings, total=False):
     min_params: Amount
     max_latency_ms: float | None
     latency_table: str | None
+    first: str | None
     latency_runtime: Literal["torch", "onnxruntime"]
     weights: Literal["sensitivity", "learned"] | Sequence[float] | None
     trials: int

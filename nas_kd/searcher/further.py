@@ -66,8 +66,9 @@ def further_scores(
         if teacher is None:
             hint = "pass teacher=nas_kd.load_teacher(...), or use kl"
             raise SettingError("search.objectives", list(objectives), "kl without the teacher's network", hint)
-        assert isinstance(setup.supernet, Supernet)  # a search has one
-        guided = Guidance(setup.supernet, teacher, setup.data, setup.runtime, calibration_images=calibration_images)
+        net = setup.supernet
+        assert isinstance(net, Supernet)  # a search has one
+        guided = Guidance(net, teacher, setup.data, setup.runtime, calibration_images=calibration_images)
         scorer = GuidedScorer(scorer, guided, measure)
         columns += ("p_tg",)
     return Further(scorer, columns)

@@ -23,7 +23,7 @@ from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
-from nas_kd.searcher.begin import first_archs
+from nas_kd.searcher.begin import first_archs, read_archs
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
 from nas_kd.searcher.engine import Engine, SearchEngine
@@ -43,7 +43,6 @@ from nas_kd.searcher.trials import evaluated, with_further
 from nas_kd.searcher.tuned import measured
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
-from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
@@ -89,7 +88,6 @@ def search(
     seed: int = 0,
     runtime: Runtime | None = None,
     inputs: Mapping[str, Any] | None = None,
-    first: Sequence[Arch] = (),
     **settings: Unpack[SearchSettings],
 ) -> SearchResult:
     """Find the architecture within a budget that is best when distilled from the teacher, or best without one.
@@ -121,7 +119,6 @@ def search(
             arch is returned when these are done; the process that started the search trains and decides.
         seed: seed of proposals and of the short training.
         inputs: more facts that determine the result, for the run's record.
-        first: archs to score first, where Optuna varies dimensions; such as those on Cream's board.
 
     Returns:
         The best arch, its space and all results as frames.
@@ -167,6 +164,7 @@ def search(
     upper = upper_bounds(space, data, config.max_macs, config.max_params, whole, config.larger)
     lower = lower_bounds(space, data, upper, config.min_macs, config.min_params, whole)
     latency = config.max_latency_ms
+    first = [] if config.first is None else read_archs(config.first, space)
     timing = None if config.latency_table is None else read_latency_table(config.latency_table)
     own_cost = cost_settings(space, data)
     timed_by = config.latency_runtime
@@ -210,7 +208,7 @@ def search(
         elif latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
             facts |= {"latency.device": timed_on(timed_by, runtime.device), "latency.threads": torch.get_num_threads()}
         usual = [name for name in LATER if getattr(config, name) == default_of(SearchConfig, name)]
-        facts |= config.record("storage", "latency_table", *BOUNDS, *STEPS, *usual) | {
+        facts |= config.record("storage", "latency_table", "first", *BOUNDS, *STEPS, *usual) | {
             "search.engine": engine.name,
             "search.caps": upper,
             "search.floors": lower,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
-from nas_kd.runs.files import read_json
-from nas_kd.runs.shape import as_written
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.train.loop import StepInfo
@@ -82,20 +79,6 @@ class Board(nn.Module):
     def set_extra_state(self, state: list[dict[str, Any]]) -> None:
         """Restore the paths."""
         self.paths = [Prioritised(row["quality"], row["macs"], Arch.from_dict(row["arch"])) for row in state]
-
-
-def read_board(folder: Path) -> list[Arch]:
-    """Return the archs on the board of a finished training, the best first; none where it had no board.
-
-    Args:
-        folder: the supernet's in the run.
-    """
-    file = folder / BOARD
-    if not file.exists():
-        return []
-    rows = read_json(file, ("paths",))["paths"]
-    with as_written(file, f"delete {file}: a search then begins without its paths"):
-        return [Arch.from_dict(row["arch"]) for row in rows]
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,7 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "weights": (({"a": 1}, 5, ["a"], [[1]], "learnt", "", [NAN], [INF, 1]),),
             "max_latency_ms": (NOT_FLOAT, POSITIVE),
             "latency_table": (NOT_TEXT,),
+            "first": (NOT_TEXT,),
             "latency_runtime": (NOT_TEXT, NONE, WORD),
             "trials": (NOT_INT, NONE, POSITIVE_INT),
             "sampler": (NOT_TEXT, NONE, WORD),

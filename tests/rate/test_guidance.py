@@ -59,7 +59,7 @@ def test_layers_are_those_of_the_subnet(bench: Bench) -> None:
 def test_of_the_teachers_own_space_the_whole_teacher_is_guided_fully(derived: Bench) -> None:
     net = derived.need_net()
     space = derived.space
-    measured = Guidance(net, derived.need_teacher(), derived.data, derived.runtime, images=24)
+    measured = Guidance(net, derived.need_teacher(), derived.data, derived.runtime, images=24, calibration_images=48)
     assert len(measured.teacher) == len(space.stages)
     whole = layer_features(net, space.largest(), space.norm, measured.x)  # type: ignore[attr-defined]
     assert teacher_guidance([dissimilarities(layer) for layer in whole], measured.teacher) == pytest.approx(1.0)

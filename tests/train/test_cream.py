@@ -18,9 +18,10 @@ from nas_kd.data import Data, load_data
 from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
+from nas_kd.searcher.begin import read_archs
 from nas_kd.searcher.trials import evaluated
 from nas_kd.supernet import Supernet
-from nas_kd.train.cream import BEGIN, GAP, Board, Cream, Prioritised, read_board
+from nas_kd.train.cream import BEGIN, GAP, Board, Cream, Prioritised
 from nas_kd.train.loop import StepInfo
 from nas_kd.train.rules import SubnetTarget
 from nas_kd.train.sandwich import Images, teach
@@ -136,15 +137,24 @@ def test_the_board_is_written_and_a_search_scores_its_paths_first(few: Data, tmp
     nas_kd.train_supernet(net, few, run=tmp_path, **how)
     rows = json.loads((tmp_path / "supernet/board.json").read_text())["paths"]
     assert len(rows) == 3 and [row["quality"] for row in rows] == sorted((row["quality"] for row in rows), reverse=True)
-    board = read_board(tmp_path / "supernet")
+    file = str(tmp_path / "supernet/board.json")
+    board = read_archs(file, space)
     assert [arch.to_dict() for arch in board] == [row["arch"] for row in rows]
     settings = {"engine": "random", "max_macs": "100%", "trials": 5, "epochs": 0, "calibration_images": 16}
-    found = nas_kd.search(net, None, few, first=board, run=tmp_path, **settings)
+    found = nas_kd.search(net, None, few, first=file, run=tmp_path, **settings)
     assert evaluated(found.frame())["key"].tolist()[:3] == [arch.key for arch in board]
+    best = str(tmp_path / "search/best.json")
+    assert read_archs(best, space) == [found.best]
     with pytest.raises(SettingError, match=r"search\.first"):
-        nas_kd.search(net, None, few, first=board[:1], run=tmp_path, **settings)
-    assert read_board(tmp_path) == []
+        nas_kd.search(net, None, few, first=best, run=tmp_path, **settings)
     assert pd.read_csv(tmp_path / "supernet/metrics.csv")["loss"].notna().all()
+    with pytest.raises(SettingError, match=r"search\.first=.*archs of tiny"):
+        read_archs(file, SPACE)
+    with pytest.raises(SettingError, match=r"search\.first='nowhere'"):
+        read_archs("nowhere", space)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(SettingError, match=r"search\.first=.*board\.json"):
+        read_archs(str(tmp_path / "other.json"), space)
 
 
 def test_what_cannot_be_is_said() -> None:

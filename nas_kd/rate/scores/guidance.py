@@ -101,7 +101,7 @@ class Guidance:
         runtime: Runtime,
         *,
         images: int = IMAGES,
-        calibration_images: int = 512,
+        calibration_images: int,
     ) -> None:
         self.net = place(net, runtime)
         batches = data.rate.clean(images, limit=images)
