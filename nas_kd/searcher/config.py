@@ -55,7 +55,7 @@ class SearchConfig(MeasuringConfig):
     engine: str | Engine | None = None
     """exact (solves the stage scores, then scores whole subnets), gates (begins with what gates on the teacher's parts
     leave), reinforce (a controller that is rewarded by score and cost), predictor (learns from measured archs),
-    nni:tpe, nni:random or nni:evolution (NNI's), or by the supernet's accuracy alone nsga2, coarse or random; null is
+    nni:tpe or nni:random (NNI's), or by the supernet's accuracy alone nsga2, coarse or random; null is
     exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
@@ -153,7 +153,7 @@ class SearchConfig(MeasuringConfig):
 def check_engine(engine: object) -> None:
     """Check that a built-in engine of this name exists, without importing it."""
     known = names_in_tables("searcher/engines", "type[SearchEngine]")
-    tuners = tuple(f"{NNI_PREFIX}{name}" for name in names_in_tables("searcher/nni_engine.py", "tuple[str, str, bool]"))
+    tuners = tuple(f"{NNI_PREFIX}{name}" for name in names_in_tables("searcher/nni_engine.py", "tuple[str, str]"))
     if isinstance(engine, str) and engine not in (*known, *tuners):
         expected = ", ".join((*known, *tuners) if engine.startswith(NNI_PREFIX) else known)
         raise SettingError("search.engine", engine, expected, nearest(engine, (*known, *tuners)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_kd.config.measures import COSTS, low_is_better
 from nas_kd.errors import SettingError
-from nas_kd.runtime.seeds import seed_for, seeded
+from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.config import NNI_PREFIX, check_engine
 from nas_kd.searcher.engine import Problem, Row, point_of
 from nas_kd.searcher.one_by_one import search_one_by_one
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from nas_kd.searcher.evaluation import Evaluation
     from nas_kd.searcher.trials import TrialLog
 
-# name after "nni:" -> module, class and whether it takes a seed of its own
-TUNERS: dict[str, tuple[str, str, bool]] = {
-    "tpe": ("nni.algorithms.hpo.tpe_tuner", "TpeTuner", True),
-    "random": ("nni.algorithms.hpo.random_tuner", "RandomTuner", True),
-    "evolution": ("nni.algorithms.hpo.evolution_tuner", "EvolutionTuner", False),
+# name after "nni:" -> module and class, of those that take a seed: a search goes on where it stopped
+TUNERS: dict[str, tuple[str, str]] = {
+    "tpe": ("nni.algorithms.hpo.tpe_tuner", "TpeTuner"),
+    "random": ("nni.algorithms.hpo.random_tuner", "RandomTuner"),
 }
 
 
@@ -60,7 +59,7 @@ class NniEngine:
 
 def _tuner(name: str, seed: int) -> Any:
     """Make a tuner that maximises."""
-    place, kind, takes_seed = TUNERS[name]
+    place, kind = TUNERS[name]
     try:
         make: Callable[..., Any] = getattr(import_module(place), kind)
     except ImportError as error:
@@ -69,7 +68,7 @@ def _tuner(name: str, seed: int) -> Any:
     logging.getLogger("nni").setLevel(logging.WARNING)  # it says how it removes duplicates
     if name != "random":
         make = partial(make, optimize_mode="maximize")
-    return make(seed=seed_for(seed, "nni") % 2**31) if takes_seed else make()
+    return make(seed=seed_for(seed, "nni") % 2**31)
 
 
 class _Proposer:
@@ -92,12 +91,10 @@ class _Proposer:
         sizes = problem.variables.sizes
         if not self.asked:
             space = {f"i_{i}": {"_type": "choice", "_value": list(range(size))} for i, size in enumerate(sizes, 1)}
-            seeded(problem.seed, "nni")
             self.tuner.update_search_space(space)
         for number in range(self.asked, len(rows) + 1):
             if number:
                 self._tell(number - 1, rows[number - 1], len(sizes))
-            seeded(problem.seed, "nni", number)  # some draw from numpy's global generator
             given = self._ask(number)
             point = None if given is None else [given[f"i_{i}"] for i in range(1, len(sizes) + 1)]
             self.proposed = None if point is None else problem.variables.canonical(point)

@@ -114,7 +114,7 @@ def test_what_is_no_tuner_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match=r"search\.storage=.*nni:tpe"):
         SearchConfig(engine="nni:tpe", storage="postgresql://me@here/trials")
     assert NNI == NNI_PREFIX and is_guided("nni:tpe") and NniEngine.guided and not is_guided("nsga2")
-    missing: dict[str, Any] = {"tpe": ("no_such_package.tuner", "TpeTuner", True)}
+    missing = {"tpe": ("no_such_package.tuner", "TpeTuner")}
     monkeypatch.setattr("nas_kd.searcher.nni_engine.TUNERS", missing)
     with pytest.raises(SettingError, match=r"nni:tpe.*pip install"):
         _tuner("tpe", 0)
