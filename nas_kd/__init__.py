@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nas_kd.searcher.config import SearchConfig as SearchConfig
     from nas_kd.searcher.latency_table import latency_template as latency_template
     from nas_kd.searcher.result import SearchResult as SearchResult
+    from nas_kd.searcher.rounds import teacher_rounds as teacher_rounds
     from nas_kd.searcher.search import search as search
     from nas_kd.searcher.steps import cut_in_steps as cut_in_steps
     from nas_kd.searcher.weighting import stage_weights as stage_weights
@@ -78,6 +79,7 @@ _HOME = {
     "TeacherConfig": "train.teacher_config",
     "calibrate": "supernet",
     "cut_in_steps": "searcher.steps",
+    "teacher_rounds": "searcher.rounds",
     "grow_ensemble": "train.grow_ensemble",
     "exact_front": "solve",
     "latency_template": "searcher.latency_table",

@@ -28,9 +28,11 @@ from nas_kd.runs.files import read_json
 from nas_kd.runtime.jobs import allow_files
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.result import SearchResult
+from nas_kd.searcher.rounds import teacher_rounds
 from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.space.rows import check_size, sizes_said
+from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.cream import BOARD
 from nas_kd.train.mixing import check_mixing
@@ -79,7 +81,27 @@ class Pipeline(RunContext):
             )
         config = replace(self.config.blockwise, stage=stage)
         return rate_blockwise(
-            self.supernet, self.teacher, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
+            self.supernet, self.rater, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
+        )
+
+    @cached_property
+    def rater(self) -> Teacher:
+        """The teacher that stages are rated against: that of the last round."""
+        rounds = self.config.search.rounds_of_teachers
+        if rounds == 1:
+            return self.teacher
+        return teacher_rounds(
+            self.supernet,
+            self.teacher,
+            self.data,
+            rounds,
+            upper=self.upper,
+            rating=replace(self.config.blockwise, stage=None),
+            training=self.config.retrain,
+            task=self.other_task,
+            run=self.run,
+            seed=self.config.seed,
+            runtime=self.runtime,
         )
 
     @cached_property
@@ -92,7 +114,7 @@ class Pipeline(RunContext):
             how,
             self.tables,
             self.supernet,
-            self.teacher,
+            self.rater,
             self.data,
             self.config.blockwise,
             run=self.run,
@@ -184,7 +206,7 @@ class Pipeline(RunContext):
             inputs["search.method"] = repr(self.method)
         return search(
             self.supernet,
-            self.answers if guided else None,
+            self._searching if guided else None,
             self.data,
             self.tables if guided else None,
             config,
@@ -198,6 +220,13 @@ class Pipeline(RunContext):
             runtime=self.runtime,
             inputs=inputs,
         )
+
+    @property
+    def _searching(self) -> TargetSource | None:
+        """What a search compares with: the answers of the teacher that the stages were rated against."""
+        if self.config.search.rounds_of_teachers == 1:
+            return self.answers
+        return self.rater if self.recipe.runs_teacher else self.rater.cached(self.data, self.run)
 
     @property
     def _search_training(self) -> RetrainConfig:

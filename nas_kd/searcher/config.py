@@ -106,6 +106,9 @@ class SearchConfig(MeasuringConfig):
     distils that for step_epochs, and cuts it again, to the budget"""
     step_epochs: Count = 1
     """epochs of distillation between two cuts"""
+    rounds_of_teachers: Count = 1
+    """with a named space: the student that the ratings of a round find, retrained, is the teacher of the next round
+    (DNA+); the first teacher teaches the final students"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3
@@ -192,6 +195,7 @@ class SearchSettings(MeasuringSettings, total=False):
     gate_lr: float
     steps: int
     step_epochs: int
+    rounds_of_teachers: int
     top: int
     epochs: int
     rounds: int

@@ -63,7 +63,7 @@ LATER = (
     "gate_lr",
     "latency_runtime",
 )  # runs recorded before they were settings lack them
-STEPS = ("steps", "step_epochs")  # the supernet's weights are what they come to
+STEPS = ("steps", "step_epochs", "rounds_of_teachers")  # weights and teacher are what they come to
 LEARNED = ("space", "data", "seed", "precision", "teacher", "search.caps", "search.floors")  # what gates depend on
 # settings of retrainings that short ones share
 TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
