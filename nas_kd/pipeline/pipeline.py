@@ -191,7 +191,7 @@ class Pipeline(RunContext):
         own = self.config.search
         guided = self._guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
-        alone = self.taught and guided and not self.further
+        alone = self.taught and guided and not self.further and own.rounds_of_teachers == 1
         if own.steps > 1 or (self.taught and not alone):  # shares are of the teacher, which the search does not know
             numbers: dict[str, Any] = {f"max_{name}": most for name, most in self.upper.items()}
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
