@@ -113,11 +113,10 @@ class Config(Settings):
         if self.search.steps > 1 and not self.derived:
             expected = "1 with a named space: it is the teacher that is cut in steps"
             raise SettingError("search.steps", self.search.steps, expected, "leave space out, or leave steps out")
-        if self.search.rounds_of_teachers > 1 and (self.derived or not self.guided):
+        if self.search.rounds_of_teachers > 1 and not self.derived and not self.guided:
+            expected = f"1 with search.engine={self.engine}, for which no teacher rates stages"
             rounds = self.search.rounds_of_teachers
-            expected = "1 without a named space whose stages a teacher rates"
-            hint = "name a space, or use search.steps" if self.derived else "use search.engine=exact"
-            raise SettingError("search.rounds_of_teachers", rounds, expected, hint)
+            raise SettingError("search.rounds_of_teachers", rounds, expected, "use search.engine=exact")
         if self.derived and self.supernet.checkpoint is not None:
             expected = "null where the space is the teacher: its supernet has the teacher's weights"
             hint = "name the space of these weights, or give the teacher's in teacher.checkpoint"

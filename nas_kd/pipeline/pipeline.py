@@ -319,6 +319,9 @@ class Pipeline(RunContext):
             raise SettingError("data.train", str(self.config.data.train), expected, "look at the files")
         allow_files(self.config.workers)
         own = self.config.retrain
+        if (rounds := self.config.search.rounds_of_teachers) > 1 and self.config.derived:
+            expected = "1 where the space is the teacher: its units are rated in the teacher itself"
+            raise SettingError("search.rounds_of_teachers", rounds, expected, "name a space, or use search.steps")
         if own.ensemble and self.data.kind != "classes":
             expected = f"0 without classes; these labels are {self.data.kind}"
             raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it")

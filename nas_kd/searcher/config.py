@@ -14,6 +14,7 @@ from nas_kd.data.config import MeasuringConfig, MeasuringSettings
 from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import Amount, check_budget
 from nas_kd.searcher.database import check_database
+from nas_kd.searcher.engine import NNI_PREFIX
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler as Sampler
@@ -37,7 +38,6 @@ else:
 
 
 GROWS = ("trials", "rerate", "top", "rounds", "tuned")  # a larger number goes on from what a search has
-NNI_PREFIX = "nni:"  # of the names of NNI's tuners
 SUBNETS = "images of the rate split that subnets are scored on; null takes all"
 
 

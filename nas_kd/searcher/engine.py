@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas_kd.searcher.trials import TrialLog
 
 Row = dict[str, Any]
+NNI_PREFIX = "nni:"  # of the names of NNI's tuners
 
 
 @dataclass(frozen=True)

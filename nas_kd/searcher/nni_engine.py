@@ -10,10 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_kd.config.measures import COSTS, low_is_better
-from nas_kd.errors import SettingError
+from nas_kd.errors import SettingError, nearest
 from nas_kd.runtime.seeds import seed_for
-from nas_kd.searcher.config import NNI_PREFIX, check_engine
-from nas_kd.searcher.engine import Problem, Row, point_of
+from nas_kd.searcher.engine import NNI_PREFIX, Problem, Row, point_of
 from nas_kd.searcher.one_by_one import search_one_by_one
 from nas_kd.searcher.variables import Point
 
@@ -43,7 +42,10 @@ class NniEngine:
     fixed_objectives: ClassVar = False
 
     def __init__(self, name: str) -> None:
-        check_engine(name)
+        tuner = name.removeprefix(NNI_PREFIX)
+        if tuner not in TUNERS:
+            expected = ", ".join(NNI_PREFIX + known for known in TUNERS)
+            raise SettingError("search.engine", name, expected, nearest(tuner, TUNERS))
         self.name = name
 
     def search(self, evaluation: Evaluation) -> TrialLog:

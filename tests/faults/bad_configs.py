@@ -313,7 +313,6 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"supernet.epochs": 0, "supernet.checkpoint": None},
     {"supernet.checkpoint": "weights.safetensors", "space": None},
     {"search.steps": 2, "space": "digits"},
-    {"search.rounds_of_teachers": 2, "space": None},
     {"search.rounds_of_teachers": 2, "space": "digits", "search.engine": "nsga2"},
     {"search.steps": 2, "space": None, "search.max_macs": None},
     {"retrain.warmup_epochs": 2, "retrain.epochs": 1},

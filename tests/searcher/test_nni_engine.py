@@ -12,8 +12,8 @@ from nas_kd.analyse.frames import NNI, is_guided
 from nas_kd.errors import SettingError
 from nas_kd.runs.run import Run
 from nas_kd.searcher.budget import Budget
-from nas_kd.searcher.config import NNI_PREFIX, SearchConfig
-from nas_kd.searcher.engine import Problem
+from nas_kd.searcher.config import SearchConfig
+from nas_kd.searcher.engine import NNI_PREFIX, Problem
 from nas_kd.searcher.engines import search_engine
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.nni_engine import TUNERS, NniEngine, _Proposer, _tuner

@@ -1,7 +1,6 @@
 """Built-in search engines, one per file."""
 
-from nas_kd.searcher.config import NNI_PREFIX
-from nas_kd.searcher.engine import Engine, SearchEngine
+from nas_kd.searcher.engine import NNI_PREFIX, Engine, SearchEngine
 from nas_kd.searcher.engines.coarse import Coarse
 from nas_kd.searcher.engines.exact import Exact
 from nas_kd.searcher.engines.gates import GatesEngine
