@@ -17,7 +17,7 @@ from nas_kd.losses import (
 )
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
-from nas_kd.train.attentive import Attentive, MacsTable
+from nas_kd.train.attentive import Attentive, Chooser, MacsTable
 from nas_kd.train.cream import Board, Cream
 from nas_kd.train.rules import Rule, Sandwich
 from nas_kd.train.sandwich import Divergence
@@ -85,7 +85,9 @@ def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: 
     if config.rule == "sandwich":
         return Sandwich(space, seed, random, config.order, weight)
     table = MacsTable(space, net.num_classes, net.in_chans, size, seed)
-    return Attentive(space, seed, random, config.order, weight, table, config.candidates, best=config.rule == "bestup")
+    best = config.rule == "bestup"
+    chooser = Chooser(space, seed) if config.chooser == "predictor" else None
+    return Attentive(space, seed, random, config.order, weight, table, config.candidates, best, chooser)
 
 
 def _macs(space: ElasticSpace, arch: Arch, **shape: Any) -> int:

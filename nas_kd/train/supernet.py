@@ -28,6 +28,7 @@ from nas_kd.space import Arch
 from nas_kd.space.rows import sizes_said
 from nas_kd.supernet import Supernet, sort_channels
 from nas_kd.teacher.sources import TeacherLike, as_targets
+from nas_kd.train.attentive import WARM, Attentive
 from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.cream import BOARD, Cream
 from nas_kd.train.evaluate import calibrated, evaluate_archs
@@ -122,7 +123,9 @@ def train_supernet(
             facts["teacher"] = source.fingerprint
         if config.checkpoint is not None:  # wherever it is stored
             facts["supernet.checkpoint"] = checkpoint_hash(config.checkpoint)
-        own = () if config.rule == "cream" else ("board",)  # runs recorded before it was a setting lack it
+        # runs recorded before these were settings lack them
+        own = [] if config.rule == "cream" else ["board"]
+        own += [] if config.chooser == "predictor" else ["chooser"]
         facts |= config.record("checkpoint", "smoothing", *own) | {
             f"supernet.{name}": value for name, value in task.facts.items()
         }
@@ -147,6 +150,8 @@ def train_supernet(
     cream = rule if isinstance(rule, Cream) else None
     more: dict[str, nn.Module] = {} if full is None else {"full": full}
     more |= {} if cream is None else {"board": cream.board}
+    chooser = rule.chooser if isinstance(rule, Attentive) else None
+    more |= {} if chooser is None else {"chooser": chooser}
     losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # (epoch, step) -> losses, since the last check
 
     def note(info: StepInfo, subnet_targets: Sequence[SubnetTarget], losses: Sequence[Tensor]) -> None:
@@ -234,6 +239,11 @@ def train_supernet(
         return "archs " + "; ".join(f"{arch.key} {arch.label}" for arch in named)
 
     def after_epoch(done: int) -> None:
+        if chooser is not None and chooser.predictor is None and WARM * done >= config.epochs:
+            qualities = evaluate_archs(net, chooser.archs, data, task)
+            predictor = chooser.learn([measure_named(task.measure).sign * quality for quality in qualities])
+            if runtime.rank == 0:
+                log_message(run, predictor.words)
         if shrinking is None or (number := shrinking.starting(done)) is None:
             return
         if full is not None and number == 1:
@@ -263,9 +273,7 @@ def train_supernet(
         step,
         plan,
         name="supernet",
-        modules={"net": net}
-        | ({} if full is None else {"full": full})
-        | ({} if cream is None else {"board": cream.board}),
+        modules={"net": net} | more,
         split=drawn(data),
         optimizer=optimizer,
         seed=seed,

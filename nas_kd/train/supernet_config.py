@@ -48,6 +48,9 @@ class SupernetConfig(NetworkLearningConfig):
     """smallest_second (as in US-Nets) or smallest_last (as in AlphaNet): position of the smallest in a sandwich"""
     candidates: Count = 3
     """number of archs from which bestup and worstup choose each random subnet"""
+    chooser: Literal["loss", "predictor"] = "loss"
+    """what bestup and worstup choose by: loss (on the batch) or predictor (that learns from 128 subnets which are
+    measured after a third of the epochs; then many candidates cost little, such as AttentiveNAS's 50)"""
     kd_ratio: NotNegative = 1.0
     """shrinking and cream: weight of the soft targets of the full network, or of a path on the board, added to the
     label loss"""
@@ -91,6 +94,9 @@ class SupernetConfig(NetworkLearningConfig):
         if self.rule == "shrinking" and self.ema > 0:
             expected = "0 with supernet.rule=shrinking, which sorts channels between phases"
             raise SettingError("supernet.ema", self.ema, expected, "omit it")
+        if self.chooser == "predictor" and self.rule not in ("bestup", "worstup"):
+            expected = f"loss with supernet.rule={self.rule}, which chooses nothing"
+            raise SettingError("supernet.chooser", self.chooser, expected, "use supernet.rule=bestup")
         if self.rule == "cream" and self.teacher_weight > 0:
             expected = "0 with supernet.rule=cream, whose teachers are paths of its own"
             raise SettingError("supernet.teacher_weight", self.teacher_weight, expected, "omit it")
@@ -115,6 +121,7 @@ class SupernetSettings(NetworkLearningSettings, total=False):
     random_subnets: int | None
     order: Order
     candidates: int
+    chooser: Literal["loss", "predictor"]
     kd_ratio: float
     board: int
     full_teacher: Literal["frozen", "inplace"]

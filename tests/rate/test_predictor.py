@@ -9,10 +9,10 @@ from tiny_ratings import SPACE
 
 import nas_kd
 from nas_kd.errors import SettingError
-from nas_kd.rate import predictor
-from nas_kd.rate.predictor import fit_predictor, one_hot
 from nas_kd.rate.scores import SCORES, Bench, predicted
 from nas_kd.space import Arch
+from nas_kd.supernet import predictor
+from nas_kd.supernet.predictor import fit_predictor, one_hot
 
 
 def archs_of(count: int, space: nas_kd.ElasticSpace = SPACE) -> list[Arch]:

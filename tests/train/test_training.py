@@ -38,6 +38,7 @@ TASK = Classification(smoothing=0.1)
 KINDS: dict[str, dict[str, Any]] = {
     "sandwich": {"ema": 0.5, "dropout": 0.1, "order": "smallest_last"},
     "bestup": {"rule": "bestup", "drop_path": 0.1},
+    "bestup by predictor": {"rule": "bestup", "chooser": "predictor", "candidates": 20},
     "worstup": {"rule": "worstup", "random_subnets": 1},
     "shrinking": {"rule": "shrinking", "dropout": 0.1},
     "shrinking in place": {"rule": "shrinking", "full_teacher": "inplace", "divergence": "js", "random_subnets": 1},

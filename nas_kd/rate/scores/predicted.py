@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nas_kd.errors import SettingError
-from nas_kd.rate.predictor import MIN_ARCHS, fit_predictor
 from nas_kd.rate.scores.base import Bench, Score
 from nas_kd.rate.scores.whole import supernet_accuracy
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch
+from nas_kd.supernet.predictor import MIN_ARCHS, fit_predictor
 
 MEASURED = 200  # subnets that the predictor learns from
 DRAWS = 4  # times as many are drawn at most: small spaces repeat

@@ -23,10 +23,10 @@ from nas_kd.searcher.one_by_one import search_one_by_one
 from nas_kd.searcher.variables import Point
 
 if TYPE_CHECKING:
-    from nas_kd.rate.predictor import Predictor
     from nas_kd.runs.stage import Stage
     from nas_kd.searcher.evaluation import Evaluation
     from nas_kd.searcher.trials import TrialLog
+    from nas_kd.supernet.predictor import Predictor
 
 FIRST = 0.4  # share of the trials that the first predictor learns from
 GRID = 0.25  # share of those that are settings of the whole network
@@ -82,7 +82,7 @@ class PredictorEngine:
         """Fit a predictor, and return the archs that it expects most of, the best first."""
         import numpy as np
 
-        from nas_kd.rate.predictor import fit_predictor
+        from nas_kd.supernet.predictor import fit_predictor
 
         quality = next(name for name in problem.objectives if name not in COSTS)
         sign = -1.0 if low_is_better(quality) else 1.0
