@@ -322,8 +322,12 @@ class Pipeline(RunContext):
         if (rounds := self.config.search.rounds_of_teachers) > 1 and self.config.derived:
             expected = "1 where the space is the teacher: its units are rated in the teacher itself"
             raise SettingError("search.rounds_of_teachers", rounds, expected, "name a space, or use search.steps")
-        if own.ensemble and self.data.kind != "classes":
-            expected = f"0 without classes; these labels are {self.data.kind}"
+        if self.data.tokens is not None and "p_tg" in (self.config.search.objectives or ()):
+            expected = "objectives without p_tg, which compares layers on images"
+            raise SettingError("search.objectives", list(self.config.search.objectives or ()), expected, "use kl")
+        if own.ensemble and (self.data.kind != "classes" or self.data.tokens is not None):
+            what = "texts" if self.data.tokens is not None else f"labels that are {self.data.kind}"
+            expected = f"0 with {what}: images of one class each have ensembles"
             raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it")
         theirs = self.config.teacher
         if own.optimizer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ class TextTeacher(Teacher):
         self.num_classes = logits.shape[1]
         return [], [], None
 
-    def match(self, space: Any, resolution: int) -> Any:
+    def match(self, space: Any, resolution: int, names: Sequence[str] | None = None) -> Any:
         """Do nothing: the layers of a text teacher are all given, and a method says which teaches which."""
         return []
 

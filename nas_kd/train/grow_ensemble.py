@@ -103,6 +103,10 @@ def grow_ensemble(
         raise SettingError("size", size, f"1 to {len(pool)}, the number of candidates", "pass more archs")
     if data.kind != "classes":
         raise SettingError("data.kind", data.kind, "classes, whose probabilities an ensemble averages", "omit it")
+    if data.tokens is not None:
+        raise SettingError(
+            "data", "texts", "images: ensembles of text encoders are not built", "use the students alone"
+        )
     if sized := [arch for arch in pool if arch.resolution not in (None, data.resolution)]:
         expected = "archs at the images' own size"
         raise SettingError("candidates", sized[0].label, expected, "pass archs of one input size")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nas_kd.data import Data
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.errors import SettingError
 from nas_kd.nn import NormValues, at_resolution
 from nas_kd.nn.static import StaticNet
 from nas_kd.rate.scores.base import Bench, Score
@@ -103,6 +104,9 @@ class Guidance:
         images: int = IMAGES,
         calibration_images: int,
     ) -> None:
+        if data.tokens is not None:
+            expected = "a score for texts, of which images are no part: kl or accuracy"
+            raise SettingError("score", "guidance of layers", expected, "use supernet_kl, in a search kl")
         self.net = place(net, runtime)
         batches = data.rate.clean(images, limit=images)
         self.x = torch.cat([batch.x.to(runtime.device) for batch in batches])
