@@ -246,7 +246,7 @@ def search(
             stage.write_frame("front.csv", exact)
         if timing is not None:
             tables = budget.timed(tables, data.resolution)
-        elif latency is not None:
+        elif latency is not None and not space.pretrained:  # units of a teacher do not run by themselves
             tables = with_latency(tables, budget, data.resolution, seed)
         begin = first_archs(
             engine.name,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from small_run import Said
 
 import nas_kd
@@ -283,7 +284,7 @@ def test_a_runtime_for_which_nothing_is_timed_is_refused(given: dict[str, Any], 
 
 
 def test_a_search_within_milliseconds_of_onnx_runtime(
-    space: ElasticSpace, tmp_path: Path, run_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    space: ElasticSpace, data: Data, tmp_path: Path, run_search: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole networks and units are asked for in that runtime, and the record names it."""
     asked: list[str] = []
@@ -299,10 +300,11 @@ def test_a_search_within_milliseconds_of_onnx_runtime(
     for module in (budget_of_search, timed):
         monkeypatch.setattr(module, "latency_in", whole)
     monkeypatch.setattr(timed, "onnx_layer_times", layers)
-    most = space.cost(space.largest(), resolution=8, **SHAPE).params / 2000
+    shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    most = space.cost(space.largest(), **shape).params / 2000
     result = run_search(max_latency_ms=most, latency_runtime="onnxruntime", run=str(tmp_path / "run"))
     assert set(asked) == {"onnxruntime"}
-    assert space.cost(result.best, resolution=8, **SHAPE).params / 1000 <= most
+    assert space.cost(result.best, **shape).params / 1000 <= most
     best = json.loads((tmp_path / "run" / "search" / "best.json").read_text())
     assert best["latency_runtime"] == "onnxruntime" and budget_words(best).endswith(
         f"at most {most:g} ms in onnxruntime"
@@ -310,3 +312,27 @@ def test_a_search_within_milliseconds_of_onnx_runtime(
     rows = pd.read_csv(tmp_path / "run" / "latency.csv")
     assert rows["device"].str.endswith(", ONNX Runtime").all()
     assert rows["predicted_ms"].notna().sum() == 20
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+def test_a_teachers_cuts_are_timed_as_a_whole(runtime: str, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its units do not run by themselves: nothing is estimated, and the bound is kept."""
+
+    def whole(asked: str, module: Any, *rest: Any, **more: Any) -> Latency:
+        assert asked == runtime
+        return Latency(sum(p.numel() for p in module.parameters()) / 1000, 0.0, 1, 1, "cpu", 30)
+
+    monkeypatch.setattr(budget_of_search, "latency_in", whole)
+    torch.manual_seed(0)
+    teacher = nas_kd.load_teacher("cifar_resnet8", num_classes=data.num_classes, in_chans=data.in_chans).bind(data)
+    derived = nas_kd.teacher_space(teacher, data, (0.5,))
+    net = Supernet(derived)
+    rated = nas_kd.rate_units(net, teacher, data)
+    shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
+    most = derived.cost(derived.largest(), **shape).params / 2000
+    given: dict[str, Any] = {"max_macs": None, "max_latency_ms": most, "latency_runtime": runtime}
+    given |= {"trials": 4, "top": 1, "epochs": 0, "tuned": 0, "rerate": 0, "calibration_images": 32}
+    result = search(net, teacher, data, rated, **given)
+    frame = result.frame()
+    scored = frame[frame["kl"].notna()]
+    assert len(scored) >= 4 and (scored["params"] / 1000 <= most).all()
