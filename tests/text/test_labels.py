@@ -19,6 +19,8 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.teacher import Teacher
 from nas_kd.train.measured import measure
 
+pytest.importorskip("transformers")
+
 SHORT: dict[str, Any] = {"batch_size": 16, "warmup_epochs": 0.1}
 
 
@@ -52,7 +54,6 @@ CASES: dict[str, tuple[Any, dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_teacher_of_each_is_cut_and_teaches(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
     change, settings, outputs = CASES[name]
     table = tmp_path / "table.csv"
     change(reviews(400)).to_csv(table, index=False)

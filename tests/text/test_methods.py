@@ -22,6 +22,8 @@ from nas_kd.nn.output import Output
 from nas_kd.space.arch import Candidate
 from nas_kd.teacher import Teacher
 
+pytest.importorskip("transformers")
+
 NAMES = [name for name, entry in METHODS.items() if entry.texts]
 CUT: list[Any] = [(2, 24), None, (4, 48), (1, 8)]
 

@@ -28,6 +28,8 @@ from nas_kd.teacher import Teacher
 from nas_kd.teacher.text import TextTeacher
 from nas_kd.train.repair import error, noise_to_signal, repair_units
 
+pytest.importorskip("transformers")
+
 LENGTH = 12
 MACS = {"aten.addmm", "aten.mm"}
 KINDS = ("bert", "roberta", "distilbert", "electra")
@@ -37,7 +39,6 @@ def make(kind: str, layers: int = 4) -> TextTeacher:
     """Build a tiny teacher of a kind, with weights that are not its first ones."""
     import transformers
 
-    pytest.importorskip("transformers")
     sizes: dict[str, Any] = {"vocab_size": 90, "num_labels": 3}
     if kind == "distilbert":
         sizes |= {"dim": 32, "n_layers": layers, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40}

@@ -20,6 +20,8 @@ from nas_kd.export.text import stock_model
 from nas_kd.space.arch import Candidate
 from nas_kd.teacher import Teacher
 
+pytest.importorskip("transformers")
+
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.1}
 
 

@@ -20,6 +20,8 @@ from nas_kd.nn.text import TextNet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.text import TextTeacher
 
+pytest.importorskip("transformers")
+
 
 def test_logits_are_those_of_the_library(text_teacher: Teacher, review_data: Data, bert_folder: Path) -> None:
     from transformers import AutoModelForSequenceClassification

@@ -18,6 +18,8 @@ from nas_kd.data.summary import summary
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 
+pytest.importorskip("transformers")
+
 
 def load(path: Path, folder: Path, **settings: Any) -> Data:
     return nas_kd.load_data(str(path), tokenizer=str(folder), **{"rate": 0.2, "select": 0.2, **settings})
