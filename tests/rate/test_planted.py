@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,8 +92,8 @@ def test_teachers_trained_apart_are_found_by_other_supernets(tmp_path: Path, mon
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
     experiment = import_module("planted")
     monkeypatch.setattr("sys.argv", ["planted.py"])
-    monkeypatch.setattr(experiment, "RUN", tmp_path / "run")
-    monkeypatch.setattr(experiment, "RESULTS", tmp_path / "results")
+    places = {"run": tmp_path / "run", "results": tmp_path / "results"}
+    monkeypatch.setattr(experiment, "Sizes", partial(experiment.Sizes, **places))
     experiment.main()
     found = pd.read_csv(tmp_path / "results" / "planted.csv")
     assert len(found) == 10
