@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nas_kd.distill.pair import Pair
 
 SPLITS = ("train", "rate", "select", "test")
+POOLS = (SPLITS[:2], SPLITS[:3], SPLITS)  # train and rate share out the same images, often with select or test
+HINT = "give both images of a pair the same name in two folders, or name them with pairs_in"
 
 
 class Pairs:
@@ -29,7 +31,8 @@ class Pairs:
     Args:
         images: the other data set, of the same classes, in any splits.
         names: the name of the other image for each name of the student's; None goes by names that are equal but for
-            their ending, such as ``cat/7.png`` and ``cat/7.tif`` in two folders.
+            their ending, such as ``cat/7.png`` and ``cat/7.tif`` in two folders. Images of folders ``train/`` and
+            ``test/`` may have the same names; then pairs are in folders of the same split.
         field: what messages call the other data set.
     """
 
@@ -38,30 +41,58 @@ class Pairs:
         self.names = names
         self.field = field
         self._clean = {name: _unchanged(getattr(images, name)) for name in SPLITS}
-        self._place = {
-            _stem(image): (name, row) for name in SPLITS for row, image in enumerate(getattr(images, name).names)
-        }
+        self._place: dict[str, list[tuple[str, str, int]]] = {}  # split, name and row of those of each stem
+        for split in SPLITS:
+            for row, image in enumerate(getattr(images, split).names):
+                self._place.setdefault(_stem(image), []).append((split, image, row))
         self._rows: dict[str, list[tuple[str, int]]] = {}  # by the student's split: where the pair of each image is
 
-    def bind(self, data: Data) -> Pairs:
+    def bind(self, data: Data, splits: Sequence[str] = SPLITS) -> Pairs:
         """Find the pair of every image of the student.
 
+        Args:
+            data: the student's.
+            splits: those whose images are asked for.
+
         Raises:
-            SettingError: some have none, or the classes are others.
+            SettingError: some have none, one of several, or that of another image; or the classes are others.
         """
         if data.classes != self.images.classes:
             expected = f"images of the classes {', '.join(data.classes)}, as the student's"
             raise SettingError(self.field, ", ".join(self.images.classes), expected, "name the folders alike")
-        for name in SPLITS:
-            names = getattr(data, name).names
-            wanted = [_stem(image if self.names is None else self.names.get(image, "")) for image in names]
-            missing = [own for own, other in zip(names, wanted, strict=True) if other not in self._place]
+        taken: dict[tuple[str, int], str] = {}
+        for split in splits:
+            names = getattr(data, split).names
+            wanted = names if self.names is None else [self.names.get(image, "") for image in names]
+            found = [self._find(split, image) for image in wanted]
+            missing = [own for own, place in zip(names, found, strict=True) if place is None]
             if missing:
-                expected = f"a pair for each image: {len(missing)} of {len(names)} in {name} have none"
-                hint = "give both images of a pair the same name in two folders, or name them with pairs_in"
-                raise SettingError(self.field, missing[0], expected, hint)
-            self._rows[name] = [self._place[other] for other in wanted]
+                expected = f"a pair for each image: {len(missing)} of {len(names)} in {split} have none"
+                raise SettingError(self.field, missing[0], expected, HINT)
+            self._rows[split] = [place for place in found if place is not None]
+            for own, place in zip(names, self._rows[split], strict=True):
+                if self.names is None and taken.setdefault(place, f"{split} {own}") != f"{split} {own}":
+                    expected = f"a pair of its own: {taken[place]} has the same"
+                    raise SettingError(self.field, f"{split} {own}", expected, HINT)
         return self
+
+    def _find(self, split: str, wanted: str) -> tuple[str, int] | None:
+        """Return split and row of the other image; None where there is none.
+
+        A name may be that of an image of train and of one of test, which lie in folders of their own. So the split
+        comes first, and test last.
+        """
+        known = self._place.get(_stem(wanted), [])
+        known = [one for one in known if one[1] == wanted] or known
+        several = len({image for _, image, _ in known}) > 1  # with other endings
+        for of in (SPLITS,) if several else ((split,), *POOLS):
+            places = [(where, row) for where, _, row in known if where in of]
+            if len(places) == 1:
+                return places[0]
+            if places:
+                expected = f"an image alone of its name: {len(places)} in {', '.join(where for where, _ in places)}"
+                raise SettingError(self.field, wanted, expected, HINT)
+        return None
 
     def shown(self, split: str, index: Tensor) -> Tensor:
         """Return the other images (B, C, H, W) as they are, normalised as their own data.
@@ -142,7 +173,7 @@ class PairedView:
         return f"PairedView({self.path!r})"
 
     def open(self, pair: Pair, data: Data) -> None:
-        """Read the images, and find the pair of each of the student's.
+        """Read the images, and find the pair of each of the student's training images.
 
         Raises:
             SettingError: some have none, or other channels.
@@ -154,7 +185,7 @@ class PairedView:
             )
             hint = "in Python nas_kd.distill.Paired(teacher, images) takes others"
             raise SettingError("privileged.images", self.path, expected, hint)
-        self._pairs = Pairs(images.normalised(data.mean, data.std), field="privileged.images").bind(data)
+        self._pairs = Pairs(images.normalised(data.mean, data.std), field="privileged.images").bind(data, ("train",))
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the pairs of a batch of training images (B, C, H, W)."""

@@ -79,6 +79,51 @@ def test_each_image_has_the_one_of_its_name(colour: Data, grey: Data, split: str
     assert [value(grey, image) for image in shown] == [grey_of(names[at]) for at in index.tolist()]
 
 
+def test_images_of_one_name_in_train_and_test_are_told_apart(tmp_path: Path) -> None:
+    """In folders of their own each split counts its images from 0."""
+    rng = np.random.default_rng(1)
+    for number, split in enumerate(("train", "test")):
+        for place, name in enumerate(CLASSES):
+            for kind in ("colour", "grey"):
+                (tmp_path / kind / split / name).mkdir(parents=True)
+            for image in range(20 - 8 * number):
+                colour = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+                Image.fromarray(colour).save(tmp_path / "colour" / split / name / f"{image}.png")
+                grey = np.full((SIZE, SIZE), 20 + 5 * image + 100 * place + 2 * number, dtype=np.uint8)
+                Image.fromarray(grey).save(tmp_path / "grey" / split / name / f"{image}.bmp")
+    colour = nas_kd.load_data(tmp_path / "colour", rate=0.2, select=0.2)
+    grey = nas_kd.load_data(tmp_path / "grey", rate=0.3, select=0.3, seed=7)  # train is shared out otherwise
+    pairs = Pairs(grey).bind(colour)
+    for split in ("train", "rate", "select", "test"):
+        names = getattr(colour, split).names
+        wanted = [grey_of(name) - 20 + 2 * (split == "test") for name in names]
+        shown = pairs.shown(split, torch.arange(len(names)))
+        assert [value(grey, image) for image in shown] == wanted
+    (tmp_path / "grey/train/left/0.bmp").unlink()
+    lost = nas_kd.load_data(tmp_path / "grey", rate=0.3, select=0.3, seed=7)
+    with pytest.raises(SettingError, match=r"left/0\.png.*a pair of its own: .*left/0\.png has the same"):
+        Pairs(lost).bind(colour)
+    grey_image = Image.open(tmp_path / "grey/train/left/1.bmp")
+    grey_image.save(tmp_path / "grey/train/left/0.bmp")
+    grey_image.save(tmp_path / "grey/train/left/2.tif")
+    twice = nas_kd.load_data(tmp_path / "grey", rate=0.3, select=0.3, seed=7, duplicates="keep")
+    with pytest.raises(SettingError, match=r"left/2\.png.*an image alone of its name: 3 in"):
+        Pairs(twice).bind(colour)
+
+
+def test_a_privileged_teacher_needs_pairs_of_training_images_alone(root: Path, tmp_path: Path) -> None:
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.full((SIZE, SIZE, 3), 10 * number + 100 * CLASSES.index(name), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"other_{number}.png")
+    data = nas_kd.load_data(root / "colour", test=tmp_path, rate=0.2, select=0.2)
+    view = PairedView(str(root / "colour"))
+    view.open(None, data)  # type: ignore[arg-type]
+    batch = next(iter(data.train.clean(5)))
+    assert torch.allclose(view(batch), batch.x, atol=1e-6)
+
+
 def test_the_teacher_answers_for_its_own_image_whatever_the_students_view(colour: Data, grey: Data) -> None:
     mine = teacher(grey)
     source = Paired(mine, grey).bind(colour)
