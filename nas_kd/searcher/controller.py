@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nas_kd.config.measures import low_is_better
+from nas_kd.config.measures import TUNED, low_is_better
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.searcher.engine import Problem, Row, point_of
 
@@ -24,6 +24,7 @@ BATCH = 8  # archs that the controller writes before it learns
 LR = 0.01
 DECAY = 0.9  # of the baseline, an average of the rewards before
 ENTROPY = 0.001  # weight of the policy's entropy, which keeps it from settling at once
+SIGNED = ("p_tg", "r2")  # qualities that may be below 0
 ROUNDS = 10  # batches in a row without a new arch before a random one is taken
 
 
@@ -115,13 +116,17 @@ def reward(quality: float, share: float) -> float:
 
 
 def quality_of(name: str, value: float) -> float:
-    """Return an objective's value so that high is good: e to the minus of KL and errors.
+    """Return an objective's value so that high is good, and above 0, as a product with a cost must be.
+
+    It is e to the minus of KL and errors, and of what R2 and ``p_tg``, which may be below 0, lack to 1.
 
     Args:
         name: its column.
         value: its value.
     """
-    return math.exp(-value) if low_is_better(name) else value
+    if low_is_better(name):
+        return math.exp(-value)
+    return math.exp(value - 1.0) if name.removeprefix(TUNED) in SIGNED else value
 
 
 class Proposer:

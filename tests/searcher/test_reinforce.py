@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.searcher import controller
 from nas_kd.searcher.controller import Controller, Proposer, policy_loss, quality_of, reward
 from nas_kd.searcher.engine import Problem
+from nas_kd.searcher.engines.predictor import PredictorEngine
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.trials import evaluated
 from nas_kd.searcher.variables import SearchVariables
@@ -85,6 +87,24 @@ def test_the_reward_is_that_of_the_paper() -> None:
     assert quality_of("mae", 1.0) > quality_of("mae", 2.0)
 
 
+@pytest.mark.parametrize("quality", ["p_tg", "r2", "tuned_r2", "mae", "kl"])
+def test_bad_archs_are_worth_less_where_they_cost_more(quality: str, space: ElasticSpace) -> None:
+    """The best value and a bad one, which of R2, or of minus an error and a likeness, is below 0."""
+    good, bad = (0.1, 3.0) if quality in ("mae", "kl") else (0.9, -3.0)
+    variables = SearchVariables(space)
+    points = [variables.encode(space.sample(seed)) for seed in range(30)]
+    cheap, dear, over = list(dict.fromkeys(points))[:3]
+    share = {cheap: -0.5, dear: 0.0, over: 1.0}
+    proposer = Proposer("reinforce", quality, lambda point: {"macs": share[point]})
+    for value in (good, bad):
+        for place, point in enumerate((cheap, dear)):
+            indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
+            proposer._note({"number": place, "kind": "trial", quality: value} | indices, len(point))
+        rewards = [proposer._reward(point) for point in (cheap, dear, over)]
+        assert rewards == sorted(rewards, reverse=True) and len(set(rewards)) == 3, rewards
+    assert quality_of(quality, good) > quality_of(quality, bad) > 0
+
+
 def problem_of(space: ElasticSpace, affordable: Any = lambda point: True) -> Problem:
     return Problem(SearchVariables(space), affordable, lambda point: 0, ("accuracy",), 10, 0)
 
@@ -113,6 +133,20 @@ def test_what_is_rewarded_becomes_likely_and_what_is_over_the_budget_is_left(spa
     assert again.propose(problem, rows) == proposer.propose(problem, rows)
     assert all(map(torch.equal, again.controller.parameters(), proposer.controller.parameters()))
     assert not all(map(torch.equal, Controller(sizes, 0).parameters(), after))
+
+
+def test_a_predictor_waits_for_networks_that_give_numbers(space: ElasticSpace) -> None:
+    """Of twelve measured archs it needs ten that are no NaN."""
+    problem = replace(problem_of(space), trials=20)
+    points = list(dict.fromkeys(problem.variables.encode(space.sample(seed)) for seed in range(60)))[:12]
+    rows: list[dict[str, Any]] = []
+    for place, point in enumerate(points):
+        indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
+        rows.append({"number": place, "kind": "trial", "accuracy": place / 12} | indices)
+    lost = [row | {"accuracy": math.nan} if row["number"] in (3, 5, 7) else row for row in rows]
+    assert PredictorEngine().propose(problem, lost) is None
+    found = PredictorEngine().propose(problem, rows)
+    assert found is not None and found.kind == "predicted" and found.point not in points
 
 
 def how(runtime: Runtime, **settings: Any) -> dict[str, Any]:

@@ -82,13 +82,15 @@ class PredictorEngine:
         """Fit a predictor, and return the archs that it expects most of, the best first."""
         import numpy as np
 
-        from nas_kd.supernet.predictor import fit_predictor
+        from nas_kd.supernet.predictor import MIN_ARCHS, fit_predictor
 
         quality = next(name for name in problem.objectives if name not in COSTS)
         sign = -1.0 if low_is_better(quality) else 1.0
         space = problem.variables.space
         found = {point_of(row, len(problem.variables.sizes)): sign * float(row[quality]) for row in measured}
         found = {point: value for point, value in found.items() if math.isfinite(value)}
+        if len(found) < MIN_ARCHS:  # networks that gave no number: random ones come next
+            return []
         archs = {point: problem.variables.decode(point) for point in found}
         predictor = fit_predictor(space, list(archs.values()), list(found.values()), problem.seed)
         self._note(predictor, quality)
