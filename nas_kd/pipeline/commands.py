@@ -11,7 +11,7 @@ from nas_kd.analyse import report
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
-from nas_kd.pipeline.ensemble import ensemble_of_finalists
+from nas_kd.pipeline.ensemble import ensemble_of_students
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.mirror import tracked
 from nas_kd.pipeline.pipeline import Pipeline
@@ -160,7 +160,7 @@ def stage_retrain(config: Config) -> None:
 def _retrain(pipeline: Pipeline) -> None:
     """Retrain the students, and grow the ensemble that the settings ask for."""
     retrain_students(pipeline)
-    ensemble_of_finalists(pipeline)
+    ensemble_of_students(pipeline)
 
 
 def run_pipeline(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The ensemble of a search's finalists, which is grown after the students are trained."""
+"""The ensemble of the students' archs, which is grown after these are trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas_kd.pipeline.pipeline import Pipeline
 
 
-def ensemble_of_finalists(pipeline: Pipeline) -> None:
+def ensemble_of_students(pipeline: Pipeline) -> None:
     """Grow the ensemble that the settings ask for, and log what it came to."""
     settings = pipeline.config.retrain
     if not settings.ensemble:

@@ -329,6 +329,9 @@ class Pipeline(RunContext):
             what = "texts" if self.data.tokens is not None else f"labels that are {self.data.kind}"
             expected = f"0 with {what}: images of one class each have ensembles"
             raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it")
+        if own.ensemble and {*self.outline.resolutions} - {self.data.resolution}:
+            expected = f"0 where archs choose an input size of {self.outline.resolutions}: members share their input"
+            raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it, or the input sizes")
         theirs = self.config.teacher
         if own.optimizer is not None:
             check_optimizer("retrain.optimizer", own.optimizer)

@@ -153,7 +153,7 @@ class RetrainConfig(TrainingConfig):
     random_students: Natural = 3
     """number of random students of the same MACs as the found one, as controls"""
     ensemble: Natural = 0
-    """members of an ensemble that is grown of the search's finalists after the students (AdaNAS); 0 grows none"""
+    """members of an ensemble that is grown of the students' archs after them (AdaNAS); 0 grows none"""
     test: bool = True
     """evaluate each student once on the test images, after its last epoch"""
     band: Positive = 0.05

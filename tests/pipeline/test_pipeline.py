@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas_kd.data.config import DataConfig
+from nas_kd.derive.config import DeriveConfig
 from nas_kd.errors import SettingError
 from nas_kd.export import save_student
 from nas_kd.pipeline.config import Config
@@ -60,6 +62,12 @@ def test_methods(retrain: dict[str, Any], field: str, part: str, tmp_path: Path)
         pipeline(tmp_path, **retrain).check()
     assert caught.value.field == field
     assert not (tmp_path / "config.yaml").exists()
+
+
+def test_an_ensemble_of_several_input_sizes_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    made = Pipeline(replace(pipeline(tmp_path, ensemble=2).config, derive=DeriveConfig(resolutions=[4, 8])))
+    with pytest.raises(SettingError, match=r"retrain\.ensemble=2.*\(4, 8\): members share their input"):
+        made.check()
 
 
 @pytest.mark.parametrize(
