@@ -103,12 +103,17 @@ class _Texts:
 
 
 def _texts(what: str, table: Table, config: DataConfig) -> _Texts:
-    first = _named("data.text", table, config.text) or first_known(table.columns, TEXT)
+    labels = config.label_columns
+    free = tuple(name for name in table.columns if name not in (*labels, config.split_column, config.group))
+    first = _named("data.text", table, config.text) or first_known(free, TEXT)
     if first is None:
         expected = f"a column of texts, such as text; {table.origin} has {_some(table.columns)}"
         raise SettingError("data.text", None, expected, "name it: data.text=COLUMN")
-    second = _named("data.text_pair", table, config.text_pair) or first_known(table.columns, PAIR)
+    second = _named("data.text_pair", table, config.text_pair) or first_known(free, PAIR)
     columns = (first,) if second in (None, first) else (first, str(second))
+    both = next((column for column in columns if column in labels), None)
+    if both is not None:  # a network would read its answers
+        raise SettingError("data.label", both, "a column that is no text of the network", "name another column")
     values = tuple(table.values(column).tolist() for column in columns)
     for column, texts in zip(columns, values, strict=True):
         empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
@@ -148,7 +153,7 @@ def _image(table: Table, config: DataConfig) -> str:
 
 
 def _labels(table: Table, config: DataConfig, taken: set[str | None]) -> list[str]:
-    given = [config.label] if isinstance(config.label, str) else config.label
+    given = config.label_columns
     if given:
         for name in given:
             _named("data.label", table, name)

@@ -108,6 +108,11 @@ class DataConfig(Settings):
                 raise SettingError(f"data.{name}", value, expected, f"leave data.{name} out")
 
     @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of labels that were named."""
+        return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
+
+    @property
     def ground(self) -> tuple[int, int, int]:
         """Red, green and blue of the background."""
         from PIL import ImageColor  # late: settings are read without it

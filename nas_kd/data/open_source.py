@@ -159,7 +159,9 @@ def _open_texts(setting: str, what: Images, config: DataConfig) -> Opened:
     if suffix == ".jsonl":
         return _table(setting, read_lines(setting, path), config)
     if suffix in (".csv", ".tsv"):
-        return _table(setting, read_csv(setting, path, (config.text, config.text_pair), (*TEXT, *PAIR)), config)
+        labels = {name.strip().lower() for name in config.label_columns}  # which keep their numbers
+        known = [name for name in (*TEXT, *PAIR) if name not in labels]
+        return _table(setting, read_csv(setting, path, (config.text, config.text_pair), known), config)
     return _table(setting, read_parquet(setting, path), config)
 
 

@@ -167,6 +167,24 @@ def test_numbers_are_regression(tmp_path: Path, bert_folder: Path) -> None:
     assert found.kind == "regression" and found.train.labels.shape == (len(found.train), 1)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_named_labels_are_no_texts(suffix: str, tmp_path: Path, bert_folder: Path) -> None:
+    frame = reviews().rename(columns={"text": "question", "label": "answer"})
+    words = load(written(frame, tmp_path / f"words{suffix}"), bert_folder, label="answer")
+    assert words.tokens is not None and not words.tokens.pairs
+    assert words.classes == ("neg", "pos")
+    rated = load(
+        written(frame.assign(answer=np.linspace(-1, 1, 240)), tmp_path / f"r{suffix}"), bert_folder, label="answer"
+    )
+    assert rated.kind == "regression"
+    numbers = frame.assign(answer=np.arange(240) % 12)
+    assert load(written(numbers, tmp_path / f"n{suffix}"), bert_folder, label="answer").classes == (
+        *map(str, range(12)),
+    )
+    with pytest.raises(SettingError, match=r"data\.label='answer'"):
+        load(tmp_path / f"words{suffix}", bert_folder, label="answer", text_pair="answer")
+
+
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no column of texts": (lambda f: f.rename(columns={"text": "words"}), {}, "words, label"),
     "an unknown column": (lambda f: f, {"text": "review"}, "text, label"),
