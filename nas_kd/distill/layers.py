@@ -52,6 +52,7 @@ class Layered(nn.Module):
     """
 
     equal = False  # whether hidden widths have to be
+    last = True  # whether last layers, which the logits see, are compared
 
     def __init__(self, pair: Pair, map: str = "uniform", first: bool = False, project: bool = True) -> None:
         super().__init__()
@@ -87,11 +88,14 @@ class Layered(nn.Module):
         """
         own = [self.state(number, hidden) for number, hidden in enumerate(student)]
         found = [loss(own[0], teacher[0])] if self.first or len(own) == 1 else []
+        layers, theirs = own[1:], teacher[1:]
+        places = mapped(self.map, len(layers), self.teachers) if layers else []
+        if not self.last and len(layers) > 1:  # a student of one layer compares that
+            layers, places, theirs = layers[:-1], places[:-1], theirs[:-1] or theirs
         if self.map == "nearest":
-            found += [torch.stack([loss(one, other) for other in teacher[1:]]).min() for one in own[1:]]
+            found += [torch.stack([loss(one, other) for other in theirs]).min() for one in layers]
         else:
-            places = mapped(self.map, len(own) - 1, self.teachers) if len(own) > 1 else []
-            found += [loss(one, teacher[place]) for one, place in zip(own[1:], places, strict=True)]
+            found += [loss(one, teacher[place]) for one, place in zip(layers, places, strict=True)]
         return torch.stack(found).mean()
 
 
@@ -125,15 +129,14 @@ class Moments(Layered):
 
 
 class FirstStates(Layered):
-    """States of the first token, divided by their lengths; the last layer, which the logits see, is left out: PKD's."""
+    """States of the first token, divided by their lengths; last layers, which the logits see, are left out: PKD's."""
 
     equal = True
+    last = False
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
         """Return the mean over layers."""
-        count = max(2, len(student) - 1)  # a student of one layer compares that
-        own = [student[0], *student[1:count]]
-        return self.over(own, teacher, lambda s, t: losses.normalised_states(s[:, 0], t[:, 0]))
+        return self.over(student, teacher, lambda s, t: losses.normalised_states(s[:, 0], t[:, 0]))
 
 
 class Attention(nn.Module):

@@ -13,8 +13,8 @@ import nas_kd
 from nas_kd import losses
 from nas_kd.data import Batch, Data
 from nas_kd.distill import METHODS, Distiller
-from nas_kd.distill.layers import LastRelations, mapped, regrouped
-from nas_kd.distill.pair import Pair
+from nas_kd.distill.layers import FirstStates, LastRelations, mapped, regrouped
+from nas_kd.distill.pair import Pair, Shapes
 from nas_kd.distill.pairing import pair_of
 from nas_kd.errors import SettingError
 from nas_kd.losses.texts import products
@@ -135,8 +135,21 @@ def test_patient_states_leave_the_last_layer_out(cut: Any, text_teacher: Any, re
     distiller, pair = bound("pkd", cut, text_teacher, review_data)
     own, other = pair.forward(batch.x), text_teacher.features(batch)
     _, parts = distiller(own, other, batch.y, 0.0, batch)
-    want = [losses.normalised_states(own.stages[m][:, 0], other.stages[p][:, 0]) for m, p in ((1, 2), (2, 4))]
+    want = [losses.normalised_states(own.stages[m][:, 0], other.stages[p][:, 0]) for m, p in ((1, 1), (2, 3))]
     assert float(parts["pkd"]) == pytest.approx(float(torch.stack(want).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("uniform", [2, 4, 6, 8, 10]), ("last", [7, 8, 9, 10, 11])]
+)  # section 3.2 of PKD, from 12 layers to 6
+def test_patient_layers_are_the_published_ones(name: str, published: list[int]) -> None:
+    shapes = [Shapes(2, ((3, 13),) * (layers + 1), (), 13) for layers in (6, 12)]
+    module = FirstStates(Pair(*shapes, nn.Identity(), lambda x: Output(x, [], [], x)), name, project=False)
+    each = [row.expand(2, 3, 13) for row in torch.eye(13)]  # states of a layer, unlike those of any other
+    own = [each[0], *(each[place] for place in published), each[0]]  # the last is like none that teaches
+    assert float(module(own, each, None)) == pytest.approx(0.0, abs=1e-6)
+    own[5] = each[12]
+    assert float(module(own, each, None)) == pytest.approx(2 / 5)
 
 
 def test_relations_are_of_as_many_heads_as_both_have(cut: Any, text_teacher: Any, review_data: Data) -> None:
