@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from nas_kd.config.paths import transformers_about
 from nas_kd.data import Data, load_data
 from nas_kd.data.config import DataConfig
 from nas_kd.derive.space import TeacherSpace, teacher_space
@@ -14,7 +15,7 @@ from nas_kd.searcher.budget import cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.latency_table import LatencyTable, read_latency_table
 from nas_kd.space import Cost, ElasticSpace, load_space
 from nas_kd.teacher import Teacher, TeacherCheck, load_teacher
-from nas_kd.teacher.build import pretrained_normalisation
+from nas_kd.teacher.build import build, pretrained_normalisation
 from nas_kd.teacher.check import IMAGES, examine
 from nas_kd.teacher.load import fitting
 from nas_kd.train.supernet_weights import normalisation_of
@@ -81,26 +82,33 @@ class Given:
     @cached_property
     def untrained(self) -> Teacher:
         """The teacher's network with random weights, to find mistakes before there are others."""
-        return self.loaded()
+        return self.loaded(new_head=bool(self.config.teacher.epochs))
 
-    def loaded(self, checkpoint: str | None = None, pretrained: bool = False) -> Teacher:
-        """Load the teacher's network; arguments as of `load_teacher`."""
+    def loaded(self, checkpoint: str | None = None, pretrained: bool = False, new_head: bool = False) -> Teacher:
+        """Load the teacher's network; arguments as of `load_teacher`.
+
+        Args:
+            new_head: of a text encoder the classifier may be missing, or of other classes: it is trained later.
+        """
         settings = self.config.teacher
         if self.config.derived and settings.resolution not in (None, self.images.resolution):
             expected = (
                 f"null or {self.images.resolution} where the space is the teacher: its cuts see the data's images"
             )
             raise SettingError("teacher.resolution", settings.resolution, expected, "set data.resolution")
+        classes = self.images.num_classes
+        fresh = new_head and transformers_about(self.model) is not None
         return load_teacher(
-            self.model,
+            build(self.model, num_classes=classes, new_head=True).module if fresh else self.model,
             checkpoint=checkpoint,
-            num_classes=self.images.num_classes,
+            num_classes=classes,
             in_chans=self._teacher_chans(checkpoint, pretrained),
             stages=settings.stages,
             pretrained=pretrained,
             mean=settings.mean,
             std=settings.std,
             resolution=settings.resolution or self.images.resolution,
+            name=self.model if fresh else None,
         ).bind(self.images)
 
     @cached_property

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from tiny_texts import reviews
+from tiny_texts import bert, reviews
 
 import nas_kd
 from nas_kd.cli import main
@@ -190,6 +192,19 @@ def student_macs(folder: Path) -> int:
     length = student.info["tokens"]["length"]
     shapes = {name: p.numel() for name, p in student.named_parameters() if p.ndim > 1 and "embeddings" not in name}
     return sum(count * (length if name.startswith("lstm") else 1) for name, count in shapes.items())
+
+
+def test_an_encoder_without_a_classifier_is_fine_tuned_first(review_table: Path, tmp_path: Path) -> None:
+    from transformers import BertForMaskedLM
+
+    body = bert(tmp_path / "classes", labels=5)
+    shutil.copytree(tmp_path / "classes", tmp_path / "bare")
+    BertForMaskedLM(body.config).save_pretrained(tmp_path / "bare")
+    for name in ("classes", "bare"):
+        run = tmp_path / f"run_{name}"
+        named = options(tmp_path / name, review_table, run)
+        assert main(["teacher", *named[:10], "--teacher.epochs", "1", "--teacher.batch_size", "16"]) == 0
+        assert json.loads((run / "teacher" / "check.json").read_text())["seen"]["images"] > 0
 
 
 BAD = {
