@@ -163,7 +163,7 @@ class GatedNet(nn.Module):
     def _readers(self, own: GateGroup) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights that read a group, and for each of their inputs the gate, or the last, which is none."""
         assert own.group is not None
-        for slot in readers(self.units[own.unit].groups[own.group]):
+        for slot in readers(self.body, self.units[own.unit].groups[own.group]):
             layer: Any = self.body.get_submodule(slot.layer)
             if getattr(layer, "groups", 1) > 1:
                 continue  # a grouped convolution hands the channels on, and what reads these is scaled

@@ -59,9 +59,10 @@ def importance_order(
     return [[next(left) for _ in unit.groups] for unit in units]
 
 
-def readers(group: Group) -> list[Slot]:
-    """Return the slots of the layers that read a group's channels."""
-    return [slot for slot in group.slots if slot.tensor == "weight" and slot.dim == 1]
+def readers(network: nn.Module, group: Group) -> list[Slot]:
+    """Return the slots of the layers that read a group's channels; a table of embeddings writes them."""
+    found = [slot for slot in group.slots if slot.tensor == "weight" and slot.dim == 1]
+    return [slot for slot in found if not isinstance(network.get_submodule(slot.layer), nn.Embedding)]
 
 
 def _sizes(
@@ -73,7 +74,7 @@ def _sizes(
         kind: what labels are, for the Taylor term; None is for the mean size.
     """
     gradients = kind is not None
-    names = {slot.layer for group in groups for slot in readers(group)}
+    names = {slot.layer for group in groups for slot in readers(network, group)}
     sums: dict[str, Tensor] = {}
     seen: dict[str, Tensor] = {}
 
@@ -120,7 +121,7 @@ def _add(sums: dict[str, Tensor], name: str, values: Tensor, module: nn.Module, 
 def _score(network: nn.Module, group: Group, sizes: dict[str, Tensor], criterion: str) -> Tensor:
     """Return one number a part of a group."""
     total = torch.zeros(group.channels, dtype=torch.float64)
-    for slot in readers(group):
+    for slot in readers(network, group):
         layer: Any = network.get_submodule(slot.layer)
         weight = layer.weight.detach().double().cpu()
         norms = weight.flatten(2).norm(dim=(0, 2)) if weight.ndim > 2 else weight.norm(dim=0)

@@ -231,6 +231,26 @@ def test_the_hidden_width_is_an_option(case: Case) -> None:
     assert len(widths) > 1
 
 
+@pytest.mark.parametrize("criterion", ["activation", "taylor"])
+def test_the_hidden_width_is_ranked_by_the_layers_that_read_it(
+    criterion: str, text_teacher: Teacher, review_data: Data
+) -> None:
+    network: Any = deepcopy(text_teacher.network)
+    gone = [3, 17]  # no layer reads what these hold: all that norms hand on is 0
+    with torch.no_grad():
+        for norm in (part for part in network.modules() if isinstance(part, nn.LayerNorm)):
+            norm.weight[gone] = 0.0
+            norm.bias[gone] = 0.0
+    teacher = nas_kd.load_teacher(network, name="gone").bind(review_data)
+    space = nas_kd.teacher_space(teacher, review_data, residual=True, importance=criterion)
+    hidden = space.derived.links.streams[0]
+    assert any("embeddings" in layer for layer in hidden.layers)
+    assert sorted(space.derived.order[len(space.derived.units)][0].tolist()[-2:]) == gone
+    net = nas_kd.Supernet(space)
+    tables = nas_kd.rate_units(net, teacher, review_data, score="local", images=32)
+    assert all((table["score"] >= 0).all() for table in tables)
+
+
 def test_repair_brings_cuts_nearer(text_teacher: Teacher, review_data: Data) -> None:
     space = nas_kd.teacher_space(text_teacher, review_data)
     net = nas_kd.Supernet(space)
