@@ -216,11 +216,14 @@ def _made(layer: nn.Module, names: tuple[str, ...]) -> Any:
     return next(module for path, module in layer.named_modules() if path.rpartition(".")[2] in names)
 
 
+KERNELS = ("sdpa", "eager")  # ways to run attention that torch has; others are code from a hub, or take no such mask
 UNSAVED = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")
 
 
 def _built(config: Mapping[str, Any]) -> nn.Module:
     transformers = transformers_library("student", config.get("model_type"))
+    if config["attention"] not in KERNELS:
+        raise SettingError("student", config["attention"], f"attention by {' or '.join(KERNELS)}", "make it again")
     rest = {key: value for key, value in config.items() if key not in ("model_type", "attention", "auto_map")}
     known = transformers.AutoConfig.for_model(config["model_type"], **rest)
     found: nn.Module = transformers.AutoModelForSequenceClassification.from_config(

@@ -16,7 +16,7 @@ from nas_kd.config.paths import transformers_about
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
-from nas_kd.nn.text import TextNet, quiet, transformers_library
+from nas_kd.nn.text import KERNELS, TextNet, quiet, transformers_library
 from nas_kd.teacher.teacher import WEIGHTED, Teacher
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ def read_text_model(
     hint = "give a BERT, RoBERTa, DistilBERT, ELECTRA or the like that transformers knows without code of its own"
     if "auto_map" in about and kind not in library.CONFIG_MAPPING:
         raise SettingError("teacher.model", name, "a model without code of its own, which is never run", hint)
+    for key in ("attn_implementation", "_attn_implementation"):
+        if about.get(key) not in (None, *KERNELS):
+            cure = f"take {key} out of its config.json"
+            raise SettingError("teacher.model", name, f"attention by {' or '.join(KERNELS)}, not {about[key]}", cure)
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         expected = "a folder with weights (model.safetensors) beside its config.json"
         raise SettingError("teacher.model", name, expected, "call model.save_pretrained(FOLDER)")

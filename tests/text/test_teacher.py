@@ -176,6 +176,35 @@ def test_code_of_a_folder_never_runs(tmp_path: Path, bert_folder: Path) -> None:
     assert not marks.exists()
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_from_a_hub_is_refused(key: str, tmp_path: Path, bert_folder: Path) -> None:
+    place = changed(bert_folder, tmp_path / "own", **{key: "kernels-community/flash-attn2"})
+    with pytest.raises(SettingError, match="attention by sdpa or eager"):
+        nas_kd.load_teacher(str(place))
+    config = {"model_type": "bert", "attention": "kernels-community/flash-attn2"}
+    with pytest.raises(SettingError, match="attention by sdpa or eager"):
+        TextNet(config)
+
+
+def test_pickles_are_never_run(tmp_path: Path, bert_folder: Path) -> None:
+    place = changed(bert_folder, tmp_path / "own")
+    (place / "model.safetensors").unlink()
+    torch.save({"weight": Opened(str(tmp_path / "ran"))}, place / "pytorch_model.bin")
+    with pytest.raises(SettingError, match=r"teacher\.model"):
+        nas_kd.load_teacher(str(place))
+    assert not (tmp_path / "ran").exists()
+
+
+class Opened:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (self.path, "w")
+
+
 def test_unknown_kinds_are_refused(tmp_path: Path, bert_folder: Path) -> None:
     place = changed(bert_folder, tmp_path / "odd", model_type="no_such_kind")
     with pytest.raises(SettingError, match=r"teacher\.model"):
