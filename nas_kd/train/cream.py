@@ -86,8 +86,9 @@ class Cream(Rule):
     """Random subnets learn from labels and from the path on the board whose answers are nearest to theirs.
 
     The authors let a meta network say which path teaches, which learns by second-order gradients on a held-out slice
-    of the batch; here the path of least KL to the subnet does, on the batch itself. That is our choice because the meta
-    network sees logits, which say little where there are few classes, and because it costs a step of its own.
+    of the batch; here the path of least divergence from the subnet does, on the batch itself. That is our choice
+    because the meta network sees logits, which say little where there are few classes, and because it costs a step of
+    its own.
 
     Args:
         board: the paths.
@@ -115,7 +116,12 @@ class Cream(Rule):
         return [self.space.sample(seed) for seed in seeds]
 
     def taught(
-        self, info: StepInfo, answers: Answers, quality: Callable[[Tensor], float], mean: Callable[[Tensor], Tensor]
+        self,
+        info: StepInfo,
+        answers: Answers,
+        quality: Callable[[Tensor], float],
+        mean: Callable[[Tensor], Tensor],
+        divergence: Callable[[Tensor, Tensor], Tensor] = kl_divergence,
     ) -> list[tuple[SubnetTarget, Tensor | None]]:
         """Choose who teaches each subnet, and let the subnets come to the board.
 
@@ -124,6 +130,7 @@ class Cream(Rule):
             answers: returns logits of archs on its batch.
             quality: returns how good (B, C) logits are; higher is better.
             mean: averages a value over processes, which must choose alike.
+            divergence: of a subnet's logits from a path's, the task's own: the KL of labels that are numbers is 0.
 
         Returns:
             Each subnet, and the (B, C) logits that it learns from; None where the board has none for it.
@@ -134,7 +141,7 @@ class Cream(Rule):
             others = [path.arch for path in self.board.paths if path.arch != arch]
             if others:
                 theirs = answers(others)
-                apart = mean(torch.stack([kl_divergence(own, logits) for logits in theirs]))
+                apart = mean(torch.stack([divergence(own, logits) for logits in theirs]))
                 found.append((SubnetTarget(arch, 1.0, self.weight), theirs[int(apart.argmin())]))
             else:
                 found.append((SubnetTarget(arch), None))

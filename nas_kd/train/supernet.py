@@ -172,7 +172,7 @@ def train_supernet(
             return measure_named(task.measure).sign * task.metric(logits.cpu(), batch.y.cpu())
 
         mean = mean_over_ranks if runtime.world > 1 else (lambda values: values)
-        taught = cream.taught(info, answers, quality, mean)
+        taught = cream.taught(info, answers, quality, mean, task.divergence)
         share = 1.0 / len(taught) if config.reduction == "mean" else 1.0
         losses = [
             teach(

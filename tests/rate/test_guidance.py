@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
 from toys import drawer
 
+import nas_kd
 from nas_kd.rate.scores import SCORES, Bench
 from nas_kd.rate.scores.guidance import Guidance, layer_features, teacher_guidance
 from nas_kd.rate.scores.similarity import dissimilarities, rdm_correlation
@@ -65,6 +67,22 @@ def test_of_the_teachers_own_space_the_whole_teacher_is_guided_fully(derived: Be
     assert teacher_guidance([dissimilarities(layer) for layer in whole], measured.teacher) == pytest.approx(1.0)
     small = measured(space.smallest())
     assert small < measured(space.largest()) <= 1.0
+
+
+def test_parts_of_an_image_that_are_rows_of_their_own_stay_together() -> None:
+    """MobileViT's blocks see four rows an image: a batch gives what its images give one by one."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (30, 3, 64, 64), dtype=torch.uint8)
+    data = nas_kd.load_data((x, torch.arange(30) % 3), rate=0.3, select=0.2)
+    teacher = nas_kd.load_teacher(timm.create_model("mobilevit_xxs", num_classes=3)).bind(data)
+    space = nas_kd.teacher_space(teacher, data)
+    net = nas_kd.Supernet(space)
+    images = next(iter(data.rate.clean(3))).x
+    together = layer_features(net, space.largest(), space.norm, images)
+    alone = [layer_features(net, space.largest(), space.norm, image[None]) for image in images]
+    assert max(feature.ndim for feature in together) == 4
+    for place, feature in enumerate(together):
+        assert torch.allclose(feature, torch.cat([each[place] for each in alone]), atol=1e-4)
 
 
 def test_both_parts_are_added(bench: Bench, archs: list[Arch]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import nas_kd
 from nas_kd.data import Data, load_data
-from nas_kd.distill import Classification
+from nas_kd.distill import Classification, Regression
 from nas_kd.errors import SettingError
 from nas_kd.losses import kl_divergence
 from nas_kd.searcher.begin import read_archs
@@ -91,6 +91,22 @@ def test_the_path_of_least_kl_teaches() -> None:
         nearest = min(others, key=lambda one: float(kl_divergence(own, logits_of([one])[0])))
         assert target is not None and torch.equal(target, logits_of([nearest])[0])
         assert subnet == SubnetTarget(arch, 1.0, 0.7)
+
+
+def test_the_nearest_numbers_teach_where_labels_are_numbers() -> None:
+    board = Board(4)
+    for place, arch in enumerate(ARCHS[:4]):
+        board.note(Prioritised(0.5 - place, macs(arch), arch))
+    cream = rule(board)
+    (own,) = cream.archs(StepInfo(0, 5, 0.0))
+    numbers = {arch: float(place) for place, arch in enumerate(ARCHS[:4])} | {own: 1.9}
+
+    def answers(archs: Any) -> Tensor:
+        return torch.stack([torch.full((6, 1), numbers[arch]) for arch in archs])
+
+    how: Any = (answers, lambda logits: 1.0, lambda values: values)
+    ((_, target),) = cream.taught(StepInfo(0, 5, 0.0), *how, Regression().divergence)
+    assert own not in ARCHS[:4] and target is not None and torch.equal(target, torch.full((6, 1), 2.0))
 
 
 def test_without_a_board_labels_teach_and_paths_come_after_a_sixth() -> None:

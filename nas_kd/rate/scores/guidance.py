@@ -71,7 +71,7 @@ def layer_features(net: Supernet, arch: Arch, norm: NormValues, x: Tensor) -> li
     assert isinstance(net, TeacherSupernet)
     staying = [student.get_submodule(unit.path) for unit in net.cuts.units]
     handles = [
-        module.register_forward_hook(lambda _, __, out: found.append(out.detach().clone()))
+        module.register_forward_hook(lambda _, __, out: found.append(_by_image(out.detach().clone(), len(x))))
         for module in staying
         if not isinstance(module, nn.Identity)
     ]
@@ -79,6 +79,11 @@ def layer_features(net: Supernet, arch: Arch, norm: NormValues, x: Tensor) -> li
     for handle in handles:
         handle.remove()
     return found
+
+
+def _by_image(feature: Tensor, images: int) -> Tensor:
+    """Put the parts of an image together where each is a row of its own, as MobileViT's, image by image."""
+    return feature if len(feature) == images else feature.unflatten(0, (images, -1))
 
 
 class Guidance:
