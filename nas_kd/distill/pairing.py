@@ -30,6 +30,9 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
     """
     if hasattr(model, "forward_stages"):
         return cast("Callable[[Tensor], Output]", model.forward_stages)
+    if not inputs.takes_images(model):
+        expected = "a network whose layers are known, as those of transformers are, for a method on features"
+        raise SettingError("model", type(model).__name__, expected, "use kd, which only needs logits")
     training = model.training
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found = probe(model.eval(), torch.zeros(2, *image, device=device))

@@ -379,7 +379,7 @@ class Pipeline(RunContext):
         _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
         if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
             _ = self.budget  # a latency that is too low as well
-        check_rivals(self)
+        check_rivals(self, layers=self.recipe.needs_features)
         if not keep:
             return
         if not self.config.derived:  # what comes from a teacher is recorded when it is derived

@@ -42,15 +42,22 @@ def is_tree(text: str) -> bool:
     return text.partition("=")[0] == TREE
 
 
-def check_rivals(given: Given) -> None:
+def check_rivals(given: Given, *, layers: bool = False) -> None:
     """Check the rivals that the settings name.
 
+    Args:
+        layers: whether the students' method compares layers.
+
     Raises:
-        SettingError: there is no such rival or model, its weights are not there, or it is beyond the budget.
+        SettingError: there is no such rival or model, its weights are not there, it is beyond the budget, or it has no
+            layers that the method compares.
     """
     for name in given.config.retrain.rivals or ():
         texts = given.images.tokens is not None
         if texts and name.partition("=")[0] in OF_TEXTS:
+            if layers:
+                expected = "none of bag and bilstm, which lack the layers that retrain.method compares"
+                raise SettingError("retrain.rivals", name, expected, "leave it out, or use retrain.method=kd")
             text_rival(given, name)
             continue
         if texts and (name in OF_IMAGES or name not in OWN):

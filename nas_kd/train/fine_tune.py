@@ -24,7 +24,7 @@ from nas_kd.teacher.build import build
 from nas_kd.teacher.load import fitting
 from nas_kd.teacher.text import seal
 from nas_kd.train.mixing import check_mixing
-from nas_kd.train.network import train_network
+from nas_kd.train.network import check_inputs, train_network
 from nas_kd.train.optim import check_optimizer
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.pretrained import begin_heads, kept_norms
@@ -98,6 +98,7 @@ def train_teacher(
         new_head=True,
     )
     network = built.module
+    check_inputs(network, data)
     config = config.settled(pretrained=built.trained, texts=data.tokens is not None)
     given = data
     if built.trained and built.normalisation is not None:

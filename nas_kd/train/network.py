@@ -73,6 +73,7 @@ def train_network(
         SettingError: the distiller needs features that the source or the network does not have, or does not support
             several processes or skipped steps.
     """
+    check_inputs(model, data)
     # a network of the user's may change its images, which others see after it in a step
     with nullcontext() if type(model) in OWN else keep_input(model):
         place(model, runtime)
@@ -130,6 +131,20 @@ def train_network(
             after_epoch=distiller.after_epoch,
         )
         pair.release()
+
+
+def check_inputs(model: nn.Module, data: Data) -> None:
+    """Refuse a network of texts where the data are images, and the other way round where that is known.
+
+    Raises:
+        SettingError: the network takes the other kind.
+    """
+    name = type(model).__name__
+    if data.tokens is None and not inputs.takes_images(model):
+        raise SettingError("model", name, "a network of images, as the data are", "give texts: data.tokenizer")
+    of_images = hasattr(model, "pretrained_cfg") or any(type(part) in OWN for part in model.modules())
+    if data.tokens is not None and of_images:
+        raise SettingError("model", name, "a network of texts, as the data are", "give a folder of transformers")
 
 
 def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:

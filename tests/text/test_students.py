@@ -212,6 +212,7 @@ BAD = {
     "rivals of images": (["--retrain.rivals", "[taylor]"], "retrain.rivals"),
     "ready-made models": (["--retrain.rivals", "[resnet18]"], "retrain.rivals"),
     "widths that are none": (["--retrain.rivals", "[bilstm=wide]"], "retrain.rivals"),
+    "rivals without layers": (["--retrain.method", "tinybert"], "retrain.rivals"),
     "methods of images": (["--retrain.method", "fitnet"], "retrain.method"),
     "sizes": (["--derive.resolutions", "[16]"], "derive.resolutions"),
     "a folder of images": (["--data.train", "."], "data.train"),

@@ -17,6 +17,7 @@ from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 from nas_kd.nn.text import TextNet
+from nas_kd.nn.text_rivals import BagOfEmbeddings
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.text import TextTeacher
 
@@ -221,3 +222,16 @@ def test_images_and_texts_are_not_mixed_up(text_teacher: Teacher, review_data: D
         nas_kd.load_teacher(str(bert_folder)).bind(nas_kd.load_data("digits"))
     with pytest.raises(SettingError, match="a text classifier"):
         nas_kd.load_teacher("cifar_resnet8").bind(review_data)
+
+
+def test_networks_of_the_other_kind_are_not_trained(bert_folder: Path, review_data: Data) -> None:
+    with pytest.raises(SettingError, match="a network of texts"):
+        nas_kd.train_teacher("cifar_resnet8", review_data, epochs=1)
+    with pytest.raises(SettingError, match="a network of images"):
+        nas_kd.train_teacher(str(bert_folder), nas_kd.load_data("digits", subset=200, rate=0.2, select=0.2), epochs=1)
+
+
+def test_methods_on_layers_need_layers(text_teacher: Any, review_data: Data) -> None:
+    rival = BagOfEmbeddings(text_teacher.network.vocabulary, 8, 2)
+    with pytest.raises(SettingError, match="a network whose layers are known"):
+        nas_kd.retrain(rival, text_teacher, review_data, method="minilm", epochs=1)
