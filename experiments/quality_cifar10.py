@@ -33,8 +33,8 @@ import pandas as pd
 from quality import methods, summarise
 from stand_in import HELP, QUICK
 
-from nas_kd.cli import read_config
 from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.rate import SubnetScorer
 from nas_kd.runs.files import CsvLog
 from nas_kd.searcher.budget import Budget, cost_settings, upper_bounds

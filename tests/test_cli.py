@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import nas_kd
-from nas_kd.cli import COMMANDS, main, read_config
+from nas_kd.cli import main
 from nas_kd.config.settings import settings_of
 from nas_kd.errors import SettingError
 from nas_kd.export.config import ExportConfig
+from nas_kd.pipeline.command_table import COMMANDS
 from nas_kd.pipeline.config import Config
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 

@@ -157,7 +157,7 @@ def test_losses_import_torch_errors_and_the_check_of_kinds_only() -> None:
     [
         "import nas_kd",
         "import nas_kd.space",
-        "import nas_kd.runs.run, nas_kd.runtime, nas_kd.config, nas_kd.cli",
+        "import nas_kd.runs.run, nas_kd.runtime, nas_kd.config, nas_kd.cli, nas_kd.pipeline.read_config",
         "import nas_kd.data.config, nas_kd.searcher.config, nas_kd.ranking.config, nas_kd.pipeline.config",
         "import nas_kd.train.config, nas_kd.train.supernet_config, nas_kd.train.teacher_config",
     ],

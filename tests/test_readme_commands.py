@@ -26,8 +26,10 @@ from test_readme import READMES, TOP
 from tiny_texts import bert, reviews
 
 import nas_kd
-from nas_kd.cli import COMMANDS, FLAGS, JOINS, main, read_config
+from nas_kd.cli import main
+from nas_kd.config.options import FLAGS
 from nas_kd.data.config import DataConfig
+from nas_kd.pipeline.command_table import COMMANDS, JOINS
 from nas_kd.pipeline.compare_command import read_compare
 from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.describe import describe
@@ -36,6 +38,7 @@ from nas_kd.pipeline.fit_time import read_time
 from nas_kd.pipeline.given import Given
 from nas_kd.pipeline.init_command import read_init
 from nas_kd.pipeline.places import check_places
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.runs.run import Run
 from nas_kd.teacher import cifar_resnet56
 

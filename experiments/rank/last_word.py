@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 
 from nas_kd.analyse.tau import pairs_within, tau_b
-from nas_kd.cli import read_config
 from nas_kd.distill import Classification, Distiller
 from nas_kd.pipeline.commands import stage_rank
 from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.ranking.sample import archs_of
 from nas_kd.rate.scores.short import TUNING, softened_kl
 from nas_kd.runtime.seeds import seeded

@@ -51,8 +51,8 @@ def funnel_part(table: pd.DataFrame) -> list[str]:
         told = f'<span class="soft">{escape(step["found"])}</span>' if step["found"] else ""
         rows.append(
             f'<li><span class="step">{escape(step["step"])}</span>'
-            f'<span class="bar"><i style="width:{share:.1f}%"></i></span>'
-            f"<b>{step['archs']:,}</b><span>{escape(step['by'])}</span>{told}</li>"
+            f'<span class="bar"><span class="fill" style="width:{share:.1f}%"></span></span>'
+            f'<span class="count">{step["archs"]:,}</span><span>{escape(step["by"])}</span>{told}</li>'
         )
     note = "Bars are logarithmic. Every number can be counted in the run's tables."
     return ["<h2>How it was decided</h2>", f'<ol class="funnel">{"".join(rows)}</ol>', f'<p class="soft">{note}</p>']

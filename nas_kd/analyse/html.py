@@ -34,9 +34,9 @@ figure { margin: 12px 0 20px; overflow-x: auto; } figure svg { display: block; }
 .funnel { list-style: none; margin: 8px 0; padding: 0; font-size: 14px; }
 .funnel li { display: grid; grid-template-columns: 116px 150px minmax(76px, auto) 1fr; gap: 2px 12px; padding: 4px 0;
   border-bottom: 1px solid var(--line); align-items: baseline; }
-.funnel b { text-align: right; font-variant-numeric: tabular-nums; } .funnel .step { font-weight: 600; }
+.funnel .count { text-align: right; font-variant-numeric: tabular-nums; } .funnel .step { font-weight: 600; }
 .funnel li .soft { grid-column: 4; }
-.funnel .bar i { display: block; height: 10px; background: var(--bar); border-radius: 2px; }
+.funnel .bar .fill { display: block; height: 10px; background: var(--bar); border-radius: 2px; }
 code, pre { font: 12.5px/1.45 ui-monospace, "DejaVu Sans Mono", Consolas, monospace; }
 pre { columns: 3 240px; column-gap: 28px; background: var(--panel); padding: 12px; margin: 8px 0;
   white-space: pre-wrap; }
@@ -44,7 +44,7 @@ pre { columns: 3 240px; column-gap: 28px; background: var(--panel); padding: 12p
   body { margin: 16px auto 40px; padding: 0 12px; }
   figure svg { max-width: none !important; }
   .funnel li { grid-template-columns: 1fr auto; } .funnel .bar { grid-column: 1 / -1; order: 1; }
-  .funnel li > span:not(.step):not(.bar) { grid-column: 1 / -1; order: 2; }
+  .funnel li > span:not(.step):not(.bar):not(.count) { grid-column: 1 / -1; order: 2; }
 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --paper: #0d1117; --soft: #9aa4af; --line: #30363d; --panel: #161b22; --given: #3d2716;

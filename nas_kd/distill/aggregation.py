@@ -93,12 +93,15 @@ class Aggregation(nn.Module):
 
         It is the student's label loss plus the bridge loss.
         """
-        held = batch.index % HELD_OUT == 0
-        if bool(held.all()) or not bool(held.any()):  # a batch without both
-            rows = torch.ones_like(held)
-        else:
-            rows = ~held
-            self.scores.step(lambda: self.bridge(student, teacher, y, batch.x, held, learns=False))
+        numbers = batch.index.tolist()  # on the CPU, so that no device is waited for
+        held = [row for row, number in enumerate(numbers) if number % HELD_OUT == 0]
+        rest = [row for row, number in enumerate(numbers) if number % HELD_OUT]
+        if held and rest:
+            chosen = torch.tensor(held, device=y.device)
+            self.scores.step(lambda: self.bridge(student, teacher, y, batch.x, chosen, learns=False))
+        else:  # a batch without both
+            rest = list(range(len(numbers)))
+        rows = torch.tensor(rest, device=y.device)
         labels = self.task.loss(student.logits[rows], y[rows])
         return labels + self.bridge(student, teacher, y, batch.x, rows, learns=True)
 
@@ -106,7 +109,7 @@ class Aggregation(nn.Module):
         """Return the bridge loss of some images.
 
         Args:
-            rows: (B,) which images.
+            rows: (K,) their places in the batch.
             learns: whether student and connectors get gradients, or the weights.
         """
         parts: list[Tensor] = []
@@ -126,7 +129,10 @@ class Aggregation(nn.Module):
         path, site = self._ends[index]
 
         def replace(module: nn.Module, args: Any, out: Any) -> Any:
-            return (feature, feature) if site is None else site.replaced(out, feature)
+            if site is None:
+                whole = _of_size(feature, out[0].shape[-1])
+                return whole, whole
+            return site.replaced(out, _of_size(feature, site.layer.size))
 
         handle = model.get_submodule(path).register_forward_hook(replace)
         try:
@@ -181,12 +187,19 @@ def stage_ends(pair: Pair) -> list[tuple[str, Site | None]]:
     model.train(training)
     ends: list[tuple[str, Site | None]] = []
     for shape in pair.student.stages:
-        fitting = [layer for layer in found.layers if (layer.channels, layer.size) == (shape[0], shape[-1])]
+        # what a smaller map of the teacher is compared with is the student's pooled to its size
+        alike = [layer for layer in found.layers if layer.channels == shape[0] and layer.size >= shape[-1]]
+        fitting = [layer for layer in alike if layer.size == shape[-1]] or alike
         if not fitting:
             expected = f"a student with a module that ends each of its stages; none gives {shape}"
             raise SettingError("method", "dfa", expected, "use fitnet or review")
         ends.append((fitting[-1].path, found.sites[fitting[-1].path]))
     return ends
+
+
+def _of_size(feature: Tensor, size: int) -> Tensor:
+    """Return a map (B, C, H, W) at the height and width of the one that it stands for."""
+    return feature if feature.ndim != 4 or feature.shape[-1] == size else F.interpolate(feature, size=size)
 
 
 @contextmanager

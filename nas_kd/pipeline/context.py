@@ -271,3 +271,8 @@ class RunContext(Given):
             warmup_epochs=min(settled.warmup_epochs or 0.0, epochs / 4),
             milestones=None if given is None or not epochs else [epoch * epochs / config.epochs for epoch in given],
         )
+
+    @property
+    def guided(self) -> bool:
+        """Whether the teacher's ratings guide the search."""
+        return self.config.guided

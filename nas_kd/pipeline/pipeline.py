@@ -10,43 +10,23 @@ from typing import Any, cast
 
 import pandas as pd
 
-from nas_kd.analyse.choice import few_images
 from nas_kd.analyse.frames import is_guided
-from nas_kd.config.measures import measure_named
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.distill.tasks import unscaled
-from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
-from nas_kd.export.onnx_timed import need_runtime
+from nas_kd.pipeline.check import check_pipeline
 from nas_kd.pipeline.context import RunContext
-from nas_kd.pipeline.ready_made import check_rivals
 from nas_kd.pipeline.recorded import record_data
-from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
-from nas_kd.runtime.jobs import allow_files
 from nas_kd.searcher.objectives import checked_objectives
 from nas_kd.searcher.result import SearchResult
 from nas_kd.searcher.rounds import teacher_rounds
 from nas_kd.searcher.search import TRAINING_FIELDS, search
 from nas_kd.searcher.weighting import stage_weights
-from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.cream import BOARD
-from nas_kd.train.mixing import check_mixing
-from nas_kd.train.optim import check_optimizer
-from nas_kd.train.options import divergence_of
-from nas_kd.train.plan import check_epochs
-from nas_kd.train.retrain import checked_method
-from nas_kd.train.supernet_weights import check_checkpoint
-
-FLAT = 1e-3  # standard deviation of images, of 1, below which they are of one colour
-NOT_HERE = {  # methods that a command cannot give what they need: what that is, and where it can be had
-    "takd": ("assistants", "use nas_kd.retrain"),
-    "soft_tree": ("a tree as its student", "--retrain.rivals '[soft_tree]' trains one beside the found student"),
-}
 
 
 def _legal(name: str) -> str:
@@ -124,11 +104,6 @@ class Pipeline(RunContext):
         )
 
     @property
-    def _guided(self) -> bool:
-        """Whether the teacher's ratings guide the search."""
-        return self.config.guided
-
-    @property
     def _first_search(self) -> dict[str, Any]:
         path = self.run.path / "search" / "stage.json"
         return read_json(path, ("inputs",))["inputs"] if path.exists() else {}
@@ -144,7 +119,7 @@ class Pipeline(RunContext):
         settings = self.config.retrain.method_settings
         searched = {} if self.further else settings  # a search has one teacher, and kd instead of multi_teacher
         kept = first.get("search.method"), first.get("search.training", {}).get("method_settings", {})
-        same = kept == (repr(method), searched) if is_guided(first.get("search.engine")) else not self._guided
+        same = kept == (repr(method), searched) if is_guided(first.get("search.engine")) else not self.guided
         if not first or same:
             return ""
         terms = [method] if isinstance(method, str) else [f"{name}_{weight:g}" for name, weight in method]
@@ -159,7 +134,7 @@ class Pipeline(RunContext):
         names = ("search.engine", "search.caps", "search.max_latency_ms", "search.floors", "search.weights")
         # a word stays one: what it stands for is part of the weighted tables, which the search's record has
         engine = self.config.engine
-        weights = self.config.search.weights if self._guided else None
+        weights = self.config.search.weights if self.guided else None
         given = engine, self.upper, latency, self.lower, weights
         metric = self.task.measure
         objectives, before = (checked_objectives(o, engine, metric) for o in (self.config.search.objectives, None))
@@ -189,7 +164,7 @@ class Pipeline(RunContext):
     def searched(self, worker: bool = False) -> SearchResult:
         """Search, or help a search that is going; only guided engines search with the teacher."""
         own = self.config.search
-        guided = self._guided
+        guided = self.guided
         config = replace(own, engine=self.config.engine, weights=self.weights if guided else None)
         alone = self.taught and guided and not self.further and own.rounds_of_teachers == 1
         if own.steps > 1 or (self.taught and not alone):  # shares are of the teacher, which the search does not know
@@ -231,7 +206,7 @@ class Pipeline(RunContext):
     @property
     def _search_training(self) -> RetrainConfig:
         """The short trainings of a search, which has one teacher: kd where the method learns from several."""
-        if not self._guided:
+        if not self.guided:
             return replace(self.short_training, method="ce")
         if self.further:
             return replace(self.short_training, method="kd", method_settings={})
@@ -241,7 +216,7 @@ class Pipeline(RunContext):
     def short_training(self) -> RetrainConfig:
         """How the search's short trainings are done."""
         short = self.shortened(self.config.search.epochs)
-        return short if self._guided else replace(short, method_settings={})
+        return short if self.guided else replace(short, method_settings={})
 
     @property
     def scorer(self) -> SubnetScorer:
@@ -270,33 +245,6 @@ class Pipeline(RunContext):
         shared = {name: getattr(short, name) for name in TRAINING_FIELDS}
         return shared | {"method": self.method, "epochs": short.epochs, "test": False}
 
-    def _check_method(self) -> None:
-        method = self.method
-        _ = self.task  # data are opened here, so that a mistake of theirs is not taken for one of the method
-        try:
-            recipe = self.recipe
-        except SettingError as error:
-            setting = error.field.removeprefix(f"{method}.")
-            own = setting in self.config.retrain.method_settings
-            field = f"retrain.method_settings.{setting}" if own else "retrain.method"
-            raise SettingError(field, error.value if own else method, error.expected, error.hint) from error
-        if not self.taught and recipe.needs_teacher:
-            hint = "give teacher.model, or retrain.method=ce"
-            raise SettingError("retrain.method", method, "ce or a method without a teacher", hint)
-        if isinstance(method, str) and method in NOT_HERE:
-            lacks, hint = NOT_HERE[method]
-            raise SettingError("retrain.method", method, f"a method without {lacks}", hint)
-        others = list(self.config.teacher.others or ())
-        if method == "multi_teacher" and not others:
-            hint = "name more teachers: --teacher.others '[resnet18=FILE, runs/other/student]'"
-            raise SettingError("teacher.others", others, "one or more, which multi_teacher averages", hint)
-        if others and method != "multi_teacher":
-            expected = "retrain.method=multi_teacher, which learns from several"
-            raise SettingError("teacher.others", others, expected, "omit the others, or take that method")
-        if self.data.tokens is not None:
-            check_for_texts(recipe, self.config.retrain.mixes)
-        _ = self.further  # a wrong name is refused now
-
     def check(self, keep: bool = True) -> None:
         """Find every mistake that can be found before the first epoch.
 
@@ -306,80 +254,7 @@ class Pipeline(RunContext):
         Raises:
             SettingError: naming the first one.
         """
-        self._check_method()
-        if far := unscaled(self.data):
-            each = ", ".join(f"{name} {spread:.3g}" for name, spread in far.items())
-            self.run.log_message(
-                f"labels have standard deviations far from 1 ({each}): divide them, or trainings may fail"
-            )
-        if keep and (few := few_images(len(self.data.select), measure_named(self.task.measure))):
-            self.run.log_message(few)
-        if max(self.data.std) <= FLAT:
-            expected = "images with something on them: all pixels of all training images have one value"
-            raise SettingError("data.train", str(self.config.data.train), expected, "look at the files")
-        allow_files(self.config.workers)
-        own = self.config.retrain
-        if (rounds := self.config.search.rounds_of_teachers) > 1 and self.config.derived:
-            expected = "1 where the space is the teacher: its units are rated in the teacher itself"
-            raise SettingError("search.rounds_of_teachers", rounds, expected, "name a space, or use search.steps")
-        if self.data.tokens is not None and "p_tg" in (self.config.search.objectives or ()):
-            expected = "objectives without p_tg, which compares layers on images"
-            raise SettingError("search.objectives", list(self.config.search.objectives or ()), expected, "use kl")
-        if own.ensemble and (self.data.kind != "classes" or self.data.tokens is not None):
-            what = "texts" if self.data.tokens is not None else f"labels that are {self.data.kind}"
-            expected = f"0 with {what}: images of one class each have ensembles"
-            raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it")
-        if own.ensemble and {*self.outline.resolutions} - {self.data.resolution}:
-            expected = f"0 where archs choose an input size of {self.outline.resolutions}: members share their input"
-            raise SettingError("retrain.ensemble", own.ensemble, expected, "omit it, or the input sizes")
-        theirs = self.config.teacher
-        if own.optimizer is not None:
-            check_optimizer("retrain.optimizer", own.optimizer)
-        images = len(self.data.train)
-        check_mixing(own.fitted(images), self.recipe, kind=self.data.kind)
-        if theirs.epochs:
-            if theirs.optimizer is not None:
-                check_optimizer("teacher.optimizer", theirs.optimizer)
-            labels = checked_method("ce", self.task, self.data.num_classes).recipe
-            check_mixing(theirs.fitted(images), labels, kind=self.data.kind)
-        for name, least in (("rate", 2), ("select", 1)):
-            if len(getattr(self.data, name)) < least:
-                expected = f"a share that holds at least {least} images of train"
-                given = getattr(self.config.data, name)
-                raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
-        trained = ("repair" if self.config.derived else "supernet", "retrain")
-        for name in (*trained, "blockwise") if self.taught and not self.config.derived else trained:
-            batch = getattr(self.config, name).fitted(images).batch_size
-            if batch > images:
-                expected = f"at most {images}, the number of training images"
-                raise SettingError(f"{name}.batch_size", batch, expected)
-        if not self.config.derived:
-            supernet = self.config.supernet
-            check_checkpoint(self.outline, supernet, self.data.num_classes, self.data.in_chans)
-            divergence_of(supernet, self.task)
-            supernet = supernet.fitted(images, supernet.accumulate * self.together.world)
-            if supernet.epochs:
-                check_epochs(
-                    "supernet",
-                    supernet.epochs,
-                    supernet.batch_size,
-                    self.data.train,
-                    supernet.accumulate,
-                    self.together.world,
-                )
-        if self._guided or self.config.data.resolution is not None:
-            check_size(self.outline, self.data.resolution)
-        if keep and (said := sizes_said(self.outline, self.data.resolution)):
-            self.run.log_message(said)
-        if self.timing is not None:
-            self.timing.check(self.outline, self.cost)
-        need_runtime(self.config.search.latency_runtime)
-        for name in self.config.log or ():
-            TRACKERS[name].need_packages()
-        _ = self.lower  # an infeasible budget is refused now, before a teacher is trained
-        if not (self.config.derived and (self.config.teacher.epochs or self.config.search.steps > 1)):
-            _ = self.budget  # a latency that is too low as well
-        check_rivals(self, layers=self.recipe.needs_features)
+        check_pipeline(self, say=keep)
         if not keep:
             return
         if not self.config.derived:  # what comes from a teacher is recorded when it is derived

@@ -44,7 +44,7 @@ SUBNETS = "images of the rate split that subnets are scored on; null takes all"
 @settings(
     "search",
     {
-        "calibration_images": Changed(512, "training images that norm statistics of a subnet are measured on", Count),
+        "calibration_images": Changed(512, "training images for norm statistics", Count),
         "rate_images": Changed(None, SUBNETS, Count | None),
     },
     {"calibration_images": "tuned"},
@@ -53,46 +53,41 @@ class SearchConfig(MeasuringConfig):
     """The budget and the search within it."""
 
     engine: str | Engine | None = None
-    """exact (solves the stage scores, then scores whole subnets), gates (begins with what gates on the teacher's parts
-    leave), reinforce (a controller that is rewarded by score and cost), predictor (learns from measured archs),
-    nni:tpe or nni:random (NNI's), or by the supernet's accuracy alone nsga2, coarse or random; null is
-    exact, or nsga2 without a teacher"""
+    """exact (rated stages, then whole subnets), gates, reinforce (a rewarded controller), predictor, nni:tpe or
+    nni:random; by the supernet's accuracy alone nsga2, coarse or random; null is exact, or nsga2 without a teacher"""
     max_macs: Amount = "60%"
     """maximum multiply-adds: a share of the teacher's (60%; without a teacher of the largest's) or a number (6.5e6,
     6.5M); null is no limit"""
     max_params: Amount = None
-    """maximum parameters, in the same form; null is no limit"""
+    """maximum parameters; null is no limit"""
     min_macs: Amount = None
     """minimum multiply-adds; null is no limit"""
     min_params: Amount = None
     """minimum parameters; null is no limit"""
     max_latency_ms: Positive | None = None
-    """median latency of one image, in milliseconds; null is no limit"""
+    """median of one image; null is no limit"""
     latency_table: str | None = None
-    """CSV file of latencies of archs or units, measured on another device
-    (nas_kd/searcher/README.md); null measures here"""
+    """CSV of latencies on another device (nas_kd/searcher/README.md); null measures here"""
     latency_runtime: Literal["torch", "onnxruntime"] = "torch"
-    """what runs the networks whose latency is measured here: torch, or onnxruntime on this CPU (extra onnx)"""
+    """what runs networks measured here: torch or onnxruntime"""
     first: str | None = None
-    """JSON file of archs to score first, where Optuna varies dimensions: supernet/board.json of rule cream (taken by
-    itself in its own run), or search/best.json of another run; null has none"""
+    """JSON file of archs to score first, such as supernet/board.json of rule cream or search/best.json of another
+    run"""
     weights: Literal["sensitivity", "learned"] | Sequence[NotNegative] | None = None
-    """what the stages' scores are multiplied by before they are added up: one number per stage, sensitivity (the
-    loss of the teacher's logits when a stage is replaced) or learned (from what `nas-kd rank` trained in this run)"""
+    """factors of the stages' scores: one number each, sensitivity (loss when a stage is replaced) or learned (by `nas-
+    kd rank`)"""
     trials: Count = 300
     """whole subnets to score"""
     sampler: Literal["tpe", "nsga2", "random"] | Sampler = "tpe"
-    """Optuna sampler of engine exact: tpe, nsga2 or random"""
+    """of engine exact: tpe, nsga2 or random"""
     objectives: Sequence[str] | None = None
-    """what to optimise: kl or accuracy (which stands for metric), tuned_kl or tuned_accuracy (after an epoch of
-    distillation, for every subnet), p_tg (accuracy and likeness to the teacher's layers, TG-SAGE), and any of macs,
-    params and latency_ms (measured here); several give a front. null is kl with a teacher, else accuracy and macs"""
+    """what to optimise: kl or accuracy (the metric), tuned_kl or tuned_accuracy (after an epoch of distillation), p_tg
+    (TG-SAGE), and any of macs, params and latency_ms; several give a front. null is kl, without a teacher accuracy and
+    macs"""
     variables: Literal["dimensions", "candidates"] = "dimensions"
-    """search variables: dimensions (every width, depth, kernel ... by itself; the ratings give the first points) or
-    candidates (one index per stage, into those that the ratings prefer)"""
+    """search variables: dimensions (each width, depth ... alone) or candidates (one index per stage)"""
     rerate: Natural = 3
-    """with the teacher as the space: archs that the search begins with, the front's best and one after each rating of
-    all choices in the arch before; 0 skips it"""
+    """with the teacher as the space: archs to begin with, the front's best and those found around it; 0 skips it"""
     rerate_images: Count = 192
     """images of the rate split for each of these ratings, at most"""
     rerate_temperature: Positive = 4.0
@@ -102,25 +97,25 @@ class SearchConfig(MeasuringConfig):
     gate_lr: Positive = 0.001
     """peak learning rate of their weights"""
     steps: Count = 1
-    """with the teacher as the space: cuts on the way to the budget. 2 first cuts to the square root of the share,
-    distils that for step_epochs, and cuts it again, to the budget"""
+    """with the teacher as the space: cuts on the way; 2 first cuts to the square root of the share, distils and cuts
+    again"""
     step_epochs: Count = 1
     """epochs of distillation between two cuts"""
     rounds_of_teachers: Count = 1
-    """with a named space: the student that the ratings of a round find, retrained, is the teacher of the next round
-    (DNA+); the first teacher teaches the final students"""
+    """with a named space: rounds, in each of which the student found before teaches (DNA+); the first teacher teaches
+    the final students"""
     top: Count = 4
     """architectures that a short training decides between, besides the controls"""
     epochs: Natural = 3
-    """epochs of that training, which is distilled after exact, else from labels; 0 skips it"""
+    """epochs of it, distilled after exact, else from labels; 0 skips it"""
     rounds: Count = 2
-    """rounds of that training (successive halving): the better half trains again, up to twice as long"""
+    """rounds of it (successive halving): the better half trains again, up to twice as long"""
     tuned: Natural = 16
-    """after exact: subnets of lowest KL that are trained for an epoch from the supernet's weights and measured again;
-    the best of them enter the short trainings; 0 skips it"""
+    """after exact: subnets of lowest KL that are trained for an epoch and measured again; the best enter the short
+    trainings; 0 skips it"""
     storage: str | None = None
-    """postgresql://USER@HOST/DATABASE where workers on several machines share the trials (`nas-kd search --worker`);
-    null is a journal file in the run, for workers on this machine. The password: in PGPASSWORD or ~/.pgpass"""
+    """postgresql://USER@HOST/DATABASE for workers on several machines; null is a journal file in the run. The password:
+    in PGPASSWORD or ~/.pgpass"""
 
     def __post_init__(self) -> None:
         check_engine(self.engine)

@@ -142,8 +142,8 @@ class RetrainConfig(TrainingConfig):
     warmup_epochs: NotNegative | None = None  # type: ignore[assignment]  # likewise
     """epochs of linear warm-up; null is 1, and 0.1 for inherited weights"""
     init: Init | None = None
-    """initial weights of a student: scratch (new ones), supernet, or inherited (those of the teacher, if it is
-    the space); null is inherited if possible, else scratch"""
+    """initial weights of a student: scratch (new ones), supernet, or inherited (the teacher's, if it is the space);
+    null is inherited if possible, else scratch"""
     rivals: Sequence[str] | None = None
     """what else the found student is compared with. Of the teacher as the space: new_weights (the found arch from new
     ones), even_width, even_depth and even_both (the teacher cut evenly), taylor (cut by torch-pruning), small_images

@@ -28,12 +28,11 @@ class SupernetConfig(NetworkLearningConfig):
     """Training of the supernet, by default with the sandwich rule and in-place distillation."""
 
     checkpoint: str | None = None
-    """weights to begin with or to use as they are: a file, a student folder, or a published supernet (OFA,
-    AttentiveNAS, AlphaNet); null draws new ones"""
+    """weights to begin with or to use as they are: a file, a student folder, or a published supernet (OFA, AlphaNet
+    ...); null draws new ones"""
     rule: Rule = "sandwich"
-    """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking
-    (OFA: the largest first, then elastic kernels, depths and widths); uniform or fair (single paths); cream (each
-    learns from the path on a board that agrees with it most)"""
+    """sandwich; bestup or worstup (trains the best or worst of some random subnets of equal MACs); shrinking (OFA's
+    phases); uniform or fair (single paths); cream (taught by the best on a board of paths)"""
     schedule: Literal["cosine", "exponential"] = "cosine"
     """cosine or exponential, for each phase"""
     final_lr: Share = 0.0
@@ -41,25 +40,23 @@ class SupernetConfig(NetworkLearningConfig):
     smoothing: Share = 0.1
     """label smoothing"""
     random_subnets: Natural | None = None
-    """random subnets per step; null is the default of the rule: 2 besides largest and smallest for sandwich, bestup
-    and worstup, 1 for uniform and cream, one per choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for
-    shrinking"""
+    """random subnets per step; null is the rule's: 2 for sandwich, bestup and worstup, 1 for uniform and cream, one per
+    choice of a layer (at most 4) for fair, 1, 2 and 4 by phase for shrinking"""
     order: Order = "smallest_second"
-    """smallest_second (as in US-Nets) or smallest_last (as in AlphaNet): position of the smallest in a sandwich"""
+    """place of the smallest: smallest_second (US-Nets) or smallest_last (AlphaNet)"""
     candidates: Count = 3
     """number of archs from which bestup and worstup choose each random subnet"""
     chooser: Literal["loss", "predictor"] = "loss"
-    """what bestup and worstup choose by: loss (on the batch) or predictor (that learns from 128 subnets which are
-    measured after a third of the epochs; then many candidates cost little, such as AttentiveNAS's 50)"""
+    """what bestup and worstup choose by: loss (on the batch) or predictor (learns from 128 measured subnets, so that
+    many candidates cost little)"""
     kd_ratio: NotNegative = 1.0
-    """shrinking and cream: weight of the soft targets of the full network, or of a path on the board, added to the
-    label loss"""
+    """shrinking and cream: weight of the soft targets beside the label loss"""
     board: Count = 10
     """cream: paths on the board"""
     full_teacher: Literal["frozen", "inplace"] = "frozen"
-    """shrinking: frozen (the largest after the first phase) or inplace (the largest of every step)"""
+    """shrinking: frozen (the largest after the first phase) or inplace (of every step)"""
     kernel_transform: bool = False
-    """learn matrices that turn large depthwise kernels into small ones, as in OFA, instead of cropping"""
+    """learn matrices that turn large depthwise kernels into small ones (OFA), instead of cropping"""
     divergence: Divergence | None = None
     """loss of subnets on soft targets: alpha (alpha-divergence), kl, reverse_kl or js; null is alpha, and kl
     for shrinking and cream"""

@@ -19,7 +19,7 @@ PRETRAINED_SGD_LR = 1e-3
 PRETRAINED_WARMUP = 0.1
 TEXT_LR = 5e-5  # of a pretrained text encoder, with AdamW
 
-TRAINED = "train or fine-tune the teacher on train for this many epochs; 0 does not train it (train_teacher: 20 epochs)"
+TRAINED = "epochs of training or fine-tuning it on train; 0 does not train it (train_teacher: 20)"
 
 
 # null until it is known whether the weights are pretrained ones; see `TeacherConfig.settled`
@@ -45,9 +45,8 @@ class TeacherConfig(TrainingConfig):
     """The teacher, a fixed network."""
 
     model: str | None = "cifar_resnet20"
-    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, a student folder, or a folder that transformers
-    saved (a text classifier); null for no teacher: the search then uses the accuracy of subnets, and students learn
-    from labels"""
+    """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, a student folder, or one that transformers
+    saved; null for no teacher: the search then uses the accuracy of subnets, and students learn from labels"""
     checkpoint: str | None = None
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False

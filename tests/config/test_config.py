@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
-from nas_kd.cli import read_config
 from nas_kd.config.settings import Settings, fields_of, help_of, settings_of
 from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.rate.errors import ERRORS
 from nas_kd.searcher.amounts import parse_budget

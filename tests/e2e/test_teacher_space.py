@@ -16,8 +16,8 @@ import torch
 from small_run import Said, environment
 
 import nas_kd
-from nas_kd.cli import read_config
 from nas_kd.pipeline.pipeline import Pipeline
+from nas_kd.pipeline.read_config import read_config
 from nas_kd.pipeline.rivals import rivals
 from nas_kd.searcher.budget import Budget
 from nas_kd.teacher.cifar_resnet import CifarResNet

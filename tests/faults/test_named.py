@@ -24,6 +24,7 @@ VERBS = ("run", "describe", "teacher", "supernet", "blockwise", "search", "retra
 HARMLESS = {
     *("run", "device", "data.train", "data.test", "data.image", "data.label", "data.group", "data.split_column"),
     *("data.train_split", "data.test_split", "data.augment", "data.background"),
+    *("data.tokenizer", "data.text", "data.text_pair", "search.first"),
     *("teacher.checkpoint", "teacher.stages", "teacher.optimizer", "supernet.checkpoint", "search.engine"),
     *("search.latency_table", "search.max_macs", "search.max_params", "search.min_macs", "search.min_params"),
     *(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nas_kd.cli import COMMANDS, main
+from nas_kd.cli import main
 from nas_kd.config.settings import settings_of
 from nas_kd.export.config import ExportConfig
+from nas_kd.pipeline.command_table import COMMANDS
 from nas_kd.pipeline.config import Config
 
 bash = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

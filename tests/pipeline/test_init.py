@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nas_kd.cli import main, read_config
+from nas_kd.cli import main
 from nas_kd.config.settings import build
 from nas_kd.errors import SettingError
 from nas_kd.pipeline import fit_time
@@ -16,6 +16,7 @@ from nas_kd.pipeline.fit_time import FILL, PlacedGiven, fit, read_time
 from nas_kd.pipeline.init_command import commented
 from nas_kd.pipeline.pace import Pace
 from nas_kd.pipeline.plan import planned
+from nas_kd.pipeline.read_config import read_config
 
 PACE = Pace(1e-4, 4e-4, 1e-4, 3e-4, 1e-3, 10_000, 1e-3)  # seconds an image, of no machine
 GIVEN = {"data.train": "digits", "data.subset": 400, "teacher.model": "cifar_resnet8"}

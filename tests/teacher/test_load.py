@@ -28,6 +28,7 @@ def fake_data(**changes: Any) -> Any:
         "resolution": 8,
         "mean": (0.5, 0.4, 0.3),
         "std": (0.2, 0.3, 0.4),
+        "tokens": None,
     }
     return SimpleNamespace(**(facts | changes))
 

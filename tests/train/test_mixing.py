@@ -125,7 +125,8 @@ def test_refusals(settings: dict[str, Any], field: str) -> None:
     unlabelled = settings.pop("unlabelled", False)
     with pytest.raises(SettingError) as caught:
         config = RetrainConfig(**{"epochs": 8, "batch_size": 4} | settings)
-        check_optimizer("retrain.optimizer", config.optimizer)
+        if config.optimizer is not None:
+            check_optimizer("retrain.optimizer", config.optimizer)
         check_mixing(config, Distiller("kd").recipe, unlabelled=unlabelled)
     assert caught.value.field == field and caught.value.expected
 
