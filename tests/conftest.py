@@ -20,7 +20,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background job, where tests could not send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))  # for what several folders share
-pytest_plugins = ["derived_teachers", "rating_tables", "runs", "textures", "tiny_texts"]
+pytest_plugins = ["derived_teachers", "forks", "rating_tables", "textures", "tiny_texts"]
 
 
 @pytest.fixture(scope="session")

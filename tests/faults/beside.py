@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runs import Forks, Started
+from forks import Forks, Started
 
 LIMIT = 200  # seconds until a machine counts as stuck
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from forks import Forks
 from PIL import Image
-from runs import Forks
 
 import nas_kd
 from nas_kd.blocks import BasicStage, ConvStem, LinearHead

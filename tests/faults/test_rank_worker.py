@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from beside import LIMIT, RANK, leases, started, until
-from runs import Forks
+from forks import Forks
 from small_run import Made
 
 from nas_kd.runs.status import status

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import two_processes
 from database import free_port
+from forks import Forks, Started
 from small_run import environment
 
 from nas_kd.cli import main
 from nas_kd.errors import SettingError
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.ranks import forget_launcher, launched
-from runs import Forks, Started
 
 CONFIG = """\
 space: digits

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from beside import LIMIT, leases, started, until
 from database import postgres, programs
-from runs import Forks
+from forks import Forks
 from small_run import Made, Said, environment
 from sqlalchemy import text
 
