@@ -28,7 +28,7 @@ def sound(network: nn.Module, images: Any, groups: Sequence[Group]) -> list[Grou
         images: (B, C, H, W), or texts.
         groups: channels that are tied by what tracing says.
     """
-    usable = [group for group in groups if _even(group)]
+    usable = [group for group in groups if _even(group) and _inside(network, group)]
     with torch.no_grad():
         want = network(images)
         copied = [_side_by_side(network, group) if len(group.layers) > SMALL else group for group in usable]
@@ -66,6 +66,15 @@ def _side_by_side(network: nn.Module, group: Group) -> Group:
 def _even(group: Group) -> bool:
     """Tell whether all parts of a group have as many positions in a tensor."""
     return all(len({len(part) for part in slot.index}) == 1 for slot in group.slots)
+
+
+def _inside(network: nn.Module, group: Group) -> bool:
+    """Tell whether the tensors of a group hold all its positions: tracing takes those of a table by head for others."""
+    for slot in group.slots:
+        tensor = getattr(network.get_submodule(slot.layer), slot.tensor)
+        if isinstance(tensor, Tensor) and any(max(part) >= tensor.shape[slot.dim] for part in slot.index):
+            return False
+    return True
 
 
 def _same(network: nn.Module, images: Any, groups: Sequence[Group], want: Tensor) -> bool:

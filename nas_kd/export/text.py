@@ -65,7 +65,9 @@ def stock_model(network: TextNet) -> Any:
     if any(name in COUNTS for numbers in plan.numbers.values() for name in numbers):
         return "layers have fewer attention heads of the same width, which its configuration has no word for"
     config = deepcopy(network.body.config)
-    path, layers = _layers(network.body, config.num_hidden_layers)
+    layers = network.layers
+    assert layers is not None  # teachers without are refused
+    path = next(path for path, module in network.body.named_modules() if module is layers)
     stays = [number for number, layer in enumerate(layers) if not isinstance(layer, LeftOut)]
     size = next((name for name in SIZES if hasattr(config, name)), None)
     whole = getattr(config, size) if size is not None else None
@@ -86,15 +88,6 @@ def stock_model(network: TextNet) -> Any:
         return "its layers have sizes that its configuration has no word for"
     found.load_state_dict(state)
     return found.eval()
-
-
-def _layers(body: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
-    """Return the list of a model's layers and its path."""
-    return next(
-        (path, module)
-        for path, module in body.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    )
 
 
 def _width(layer: nn.Module, whole: int, hidden: int) -> int:

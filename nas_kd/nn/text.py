@@ -95,9 +95,10 @@ class TextNet(nn.Module):
     def positions(self) -> int | None:
         """The most tokens that it takes; None where it has no table of positions."""
         for name, module in self.body.named_modules():
-            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            if isinstance(module, nn.Embedding) and name.endswith(TABLES):
                 # RoBERTa counts positions from the number behind that of the padding token
-                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+                taken = 0 if module.padding_idx is None else module.padding_idx + 1
+                return min(module.num_embeddings - taken, self.body.config.max_position_embeddings)
         return None
 
     @property
@@ -132,8 +133,7 @@ class TextNet(nn.Module):
         Args:
             length: tokens of a text, L.
         """
-        layers = [layer for layer in self._layers if not isinstance(layer, LeftOut)]
-        widths = [_made(layer, MADE[0]).weight.shape[0] for layer in layers]
+        widths = [self.attention_parts(layer)[0].weight.shape[0] for layer in self._present]
         return 2 * length**2 * sum(widths)
 
     @torch.no_grad()
@@ -171,7 +171,7 @@ class TextNet(nn.Module):
             ``pre`` the queries, keys and values (B, 3, heads, L, width) of each; and as ``pooled`` what the classifier
             reads.
         """
-        layers = [layer for layer in self._layers if not isinstance(layer, LeftOut)]
+        layers = self._present
         seen: dict[nn.Module, Tensor] = {}
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -180,8 +180,9 @@ class TextNet(nn.Module):
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             seen[module] = out
 
-        first = self._layers[0]
-        made = [[_made(layer, names) for names in MADE] for layer in layers]
+        assert self.layers is not None  # teachers without are refused
+        first = self.layers[0]
+        made = [self.attention_parts(layer) for layer in layers]
         read = self.get_submodule(self.classifier)
         handles = [each.register_forward_pre_hook(before) for each in (first, read)]
         handles += [each.register_forward_hook(after) for each in layers if each is not first]
@@ -202,20 +203,34 @@ class TextNet(nn.Module):
         return Output(logits, stages, pre, seen[read])
 
     @property
-    def _layers(self) -> nn.ModuleList:
-        """The layers of the encoder, those that are left out among them."""
-        count = self.body.config.num_hidden_layers
-        lists = [each for each in self.body.modules() if isinstance(each, nn.ModuleList) and len(each) == count]
-        return lists[0]
+    def layers(self) -> nn.ModuleList | None:
+        """The layers of the encoder, those that are left out among them; None where there is no list of them."""
+        count = getattr(self.body.config, "num_hidden_layers", None)
+        lists = (each for each in self.body.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
+        return next(lists, None)
+
+    @property
+    def _present(self) -> list[nn.Module]:
+        """The layers that are not left out."""
+        return [layer for layer in self.layers or () if not isinstance(layer, LeftOut)]
+
+    @staticmethod
+    def attention_parts(layer: nn.Module) -> list[Any]:
+        """Return the modules of a layer that make queries, keys and values; None in the place of one that is not there.
+
+        Args:
+            layer: one of `layers`.
+        """
+        modules = {path.rpartition(".")[2]: module for path, module in reversed([*layer.named_modules()])}
+        return [next((modules[name] for name in names if name in modules), None) for names in MADE]
 
 
-MADE = (("query", "q_lin"), ("key", "k_lin"), ("value", "v_lin"))  # what layers call those that make them
-
-
-def _made(layer: nn.Module, names: tuple[str, ...]) -> Any:
-    return next(module for path, module in layer.named_modules() if path.rpartition(".")[2] in names)
-
-
+TABLES = ("position_embeddings", "embed_positions")  # what tables of positions are called
+MADE = (
+    ("query", "q_lin", "q"),
+    ("key", "k_lin", "k"),
+    ("value", "v_lin", "v"),
+)  # what layers call those that make them
 KERNELS = ("sdpa", "eager")  # ways to run attention that torch has; others are code from a hub, or take no such mask
 UNSAVED = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")
 

@@ -18,12 +18,12 @@ from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
 from nas_kd.nn.text import KERNELS, TextNet, quiet, transformers_library
 from nas_kd.teacher.teacher import WEIGHTED, Teacher
+from nas_kd.teacher.text_checks import check_encoder, check_runs
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
 
 PART = 4096  # tokens of a batch that a CPU runs at once
-TRIED = 256  # tokens of texts that the mask is tried on: more than the windows of local attention
 SPARE = 128  # tokens that a vocabulary may have more than its tokenizer, as padding to a round number
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 FIT = "give the folder that both were saved in"
@@ -163,11 +163,11 @@ def read_text_model(
             text = " ".join(str(error).split())[:200]
             expected = f"a text classifier that transformers opens ({text})"
             raise SettingError("teacher.model", name, expected, hint) from error
-    _check_encoder(name, body, hint)
+    check_encoder(name, body, hint)
     for parameter in body.parameters():  # in a mapped file they lie unaligned, and kernels differ in the last bits
         parameter.data = parameter.data.clone()
     wrapped = TextNet.of(body.eval())
-    _check_mask(name, wrapped, hint)
+    check_runs(name, wrapped, hint)
     new = sorted({f"body.{_layer(key)}" for key in (*report["missing_keys"], *_mismatched(report))})
     inside = [path for path in new if not _is_head(wrapped, path)]
     if inside:
@@ -178,25 +178,6 @@ def read_text_model(
         expected = f"a classifier of {classes} classes; {found}"
         raise SettingError("teacher.model", name, expected, "fine-tune it on these data: teacher.epochs=3")
     return wrapped, tuple(path for path in new if wrapped.classifier == path)
-
-
-def _check_encoder(name: str, body: Any, hint: str) -> None:
-    causal = any(getattr(module, "is_causal", False) is True for module in body.modules())
-    if causal or getattr(body.config, "is_encoder_decoder", False):
-        kind = "a decoder, each of whose tokens sees only those before it" if causal else "an encoder with a decoder"
-        raise SettingError("teacher.model", name, f"an encoder; {body.config.model_type} is {kind}", hint)
-
-
-@torch.no_grad()
-def _check_mask(name: str, network: TextNet, hint: str) -> None:
-    """Check that padding is told to a model as it expects, by its own way on texts of two lengths."""
-    x = inputs.example(network, 1, min(TRIED, network.positions or TRIED), 2)
-    own = network(x)
-    given = {key: x[key] for key in network.takes if key in x}
-    theirs = network.body(**given, attention_mask=x[inputs.MASK]).logits
-    if not torch.allclose(own, theirs, atol=1e-3 * float(theirs.abs().max().clamp_min(1.0))):
-        expected = f"an encoder whose attention adds its mask; {network.body.config.model_type} does otherwise"
-        raise SettingError("teacher.model", name, expected, hint)
 
 
 def _layer(key: str) -> str:
