@@ -66,7 +66,6 @@ def stock_model(network: TextNet) -> Any:
         return "layers have fewer attention heads of the same width, which its configuration has no word for"
     config = deepcopy(network.body.config)
     layers = network.layers
-    assert layers is not None  # teachers without are refused
     path = next(path for path, module in network.body.named_modules() if module is layers)
     stays = [number for number, layer in enumerate(layers) if not isinstance(layer, LeftOut)]
     size = next((name for name in SIZES if hasattr(config, name)), None)

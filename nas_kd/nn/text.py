@@ -180,7 +180,6 @@ class TextNet(nn.Module):
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             seen[module] = out
 
-        assert self.layers is not None  # teachers without are refused
         first = self.layers[0]
         made = [self.attention_parts(layer) for layer in layers]
         read = self.get_submodule(self.classifier)
@@ -203,8 +202,8 @@ class TextNet(nn.Module):
         return Output(logits, stages, pre, seen[read])
 
     @property
-    def layers(self) -> nn.ModuleList | None:
-        """The layers of the encoder, those that are left out among them; None where there is no list of them."""
+    def layers(self) -> Any:
+        """The list of the encoder's layers, those that are left out among them; None where there is none."""
         count = getattr(self.body.config, "num_hidden_layers", None)
         lists = (each for each in self.body.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
         return next(lists, None)
