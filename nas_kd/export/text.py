@@ -65,7 +65,7 @@ def stock_model(network: TextNet) -> Any:
     if any(name in COUNTS for numbers in plan.numbers.values() for name in numbers):
         return "layers have fewer attention heads of the same width, which its configuration has no word for"
     config = deepcopy(network.body.config)
-    layers = network.layers
+    layers = network.encoder_layers
     path = next(path for path, module in network.body.named_modules() if module is layers)
     stays = [number for number, layer in enumerate(layers) if not isinstance(layer, LeftOut)]
     size = next((name for name in SIZES if hasattr(config, name)), None)

@@ -180,7 +180,7 @@ class TextNet(nn.Module):
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             seen[module] = out
 
-        first = self.layers[0]
+        first = self.encoder_layers[0]
         made = [self.attention_parts(layer) for layer in layers]
         read = self.get_submodule(self.classifier)
         handles = [each.register_forward_pre_hook(before) for each in (first, read)]
@@ -202,7 +202,7 @@ class TextNet(nn.Module):
         return Output(logits, stages, pre, seen[read])
 
     @property
-    def layers(self) -> Any:
+    def encoder_layers(self) -> Any:
         """The list of the encoder's layers, those that are left out among them; None where there is none."""
         count = getattr(self.body.config, "num_hidden_layers", None)
         lists = (each for each in self.body.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
@@ -211,14 +211,14 @@ class TextNet(nn.Module):
     @property
     def _present(self) -> list[nn.Module]:
         """The layers that are not left out."""
-        return [layer for layer in self.layers or () if not isinstance(layer, LeftOut)]
+        return [layer for layer in self.encoder_layers or () if not isinstance(layer, LeftOut)]
 
     @staticmethod
     def attention_parts(layer: nn.Module) -> list[Any]:
         """Return the modules of a layer that make queries, keys and values; None in the place of one that is not there.
 
         Args:
-            layer: one of `layers`.
+            layer: one of `encoder_layers`.
         """
         modules = {path.rpartition(".")[2]: module for path, module in reversed([*layer.named_modules()])}
         return [next((modules[name] for name in names if name in modules), None) for names in MADE]

@@ -88,7 +88,7 @@ def _apart(one: Tensor, other: Tensor) -> bool:
 @torch.no_grad()
 def _layers(network: TextNet) -> str | None:
     """Say what is wrong where the layers are not what the model runs: each once, on what the one before it gives."""
-    layers = network.layers
+    layers = network.encoder_layers
     if layers is None:
         return "an encoder with a list of its layers; {kind} has none"
     calls: list[tuple[nn.Module, Any, Any]] = []
