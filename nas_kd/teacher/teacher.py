@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
-from nas_kd.nn.own_input import keep_input
 from nas_kd.nn.static import StaticNet
 from nas_kd.runs.log import timed
 from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
-from nas_kd.teacher.answers import answer_logits, logits_of
+from nas_kd.teacher.answers import logits_of
 from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.choose import choose_taps, named_taps
 from nas_kd.teacher.cifar_resnet import CifarResNet, own_class
+from nas_kd.teacher.dry_run import Seen, dry_run
 from nas_kd.teacher.foreign import ModuleReader
-from nas_kd.teacher.probe import Probe, Site, probe
+from nas_kd.teacher.probe import Site, probe
 from nas_kd.teacher.store import store_key, store_path
 from nas_kd.teacher.taps import Layer, Tap, pool_to
 from nas_kd.teacher.targets import LiveSource, TargetSource
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 # Pixels of a batch (32 images of 32 x 32) whose features fit into a CPU's cache: in such parts ResNet-56 runs
 # batches of 64 to 256 images 1.4 to 1.5 times as fast.
 CACHED_PIXELS = 2**15
-# what convolutions and linear layers run as; the products of attention, which have no weights, are no MACs here
-WEIGHTED = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
-
-
 OWN = (CifarResNet, StaticNet)  # networks that are known not to change their input
 
 
@@ -304,7 +300,7 @@ class Teacher(LiveSource):
         Args:
             resolution: height and width of the images in pixels.
         """
-        return self._dry_run(resolution)[0]
+        return self._dry_run(resolution).layers
 
     def match(self, space: Staged, resolution: int, names: Sequence[str] | None = None) -> list[Tap]:
         """Choose the layers that teach the stages of a space, and tap them from now on.
@@ -316,7 +312,8 @@ class Teacher(LiveSource):
         Raises:
             SettingError: the network has no feature maps, or a name in `stages` does not fit.
         """
-        layers, sites, probed = self._dry_run(resolution)
+        seen = self._dry_run(resolution)
+        layers, probed = seen.layers, seen.probed
         sizes = space.stage_sizes(resolution)
         if not layers:
             hint = "name one module per stage in teacher.stages"
@@ -325,7 +322,7 @@ class Teacher(LiveSource):
             layers = probed.finer
         stem = [] if probed is None else probed.stem
         names = self.stages if names is None else names
-        taps = choose_taps(layers, sizes, stem) if names is None else named_taps(sites, sizes, names)
+        taps = choose_taps(layers, sizes, stem) if names is None else named_taps(seen.sites, sizes, names)
         if self._reader is not None:
             self._reader.remove()
         if probed is not None:
@@ -333,43 +330,14 @@ class Teacher(LiveSource):
         self.taps = tuple(taps)
         return taps
 
-    @torch.no_grad()
-    def _dry_run(self, resolution: int) -> tuple[list[Layer], list[Layer], Probe | None]:
-        """Return the layers to choose from, those that can be named, and the probe of a network that needs hooks."""
-        from torch.utils.flop_counter import FlopCounterMode
+    def _dry_run(self, resolution: int) -> Seen:
+        """Run the network once, and note its MACs and classes."""
+        seen = self._seen(resolution)
+        self.macs, self.num_classes = seen.macs, seen.classes
+        return seen
 
-        resolution = self._size or resolution
-        shape = (2, self.in_chans, resolution, resolution)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        before, version = images.clone(), images._version
-        try:
-            with FlopCounterMode(display=False) as counter:
-                out = self._module(images[:1])
-            if not isinstance(out, Tensor):
-                answer_logits(self._module)
-            logits = logits_of(out)
-            if images._version != version or not torch.equal(images, before):
-                keep_input(self._module)  # for its cuts too, which are copies of it
-                images.copy_(before)
-            if own_class(self._module):
-                stages = self._module.forward_stages(images[:1], names := self._module.block_names).stages
-                layers = [Layer(n, f.shape[1], f.shape[2], True) for n, f in zip(names, stages, strict=True)]
-                sites = layers
-                probed = None
-            else:
-                probed = probe(self._module, images)
-                layers = probed.layers
-                sites = [site.layer for site in probed.sites.values()]
-        except SettingError:
-            raise
-        except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            expected = f"inputs of {self.in_chans} x {resolution} x {resolution} ({str(error).splitlines()[0]})"
-            hint = "use the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
-            raise SettingError("teacher.model", self.name, f"a network that takes {expected}", hint) from error
-        counted = counter.get_flop_counts()["Global"]
-        self.macs = sum(count for op, count in counted.items() if str(op) in WEIGHTED) // 2
-        self.num_classes = logits.shape[1]
-        return layers, sites, probed
+    def _seen(self, resolution: int) -> Seen:
+        return dry_run(self._module, self.name, self.in_chans, self._size or resolution, self.device)
 
 
 def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | None:

@@ -17,7 +17,8 @@ from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
 from nas_kd.nn.text import KERNELS, TextNet, quiet, transformers_library
-from nas_kd.teacher.teacher import WEIGHTED, Teacher
+from nas_kd.teacher.dry_run import Seen, counted_macs
+from nas_kd.teacher.teacher import Teacher
 from nas_kd.teacher.text_checks import check_encoder, check_runs
 
 if TYPE_CHECKING:
@@ -86,16 +87,9 @@ class TextTeacher(Teacher):
         """Return the name of the layer whose input is the pooled feature."""
         return self._module.classifier
 
-    @torch.no_grad()
-    def _dry_run(self, resolution: int) -> Any:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            logits = self._module(inputs.example(self._module, 1, resolution))
-        counted = counter.get_flop_counts()["Global"]
-        self.macs = sum(flops for op, flops in counted.items() if str(op) in WEIGHTED) // 2
-        self.num_classes = logits.shape[1]
-        return [], [], None
+    def _seen(self, resolution: int) -> Seen:
+        logits, macs = counted_macs(self._module, inputs.example(self._module, 1, resolution))
+        return Seen([], [], None, macs, logits.shape[1])
 
     def match(self, space: Any, resolution: int, names: Sequence[str] | None = None) -> Any:
         """Do nothing: the layers of a text teacher are all given, and a method says which teaches which."""

@@ -131,11 +131,11 @@ def test_a_matched_teacher_travels_to_another_process() -> None:
 def test_branches_of_a_block_are_no_layers() -> None:
     torchvision = pytest.importorskip("torchvision")
     net = torchvision.models.googlenet(num_classes=3, aux_logits=False, init_weights=False)
-    layers, _, _ = load_teacher(net)._dry_run(64)
+    layers = load_teacher(net)._dry_run(64).layers
     assert [layer.path for layer in layers if layer.size == 2] == ["inception5a", "inception5b"]
 
 
 def test_blocks_count_and_not_the_stages_that_hold_them() -> None:
-    layers, _, _ = load_teacher("convnext_atto", num_classes=3)._dry_run(64)
+    layers = load_teacher("convnext_atto", num_classes=3)._dry_run(64).layers
     blocks = [f"stages.{s}.blocks.{i}" for s, n in enumerate((2, 2, 6, 2)) for i in range(n)]
     assert [layer.path for layer in layers] == blocks
