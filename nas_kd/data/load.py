@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +15,11 @@ from nas_kd.config.kinds import checked
 from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.data.dataset import Data, Split, fingerprint_of
-from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
 from nas_kd.data.image import Decoder
-from nas_kd.data.membership import membership
 from nas_kd.data.open_source import Arrays, given_apart
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
+from nas_kd.data.placed import Members
 from nas_kd.data.readable import readable
-from nas_kd.data.split import draw
 from nas_kd.data.views import AllViews, Views, ViewTable
 from nas_kd.errors import SettingError
 
@@ -78,61 +75,37 @@ def load_data(
             sources[name], lost = readable(sources[name], decoder)
             skipped += lost
     pool = sources["train"]
-    rows = membership(
-        pool,
-        config.rate,
-        0 if "select" in sources else config.select,
-        config.seed,
-        config.subset,
-        held="test" in sources,
-    )
-    if "select" in sources:
-        del rows["select"]
-    used = np.sort(np.concatenate(list(rows.values())))
-    apart = [name for name in ("select", "test") if name in sources]
-    parts = [Part(pool, used), *(Part(sources[name], np.arange(len(sources[name]))) for name in apart)]
+    members = Members(sources, config)
+    parts = [Part(sources[home], rows) for home, rows in members.used.items()]
     decoded, seen = decode(parts, decoder, config.memory_gib, device)
-    stores = dict(zip(["train", *apart], decoded, strict=True))
-    hashes = {name: store.keys() for name, store in stores.items()}
-    moved = 0
-    if config.duplicates == "stop":
-        draws = draw([pool.names[row] for row in used], config.seed, "split")
-        labels = pool.labels[used] if pool.kind == "classes" else np.zeros(len(used), dtype=np.int64)
-        equal = hashes["train"] if pool.groups is None else joined(hashes["train"], pool.groups[used])
-        rows, moved = together(rows, used, equal, draws, labels)
+    stores = dict(zip(members.used, decoded, strict=True))
+    places = members.placed({home: store.keys() for home, store in stores.items()})
 
     size, _, channels = decoded[0].shape
-    mean, std = _mean_std(decoded[0], torch.from_numpy(np.searchsorted(used, rows["train"])))
+    mean, std = _mean_std(decoded[0], torch.from_numpy(places["train"].at))
     affine = Affine(mean, std)
     flip = train != "digits" if config.flip is None else config.flip
     pad = size // 8 if config.pad is None else config.pad
     if pad > size:
         raise SettingError("data.pad", pad, f"0 .. {size}, the resolution", "omit it")
     auto = AutoAugment(config.augment, mean, size) if config.augment else None
-    table = _views(config.views, len(rows["train"]), pad, flip, config.seed) if auto is None else None
+    table = _views(config.views, len(places["train"].at), pad, flip, config.seed) if auto is None else None
     change = Augment(pad, flip, table, auto)
 
-    splits: dict[str, Split] = {}
-    keys: dict[str, Keys] = {}
-    for name in ("train", "rate", "select", "test"):
-        home = name if name in apart else "train"
-        source = sources[home]
-        at = np.arange(len(source)) if name in apart else rows[name]
-        place = at if name in apart else np.searchsorted(used, at)
-        keys[name] = hashes[home][place]
-        splits[name] = Split(
+    splits = {
+        name: Split(
             name,
-            stores[home],
-            torch.from_numpy(place),
-            torch.from_numpy(source.labels[at]),
-            [source.names[i] for i in at],
+            stores[place.home],
+            torch.from_numpy(place.at),
+            torch.from_numpy(place.labels),
+            place.names,
             affine,
             device,
             change if name == "train" else None,
         )
-    if config.duplicates == "stop" and "test" in sources:
-        check_test({name: (keys[name], split.names) for name, split in splits.items()})
-    numbers = {name: split.labels.numpy() for name, split in splits.items()} if pool.kind == "classes" else {}
+        for name, place in places.items()
+    }
+    equal = members.check_equal(places)
     return Data(
         train=splits["train"],
         rate=splits["rate"],
@@ -152,7 +125,7 @@ def load_data(
             sizes=tuple(seen.sizes.most_common()),
             modes=tuple(seen.modes.most_common()),
             traits=tuple(seen.traits.most_common()),
-            equal=count_equal(keys, numbers, moved),
+            equal=equal,
         ),
     )
 

@@ -12,11 +12,9 @@ import torch
 
 from nas_kd.data.config import DataConfig
 from nas_kd.data.dataset import Data, fingerprint_of
-from nas_kd.data.duplicates import Keys, check_test, count_equal, joined, together
-from nas_kd.data.membership import membership
 from nas_kd.data.open_source import given_apart
+from nas_kd.data.placed import Members
 from nas_kd.data.source import Source, TextSource
-from nas_kd.data.split import draw
 from nas_kd.data.tokenised import Tokenised
 from nas_kd.data.tokens import TextSplit, TokenStore
 from nas_kd.errors import SettingError
@@ -44,36 +42,15 @@ def load_texts(train: str | Path, config: DataConfig, test: str | Path | None, d
     tokenizer = read_tokenizer(config.tokenizer)
     sources, found = given_apart(train, config.test if test is None else test, config)
     pool = sources["train"]
-    select = 0 if "select" in sources else config.select
-    rows = membership(pool, config.rate, select, config.seed, config.subset, held="test" in sources)
-    if "select" in sources:
-        del rows["select"]
-    used = np.sort(np.concatenate(list(rows.values())))
-    apart = [name for name in ("select", "test") if name in sources]
-    places = {"train": used} | {name: np.arange(len(sources[name])) for name in apart}
-    texts = {home: _texts(sources[home], at) for home, at in places.items()}
+    members = Members(sources, config)
+    texts = {home: _texts(sources[home], rows) for home, rows in members.used.items()}
     stores, what = tokenise(tokenizer, texts, config)
-    hashes = {home: store.keys() for home, store in stores.items()}
-    moved = 0
-    if config.duplicates == "stop":
-        draws = draw([pool.names[row] for row in used], config.seed, "split")
-        labels = pool.labels[used] if pool.kind == "classes" else np.zeros(len(used), dtype=np.int64)
-        equal = hashes["train"] if pool.groups is None else joined(hashes["train"], pool.groups[used])
-        rows, moved = together(rows, used, equal, draws, labels)
+    places = members.placed({home: store.keys() for home, store in stores.items()})
     splits: dict[str, Split] = {}
-    keys: dict[str, Keys] = {}
-    for name in ("train", "rate", "select", "test"):
-        home = name if name in apart else "train"
-        source = sources[home]
-        at = np.arange(len(source)) if name in apart else rows[name]
-        place = at if name in apart else np.searchsorted(used, at)
-        keys[name] = hashes[home][place]
-        y = torch.from_numpy(source.labels[at])
-        names = [source.names[row] for row in at]
-        splits[name] = TextSplit(name, stores[home], torch.from_numpy(place), y, names, device)
-    if config.duplicates == "stop" and "test" in sources:
-        check_test({name: (keys[name], split.names) for name, split in splits.items()}, "texts", "are")
-    numbers = {name: split.labels.numpy() for name, split in splits.items()} if pool.kind == "classes" else {}
+    for name, (home, at, labels, names, _) in places.items():
+        y = torch.from_numpy(labels)
+        splits[name] = TextSplit(name, stores[home], torch.from_numpy(at), y, names, device)
+    equal = members.check_equal(places, "texts", "are")
     return Data(
         train=splits["train"],
         rate=splits["rate"],
@@ -87,7 +64,7 @@ def load_texts(train: str | Path, config: DataConfig, test: str | Path | None, d
         fingerprint=fingerprint_of(pool.classes, pool.kind, splits, [*stores.values()]),
         kind=pool.kind,
         balance=config.balance,
-        found=replace(found, equal=count_equal(keys, numbers, moved)),
+        found=replace(found, equal=equal),
         tokens=what,
     )
 
