@@ -30,7 +30,7 @@ import nas_kd
 from nas_kd.data import Batch
 from nas_kd.derive.calling import unit_features
 from nas_kd.derive.supernet import TeacherSupernet
-from nas_kd.rate.units import batch_statistics, features
+from nas_kd.rate.unit_scores import batch_statistics, features
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import seeded
 from nas_kd.solve import best

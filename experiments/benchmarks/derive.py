@@ -50,7 +50,7 @@ from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.distill import Classification
 from nas_kd.losses import adaptive_alpha_divergence
-from nas_kd.rate.units import batch_statistics, local_errors, replace_one
+from nas_kd.rate.unit_scores import batch_statistics, local_errors, replace_one
 from nas_kd.space.rows import rows_of
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.cifar_resnet import CifarResNet

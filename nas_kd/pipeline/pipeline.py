@@ -20,9 +20,10 @@ from nas_kd.rate import SubnetScorer, rate_blockwise
 from nas_kd.rate.units import rate_units
 from nas_kd.runs.files import read_json
 from nas_kd.searcher.objectives import checked_objectives
+from nas_kd.searcher.record import short_settings
 from nas_kd.searcher.result import SearchResult
 from nas_kd.searcher.rounds import teacher_rounds
-from nas_kd.searcher.search import TRAINING_FIELDS, search
+from nas_kd.searcher.search import search
 from nas_kd.searcher.weighting import stage_weights
 from nas_kd.teacher import TargetSource, Teacher
 from nas_kd.train.config import RetrainConfig
@@ -236,14 +237,13 @@ class Pipeline(RunContext):
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of ``retrain`` that short and full trainings share."""
-        return {name: getattr(self.config.retrain, name) for name in TRAINING_FIELDS}
+        return short_settings(self.config.retrain)
 
     @property
     def short_settings(self) -> dict[str, Any]:
         """Arguments of ``retrain`` for short trainings as the search's, from weights of any kind."""
         short = self.short_training
-        shared = {name: getattr(short, name) for name in TRAINING_FIELDS}
-        return shared | {"method": self.method, "epochs": short.epochs, "test": False}
+        return short_settings(short) | {"method": self.method, "epochs": short.epochs, "test": False}
 
     def check(self, keep: bool = True) -> None:
         """Find every mistake that can be found before the first epoch.

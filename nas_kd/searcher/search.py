@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
-from nas_kd.config.settings import default_of, fields_of
 from nas_kd.data import Data
-from nas_kd.distill import Task, form_of, task_of
+from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
-from nas_kd.export.onnx_timed import timed_on
 from nas_kd.rate.subnet import SubnetScorer
-from nas_kd.runs.files import atomic_json
 from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -26,10 +22,9 @@ from nas_kd.runtime.seeds import alone
 from nas_kd.searcher.begin import first_archs, read_archs
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
-from nas_kd.searcher.engine import Engine, SearchEngine
-from nas_kd.searcher.engines import ENGINES, search_engine
+from nas_kd.searcher.engines import ENGINES
 from nas_kd.searcher.evaluation import Evaluation, Guide
-from nas_kd.searcher.finalists import best_trained, choose_finalists, controls, ranked, short_training
+from nas_kd.searcher.finalists import choose_finalists, controls, short_training
 from nas_kd.searcher.further import further_scores
 from nas_kd.searcher.gated import check_gates
 from nas_kd.searcher.group import worker_group
@@ -38,35 +33,22 @@ from nas_kd.searcher.latencies import by_ratings, with_latency
 from nas_kd.searcher.latency_table import read_latency_table
 from nas_kd.searcher.objectives import checked_objectives, named_objectives
 from nas_kd.searcher.ratings import usable_ratings
+from nas_kd.searcher.record import checked_engine, keep_result, search_facts, short_settings, winner_of
 from nas_kd.searcher.result import SearchResult, load_search
 from nas_kd.searcher.trials import evaluated, with_further
 from nas_kd.searcher.tuned import measured
 from nas_kd.searcher.tuned import tuned as tuned_subnets
 from nas_kd.solve import best, exact_front
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import TargetSource
 from nas_kd.teacher.sources import TeacherLike, as_targets
-from nas_kd.train import weights_hash
-from nas_kd.train.config import RetrainConfig, RetrainSettings, TrainingConfig
+from nas_kd.train.config import RetrainConfig, RetrainSettings
 from nas_kd.train.many import TrainingSetup
 from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
     from typing_extensions import Unpack
 
-BOUNDS = ("max_macs", "max_params", "min_macs", "min_params")  # the record has their numbers
-LATER = (
-    "rerate_images",
-    "rerate_temperature",
-    "gate_epochs",
-    "gate_lr",
-    "latency_runtime",
-)  # runs recorded before they were settings lack them
-STEPS = ("steps", "step_epochs", "rounds_of_teachers")  # weights and teacher are what they come to
 LEARNED = ("space", "data", "seed", "precision", "teacher", "search.caps", "search.floors")  # what gates depend on
-# settings of retrainings that short ones share
-TRAINING_FIELDS = (*(name for name in fields_of(TrainingConfig) if name != "epochs"), "method_settings")
 
 
 @takes(SearchConfig)
@@ -131,7 +113,7 @@ def search(
         raise SettingError("data", None, "a Data", "pass data=nas_kd.load_data(...)")
     source = as_targets(teacher)
     config = SearchConfig.of(config, settings)
-    engine = _checked_engine(config.engine, source, tables)
+    engine = checked_engine(config.engine, source, tables)
     weights = config.weights
     if isinstance(weights, str):
         expected = "one number per stage, or null"
@@ -189,37 +171,23 @@ def search(
             if not space.resolutions:  # smaller images, which were not rated, may be within it
                 raise
             within = False
-    short_settings = {name: getattr(retraining, name) for name in TRAINING_FIELDS}
     stage = None
     group = None
     facts: dict[str, Any] = {}
     if run is not None:
-        facts = {
-            "space": space.hash,
-            "data": data.fingerprint,
-            "seed": seed,
-            "precision": runtime.precision,
-            "teacher": None if source is None else source.fingerprint,
-            "supernet": weights_hash(net),
-            "tables": tables_hash(tables) if tables else None,
-        }
-        if timing is not None:
-            facts |= {"search.latency_table": timing.digest}
-        elif latency is not None or "latency_ms" in objectives:  # latencies of different machines are not comparable
-            facts |= {"latency.device": timed_on(timed_by, runtime.device), "latency.threads": torch.get_num_threads()}
-        usual = [name for name in LATER if getattr(config, name) == default_of(SearchConfig, name)]
-        facts |= config.record("storage", "latency_table", "first", *BOUNDS, *STEPS, *usual) | {
-            "search.engine": engine.name,
-            "search.caps": upper,
-            "search.floors": lower,
-            "search.sampler": _named(config.sampler),
-            "search.weights": None if weights is None else [float(weight) for weight in weights],
-            "search.objectives": list(goals),
-            "search.method": repr(method),
-            "search.training": short_settings,
-        }
-        if form := form_of(method, retraining.method_settings):
-            facts["search.method_form"] = form
+        facts = search_facts(
+            config,
+            engine.name,
+            goals,
+            budget,
+            net=net,
+            source=source,
+            data=data,
+            tables=tables,
+            training=retraining,
+            seed=seed,
+            precision=runtime.precision,
+        )
         facts |= own_task | dict(inputs or {})
         if first:
             facts["search.first"] = [arch.key for arch in first]
@@ -312,77 +280,11 @@ def search(
             seed=seed,
             folder=folder,
             workers=workers,
-            training=short_settings,
+            training=short_settings(retraining),
         )
-    winner = archs[_winner(finalists, engine.guided, task.measure)]
+    winner = archs[winner_of(finalists, engine.guided, task.measure)]
     result = SearchResult(winner, space, upper, rows, finalists, exact, engine.name, objectives)
     if stage is not None:
-        stage.write_frame("top.csv", finalists)
-        stage.write_frame("pareto.csv", result.front())
-        cost = space.cost(winner, **budget.cost)
-        found = {
-            "key": winner.key,
-            "label": winner.label,
-            "arch": winner.to_dict(),
-            "budget": upper,
-            "at_least": lower,
-            "max_latency_ms": latency,
-            "engine": engine.name,
-            "teacher": source is not None,
-            "objectives": list(objectives),
-        }
-        if timed_by != "torch":
-            found |= {"latency_runtime": timed_by}
-        if timing is not None:
-            found |= {"latency_table": timing.path, "latency_ms": budget.latency(winner)}
-        atomic_json(stage.folder / "best.json", found | {"macs": cost.macs, "params": cost.params})
-        stage.finish({"best": winner.key, "evaluations": len(evaluated(rows))})
+        keep_result(stage, result, budget, taught=source is not None)
         return load_search(stage, space)
     return result
-
-
-def _checked_engine(engine: str | Engine | None, source: TargetSource | None, tables: object) -> SearchEngine:
-    """Return the engine's search, and check that it has what it needs."""
-    searches = search_engine(engine or ("nsga2" if tables is None else "exact"))
-    if not isinstance(engine, str | None):
-        if searches.name in ENGINES:
-            raise SettingError("search.engine", searches.name, "a name that no built-in engine has", "rename it")
-        return searches
-    if searches.guided and (source is None or tables is None):
-        free = [name for name, kind in ENGINES.items() if not kind.guided]
-        expected = f"{', '.join(free)} without a teacher and its rating tables"
-        hint = "pass teacher= and tables=nas_kd.rate_blockwise(...), or engine='nsga2'"
-        raise SettingError("search.engine", searches.name, expected, hint)
-    if source is not None and source.teacher is None and not source.shared:
-        expected = "one nas_kd Teacher, the cache of its logits, or None"
-        raise SettingError(
-            "teacher", type(source).__name__, expected, "several teachers can retrain a student, not search"
-        )
-    return searches
-
-
-def _named(sampler: str | BaseSampler) -> str:
-    """Return an identifier of a sampler: a name, or the class of an object and its plain settings."""
-    if isinstance(sampler, str):
-        return sampler
-    plain = {name: value for name, value in vars(sampler).items() if isinstance(value, str | int | float | bool)}
-    return f"{type(sampler).__name__}({', '.join(f'{name}={value}' for name, value in sorted(plain.items()))})"
-
-
-def _winner(finalists: pd.DataFrame, guided: bool, metric: str) -> str:
-    """Return the key of the best: by the short training where there was one, then by the scores."""
-    lowest = [name for name in ("tuned_kl", "kl") if name in finalists]
-    finalists = finalists.sort_values(lowest, kind="stable") if guided else ranked(finalists, "loss", metric)
-    if f"select_{metric}" in finalists:
-        finalists = best_trained(finalists, metric)
-    return str(finalists["key"].iloc[0])
-
-
-def tables_hash(tables: Sequence[pd.DataFrame]) -> str:
-    """Return a short hash of the rating tables."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for table in tables:
-        digest.update(table.to_csv(index=False).encode())
-    return digest.hexdigest()[:12]

@@ -19,7 +19,7 @@ from nas_kd.rate.weights import learned_weights, sensitivity_weights
 from nas_kd.runs.files import atomic_json, atomic_write, read_frame, read_json
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
-from nas_kd.searcher.search import tables_hash
+from nas_kd.searcher.record import tables_hash
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher

@@ -21,7 +21,7 @@ from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.nn import inputs
 from nas_kd.nn.text import TextNet
-from nas_kd.rate.units import local_errors
+from nas_kd.rate.unit_scores import local_errors
 from nas_kd.space import Arch
 from nas_kd.space.arch import Candidate
 from nas_kd.teacher import Teacher
@@ -279,7 +279,7 @@ def test_texts_are_not_resized(text_teacher: Teacher, review_data: Data) -> None
 
 
 def test_ratings_in_parts_are_those_of_all(text_teacher: Teacher, review_data: Data, monkeypatch: Any) -> None:
-    import nas_kd.rate.units as units
+    import nas_kd.rate.unit_scores as units
 
     space = nas_kd.teacher_space(text_teacher, review_data)
     net = nas_kd.Supernet(space)
