@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nas_kd.data.augment import crop_flip as crop_flip
     from nas_kd.data.batch import Batch as Batch
     from nas_kd.data.dataset import Data as Data
-    from nas_kd.data.dataset import Split as Split
+    from nas_kd.data.image_split import Split as Split
     from nas_kd.data.load import load_data as load_data
     from nas_kd.data.views import AllViews as AllViews
     from nas_kd.data.views import Views as Views
@@ -24,7 +24,7 @@ _HOME = {
     "AutoAugment": "augment",
     "Batch": "batch",
     "Data": "dataset",
-    "Split": "dataset",
+    "Split": "image_split",
     "ViewTable": "views",
     "Views": "views",
     "crop_flip": "augment",

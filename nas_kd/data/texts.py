@@ -21,7 +21,7 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.text import TYPES, transformers_library
 
 if TYPE_CHECKING:
-    from nas_kd.data.dataset import Split
+    from nas_kd.data.image_split import Split
 
 LENGTH = 128  # tokens that texts are cut to where no setting says so
 VOCABULARIES = (

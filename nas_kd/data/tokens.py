@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nas_kd.data.batch import Batch
-from nas_kd.data.dataset import Split, _generator, _Plan
 from nas_kd.data.duplicates import Keys
+from nas_kd.data.image_split import EpochPlan, Split, generator_of
 from nas_kd.nn.inputs import IDS, MASK
 from nas_kd.nn.text import TYPES
 
@@ -158,7 +158,7 @@ class TextSplit(Split):
         batches: list[Tensor] = []
         for some in order[:whole].split(AMONG * batch_size):
             batches += some[lengths[some].argsort(stable=True)].split(batch_size)
-        mixed = torch.randperm(len(batches), generator=_generator(seed, "batches", epoch)).tolist()
+        mixed = torch.randperm(len(batches), generator=generator_of(seed, "batches", epoch)).tolist()
         return torch.cat([*(batches[number] for number in mixed), order[whole:]])
 
     def _fetch(self, index: Tensor) -> Any:
@@ -172,9 +172,9 @@ class TextSplit(Split):
         rows = self._rows[index.to(self._rows.device)]
         return self._batch(self._tokens.fetch(rows, length), index, view)
 
-    def _plan(self, order: Tensor, epoch: int, seed: int) -> _Plan:
+    def _plan(self, order: Tensor, epoch: int, seed: int) -> EpochPlan:
         view = torch.full_like(order, -1) if self.views is None else self.views.at(order, epoch)
-        return _Plan(order, view, self._rows[order.to(self._rows.device)], self._labels, None)
+        return EpochPlan(order, view, self._rows[order.to(self._rows.device)], self._labels, None)
 
-    def _planned(self, cut: slice, plan: _Plan, epoch: int, seed: int) -> Batch:
+    def _planned(self, cut: slice, plan: EpochPlan, epoch: int, seed: int) -> Batch:
         return self._of(plan.index[cut], plan.view[cut])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas_kd.data import Data, load_data
-from nas_kd.data.dataset import Split
+from nas_kd.data.image_split import Split
 from nas_kd.data.pixels import MemoryPixels
 
 CASES = [{"views": 0}, {"views": 3}, {"augment": "rand-m5-n1", "views": 0}]
