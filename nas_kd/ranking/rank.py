@@ -13,10 +13,10 @@ from nas_kd.analyse.measure import as_accuracy, worded
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.config.measures import Measure, measure_named
-from nas_kd.config.names import imported
 from nas_kd.data import Data
 from nas_kd.distill import Recipe, Task, task_of
-from nas_kd.errors import SettingError, nearest
+from nas_kd.errors import SettingError
+from nas_kd.ranking.chosen import chosen_scores
 from nas_kd.ranking.config import RankConfig, RankSettings
 from nas_kd.ranking.figure import rank_figure
 from nas_kd.ranking.ground_truth import ground_truth, trainings_of
@@ -24,7 +24,7 @@ from nas_kd.ranking.plan import GROWN, earlier_sizes, keep_plan
 from nas_kd.ranking.sample import archs_of, bands_of, draw_archs
 from nas_kd.ranking.scoring import Prepared, kept_scores
 from nas_kd.ranking.summary import joined, noise_table, summarise, verdict
-from nas_kd.rate.scores import SCORES, Score
+from nas_kd.rate.scores import Score
 from nas_kd.rate.scores.donna import MAX_TRAINED
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.lock import held
@@ -118,15 +118,7 @@ def rank(
     config = RankConfig.of(config, settings).fitted(len(data.train))
     runtime = runtime or Runtime()
     run = _run(run)
-    chosen = _scores(_applicable(space) if config.scores is None else config.scores)
-    main = _named("primary", config.primary, chosen)
-    base = _named("control", config.control, chosen)
-    if main == base:
-        hint = "choose the score to evaluate"
-        raise SettingError("rank.primary", config.primary, "a score other than rank.control", hint)
-    if base.kind != "size":
-        sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
-        raise SettingError("rank.control", config.control, sizes, "choose a size control")
+    chosen, main, base = chosen_scores(config, space)
     own_task = {} if task is None else {f"rank.{name}": value for name, value in task.facts.items()}
     task = task or task_of(data)
     _check(data, config, chosen, net, space)
@@ -213,50 +205,12 @@ def _run(run: Run | str | Path | None) -> Run:
     return made
 
 
-def _scores(scores: Sequence[str | Score]) -> list[Score]:
-    found: list[Score] = []
-    for item in scores:
-        if isinstance(item, str) and item not in SCORES and ":" not in item:
-            raise SettingError("rank.scores", item, ", ".join(SCORES), nearest(item, SCORES, "choose some of them"))
-        score = item if isinstance(item, Score) else SCORES[item] if item in SCORES else imported("rank.scores", item)
-        if not isinstance(score, Score):
-            raise SettingError("rank.scores", item, "a nas_kd.rate.scores.Score")
-        if score not in found:
-            found.append(score)
-    return found
-
-
-def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
-    """Return a score by its short or its full name."""
-    short = {key: score for key, score in SCORES.items() if score in scores}
-    known = short | {score.name: score for score in scores}
-    name = imported(f"rank.{field}", name).name if ":" in name else name
-    if name not in known:
-        expected = f"one of rank.scores: {', '.join(short or known)}"
-        hint = nearest(name, known, f"choose one of them, or add {name} to rank.scores" if name in SCORES else "")
-        raise SettingError(f"rank.{field}", name, expected, hint)
-    return known[name]
-
-
-def _applicable(space: ElasticSpace) -> list[str]:
-    """Return the scores that a space can have: those of a teacher's units, or those of stages trained on features."""
-    return [name for name, score in SCORES.items() if not score.needs & _foreign(space)]
-
-
-def _foreign(space: ElasticSpace) -> frozenset[str]:
-    """Return what scores may need that this space has not."""
-    return frozenset({"blockwise", "features"} if space.pretrained else {"units"})
-
-
 def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object, space: ElasticSpace) -> None:
     check_epochs("rank", config.epochs, config.batch_size, data.train)
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
             raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
     using = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
-    if lacking := [score.name for score in scores if score.needs & _foreign(space)]:
-        expected = f"scores that {space.name} can have: {', '.join(_applicable(space))}"
-        raise SettingError("rank.scores", lacking[0], expected, "leave it out")
     if net is None and (using or space.pretrained):
         expected = f"a supernet, for {', '.join(using)}"
         raise SettingError("net", None, expected, "pass net=, or choose other scores")

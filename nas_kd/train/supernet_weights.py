@@ -19,7 +19,7 @@ from nas_kd.export.student import ABOUT, WEIGHTS, student_about
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.supernet.published import RUNNING, published_layout
-from nas_kd.teacher.build import IMAGENET
+from nas_kd.teacher.plan import IMAGENET
 from nas_kd.teacher.weights import read_weights
 from nas_kd.train.supernet_config import SupernetConfig
 
