@@ -15,9 +15,10 @@ from nas_kd.config.kinds import checked
 from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.data.dataset import Data, fingerprint_of
+from nas_kd.data.fileless import Arrays
 from nas_kd.data.image import Decoder
 from nas_kd.data.image_split import Split
-from nas_kd.data.open_source import Arrays, given_apart
+from nas_kd.data.open_source import given_apart
 from nas_kd.data.pixels import LazyPixels, Part, Pixels, decode
 from nas_kd.data.placed import Members
 from nas_kd.data.readable import readable

@@ -1,4 +1,4 @@
-"""Sources of images: digits, tensors, class folders, tars, tables and the data sets of torchvision."""
+"""Sources of images and texts, by the setting that names them, and which splits are given apart."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from nas_kd.config.paths import existing
 from nas_kd.data.columns import sources
 from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
+from nas_kd.data.fileless import Arrays, arrays, digits, torchvision
 from nas_kd.data.found import Found
-from nas_kd.data.labels import columns_of, labels_of
 from nas_kd.data.layout import classes_of, split_folders, splits_first
-from nas_kd.data.source import ArraySource, FileSource, Source, VisionSource, parted_groups
+from nas_kd.data.source import FileSource, Source, parted_groups
 from nas_kd.data.table import PAIR, TEXT, Table, read_csv, read_hfds, read_lines, read_parquet
 from nas_kd.data.tree import Tree, read_folder, read_tar
 from nas_kd.errors import SettingError
 
-Arrays = tuple[Any, Any]
 Images = str | Path | Arrays
 
 
@@ -120,16 +115,16 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         return _open_texts(setting, what, config)
     if isinstance(what, tuple):
         _no_columns(setting, config, "tensors")
-        return Opened({"train": _arrays(setting, what, config)})
+        return Opened({"train": arrays(setting, what, config)})
     if what == "digits":
         _no_columns(setting, config, "digits")
-        return Opened({"train": _digits(setting)})
+        return Opened({"train": digits(setting)})
     prefix, slash, rest = str(what).partition("/")
     root = str(Path(config.root).expanduser())
     split = config.test_split if setting == "data.test" else config.train_split
     if slash and prefix.lower() == "torch":
         _no_columns(setting, config, str(what))
-        return Opened({"train": _torchvision(setting, str(what), split, root, config.download)})
+        return Opened({"train": torchvision(setting, str(what), split, root, config.download)})
     if slash and prefix.lower() == "hfds":
         return _table(setting, read_hfds(setting, rest, split, root), config)
     if slash and prefix.lower() in ("hfids", "tfds", "wds"):
@@ -174,48 +169,6 @@ def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = F
     """Refuse settings of tables where the training images are in none."""
     if setting == "data.train":
         config.check_columns(origin, folders=folders)
-
-
-def _names(labels: NDArray[np.int64], classes: tuple[str, ...]) -> list[str]:
-    """Name images without files by class and running number."""
-    return [f"{classes[label]}/{i:06d}" for i, label in enumerate(labels.tolist())]
-
-
-def _digits(setting: str) -> ArraySource:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]  # (1797, 1, 8, 8)
-    labels = bunch.target.astype(np.int64)
-    classes = tuple(map(str, bunch.target_names))
-    return ArraySource(pixels, setting, "digits", _names(labels, classes), labels, classes)
-
-
-def _arrays(setting: str, pair: Arrays, config: DataConfig) -> ArraySource:
-    if len(pair) != 2:
-        raise SettingError(setting, f"{len(pair)} parts", "a pair (x, y)", "pass images and labels")
-    try:
-        x = torch.as_tensor(pair[0]).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        expected = f"x (N, C, H, W) uint8 ({error})"
-        raise SettingError(setting, type(pair[0]).__name__, expected, "convert it to a tensor") from error
-    y = columns_of(setting, pair[1].cpu() if isinstance(pair[1], Tensor) else pair[1])
-    rows = len(next(iter(y.values()), ()))
-    shapes = f"x {tuple(x.shape)} {x.dtype}, y {(rows, len(y)) if len(y) > 1 else (rows,)}"
-    if x.ndim != 4 or x.dtype != torch.uint8 or len(x) != rows or not rows:
-        hint = (
-            "(255 * x).round().to(torch.uint8), where x is 0 .. 1" if x.is_floating_point() else "convert the tensors"
-        )
-        raise SettingError(setting, shapes, "x (N, C, H, W) uint8 and y (N,) or (N, L)", hint)
-    if x.shape[3] in (1, 3) and x.shape[1] == x.shape[2] > 4:
-        raise SettingError(setting, shapes, "channels first: x (N, C, H, W)", "pass x.permute(0, 3, 1, 2)")
-    if not all(x.shape[1:]):
-        raise SettingError(setting, shapes, "images of at least one channel and pixel", "convert the tensors")
-    labels = labels_of(setting, y, config.kind, numbered=True)
-    names = [f"{i:06d}" for i in range(rows)]
-    if labels.kind == "classes":
-        names = _names(labels.y, labels.names)
-    return ArraySource(x, setting, "tensors", names, labels.y, labels.names, labels.kind)
 
 
 def _tar(setting: str, path: Path) -> Tree:
@@ -286,22 +239,3 @@ def _source(setting: str, path: Path, tree: Tree, rows: list[int], start: int, c
     files = [tree.files[row] for row in rows]
     spans = None if tree.spans is None else tree.spans[rows]
     return FileSource(files, spans, setting, str(path), names, labels, classes, groups=groups)
-
-
-def _torchvision(setting: str, name: str, split: str, root: str, download: bool) -> VisionSource:
-    from timm.data.dataset_factory import create_dataset
-
-    try:
-        dataset: Any = create_dataset(name, root=root, split=split, download=download)
-    except AssertionError as error:
-        expected = f"a torchvision data set known to timm ({error})"
-        raise SettingError(setting, name, expected, "check the name") from error
-    except (RuntimeError, OSError) as error:
-        hint = "set data.root to the folder that holds it, or data.download=true"
-        raise SettingError(setting, name, f"a data set in {root} ({error})", hint) from error
-    if not hasattr(dataset, "targets") or not hasattr(dataset, "classes"):
-        raise SettingError(setting, name, "a classification data set", "save it as class folders")
-    labels = np.asarray(dataset.targets, dtype=np.int64)
-    classes = tuple(map(str, dataset.classes))
-    again = (setting, name, split, root, False)
-    return VisionSource(dataset, setting, name, _names(labels, classes), labels, classes, reopen=(_torchvision, again))

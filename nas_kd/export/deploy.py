@@ -21,7 +21,8 @@ from nas_kd.export.formats import FORMATS
 from nas_kd.export.formats.base import Format
 from nas_kd.export.int8 import Measured, Score, as_taken, check_data, measured, quantise
 from nas_kd.export.staged import note_of, staged
-from nas_kd.export.student import ABOUT, EXPORTS, load_student, update_card
+from nas_kd.export.student import load_student, update_card
+from nas_kd.export.student_folder import ABOUT, EXPORTS
 from nas_kd.export.timed import LatencyRow, latencies
 from nas_kd.export.versions import versions
 from nas_kd.nn.inputs import takes_images

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +16,28 @@ from torch import Tensor, nn
 from nas_kd.blocks import kinds
 from nas_kd.config.kinds import checked
 from nas_kd.config.paths import TOKENIZER
-from nas_kd.config.reading import parsed, read_text
 from nas_kd.errors import SettingError
 from nas_kd.export.card import card
 from nas_kd.export.factory import build_by, check_untrusted
+from nas_kd.export.student_folder import (
+    ABOUT,
+    ARCH,
+    CARD,
+    ENV,
+    EXPORTS,
+    FORMAT,
+    WEIGHTS,
+    as_text,
+    read_part,
+    student_about,
+    write_folder,
+)
 from nas_kd.export.versions import versions
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.nn.static import Kind, StaticNet
 from nas_kd.nn.unmeasured import refuse_unmeasured, unmeasured
-from nas_kd.runs.files import atomic_write, on_disk, plain, read_frame
-from nas_kd.runs.links import create, part_of, remove
+from nas_kd.runs.files import atomic_write, read_frame
 from nas_kd.runs.tensors import ShapesOf, shapes_in
-
-FORMAT = 1  # increased when an older load_student can no longer read the folder
-ARCH = "arch.json"
-ABOUT = "student.json"
-WEIGHTS = "weights.safetensors"
-EXPORTS = "export"  # folder of its exports
-CARD = "README.md"
-ENV = "env.json"
 
 
 @checked
@@ -99,14 +99,14 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
         what = f"holds {', '.join(others[:3])}" if others else "is a file"
         expected = f"a new, empty or student folder; this {what}"
         raise SettingError("folder", str(folder), expected, "choose another one")
-    _write(
+    write_folder(
         folder.resolve() if folder.is_symlink() else folder,
         {
-            ARCH: _text(layers),
-            ABOUT: _text(about),
+            ARCH: as_text(layers),
+            ABOUT: as_text(about),
             WEIGHTS: safetensors_save(state, {"format": "pt"}),
             CARD: card(about | {"layers": layers is not None}).encode(),
-            ENV: _text(versions()),
+            ENV: as_text(versions()),
         },
     )
     return folder
@@ -142,7 +142,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
             raise SettingError("student", str(folder), expected, "save the student again")
     about = student_about(folder)
     shapes = shapes_in(folder / WEIGHTS, "student", "save the student again")
-    layers = _read(folder / ARCH)
+    layers = read_part(folder / ARCH)
     named: Any = about.get("factory")
     if factory is not None and factory != named:
         raise SettingError("factory", factory, f"{named!r}, which {folder} was saved with", "omit it")
@@ -172,13 +172,13 @@ def note_budget(folder: Path, words: str) -> None:
     made = about.get("made") or {}
     if "budget" not in made:
         noted = {"format_version": FORMAT} | about | {"made": made | {"budget": words}}
-        atomic_write(folder / ABOUT, _text(noted))
+        atomic_write(folder / ABOUT, as_text(noted))
         update_card(folder)
 
 
 def update_card(folder: Path) -> None:
     """Write the card of a student folder again, with the latencies of its exports."""
-    about = student_about(folder) | {"layers": _read(folder / ARCH) is not None}
+    about = student_about(folder) | {"layers": read_part(folder / ARCH) is not None}
     tables = sorted((folder / EXPORTS).glob("*.latency.csv"))
     rows = [row for table in tables for row in read_frame(table).to_dict("records")]
     atomic_write(folder / CARD, card(about | {"latency": rows}))
@@ -201,23 +201,6 @@ def rebuilt(about: Mapping[str, Any], layers: Any, folder: Path) -> nn.Module:
         check_untrusted(about.get("factory"), folder)
         network = build_by(str(about.get("factory")), about.get("factory_kwargs") or {})
         return _cut(network, about.get("cut"), str(folder))
-
-
-def student_about(folder: Path) -> dict[str, Any]:
-    """Read the description in a student folder: ``.info`` of its network.
-
-    Raises:
-        SettingError: the file is missing, damaged or written by a newer version.
-    """
-    about = _read(folder / ABOUT)
-    version = about.pop("format_version", None) if isinstance(about, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise SettingError("student", str(folder / ABOUT), "a file with a format_version", "save it again")
-    if version > FORMAT:
-        expected = f"format_version of at most {FORMAT}; this folder has {version}"
-        raise SettingError("student", str(folder), expected, "pip install --upgrade nas_kd")
-    _check_about(about, folder / ABOUT)
-    return dict(about)
 
 
 def _cut(network: nn.Module, plan: Any, where: str) -> nn.Module:
@@ -248,24 +231,6 @@ def _from_layers(layers: Any, known: Mapping[str, Kind], have: ShapesOf, path: P
         return StaticNet(layers, known)
 
 
-def _check_about(about: Mapping[str, Any], path: Path) -> None:
-    """Check the entries of ``.info`` that other code relies on."""
-    mean, std, channels = (about.get(name) for name in ("mean", "std", "in_chans"))
-    listed = isinstance(mean, list | None) and isinstance(std, list | None)
-    numbers = [*(mean or []), *(std or [])] if listed else []
-    ok = {
-        "mean": listed and all(isinstance(value, int | float) for value in numbers),
-        "std": listed and len(mean or []) == len(std or []),
-        "in_chans": isinstance(channels, int | None) and (not mean or not listed or channels in (None, len(mean))),
-        "classes": isinstance(about.get("classes"), list | None),
-        "factory_kwargs": isinstance(about.get("factory_kwargs"), dict | None),
-    }
-    for name, valid in ok.items():
-        if not valid:
-            expected = f"a file written by save_student; {name} is {str(about.get(name))[:60]!r}"
-            raise SettingError("student", str(path), expected, "save the student again")
-
-
 def _shapes(tensors: Mapping[str, Tensor]) -> ShapesOf:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
@@ -278,41 +243,3 @@ def _check_fit(needed: Mapping[str, Tensor], have: ShapesOf, where: str) -> None
         if shapes[0] != shapes[1]:
             expected = f"weights of the same network; tensor {name}: {shapes[0]} expected, {shapes[1]} found"
             raise SettingError("student", where, expected, "architecture and weights must belong to the same student")
-
-
-def _text(value: Any) -> bytes:
-    return (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _read(path: Path) -> Any:
-    content = read_text(path, field="student", hint="save the student again")
-    try:
-        return parsed(content)
-    except ValueError as error:
-        raise SettingError("student", str(path), "undamaged JSON", "save the student again") from error
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a temporary folder and rename it, so that a kill leaves no partial folder."""
-    part, old = part_of(folder), part_of(folder, "old")
-    with on_disk(folder):
-        try:
-            for left in (part, old):
-                remove(left)
-            part.mkdir(parents=True)
-            for name, content in files.items():
-                with create(part / name) as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(part, folder)
-        except OSError:
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
-            raise
-        finally:
-            for left in (part, old):
-                with suppress(OSError):  # an error of the writing must not be hidden
-                    remove(left)

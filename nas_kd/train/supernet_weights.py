@@ -15,7 +15,7 @@ from nas_kd.config.paths import existing
 from nas_kd.config.reading import check_file, memory
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
-from nas_kd.export.student import ABOUT, WEIGHTS, student_about
+from nas_kd.export.student_folder import ABOUT, WEIGHTS, student_about
 from nas_kd.space import ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.supernet.published import RUNNING, published_layout
