@@ -23,7 +23,7 @@ from nas_kd.losses.divergence import (
     kl_divergence,
     reverse_kl,
 )
-from nas_kd.losses.features import at, fitnet, normalised_mse, nst
+from nas_kd.losses.features import at, fitnet, likeness, normalised_mse, nst, pooled_cosine
 from nas_kd.losses.labels import binary_cross_entropy, label_loss, squared_error
 from nas_kd.losses.logits import (
     dist,
@@ -82,6 +82,7 @@ __all__ = [
     "kd_ls",
     "kl_divergence",
     "label_loss",
+    "likeness",
     "linear_mmd",
     "logit_l1",
     "logit_mse",
@@ -96,16 +97,17 @@ __all__ = [
     "peers_loss",
     "per_label",
     "pkt",
+    "pooled_cosine",
     "rdm",
     "reverse_kl",
     "rkd",
     "self_hint",
+    "soft_tree",
     "sp",
+    "squared_error",
     "standardise",
     "standardised",
     "symmetric_kd",
-    "soft_tree",
-    "squared_error",
     "tree_balance",
     "tree_paths",
     "vid",

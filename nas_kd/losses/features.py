@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_kd.config.kinds import checked
-from nas_kd.losses._common import Gram, full_precision, one_of, pair, same_shape
+from nas_kd.losses._common import Gram, full_precision, one_of, pair, same_shape, wide
 
 _TINY = 1e-24  # lower bound of squared norms in divisions
 
@@ -48,6 +48,51 @@ def normalised_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """
     s, t = same_shape(student, teacher)
     return (s - t).square().sum() / t.square().sum().clamp_min(torch.finfo(t.dtype).tiny)
+
+
+@checked
+def pooled_cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine of two features' means over positions, so that images need not lie on one another.
+
+    Args:
+        student: (B, C, H, W), or (B, N, C).
+        teacher: (B, C, H', W'), or (B, N', C).
+
+    Returns:
+        Scalar, 0 to 2; half the squared distance of the directions.
+
+    Raises:
+        ValueError: batches or channels differ.
+
+    Source: BYOL (Grill et al., arXiv 2006.07733), eq. 2, halved; of the stages of a supernet: DNA++ (Wang et al., arXiv
+        2403.01326), BossNAS (Li et al., arXiv 2103.12424).
+    """
+    s, t = pair(student, teacher)
+    return (_direction(s) - _direction(t)).square().sum(1).mean() / 2
+
+
+@checked
+def likeness(features: Tensor) -> Tensor:
+    """Mean squared cosine between the features of different images: what keeps a network without labels from collapse.
+
+    Args:
+        features: (B, C, H, W), or (B, N, C); their means over positions are compared.
+
+    Returns:
+        Scalar: 1 where all images give one direction, 0 where all are at right angles or there is one image.
+
+    Source: ours, for the term by which DNA++ (Wang et al., arXiv 2403.01326) drives the outputs of samples apart.
+    """
+    rows = _direction(wide(features))
+    with full_precision(rows):
+        products = Gram.apply(rows)
+    count = len(rows)
+    return (products.square().sum() - products.diagonal().square().sum()) / max(1, count * (count - 1))
+
+
+def _direction(x: Tensor) -> Tensor:
+    """(B, C): the mean over positions, scaled to length 1."""
+    return F.normalize(x.flatten(2).mean(2) if x.ndim == 4 else x.mean(1), dim=1)
 
 
 @checked

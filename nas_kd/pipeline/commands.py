@@ -97,8 +97,9 @@ def follow(config: Config) -> None:
 
 
 def stage_blockwise(config: Config) -> None:
-    """Rate every candidate of every stage against the teacher."""
-    _need_teacher(config, "blockwise")
+    """Rate every candidate of every stage against the teacher, or against the average of the stages."""
+    if config.blockwise.source == "teacher":
+        _need_teacher(config, "blockwise")
     if config.blockwise.stage is not None:
         return _one_stage(config, config.blockwise.stage)
     with _opened(config, "blockwise") as pipeline:
@@ -122,6 +123,8 @@ def _one_stage(config: Config, number: int) -> None:
 
 
 def _say_taps(pipeline: Pipeline) -> None:
+    if pipeline.config.blockwise.source == "average":
+        return pipeline.run.log_message("stages learn from the average of their own weights")
     for line in describe_taps(pipeline.teacher.taps or ()):
         pipeline.run.log_message(line)
 
@@ -129,6 +132,8 @@ def _say_taps(pipeline: Pipeline) -> None:
 def _rate(pipeline: Pipeline) -> None:
     """Rate the stages, and keep which layers of the teacher they were rated against."""
     _ = pipeline.tables  # rates, or raises when they were rated against others
+    if pipeline.config.blockwise.source == "average":
+        return
     taps = [
         {
             "stage": number,

@@ -117,6 +117,10 @@ class Config(Settings):
             expected = f"1 with search.engine={self.engine}, for which no teacher rates stages"
             rounds = self.search.rounds_of_teachers
             raise SettingError("search.rounds_of_teachers", rounds, expected, "use search.engine=exact")
+        if self.blockwise.source == "average" and (self.derived or self.search.rounds_of_teachers > 1):
+            expected = "teacher where the space is the teacher, and with search.rounds_of_teachers above 1"
+            hint = "name a space, or leave rounds out" if self.derived else "leave search.rounds_of_teachers out"
+            raise SettingError("blockwise.source", "average", expected, hint)
         if self.derived and self.supernet.checkpoint is not None:
             expected = "null where the space is the teacher: its supernet has the teacher's weights"
             hint = "name the space of these weights, or give the teacher's in teacher.checkpoint"

@@ -61,8 +61,9 @@ class Pipeline(RunContext):
                 run=self.run,
             )
         config = replace(self.config.blockwise, stage=stage)
+        teacher = None if config.source == "average" else self.rater
         return rate_blockwise(
-            self.supernet, self.rater, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
+            self.supernet, teacher, self.data, config, run=self.run, seed=self.config.seed, runtime=self.runtime
         )
 
     @cached_property

@@ -65,6 +65,9 @@ class Prepared:
     def _model(self) -> Blockwise:
         net = self.net()
         config = self.blockwise
+        if config.source == "average":
+            expected = "teacher for the scores of stages, which compare with the teacher's features"
+            raise SettingError("blockwise.source", config.source, expected, "leave these scores out of rank.scores")
         rate_blockwise(net, self.teacher, self.data, config, run=self.run, seed=self.seed, runtime=self.runtime)
         taps = self.teacher.match(self.space, self.data.resolution)
         model = Blockwise(net, taps, init=config.init, seed=self.seed)

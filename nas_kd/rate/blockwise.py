@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
-from nas_kd.data import Data
+from nas_kd.data import Batch, Data
+from nas_kd.distill.sampling import TwoViews
 from nas_kd.errors import SettingError
 from nas_kd.rate.errors import ERRORS
 from nas_kd.rate.features import BATCH, gather
@@ -22,13 +24,14 @@ from nas_kd.runtime.seeds import alone
 from nas_kd.space.rows import check_size
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Tap, TargetSource, Teacher
+from nas_kd.teacher import LiveSource, Tap, TargetSource, Teacher
 from nas_kd.teacher.sources import one_teacher
 from nas_kd.teacher.stored_features import StageFeatureFiles, feature_bytes
 from nas_kd.train.blockwise import train_blockwise
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.plan import check_epochs
-from nas_kd.train.stages import Blockwise
+from nas_kd.train.stage_average import NAME, StageAverage, own_taps
+from nas_kd.train.stages import Blockwise, StageFeatures
 from nas_kd.train.weights import load_weights, save_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ HALF_TIME_IMAGES = 512
 @alone
 def rate_blockwise(
     net: Supernet,
-    teacher: Teacher,
+    teacher: Teacher | None,
     data: Data,
     config: BlockwiseConfig | None = None,
     *,
@@ -58,7 +61,8 @@ def rate_blockwise(
 
     Args:
         net: the supernet; a copy of it is trained.
-        teacher: the teacher; it is bound to the data, and its taps are chosen.
+        teacher: the teacher; it is bound to the data, and its taps are chosen. None with ``source="average"``, which
+            asks no teacher: the tables have no column ``teacher`` then, and fit a search with any.
         data: the data; ``train`` is trained on without labels, ``rate`` is scored on.
         config: the settings; keywords replace in it.
         run: run folder; the same call resumes it.
@@ -79,9 +83,10 @@ def rate_blockwise(
 
     Source: DNA (Li et al. 2020; its error is ``relative_l1``); the scores: DONNA (Moons et al. 2021; ``nsr``), Puzzle
         (Bercovich et al. 2024; ``nmse``). Which one ranks best is measured in experiments/rank.
+        ``source="average"``: DNA++ (Wang et al. 2024, arXiv 2403.01326).
     """
     config = BlockwiseConfig.of(config, settings).fitted(len(data.train))
-    teacher = one_teacher(teacher, "rate stages")
+    given = None if config.source == "average" else one_teacher(teacher, "rate stages")
     net.check_data(data.in_chans, data.num_classes)
     check_size(net.space, data.resolution)
     check_epochs("blockwise", config.epochs, config.batch_size, data.train)
@@ -91,10 +96,14 @@ def rate_blockwise(
     count = len(net.space.stages)
     if stage is not None and stage > count:
         raise SettingError("blockwise.stage", stage, f"1 to {count}, a stage of {net.space.name}", "count from 1")
-    taps = teacher.bind(data).match(net.space, data.resolution)
+    if given is None:
+        taps = own_taps(net.space, data.resolution)
+        TwoViews(data.train)  # before the first epoch: there are two
+    else:
+        taps = given.bind(data).match(net.space, data.resolution)
     run = Run.of(run)
     runtime = runtime or Runtime()
-    stored = _stored_bytes(taps, data, config.cache_gb, run)
+    stored = 0 if given is None else _stored_bytes(taps, data, config.cache_gb, run)
     only = list(range(count)) if stage is None else [stage - 1]
     job = None
     done: dict[int, Stage] = {}
@@ -102,30 +111,38 @@ def rate_blockwise(
         facts: dict[str, Any] = {
             "space": net.space.hash,
             "data": data.fingerprint,
-            "teacher": teacher.fingerprint,
+            "teacher": NAME if given is None else given.fingerprint,
             "taps": [f"{tap.path} {tap.size}>{tap.student_size}" for tap in taps],
             "seed": seed,
             "supernet": weights_hash(net) if config.init == "supernet" else None,
             "precision": runtime.precision,
         }
-        facts |= config.record("stage", "cache_gb") | {"blockwise.stored_features": bool(stored)}
+        facts |= config.record("stage", "cache_gb", *config.hidden) | {"blockwise.stored_features": bool(stored)}
         facts |= data.augmentation
         job = run.stage("blockwise", facts) if stage is None else _job(run, stage - 1, facts)
         if job.done:
             return read_ratings(job)
         if stage is None:
             done = _finished_jobs(run, facts, count)
-    teacher.to(runtime.device)
     model = Blockwise(net, taps, init=config.init, seed=seed).to(runtime.device)
-    calibration = gather(model, teacher, data.train.clean(BATCH, limit=config.calibration_images), runtime)
-    calibration = model.rescale(calibration)
+    average = StageAverage(net, model, config.average_decay) if given is None else None
+    live: LiveSource = average or given  # type: ignore[assignment]  # one of the two
+    live.to(runtime.device)
     images = min(config.rate_images or len(data.rate), len(data.rate))
-    rating = gather(model, teacher, data.rate.clean(BATCH, limit=images), runtime)
-    source: TargetSource = teacher
-    if stored and run is not None:
+
+    def calibrating() -> Iterator[Batch]:
+        return data.train.clean(BATCH, limit=config.calibration_images)
+
+    def rating_images() -> list[StageFeatures]:
+        return gather(model, live, data.rate.clean(BATCH, limit=images), runtime)
+
+    calibration = model.rescale(gather(model, live, calibrating(), runtime))
+    rating = rating_images()
+    source: TargetSource = live
+    if stored and run is not None and given is not None:
         scales = model.input_scale.tolist()[1:] + [1.0], model.target_scale.tolist()
         run.log_message(f"teacher's features: {stored / 1e9:.2f} GB in {run.path / 'teacher' / 'features'}")
-        source = StageFeatureFiles(teacher, data, run.path / "teacher" / "features", scales)
+        source = StageFeatureFiles(given, data, run.path / "teacher" / "features", scales)
     for index, other in done.items():
         load_weights(model.part(index), other.folder / "weights.safetensors")
     started = job.load() if job is not None else None
@@ -135,12 +152,13 @@ def rate_blockwise(
         for index, other in done.items():
             for name in ("half", "stage") if config.epochs > 1 else ("stage",):
                 job.write_frame(f"{name}_{index + 1}.csv", other.read_frame(f"{name}_{index + 1}.csv"))
-    marks = {"space": mark(net.space.name, net.space.hash), "teacher": mark(teacher.name, teacher.fingerprint)}
+    marks = {"space": mark(net.space.name, net.space.hash)}
+    marks |= {} if given is None else {"teacher": mark(given.name, given.fingerprint)}
     rater = Rater(model, data, calibration, rating, config.max_rows, ERRORS[config.error], only, job, marks)
     half: list[pd.DataFrame] = []
 
     def half_time(epoch: int) -> None:
-        if epoch == config.epochs // 2:
+        if epoch == config.epochs // 2 and average is None:  # at half time the last stages have not begun
             half.extend(rater.rate("half", min(images, HALF_TIME_IMAGES)))
 
     if rest := [index for index in only if index not in done]:
@@ -160,8 +178,12 @@ def rate_blockwise(
             save_weights(model, job.folder / "adapters.safetensors")
         else:
             save_weights(model.part(stage - 1), job.folder / "weights.safetensors")
-        if config.epochs > 1:  # rated in an earlier process when the training was resumed after half time
+        # rated in an earlier process when the training was resumed after half time
+        if config.epochs > 1 and average is None:
             half = [job.read_frame(f"half_{index + 1}.csv") for index in only]
+    if average is not None:  # it has changed since
+        average.settle(batch.x.to(runtime.device) for batch in calibrating())
+        rater = replace(rater, calibration=gather(model, live, calibrating(), runtime), rating=rating_images())
     tables = rater.rate("stage", images)
     summary = rater.summarise(tables, half)
     if job is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DEAD = 1e-12  # a channel whose variance is a smaller share of the largest one's never changes
@@ -15,12 +16,12 @@ class StageError(NamedTuple):
     """A weighted sum of the errors of all values of a feature, so that images can come in batches of any size.
 
     Args:
-        size: from differences to their sizes, value by value.
+        size: from outputs and targets (N, C, H, W) to the size of each difference, of the same shape.
         weights: from the mean of each channel of the teacher's feature (C,), its summed squared deviations from it (C,)
             and the number of values a channel to what its errors count (C,).
     """
 
-    size: Callable[[Tensor], Tensor]
+    size: Callable[[Tensor, Tensor], Tensor]
     weights: Callable[[Tensor, Tensor, int], Tensor]
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ class StageError(NamedTuple):
         Returns:
             A scalar without units, float64; 0 for a perfect stage.
         """
-        return (channel_sums([self.size(student - teacher)]) * self.of([teacher])).sum()
+        return (channel_sums([self.size(student, teacher)]) * self.of([teacher])).sum()
 
     def of(self, targets: Sequence[Tensor]) -> Tensor:
         """Return the weight of each channel's errors.
@@ -57,6 +58,24 @@ def channel_sums(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.sum((0, 2, 3), dtype=wide) for part in parts]).sum(0)
 
 
+def _square(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).square()
+
+
+def _absolute(student: Tensor, teacher: Tensor) -> Tensor:
+    return (student - teacher).abs()
+
+
+def _turned(student: Tensor, teacher: Tensor) -> Tensor:
+    directions = (F.normalize(x.mean((2, 3), keepdim=True), dim=1) for x in (student, teacher))
+    own, other = directions
+    return (own - other).square().expand_as(teacher)  # each counts once for every position, as the weights expect
+
+
+def _each(centre: Tensor, spread: Tensor, count: int) -> Tensor:
+    return torch.full_like(centre, 1 / (2 * count))
+
+
 def _energy(centre: Tensor, spread: Tensor, count: int) -> Tensor:
     return (1 / (spread + count * centre.square()).sum()).expand_as(centre)
 
@@ -72,11 +91,14 @@ def _deviation(centre: Tensor, spread: Tensor, count: int) -> Tensor:
     return (1 / (total * variance.sqrt())).expand_as(centre)
 
 
-NMSE = StageError(torch.square, _energy)
+NMSE = StageError(_square, _energy)
 """Squared error over squared target: 1 for an output of zeros. Puzzle (Bercovich et al. 2024)."""
-NSR = StageError(torch.square, _signal)
+NSR = StageError(_square, _signal)
 """Mean over channels of squared error over the variance of the teacher's channel. DONNA (Moons et al. 2021), eq. 1."""
-RELATIVE_L1 = StageError(torch.abs, _deviation)
+RELATIVE_L1 = StageError(_absolute, _deviation)
 """Mean absolute error over the standard deviation of the teacher's feature. DNA (Li et al. 2020), equation 6."""
 
-ERRORS = {"nsr": NSR, "nmse": NMSE, "relative_l1": RELATIVE_L1}
+COSINE = StageError(_turned, _each)
+"""1 - cosine of the means over positions. BossNAS (Li et al. 2021), DNA++ (Wang et al. 2024)."""
+
+ERRORS = {"nsr": NSR, "nmse": NMSE, "relative_l1": RELATIVE_L1, "cosine": COSINE}

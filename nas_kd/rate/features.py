@@ -8,19 +8,19 @@ import torch
 
 from nas_kd.data import Batch
 from nas_kd.runtime.device import Runtime
-from nas_kd.teacher import Teacher
+from nas_kd.teacher import LiveSource
 from nas_kd.train.stages import Blockwise, StageFeatures
 
 BATCH = 256  # images per teacher forward pass
 
 
 @torch.no_grad()
-def gather(model: Blockwise, teacher: Teacher, batches: Iterable[Batch], runtime: Runtime) -> list[StageFeatures]:
+def gather(model: Blockwise, teacher: LiveSource, batches: Iterable[Batch], runtime: Runtime) -> list[StageFeatures]:
     """Run the teacher once over some images and keep the features that every stage needs.
 
     Args:
         model: knows sizes and scales of the stages.
-        teacher: a teacher whose taps are chosen.
+        teacher: a teacher whose taps are chosen, or another network that gives the features of every stage.
         batches: the images.
         runtime: device; scores are measured in full precision.
 

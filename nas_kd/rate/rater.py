@@ -136,7 +136,7 @@ class Rater:
 
     def _described(self, row: dict[str, Any], half: bool) -> str:
         how = "all rated" if row["rated"] == "all" else f"rated by halving, {row['rows_full']} to the end"
-        agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "no half time in one epoch"
+        agree = f"tau(half, end) {row['tau_half_full']:.2f}" if half else "not rated at half time"
         if row["rows_full"] < MIN_ARCHS:
             agree = "nothing to choose" if row["rows"] == 1 else f"fewer than {MIN_ARCHS} rows have no tau"
         work = f"{row['layer_evaluations']} layers run, path by path {row['layer_evaluations_path_by_path']}"

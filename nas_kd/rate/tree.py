@@ -116,7 +116,7 @@ def rate_tree(
                 if child.children:
                     posts.append(post)
                 if child.candidate is not None:
-                    errors.append(error.size(model.leave(index, pre) - target))
+                    errors.append(error.size(model.leave(index, pre), target))
             if child.candidate is not None:
                 found[child.candidate] = (channel_sums(errors) * weights).sum()
             if advance is not None:

@@ -84,6 +84,9 @@ def stage_weights(
         kept = read_json(path, ("origin", "weights"), delete=path)
         if kept["origin"] == origin:
             return [float(weight) for weight in kept["weights"]]
+    if how == "sensitivity" and config.source == "average":
+        expected = "learned or numbers with blockwise.source=average: such stages do not fit into the teacher"
+        raise SettingError("search.weights", how, expected, "leave it out")
     if how == "learned":
         found = learned_weights(tables, net.space, *_trained(run, origin, task.measure))
         measure = measure_named(task.measure)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas_kd.data import Batch, Data
+from nas_kd.distill.sampling import PairedBatch, TwoViews
 from nas_kd.runs.stage import Stage as RunStage
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.space.paths import SAMPLINGS, Path, entries, fitting, path_count
@@ -17,6 +18,7 @@ from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.mixed import MixedInputs
 from nas_kd.train.optim import Schedule, adamw
 from nas_kd.train.plan import Plan
+from nas_kd.train.stage_average import NAME, ApartCosine, OneByOne, StageAverage, turn_of
 from nas_kd.train.stages import Blockwise
 
 
@@ -34,10 +36,11 @@ def train_blockwise(
 ) -> None:
     """Train stages and adapters in place, with one teacher forward pass per batch.
 
-    Without mixing, the stages are independent: trained alone or together, their weights are the same.
+    Without mixing, the stages are independent: trained alone or together, their weights are the same. Where their own
+    average teaches, one learns after the other, each with a learning rate that falls to 0.
 
     Args:
-        source: provides the teacher's features, with its taps chosen.
+        source: provides the teacher's features, with its taps chosen; or the average of the stages.
         data: its ``train`` images are used, without labels.
         seed: seed of order, augmentation and paths.
         only: indices of the stages to train; None for all.
@@ -49,7 +52,9 @@ def train_blockwise(
     for part in (model.stem, model.stages):
         part.requires_grad_(config.train)
     draw = SAMPLINGS[config.sampling]
-    chosen_stages = range(len(space.stages)) if only is None else sorted(only)
+    chosen_stages = list(range(len(space.stages))) if only is None else sorted(only)
+    own = source if isinstance(source, StageAverage) else None
+    distance = ApartCosine(config.spread)
     parts = {f"stage_{index + 1}": model.part(index) for index in chosen_stages}
     steps = data.train.steps(config.batch_size)
 
@@ -62,8 +67,26 @@ def train_blockwise(
 
     mixed = MixedInputs(model, config.mix, drawn, seed)
 
+    def turn(info: StepInfo) -> int:
+        return turn_of(info.epoch * steps + info.step, config.epochs * steps, chosen_stages)
+
+    def alone(own: StageAverage, batch: Batch, info: StepInfo, index: int) -> Mapping[str, Tensor]:
+        """Let one stage learn from the average's answers to another view."""
+        assert isinstance(batch, PairedBatch)
+        x, other = (images.to(runtime.device) for images in (batch.x, batch.other))
+        own.update(index)
+        with runtime.autocast():
+            entering = model.pair(index, x, own.forward_stages(x))
+            target = model.pair(index, other, own.forward_stages(other)).targets
+            pair = entering._replace(targets=target)
+            loss = model.loss(index, pair, drawn(info, index), distance=distance)
+        loss.backward()
+        return {"loss": loss.detach()}
+
     def step(batch: Batch, info: StepInfo) -> Mapping[str, Tensor]:
         x = batch.x.to(runtime.device)
+        if own is not None:
+            return alone(own, batch, info, turn(info))
         with runtime.autocast():
             pairs = model.features(x, source.features(batch))
         losses = {}
@@ -78,16 +101,18 @@ def train_blockwise(
         return losses | {"loss": torch.stack(list(losses.values())).sum()}
 
     def describe(info: StepInfo) -> str:
-        each = ("; ".join(path.candidate.label for path in drawn(info, index)) for index in chosen_stages)
-        return ", ".join(f"stage {index + 1}: {labels}" for index, labels in zip(chosen_stages, each, strict=True))
+        which = chosen_stages if own is None else [turn(info)]
+        each = ("; ".join(path.candidate.label for path in drawn(info, index)) for index in which)
+        return ", ".join(f"stage {index + 1}: {labels}" for index, labels in zip(which, each, strict=True))
 
+    rates = Schedule(config.lr) if own is None else OneByOne(Schedule(config.lr), len(chosen_stages))
     fit(
         step,
-        Plan(Schedule(config.lr), config.epochs, config.batch_size),
+        Plan(rates, config.epochs, config.batch_size),
         name="blockwise",
-        modules=parts,
+        modules=parts if own is None else parts | {NAME: own},
         optimizer=adamw(list(parts.values()), weight_decay=config.weight_decay),
-        split=data.train,
+        split=data.train if own is None else TwoViews(data.train),
         seed=seed,
         runtime=runtime,
         stage=stage,

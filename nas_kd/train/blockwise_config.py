@@ -29,9 +29,16 @@ class BlockwiseConfig(LearningConfig, MeasuringConfig):
     """paths per stage and step; null is one per choice of a layer, at most 4"""
     mix: Share = 0.0
     """share of the steps in which a stage gets the student's previous output instead of the teacher's feature"""
-    error: Literal["nsr", "nmse", "relative_l1"] = "nsr"
+    source: Literal["teacher", "average"] = "teacher"
+    """what stages learn from: the teacher, or the moving average of their own weights (DNA++), which needs
+    neither teacher nor labels; one stage then learns after the other, for equal shares of the steps"""
+    average_decay: Share = 0.99
+    """decay of that average, per step"""
+    spread: NotNegative = 0.1
+    """weight of the likeness of different images' outputs, with the average: without it all may become alike"""
+    error: Literal["nsr", "nmse", "relative_l1", "cosine"] = "nsr"
     """the score: nsr (squared error over the variance of the teacher's channel), nmse (over the teacher's
-    energy) or relative_l1 (absolute error over the standard deviation)"""
+    energy), relative_l1 (absolute error over the standard deviation) or cosine (of the means over positions)"""
     max_rows: Count = 20_000
     """rate all candidates of a stage up to this many rows (input width x candidate), else by successive halving"""
     cache_gb: NotNegative = 0.0
@@ -46,6 +53,27 @@ class BlockwiseConfig(LearningConfig, MeasuringConfig):
             raise SettingError(
                 "blockwise.stage", self.stage, expected, "rate all stages together, or use blockwise.mix=0"
             )
+        if self.source == "average":
+            self._check_average()
+
+    def _check_average(self) -> None:
+        """Refuse what does not go with the average of the stages as their own teacher."""
+        for name, fits, needed, why in (
+            ("error", self.error == "cosine", "cosine", "which is what stages learn there"),
+            ("train", self.train, "true", "for its weights are those that are learned"),
+            ("stage", self.stage is None, "null", "for a stage learns on the outputs of those before it"),
+            ("mix", not self.mix, "0", "for inputs are its own already"),
+            ("cache_gb", not self.cache_gb, "0", "for its features change in every step"),
+        ):
+            if not fits:
+                hint = f"use blockwise.{name}={needed}, or blockwise.source=teacher"
+                expected = f"{needed} with blockwise.source=average, {why}"
+                raise SettingError(f"blockwise.{name}", getattr(self, name), expected, hint)
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What a record leaves out: runs recorded before the average was there lack its settings."""
+        return () if self.source == "average" else ("source", "average_decay", "spread")
 
 
 class BlockwiseSettings(LearningSettings, MeasuringSettings, total=False):
@@ -56,7 +84,10 @@ class BlockwiseSettings(LearningSettings, MeasuringSettings, total=False):
     sampling: Literal["fair", "uniform"]
     paths: int | None
     mix: float
-    error: Literal["nsr", "nmse", "relative_l1"]
+    source: Literal["teacher", "average"]
+    average_decay: float
+    spread: float
+    error: Literal["nsr", "nmse", "relative_l1", "cosine"]
     max_rows: int
     cache_gb: float
     stage: int | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -81,12 +81,13 @@ class Blockwise(nn.Module):
             x: (B, in_chans, H, W) the images.
             out: the teacher's output for them.
         """
-        pairs = []
-        for index, size in enumerate(self.sizes):
-            before = x if index == 0 else pool_to(out.stages[index - 1], self.sizes[index - 1])
-            inputs = before / self.input_scale[index] if index else before
-            pairs.append(StageFeatures(inputs, pool_to(out.pre[index], size) / self.target_scale[index]))
-        return pairs
+        return [self.pair(index, x, out) for index in range(len(self.sizes))]
+
+    def pair(self, index: int, x: Tensor, out: Output) -> StageFeatures:
+        """Return input and target of one stage, scaled; the arguments are those of ``features``."""
+        before = x if index == 0 else pool_to(out.stages[index - 1], self.sizes[index - 1])
+        inputs = before / self.input_scale[index] if index else before
+        return StageFeatures(inputs, pool_to(out.pre[index], self.sizes[index]) / self.target_scale[index])
 
     @torch.no_grad()
     def rescale(self, features: Sequence[StageFeatures]) -> list[StageFeatures]:
@@ -131,14 +132,20 @@ class Blockwise(nn.Module):
         return self.outputs[index][str(pre.shape[1])](pool_to(pre, self.compared[index]))  # type: ignore[index]
 
     def loss(
-        self, index: int, pair: StageFeatures, paths: Sequence[Path], entered: Mapping[Entry, Tensor] | None = None
+        self,
+        index: int,
+        pair: StageFeatures,
+        paths: Sequence[Path],
+        entered: Mapping[Entry, Tensor] | None = None,
+        distance: Callable[[Tensor, Tensor], Tensor] = normalised_mse,
     ) -> Tensor:
-        """Return the mean normalised squared error of some paths of one stage, a scalar.
+        """Return the mean distance of some paths of one stage from its target, a scalar.
 
         Args:
             index: of the stage.
             pair: its inputs and targets.
             entered: (B, width, H, W) input of the blocks for each entry; None computes it from ``pair``.
+            distance: of outputs from targets.
         """
         if not entered:
             each = sorted({path.entry for path in paths})
@@ -146,7 +153,7 @@ class Blockwise(nn.Module):
         losses = []
         for path in paths:
             _, pre = self.stages[index](entered[path.entry], path.candidate)
-            losses.append(normalised_mse(self.leave(index, pre), pair.targets))
+            losses.append(distance(self.leave(index, pre), pair.targets))
         return torch.stack(losses).mean()
 
     def part(self, index: int) -> nn.ModuleDict:

@@ -34,6 +34,7 @@ SHAPES = {
     "dist": LOGITS,
     "fitnet": MAPS,
     "normalised_mse": MAPS,
+    "pooled_cosine": MAPS,
     "at": MAPS,
     "nst": MAPS,
     "ft": MAPS,
@@ -99,6 +100,7 @@ OTHERWISE = (
     "soft_tree",
     "tree_paths",
     "tree_balance",
+    "likeness",  # of one feature
     "hidden_mse",  # with a mask
     "hidden_cosine",
     "feature_moments",

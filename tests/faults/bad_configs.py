@@ -224,6 +224,9 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "stage": (NOT_INT, POSITIVE_INT),
             "mix": (NOT_FLOAT, NONE, SHARE),
             "error": (NOT_TEXT, NONE, WORD),
+            "source": (NOT_TEXT, NONE, WORD),
+            "average_decay": (NOT_FLOAT, NONE, SHARE),
+            "spread": (NOT_FLOAT, NONE, NATURAL),
         },
     ),
     **_section(
@@ -343,6 +346,13 @@ TOGETHER: tuple[dict[str, Any], ...] = (
     {"teacher.std": [0.5], "teacher.epochs": 3},
     {"teacher.checkpoint": None, "teacher.epochs": 0},
     {"blockwise.mix": 0.3, "blockwise.stage": 2},
+    {"blockwise.error": "nsr", "blockwise.source": "average", "space": "digits"},
+    {"blockwise.stage": 1, "blockwise.source": "average", "blockwise.error": "cosine", "space": "digits"},
+    {"blockwise.mix": 0.3, "blockwise.source": "average", "blockwise.error": "cosine", "space": "digits"},
+    {"blockwise.train": False, "blockwise.source": "average", "blockwise.error": "cosine", "space": "digits"},
+    {"blockwise.cache_gb": 1.0, "blockwise.source": "average", "blockwise.error": "cosine", "space": "digits"},
+    {"blockwise.source": "average", "blockwise.error": "cosine", "search.rounds_of_teachers": 2, "space": "digits"},
+    {"blockwise.source": "average", "blockwise.error": "cosine", "space": None},
     {"teacher.checkpoint": None, "teacher.model": "resnet18", "teacher.epochs": 0},
 )
 # whole files -> what the message must hold

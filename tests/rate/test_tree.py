@@ -59,6 +59,9 @@ def written_out(name: str, student: torch.Tensor, teacher: torch.Tensor) -> floa
         return float((student - teacher).square().sum() / teacher.square().sum())
     if name == "relative_l1":
         return float((student - teacher).abs().mean() / teacher.std())
+    if name == "cosine":
+        means = student.mean((2, 3)), teacher.mean((2, 3))
+        return float((1 - torch.nn.functional.cosine_similarity(*means)).mean())
     pairs = [(student[:, c], teacher[:, c]) for c in range(teacher.shape[1]) if teacher[:, c].std() > 1e-5]
     return sum(float((s - t).square().mean() / t.var(unbiased=False)) for s, t in pairs) / len(pairs)
 
@@ -98,7 +101,10 @@ def test_what_a_stage_that_says_nothing_scores() -> None:
 
 def one_channel(channel: int) -> StageError:
     """Count the squared errors of one channel alone."""
-    return StageError(torch.square, lambda centre, spread, count: torch.eye(len(centre), dtype=centre.dtype)[channel])
+    return StageError(
+        lambda student, teacher: (student - teacher).square(),
+        lambda centre, spread, count: torch.eye(len(centre), dtype=centre.dtype)[channel],
+    )
 
 
 def test_channels_are_kept_apart() -> None:
