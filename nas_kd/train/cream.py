@@ -14,6 +14,7 @@ from nas_kd.losses import kl_divergence
 from nas_kd.runtime.seeds import seed_for
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.train.loop import StepInfo
+from nas_kd.train.matching import MetaMatcher, held_out_slope
 from nas_kd.train.rules import Rule, Score, SubnetTarget
 
 BOARD = "board.json"  # file in the supernet's stage with the paths at the end
@@ -85,16 +86,17 @@ class Board(nn.Module):
 class Cream(Rule):
     """Random subnets learn from labels and from the path on the board whose answers are nearest to theirs.
 
-    The authors let a meta network say which path teaches, which learns by second-order gradients on a held-out slice
-    of the batch; here the path of least divergence from the subnet does, on the batch itself. That is our choice
-    because the meta network sees logits, which say little where there are few classes, and because it costs a step of
-    its own.
+    The path of least divergence from the subnet on the batch teaches it; or, as the authors have it, the one that a
+    meta network expects most of, which learns on a held-out part of the batch. The first is the default because the
+    meta network sees logits, which say little where there are few classes, and because its lessons cost passes of their
+    own.
 
     Args:
         board: the paths.
         costs: returns the MACs of an arch.
         subnets: subnets per step.
         weight: weight of the path's soft targets, added to the label loss.
+        matcher: the meta network, whose degree multiplies the weight; None for the path of least divergence.
 
     Source: Cream of the Crop (Peng et al. 2020), algorithm 1.
     """
@@ -105,6 +107,7 @@ class Cream(Rule):
     seed: int = 0
     subnets: int = 1
     weight: float = 1.0
+    matcher: MetaMatcher | None = None
 
     def subnet_targets(self, info: StepInfo, score: Score) -> list[SubnetTarget]:
         """Return the subnets without their teachers, which `taught` finds."""
@@ -141,11 +144,61 @@ class Cream(Rule):
             others = [path.arch for path in self.board.paths if path.arch != arch]
             if others:
                 theirs = answers(others)
-                apart = mean(torch.stack([divergence(own, logits) for logits in theirs]))
-                found.append((SubnetTarget(arch, 1.0, self.weight), theirs[int(apart.argmin())]))
+                if self.matcher is None:
+                    apart = mean(torch.stack([divergence(own, logits) for logits in theirs]))
+                    found.append((SubnetTarget(arch, 1.0, self.weight), theirs[int(apart.argmin())]))
+                else:
+                    degrees = mean(self.matcher(own, theirs).detach())
+                    nearest = int(degrees.argmax())
+                    weight = self.weight * float(degrees[nearest])
+                    found.append((SubnetTarget(arch, 1.0, weight), theirs[nearest]))
             else:
                 found.append((SubnetTarget(arch), None))
             if info.progress >= BEGIN:
                 reached = float(mean(torch.tensor(quality(own), device=own.device)))
                 self.board.note(Prioritised(reached, self.costs(arch), arch))
         return found
+
+    def lesson(
+        self,
+        info: StepInfo,
+        answer: Callable[[Arch, slice], Tensor],
+        y: Tensor,
+        parameters: Sequence[nn.Parameter],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        divergence: Callable[[Tensor, Tensor], Tensor],
+        rate: float,
+        mean: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Let the meta network learn from the step's first subnet: one half of the batch trains, the other judges.
+
+        Args:
+            info: the step.
+            answer: returns (B', C) logits of an arch for some rows of the batch, with gradient.
+            y: labels of the batch.
+            parameters: the supernet's, which come out as they went in.
+            loss: the label loss.
+            divergence: of the subnet's logits from the path's, as it is trained.
+            rate: learning rate of the step.
+            mean: averages a value over processes.
+        """
+        arch = self.archs(info)[0]
+        others = [path.arch for path in self.board.paths if path.arch != arch]
+        half = len(y) // 2
+        if self.matcher is None or not others or not half:
+            return
+        training, judging = slice(half), slice(half, None)
+        with torch.no_grad():
+            own, theirs = answer(arch, training), torch.stack([answer(other, training) for other in others])
+        degrees = self.matcher(own, theirs)
+        nearest = int(mean(degrees.detach()).argmax())
+
+        def losses() -> tuple[Tensor, Tensor]:
+            logits = answer(arch, training)
+            return loss(logits, y[training]), self.weight * divergence(logits, theirs[nearest])
+
+        degree = degrees[nearest]
+        slope = held_out_slope(
+            parameters, losses, lambda: loss(answer(arch, judging), y[judging]), float(degree.detach()), rate
+        )
+        self.matcher.learn(slope, degree, mean)

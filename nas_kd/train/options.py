@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from nas_kd.distill import Task
 from nas_kd.errors import SettingError
@@ -19,6 +23,7 @@ from nas_kd.space import Arch, ElasticSpace
 from nas_kd.supernet import Supernet
 from nas_kd.train.attentive import Attentive, Chooser, MacsTable
 from nas_kd.train.cream import Board, Cream
+from nas_kd.train.matching import MetaMatcher
 from nas_kd.train.rules import Rule, Sandwich
 from nas_kd.train.sandwich import Divergence
 from nas_kd.train.shrinking import Shrinking, phases
@@ -56,10 +61,21 @@ def _of_classes(config: SupernetConfig) -> Divergence:
     return partial(adaptive_alpha_divergence, choose=config.choose, clip=CLIP)
 
 
-def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: int, seed: int) -> Rule:
+def answers_of(task: Task | None) -> Callable[[Tensor], Tensor]:
+    """Return what answers are compared as: probabilities of classes or labels, numbers as they are."""
+    kind = "classes" if task is None else task.kind
+    found: dict[str, Callable[[Tensor], Tensor]] = {"classes": partial(torch.softmax, dim=-1)}
+    found["multilabel"] = torch.sigmoid
+    return found.get(kind, lambda logits: logits)
+
+
+def make_rule(
+    net: Supernet, config: SupernetConfig, *, steps: int, resolution: int, seed: int, task: Task | None = None
+) -> Rule:
     """Return the training rule of the settings.
 
     Args:
+        task: what labels are; None is one class an image.
         steps: steps per epoch.
         resolution: height and width of the images in pixels.
 
@@ -80,7 +96,8 @@ def make_rule(net: Supernet, config: SupernetConfig, *, steps: int, resolution: 
     size = None if space.resolutions else resolution
     if config.rule == "cream":
         costs = partial(_macs, space, resolution=size, in_chans=net.in_chans, num_classes=net.num_classes)
-        return Cream(space, Board(config.board), costs, seed, subnets or 1, config.kd_ratio)
+        matcher = MetaMatcher(net.num_classes, answers_of(task), seed) if config.matching == "meta" else None
+        return Cream(space, Board(config.board), costs, seed, subnets or 1, config.kd_ratio, matcher)
     random = 2 if subnets is None else subnets
     if config.rule == "sandwich":
         return Sandwich(space, seed, random, config.order, weight)

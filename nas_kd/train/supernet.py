@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from nas_kd.train.compiled import compiled_forward
 from nas_kd.train.cream import BOARD, Cream
 from nas_kd.train.evaluate import calibrated, evaluate_archs
 from nas_kd.train.loop import SYNC_EVERY, StepInfo, fit
+from nas_kd.train.matching import EVERY
 from nas_kd.train.optim import Schedule, sgd
 from nas_kd.train.options import divergence_of, make_rule
 from nas_kd.train.plan import Plan, check_epochs
@@ -109,7 +110,9 @@ def train_supernet(
         source.bind(data, config.epochs if uses_teacher else 0)
     source = source if uses_teacher else None
     steps = data.train.steps(config.batch_size)
-    rule = make_rule(net, config, steps=steps, resolution=data.resolution, seed=seed) if config.epochs else None
+    rule = (
+        make_rule(net, config, steps=steps, resolution=data.resolution, seed=seed, task=task) if config.epochs else None
+    )
     if config.checkpoint is not None:
         check_normalisation(config.checkpoint, data)
         load_supernet(net, config.checkpoint, new_classifier=config.epochs > 0)
@@ -125,6 +128,7 @@ def train_supernet(
             facts["supernet.checkpoint"] = checkpoint_hash(config.checkpoint)
         # runs recorded before these were settings lack them
         own = [] if config.rule == "cream" else ["board"]
+        own += [] if config.matching == "meta" else ["matching"]
         own += [] if config.chooser == "predictor" else ["chooser"]
         facts |= config.record("checkpoint", "smoothing", *own) | {
             f"supernet.{name}": value for name, value in task.facts.items()
@@ -150,6 +154,8 @@ def train_supernet(
     cream = rule if isinstance(rule, Cream) else None
     more: dict[str, nn.Module] = {} if full is None else {"full": full}
     more |= {} if cream is None else {"board": cream.board}
+    matcher = None if cream is None else cream.matcher
+    more |= {} if matcher is None else {"matcher": matcher.to(runtime.device)}
     chooser = rule.chooser if isinstance(rule, Attentive) else None
     more |= {} if chooser is None else {"chooser": chooser}
     losses_of: dict[tuple[int, int], list[tuple[Arch, Tensor]]] = {}  # (epoch, step) -> losses, since the last check
@@ -159,6 +165,13 @@ def train_supernet(
         if info.step % SYNC_EVERY == 0 and now not in losses_of:
             losses_of.clear()
         losses_of.setdefault(now, []).extend(zip((subnet.arch for subnet in subnet_targets), losses, strict=True))
+
+    def answer_to(batch: Batch) -> Callable[[Arch, slice], Tensor]:
+        def answer(arch: Arch, rows: slice) -> Tensor:
+            with runtime.autocast():
+                return net(Images(batch.x[rows]).at(arch.resolution), arch).float()
+
+        return answer
 
     def taught_by_paths(batch: Batch, images: Images, info: StepInfo) -> dict[str, Tensor]:
         assert cream is not None
@@ -172,6 +185,9 @@ def train_supernet(
             return measure_named(task.measure).sign * task.metric(logits.cpu(), batch.y.cpu())
 
         mean = mean_over_ranks if runtime.world > 1 else (lambda values: values)
+        if matcher is not None and (info.epoch * steps + info.step) % EVERY == 0:
+            parameters, rate = list(net.parameters()), float(optimizer.param_groups[0]["lr"])
+            cream.lesson(info, answer_to(batch), batch.y, parameters, task.loss, soft_loss, rate, mean)
         taught = cream.taught(info, answers, quality, mean, task.divergence)
         share = 1.0 / len(taught) if config.reduction == "mean" else 1.0
         losses = [

@@ -53,6 +53,8 @@ class SupernetConfig(NetworkLearningConfig):
     """shrinking and cream: weight of the soft targets beside the label loss"""
     board: Count = 10
     """cream: paths on the board"""
+    matching: Literal["agreement", "meta"] = "agreement"
+    """cream: which path teaches: that of least divergence (agreement), or that of a meta network (the authors')"""
     full_teacher: Literal["frozen", "inplace"] = "frozen"
     """shrinking: frozen (the largest after the first phase) or inplace (of every step)"""
     kernel_transform: bool = False
@@ -94,6 +96,9 @@ class SupernetConfig(NetworkLearningConfig):
         if self.chooser == "predictor" and self.rule not in ("bestup", "worstup"):
             expected = f"loss with supernet.rule={self.rule}, which chooses nothing"
             raise SettingError("supernet.chooser", self.chooser, expected, "use supernet.rule=bestup")
+        if self.matching == "meta" and self.rule != "cream":
+            expected = f"agreement with supernet.rule={self.rule}, which has no board"
+            raise SettingError("supernet.matching", self.matching, expected, "use supernet.rule=cream")
         if self.rule == "cream" and self.teacher_weight > 0:
             expected = "0 with supernet.rule=cream, whose teachers are paths of its own"
             raise SettingError("supernet.teacher_weight", self.teacher_weight, expected, "omit it")
@@ -121,6 +126,7 @@ class SupernetSettings(NetworkLearningSettings, total=False):
     chooser: Literal["loss", "predictor"]
     kd_ratio: float
     board: int
+    matching: Literal["agreement", "meta"]
     full_teacher: Literal["frozen", "inplace"]
     kernel_transform: bool
     divergence: Divergence | None
