@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from nas_kd.train.retrain import retrain as retrain
     from nas_kd.train.supernet_config import SupernetConfig as SupernetConfig
     from nas_kd.train.teacher_config import TeacherConfig as TeacherConfig
+    from nas_kd.train.tune_int8 import tune_int8 as tune_int8
 
 # public name -> module; torch and timm load with the first name that needs them, not with `import nas_kd`
 _HOME = {
@@ -102,6 +103,7 @@ _HOME = {
     "time_limit": "runtime.stop",
     "train_supernet": "train",
     "train_teacher": "train",
+    "tune_int8": "train.tune_int8",
 }
 _ROOMS = tuple(
     "analyse blocks config cost data derive distill errors export losses nn pipeline"

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Literal
 
 from nas_kd.config.settings import Settings, settings
-from nas_kd.config.types import Count, Positive
+from nas_kd.config.types import Count, Natural, Positive
 from nas_kd.data.config import DataConfig
 
 To = Literal["onnx", "pt2", "torchscript", "standalone", "timm", "hf"]
@@ -40,6 +40,8 @@ class ExportConfig(Settings):
     """package.module:function that builds the student, if its folder names one and you trust it"""
     int8: bool = False
     """quantise an ONNX file to 8 bits too, and measure both on the test images"""
+    int8_epochs: Natural = 0
+    """with int8: also fine-tune the student for 8 bits by its run's teacher, for so many epochs, and measure that"""
     calibration: Count = 256
     """training images from which the ranges of 8-bit values are taken"""
     data: DataConfig = field(default_factory=DataConfig)

@@ -64,6 +64,7 @@ def export(
     latency: Sequence[int] = (),
     factory: str | None = None,
     int8: Data | None = None,
+    tuned: nn.Module | None = None,
     calibration: int = 256,
     score: Score | None = None,
 ) -> Exported:
@@ -86,6 +87,7 @@ def export(
         factory: as in `load_student`.
         int8: data with which an ONNX file is quantised to 8 bits too: ranges from training images, and both forms
             measured on the test images.
+        tuned: the student after `nas_kd.tune_int8`, which is quantised and measured beside it.
         calibration: number of training images.
         score: name and function of outputs (N, C) and labels for that table; None is the accuracy.
 
@@ -115,6 +117,8 @@ def export(
         if to != "onnx":
             raise SettingError("int8", True, f"false with {to}: an ONNX file is quantised", "choose --to onnx")
         check_data(network, int8)
+    elif tuned is not None:
+        raise SettingError("tuned", type(tuned).__name__, "None without int8", "pass int8=data")
     shown = drawn_images(network) if images is None else images.cpu()
     check_evaluates(network, shown)
     place = place_of(student, form, path)
@@ -126,11 +130,20 @@ def export(
         runs = {form.runtime: run}
         table: tuple[Measured, ...] = ()
         if int8 is not None:
-            small = part.with_suffix(f".int8{part.suffix}")
-            quantise(part, small, (x for x, _ in as_taken(network, int8, "train", calibration)))
-            runs[f"{form.runtime} int8"] = form.read(small)
-            files = zip(runs.items(), (part, small), strict=True)
-            table = measured(network, {name: (one, file) for (name, one), file in files}, int8, score)
+            files = {form.runtime: part}
+            whole = {"int8": part}
+            if tuned is not None:
+                whole["int8_tuned"] = part.with_suffix(f".tuned{part.suffix}")
+                again = Deployed(tuned, about, normalise=normalise, softmax=softmax)
+                written(form, again, shown, whole["int8_tuned"])
+            for name, exact in whole.items():
+                small = part.with_suffix(f".{name}{part.suffix}")
+                quantise(exact, small, (x for x, _ in as_taken(network, int8, "train", calibration)))
+                files[f"{form.runtime} {name.replace('_', ' ')}"] = small
+            if tuned is not None:
+                whole["int8_tuned"].unlink()
+            runs |= {name: form.read(file) for name, file in files.items() if name not in runs}
+            table = measured(network, {name: (runs[name], file) for name, file in files.items()}, int8, score)
             CsvLog(part.parent / f"{part.name}.int8.csv").extend([asdict(row) for row in table])
         rows = latencies({"torch eager": network} | runs, network.image_shape, latency)
         if rows:

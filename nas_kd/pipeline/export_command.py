@@ -15,6 +15,9 @@ from nas_kd.errors import SettingError
 from nas_kd.export.config import ExportConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_kd.data import Data
     from nas_kd.export import Exported
 
 SWITCHES = ("normalise", "softmax", "latency", "int8")  # may stand without a value
@@ -45,6 +48,8 @@ def read_export(arguments: Sequence[str]) -> ExportConfig | None:
     existing("student", str(folder), "an existing student folder")
     images = _images_of_run(Path(str(folder)), own) if own.get("int8") else {}
     config = build(ExportConfig, images | own | {"student": str(folder)})
+    if config.int8_epochs and not config.int8:
+        raise SettingError("int8_epochs", config.int8_epochs, "0 without --int8", "add --int8")
     if printed:
         import yaml
 
@@ -67,6 +72,8 @@ def export_command(config: ExportConfig) -> None:
         data = load_data(config.data)
         task = task_of(data)
         more = {"int8": data, "calibration": config.calibration, "score": (task.measure, task.metric)}
+        if config.int8_epochs:
+            more["tuned"] = _tuned(config, data)
     made = export(
         str(config.student),
         config.to,
@@ -79,6 +86,38 @@ def export_command(config: ExportConfig) -> None:
         **more,
     )
     _say(made)
+
+
+def _tuned(config: ExportConfig, data: Data) -> nn.Module:
+    """Return the student, fine-tuned for 8 bits by the teacher of its run; by itself where that is not at hand."""
+    from nas_kd.export import load_student
+    from nas_kd.pipeline.config import Config
+    from nas_kd.pipeline.context import RunContext
+    from nas_kd.train.tune_int8 import tune_int8
+
+    teacher = None
+    if (run := _run_of(Path(str(config.student)))) is not None:
+        values = read_file(run / "config.yaml", Config) | {"run": str(run)}
+        values |= {f"data.{name}": value for name, value in asdict(config.data).items()}
+        whole = build(Config, values)
+        trained = not whole.teacher.epochs or (run / "teacher" / "stage.json").is_file()
+        if whole.teacher.model is not None and trained and _named(values, run):
+            teacher = RunContext(whole).unmatched
+    student = load_student(str(config.student), factory=config.factory)
+    who = "the unrounded student" if teacher is None else teacher.name
+    print(f"int8: {config.int8_epochs} epochs of fine-tuning, taught by {who}")
+    return tune_int8(student, teacher, data, epochs=config.int8_epochs)
+
+
+def _named(values: dict[str, Any], run: Path) -> bool:
+    """Return whether a run's settings name no code, which its user would have to name again."""
+    from nas_kd.pipeline.named import check_named
+
+    try:
+        check_named({name: value for name, value in values.items() if not name.startswith("data.")}, run)
+    except SettingError:
+        return False
+    return True
 
 
 def _say(made: Exported) -> None:
@@ -114,10 +153,16 @@ def _images_of_run(student: Path, own: dict[str, Any]) -> dict[str, Any]:
     from nas_kd.pipeline.config import Config
     from nas_kd.pipeline.named import check_named
 
-    for above in list(student.resolve().parents)[:ABOVE]:
-        if (above / "config.yaml").is_file() and (above / "retrain").is_dir():
-            values = read_file(above / "config.yaml", Config)
-            images = {name: value for name, value in values.items() if name.startswith("data.")}
-            check_named({name: value for name, value in images.items() if name not in own}, above)
-            return images
-    return {}
+    run = _run_of(student)
+    if run is None:
+        return {}
+    values = read_file(run / "config.yaml", Config)
+    images = {name: value for name, value in values.items() if name.startswith("data.")}
+    check_named({name: value for name, value in images.items() if name not in own}, run)
+    return images
+
+
+def _run_of(student: Path) -> Path | None:
+    """Return the run folder that a student folder lies in."""
+    above = list(student.resolve().parents)[:ABOVE]
+    return next((path for path in above if (path / "config.yaml").is_file() and (path / "retrain").is_dir()), None)

@@ -47,6 +47,13 @@ def test_eight_bits_answer_like_the_network(tmp_path: Path, capsys: pytest.Captu
     assert small["size"] < full["size"] / 2
     runtimes = pd.read_csv(folder / "export" / "student.onnx.latency.csv")["runtime"]
     assert list(runtimes) == ["torch eager", "onnxruntime", "onnxruntime int8"]
+    assert main(["export", str(folder), "--int8", "--int8_epochs", "1", "--latency", "false"]) == 0
+    said = capsys.readouterr().out
+    assert "1 epochs of fine-tuning, taught by the unrounded student" in said  # no teacher was trained in this run
+    tuned = pd.read_csv(folder / "export" / "student.onnx.int8.csv").set_index("form").loc["onnxruntime int8 tuned"]
+    assert tuned["agreement"] > 0.9
+    assert main(["export", str(folder), "--int8_epochs", "1"]) == 2
+    assert "int8_epochs=1: expected 0 without --int8" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_first(tmp_path: Path) -> None:
