@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas_kd.data import Batch
 from nas_kd.distill.sampling import PairedBatch
 from nas_kd.errors import SettingError
+from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
@@ -149,7 +150,10 @@ class Privileged(TargetSource):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the source's logits of the other images, which are not cached."""
-        x = _other(batch, "privileged") if self.view is None else self.view(batch)
+        if self.view is None:
+            x = _other(batch, "privileged")
+        else:  # a copy, which the user's function may change in place
+            x = self.view(batch._replace(x=inputs.copied(batch.x)))
         if not isinstance(x, Tensor) or len(x) != len(batch.x):
             shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise SettingError("privileged.view", shape, f"a function that returns {len(batch.x)} images, a batch")

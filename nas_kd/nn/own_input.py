@@ -1,11 +1,14 @@
-"""A network that changes its input in place gets a copy: the caller's images stay as they are."""
+"""A network that changes its input in place gets a copy: the caller's images or texts stay as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from nas_kd.nn import inputs
 
 
 def keep_input(network: nn.Module) -> RemovableHandle:
@@ -14,4 +17,4 @@ def keep_input(network: nn.Module) -> RemovableHandle:
 
 
 def _copied(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(each.clone() if isinstance(each, Tensor) else each for each in args)
+    return tuple(inputs.copied(each) if isinstance(each, Tensor | Mapping) else each for each in args)
