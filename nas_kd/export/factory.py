@@ -6,7 +6,6 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
@@ -19,6 +18,7 @@ from torch.nn.modules.module import register_module_buffer_registration_hook as 
 from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 
 from nas_kd.errors import SettingError
+from nas_kd.runtime.user_module import import_of_user
 
 # arguments with which timm would read files or download
 FETCHES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -100,8 +100,9 @@ def check_untrusted(factory: object, folder: Path) -> None:
     if place == "timm" or not name:
         return
     hint = (
-        f"if you trust that code: load_student(folder, factory={str(factory)!r}), on the command line "
-        f"teacher.model={factory} with teacher.checkpoint={folder / 'weights.safetensors'}"
+        f"if you trust that code: load_student(folder, factory={str(factory)!r}), on the command line nas-kd export "
+        f"FOLDER --factory {factory}, as a teacher teacher.model={factory} with "
+        f"teacher.checkpoint={folder / 'weights.safetensors'}"
     )
     if _is_bundled(factory, place, folder):
         expected = "a network of an installed package; this one is next to the folder, or in no package"
@@ -151,7 +152,7 @@ def _imported(factory: str, place: str, name: str) -> Any:
         expected = "a callable in an installed package, or in a module on the Python path"
         raise SettingError("factory", factory, expected, "move the function into a module of its own")
     try:
-        found = getattr(import_module(place), name)
+        found = getattr(import_of_user(place), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise _absent(factory, place, error) from error
     if not callable(found):

@@ -63,6 +63,6 @@ def factory_of(
         return own
     if needed:
         expected = "package.module:callable that builds this network, so that its student folder loads anywhere"
-        hint = "pass factory=('package.module:callable', {...}), or omit run="
+        hint = "pass factory=('package.module:callable', {...}), set that pair as network.factory, or omit run="
         raise SettingError("factory", None, expected, hint)
     return None, None

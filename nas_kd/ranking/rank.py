@@ -38,7 +38,7 @@ from nas_kd.supernet import Supernet
 from nas_kd.teacher import Teacher
 from nas_kd.teacher.sources import TeacherLike, one_teacher
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
-from nas_kd.train.many import TrainingSetup, train_many
+from nas_kd.train.many import TrainingSetup, check_rebuilt, train_many
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 
@@ -144,6 +144,7 @@ def rank(
     facts |= own_task | ({GROWN: before} if before else {})
     table = keep_plan(folder, facts, drawn, create=not helps)
     archs = archs_of(table)
+    check_rebuilt(space, data, run)
     # one process runs the teacher, the others find its logits
     with held(folder / "claims" / "answers.lock", wait=True):
         cache = teacher.cached(data, run, epochs=config.epochs)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from nas_kd.errors import SettingError
@@ -121,6 +123,7 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts
     forget_launcher()  # a job is not one of torchrun's processes
     torch.set_num_threads(1)
+    sys.path.append(str(Path.cwd()))  # a job may hold a network of a user's file there; last, as in `import_of_user`
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

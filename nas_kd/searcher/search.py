@@ -42,7 +42,7 @@ from nas_kd.solve import best, exact_front
 from nas_kd.supernet import Supernet
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.config import RetrainConfig, RetrainSettings
-from nas_kd.train.many import TrainingSetup
+from nas_kd.train.many import TrainingSetup, check_rebuilt
 from nas_kd.train.retrain import checked_method
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def search(
         tables = usable_ratings(tables or (), space, data, source.fingerprint, weights, run)
     else:
         tables = []
+    if config.tuned or config.epochs:
+        check_rebuilt(space, data, run)
     within = bool(budget.sums and engine.guided)
     if within:
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import nn
 
 from nas_kd.config.names import HUBS
 from nas_kd.errors import SettingError, nearest
+from nas_kd.runtime.user_module import import_of_user
 from nas_kd.teacher.cifar_resnet import DEPTHS, CifarResNet
 
 OWN = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
@@ -99,15 +98,11 @@ def _timm(name: str, pretrained: bool, resolution: int | None, hub: bool) -> Pla
 
 def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Module:
     package, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.append(here)  # last, so that a user's file does not shadow an installed package
     try:
-        module = importlib.import_module(package)
+        module = import_of_user(package)
     except ImportError as error:
         hint = "install it, or run nas-kd in the folder that contains it"
         raise SettingError("teacher.model", name, f"a package that can be imported ({error})", hint) from error
-    finally:
-        sys.path.remove(here)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         names = [key for key, value in vars(module).items() if callable(value)]
@@ -119,6 +114,8 @@ def _call_factory(name: str, num_classes: int | None, in_chans: int) -> nn.Modul
     built = factory(**given)
     if not isinstance(built, nn.Module):
         raise SettingError("teacher.model", name, "a function that returns an nn.Module", "check the function")
+    if not hasattr(built, "factory"):  # students that are cut from it are rebuilt by it
+        built.factory = (name, given)  # type: ignore[assignment]
     return built
 
 

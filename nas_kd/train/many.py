@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from nas_kd.data import Data
+from nas_kd.derive.space import TeacherSpace
 from nas_kd.distill import Classification, Task
+from nas_kd.export.handover import factory_of
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -21,6 +23,16 @@ from nas_kd.teacher import TargetSource
 from nas_kd.train.retrain import retrain
 
 Results = dict[str, float]  # the results of a training, by name
+
+
+def check_rebuilt(space: ElasticSpace, data: Data, run: Run | None) -> None:
+    """Refuse, before anything is trained, a teacher whose students could not be rebuilt from their folders of a run.
+
+    Raises:
+        SettingError: it is a module of the user's that names no factory.
+    """
+    if run is not None and isinstance(space, TeacherSpace):
+        factory_of(space.derived.network, data, None, None, needed=True)
 
 
 class Training(Protocol):
