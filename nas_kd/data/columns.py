@@ -115,11 +115,11 @@ def _texts(what: str, table: Table, config: DataConfig) -> _Texts:
     if both is not None:  # a network would read its answers
         raise SettingError("data.label", both, "a column that is no text of the network", "name another column")
     values = tuple(table.values(column).tolist() for column in columns)
-    for column, texts in zip(columns, values, strict=True):
+    for setting, column, texts in zip(("data.text", "data.text_pair"), columns, values, strict=False):
         empty = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
         if empty:
             value = f"{table.origin}: no text in {len(empty)} rows of column {column!r}, the first {empty[0]}"
-            raise SettingError(what, value, "a text in every row", "leave these rows out, or name another: data.text")
+            raise SettingError(what, value, "a text in every row", f"leave these rows out, or name another: {setting}")
     return _Texts(columns, values)
 
 

@@ -58,7 +58,7 @@ class DataConfig(Settings):
     download: bool = False
     """allow a timm data set to be downloaded"""
     root: str = "~/.cache/nas_kd"
-    """folder of torch/ and hfds/ data sets"""
+    """folder of torch/ and hfds/ data sets, and of the tokens of many texts"""
     train_split: str = "train"
     """name of the training split of such a data set"""
     test_split: str = "validation"
@@ -106,6 +106,19 @@ class DataConfig(Settings):
             if value is not None and not (folders and (name, value) == ("group", "folder")):
                 expected = f"null, as {origin} has no columns" + (", or folder" if folders and name == "group" else "")
                 raise SettingError(f"data.{name}", value, expected, f"leave data.{name} out")
+
+    def refuse_texts(self) -> None:
+        """Refuse settings of texts where the data are images.
+
+        Raises:
+            SettingError: there is such a setting.
+        """
+        for name in ("text", "text_pair", "length"):
+            value = getattr(self, name)
+            if value is not None:
+                expected = "null for images: no tokenizer says that the data are texts"
+                hint = f"leave data.{name} out, or give data.tokenizer or a teacher that is a folder of transformers"
+                raise SettingError(f"data.{name}", value, expected, hint)
 
     @property
     def label_columns(self) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def load_data(
         from nas_kd.data.texts import load_texts  # late: images need no tokenizer
 
         return load_texts(_table_of(train), config, None if test is None else _table_of(test), device)
+    config.refuse_texts()
     decoder = Decoder(config.resolution, config.ground)
     sources, found = given_apart(train, config.test if test is None else test, config)
     skipped: list[tuple[str, int]] = []

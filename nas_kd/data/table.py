@@ -73,6 +73,9 @@ def read_csv(what: str, path: Path, named: Collection[str | None], known: Collec
         columns = map(str, pd.read_csv(path, nrows=0, **how).columns)
         texts = {column: "string" for column in columns if column in named or column.strip().lower() in known}
         frame = pd.read_csv(path, dtype=texts, low_memory=False, **how)
+        if texts:  # "None", "NA" and "null" are texts
+            words = pd.read_csv(path, dtype="string", low_memory=False, keep_default_na=False, **how)
+            frame[[*texts]] = words[[*texts]]
     except (ValueError, OSError, OverflowError) as error:  # pandas' errors and wrong encodings are ValueErrors
         hint = "save it as UTF-8 text with a line of column names"
         raise SettingError(what, str(path), f"a table of images and labels ({error})", hint) from error

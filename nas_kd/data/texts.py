@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from nas_kd.data.dataset import Data, fingerprint_of
 from nas_kd.data.open_source import given_apart
 from nas_kd.data.placed import Members
 from nas_kd.data.source import Source, TextSource
+from nas_kd.data.token_files import made
 from nas_kd.data.tokenised import Tokenised
 from nas_kd.data.tokens import TextSplit, TokenStore
 from nas_kd.errors import SettingError
-from nas_kd.nn.text import TYPES, transformers_library
+from nas_kd.nn.text import transformers_library
 
 if TYPE_CHECKING:
     from nas_kd.data.image_split import Split
@@ -32,7 +33,6 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
-AT_ONCE = 1024  # texts that are tokenised together
 
 
 def load_texts(train: str | Path, config: DataConfig, test: str | Path | None, device: str) -> Data:
@@ -105,32 +105,16 @@ def tokenise(
         The tokens by name, and what they are.
     """
     most = config.length or LENGTH
-    encoded: dict[str, list[Any]] = {}
-    for name, (first, second) in texts.items():
-        encoded[name] = []
-        for start in range(0, len(first), AT_ONCE):
-            pair = None if second is None else second[start : start + AT_ONCE]
-            found = tokenizer(first[start : start + AT_ONCE], pair, truncation=True, max_length=most)
-            encoded[name] += found.encodings
-    every = [each for rows in encoded.values() for each in rows]
-    longest = max(len(each.ids) for each in every)
-    length = config.length or longest
-    padding = tokenizer.pad_token_id or 0
-    typed = TYPES in tokenizer.model_input_names
-    stores = {name: _store(rows, length, padding, typed) for name, rows in encoded.items()}
-    cut = sum(bool(each.overflowing) for each in every) / len(every)
+    root = Path(config.root).expanduser()
+    found = {name: made(tokenizer, first, second, most, root) for name, (first, second) in texts.items()}
+    stores = {name: each.store for name, each in found.items()}
+    length = config.length or max(int(store.lengths.max()) for store in stores.values())
+    for store in stores.values():
+        store.length = length
+    cut = sum(each.cut for each in found.values()) / sum(len(store.lengths) for store in stores.values())
     pairs = next(iter(texts.values()))[1] is not None
+    padding = next(iter(stores.values())).padding
     return stores, Tokenised(str(tokenizer.name_or_path), len(tokenizer), length, cut, pairs, padding)
-
-
-def _store(rows: Sequence[Any], length: int, padding: int, typed: bool) -> TokenStore:
-    ids = np.full((len(rows), length), padding, dtype=np.int32)
-    types = np.zeros((len(rows), length), dtype=np.uint8)
-    for row, each in enumerate(rows):
-        ids[row, : len(each.ids)] = each.ids
-        types[row, : len(each.ids)] = each.type_ids
-    lengths = torch.tensor([len(each.ids) for each in rows])
-    return TokenStore(torch.from_numpy(ids), lengths, torch.from_numpy(types) if typed else None)
 
 
 def _texts(source: Source, rows: np.ndarray) -> tuple[list[str], list[str] | None]:

@@ -1,8 +1,10 @@
-"""Tokenised texts in memory, and splits of them whose batches hold texts of like length."""
+"""Tokenised texts, and splits of them whose batches hold texts of like length."""
 
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,23 +22,57 @@ KEY = 16  # bytes of the hash of a text
 
 
 class TokenStore:
-    """Tokens of texts: a row each, padded at its end.
+    """Tokens of texts, one text behind the other; in batches they are padded at their ends.
 
     Args:
-        ids: (N, L) int32.
-        lengths: (N,) tokens that are no padding.
-        types: (N, L) uint8, which of the two texts of a pair a token is of; None where the model is not told.
+        ids: (T,) int32, in memory or mapped from a file.
+        starts: (N + 1,) int64, where each text begins, and where the last one ends.
+        types: (T,) uint8, which of the two texts of a pair a token is of; None where the model is not told.
+        padding: token that texts are padded with.
+        length: tokens that texts are cut to.
     """
 
-    def __init__(self, ids: Tensor, lengths: Tensor, types: Tensor | None) -> None:
+    def __init__(self, ids: Tensor, starts: Tensor, types: Tensor | None, padding: int, length: int) -> None:
         self.ids = ids
-        self.lengths = lengths
+        self.starts = starts
         self.types = types
+        self.padding = padding
+        self.length = length
+        self.folder: Path | None = None  # of the files that they are mapped from
+        self._digest: bytes | None = None
+
+    @classmethod
+    def mapped(cls, folder: Path, padding: int, length: int, typed: bool) -> TokenStore:
+        """Map the files of a folder into memory; nothing is written to them.
+
+        Args:
+            folder: with ids.bin, starts.bin and types.bin.
+            padding: as of the class.
+            length: as of the class.
+            typed: whether there are types.
+        """
+        ids = torch.from_numpy(np.memmap(folder / "ids.bin", dtype=np.int32, mode="c"))
+        types = torch.from_numpy(np.memmap(folder / "types.bin", dtype=np.uint8, mode="c")) if typed else None
+        starts = torch.from_numpy(np.fromfile(folder / "starts.bin", dtype=np.int64))
+        found = cls(ids, starts, types, padding, length)
+        found.folder = folder
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand another process the folder, where there is one, in the place of the tokens."""
+        if self.folder is not None:
+            return TokenStore.mapped, (self.folder, self.padding, self.length, self.types is not None)
+        return TokenStore, (self.ids, self.starts, self.types, self.padding, self.length)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each text, (N,)."""
+        return self.starts.diff()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Tokens of a row."""
-        return tuple(self.ids.shape[1:])
+        """The most tokens of a text."""
+        return (self.length,)
 
     @property
     def place(self) -> torch.device:
@@ -54,34 +90,44 @@ class TokenStore:
             ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``, (B, L) int64.
         """
         rows = rows.to(self.place)
-        lengths = self.lengths[rows]
-        longest = int(lengths.max()) if length is None else length
-        mask = torch.arange(longest, device=self.place) < lengths[:, None]
-        found = {IDS: self.ids[rows, :longest].long(), MASK: mask.long()}
-        return found | ({} if self.types is None else {TYPES: self.types[rows, :longest].long()})
+        first = self.starts[rows][:, None]  # (B, 1)
+        counts = self.starts[rows + 1][:, None] - first
+        longest = int(counts.max()) if length is None else length
+        at = torch.arange(longest, device=self.place)
+        real = at < counts  # (B, L)
+        index = (first + at).clamp(max=len(self.ids) - 1)
+        found = {IDS: self.ids[index].long().masked_fill(~real, self.padding), MASK: real.long()}
+        return found | ({} if self.types is None else {TYPES: self.types[index].long().masked_fill(~real, 0)})
 
     def resident(self, rows: Tensor, device: torch.device) -> TokenStore:
         """Return the texts of rows, in order, on a device."""
         rows = rows.to(self.place)
-        types = None if self.types is None else self.types[rows].to(device)
-        return TokenStore(self.ids[rows].to(device), self.lengths[rows].to(device), types)
+        counts = self.starts[rows + 1] - self.starts[rows]
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        index = torch.arange(int(starts[-1]), device=self.place) + (self.starts[rows] - starts[:-1]).repeat_interleave(
+            counts
+        )
+        types = None if self.types is None else self.types[index].to(device)
+        return TokenStore(self.ids[index].to(device), starts.to(device), types, self.padding, self.length)
 
     def digest(self) -> bytes:
-        """Hash the tokens."""
-        state = hashlib.sha256(self.ids.cpu().numpy().tobytes())
-        state.update(self.lengths.cpu().numpy().tobytes())
-        if self.types is not None:
-            state.update(self.types.cpu().numpy().tobytes())
-        return state.digest()
+        """Hash the tokens, once."""
+        if self._digest is None:
+            state = hashlib.sha256()
+            for part in (self.ids, self.starts, self.types):
+                for some in () if part is None else part.split(2**22):
+                    state.update(some.cpu().numpy().tobytes())
+            self._digest = state.digest()
+        return self._digest
 
     def keys(self) -> Keys:
         """Hash each text: equal for equal tokens."""
-        rows = self.ids.cpu().numpy()
-        types = rows[:, :0] if self.types is None else self.types.cpu().numpy()
+        ids, starts = self.ids.cpu().numpy(), self.starts.tolist()
+        types = ids[:0].astype(np.uint8) if self.types is None else self.types.cpu().numpy()
         return np.array(
             [
-                hashlib.blake2b(row.tobytes() + kind.tobytes(), digest_size=KEY).digest()
-                for row, kind in zip(rows, types, strict=True)
+                hashlib.blake2b(ids[start:end].tobytes() + types[start:end].tobytes(), digest_size=KEY).digest()
+                for start, end in pairwise(starts)
             ],
             dtype=f"S{KEY}",
         )
@@ -123,7 +169,7 @@ class TextSplit(Split):
         self.names = names
         self.labels = labels
         self.augment = None
-        self.length = int(tokens.ids.shape[1]) if length is None else length
+        self.length = tokens.length if length is None else length
         self._tokens = tokens
         self._rows = rows.to(tokens.place)
         self._labels = labels.to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,6 +86,20 @@ class TextNet(nn.Module):
     def num_classes(self) -> int:
         """Number of its logits."""
         return int(self.body.config.num_labels)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of its classes in the order of its logits; None where they have none but numbers."""
+        named = {int(number): str(name) for number, name in (self.body.config.id2label or {}).items()}
+        names = tuple(named.get(number, "") for number in range(self.num_classes))
+        return None if all(re.fullmatch(r"(LABEL_)?\d*", name) for name in names) else names
+
+    def forget_names(self) -> None:
+        """Number the classes: the network is trained on other data, whose classes may be in another order."""
+        classes = self.num_classes
+        self.body.config.num_labels = 0
+        self.body.config.num_labels = classes  # the library then names them anew
+        self.config |= {name: getattr(self.body.config, name) for name in ("id2label", "label2id")}
 
     @property
     def vocabulary(self) -> int:

@@ -27,6 +27,8 @@ def check_places(config: Config) -> None:
     data = with_tokenizer(config)
     if data.tokenizer is not None:
         existing("data.tokenizer", data.tokenizer, "a folder with a tokenizer that transformers saved")
+    else:
+        data.refuse_texts()
     look = _check_images if data.tokenizer is None else _check_texts
     look("data.train", data.train, data)
     if data.test is not None:

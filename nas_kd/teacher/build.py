@@ -12,6 +12,7 @@ from torch import nn
 from nas_kd.config.paths import transformers_about
 from nas_kd.errors import SettingError
 from nas_kd.nn.static import StaticNet
+from nas_kd.nn.text import TextNet
 from nas_kd.teacher.checkpoint import Nest, read_nests
 from nas_kd.teacher.plan import Plan, plan_of
 from nas_kd.teacher.weights import first_channels, fit_of, load_fit, other_classes
@@ -84,6 +85,8 @@ def build(
     elif plan.foreign and not (in_chans is not None and isinstance(model, nn.Module)):
         chans = _channels_of(module) or chans
     normalisation = _normalisation(plan, saved, checkpoint is not None)
+    if new_head and isinstance(module, TextNet):
+        module.forget_names()
     if new_head:
         for head in heads:  # it answers chance; timm's own, made for new weights, answers far worse
             for parameter in module.get_submodule(head).parameters():
@@ -104,6 +107,8 @@ def _text(
             expected = "null with a folder of transformers, whose weights are in it"
             raise SettingError(f"teacher.{name}", given, expected, f"leave teacher.{name} out")
     module, heads = read_text_model(folder, num_classes, new_head=new_head)
+    if new_head:
+        module.forget_names()
     for head in heads:  # it answers chance
         for parameter in module.get_submodule(head).parameters():
             nn.init.zeros_(parameter)

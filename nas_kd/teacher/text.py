@@ -81,7 +81,18 @@ class TextTeacher(Teacher):
             expected = f"{data.num_classes}, the number of classes of the data"
             hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
             raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
+        if data.kind == "classes":
+            self._check_names(data.classes)
         return self
+
+    def _check_names(self, classes: Sequence[str]) -> None:
+        """Refuse classes that the teacher knows by the same names in another order."""
+        own = self._module.class_names
+        names, others = ([name.strip().lower() for name in some] for some in (own or classes, classes))
+        if names != others and sorted(names) == sorted(others):
+            expected = f"the classes of {self.name} in their order: {', '.join(own or ())}"
+            hint = "change id2label in its config.json if its logits are in the data's order, or fine-tune it"
+            raise SettingError("data.train", f"the classes {', '.join(classes)}", expected, f"{hint} (teacher.epochs)")
 
     def classifier(self, resolution: int) -> str | None:
         """Return the name of the layer whose input is the pooled feature."""

@@ -102,6 +102,34 @@ def changed(folder: Path, place: Path, **settings: Any) -> Path:
     return place
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (["NEG", "pos"], True),
+        (["pos", "neg"], False),
+        (["LABEL_0", "LABEL_1"], True),
+        (["1", "0"], True),  # numbers are no names
+        (["bad", "good"], True),  # nothing tells which is which
+    ],
+)
+def test_class_names_are_compared(
+    names: list[str], fits: bool, tmp_path: Path, bert_folder: Path, review_data: Data
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    named = {str(number): name for number, name in enumerate(names)}
+    place = changed(bert_folder, tmp_path / "named", id2label=named, label2id={v: int(k) for k, v in named.items()})
+    teacher = nas_kd.load_teacher(str(place))
+    if fits:
+        teacher.bind(review_data)
+    else:
+        with pytest.raises(SettingError, match=r"the classes neg, pos.*in their order: pos, neg"):
+            teacher.bind(review_data)
+        assert nas_kd.train_teacher(str(place), review_data, epochs=1, batch_size=16).num_classes == 2
+        other = TextNet.of(AutoModelForSequenceClassification.from_pretrained(place))
+        assert nas_kd.train_teacher(other, review_data, epochs=1, batch_size=16).num_classes == 2
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, review_table: Path, bert_folder: Path) -> None:
     tokenizer(tmp_path, ["zebra xylophone quartz " * 3, "abcdefghijklmnopqrstuvwxyz 0123456789"] * 9, size=40)
     other = nas_kd.load_data(str(review_table), tokenizer=str(tmp_path), rate=0.2, select=0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,6 @@ def test_tokens_are_those_of_the_tokenizer(review_data: Data, bert_folder: Path)
     frame = reviews()
     by_name = {}
     for text in frame["text"]:
-        import hashlib
-
         by_name[hashlib.sha256(text.encode()).hexdigest()[:16]] = text
     batch = next(iter(review_data.test.clean(16)))
     for row, number in enumerate(batch.index.tolist()):
@@ -57,8 +56,6 @@ def test_tokens_are_those_of_the_tokenizer(review_data: Data, bert_folder: Path)
 
 def test_labels_go_with_their_texts(review_data: Data) -> None:
     frame = reviews()
-    import hashlib
-
     label = {hashlib.sha256(t.encode()).hexdigest()[:16]: name for t, name in zip(frame.text, frame.label, strict=True)}
     for split in review_data.splits:
         assert [review_data.classes[y] for y in split.labels.tolist()] == [label[name] for name in split.names]
@@ -183,6 +180,25 @@ def test_named_labels_are_no_texts(suffix: str, tmp_path: Path, bert_folder: Pat
     )
     with pytest.raises(SettingError, match=r"data\.label='answer'"):
         load(tmp_path / f"words{suffix}", bert_folder, label="answer", text_pair="answer")
+
+
+def test_words_that_pandas_takes_for_nothing_are_texts(tmp_path: Path, bert_folder: Path) -> None:
+    words = ["None", "NA", "null", "nan", "N/A"]
+    frame = reviews()
+    mixed = frame.assign(text=[*words, *frame.text[5:]])
+    found = load(written(mixed, tmp_path / "words.csv"), bert_folder)
+    names = {name for split in found.splits for name in split.names}
+    assert {hashlib.sha256(word.encode()).hexdigest()[:16] for word in words} <= names
+    pairs = mixed.assign(text_pair=frame.text[::-1].tolist()).assign(label=frame.label)
+    pairs.loc[7, "text_pair"] = ""
+    with pytest.raises(SettingError, match=r"no text in 1 rows of column 'text_pair', the first 7.*data\.text_pair"):
+        load(written(pairs, tmp_path / "pairs.csv"), bert_folder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("text", "a"), ("text_pair", "a"), ("length", 16)])
+def test_settings_of_texts_are_refused_for_images(name: str, value: Any) -> None:
+    with pytest.raises(SettingError, match=rf"data\.{name}.*null for images.*data\.tokenizer"):
+        nas_kd.load_data("digits", **{name: value})
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
