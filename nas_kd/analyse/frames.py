@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas_kd.config.file import LARGEST, Loader
+from nas_kd.config.nouns import TOKENS
 from nas_kd.config.reading import TABLE, parsed, read_text
 from nas_kd.errors import SettingError
 from nas_kd.runs.shape import check_table
@@ -43,6 +44,11 @@ def folder_of(run: str | Path | Run) -> Path:
         expected = f"a run folder of nas_kd, with env.json and config.yaml (this one holds {held})"
         raise SettingError("run", str(path), expected, "give the --run of an earlier command")
     return path
+
+
+def of_texts(run: str | Path | Run) -> bool:
+    """Tell whether the data of a run are texts."""
+    return (folder_of(run) / TOKENS).is_file()
 
 
 def table(path: Path) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from nas_kd.analyse.training_part import suffix_of, training_part
 from nas_kd.analyse.trust_part import trust_part
 from nas_kd.analyse.writer import Writer
 from nas_kd.config.kinds import checked
+from nas_kd.config.nouns import spoken_page
 from nas_kd.config.reading import read_text
 from nas_kd.runs.files import atomic_write, on_disk
 from nas_kd.runs.links import refuse_links
@@ -85,7 +86,8 @@ def _written(root: Path) -> Path:
         body += [worded(part, writer.measure) for part in _search_part(root, search, suffix_of(search, names), writer)]
     body += [worded(part, writer.measure) for part in training_part(root, writer)]
     body += times_part(root)
-    body += _settings_part(root)
+    texts = frames.of_texts(root)
+    body = [spoken_page(part, texts) for part in body] + _settings_part(root)
     path = folder / "report.html"
     atomic_write(path, html.page(f"nas_kd: {name}", body))
     return path

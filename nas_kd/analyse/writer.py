@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_kd.analyse import html
+from nas_kd.analyse import frames, html
 from nas_kd.analyse.measure import worded
 from nas_kd.config.measures import Measure
+from nas_kd.config.nouns import spoken_page
 from nas_kd.runs.files import atomic_write
 
 
@@ -28,7 +29,7 @@ class Writer:
         """Store a figure and return it as parts of the page; none where there is nothing to draw."""
         if svg is None:
             return []
-        svg = worded(svg, self.measure)
+        svg = spoken_page(worded(svg, self.measure), frames.of_texts(self.folder.parent))
         atomic_write(self.folder / f"{name}.svg", svg)
         return [html.figure(svg, caption)]
 

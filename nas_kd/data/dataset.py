@@ -104,6 +104,14 @@ class Data:
             fingerprint=self.fingerprint + mark,
         )
 
+    def spoken(self, sentence: str) -> str:
+        """Put texts in the place of images in a sentence, where the data are texts.
+
+        Args:
+            sentence: written of images.
+        """
+        return self.train.spoken(sentence)
+
     def frame(self) -> pd.DataFrame:
         """List every image: columns name, label and split, the content of data.csv.
 

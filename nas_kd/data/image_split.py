@@ -55,6 +55,10 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({self.name}: {len(self):,} images)"
 
+    def spoken(self, sentence: str) -> str:
+        """Return a sentence that is written of images, with what these are in their place."""
+        return sentence
+
     def to(self, device: torch.device | str) -> Split:
         """Return the split with its images on a device, or itself if they are not decoded or do not fit."""
         target = torch.empty(0, device=device).device  # resolves "cuda" to "cuda:0"

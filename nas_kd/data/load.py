@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
+from nas_kd.config.nouns import spoken_errors
 from nas_kd.data.augment import Affine, Augment, AutoAugment
 from nas_kd.data.config import DataConfig, DataSettings
 from nas_kd.data.dataset import Data, fingerprint_of
@@ -68,7 +69,8 @@ def load_data(
     if config.tokenizer is not None:
         from nas_kd.data.texts import load_texts  # late: images need no tokenizer
 
-        return load_texts(_table_of(train), config, None if test is None else _table_of(test), device)
+        with spoken_errors(True):
+            return load_texts(_table_of(train), config, None if test is None else _table_of(test), device)
     config.refuse_texts()
     decoder = Decoder(config.resolution, config.ground)
     sources, found = given_apart(train, config.test if test is None else test, config)

@@ -20,15 +20,14 @@ def summary(data: Data, origin: str) -> Iterator[str]:
     """
     outputs = {
         "classes": f"{data.num_classes} classes",
-        "multilabel": f"{data.num_classes} labels of 0 and 1 an image",
-        "regression": f"{data.num_classes} numbers an image",
+        "multilabel": f"{data.num_classes} labels of 0 and 1 {data.spoken('an image')}",
+        "regression": f"{data.num_classes} numbers {data.spoken('an image')}",
     }[data.kind]
     shape = f"{data.in_chans} x {data.resolution} x {data.resolution}"
-    noun = "images"
+    noun = data.spoken("images")
     if data.tokens is not None:
         kind = "pairs of texts" if data.tokens.pairs else "texts"
         shape = f"{kind} of {data.resolution} tokens ({100 * data.tokens.cut:.1f} % are longer and were cut)"
-        noun = "texts"
     splits = ", ".join(f"{split.name} {len(split)}" for split in data.splits)
     yield f"data: {origin}, {outputs}, {shape}; {noun}: {splits}"
     names = data.classes[:SHOWN]
@@ -51,9 +50,7 @@ def summary(data: Data, origin: str) -> Iterator[str]:
     if data.unreadable:
         lost = ", ".join(name for name, _ in data.unreadable[:5]) + (" ..." if len(data.unreadable) > 5 else "")
         yield f"data: {len(data.unreadable)} unreadable images are left out, see data.csv: {lost}"
-    yield from _equal(
-        found.equal, *(("images", "have the pixels of") if data.tokens is None else ("texts", "are equal to"))
-    )
+    yield from _equal(found.equal, noun, "have the pixels of" if data.tokens is None else "are equal to")
 
 
 def _equal(equal: Equal, noun: str, same: str) -> Iterator[str]:

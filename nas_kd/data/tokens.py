@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_kd.config.nouns import spoken
 from nas_kd.data.batch import Batch
 from nas_kd.data.duplicates import Keys
 from nas_kd.data.image_split import EpochPlan, Split, generator_of
@@ -176,6 +177,9 @@ class TextSplit(Split):
 
     def __repr__(self) -> str:
         return f"TextSplit({self.name}: {len(self):,} texts)"
+
+    def spoken(self, sentence: str) -> str:
+        return spoken(sentence, True)
 
     def to(self, device: torch.device | str) -> TextSplit:
         target = torch.empty(0, device=device).device

@@ -112,7 +112,12 @@ def _latency(info: Mapping[str, Any]) -> Iterator[str]:
     rows: Sequence[Mapping[str, Any]] = info.get("latency") or ()
     if not rows:
         return
-    yield from ["", "## Latency", "", "| runtime | images a pass | median, ms | IQR, ms | threads | processor |"]
+    yield from [
+        "",
+        "## Latency",
+        "",
+        f"| runtime | {_noun(info)} a pass | median, ms | IQR, ms | threads | processor |",
+    ]
     yield "|---|---|---|---|---|---|"
     for runtime, batch, median, iqr, threads, device in ([row[name] for name in LATENCY] for row in rows):
         yield f"| {_cell(runtime)} | {batch} | {median:.3f} | {iqr:.3f} | {threads} | {_cell(device)} |"

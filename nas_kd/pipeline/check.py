@@ -83,7 +83,7 @@ def _check_data(pipeline: RunContext, say: bool) -> None:
             f"labels have standard deviations far from 1 ({each}): divide them, or trainings may fail"
         )
     if say and (few := few_images(len(pipeline.data.select), measure_named(pipeline.task.measure))):
-        pipeline.run.log_message(few)
+        pipeline.run.log_message(pipeline.data.spoken(few))
     if max(pipeline.data.std) <= FLAT:
         expected = "images with something on them: all pixels of all training images have one value"
         raise SettingError("data.train", str(pipeline.config.data.train), expected, "look at the files")
@@ -112,6 +112,7 @@ def _check_trainings(pipeline: RunContext) -> None:
     theirs = pipeline.config.teacher
     if own.optimizer is not None:
         check_optimizer("retrain.optimizer", own.optimizer)
+    spoken = pipeline.data.spoken
     images = len(pipeline.data.train)
     check_mixing(own.fitted(images), pipeline.recipe, kind=pipeline.data.kind)
     if theirs.epochs:
@@ -121,14 +122,14 @@ def _check_trainings(pipeline: RunContext) -> None:
         check_mixing(theirs.fitted(images), labels, kind=pipeline.data.kind)
     for name, least in (("rate", 2), ("select", 1)):
         if len(getattr(pipeline.data, name)) < least:
-            expected = f"a share that holds at least {least} images of train"
+            expected = spoken(f"a share that holds at least {least} images of train")
             given = getattr(pipeline.config.data, name)
             raise SettingError(f"data.{name}", given, expected, f"use data.{name}=0.05")
     trained = ("repair" if pipeline.config.derived else "supernet", "retrain")
     for name in (*trained, "blockwise") if pipeline.taught and not pipeline.config.derived else trained:
         batch = getattr(pipeline.config, name).fitted(images).batch_size
         if batch > images:
-            expected = f"at most {images}, the number of training images"
+            expected = spoken(f"at most {images}, the number of training images")
             raise SettingError(f"{name}.batch_size", batch, expected)
 
 

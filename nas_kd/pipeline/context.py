@@ -139,7 +139,7 @@ class RunContext(Given):
         else:
             found = examine(teacher, self.data, trained=bool(self.config.teacher.epochs))
             atomic_json(path, {"of": of, "seen": found.to_dict()})
-            self.run.log_message(found.line)
+            self.run.log_message(self.data.spoken(found.line))
         for line in found.judge(teacher.name, check):
             self.run.log_message(line)
 

@@ -47,7 +47,7 @@ def describe(given: Given, *, shipped: bool = False) -> Iterator[str]:
         yield from summary(given.images, given.config.data.train)
         measure = measure_named(task_of(given.images, measure=given.config.metric).measure)
         if few := few_images(len(given.images.select), measure):
-            yield few
+            yield given.images.spoken(few)
     yield from _teacher(given)
     yield f"space: {space.name}, {_many(space.size)} archs, {space.parts}"
     for name, cost in (ends | {f"median of {DRAWS:,} random archs": median}).items():
@@ -77,13 +77,14 @@ def _teacher(given: Given) -> Iterator[str]:
         products = network.attention_macs(length)
         yield f"  of {length} tokens; the products of attention are {products:,} more, which no budget counts"
     if given.checked is not None:
-        yield given.checked.line
+        yield given.images.spoken(given.checked.line)
         yield from given.checked.judge(given.model, "warn")
     views = given.images.train.views
     if views is not None:
         size = cache_bytes(given.images) / 1e6
         images = len(given.images.train)
-        yield f"teacher logits: {len(views)} views of {images:,} images, {size:,.1f} MB on the disk"
+        count = given.images.spoken(f"{images:,} images")
+        yield f"teacher logits: {len(views)} views of {count}, {size:,.1f} MB on the disk"
 
 
 def _pairs(given: Given) -> Iterator[str]:

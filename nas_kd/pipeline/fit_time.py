@@ -71,9 +71,9 @@ def fit(values: Mapping[str, Any], seconds: float) -> tuple[dict[str, Any], list
         least = min(least, total)
         if total <= FILL * seconds:
             return chosen, works
-    expected = f"about {format_seconds(least / FILL)} or more for these images and this teacher"
+    expected = given.images.spoken(f"about {format_seconds(least / FILL)} or more for these images and this teacher")
     hint = "give more time, fewer images (data.subset), a smaller data.resolution, or another device"
-    raise SettingError("time", format_seconds(seconds), expected, hint)
+    raise SettingError("time", format_seconds(seconds), expected, given.images.spoken(hint))
 
 
 def _choices(config: Config, fixed: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from lightning_fabric.loggers.logger import Logger
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.story import headline
+from nas_kd.config.nouns import spoken
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.runs.files import atomic_json, read_json
@@ -70,7 +71,8 @@ class Mirror:
         self.update()
         report = self.run.path / "report"
         if (report / "report.html").exists():
-            words = [line for search in frames.searches(self.run) for line in headline(self.run.path, search)]
+            lines = [line for search in frames.searches(self.run) for line in headline(self.run.path, search)]
+            words = [spoken(line, frames.of_texts(self.run)) for line in lines]
             self.kind.show(self.logger, report, words)
         self.logger.finalize(status)
 

@@ -128,7 +128,7 @@ class _Plan:
         # they are stored before a search, which is begun later
         done = self.folder is not None and (self.folder / "search" / "stage.json").exists()
         disk = cache_bytes(self.given.images)
-        steps = f"{count:,} images" if count else "the teacher runs live"
+        steps = self.given.images.spoken(f"{count:,} images") if count else "the teacher runs live"
         return Work("teacher logits", steps, count * self.pace.teacher, 0.0 if done or not count else 1.0, disk)
 
     def supernet(self) -> Work:
@@ -163,7 +163,7 @@ class _Plan:
             each = choices / len(stages)
             return Work(
                 "units",
-                f"{choices} choices on {images} images",
+                self.given.images.spoken(f"{choices} choices on {images} images"),
                 each * images * UNIT * self.pace.teacher,
                 self._left("blockwise"),
             )

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from nas_kd.config.file import read_tree
+from nas_kd.config.nouns import TOKENS
 from nas_kd.data import Data
 from nas_kd.data.config import DataConfig
 from nas_kd.errors import SettingError
-from nas_kd.runs.files import read_json
+from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
 
 
@@ -21,6 +22,8 @@ def record_data(run: Run, config: DataConfig, data: Data) -> None:
     """
     kept = _kept(run)
     _check_decoding(run, config, data, kept.get("memory_gib"))
+    if data.tokens is not None:
+        atomic_json(run.path / TOKENS, asdict(data.tokens))
     try:
         run.record_data(data.frame())
     except SettingError as error:

@@ -145,7 +145,7 @@ def retrain_students(pipeline: Pipeline) -> pd.DataFrame:
     decided = decision(run.path, runs_of(run, folder))
     measure = measure_named(pipeline.task.measure)
     atomic_write(run.path / folder / FILE, as_measure(decided, measure).to_csv(index=False))
-    run.log_message(verdict(decided, measure))
+    run.log_message(pipeline.data.spoken(verdict(decided, measure)))
     _measure_teacher(pipeline)
     return results
 
@@ -179,11 +179,12 @@ def print_table(pipeline: Pipeline) -> None:
     measure = measure_named(pipeline.task.measure)
     gone = frame.set_index("role")["collapsed"].dropna().loc[lambda counts: counts > 0].to_dict()
     console = Console(markup=False, highlight=False)  # names may hold brackets
-    console.print(f"{pipeline.config.data.train}: test images, mean and spread over retraining seeds")
+    data = pipeline.data
+    console.print(f"{pipeline.config.data.train}: {data.spoken('test images')}, mean and spread over retraining seeds")
     for line in results_table(frame, measure, console.width):
         console.print(line, soft_wrap=True)
     given = "= cannot be told apart from it on these test images (95 % interval over images and seeds holds 0)"
-    console.print(f"< handed over; {given}")
+    console.print(data.spoken(f"< handed over; {given}"))
     if pipeline.config.init == "inherited" and pipeline.config.repair.any and {*UNREPAIRED} & {*frame["role"]}:
         console.print(
             "found, random and largest were repaired; new_weights, even cuts, taylor and small_images were not"
@@ -193,9 +194,9 @@ def print_table(pipeline: Pipeline) -> None:
         meaning = "the same answer for all test images, or none better than chance"
         seeds = frame.set_index("role")["seeds"]
         each = ", ".join(f"{role} ({count} of {seeds[role]})" for role, count in gone.items())
-        console.print(f"! collapsed, {meaning}: {each}")
-    if few := few_images(len(pipeline.data.select), measure):
-        console.print(few)
+        console.print(f"! collapsed, {data.spoken(meaning)}: {each}")
+    if few := few_images(len(data.select), measure):
+        console.print(data.spoken(few))
     student = frame.loc[frame["handed_over"], "folder"].iloc[0]
     console.print(f"run:     {pipeline.run.path}", soft_wrap=True)
     console.print(f"student: {pipeline.run.path / student}", soft_wrap=True)

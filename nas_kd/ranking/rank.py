@@ -210,7 +210,9 @@ def _check(data: Data, config: RankConfig, scores: Sequence[Score], net: object,
     check_epochs("rank", config.epochs, config.batch_size, data.train)
     for name in ("select", "rate"):
         if len(getattr(data, name)) < 2:
-            raise SettingError(f"data.{name}", len(getattr(data, name)), "at least 2 images", f"use data.{name}=0.1")
+            raise SettingError(
+                f"data.{name}", len(getattr(data, name)), data.spoken("at least 2 images"), f"use data.{name}=0.1"
+            )
     using = [score.name for score in scores if score.needs & {"supernet", "blockwise"}]
     if net is None and (using or space.pretrained):
         expected = f"a supernet, for {', '.join(using)}"

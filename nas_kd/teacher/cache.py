@@ -152,7 +152,7 @@ class ViewCache(TargetSource):
         views = data.train.views
         # without views the teacher runs live, if there is one
         if other := same_data(self.facts["key"], data, ["views"] if views is None and self.teacher else []):
-            expected = f"logits of these images; it was made with {other}"
+            expected = data.spoken(f"logits of these images; it was made with {other}")
             hint = "open another cache: ViewCache.open(folder, teacher, data)"
             raise SettingError("teacher cache", str(self.folder), expected, hint)
         if views is not None and self._source is None and (absent := self.missing(views, epochs)):
@@ -167,7 +167,7 @@ class ViewCache(TargetSource):
         if todo:
             with (
                 timed(run, "teacher", "answers"),
-                Progress("teacher logits", todo, unit="images", run=run) as progress,
+                Progress("teacher logits", todo, unit=data.spoken("images"), run=run) as progress,
             ):
                 self.fill(epochs, progress)
 

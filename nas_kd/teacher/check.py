@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -142,7 +142,7 @@ def examine(teacher: Teacher, data: Data, images: int = IMAGES, *, trained: bool
     count = len(logits)
     if not bool(torch.isfinite(logits).all()):
         share = (~torch.isfinite(logits)).any(1).double().mean()
-        wrong = f"it answers NaN or infinity to {float(share):.1%} of {count} images"
+        wrong = data.spoken(f"it answers NaN or infinity to {float(share):.1%} of {count} images")
         cure = "look at its weights, its precision and its normalisation (teacher.mean, teacher.std)"
         return TeacherCheck(count, findings=(Finding(wrong, cure),))
     findings = [*_probabilities(logits, data.kind)]
@@ -161,13 +161,13 @@ def examine(teacher: Teacher, data: Data, images: int = IMAGES, *, trained: bool
         elif order is not None:
             seen = [_reordered(order, data.classes)]
         else:
-            seen = [*_at_chance(right, chance, trained)]
+            seen = [replace(each, wrong=data.spoken(each.wrong)) for each in _at_chance(right, chance, trained)]
     known = trained or not seen  # surely above chance
     probe = _probe(features, labels, data.num_classes)
     if probe is not None and surely_better(probe, right):
         wrong = f"logistic regression on its own features knows {float(probe.double().mean()):.1%} of the images, it "
         wrong += f"{float(right.double().mean()):.1%}"
-        seen.append(Finding(wrong, "fine-tune it: teacher.epochs", fatal=False))
+        seen.append(Finding(data.spoken(wrong), "fine-tune it: teacher.epochs", fatal=False))
     accuracy = float(right.double().mean())
     every = (*findings, *seen, *_norms(teacher.network, known), *(() if findings else _confidence(logits)))
     return TeacherCheck(count, accuracy, chance, None if probe is None else float(probe.double().mean()), every)

@@ -284,13 +284,12 @@ class Teacher(LiveSource):
         folder = Path(folder or run.path / "teacher" / "cache").expanduser()
         if not store_path(folder, store_key(self, data)).is_dir():
             size = f"{cache_bytes(data) / 1e6:,.1f} MB"
-            run.log_message(
-                f"teacher logits: {len(data.train.views)} views of {len(data.train):,} images, {size} in {folder}"
-            )
+            count = data.spoken(f"{len(data.train):,} images")
+            run.log_message(f"teacher logits: {len(data.train.views)} views of {count}, {size} in {folder}")
         todo = ViewCache.todo(folder, self, data, epochs)
         with (
             timed(run if todo else None, "teacher", "answers"),
-            Progress("teacher logits", todo, unit="images", run=run) as progress,
+            Progress("teacher logits", todo, unit=data.spoken("images"), run=run) as progress,
         ):
             return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
 

@@ -170,5 +170,7 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
         what, setting = ("channels and pixels", "resolution") if data.tokens is None else ("1 and tokens", "length")
         raise SettingError("unlabelled", theirs, f"{own}, {what} of the data", f"set data.{setting}")
     if data.balance == "sampler":
-        raise SettingError("data.balance", "sampler", "none or class_weights with unlabelled images", "omit unlabelled")
+        raise SettingError(
+            "data.balance", "sampler", data.spoken("none or class_weights with unlabelled images"), "omit unlabelled"
+        )
     return WithUnlabelled(data.train, unlabelled.train)

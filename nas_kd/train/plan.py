@@ -38,7 +38,7 @@ def check_epochs(field: str, epochs: int, batch_size: int, split: Source, accumu
     if epochs < 1:
         raise SettingError(f"{field}.epochs", epochs, "an integer of at least 1")
     if not 1 <= batch_size <= len(split):
-        expected = f"1 to {len(split)}, the number of training images"
+        expected = f"1 to {len(split)}, as many as there are to train on"
         raise SettingError(f"{field}.batch_size", batch_size, expected)
     if accumulate < 1:
         raise SettingError(f"{field}.accumulate", accumulate, "an integer of at least 1", "use 1")

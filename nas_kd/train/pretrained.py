@@ -48,7 +48,7 @@ def begin_heads(network: nn.Module, heads: Sequence[str], data: Data, runtime: R
             module.weight.copy_(fitted.weight.view_as(module.weight))  # type: ignore[operator, arg-type]
             if module.bias is not None:
                 module.bias.copy_(fitted.bias)  # type: ignore[operator]
-    return f"the new classifier begins with logistic regression on the features of {len(seen):,} images"
+    return data.spoken(f"the new classifier begins with logistic regression on the features of {len(seen):,} images")
 
 
 def _width(module: nn.Module) -> int | None:

@@ -181,6 +181,13 @@ def test_a_run_from_the_command_line(
     assert lstm["macs"] == student_macs(tmp_path / "run" / lstm["folder"])
     student: Any = nas_kd.load_student(tmp_path / "run" / rows["folder"][0])
     assert student.info["tokens"]["length"] > 4
+    log = (tmp_path / "run" / "log.txt").read_text()
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    shown = re.sub(r"<(style|script|pre|code)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).replace(
+        "small_images", ""
+    )
+    for spoken in (said.out, said.err, log, shown.partition("Environment")[0]):
+        assert not re.search(r"(?<![\w.])[Ii]mages?\b", spoken), re.findall(r".{40}[Ii]mages?.{20}", spoken)[:9]
     before = rows.to_csv()
     assert main(command) == 0  # all is done: it is read back
     assert pd.read_csv(tmp_path / "run" / "retrain" / "results.csv").to_csv() == before

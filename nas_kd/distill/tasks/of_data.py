@@ -35,7 +35,8 @@ def task_of(
         return Regression(**given)
     if data.kind == "multilabel" and data.balance == "sampler":
         hint = "use data.balance=class_weights"
-        raise SettingError("data.balance", "sampler", "none or class_weights with several labels an image", hint)
+        expected = data.spoken("none or class_weights with several labels an image")
+        raise SettingError("data.balance", "sampler", expected, hint)
     weights = balancing_weights(data.train, data.kind) if data.balance == "class_weights" else None
     if data.kind == "multilabel":
         return MultiLabel(smoothing, weights=weights, **given)
