@@ -15,7 +15,7 @@ from nas_kd.nn.cutting import COUNTS, CutPlan, LeftOut
 from nas_kd.nn.text import TextNet, quiet, transformers_library
 
 STOCK = "transformers"  # folder beside that of the student
-SIZES = ("intermediate_size", "hidden_dim")  # what configurations call the width of an MLP
+MLP = ("intermediate_size", "hidden_dim")  # what configurations call the width of an MLP
 
 
 def save_text_student(
@@ -68,7 +68,7 @@ def stock_model(network: TextNet) -> Any:
     layers = network.encoder_layers
     path = next(path for path, module in network.body.named_modules() if module is layers)
     stays = [number for number, layer in enumerate(layers) if not isinstance(layer, LeftOut)]
-    size = next((name for name in SIZES if hasattr(config, name)), None)
+    size = next((name for name in MLP if hasattr(config, name)), None)
     whole = getattr(config, size) if size is not None else None
     widths = {_width(layers[number], whole, config.hidden_size) for number in stays} if whole else set()
     if len(widths) > 1:

@@ -74,8 +74,18 @@ class TextNet(nn.Module):
     @classmethod
     def of(cls, body: Any) -> TextNet:
         """Wrap a model of transformers."""
-        config = {key: value for key, value in body.config.to_dict().items() if key not in UNSAVED}
-        return cls(config | {"attention": body.config._attn_implementation}, body)
+        return cls(cls.described(body.config, body.config._attn_implementation), body)
+
+    @staticmethod
+    def described(config: Any, attention: str) -> dict[str, Any]:
+        """Return what rebuilds a model of transformers, as the class takes it.
+
+        Args:
+            config: of the model.
+            attention: how it runs, one of `KERNELS`.
+        """
+        kept = {key: value for key, value in config.to_dict().items() if key not in UNSAVED}
+        return kept | {"attention": attention}
 
     @property
     def factory(self) -> tuple[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def check_pipeline(pipeline: RunContext, say: bool) -> None:
     if not pipeline.config.derived:
         _check_supernet(pipeline)
     _check_search(pipeline, say)
-    check_rivals(pipeline, layers=pipeline.recipe.needs_features)
+    check_rivals(pipeline, pipeline.recipe)
 
 
 def _check_method(pipeline: RunContext) -> None:

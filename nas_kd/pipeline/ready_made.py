@@ -6,27 +6,25 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from nas_kd.config.paths import existing
 from nas_kd.derive.cost import whole_cost
+from nas_kd.distill.term import Recipe
 from nas_kd.errors import SettingError, nearest
-from nas_kd.nn.text_rivals import BagOfEmbeddings, BiLSTM
 from nas_kd.pipeline.candidates import ModuleStudent
 from nas_kd.pipeline.given import Given
+from nas_kd.pipeline.text_rivals import OF_TEXTS, check_layers, text_rival
 from nas_kd.pipeline.tree_rival import NAME as TREE
 from nas_kd.pipeline.tree_rival import soft_tree
 from nas_kd.runtime.seeds import seeded
-from nas_kd.space import Cost
 from nas_kd.teacher.build import build
 from nas_kd.teacher.renormalised import Normalisation, Renormalised
 
 USUAL = ("new_weights", "even_width", "even_depth", "even_both", "taylor", "small_images")  # of the teacher's space
 OWN = (*USUAL, "even_both_repaired")
 OF_IMAGES = ("taylor", "small_images")
-OF_TEXTS = ("bag", "bilstm")  # small classifiers of other kinds
 
 
 def named_rivals(given: Given) -> Sequence[str]:
@@ -37,16 +35,21 @@ def named_rivals(given: Given) -> Sequence[str]:
     return [name for name in USUAL if given.images.tokens is None or name not in OF_IMAGES]
 
 
+def of_texts(given: Given, text: str) -> ModuleStudent:
+    """Return the rival of text students that a setting names; see `text_rival`."""
+    return text_rival(given, text, f"{text.partition('=')[0]}-{_digest(text)}")
+
+
 def is_tree(text: str) -> bool:
     """Whether a rival is a soft decision tree."""
     return text.partition("=")[0] == TREE
 
 
-def check_rivals(given: Given, *, layers: bool = False) -> None:
+def check_rivals(given: Given, recipe: Recipe | None = None) -> None:
     """Check the rivals that the settings name.
 
     Args:
-        layers: whether the students' method compares layers.
+        recipe: of the students' method; None is one that compares no layers.
 
     Raises:
         SettingError: there is no such rival or model, its weights are not there, it is beyond the budget, or it has no
@@ -55,10 +58,9 @@ def check_rivals(given: Given, *, layers: bool = False) -> None:
     for name in given.config.retrain.rivals or ():
         texts = given.images.tokens is not None
         if texts and name.partition("=")[0] in OF_TEXTS:
-            if layers:
-                expected = "none of bag and bilstm, which lack the layers that retrain.method compares"
-                raise SettingError("retrain.rivals", name, expected, "leave it out, or use retrain.method=kd")
-            text_rival(given, name)
+            rival = of_texts(given, name)
+            if recipe is not None and recipe.needs_features:
+                check_layers(given, rival, recipe)
             continue
         if texts and (name in OF_IMAGES or name not in OWN):
             known = [*(name for name in OWN if name not in OF_IMAGES), *OF_TEXTS]
@@ -96,41 +98,6 @@ def ready_made(given: Given, text: str) -> ModuleStudent:
     cost = whole_cost(make(0).eval(), data.in_chans, data.resolution)
     given.check_cost("retrain.rivals", name, cost)
     return ModuleStudent(name, f"{name}-{_digest(text)}", name, cost, make, bool(weights))
-
-
-def text_rival(given: Given, text: str) -> ModuleStudent:
-    """Return a bag of embeddings or a BiLSTM, which begin with the teacher's embeddings of tokens.
-
-    Args:
-        given: what the settings name.
-        text: ``bag``, ``bilstm`` or ``bilstm=HIDDEN``.
-
-    Raises:
-        SettingError: it is beyond the budget, or its width is no number.
-    """
-    name, _, hidden = text.partition("=")
-    if hidden and (name != "bilstm" or not hidden.isdecimal() or int(hidden) < 1):
-        raise SettingError("retrain.rivals", text, "bag, bilstm, or bilstm=HIDDEN with a width of at least 1")
-    tokens: Any = given.outlined.network
-    table = tokens.body.get_input_embeddings().weight.detach().clone()
-    make = partial(_text, name, int(hidden or 150), given.images.num_classes, table)
-    network: Any = make(0)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    cost = Cost(network.macs(given.images.resolution), params)
-    given.check_cost("retrain.rivals", text, cost)
-    return ModuleStudent(name, f"{name}-{_digest(text)}", text, cost, make)
-
-
-def _text(name: str, hidden: int, classes: int, table: Tensor, seed: int) -> nn.Module:
-    seeded(seed, "rival", name)
-    vocabulary, width = table.shape
-    made: BagOfEmbeddings | BiLSTM
-    if name == "bag":
-        made = BagOfEmbeddings(vocabulary, width, classes)
-    else:
-        made = BiLSTM(vocabulary, width, classes, hidden)
-    made.embeddings.weight.data.copy_(table)
-    return made
 
 
 def _timm(

@@ -19,7 +19,8 @@ from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
-from nas_kd.pipeline.ready_made import OF_TEXTS, is_tree, named_rivals, ready_made, text_rival
+from nas_kd.pipeline.ready_made import is_tree, named_rivals, of_texts, ready_made
+from nas_kd.pipeline.text_rivals import OF_TEXTS
 from nas_kd.pipeline.tree_rival import soft_tree
 from nas_kd.runs.progress import Progress
 from nas_kd.space import Cost
@@ -63,7 +64,7 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
         if is_tree(name):
             rival = soft_tree(pipeline, name)
         elif name.partition("=")[0] in OF_TEXTS:
-            rival = text_rival(pipeline, name)
+            rival = of_texts(pipeline, name)
         else:
             rival = own[name](pipeline, setup) if name in own else ready_made(pipeline, name)
         if not isinstance(rival, str) and (latency := pipeline.config.search.max_latency_ms) is not None:

@@ -23,6 +23,7 @@ from nas_kd.teacher.text_checks import check_encoder, check_runs
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
+    from nas_kd.data.tokenised import Tokenised
 
 PART = 4096  # tokens of a batch that a CPU runs at once
 SPARE = 128  # tokens that a vocabulary may have more than its tokenizer, as padding to a round number
@@ -68,14 +69,7 @@ class TextTeacher(Teacher):
         if what is None:
             hint = "set data.tokenizer to the folder of its tokenizer, and data.train to a table of texts"
             raise SettingError("data.train", "images", f"texts, for the teacher {self.name}", hint)
-        known = self._module.vocabulary
-        if not what.vocabulary <= known <= what.vocabulary + SPARE:
-            expected = f"a tokenizer of the teacher's {known:,} tokens; it has {what.vocabulary:,}"
-            raise SettingError("data.tokenizer", what.tokenizer, expected, FIT)
-        most = self._module.positions
-        if most is not None and what.length > most:
-            hint = f"set data.length={most} or less"
-            raise SettingError("data.length", what.length, f"at most {most}, the positions of {self.name}", hint)
+        check_tokens(self._module, self.name, what)
         self._dry_run(what.length)
         if self.num_classes != data.num_classes:
             expected = f"{data.num_classes}, the number of classes of the data"
@@ -114,6 +108,27 @@ class TextTeacher(Teacher):
     def features(self, batch: Batch) -> Output:
         """Run `forward_stages`: states of tokens are of one size."""
         return self.forward_stages(batch.x)
+
+
+def check_tokens(network: TextNet, name: str, what: Tokenised) -> None:
+    """Check that a network takes tokens: that it knows as many, and as many in a text.
+
+    Args:
+        network: a text classifier.
+        name: of it, for messages.
+        what: the tokens.
+
+    Raises:
+        SettingError: it does not.
+    """
+    known = network.vocabulary
+    if not what.vocabulary <= known <= what.vocabulary + SPARE:
+        expected = f"a tokenizer of {name}, with {known:,} tokens; it has {what.vocabulary:,}"
+        raise SettingError("data.tokenizer", what.tokenizer, expected, FIT)
+    most = network.positions
+    if most is not None and what.length > most:
+        hint = f"set data.length={most} or less"
+        raise SettingError("data.length", what.length, f"at most {most}, the positions of {name}", hint)
 
 
 def seal(module: nn.Module, name: str, **settings: Any) -> Teacher:

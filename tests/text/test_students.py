@@ -161,7 +161,7 @@ def options(folder: Path, table: Path, run: Path) -> list[str]:
         "retrain.random_students": 1,
         "retrain.batch_size": 16,
         "derive.widths": "[0.5, 1]",
-        "retrain.rivals": "[new_weights, even_width, even_depth, bag, bilstm=8]",
+        "retrain.rivals": "[new_weights, bag, bilstm=8]",
         "workers": 1,
         "plan": "false",
     }
@@ -171,12 +171,24 @@ def options(folder: Path, table: Path, run: Path) -> list[str]:
 def test_a_run_from_the_command_line(
     bert_folder: Path, review_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["run", *options(bert_folder, review_table, tmp_path / "run")]
+    bert(tmp_path / "small", layers=1, seed=3)
+    rivals = f"[new_weights, even_width, even_depth, bag, bilstm=8, shallow=1x16, pretrained={tmp_path / 'small'}]"
+    command = ["run", *options(bert_folder, review_table, tmp_path / "run"), "--retrain.rivals", rivals]
     assert main(command) == 0
     said = capsys.readouterr()
     assert "found" in said.out and "texts of" in said.err
     rows = pd.read_csv(tmp_path / "run" / "retrain" / "results.csv")
-    assert {"found", "random_1", "new_weights", "even_width", "even_depth", "bag", "bilstm"} <= set(rows["role"])
+    assert {
+        "found",
+        "random_1",
+        "new_weights",
+        "even_width",
+        "even_depth",
+        "bag",
+        "bilstm",
+        "shallow",
+        "pretrained",
+    } <= set(rows["role"])
     lstm = rows.set_index("role").loc["bilstm"]
     assert lstm["macs"] == student_macs(tmp_path / "run" / lstm["folder"])
     student: Any = nas_kd.load_student(tmp_path / "run" / rows["folder"][0])
@@ -218,6 +230,10 @@ BAD = {
     "a named space": (["--space", "resnet_cifar"], "space"),
     "rivals of images": (["--retrain.rivals", "[taylor]"], "retrain.rivals"),
     "ready-made models": (["--retrain.rivals", "[resnet18]"], "retrain.rivals"),
+    "sizes that are none": (["--retrain.rivals", "[shallow=2]"], "retrain.rivals"),
+    "a folder that is none": (["--retrain.rivals", "[pretrained=nowhere]"], "retrain.rivals"),
+    "a width of another": (["--retrain.rivals", "[shallow=1x16]", "--retrain.method", "pkd"], "retrain.rivals"),
+    "beyond the budget": (["--retrain.rivals", "[shallow=9x64]"], "retrain.rivals"),
     "widths that are none": (["--retrain.rivals", "[bilstm=wide]"], "retrain.rivals"),
     "rivals without layers": (["--retrain.method", "tinybert"], "retrain.rivals"),
     "methods of images": (["--retrain.method", "fitnet"], "retrain.method"),
