@@ -99,33 +99,37 @@ class Layered(nn.Module):
         return torch.stack(found).mean()
 
 
-class HiddenStates(Layered):
-    """Mean squared differences of hidden states, layer by layer: TinyBERT's, MobileBERT's, CoFi's."""
+class Masked(Layered):
+    """A loss of the hidden states of tokens that are real."""
+
+    @staticmethod
+    def loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        """Compare states (B, L, D) where the mask (B, L) is true."""
+        raise NotImplementedError
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
         """Return the mean over layers."""
         mask = _mask(batch)
-        return self.over(student, teacher, lambda s, t: losses.hidden_mse(s, t, mask))
+        return self.over(student, teacher, lambda s, t: self.loss(s, t, mask))
 
 
-class HiddenCosine(Layered):
+class HiddenStates(Masked):
+    """Mean squared differences of hidden states, layer by layer: TinyBERT's, MobileBERT's, CoFi's."""
+
+    loss = staticmethod(losses.hidden_mse)
+
+
+class HiddenCosine(Masked):
     """Cosine distances of hidden states: DistilBERT's."""
 
     equal = True
-
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
-        """Return the mean over layers."""
-        mask = _mask(batch)
-        return self.over(student, teacher, lambda s, t: losses.hidden_cosine(s, t, mask))
+    loss = staticmethod(losses.hidden_cosine)
 
 
-class Moments(Layered):
+class Moments(Masked):
     """Mean and variance of hidden states: MobileBERT's."""
 
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Any) -> Tensor:
-        """Return the mean over layers."""
-        mask = _mask(batch)
-        return self.over(student, teacher, lambda s, t: losses.feature_moments(s, t, mask))
+    loss = staticmethod(losses.feature_moments)
 
 
 class FirstStates(Layered):

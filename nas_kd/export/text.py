@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,8 +13,11 @@ from torch import nn
 from nas_kd.config.paths import TOKENIZER
 from nas_kd.nn.cutting import COUNTS, CutPlan, LeftOut
 from nas_kd.nn.text import TextNet, quiet, transformers_library
+from nas_kd.runs.files import atomic_json
+from nas_kd.runs.links import part_of, remove
 
 STOCK = "transformers"  # folder beside that of the student
+MARK = "nas_kd.json"  # in it: nas_kd wrote it, and may replace it
 MLP = ("intermediate_size", "hidden_dim")  # what configurations call the width of an MLP
 
 
@@ -31,22 +34,29 @@ def save_text_student(
         stock: the folder for transformers; None is one beside the student's.
 
     Returns:
-        Why transformers cannot describe it; None where its folder was written.
+        Why there is no new folder for transformers, which cannot describe it or is another of that name; None where
+        it was written.
     """
     library = transformers_library("tokenizer", tokenizer)
     known = library.AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     known.save_pretrained(folder / TOKENIZER)
     place = folder.parent / STOCK if stock is None else stock
-    if place.exists():
-        shutil.rmtree(place)
+    if os.path.lexists(place) and (place.is_symlink() or not (place / MARK).is_file()):
+        return f"{place} is there already, and nas_kd did not write it"
     found = stock_model(network) if isinstance(network, TextNet) else "it is no model of that library"
     if isinstance(found, str):
+        remove(place)
         return found
     found.config.id2label = dict(enumerate(classes))
     found.config.label2id = {name: number for number, name in enumerate(classes)}
+    part = part_of(place)
+    remove(part)
     with quiet(library):
-        found.save_pretrained(place)
-    known.save_pretrained(place)
+        found.save_pretrained(part)
+    known.save_pretrained(part)
+    atomic_json(part / MARK, {"student": folder.name})
+    remove(place)
+    part.rename(place)
     return None
 
 

@@ -18,7 +18,7 @@ from nas_kd.cli import main
 from nas_kd.data import Data
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.errors import SettingError
-from nas_kd.export.text import stock_model
+from nas_kd.export.text import save_text_student, stock_model
 from nas_kd.space.arch import Candidate
 from nas_kd.teacher import Teacher
 
@@ -91,6 +91,24 @@ def test_uniform_students_open_in_the_library(
     assert len(AutoTokenizer.from_pretrained(place)) == len(AutoTokenizer.from_pretrained(text_teacher.name))
     teacher = nas_kd.load_teacher(str(place)).bind(review_data)
     torch.testing.assert_close(teacher(batch.x), student(batch.x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_folder_of_the_same_name_stays(space: TeacherSpace, bert_folder: Path, tmp_path: Path) -> None:
+    student = nas_kd.Supernet(space).extract(arch_of(space, [(4, 24), None, (4, 24), None]), {})
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "own.txt").write_text("mine")
+    given = (student, tmp_path / "student", str(bert_folder), ["neg", "pos"])
+    said = save_text_student(*given)
+    assert said is not None and "nas_kd did not write it" in said
+    assert [path.name for path in (tmp_path / "transformers").iterdir()] == ["own.txt"]
+    assert (tmp_path / "student" / "tokenizer" / "tokenizer.json").is_file()
+    shutil.rmtree(tmp_path / "transformers")
+    for _ in range(2):  # its own is written anew
+        assert save_text_student(*given) is None
+        assert (tmp_path / "transformers" / "model.safetensors").is_file()
+    other = nas_kd.Supernet(space).extract(arch_of(space, [(2, 48)] * 4), {})
+    assert "heads" in str(save_text_student(other, *given[1:]))  # and goes where another student has none
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
 
 
 @pytest.mark.parametrize(
