@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nas_kd.config.hub import at_home
 from nas_kd.data.config import DataConfig
 from nas_kd.data.dataset import Data, fingerprint_of
 from nas_kd.data.open_source import given_apart
@@ -76,12 +77,12 @@ def read_tokenizer(folder: str) -> Any:
         SettingError: there is none, or none that is fast.
     """
     transformers = transformers_library("data.tokenizer", folder)
-    place = Path(folder).expanduser()
+    place = at_home("data.tokenizer", folder)
     if place.is_dir() and not any((place / name).is_file() for name in VOCABULARIES):
         expected = f"a folder with a tokenizer, which holds {VOCABULARIES[0]}"
         raise SettingError("data.tokenizer", folder, expected, "call tokenizer.save_pretrained(FOLDER)")
     try:
-        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
     except Exception as error:  # of files, of the hub, of the library: each has classes of its own
         expected = f"a folder that transformers saved, with its tokenizer ({' '.join(str(error).split())[:200]})"
         raise SettingError("data.tokenizer", folder, expected, "call tokenizer.save_pretrained(FOLDER)") from error

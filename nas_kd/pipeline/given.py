@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from nas_kd.config.hub import at_home
 from nas_kd.config.paths import transformers_about
 from nas_kd.data import Data, load_data
 from nas_kd.data.config import DataConfig
@@ -97,7 +98,7 @@ class Given:
             )
             raise SettingError("teacher.resolution", settings.resolution, expected, "set data.resolution")
         classes = self.images.num_classes
-        fresh = new_head and transformers_about(self.model) is not None
+        fresh = new_head and transformers_about(at_home("teacher.model", self.model)) is not None
         return load_teacher(
             build(self.model, num_classes=classes, new_head=True).module if fresh else self.model,
             checkpoint=checkpoint,

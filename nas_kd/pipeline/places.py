@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from nas_kd.config.hub import at_home, is_hub_name
 from nas_kd.config.names import HUBS
 from nas_kd.config.paths import STUDENT, existing, tokenizer_of, transformers_about
 from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
@@ -26,7 +27,7 @@ def check_places(config: Config) -> None:
         find_space(config.space)
     data = with_tokenizer(config)
     if data.tokenizer is not None:
-        existing("data.tokenizer", data.tokenizer, "a folder with a tokenizer that transformers saved")
+        existing("data.tokenizer", str(at_home("data.tokenizer", data.tokenizer)), "a folder with a tokenizer")
     else:
         data.refuse_texts()
     look = _check_images if data.tokenizer is None else _check_texts
@@ -46,7 +47,7 @@ def check_places(config: Config) -> None:
         if teacher.cache is not None and images is not None and _inside(teacher.cache, images):
             expected = f"a folder outside of {field}, where its folders count as classes and its files as data"
             raise SettingError("teacher.cache", teacher.cache, expected, "leave it out: it is then kept in the run")
-    if is_path(teacher.model):
+    if is_path(teacher.model) and not is_hub_name(teacher.model):
         expected = "a student folder (with arch.json), a timm name or package.module:factory"
         path = existing("teacher.model", teacher.model, expected)
         if not any((path / name).is_file() for name in STUDENT) and transformers_about(path) is None:
@@ -78,7 +79,9 @@ def _check_images(field: str, given: str, data: DataConfig) -> None:
 def with_tokenizer(config: Config) -> DataConfig:
     """Return the settings of the data, with the tokenizer of a teacher that is a text classifier."""
     model = config.teacher.model
-    found = None if config.data.tokenizer is not None or model is None else tokenizer_of(model)
+    found = (
+        None if config.data.tokenizer is not None or model is None else tokenizer_of(at_home("teacher.model", model))
+    )
     return config.data if found is None else replace(config.data, tokenizer=found)
 
 

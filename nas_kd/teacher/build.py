@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from nas_kd.config.hub import at_home
 from nas_kd.config.paths import transformers_about
 from nas_kd.errors import SettingError
 from nas_kd.nn.static import StaticNet
@@ -59,9 +60,9 @@ def build(
     if checkpoint is not None and pretrained:
         hint = "omit teacher.pretrained"
         raise SettingError("teacher.pretrained", True, "false if teacher.checkpoint is set", hint)
-    folder = None if isinstance(model, nn.Module) else Path(model).expanduser()
+    folder = None if isinstance(model, nn.Module) else at_home("teacher.model", model)
     if folder is not None and transformers_about(folder) is not None:
-        return _text(folder, checkpoint, pretrained, num_classes, new_head)
+        return _text(str(model), folder, checkpoint, pretrained, num_classes, new_head)
     plan = plan_of(model, pretrained, resolution)
     nests, saved = read_nests(checkpoint) if checkpoint is not None else ([], {})
     classes = num_classes if new_head else check_classes(nests, plan.classifier, num_classes)
@@ -97,22 +98,24 @@ def build(
 
 
 def _text(
-    folder: Path, checkpoint: str | Path | None, pretrained: bool, num_classes: int | None, new_head: bool
+    name: str, folder: Path, checkpoint: str | Path | None, pretrained: bool, num_classes: int | None, new_head: bool
 ) -> Built:
     """Open a folder of transformers; the weights are its own."""
     from nas_kd.teacher.text import read_text_model  # late: it needs another package
 
-    for name, given in (("checkpoint", checkpoint), ("pretrained", pretrained or None)):
+    for setting, given in (("checkpoint", checkpoint), ("pretrained", pretrained or None)):
         if given is not None:
             expected = "null with a folder of transformers, whose weights are in it"
-            raise SettingError(f"teacher.{name}", given, expected, f"leave teacher.{name} out")
+            raise SettingError(f"teacher.{setting}", given, expected, f"leave teacher.{setting} out")
     module, heads = read_text_model(folder, num_classes, new_head=new_head)
     if new_head:
         module.forget_names()
     for head in heads:  # it answers chance
         for parameter in module.get_submodule(head).parameters():
             nn.init.zeros_(parameter)
-    return Built(module, str(folder), module.num_classes, 1, None, noted=True, trained=True, heads=heads)
+    return Built(
+        module, str(Path(name).expanduser()), module.num_classes, 1, None, noted=True, trained=True, heads=heads
+    )
 
 
 def _normalisation(plan: Plan, saved: dict[str, Any], loaded: bool) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -125,7 +128,7 @@ def pretrained_normalisation(
     model: str, checkpoint: str | Path | None, pretrained: bool
 ) -> tuple[Sequence[float], Sequence[float]] | None:
     """Return the mean and std that the weights to fine-tune were trained with; None if there are none that say so."""
-    if transformers_about(model) is not None:
+    if transformers_about(at_home("teacher.model", model)) is not None:
         return None
     saved = read_nests(checkpoint)[1] if checkpoint is not None else {}
     return _normalisation(plan_of(model, pretrained, None), saved, checkpoint is not None)

@@ -46,7 +46,8 @@ class TeacherConfig(TrainingConfig):
 
     model: str | None = "cifar_resnet20"
     """a timm name, cifar_resnet20/32/44/56/110, package.module:factory, a student folder, or one that transformers
-    saved; null for no teacher: the search then uses the accuracy of subnets, and students learn from labels"""
+    saved, or its name on the hub (OWNER/NAME); null for no teacher: the search then uses the accuracy of subnets, and
+    students learn from labels"""
     checkpoint: str | None = None
     """weights of the model: .safetensors, or a torch file of weights only"""
     pretrained: bool = False
