@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 nice python experiments/int8.py [--seeds 3] [--quick]
 
-Digits. A ResNet-14 (12 epochs of labels) teaches two networks of the space `digits`, the smallest and a drawn one, kd, 6
+Digits. A ResNet-14 (12 epochs of labels) teaches two networks of the space `digits`, smallest and drawn, by kd for 6
 epochs. Each is exported to ONNX, quantised after training, and once more after two epochs of fine-tuning through
 rounding, taught by the teacher and by itself. All 360 test images; one is 0.28 points. A row a student and form goes to
 results/int8.
