@@ -15,6 +15,7 @@ from nas_kd.distill.term import Recipe
 from nas_kd.errors import SettingError, nearest
 from nas_kd.pipeline.candidates import ModuleStudent
 from nas_kd.pipeline.given import Given
+from nas_kd.pipeline.hub_rival import hub_rival, is_hub
 from nas_kd.pipeline.text_rivals import OF_TEXTS, check_layers, text_rival
 from nas_kd.pipeline.tree_rival import NAME as TREE
 from nas_kd.pipeline.tree_rival import soft_tree
@@ -67,6 +68,8 @@ def check_rivals(given: Given, recipe: Recipe | None = None) -> None:
             raise SettingError("retrain.rivals", name, f"{', '.join(known)} where the data are texts", "leave it out")
         if is_tree(name):
             soft_tree(given, name)
+        elif is_hub(name):
+            hub_rival(given, name)
         elif name not in OWN:
             ready_made(given, name)
         elif not given.config.derived:

@@ -19,6 +19,7 @@ from nas_kd.derive.taylor import taylor_cut
 from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import CutPlan, cut_to
 from nas_kd.pipeline.candidates import ArchStudent, ModuleStudent, Student
+from nas_kd.pipeline.hub_rival import hub_rival, is_hub
 from nas_kd.pipeline.ready_made import is_tree, named_rivals, of_texts, ready_made
 from nas_kd.pipeline.text_rivals import OF_TEXTS
 from nas_kd.pipeline.tree_rival import soft_tree
@@ -63,6 +64,8 @@ def rivals(pipeline: Pipeline, setup: TrainingSetup) -> list[Student]:
         rival: Student | str
         if is_tree(name):
             rival = soft_tree(pipeline, name)
+        elif is_hub(name):
+            rival = hub_rival(pipeline, name)
         elif name.partition("=")[0] in OF_TEXTS:
             rival = of_texts(pipeline, name)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ LR = 0.01
 DECAY = 0.9  # of the baseline, an average of the rewards before
 ENTROPY = 0.001  # weight of the policy's entropy, which keeps it from settling at once
 SIGNED = ("p_tg", "r2")  # qualities that may be below 0
+TINY = 1e-12  # smallest scale of errors
 ROUNDS = 10  # batches in a row without a new arch before a random one is taken
 
 
@@ -115,7 +117,12 @@ def reward(quality: float, share: float) -> float:
     return quality * share**COST_POWER
 
 
-def quality_of(name: str, value: float) -> float:
+def has_unit(name: str) -> bool:
+    """Whether a column is an error in a unit of the labels', such as MAE: its size says nothing by itself."""
+    return low_is_better(name) and name.removeprefix(TUNED) != "kl"
+
+
+def quality_of(name: str, value: float, scale: float = 1.0) -> float:
     """Return an objective's value so that high is good, and above 0, as a product with a cost must be.
 
     It is e to the minus of KL and errors, and of what R2 and ``p_tg``, which may be below 0, lack to 1.
@@ -123,9 +130,10 @@ def quality_of(name: str, value: float) -> float:
     Args:
         name: its column.
         value: its value.
+        scale: what counts as one of an error that `has_unit`: of years and of days the same archs are rewarded.
     """
     if low_is_better(name):
-        return math.exp(-value)
+        return math.exp(-value / scale)
     return math.exp(value - 1.0) if name.removeprefix(TUNED) in SIGNED else value
 
 
@@ -148,7 +156,7 @@ class Proposer:
         self.asked = 0  # number of rows that proposals were made after
         self.batches = 0
         self.batch: list[list[int]] = []
-        self.known: dict[Point, float] = {}  # quality of each point that was evaluated
+        self.known: dict[Point, float] = {}  # value of each point that was evaluated; NaN where there is none
         self.refused: set[Point] = set()  # points that turned out to be over the budget
         self.baseline: float | None = None
 
@@ -171,10 +179,18 @@ class Proposer:
         point = point_of(row, dimensions)
         if row["kind"] == "infeasible":
             self.refused.add(point)
-        elif not math.isnan(value := float(row[self.quality])):
-            self.known[point] = quality_of(self.quality, value)
-        else:  # a network that gives no number is worth nothing
-            self.known[point] = 0.0
+        else:
+            self.known[point] = float(row[self.quality])
+
+    def _worth(self, value: float) -> float:
+        """Return the quality of a value; a network that gives no number is worth nothing."""
+        return 0.0 if math.isnan(value) else quality_of(self.quality, value, self._scale)
+
+    @property
+    def _scale(self) -> float:
+        """The median of the errors so far, where they have a unit."""
+        values = [value for value in self.known.values() if math.isfinite(value)] if has_unit(self.quality) else []
+        return max(statistics.median(values), TINY) if values else 1.0
 
     def _next(self, problem: Problem) -> Point | None:
         smallest = problem.variables.encode(problem.variables.space.smallest())
@@ -210,6 +226,6 @@ class Proposer:
         share = 1.0 + max(over.values(), default=0.0)
         if point in self.known:
             upper = [1.0 + value for name, value in over.items() if not name.startswith("min_")]
-            return reward(self.known[point], max(upper, default=1.0))
-        mean = sum(self.known.values()) / len(self.known) if self.known else 1.0
+            return reward(self._worth(self.known[point]), max(upper, default=1.0))
+        mean = statistics.fmean(map(self._worth, self.known.values())) if self.known else 1.0
         return mean * max(share, 1.0) ** OVER_POWER

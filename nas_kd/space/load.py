@@ -12,6 +12,8 @@ from nas_kd.config.kinds import checked
 from nas_kd.errors import SettingError, nearest
 from nas_kd.space.elastic import ElasticSpace
 
+NNI = "nni:"  # before names of NNI's hub
+
 
 def space_names() -> list[str]:
     """Return the names of the spaces that ``search_spaces`` ships."""
@@ -26,6 +28,10 @@ def find_space(name: str) -> Path | None:
     Raises:
         SettingError: there is no such module or file.
     """
+    if name.startswith(NNI):
+        expected = "a space whose archs share weights; NNI builds each network of its hub by itself"
+        hint = f"name another space, and retrain.rivals=[{name}] for a network of that one beside the found student"
+        raise SettingError("space", name, expected, hint)
     path = Path(name)
     if path.suffix == ".py":
         if not path.is_file():

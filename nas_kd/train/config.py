@@ -148,9 +148,9 @@ class RetrainConfig(TrainingConfig):
     """what else the found student is compared with. Of the teacher as the space: new_weights (the found arch from new
     ones), even_width, even_depth and even_both (the teacher cut evenly), taylor (cut by torch-pruning), small_images
     (the teacher at a smaller input), even_both_repaired (its cuts repaired as the found one's); anywhere: timm models
-    that keep the budget, as NAME, NAME=pretrained or NAME=FILE, and soft_tree=DEPTH; of texts bag (the teacher's
-    embeddings and a linear layer), bilstm=HIDDEN, shallow=LAYERSxWIDTH (an encoder with new weights) and
-    pretrained=FOLDER (of transformers). null is the first six if they exist"""
+    that keep the budget, as NAME, NAME=pretrained or NAME=FILE, nni:NAME of NNI's hub, and soft_tree=DEPTH; of texts
+    bag (the teacher's embeddings and a linear layer), bilstm=HIDDEN, shallow=LAYERSxWIDTH (an encoder with new weights)
+    and pretrained=FOLDER (of transformers). null is the first six if they exist"""
     random_students: Natural = 3
     """number of random students of the same MACs as the found one, as controls"""
     ensemble: Natural = 0

@@ -105,6 +105,29 @@ def test_bad_archs_are_worth_less_where_they_cost_more(quality: str, space: Elas
     assert quality_of(quality, good) > quality_of(quality, bad) > 0
 
 
+def rewards_of(quality: str, values: list[float], space: ElasticSpace) -> list[float]:
+    variables = SearchVariables(space)
+    points = list(dict.fromkeys(variables.encode(space.sample(seed)) for seed in range(30)))[: len(values)]
+    proposer = Proposer("reinforce", quality, lambda point: {"macs": 0.0})
+    for value, point in zip(values, points, strict=True):
+        indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
+        proposer._note({"number": 0, "kind": "trial", quality: value} | indices, len(point))
+    return [proposer._reward(point) for point in points]
+
+
+@pytest.mark.parametrize("quality", ["mae", "tuned_mae"])
+def test_the_unit_of_an_error_changes_no_reward(quality: str, space: ElasticSpace) -> None:
+    """Ages in years and in days: the median one is worth 1/e, and all are told apart as before."""
+    years = [9.0, 12.0, 15.0, 12.5, 30.0]
+    rewards = rewards_of(quality, years, space)
+    assert rewards == pytest.approx([math.exp(-value / 12.5) for value in years])
+    assert rewards_of(quality, [365.25 * value for value in years], space) == pytest.approx(rewards)
+    assert rewards[0] - rewards[2] > 0.1  # e to the minus of the years themselves would be alike to 1e-4
+    assert rewards_of(quality, [0.0, 0.0], space) == [1.0, 1.0]
+    assert rewards_of(quality, [2.0, math.nan], space) == pytest.approx([math.exp(-1), 0.0])
+    assert rewards_of("kl", [0.5, 1.0, 2.0], space) == pytest.approx([math.exp(-0.5), math.exp(-1), math.exp(-2)])
+
+
 def problem_of(space: ElasticSpace, affordable: Any = lambda point: True) -> Problem:
     return Problem(SearchVariables(space), affordable, lambda point: 0, ("accuracy",), 10, 0)
 
