@@ -115,7 +115,8 @@ def tokenise(
     cut = sum(each.cut for each in found.values()) / sum(len(store.lengths) for store in stores.values())
     pairs = next(iter(texts.values()))[1] is not None
     padding = next(iter(stores.values())).padding
-    return stores, Tokenised(str(tokenizer.name_or_path), len(tokenizer), length, cut, pairs, padding)
+    special = (tokenizer.mask_token_id, tuple(sorted(tokenizer.all_special_ids)))
+    return stores, Tokenised(str(tokenizer.name_or_path), len(tokenizer), length, cut, pairs, padding, *special)
 
 
 def _texts(source: Source, rows: np.ndarray) -> tuple[list[str], list[str] | None]:

@@ -16,6 +16,8 @@ class Tokenised:
         cut: share of the texts that are longer.
         pairs: whether a text is a pair of two.
         padding: token that texts are padded with.
+        mask: token that hides another; None where the tokenizer has none.
+        special: tokens that are no words.
     """
 
     tokenizer: str
@@ -24,3 +26,5 @@ class Tokenised:
     cut: float
     pairs: bool
     padding: int
+    mask: int | None = None
+    special: tuple[int, ...] = ()

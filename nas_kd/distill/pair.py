@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import unwrap
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -12,6 +13,9 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.output import Output
 from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.targets import TargetSource
+
+if TYPE_CHECKING:
+    from nas_kd.data.tokenised import Tokenised
 
 Shape = tuple[int, ...]
 
@@ -56,6 +60,7 @@ class Pair:
         images: number of training images.
         seed: seed of all random draws of a method before training.
         classes: (N,) classes of the training images, -1 where unknown; None where labels are no classes.
+        tokens: what the tokens of texts are; None of images.
     """
 
     student: Shapes
@@ -67,6 +72,7 @@ class Pair:
     images: int = 1
     seed: int = 0
     classes: Tensor | None = None
+    tokens: Tokenised | None = None
 
     def release(self) -> None:
         """Remove the hooks from a student that does not return its features itself."""

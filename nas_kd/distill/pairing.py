@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from nas_kd.teacher.foreign import ModuleReader
 from nas_kd.teacher.probe import probe
 from nas_kd.teacher.taps import pool_to
 from nas_kd.teacher.targets import TargetSource
+
+if TYPE_CHECKING:
+    from nas_kd.data.tokenised import Tokenised
 
 
 def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output]:
@@ -80,6 +83,7 @@ def pair_of(
     images: int = 1,
     seed: int = 0,
     labels: Tensor | None = None,
+    tokens: Tokenised | None = None,
 ) -> Pair:
     """Determine the static shapes of a student and its targets, before training.
 
@@ -89,6 +93,7 @@ def pair_of(
         source: the targets, or None; a teacher whose features are needed is tapped, one layer per stage.
         images: number of training images.
         labels: (N,) classes of the training images, if labels are classes.
+        tokens: what the tokens of texts are.
 
     Raises:
         SettingError: a network has no features although they are needed.
@@ -115,7 +120,7 @@ def pair_of(
     if recipe.own_targets:
         theirs = own
     taught = None if source is None and not recipe.own_targets else theirs
-    return Pair(own, taught, model, forward, source, image, images, seed, labels)
+    return Pair(own, taught, model, forward, source, image, images, seed, labels, tokens)
 
 
 def _at_sizes_of(

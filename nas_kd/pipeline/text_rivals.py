@@ -81,7 +81,9 @@ def check_layers(given: Given, rival: ModuleStudent, recipe: Recipe) -> None:
     data = given.images
     shape = (data.in_chans, data.resolution, data.resolution)
     try:
-        pair = pair_of(rival.make(0), recipe, given.outlined, shape, data.num_classes, len(data.train))
+        pair = pair_of(
+            rival.make(0), recipe, given.outlined, shape, data.num_classes, len(data.train), tokens=data.tokens
+        )
         Distiller(recipe).bind(pair)
     except SettingError as error:
         expected = f"a rival that retrain.method can teach: {error.expected}"

@@ -80,7 +80,8 @@ def train_network(
         will_be_measured(model)
         image = (data.in_chans, data.resolution, data.resolution)
         classes = data.train.labels if data.kind == "classes" else None
-        pair = pair_of(model, distiller.recipe, source, image, data.num_classes, len(data.train), seed, classes)
+        facts = (data.num_classes, len(data.train), seed, classes, data.tokens)
+        pair = pair_of(model, distiller.recipe, source, image, *facts)
         distiller.bind(pair)
         if distiller.recipe.start is not None:  # a checkpoint, which is read later, has what came of it
             distiller.recipe.start(pair, data)
@@ -161,7 +162,8 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
             expected = "none or class_weights with a method that draws its own batches"
             raise SettingError("data.balance", "sampler", expected, "use data.balance=class_weights")
         return drawn(data) if recipe.sampler is None else recipe.sampler(data.train)
-    known = [term.name for term in recipe.terms if term.needs & {"labels", "batch"} and term.name != "ce"]
+    used = [term for term in recipe.terms if not term.texts and term.name != "ce"]  # of texts a batch says the padding
+    known = [term.name for term in used if term.needs & {"labels", "batch"}]
     if known or recipe.sampler is not None:
         expected = "a method that uses labels only in ce and does not draw its own batches"
         raise SettingError("unlabelled", known or "own batches", expected, "use kd, kd_ls, dist, sp, ...")

@@ -17,6 +17,7 @@ from nas_kd.distill.layers import (
     Moments,
     check_texts,
 )
+from nas_kd.distill.masked_words import MaskedWords
 from nas_kd.distill.methods.entry import Entry, check_share, label_term, with_labels
 from nas_kd.distill.task import Task
 from nas_kd.distill.term import Phase, Recipe, Term
@@ -30,11 +31,21 @@ def _layers(name: str, module: Any, weight: float, feature: str = "stages", **se
 
 
 def distilbert(
-    task: Task, *, ce: float = 2.0, kd: float = 5.0, weight: float = 1.0, temperature: float = 2.0, map: str = "last"
+    task: Task,
+    *,
+    ce: float = 2.0,
+    kd: float = 5.0,
+    weight: float = 1.0,
+    temperature: float = 2.0,
+    map: str = "last",
+    mlm: float = 0.0,
 ) -> Recipe:
-    """Soft targets, labels and the cosine of hidden states, as DistilBERT; without its masked language model."""
+    """Soft targets, labels, the cosine of hidden states and, with mlm=2.0, a masked language model, as DistilBERT."""
     soft = term("kd", task, kd, temperature=temperature)
-    return with_labels(task, ce, soft, _layers("distilbert", HiddenCosine, weight, map=map, project=False))
+    states = _layers("distilbert", HiddenCosine, weight, map=map, project=False)
+    needs = frozenset({"stages", "batch"})
+    guessing = Term("mlm", weight=mlm, needs=needs, side="student", module=MaskedWords, check=check_texts, texts=True)
+    return with_labels(task, ce, soft, states, guessing)
 
 
 def pkd(
