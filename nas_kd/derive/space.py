@@ -18,6 +18,7 @@ from nas_kd.derive.network import CutNet
 from nas_kd.derive.parts import parts_of
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.units import Unit, find_parts, walk
+from nas_kd.derive.whole import whole_of
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 from nas_kd.nn.norm import NormValues
@@ -188,7 +189,7 @@ def teacher_space(
     elif importance in ("activation", "taylor") and data is None:
         hint = "pass data=nas_kd.load_data(...), or importance='l1'"
         raise SettingError("importance", importance, "images to weigh channels on, or l1 or random", hint)
-    network = teacher.network
+    network = whole_of(teacher.network)
     if resolutions and not inputs.takes_images(network):
         expected = "() for a text teacher: texts are not resized"
         raise SettingError("derive.resolutions", tuple(resolutions), expected, "set data.length")
