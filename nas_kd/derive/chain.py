@@ -22,7 +22,7 @@ class Link:
     Args:
         path: of the unit or the layer.
         unit: number of the unit, None for a layer.
-        enter: number of the stream that comes in; None where its channels stay.
+        enter: number of the stream that comes in, or has ended since the last link; None where its channels stay.
         leave: number of the stream that goes out, likewise.
         outside: names of the parameters outside of units that are between this link and the one before, its own too.
     """
@@ -126,7 +126,7 @@ def _links(
             if site_of(slot.layer) is None:
                 first = min(site for layer in stream.layers if (site := site_of(layer)) is not None)
                 loose.setdefault(first, []).append(slot.name)
-    links = []
+    links: list[Link] = []
     pending: list[str] = []
     names = set(dict(network.named_parameters()))
     for site, path in enumerate(sites):
@@ -136,6 +136,8 @@ def _links(
             pending += [name for name in own if name in touched and name in names]
         if path in units or site in begins:
             enter = across.get(site - 1)
+            if enter is None and links and pending:  # a stream that has ended since the last link, whose end is here
+                enter = links[-1].leave
             unit = list(units).index(path) if path in units else None
             links.append(Link(path, unit, enter, across.get(site), tuple(pending)))
             pending = []

@@ -12,6 +12,23 @@ from nas_kd.errors import SettingError
 from nas_kd.nn.static import StaticNet
 
 
+class Plain(nn.Module):
+    """A block of the library without what it gives beside its features, as blocks elsewhere are.
+
+    Args:
+        block: returns features after and before its last activation.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, I, H, W) to (B, O, H', W')."""
+        x, _ = self.block(x)
+        return x
+
+
 class WholeNet(nn.Module):
     """The network of a list of layers, to be cut: it is rebuilt by the list, and then cut by a plan.
 
@@ -21,18 +38,18 @@ class WholeNet(nn.Module):
 
     def __init__(self, layers: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
-        made = StaticNet(layers, kinds())
-        self.stem = made.stem
-        self.stages = made.stages
-        self.head = made.head
-        self.factory = (f"{__name__}:{type(self).__name__}", {"layers": made.layers_spec})
+        self._take(StaticNet(layers, kinds()))
+
+    def _take(self, network: StaticNet) -> None:
+        self.stem = network.stem
+        stages: Any = network.stages
+        self.blocks = nn.Sequential(*(Plain(block) for stage in stages for block in stage.layers))
+        self.head = network.head
+        self.factory = (f"{__name__}:{type(self).__name__}", {"layers": network.layers_spec})
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to logits (B, C)."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x, _ = stage(x)
-        logits, _ = self.head(x)
+        logits, _ = self.head(self.blocks(self.stem(x)))
         return logits
 
 
@@ -50,8 +67,5 @@ def whole_of(network: nn.Module) -> nn.Module:
             expected = f"a network of the library's blocks, to be cut; {layer['op']} is another"
             raise SettingError("teacher.model", layer["op"], expected, "name a factory: package.module:callable")
     whole = WholeNet(network.layers_spec)
-    whole.stem = network.stem
-    whole.stages = network.stages
-    whole.head = network.head
-    whole.training = network.training
-    return whole
+    whole._take(network)
+    return whole.train(network.training)

@@ -23,7 +23,7 @@ def test_the_whole_network_is_the_student(name: str) -> None:
     assert type(whole) is WholeNet and not whole.training
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(whole(x), student(x))
-    assert list(whole.state_dict()) == list(student.state_dict())
+    assert [tensor.shape for tensor in whole.parameters()] == [tensor.shape for tensor in student.parameters()]
 
 
 def test_what_is_cut_from_a_student_loads_from_its_folder(tmp_path: Path) -> None:
