@@ -38,6 +38,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "crd_shared": ("crd", {"variant": "shared"}),
     "irg_paper": ("irg", {"variant": "paper"}),
     "irg_code": ("irg", {"variant": "code"}),
+    "dfa": ("dfa", {}),
 }
 TASK = nas_kd.Classification(smoothing=0.0)
 
@@ -75,9 +76,11 @@ def main() -> None:
                 continue
             method, settings = FORMS[form]
             began = process_time()
+            recipe = Distiller(method, TASK, **settings).recipe
+            stored = features if recipe.needs_teacher else None
             student = nas_kd.retrain(
                 cut.arch,
-                features if Distiller(method, TASK, **settings).recipe.needs_teacher else None,
+                given.teacher if recipe.live else stored,
                 given.data,
                 space=cut.space,
                 supernet=nas_kd.Supernet(cut.space),
