@@ -11,9 +11,11 @@ from typing import BinaryIO
 
 from nas_kd.errors import SettingError
 
-# what nas_kd writes under another name first: .NAME.ID.tmp, and .student.ID.old while a student is replaced
+# what nas_kd writes under another name first: .NAME.ID.tmp, and .student.ID.old while a student is replaced; .transformers
+# is the folder beside that of a text student
 PART = re.compile(
-    r"\.(probe|student[\w.-]*|[0-9a-f]{12}|[\w.+-]+\.(json|csv|yaml|pt|safetensors|npy|svg|html|md))\.[0-9]+\.(tmp|old)"
+    r"\.(probe|transformers|student[\w.-]*|[0-9a-f]{12}|[\w.+-]+\.(json|csv|yaml|pt|safetensors|npy|svg|html|md))"
+    r"\.[0-9]+\.(tmp|old)"
 )
 
 

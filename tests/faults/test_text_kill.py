@@ -41,7 +41,7 @@ def test_kills_change_no_number(bert_folder: Path, review_table: Path, tmp_path:
         (r"run/blockwise/stage_2\.csv$", 1, "kill", "blockwise/stage_1.csv"),
         (r"run/search/trials\.csv$", 3, "half", "search/trials.csv"),
         (r"run/retrain/\w+/seed_\d/\.last\.pt", 2, "half", "retrain/*/seed_*/.last.pt*"),
-        (r"run/retrain/[^/]+/seed_\d/transformers/", 1, "kill", "retrain/*/seed_*/student"),
+        (r"run/retrain/[^/]+/seed_\d/\.transformers\..*nas_kd\.json", 1, "kill", "retrain/*/seed_*/student"),
         (r"run/report/report\.html$", 1, "kill", "retrain/results.csv"),
     ]
     for path, nth, what, proof in plan:
