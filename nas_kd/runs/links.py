@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from nas_kd.errors import SettingError
 
-# what nas_kd writes under another name first: .NAME.ID.tmp, and .student.ID.old while a student is replaced; .transformers
-# is the folder beside that of a text student
+# what nas_kd writes under another name first: .NAME.ID.tmp, and .student.ID.old while a student is replaced;
+# .transformers is the folder beside that of a text student
 PART = re.compile(
     r"\.(probe|transformers|student[\w.-]*|[0-9a-f]{12}|[\w.+-]+\.(json|csv|yaml|pt|safetensors|npy|svg|html|md))"
     r"\.[0-9]+\.(tmp|old)"
