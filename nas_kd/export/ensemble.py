@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.export.factory import check_untrusted
+from nas_kd.export.handover import factory_of
 from nas_kd.export.student import rebuilt
 from nas_kd.losses.logits import mixture
 from nas_kd.nn.static import StaticNet
@@ -60,11 +63,38 @@ class Ensemble(nn.Module):
         return mixture(torch.stack([member(x) for member in self.members]), self.scores)
 
 
+def check_member(network: nn.Module, data: Data) -> None:
+    """Refuse a network that could be no member, before it is trained.
+
+    Args:
+        network: as `retrain` is given it.
+        data: that it is trained on.
+
+    Raises:
+        SettingError: nothing rebuilds it, or a function does, or a class among the user's files.
+    """
+    if isinstance(network, StaticNet):
+        return
+    factory, _ = factory_of(network, data, None, None, needed=False)
+    if factory is None:
+        raise _unknown(network)
+    check_untrusted(factory, _home(factory))
+
+
 def _member(described: Mapping[str, Any]) -> nn.Module:
     """Build a member with new weights: a network of ours, of timm, or of a class that is not among the user's files."""
-    own = str(described.get("factory")).startswith("nas_kd.")
-    home = Path(__file__).parent if own else Path.cwd()
-    return rebuilt(described, described.get("layers"), home / "member")
+    return rebuilt(described, described.get("layers"), _home(described.get("factory")))
+
+
+def _home(factory: object) -> Path:
+    """Return the place beside which no file may hold what is named."""
+    own = str(factory).startswith("nas_kd.")
+    return (Path(__file__).parent if own else Path.cwd()) / "member"
+
+
+def _unknown(student: nn.Module) -> SettingError:
+    expected = "students that their folders rebuild: of a space, of timm, or with info['factory']"
+    return SettingError("members", type(student).__name__, expected, "pass what nas_kd.load_student returns")
 
 
 def _described(student: nn.Module) -> dict[str, Any]:
@@ -73,6 +103,5 @@ def _described(student: nn.Module) -> dict[str, Any]:
         return {"layers": [dict(layer) for layer in student.layers_spec]}
     info: Any = getattr(student, "info", {})
     if not info.get("factory"):
-        expected = "students that their folders rebuild: of a space, of timm, or with info['factory']"
-        raise SettingError("members", type(student).__name__, expected, "pass what nas_kd.load_student returns")
+        raise _unknown(student)
     return {name: info[name] for name in ("factory", "factory_kwargs", "cut") if name in info}

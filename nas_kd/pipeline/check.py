@@ -7,11 +7,14 @@ from nas_kd.config.measures import measure_named
 from nas_kd.distill.tasks import unscaled
 from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
+from nas_kd.export.ensemble import check_member
+from nas_kd.export.handover import factory_of
 from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
 from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.runtime.jobs import allow_files
+from nas_kd.searcher.further import need_images
 from nas_kd.space.rows import check_size, sizes_said
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.optim import check_optimizer
@@ -95,16 +98,35 @@ def _check_systems(pipeline: RunContext) -> None:
     if (rounds := pipeline.config.search.rounds_of_teachers) > 1 and pipeline.config.derived:
         expected = "1 where the space is the teacher: its units are rated in the teacher itself"
         raise SettingError("search.rounds_of_teachers", rounds, expected, "name a space, or use search.steps")
-    if pipeline.data.tokens is not None and "p_tg" in (pipeline.config.search.objectives or ()):
-        expected = "objectives without p_tg, which compares layers on images"
-        raise SettingError("search.objectives", list(pipeline.config.search.objectives or ()), expected, "use kl")
+    need_images(pipeline.config.search.objectives or (), pipeline.data)
     if ensemble and (pipeline.data.kind != "classes" or pipeline.data.tokens is not None):
         what = "texts" if pipeline.data.tokens is not None else f"labels that are {pipeline.data.kind}"
         expected = f"0 with {what}: images of one class each have ensembles"
         raise SettingError("retrain.ensemble", ensemble, expected, "omit it")
+    if pipeline.config.derived:
+        _check_rebuilt(pipeline)
     if ensemble and {*pipeline.outline.resolutions} - {pipeline.data.resolution}:
         expected = f"0 where archs choose an input size of {pipeline.outline.resolutions}: members share their input"
         raise SettingError("retrain.ensemble", ensemble, expected, "omit it, or the input sizes")
+
+
+def _check_rebuilt(pipeline: RunContext) -> None:
+    """Refuse a teacher whose cuts could not be read back from their folders, which name what rebuilds them."""
+    network = pipeline.outlined.network
+    name = str(pipeline.config.teacher.model)
+    hint = "give your network the attribute factory = ('package.module:Class', {arguments of the class})"
+    try:
+        factory_of(network, pipeline.data, None, None, needed=True)
+    except SettingError as error:
+        expected = f"a network that is built again from a student folder: of timm, ours, or with its factory ({name})"
+        raise SettingError("teacher.model", name, expected, hint) from error
+    if not pipeline.config.retrain.ensemble:
+        return
+    try:
+        check_member(network, pipeline.data)
+    except SettingError as error:
+        expected = f"0 with cuts of {name}: {error.expected}"
+        raise SettingError("retrain.ensemble", pipeline.config.retrain.ensemble, expected, "omit it") from error
 
 
 def _check_trainings(pipeline: RunContext) -> None:

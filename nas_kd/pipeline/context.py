@@ -240,9 +240,6 @@ class RunContext(Given):
     def _cut_in_steps(self) -> TeacherSupernet:
         """The supernet of the teacher after all steps but the last."""
         config = self.config
-        training = self.shortened(config.search.step_epochs)
-        if self.further:  # it has one teacher, as a search
-            training = replace(training, method="kd", method_settings={})
         return cut_in_steps(
             self._whole_supernet(),
             self.unmatched,
@@ -252,13 +249,17 @@ class RunContext(Given):
             derive=self.derived,
             rating=config.derive,
             repair=config.repair,
-            training=training,
+            training=self.by_one(self.shortened(config.search.step_epochs)),
             answers=self.answers,
             task=self.task,
             run=self.run,
             seed=config.seed,
             runtime=self.runtime,
         )
+
+    def by_one(self, training: RetrainConfig) -> RetrainConfig:
+        """How students of one teacher are trained: by kd where the method learns from several."""
+        return replace(training, method="kd", method_settings={}) if self.further else training
 
     def shortened(self, epochs: int) -> RetrainConfig:
         """How a shorter training is done: as retrainings, with the same shares of their length."""

@@ -79,7 +79,7 @@ class Pipeline(RunContext):
             rounds,
             upper=self.upper,
             rating=replace(self.config.blockwise, stage=None),
-            training=self.config.retrain,
+            training=self.by_one(self.config.retrain),
             task=self.other_task,
             run=self.run,
             seed=self.config.seed,
@@ -174,7 +174,7 @@ class Pipeline(RunContext):
             numbers |= {f"min_{name}": least for name, least in self.lower.items()}
             config = replace(config, steps=1, **numbers)
         board = self.run.path / "supernet" / BOARD
-        if own.first is None and not self.config.derived and board.exists():
+        if own.first is None and not self.config.derived and board.exists() and read_json(board)["paths"]:
             config = replace(config, first=str(board))
         inputs: dict[str, Any] = {}
         if guided and isinstance(own.weights, str):
@@ -210,9 +210,7 @@ class Pipeline(RunContext):
         """The short trainings of a search, which has one teacher: kd where the method learns from several."""
         if not self.guided:
             return replace(self.short_training, method="ce")
-        if self.further:
-            return replace(self.short_training, method="kd", method_settings={})
-        return replace(self.short_training, method=self.method)
+        return self.by_one(replace(self.short_training, method=self.method))
 
     @property
     def short_training(self) -> RetrainConfig:

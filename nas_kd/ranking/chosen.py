@@ -8,20 +8,28 @@ from nas_kd.config.names import imported
 from nas_kd.errors import SettingError, nearest
 from nas_kd.ranking.config import RankConfig
 from nas_kd.rate.scores import SCORES, Score
+from nas_kd.rate.scores.guidance import P_TG, TG
+from nas_kd.rate.scores.predicted import PREDICTED, learned_from
 from nas_kd.space import ElasticSpace
+from nas_kd.supernet.predictor import MIN_ARCHS
 
 
-def chosen_scores(config: RankConfig, space: ElasticSpace) -> tuple[list[Score], Score, Score]:
+def chosen_scores(
+    config: RankConfig, space: ElasticSpace, *, texts: bool = False, seed: int = 0
+) -> tuple[list[Score], Score, Score]:
     """Return the scores of a ranking, the one that is evaluated, and the size that it has to beat.
 
     Args:
         config: names them; where it names none, all are taken that the space can have.
         space: of the archs.
+        texts: whether the data are texts.
+        seed: of the scores.
 
     Raises:
         SettingError: there is no such score, or it cannot be had or compared.
     """
-    chosen = _scores(_applicable(space) if config.scores is None else config.scores)
+    applicable = [name for name, score in SCORES.items() if not _lacks(score, space, texts, seed)]
+    chosen = _scores(applicable if config.scores is None else config.scores)
     main = _named("primary", config.primary, chosen)
     base = _named("control", config.control, chosen)
     if main == base:
@@ -30,9 +38,10 @@ def chosen_scores(config: RankConfig, space: ElasticSpace) -> tuple[list[Score],
     if base.kind != "size":
         sizes = ", ".join(name for name, score in SCORES.items() if score.kind == "size")
         raise SettingError("rank.control", config.control, sizes, "choose a size control")
-    if lacking := [score.name for score in chosen if score.needs & _foreign(space)]:
-        expected = f"scores that {space.name} can have: {', '.join(_applicable(space))}"
-        raise SettingError("rank.scores", lacking[0], expected, "leave it out")
+    for score in chosen:
+        if lacks := _lacks(score, space, texts, seed):
+            expected = f"scores that {space.name} can have: {', '.join(applicable)}; {lacks}"
+            raise SettingError("rank.scores", score.name, expected, "leave it out")
     return chosen, main, base
 
 
@@ -61,11 +70,12 @@ def _named(field: str, name: str, scores: Sequence[Score]) -> Score:
     return known[name]
 
 
-def _applicable(space: ElasticSpace) -> list[str]:
-    """Return the scores that a space can have: those of a teacher's units, or those of stages trained on features."""
-    return [name for name, score in SCORES.items() if not score.needs & _foreign(space)]
-
-
-def _foreign(space: ElasticSpace) -> frozenset[str]:
-    """Return what scores may need that this space has not."""
-    return frozenset({"blockwise", "features"} if space.pretrained else {"units"})
+def _lacks(score: Score, space: ElasticSpace, texts: bool, seed: int) -> str:
+    """Return what a score lacks in a space; nothing where it can be had."""
+    if score.needs & frozenset({"blockwise", "features"} if space.pretrained else {"units"}):
+        return "it is of stages" if space.pretrained else "it is of a teacher's units"
+    if texts and score in (TG, P_TG):
+        return "it compares layers on images"
+    if score == PREDICTED and (few := len(learned_from(space, seed))) < MIN_ARCHS:
+        return f"its predictor learns from {MIN_ARCHS} archs, of {few} here"
+    return ""

@@ -118,7 +118,7 @@ def rank(
     config = RankConfig.of(config, settings).fitted(len(data.train))
     runtime = runtime or Runtime()
     run = _run(run)
-    chosen, main, base = chosen_scores(config, space)
+    chosen, main, base = chosen_scores(config, space, texts=data.tokens is not None, seed=seed)
     own_task = {} if task is None else {f"rank.{name}": value for name, value in task.facts.items()}
     task = task or task_of(data)
     _check(data, config, chosen, net, space)

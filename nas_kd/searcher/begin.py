@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from nas_kd.config.paths import existing
@@ -110,3 +110,20 @@ def read_archs(path: str, space: ElasticSpace) -> list[Arch]:
             raise SettingError("search.first", path, expected, "name a file of a run in the same space")
         space.validate(arch)
     return archs
+
+
+def passed_over(archs: Sequence[Arch], scored: Collection[str], budget: Budget, engine: str) -> str:
+    """Say which archs of a file a search did not score; nothing where it scored all.
+
+    Args:
+        archs: of `read_archs`.
+        scored: keys of the archs that it scored.
+        budget: of the search.
+        engine: its name.
+    """
+    left = [arch for arch in archs if arch.key not in scored]
+    over = [arch.key for arch in left if not budget.affordable(arch)]
+    others = [arch.key for arch in left if budget.affordable(arch)]
+    parts = [f"{', '.join(over)}: over the budget"] if over else []
+    parts += [f"{', '.join(others)}: not taken up by {engine}"] if others else []
+    return f"search.first: {len(left)} of {len(archs)} archs are not scored ({'; '.join(parts)})" if left else ""

@@ -209,6 +209,13 @@ class Budget:
             excess["latency"] = 1.0  # samplers add violations up
         return excess
 
+    def bounded(self, arch: Arch) -> dict[str, float]:
+        """Return the violations of bounds alone: a latency that is in the table but has no bound has no share of it."""
+        found = self.violations(arch)
+        if self.max_latency_ms is None and found.get("latency") == 0.0:
+            del found["latency"]
+        return found
+
     @cached_property
     def listed(self) -> list[Arch]:
         """The archs of a table that lists archs, all that can be chosen."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nas_kd.config.measures import TUNED, measure_named
+from nas_kd.data import Data
 from nas_kd.errors import SettingError
 from nas_kd.rate.scores.guidance import Guidance
 from nas_kd.rate.scores.short import TUNING
@@ -14,6 +15,7 @@ from nas_kd.searcher.tuned import TunedScorer
 from nas_kd.space import Arch
 from nas_kd.supernet import Supernet
 from nas_kd.teacher import TargetSource
+from nas_kd.teacher.targets import LiveSource
 from nas_kd.train.many import TrainingSetup
 
 Scorer = Callable[[Arch], dict[str, float]]
@@ -29,6 +31,30 @@ class Further(NamedTuple):
 
     scorer: Scorer
     columns: tuple[str, ...] = ()
+
+
+def need_images(objectives: Sequence[str], data: Data) -> None:
+    """Refuse an objective that compares images where the data are texts.
+
+    Raises:
+        SettingError: it is among the objectives.
+    """
+    if data.tokens is not None and "p_tg" in objectives:
+        expected = "objectives without p_tg, which compares layers on images"
+        raise SettingError("search.objectives", list(objectives), expected, "use kl")
+
+
+def need_network(objectives: Sequence[str], source: TargetSource | None) -> LiveSource | None:
+    """Return the teacher's network, which an objective may need that looks into its layers.
+
+    Raises:
+        SettingError: it is needed, and there are stored answers alone.
+    """
+    teacher = None if source is None else source.teacher
+    if "p_tg" in objectives and teacher is None:
+        hint = "pass teacher=nas_kd.load_teacher(...), or use kl"
+        raise SettingError("search.objectives", list(objectives), "kl without the teacher's network", hint)
+    return teacher
 
 
 def further_scores(
@@ -62,11 +88,9 @@ def further_scores(
         scorer = TunedScorer(scorer, setup, seed, folder)
         columns += (f"{TUNED}kl", TUNED + measure)
     if "p_tg" in objectives:
-        teacher = None if source is None else source.teacher
-        if teacher is None:
-            hint = "pass teacher=nas_kd.load_teacher(...), or use kl"
-            raise SettingError("search.objectives", list(objectives), "kl without the teacher's network", hint)
+        teacher = need_network(objectives, source)
         net = setup.supernet
+        assert teacher is not None
         assert isinstance(net, Supernet)  # a search has one
         guided = Guidance(net, teacher, setup.data, setup.runtime, calibration_images=calibration_images)
         scorer = GuidedScorer(scorer, guided, measure)

@@ -19,13 +19,13 @@ from nas_kd.runs.log import timed
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
-from nas_kd.searcher.begin import first_archs, read_archs
+from nas_kd.searcher.begin import first_archs, passed_over, read_archs
 from nas_kd.searcher.budget import Budget, cost_settings, lower_bounds, upper_bounds
 from nas_kd.searcher.config import GROWS, SearchConfig, SearchSettings
 from nas_kd.searcher.engines import ENGINES
 from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import choose_finalists, controls, short_training
-from nas_kd.searcher.further import further_scores
+from nas_kd.searcher.further import further_scores, need_images, need_network
 from nas_kd.searcher.gated import check_gates
 from nas_kd.searcher.group import worker_group
 from nas_kd.searcher.infeasible import no_feasible_arch
@@ -135,6 +135,8 @@ def search(
     task = task or task_of(data)
     goals = checked_objectives(config.objectives, config.engine or engine.name, task.measure)
     objectives = named_objectives(goals, task.measure)
+    need_images(goals, data)
+    need_network(goals, source)
     recipe = checked_method(method, task, data.num_classes, retraining.method_settings).recipe
     if source is None and recipe.needs_teacher:
         raise SettingError("training.method", method, "ce, as there is no teacher", "pass teacher=, or omit it")
@@ -261,8 +263,11 @@ def search(
         log = engine.search(evaluation)
     rows = log.frame()
     archs = log.archs
-    if evaluated(rows).empty:
+    scored = evaluated(rows)
+    if scored.empty:
         raise no_feasible_arch(budget)
+    if run is not None and not worker and (said := passed_over(first, {*scored["key"]}, budget, engine.name)):
+        run.log_message(said)
     better = measured(rows)
     if config.tuned and better is None and stored is not None and engine.guided and not worker:
         better = tuned_subnets(rows, archs, setup, count=config.tuned, seed=seed, folder=folder, workers=workers)

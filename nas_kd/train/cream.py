@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,8 +58,11 @@ class Board(nn.Module):
         """Put a path on the board where it belongs there, and return whether it does.
 
         It does where there is room, where it is better than the worst by ``GAP``, or better and cheaper. One that is
-        there already gets its new quality.
+        there already gets its new quality. A quality that is no number keeps a path off the board.
         """
+        if not math.isfinite(path.quality):
+            self.paths = [other for other in self.paths if other.arch != path.arch]
+            return False
         known = [other for other in self.paths if other.arch == path.arch]
         if not known and len(self.paths) >= self.size:
             worst = self.paths[-1]

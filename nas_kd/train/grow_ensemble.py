@@ -16,7 +16,7 @@ from nas_kd.data import Data
 from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.export import save_student
-from nas_kd.export.ensemble import Ensemble
+from nas_kd.export.ensemble import Ensemble, check_member
 from nas_kd.export.handover import student_info
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.run import Run
@@ -93,7 +93,8 @@ def grow_ensemble(
         The ensemble, with ``info`` as students have it.
 
     Raises:
-        SettingError: there are too few candidates, labels are no classes, or an arch has an input size of its own.
+        SettingError: there are too few candidates, labels are no classes, an arch has an input size of its own, or
+            no folder could rebuild the members.
 
     Source: AdaNAS (Macko et al., arXiv 1903.06236): ensembles that grow by one of three subnets, mixture weights on
     frozen members, and distillation from the ensemble before (adaptive) in the manner of born-again networks.
@@ -110,6 +111,7 @@ def grow_ensemble(
     if sized := [arch for arch in pool if arch.resolution not in (None, data.resolution)]:
         expected = "archs at the images' own size"
         raise SettingError("candidates", sized[0].label, expected, "pass archs of one input size")
+    check_member(space.build(pool[0], data.num_classes, data.in_chans), data)
     config = replace(config or RetrainConfig(), test=False)
     runtime = runtime or Runtime()
     task = task or task_of(data)

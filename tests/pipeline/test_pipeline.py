@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nas_kd.data.config import DataConfig
 from nas_kd.derive.config import DeriveConfig
+from nas_kd.distill import Classification
 from nas_kd.errors import SettingError
 from nas_kd.export import save_student
 from nas_kd.pipeline.config import Config
@@ -24,6 +28,8 @@ from nas_kd.train import save_weights, weights_hash
 from nas_kd.train.config import RetrainConfig
 from nas_kd.train.supernet_config import SupernetConfig
 from nas_kd.train.teacher_config import TeacherConfig
+
+home = import_module("nas_kd.pipeline.pipeline")
 
 
 def pipeline(run: Path, **retrain: Any) -> Pipeline:
@@ -104,6 +110,86 @@ def test_settings_and_weights_reach_the_recipe(tmp_path: Path) -> None:
     assert made.recipe.generations == 2
     both = pipeline(tmp_path, method=[("ce", 0.5), ("kd", 2.0)]).recipe.terms
     assert [(term.name, term.weight) for term in both] == [("ce", 0.5), ("kd", 2.0)]
+
+
+@pytest.mark.parametrize(("others", "method"), [((), "kd_ls"), (("resnet18=pretrained",), "kd")])
+def test_students_of_a_round_learn_from_its_one_teacher(
+    others: tuple[str, ...], method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(home, "teacher_rounds", lambda net, teacher, data, rounds, **more: given.update(more))
+    made = Pipeline(
+        Config(
+            run=str(tmp_path),
+            space="digits",
+            teacher=TeacherConfig(model="cifar_resnet8", others=others or None),
+            search=SearchConfig(rounds_of_teachers=2),
+            retrain=RetrainConfig(method="multi_teacher" if others else "kd_ls"),
+        )
+    )
+    task = Classification()
+    known = {"further": [*others], "supernet": None, "teacher": None, "data": None, "task": task, "runtime": None}
+    vars(made).update(known, upper={})
+    _ = made.rater
+    assert given["training"].method == method
+
+
+@pytest.mark.parametrize("paths", [0, 2])
+def test_a_board_without_paths_is_no_file_of_archs(paths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[SearchConfig] = []
+    monkeypatch.setattr(home, "search", lambda net, teacher, data, tables, config, **more: given.append(config))
+    alone = TeacherConfig(model=None)
+    made = Pipeline(Config(run=str(tmp_path), space="digits", teacher=alone, search=SearchConfig(max_macs=100)))
+    data = SimpleNamespace(many_classes=True)
+    known = {"supernet": None, "data": data, "task": Classification(), "runtime": None, "further": []}
+    vars(made).update(known, upper={"macs": 100}, lower={})
+    board = tmp_path / "supernet" / "board.json"
+    board.parent.mkdir(parents=True)
+    board.write_text(json.dumps({"paths": [{"arch": {}}] * paths}))
+    made.searched()
+    assert [config.first for config in given] == [str(board) if paths else None]
+
+
+OWN = """
+from nas_kd.teacher.cifar_resnet import CifarResNet
+
+def unnamed(num_classes=10, in_chans=1):
+    network = CifarResNet(8, num_classes, in_chans)
+    del network.factory
+    return network
+
+def named(num_classes=10, in_chans=1):
+    network = unnamed(num_classes, in_chans)
+    network.factory = ("own_network:named", {})
+    return network
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "ensemble", "field", "part"),
+    [
+        ("unnamed", 0, "teacher.model", r"built again.*attribute factory"),
+        ("unnamed", 2, "teacher.model", r"built again.*attribute factory"),
+        ("named", 2, "retrain.ensemble", r"own_network:named.*installed package"),
+        ("named", 0, None, ""),
+    ],
+)
+def test_a_users_function_that_no_folder_rebuilds_is_refused_first(
+    function: str, ensemble: int, field: str | None, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_network.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_network", raising=False)  # of another folder
+    teacher = TeacherConfig(model=f"own_network:{function}", epochs=2)
+    config = pipeline(tmp_path / "run", ensemble=ensemble).config
+    made = Pipeline(replace(config, teacher=teacher, plan=False))
+    if field is None:
+        made.check()
+        return
+    with pytest.raises(SettingError, match=part) as caught:
+        made.check()
+    assert caught.value.field == field
 
 
 def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain: Any) -> Pipeline:

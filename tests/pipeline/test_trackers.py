@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from nas_kd.pipeline.config import Config
 from nas_kd.pipeline.mirror import tracked
 from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.pipeline.trackers.base import Tracker
+from nas_kd.pipeline.trackers.mlflow import MLFlowLogger
 from nas_kd.runs.run import Run
 from tests.analyse.conftest import fake_run
 
@@ -204,6 +206,34 @@ def test_a_database_of_mlflow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert found == VALUES
     made = client.get_run(number)
     assert made.data.tags["search.max_macs"] == "60%" and made.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("given", [None, "", "http://there"])
+def test_an_empty_address_of_mlflow_is_none(given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the report are kept beside the database then, as without the variable."""
+    made: dict[str, Any] = {}
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            made["address"] = address
+
+        def get_experiment_by_name(self, name: str) -> None: ...
+
+        def create_experiment(self, name: str, files: str | None) -> str:
+            made["files"] = files
+            return "1"
+
+        def create_run(self, experiment: str, run_name: str) -> Namespace:
+            return Namespace(info=Namespace(run_id="r"))
+
+    monkeypatch.setitem(sys.modules, "mlflow", Namespace(MlflowClient=Client))  # type: ignore[arg-type]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    MLFlowLogger(tmp_path, "mine")
+    own = f"sqlite:///{(tmp_path / 'mlflow.db').resolve()}"
+    files = (tmp_path / "files").resolve().as_uri()
+    assert made == ({"address": given, "files": None} if given else {"address": own, "files": files})
 
 
 def records(log: bytes) -> Iterator[bytes]:

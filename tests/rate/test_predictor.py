@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,10 @@ from tiny_ratings import SPACE
 
 import nas_kd
 from nas_kd.errors import SettingError
+from nas_kd.ranking.chosen import chosen_scores
+from nas_kd.ranking.config import RankConfig
 from nas_kd.rate.scores import SCORES, Bench, predicted
+from nas_kd.rate.scores.predicted import PREDICTED
 from nas_kd.space import Arch
 from nas_kd.supernet import predictor
 from nas_kd.supernet.predictor import fit_predictor, one_hot
@@ -96,3 +101,30 @@ def test_the_score_learns_from_other_subnets_and_notes_its_error(
     values = SCORES["predicted"].measure(bench, archs)
     assert values == pytest.approx(planted(bench, archs), abs=0.2)
     assert 0 < bench.notes["predicted accuracy, error on held-out subnets"] < 0.2
+
+
+def test_a_predictor_that_has_too_few_numbers_knows_nothing(
+    bench: Bench, archs: list[Arch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planted(bench: Bench, archs: list[Arch]) -> list[float]:
+        return [0.5 if number < 9 else math.nan for number, _ in enumerate(archs)]
+
+    monkeypatch.setattr(predicted, "supernet_accuracy", planted)
+    assert all(map(math.isnan, SCORES["predicted"].measure(bench, archs)))
+
+
+def test_a_ranking_refuses_it_first_where_a_space_has_too_few_archs(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"primary": "supernet_kl", "control": "macs"}
+    assert PREDICTED in chosen_scores(RankConfig(**settings), SPACE)[0]
+    monkeypatch.setattr(predicted, "MEASURED", 9)
+    with pytest.raises(SettingError, match=r"rank\.scores='predicted accuracy'.*learns from 10 archs, of 9 here"):
+        chosen_scores(RankConfig(scores=["supernet_kl", "predicted", "macs"], **settings), SPACE)
+    assert PREDICTED not in chosen_scores(RankConfig(**settings), SPACE)[0]
+
+
+def test_texts_have_no_guidance_of_layers() -> None:
+    settings = {"primary": "supernet_kl", "control": "macs"}
+    with pytest.raises(SettingError, match=r"rank\.scores='teacher guidance'.*compares layers on images"):
+        chosen_scores(RankConfig(scores=["supernet_kl", "tg", "macs"], **settings), SPACE, texts=True)
+    every, left = ({*chosen_scores(RankConfig(**settings), SPACE, texts=texts)[0]} for texts in (False, True))
+    assert every - left == {SCORES["tg"], SCORES["p_tg"]}

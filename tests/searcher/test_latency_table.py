@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from nas_kd.runtime.device import Runtime
 from nas_kd.searcher import budget as budget_of_search
 from nas_kd.searcher.budget import Budget
 from nas_kd.searcher.config import SearchConfig
+from nas_kd.searcher.controller import reward
+from nas_kd.searcher.evaluation import Evaluation, Guide
 from nas_kd.searcher.finalists import controls
 from nas_kd.searcher.latency_table import latency_template, read_latency_table
 from nas_kd.searcher.search import search
+from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import cost_rows, stage_scores
 from nas_kd.supernet import Supernet
@@ -85,6 +89,27 @@ def test_latencies_of_archs_are_sums_of_their_units(space: ElasticSpace, units: 
     assert table.adds_up and table.overhead == OVERHEAD
     for arch in [space.sample(seed) for seed in range(40)] + [space.largest(), space.smallest()]:
         assert table.of(space, arch, SHAPE | {"resolution": 8}) == by_hand(space, arch)
+
+
+@pytest.mark.parametrize("bound", [None, 1e6])
+def test_a_latency_without_a_bound_is_no_share_of_the_cost(
+    bound: float | None, space: ElasticSpace, units: Path, tables: list[pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal networks the one of half the MACs is rewarded more, whatever a table says of latencies."""
+    cost = SHAPE | {"resolution": 8}
+    most = space.cost(space.largest(), **cost).macs
+    budget = Budget(space, cost, {"macs": most}, bound, table=read_latency_table(units))
+    engine = import_module("nas_kd.searcher.engines.reinforce")
+    monkeypatch.setattr(engine, "search_one_by_one", lambda proposer, *rest: proposer)
+    guide = Guide(tables, pd.DataFrame(), 8, "tpe", "dimensions")
+    proposer: Any = engine.Reinforce().search(Evaluation(budget, dict, ("accuracy",), 1, guide=guide))
+    encode = SearchVariables(space).encode
+    smallest, largest = encode(space.smallest()), encode(space.largest())
+    proposer.known = {smallest: 0.5, largest: 0.5}
+    share = space.cost(space.smallest(), **cost).macs / most
+    assert proposer._reward(largest) == 0.5
+    assert reward(0.5, share) > 0.5
+    assert proposer._reward(smallest) == pytest.approx(reward(0.5, share))
 
 
 def test_a_template_may_be_filled_in_by_pandas(space: ElasticSpace, units: Path, tmp_path: Path) -> None:

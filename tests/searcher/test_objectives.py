@@ -33,7 +33,7 @@ from nas_kd.solve.pareto import nondominated
 from nas_kd.space import Arch, ElasticSpace
 from nas_kd.space.rows import choices_of
 from nas_kd.supernet import Supernet
-from nas_kd.teacher import Teacher
+from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.teacher_config import TeacherConfig
 
 VERB = import_module("nas_kd.searcher.search")  # as an attribute of the package it is the function
@@ -52,6 +52,28 @@ def test_unbeaten_rows_by_brute_force(high: tuple[str, ...]) -> None:
     found = nondominated(frame, ["a", "b", "c"], high)
     assert sorted(map(tuple, found.to_numpy() * signs)) == sorted({tuple(row) for row in free})
     assert (found["a"] * signs[0]).is_monotonic_increasing and not found.duplicated().any()
+
+
+def test_guidance_by_stored_answers_alone_is_refused_before_anything_runs(
+    net: Supernet,
+    tables: list[pd.DataFrame],
+    teacher: Teacher,
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = teacher.cached(data, Run(tmp_path / "answers"), epochs=1)
+    assert isinstance(kept, ViewCache)
+    answers = ViewCache.load(kept.folder)
+
+    def runs(*rest: Any, **more: Any) -> None:
+        raise AssertionError("the search has begun")
+
+    for name in ("usable_ratings", "exact_front", "SubnetScorer"):
+        monkeypatch.setattr(VERB, name, runs)
+    with pytest.raises(SettingError, match=r"search\.objectives=\['p_tg'\].*without the teacher's network"):
+        search(net, answers, data, tables, objectives=["p_tg"], run=tmp_path / "run")
+    assert not (tmp_path / "run" / "search").exists()
 
 
 class _Planted:

@@ -67,6 +67,18 @@ def test_a_path_that_is_trained_again_has_its_new_quality() -> None:
     assert [path.arch for path in board.paths] == [other, one] and board.paths[1].quality == 0.1
 
 
+@pytest.mark.parametrize("quality", [float("nan"), float("inf"), float("-inf")])
+def test_a_quality_that_is_no_number_stays_off_the_board(quality: float) -> None:
+    board = Board(2)
+    one, other = ARCHS[:2]
+    assert not board.note(Prioritised(quality, macs(one), one)) and not board.paths
+    board.note(Prioritised(0.9, macs(one), one))
+    board.note(Prioritised(0.5, macs(other), other))
+    assert not board.note(Prioritised(quality, macs(ARCHS[2]), ARCHS[2]))
+    assert not board.note(Prioritised(quality, macs(one), one))  # what it was before says nothing any more
+    assert [path.arch for path in board.paths] == [other]
+
+
 def rule(board: Board, **settings: Any) -> Cream:
     return Cream(SPACE, board, macs, seed=3, **settings)
 
@@ -159,6 +171,19 @@ def test_the_board_is_written_and_a_search_scores_its_paths_first(few: Data, tmp
     settings = {"engine": "random", "max_macs": "100%", "trials": 5, "epochs": 0, "calibration_images": 16}
     found = nas_kd.search(net, None, few, first=file, run=tmp_path, **settings)
     assert evaluated(found.frame())["key"].tolist()[:3] == [arch.key for arch in board]
+    log = tmp_path / "log.txt"
+    assert not log.exists() or "search.first" not in log.read_text()
+    costs = sorted(space.cost(arch, resolution=8, in_chans=1, num_classes=10).macs for arch in board)
+    tight = settings | {"engine": "coarse", "max_macs": costs[0], "trials": 2}
+    found_too = nas_kd.search(net, None, few, first=file, run=tmp_path / "tight", **tight)
+    taken = set(evaluated(found_too.frame())["key"])
+    (line,) = [one for one in (tmp_path / "tight/log.txt").read_text().splitlines() if "search.first" in one]
+    left = [arch for arch in board if arch.key not in taken]
+    assert f"{len(left)} of 3 archs are not scored" in line and all(arch.key in line for arch in left)
+    over, _, others = line.partition(": over the budget")
+    for arch in left:
+        dear = space.cost(arch, resolution=8, in_chans=1, num_classes=10).macs > costs[0]
+        assert arch.key in (over if dear else others)
     best = str(tmp_path / "search/best.json")
     assert read_archs(best, space) == [found.best]
     with pytest.raises(SettingError, match=r"search\.first"):

@@ -106,6 +106,23 @@ def test_cut_teachers_can_be_members() -> None:
     assert torch.allclose(ensemble(x).exp(), mean, atol=1e-5)
 
 
+def test_members_that_no_folder_rebuilds_are_refused_before_they_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_data("digits", subset=150, rate=30, select=20)
+    teacher = nas_kd.load_teacher("cifar_resnet8", num_classes=10, in_chans=1).bind(data)
+    network: Any = teacher.network
+    network.factory = ("nas_kd.teacher.load:load_teacher", {"model": "cifar_resnet8"})
+    space = nas_kd.teacher_space(teacher, data)
+    archs = [space.sample(seed) for seed in range(4)]
+    monkeypatch.setattr(home, "retrain", None)
+    with pytest.raises(SettingError, match="functions are only called when you name them"):
+        nas_kd.grow_ensemble(archs, teacher, data, space=space, size=2)
+    del network.factory
+    space = nas_kd.teacher_space(teacher, data)
+    archs = [space.sample(seed) for seed in range(4)]
+    with pytest.raises(SettingError, match="members='CifarResNet'.*their folders rebuild"):
+        nas_kd.grow_ensemble(archs, teacher, data, space=space, size=2)
+
+
 def test_what_cannot_be_is_said(small: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="size=9.*1 to 5"):
         nas_kd.grow_ensemble(**small, size=9)

@@ -30,14 +30,15 @@ class MLFlowLogger(Logger):
 
         folder.mkdir(parents=True, exist_ok=True)
         own = f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-        self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
+        given = os.environ.get("MLFLOW_TRACKING_URI")  # an empty one is none
+        self.client = MlflowClient(given or own)
         known = folder / RUN
         if known.exists():
             self.run_id = known.read_text(encoding="utf-8").strip()
             self.client.update_run(self.run_id, "RUNNING")
         else:
             found = self.client.get_experiment_by_name("nas_kd")
-            files = None if "MLFLOW_TRACKING_URI" in os.environ else (folder / "files").resolve().as_uri()
+            files = None if given else (folder / "files").resolve().as_uri()
             experiment = self.client.create_experiment("nas_kd", files) if found is None else found.experiment_id
             self.run_id = self.client.create_run(experiment, run_name=name).info.run_id
             known.write_text(f"{self.run_id}\n", encoding="utf-8")

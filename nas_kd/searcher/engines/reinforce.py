@@ -36,6 +36,6 @@ class Reinforce:
         budget = evaluation.budget
         variables = SearchVariables(budget.space)
         quality = next(name for name in evaluation.objectives if name not in COSTS)
-        proposer = Proposer(self.name, quality, lambda point: budget.violations(variables.decode(point)))
+        proposer = Proposer(self.name, quality, lambda point: budget.bounded(variables.decode(point)))
         scores = stage_scores(budget.space, evaluation.need_guide().tables)
         return search_one_by_one(proposer, evaluation, lambda arch: sum(scores(arch)))
