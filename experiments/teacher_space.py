@@ -26,18 +26,12 @@ results/repaired_students/ and results/flowers_space/. results/teacher_space/ is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
 from cut_teacher import WIDTHS, opened, parser_of
-from paired_table import packed, summarised
+from cut_trial import CutTrial, Rival, fill_table, supernet_of
 from torch import nn
 
 import nas_kd
@@ -48,19 +42,13 @@ from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.derive.taylor import taylor_cut
 from nas_kd.nn import at_resolution, resized
-from nas_kd.runs.files import CsvLog, atomic_json, read_frame, read_json
-from nas_kd.runs.run import Run
-from nas_kd.runtime.device import Runtime
+from nas_kd.runs.files import atomic_json
 from nas_kd.searcher.around import archs_around
 from nas_kd.searcher.config import SearchConfig
 from nas_kd.searcher.steps import cut_in_steps
-from nas_kd.solve import best
-from nas_kd.space.arch import Arch, Cost
-from nas_kd.space.rows import arch_of_rows, rows_of
+from nas_kd.space.arch import Arch
 from nas_kd.teacher import Teacher
 from nas_kd.train.config import RetrainConfig
-from nas_kd.train.measured import measure
-from nas_kd.train.repair import repair_units
 
 OUT = Path(__file__).parent / "results" / "repaired_students"
 TRAINING: dict[str, Any] = {"method": "kd", "epochs": 2, "batch_size": 64, "lr": 0.01, "warmup_epochs": 0.1}
@@ -83,24 +71,9 @@ NETWORKS = (
     ONE_PASS,
     STEPS,
 )
-BAND = 0.05  # of the found arch's MACs, in which random ones are drawn
 
 
-class Rival(NamedTuple):
-    """A network to train.
-
-    Args:
-        make: gives it from a seed.
-        cost: what it costs, from the same seed.
-        resolution: height of its images where they are smaller than the data's.
-    """
-
-    make: Callable[[int], nn.Module]
-    cost: Callable[[int], Cost]
-    resolution: int | None = None
-
-
-class Trial:
+class Trial(CutTrial):
     """One budget: the found network and its rivals.
 
     Args:
@@ -109,35 +82,11 @@ class Trial:
         training: settings of every training.
     """
 
-    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path, training: dict[str, Any]) -> None:
-        self.data = data
-        self.teacher = teacher
-        self.run = run
-        self.training = training
-        self.logits = teacher.cached(data, Run(run), epochs=training["epochs"])
-        self.budget = budget
-        self.space = nas_kd.teacher_space(teacher, data, WIDTHS)
-        self.net = cast(TeacherSupernet, nas_kd.Supernet(self.space))
-        self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
-        self.whole = self.space.cost(self.space.largest(), **self.shape).macs
-        self.cap = int(budget * self.whole)
-        self.cuts = self.space.even_cuts(self.fits, self.shape)
-        file = run / f"found_{budget:g}.json"
-        begun = time.process_time()
-        repair_units(self.net, teacher, data, run=run)
-        if not file.exists():
-            tables = nas_kd.rate_units(self.net, teacher, data, score="local", run=run)
-            archs = archs_around(self.net, teacher, data, tables, {"macs": self.cap})
-            lowest = min(archs, key=lambda pair: pair[1])[0]
-            found = {"arch": lowest.to_dict(), "label": lowest.label, "kl": [kl for _, kl in archs]}
-            atomic_json(file, found | {"cpu_seconds": time.process_time() - begun})
-        found = read_json(file, ("arch", "cpu_seconds"))
-        self.arch = Arch.from_dict(found["arch"])
-        self.searched = dict.fromkeys(("found", ONCE, LONGER, ONE_PASS), float(found["cpu_seconds"]))
+    searches = ("found", ONCE, LONGER, ONE_PASS)
 
-    def fits(self, cost: Cost) -> bool:
-        """Tell whether a cost is within the budget."""
-        return cost.macs <= self.cap
+    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path, training: dict[str, Any]) -> None:
+        self.training = training
+        super().__init__(data, teacher, budget, run, widths=WIDTHS, epochs=training["epochs"])
 
     def begun(self, net: TeacherSupernet, arch: Arch) -> nn.Module:
         """Return a network with shared weights, its norms measured anew at its own size of images."""
@@ -153,7 +102,7 @@ class Trial:
 
     def inherited(self, space: TeacherSpace, arch: Arch) -> Rival:
         """Return an arch that begins with the teacher's weights."""
-        net = cast(TeacherSupernet, nas_kd.Supernet(space))
+        net = supernet_of(space)
         cost = space.cost(arch, **({} if arch.resolution else {"resolution": self.data.resolution}), **self.ends)
         return Rival(lambda _: self.begun(net, arch), lambda _: cost, arch.resolution)
 
@@ -190,35 +139,9 @@ class Trial:
         cut = made[name]()
         return None if cut is None else self.inherited(cut.space, cut.arch)
 
-    def new(self, seed: int) -> nn.Module:
-        """Return the found arch as torch begins it."""
-        torch.manual_seed(seed)
-        return self.space.build(self.arch, self.data.num_classes, self.data.in_chans)
-
-    def random(self, seed: int) -> Arch:
-        """Return an arch of the space with about the found one's MACs: the best by scores that mean nothing."""
-        macs = self.space.cost(self.arch, **self.shape).macs
-        rng = np.random.default_rng(seed)
-        tables = [rows_of(self.space, index, **self.shape) for index in range(len(self.space.stages))]
-        tables = [table.assign(score=rng.random(len(table))) for table in tables]
-        row = best(tables, bounds={"macs": ((1 - BAND) * macs, macs)})
-        labels = [row[f"row_{number}"] for number in range(1, len(tables) + 1)]
-        return arch_of_rows(self.space, tables, labels, self.data.resolution)
-
-    @cached_property
-    def best_even(self) -> EvenCut | None:
-        """Return the best of a few even cuts of depth and width, by one training each, on ``select``."""
-        tried = self.cuts.both()
-        scores = []
-        for cut in tried:
-            student: Any = self.trained(self.inherited(cut.space, cut.arch).make(0), 0)
-            scores.append(student.info["metrics"]["select_accuracy"])
-        return tried[scores.index(max(scores))] if tried else None
-
     def both_repaired(self, cut: EvenCut) -> Rival:
         """Return an even cut that was repaired as the found network is, with no other cuts beside it."""
-        net = cast(TeacherSupernet, nas_kd.Supernet(cut.space))
-        repair_units(net, self.teacher, self.data, run=self.run / "even_repaired" / str(self.cap))
+        net = self.even_repaired(cut)
         cost = cut.space.cost(cut.arch, **self.shape)
         return Rival(lambda _: self.repaired(net, cut.arch), lambda _: cost)
 
@@ -263,9 +186,9 @@ class Trial:
                 return self.inherited(space, arch)
         return None
 
-    def trained(self, network: nn.Module, seed: int, resolution: int | None = None, more: int = 0) -> nn.Module:
+    def trained(self, name: str, network: nn.Module, seed: int, resolution: int | None = None) -> nn.Module:
         """Train a network as all are, or for some epochs more."""
-        how = self.training | {"epochs": self.training["epochs"] + more}
+        how = self.training | {"epochs": self.training["epochs"] + (4 if name == LONGER else 0)}
         return nas_kd.retrain(resized(network, resolution), self.logits, self.data, seed=seed, test=False, **how)
 
 
@@ -280,49 +203,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options, data, teacher, out = opened(parser, OUT)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / "students.csv"
-    log, hits = CsvLog(file), CsvLog(out / "hits.csv")
     training = TRAINING | {"epochs": options.epochs, "lr": options.lr}
     trials = [Trial(data, teacher, budget, options.run, training) for budget in options.budgets]
     asked = options.networks or NETWORKS
     every = range(options.seeds)
     order = [(seed, name) for seed in every for name in asked if name == "found"]
     order += [(seed, name) for seed in every for name in asked if name != "found"]
-    known: dict[tuple[float, str], Rival | None] = {}
-    for (seed, name), trial in product(order, trials):
-        done = read_frame(file) if file.exists() else pd.DataFrame()
-        if len(done) and ((done.network == name) & (done.budget == trial.budget) & (done.seed == seed)).any():
-            continue
-        if (trial.budget, name) not in known:
-            known[trial.budget, name] = trial.rival(name)
-        if (rival := known[trial.budget, name]) is None:
-            print(f"{name}: none within {trial.budget:g}")
-            continue
-        begun = time.process_time()
-        more = 4 if name == LONGER else 0
-        student: Any = trial.trained(rival.make(seed), seed, rival.resolution, more)
-        spent = time.process_time() - begun
-        task = nas_kd.Classification()
-        metrics, logits = measure(student, data.test, task, Runtime(), None)
-        right = packed(task.scores(logits, data.test.labels))
-        hits.append({"network": name, "budget": trial.budget, "seed": seed, "hits": right})  # before its row
-        cost = rival.cost(seed)
-        log.append(
-            {
-                "network": name,
-                "budget": trial.budget,
-                "seed": seed,
-                "macs": cost.macs,
-                "share": cost.macs / trial.whole,
-                "params": cost.params,
-                "test_accuracy": metrics["accuracy"],
-                "select_accuracy": student.info["metrics"]["select_accuracy"],
-                "training_cpu_seconds": spent,
-                "search_cpu_seconds": trial.searched.get(name, 0.0),
-            }
-        )
-        summarised(read_frame(file), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
-    print(pd.read_csv(out / "summary.csv").to_string())
+    fill_table(trials, order, out)
 
 
 if __name__ == "__main__":

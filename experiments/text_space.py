@@ -24,39 +24,31 @@ from __future__ import annotations
 import argparse
 import time
 import zipfile
-from functools import cached_property
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from paired_table import packed, summarised
+from cut_trial import CutTrial, Rival, fill_table, supernet_of
 from torch import nn
 
 import nas_kd
 from nas_kd.data import Data
-from nas_kd.derive.even import EvenCut
+from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.nn.text_rivals import BiLSTM
-from nas_kd.runs.files import CsvLog, atomic_json, read_frame, read_json
+from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
-from nas_kd.runtime.device import Runtime
-from nas_kd.searcher.around import archs_around
-from nas_kd.solve import best
 from nas_kd.space.arch import Arch, Candidate, Cost
-from nas_kd.space.rows import arch_of_rows, rows_of
 from nas_kd.teacher import Teacher
-from nas_kd.train.measured import measure
-from nas_kd.train.repair import repair_units
 from nas_kd.train.repair_student import repair_student
 
 OUT = Path(__file__).parent / "results" / "text_space"
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 AROUND = 128  # texts that all choices are rated on again
-BAND = 0.05  # of the found arch's MACs, in which random ones are drawn
 TESTED = 3000  # test texts, at most
 REPAIR: dict[str, Any] = {"lr": 3e-4, "batch_size": 32}
 PASSES = 2  # of a student's repair
@@ -96,7 +88,7 @@ def mini_lm(folder: Path) -> Path:
     return place
 
 
-class Trial:
+class Trial(CutTrial):
     """One budget: the found network and its rivals.
 
     Args:
@@ -105,60 +97,49 @@ class Trial:
     """
 
     def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path) -> None:
-        self.data = data
-        self.teacher = teacher
-        self.run = run
-        self.logits = teacher.cached(data, Run(run), epochs=1)
-        self.budget = budget
-        self.space = nas_kd.teacher_space(teacher, data, WIDTHS)
-        self.net = cast(TeacherSupernet, nas_kd.Supernet(self.space))
-        self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
-        self.whole = self.space.cost(self.space.largest(), **self.shape).macs
-        self.cap = int(budget * self.whole)
-        self.cuts = self.space.even_cuts(lambda cost: cost.macs <= self.cap, self.shape)
-        file = run / f"found_{budget:g}.json"
-        begun = time.process_time()
-        repair_units(self.net, teacher, data, run=run, **REPAIR)
-        if not file.exists():
-            tables = nas_kd.rate_units(self.net, teacher, data, score="local", run=run)
-            archs = archs_around(self.net, teacher, data, tables, {"macs": self.cap}, images=AROUND)
-            lowest = min(archs, key=lambda pair: pair[1])[0]
-            found = {"arch": lowest.to_dict(), "label": lowest.label, "kl": [kl for _, kl in archs]}
-            atomic_json(file, found | {"cpu_seconds": time.process_time() - begun})
-        found = read_json(file, ("arch", "cpu_seconds"))
-        self.arch = Arch.from_dict(found["arch"])
-        self.repairing = 0.0  # CPU seconds that the repair of the last rival took when it was made
-        self.searched = {"found": float(found["cpu_seconds"])}
-
-    def rival(self, name: str, seed: int) -> tuple[nn.Module, Cost] | None:
-        """Return the network of a row, and its cost; None where there is none within the budget."""
+        how: dict[str, Any] = {"repair": REPAIR, "around": {"images": AROUND}}
+        super().__init__(data, teacher, budget, run, widths=WIDTHS, epochs=1, **how)
         self.repairing = 0.0
+
+    def rival(self, name: str) -> Rival | None:
+        """Return the network of a row; None where there is none within the budget."""
         if name == "found":
-            return self.repaired(self.net, self.arch, name), self.cost(self.arch)
+            return Rival(lambda _: self.repaired(self.net, self.arch, name), lambda _: self.cost(self.arch))
         if name == "found, new weights":
-            torch.manual_seed(seed)
-            network = self.space.build(self.arch, self.data.num_classes, self.data.in_chans)
-            return network, self.space.cost(self.arch, **self.shape)
+            return Rival(self.new, lambda _: self.cost(self.arch))
         if name == "random":
-            arch = self.random(seed)
-            return self.repaired(self.net, arch, name), self.cost(arch)
+            return Rival(
+                lambda seed: self.repaired(self.net, self.random(seed), name),
+                lambda seed: self.cost(self.random(seed)),
+            )
         if name == "bilstm":
-            torch.manual_seed(seed)
-            body: Any = self.teacher.network.body
-            table = body.get_input_embeddings().weight.detach()  # its word vectors
-            network = BiLSTM(*table.shape, self.data.num_classes)
-            network.embeddings.weight.data.copy_(table)
-            return network, Cost(network.macs(self.data.resolution), sum(p.numel() for p in network.parameters()))
+            network = self.bilstm(0)
+            cost = Cost(network.macs(self.data.resolution), sum(p.numel() for p in network.parameters()))
+            return Rival(self.bilstm, lambda _: cost)
         if name == "every other layer":
-            return self.begun(cast(TeacherSupernet, nas_kd.Supernet(self.space)), self.layers())
+            return self.inherited(self.space, self.layers())
         cut = self.cuts.width() if "width" in name else self.best_even
         if cut is None:
             return None
-        net = cast(TeacherSupernet, nas_kd.Supernet(cut.space))
         if "repaired" in name:
-            repair_units(net, self.teacher, self.data, run=self.run / "even_repaired" / str(self.cap), **REPAIR)
-            return self.repaired(net, cut.arch, f"even_{self.cap}"), net.space.cost(cut.arch, **self.shape)
-        return self.begun(net, cut.arch)
+            net, arch = self.even_repaired(cut), cut.arch
+            cost = net.space.cost(arch, **self.shape)
+            return Rival(lambda _: self.repaired(net, arch, f"even_{self.cap}"), lambda _: cost)
+        return self.inherited(cut.space, cut.arch)
+
+    def inherited(self, space: TeacherSpace, arch: Arch) -> Rival:
+        """Return an arch that begins with the teacher's weights."""
+        net = supernet_of(space)
+        return Rival(lambda _: net.extract(arch, {}), lambda _: space.cost(arch, **self.shape))
+
+    def bilstm(self, seed: int) -> BiLSTM:
+        """Return Tang et al.'s network on the teacher's word vectors."""
+        torch.manual_seed(seed)
+        body: Any = self.teacher.network.body
+        table = body.get_input_embeddings().weight.detach()  # its word vectors
+        network = BiLSTM(*table.shape, self.data.num_classes)
+        network.embeddings.weight.data.copy_(table)
+        return network
 
     def repaired(self, net: TeacherSupernet, arch: Arch, who: str) -> nn.Module:
         """Return a student whose units have learned the teacher's from its own inputs."""
@@ -170,10 +151,6 @@ class Trial:
             atomic_json(file, {"cpu_seconds": time.process_time() - begun})
         self.repairing = float(read_json(file, ("cpu_seconds",))["cpu_seconds"])
         return network
-
-    def begun(self, net: TeacherSupernet, arch: Arch) -> tuple[nn.Module, Cost]:
-        """Return a copy of an arch with shared weights, and its cost."""
-        return net.extract(arch, {}), net.space.cost(arch, **self.shape)
 
     def layers(self) -> Arch:
         """Return the arch of as many whole layers as the budget holds, at even distances from the first on."""
@@ -190,29 +167,9 @@ class Trial:
         """Return what an arch of the space costs."""
         return self.space.cost(arch, **self.shape)
 
-    def random(self, seed: int) -> Arch:
-        """Return an arch of the space with about the found one's MACs: the best by scores that mean nothing."""
-        macs = self.cost(self.arch).macs
-        rng = np.random.default_rng(seed)
-        tables = [rows_of(self.space, index, **self.shape) for index in range(len(self.space.stages))]
-        tables = [table.assign(score=rng.random(len(table))) for table in tables]
-        row = best(tables, bounds={"macs": ((1 - BAND) * macs, macs)})
-        return arch_of_rows(self.space, tables, [row[f"row_{n}"] for n in range(1, len(tables) + 1)], None)
-
-    @cached_property
-    def best_even(self) -> EvenCut | None:
-        """Return the best of a few even cuts of depth and width, by one training each, on ``select``."""
-        tried = self.cuts.both()
-        scores = []
-        for cut in tried:
-            network, _ = self.begun(cast(TeacherSupernet, nas_kd.Supernet(cut.space)), cut.arch)
-            student: Any = self.trained(network, 0)
-            scores.append(student.info["metrics"]["select_accuracy"])
-        return tried[scores.index(max(scores))] if tried else None
-
-    def trained(self, network: nn.Module, seed: int, new: bool = False) -> nn.Module:
-        """Train a network as all are."""
-        how = TRAINING | {"lr": NEW_LR if new else LR, "warmup_epochs": 0.1}
+    def trained(self, name: str, network: nn.Module, seed: int, resolution: int | None = None) -> nn.Module:
+        """Train a network as all are, new weights at a higher rate."""
+        how = TRAINING | {"lr": NEW_LR if "new" in name else LR, "warmup_epochs": 0.1}
         if isinstance(network, BiLSTM):
             how |= BILSTM
         return nas_kd.retrain(network, self.logits, self.data, seed=seed, test=False, **how)
@@ -242,46 +199,13 @@ def main() -> None:
     data = nas_kd.load_data(str(train), test=str(test), tokenizer=model, length=64, duplicates="keep")
     run = options.run / f"run_{texts}"
     teacher = nas_kd.train_teacher(model, data, run=run, epochs=3, batch_size=32)
-    file = out / "students.csv"
-    log, hits = CsvLog(file), CsvLog(out / "hits.csv")
     task = nas_kd.Classification()
     logits = teacher.cached(data, Run(run)).split_logits("test", data)
     assert logits is not None  # a teacher always gives them
     known = task.metric(logits, data.test.labels)
     atomic_json(out / "teacher.json", {"test_accuracy": known, "macs": teacher.macs, "params": teacher.params})
     trials = [Trial(data, teacher, budget, run) for budget in options.budgets]
-    for seed, name, trial in product(range(seeds), networks, trials):
-        done = read_frame(file) if file.exists() else pd.DataFrame()
-        if len(done) and ((done.network == name) & (done.budget == trial.budget) & (done.seed == seed)).any():
-            continue
-        if (rival := trial.rival(name, seed)) is None:
-            print(f"{name}: none within {trial.budget:g}")
-            continue
-        network, cost = rival
-        begun = time.process_time()
-        student: Any = trial.trained(network, seed, new="new" in name)
-        spent = time.process_time() - begun
-        metrics, answers = measure(student, data.test, task, Runtime(), logits)
-        right = packed(task.scores(answers, data.test.labels))
-        hits.append({"network": name, "budget": trial.budget, "seed": seed, "hits": right})  # before its row
-        log.append(
-            {
-                "network": name,
-                "budget": trial.budget,
-                "seed": seed,
-                "macs": cost.macs,
-                "share": cost.macs / trial.whole,
-                "params": cost.params,
-                "test_accuracy": metrics["accuracy"],
-                "test_agreement": metrics["agreement"],
-                "select_accuracy": student.info["metrics"]["select_accuracy"],
-                "repair_cpu_seconds": trial.repairing,
-                "training_cpu_seconds": spent,
-                "search_cpu_seconds": trial.searched.get(name, 0.0),
-            }
-        )
-        summarised(read_frame(file), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
-    print(pd.read_csv(out / "summary.csv").to_string())
+    fill_table(trials, [*product(range(seeds), networks)], out, logits)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
+from random_inputs import found_student, random_data, random_resnet56
 from torch import Tensor, nn
 from torchdistill_step import torchdistill_step
 
@@ -54,12 +55,11 @@ from nas_kd.distill import METHODS, Distiller, pair_of
 from nas_kd.errors import SettingError
 from nas_kd.nn import Output
 from nas_kd.runtime.device import Runtime, place
-from nas_kd.teacher import TargetSource, Teacher, ViewCache, as_targets, cifar_resnet20, cifar_resnet56
+from nas_kd.teacher import TargetSource, Teacher, ViewCache, as_targets, cifar_resnet20
 from nas_kd.train.optim import sgd
 
 BATCHES = (64, 256)
 IMAGES = 1024
-FOUND = 5_300_000  # MACs of the student that the CIFAR-10 example finds
 
 
 def interleaved(sides: Mapping[str, Callable[[], None]], repeats: int, runtime: Runtime) -> dict[str, list[float]]:
@@ -81,35 +81,6 @@ def interleaved(sides: Mapping[str, Callable[[], None]], repeats: int, runtime: 
 def ratio(a: list[float], b: list[float]) -> float:
     """Return the median of the paired ratios."""
     return median(x / y for x, y in zip(a, b, strict=True))
-
-
-def random_data(images: int, runtime: Runtime) -> Data:
-    """Make images of CIFAR-10's shape, kept where they are used, whose every view may be cached."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (images + 100, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    y = torch.arange(len(x)) % 10
-    return nas_kd.load_data((x, y), test=(x[:100], y[:100]), rate=50, select=50, views="all", flip=True).to(
-        runtime.device
-    )
-
-
-def found_student(data: Data, runtime: Runtime) -> nn.Module:
-    """Build an arch of resnet_cifar of the size that a search finds."""
-    space = nas_kd.load_space("resnet_cifar")
-    archs = [space.sample(seed) for seed in range(300)]
-    arch = min(archs, key=lambda a: abs(space.cost(a, resolution=32, num_classes=10, in_chans=3).macs - FOUND))
-    return place(space.build(arch, data.num_classes, data.in_chans), runtime).train()
-
-
-@torch.no_grad()
-def random_resnet56(data: Data) -> nn.Module:
-    """Build a ResNet-56 whose norms have measured the images: otherwise its logits leave the range of fp16."""
-    net = cifar_resnet56(num_classes=data.num_classes)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    net.train()(next(data.train.clean(256)).x.cpu())
-    return net.eval()
 
 
 def endless(split: Split, size: int) -> Iterator[Batch]:
