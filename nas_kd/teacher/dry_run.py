@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from nas_kd.teacher.answers import answer_logits, logits_of
 from nas_kd.teacher.cifar_resnet import own_class
 from nas_kd.teacher.probe import Probe, probe
 from nas_kd.teacher.taps import Layer
+
+if TYPE_CHECKING:
+    from nas_kd.data import Data
 
 # what convolutions and linear layers run as; the products of attention, which have no weights, are no MACs here
 WEIGHTED = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
@@ -96,3 +99,15 @@ def dry_run(network: nn.Module, name: str, in_chans: int, resolution: int, devic
         hint = "use the resolution it was trained at, or load_teacher(resolution=...) for ViT and Swin"
         raise SettingError("teacher.model", name, f"a network that takes {expected}", hint) from error
     return Seen(layers, sites, probed, macs, logits.shape[1])
+
+
+def check_classes(seen: Seen, data: Data) -> None:
+    """Refuse a teacher of other classes than the data's.
+
+    Raises:
+        SettingError: the numbers of classes differ.
+    """
+    if seen.classes != data.num_classes:
+        expected = f"{data.num_classes}, the number of classes of the data"
+        hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
+        raise SettingError("teacher.num_classes", seen.classes, expected, hint)

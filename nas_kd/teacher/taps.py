@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Staged(Protocol):
+    """The part of a space that taps are chosen for."""
+
+    def stage_sizes(self, resolution: int) -> list[int]:
+        """Return the output height of each stage in pixels."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,36 +16,27 @@ from torch import Tensor, nn
 from nas_kd.errors import SettingError, nearest
 from nas_kd.nn.output import Output
 from nas_kd.nn.static import StaticNet
-from nas_kd.runs.log import timed
-from nas_kd.runs.progress import Progress
 from nas_kd.space.arch import Cost
 from nas_kd.teacher.answers import logits_of
-from nas_kd.teacher.cache import ViewCache, cache_bytes
 from nas_kd.teacher.choose import choose_taps, named_taps
 from nas_kd.teacher.cifar_resnet import CifarResNet, own_class
-from nas_kd.teacher.dry_run import Seen, dry_run
+from nas_kd.teacher.digest import digest_of
+from nas_kd.teacher.dry_run import Seen, check_classes, dry_run
 from nas_kd.teacher.foreign import ModuleReader
+from nas_kd.teacher.normalisation import per_channel, renormalisation
 from nas_kd.teacher.probe import Site, probe
-from nas_kd.teacher.store import store_key, store_path
-from nas_kd.teacher.taps import Layer, Tap, pool_to
+from nas_kd.teacher.stored import stored_answers
+from nas_kd.teacher.taps import Layer, Staged, Tap, pool_to
 from nas_kd.teacher.targets import LiveSource, TargetSource
 
 if TYPE_CHECKING:
     from nas_kd.data import Batch, Data
     from nas_kd.runs.run import Run
 
-
 # Pixels of a batch (32 images of 32 x 32) whose features fit into a CPU's cache: in such parts ResNet-56 runs
 # batches of 64 to 256 images 1.4 to 1.5 times as fast.
 CACHED_PIXELS = 2**15
 OWN = (CifarResNet, StaticNet)  # networks that are known not to change their input
-
-
-class Staged(Protocol):
-    """The part of a space that `Teacher.match` needs."""
-
-    def stage_sizes(self, resolution: int) -> list[int]:
-        """Return the output height of each stage in pixels."""
 
 
 class Teacher(LiveSource):
@@ -84,8 +75,8 @@ class Teacher(LiveSource):
         self.in_chans = in_chans
         self.resolution = resolution
         self.noted = False  # whether its normalisation was written down with its weights
-        self.mean = _channels("mean", mean, in_chans)
-        self.std = _channels("std", std, in_chans)
+        self.mean = per_channel("mean", mean, in_chans)
+        self.std = per_channel("std", std, in_chans)
         if (self.mean is None) != (self.std is None) or (self.std and min(self.std) <= 0):
             raise SettingError("teacher.std", std, "mean and std together, std above 0", "set both or neither")
         names = [path for path, _ in module.named_modules() if path]
@@ -128,12 +119,7 @@ class Teacher(LiveSource):
     def _digest(self) -> str:
         # a student folder may be moved, so it is identified by its layers and not by its path
         name = str(self._module.layers_spec) if isinstance(self._module, StaticNet) else self.name
-        digest = hashlib.sha256(repr((name, self.mean, self.std)).encode())
-        for key, tensor in sorted(self._module.state_dict().items()):
-            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest_of(repr((name, self.mean, self.std)), self._module.state_dict())
 
     def train(self, mode: bool = True) -> Teacher:
         """Do nothing: a teacher stays in eval mode."""
@@ -227,11 +213,7 @@ class Teacher(LiveSource):
             hint = f"load it with in_chans={data.in_chans}, or choose another teacher"
             raise SettingError("teacher.in_chans", self.in_chans, f"{data.in_chans}, as in the data", hint)
         self._size = None if self.resolution in (None, data.resolution) else self.resolution
-        self._dry_run(data.resolution)
-        if self.num_classes != data.num_classes:
-            expected = f"{data.num_classes}, the number of classes of the data"
-            hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
-            raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
+        check_classes(self._dry_run(data.resolution), data)
         self._affine = self._to_own(data)
         return self
 
@@ -239,8 +221,8 @@ class Teacher(LiveSource):
         """Return the same network with another normalisation, bound to the data that this one is bound to."""
         other = copy.copy(self)
         other.__dict__.pop("_digest", None)
-        other.mean = _channels("mean", mean, self.in_chans)
-        other.std = _channels("std", std, self.in_chans)
+        other.mean = per_channel("mean", mean, self.in_chans)
+        other.std = per_channel("std", std, self.in_chans)
         other._affine = other._to_own(data)
         return other
 
@@ -251,17 +233,11 @@ class Teacher(LiveSource):
         return probe(self._module, images).classifier
 
     def _to_own(self, data: Data) -> tuple[Tensor, Tensor] | None:
-        """Return what images of the data are multiplied by, and what is added, for the network's normalisation."""
+        if self.mean is None or self.std is None:
+            return None
         repeat = self.in_chans // data.in_chans
         theirs = tuple(data.mean) * repeat, tuple(data.std) * repeat
-        if self.mean is not None and self.std is not None and theirs != (self.mean, self.std):
-            # (v - teacher mean) / teacher std, where v = x * data std + data mean
-            mean, std, own_mean, own_std = (
-                torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (*theirs, self.mean, self.std)
-            )
-            at = self.device
-            return (std / own_std).float().to(at), ((mean - own_mean) / own_std).float().to(at)
-        return None
+        return renormalisation(theirs, (self.mean, self.std), self.device)
 
     def cached(self, data: Data, run: Run | None, *, folder: str | Path | None = None, epochs: int = 0) -> TargetSource:
         """Return a cache of its logits of every numbered view, for all trainings; else the teacher itself.
@@ -275,23 +251,7 @@ class Teacher(LiveSource):
         Returns:
             The cache, or the teacher if the augmentation has no numbered views.
         """
-        self.bind(data)
-        if run is None:
-            return self
-        if data.train.views is None:
-            run.log_message("the teacher runs live: this augmentation has no fixed views to cache")
-            return self
-        folder = Path(folder or run.path / "teacher" / "cache").expanduser()
-        if not store_path(folder, store_key(self, data)).is_dir():
-            size = f"{cache_bytes(data) / 1e6:,.1f} MB"
-            count = data.spoken(f"{len(data.train):,} images")
-            run.log_message(f"teacher logits: {len(data.train.views)} views of {count}, {size} in {folder}")
-        todo = ViewCache.todo(folder, self, data, epochs)
-        with (
-            timed(run if todo else None, "teacher", "answers"),
-            Progress("teacher logits", todo, unit=data.spoken("images"), run=run) as progress,
-        ):
-            return ViewCache.open(folder, self, data, epochs=epochs, progress=progress)
+        return stored_answers(self.bind(data), data, run, folder, epochs)
 
     def blocks(self, resolution: int) -> list[Layer]:
         """Return the ends of its residual blocks in order, or of its layers where it has no blocks.
@@ -337,11 +297,3 @@ class Teacher(LiveSource):
 
     def _seen(self, resolution: int) -> Seen:
         return dry_run(self._module, self.name, self.in_chans, self._size or resolution, self.device)
-
-
-def _channels(field: str, values: Any, in_chans: int) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    if len(values) != in_chans:
-        raise SettingError(f"teacher.{field}", tuple(values), f"{in_chans} numbers, one per channel")
-    return tuple(float(value) for value in values)

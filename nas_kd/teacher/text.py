@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +16,8 @@ from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
 from nas_kd.nn.output import Output
 from nas_kd.nn.text import KERNELS, TextNet, quiet, transformers_library
-from nas_kd.teacher.dry_run import Seen, counted_macs
+from nas_kd.teacher.digest import digest_of
+from nas_kd.teacher.dry_run import Seen, check_classes, counted_macs
 from nas_kd.teacher.teacher import Teacher
 from nas_kd.teacher.text_checks import check_encoder, check_runs
 
@@ -39,11 +39,7 @@ class TextTeacher(Teacher):
     @cached_property
     def _digest(self) -> str:
         module = self._module
-        digest = hashlib.sha256(json.dumps(module.config, sort_keys=True, default=str).encode())
-        for key, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest_of(json.dumps(module.config, sort_keys=True, default=str), module.state_dict())
 
     @torch.no_grad()
     def __call__(self, x: Any) -> Tensor:
@@ -70,11 +66,7 @@ class TextTeacher(Teacher):
             hint = "set data.tokenizer to the folder of its tokenizer, and data.train to a table of texts"
             raise SettingError("data.train", "images", f"texts, for the teacher {self.name}", hint)
         check_tokens(self._module, self.name, what)
-        self._dry_run(what.length)
-        if self.num_classes != data.num_classes:
-            expected = f"{data.num_classes}, the number of classes of the data"
-            hint = "use a teacher trained on these classes: `nas-kd teacher` fine-tunes one"
-            raise SettingError("teacher.num_classes", self.num_classes, expected, hint)
+        check_classes(self._dry_run(what.length), data)
         if data.kind == "classes":
             self._check_names(data.classes)
         return self
