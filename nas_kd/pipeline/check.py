@@ -8,7 +8,6 @@ from nas_kd.distill.tasks import unscaled
 from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
 from nas_kd.export.ensemble import check_member
-from nas_kd.export.handover import factory_of
 from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
@@ -103,29 +102,19 @@ def _check_systems(pipeline: RunContext) -> None:
         what = "texts" if pipeline.data.tokens is not None else f"labels that are {pipeline.data.kind}"
         expected = f"0 with {what}: images of one class each have ensembles"
         raise SettingError("retrain.ensemble", ensemble, expected, "omit it")
-    if pipeline.config.derived:
-        _check_rebuilt(pipeline)
+    if ensemble and pipeline.config.derived:
+        _check_ensemble_of_cuts(pipeline)
     if ensemble and {*pipeline.outline.resolutions} - {pipeline.data.resolution}:
         expected = f"0 where archs choose an input size of {pipeline.outline.resolutions}: members share their input"
         raise SettingError("retrain.ensemble", ensemble, expected, "omit it, or the input sizes")
 
 
-def _check_rebuilt(pipeline: RunContext) -> None:
-    """Refuse a teacher whose cuts could not be read back from their folders, which name what rebuilds them."""
-    network = pipeline.outlined.network
-    name = str(pipeline.config.teacher.model)
-    hint = "give your network the attribute factory = ('package.module:Class', {arguments of the class})"
+def _check_ensemble_of_cuts(pipeline: RunContext) -> None:
+    """Refuse an ensemble of cuts that its folder could not rebuild: it runs no function, and no class of a file."""
     try:
-        factory_of(network, pipeline.data, None, None, needed=True)
+        check_member(pipeline.outlined.network, pipeline.data)
     except SettingError as error:
-        expected = f"a network that is built again from a student folder: of timm, ours, or with its factory ({name})"
-        raise SettingError("teacher.model", name, expected, hint) from error
-    if not pipeline.config.retrain.ensemble:
-        return
-    try:
-        check_member(network, pipeline.data)
-    except SettingError as error:
-        expected = f"0 with cuts of {name}: {error.expected}"
+        expected = f"0 with cuts of {pipeline.config.teacher.model}: {error.expected}"
         raise SettingError("retrain.ensemble", pipeline.config.retrain.ensemble, expected, "omit it") from error
 
 
