@@ -277,24 +277,31 @@ threads: 1
 workers: 1
 data: {train: digits, subset: 48, resolution: 32, rate: 0.2, select: 0.2, views: 1}
 teacher: {model: cifar_resnet8, epochs: 1, batch_size: 16, lr: 0.1}
-supernet: {epochs: 1, batch_size: 16, random_subnets: 1}
-blockwise: {epochs: 1, batch_size: 16, calibration_images: 8}
-search: {max_macs: 400000000, trials: 3, top: 1, epochs: 1, tuned: 0, calibration_images: 8, rate_images: 8}
+supernet: {epochs: 2, batch_size: 16, random_subnets: 1}
+search: {max_macs: 400000000, engine: nsga2, trials: 4, top: 1, epochs: 1, calibration_images: 8, rate_images: 8}
 retrain: {epochs: 1, batch_size: 16, seeds: 1, random_students: 0, band: 0.3}
 """
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(1200)
 def test_kills_of_a_run_of_transformers(tmp_path: Path, fork: Fork) -> None:
     """Attention, relative positions and layer norms come back from their checkpoints too."""
     config = tmp_path / "vit.yaml"
     config.write_text(VIT)
     code, text = fork("run", config, "--run", tmp_path / "whole")
     assert code == 0, text
-    chain = Chain(config, tmp_path / "killed", 200, fork)
-    for number in range(8):
-        if chain.kill("run", most=30 + 30 * number, seconds=10.0 + 10.0 * number) == 0:
-            break
-    assert chain.kills >= 4 and chain.start("run") == 0
-    assert changes(numbers(tmp_path / "whole"), numbers(tmp_path / "killed")) == []
+    run = tmp_path / "killed"
+    for how in (
+        at(r"supernet/\.last\.pt", 1, "half"),
+        at(r"supernet/metrics\.csv$", 2),
+        at(r"search/trials\.csv$", 3, "half"),
+        at(r"search/short/\w+/student$", 2),
+        at(r"retrain/\w+/seed_\d/\.last\.pt", 1, "half"),
+        at(r"report/report\.html$", 1),
+    ):
+        code, text = fork("run", config, "--run", run, **how)
+        assert code == -9, (how, text)
+    code, text = fork("run", config, "--run", run)
+    assert code == 0, text
+    assert changes(numbers(tmp_path / "whole"), numbers(run)) == []
