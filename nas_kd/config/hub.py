@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # what is downloaded: no code, and no weights but those that cannot hold any
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 TOKENS = ("tokenizer*.json", "vocab.*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")  # of these, the ones without which there is no tokenizer
 FILES = ("config.json", *WEIGHTS, *TOKENS)
 
 
@@ -40,14 +42,16 @@ def _snapshot(field: str, name: str) -> Path:
     import huggingface_hub  # late: comes with timm and transformers, and is slow
 
     try:
-        found = _whole(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES], local_files_only=True))
+        kept = _whole(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES], local_files_only=True))
     except Exception:  # it is not in the cache
-        found = None
-    if found is not None:  # the same command again has the same teacher, whatever is new on the hub
-        return found
-    try:
+        kept = None
+    if kept is not None and _has_tokens(kept):  # the same command again has the same teacher, whatever is new there
+        return kept
+    try:  # a library that opened the model alone has left no tokenizer in the cache
         found = _whole(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES]))
     except Exception as error:  # of the network, of the hub: each has classes of its own
+        if kept is not None:
+            return kept
         text = " ".join(str(error).split())[:200]
         expected = (
             "a student folder (with arch.json), a folder of transformers, or a name on the Hugging Face hub that is "
@@ -55,6 +59,7 @@ def _snapshot(field: str, name: str) -> Path:
         )
         hint = "check the path or the name; without a network download it elsewhere and give the folder"
         raise SettingError(field, name, expected, hint) from error
+    found = found or kept
     if found is None:
         expected = "a name on the hub with config.json and weights in safetensors, the only ones that are opened"
         raise SettingError(field, name, expected, "convert it, and give the folder")
@@ -65,3 +70,8 @@ def _whole(folder: str) -> Path | None:
     """Return a folder that holds a model; None of one that holds only a part of it."""
     path = Path(folder)
     return path if (path / "config.json").is_file() and next(path.glob("*.safetensors"), None) is not None else None
+
+
+def _has_tokens(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer."""
+    return any(fnmatch(file.name, some) for file in folder.iterdir() for some in VOCABULARIES)

@@ -135,6 +135,7 @@ def _write(
     """Write tokens into a folder that has its name once it is whole."""
     part = part_of(folder)
     remove(part)
+    remove(folder)  # what is there was read before, and was not whole; later it may be that of another process
     part.mkdir(parents=True)
     try:
         counts, cut = [], 0
@@ -148,7 +149,6 @@ def _write(
             file.write(_starts(counts).numpy().tobytes())
         digest = TokenStore.mapped(part, padding, most, typed).digest().hex()
         atomic_json(part / ABOUT, {"key": key, "cut": cut, "digest": digest})
-        remove(folder)  # what is there was read before, and was not whole
         part.rename(folder)
     except OSError:
         if not (folder / ABOUT).is_file():  # else another process was faster

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_kd.config.names import HUBS
 from nas_kd.config.settings import default_of
-from nas_kd.data.config import DataConfig
+from nas_kd.data.config import TEXT_FILES, DataConfig
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import atomic_json, plain
 from nas_kd.searcher.database import without_password
@@ -69,7 +69,7 @@ def keep_named(config: Config) -> None:
         config: the settings of a command that is about to start; its folder may not exist yet.
     """
     folder = Path(str(config.run))
-    values = {name: attrgetter(name)(config) for name in ("space", *CODE, *PLACES, "data.download")}
+    values = {name: attrgetter(name)(config) for name in ("space", *CODE, *PLACES, "data.download", "data.train")}
     known = _read(folder)
     new = [entry for entry in _named(values, folder).values() if entry is not None and entry not in known]
     if not new:
@@ -94,7 +94,7 @@ def _named(values: Mapping[str, Any], folder: Path) -> dict[str, list[Any] | Non
         value = values.get(name)
         if name == "search.storage" and isinstance(value, str):
             value = without_password(value)
-        if name == "data.root" and (value == ROOT or values.get("data.download", True) is False):
+        if name == "data.root" and (value == ROOT or not _fills_root(values)):
             continue  # it is only read
         several = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
         given = [value] if isinstance(value, str) else several
@@ -103,6 +103,12 @@ def _named(values: Mapping[str, Any], folder: Path) -> dict[str, list[Any] | Non
         if origins and not (inside and name in PLACES):  # it may write into itself
             found[name] = None if inside else [name, plain(value), origins]
     return found
+
+
+def _fills_root(values: Mapping[str, Any]) -> bool:
+    """Tell whether anything may be written to data.root: what is downloaded, or tokens, if the data may be texts."""
+    train = str(values.get("data.train", TEXT_FILES[0])).lower()
+    return values.get("data.download", True) is not False or train.endswith(TEXT_FILES) or train.startswith("hfds/")
 
 
 def _origin(name: str, value: str) -> list[str]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from nas_kd.errors import SettingError
@@ -19,6 +18,7 @@ from nas_kd.runtime.device import PASSIVE_THREADS
 from nas_kd.runtime.main_module import main_unseen, needs_main
 from nas_kd.runtime.ranks import forget_launcher
 from nas_kd.runtime.stop import Stop
+from nas_kd.runtime.user_module import folders_of_user
 
 FILES = 64  # that a process with torch and a run has open, with some to spare
 FILES_OF_WORKER = 16  # pipes, and tensors on their way
@@ -56,7 +56,8 @@ def run_jobs(
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     needed = needs_main((function, list(jobs)))
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
+    count = min(workers, len(jobs))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(folders_of_user(),))
     try:
         with main_unseen(needed=needed), _environ({"OMP_NUM_THREADS": "1", **PASSIVE_THREADS}):
             # processes start while jobs are submitted
@@ -116,14 +117,18 @@ def allow_files(workers: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
-def _start_worker() -> None:
-    """Limit a worker to one thread and end it with its parent: an orphan would keep writing to the run."""
+def _start_worker(folders: Sequence[str]) -> None:
+    """Limit a worker to one thread and end it with its parent: an orphan would keep writing to the run.
+
+    Args:
+        folders: of modules that a user has named; a job may hold a network of theirs.
+    """
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the parent reacts
     forget_launcher()  # a job is not one of torchrun's processes
     torch.set_num_threads(1)
-    sys.path.append(str(Path.cwd()))  # a job may hold a network of a user's file there; last, as in `import_of_user`
+    sys.path.extend(folders)  # last, as in `import_of_user`
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -139,6 +139,18 @@ def test_an_export_takes_no_foreign_place_from_the_run_around_a_student(tmp_path
     assert read_export([str(student), "--int8", "--data.root", data["root"]]).data.root == data["root"]
 
 
+@pytest.mark.parametrize("train", ["texts.csv", "TEXTS.JSONL", "hfds/imdb", None])
+def test_tokens_of_texts_go_to_no_foreign_place(train: str | None, tmp_path: Path) -> None:
+    """Nothing is downloaded, and yet tokens of many texts are written there; None: the command line names the table."""
+    named = {"data.train": train, "data.download": False, "data.root": str(tmp_path / "elsewhere")}
+    values = {name: value for name, value in named.items() if value is not None}
+    run = tmp_path / "theirs"
+    with pytest.raises(SettingError, match="data.root"):
+        check_named(values, run)
+    check_named({**values, "data.train": "torch/cifar10"}, run)  # that is only read
+    check_named({**values, "data.root": str(run / "tokens")}, run)
+
+
 def test_what_is_named_again_runs(stranger: Callable[..., Path], nas_kd_main: Main, tmp_path: Path) -> None:
     """Else nothing here could fail; several at once stand in one line."""
     folder = stranger("space", str(tmp_path / "theirs/evil.py"))

@@ -81,6 +81,25 @@ def test_pickles_and_parts_are_not_opened(cache: Path, tmp_path: Path) -> None:
         nas_kd.load_teacher("someone/tiny-bert")
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_cache_without_a_tokenizer_is_completed(
+    reached: bool, cache: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a library leaves it that has opened the model alone."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bert_folder / name, model / name)
+
+    def given(name: str, local_files_only: bool = False, **_: Any) -> str:
+        if not local_files_only and not reached:
+            raise ConnectionError(name)
+        return str(model if local_files_only else bert_folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", given)
+    assert hub.at_home("teacher.model", "someone/model") == (bert_folder if reached else model)
+
+
 def test_only_weights_and_tokens_are_asked_for(cache: Path, bert_folder: Path, monkeypatch: Any) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -89,6 +89,25 @@ def test_a_broken_off_start_is_not_used(
     assert load(review_table, bert_folder, tmp_path).fingerprint == review_data.fingerprint
 
 
+def test_what_a_faster_process_wrote_stays(
+    review_table: Path, bert_folder: Path, review_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be reading it, and hand it to its workers."""
+    whole, inodes = token_files._chunks, []
+
+    def slower(*args: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(token_files, "_chunks", whole)
+            patch.setattr(token_files, "part_of", lambda path: path.with_name(f".{path.name}.other.tmp"))
+            load(review_table, bert_folder, tmp_path)
+        inodes.append([path.stat().st_ino for path in folders(tmp_path) if not path.name.startswith(".")])
+        yield from whole(*args)
+
+    monkeypatch.setattr(token_files, "_chunks", slower)
+    assert load(review_table, bert_folder, tmp_path).fingerprint == review_data.fingerprint
+    assert inodes == [[path.stat().st_ino for path in folders(tmp_path)]]
+
+
 def test_other_texts_lengths_and_tokenizers_have_files_of_their_own(
     review_table: Path, bert_folder: Path, tmp_path: Path
 ) -> None:
