@@ -43,7 +43,7 @@ threads: 1
 workers: 2
 data: {train: digits, subset: 300, rate: 0.15, select: 0.15, views: 1}
 teacher: {epochs: 2, batch_size: 32, lr: 0.1}
-search: {max_macs: 50%, trials: 4, top: 2, epochs: 1, tuned: 2}
+search: {max_macs: 50%, trials: 4, top: 1, epochs: 0, tuned: 0}
 retrain: {epochs: 1, batch_size: 32, seeds: 1, random_students: 0, rivals: []}
 """
 
