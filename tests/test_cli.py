@@ -217,7 +217,10 @@ def test_every_command_is_in_the_help_and_has_its_function(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_a_page_of_the_commands_own_settings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_a_page_of_the_commands_own_settings(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # as on a terminal; elsewhere lines may be longer, and fewer
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= (10 if name in ("status", "report", "compare", "methods") else 80)

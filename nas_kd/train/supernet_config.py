@@ -47,13 +47,13 @@ class SupernetConfig(NetworkLearningConfig):
     candidates: Count = 3
     """number of archs from which bestup and worstup choose each random subnet"""
     chooser: Literal["loss", "predictor"] = "loss"
-    """what bestup and worstup choose by: loss (on the batch) or predictor (of 128 measured subnets)"""
+    """what bestup and worstup choose by: loss, or predictor (of 128 measured subnets)"""
     kd_ratio: NotNegative = 1.0
     """shrinking and cream: weight of the soft targets beside the label loss"""
     board: Count = 10
     """cream: paths on the board"""
     matching: Literal["agreement", "meta"] = "agreement"
-    """cream: what chooses who teaches: agreement (least divergence) or meta (a network)"""
+    """cream: who chooses what teaches: agreement or meta (a network)"""
     full_teacher: Literal["frozen", "inplace"] = "frozen"
     """shrinking: frozen (the largest after the first phase) or inplace (of every step)"""
     kernel_transform: bool = False
