@@ -43,7 +43,7 @@ def _snapshot(field: str, name: str) -> Path:
 
     try:
         kept = _whole(huggingface_hub.snapshot_download(name, allow_patterns=[*FILES], local_files_only=True))
-    except Exception:  # it is not in the cache
+    except (OSError, ValueError):  # it is not in the cache, or no name: the hub says which
         kept = None
     if kept is not None and _has_tokens(kept):  # the same command again has the same teacher, whatever is new there
         return kept

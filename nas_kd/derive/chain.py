@@ -136,7 +136,7 @@ def _links(
             pending += [name for name in own if name in touched and name in names]
         if path in units or site in begins:
             enter = across.get(site - 1)
-            if enter is None and links and pending:  # a stream that has ended since the last link, whose end is here
+            if enter is None and links and pending:  # the last link's stream ended on the way: its readers count here
                 enter = links[-1].leave
             unit = list(units).index(path) if path in units else None
             links.append(Link(path, unit, enter, across.get(site), tuple(pending)))

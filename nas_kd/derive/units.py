@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas_kd.derive.calls import Call, calls_of, check_network
@@ -71,6 +72,7 @@ def find_units(network: nn.Module, images: Any) -> list[Unit]:
     return find_parts(network, images)[0]
 
 
+@torch.enable_grad()  # tracing follows autograd, whatever the caller has switched off
 def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple[list[Unit], Between]:
     """Find the blocks of a network, in the order in which they run, and the channels between them.
 

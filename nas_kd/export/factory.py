@@ -104,7 +104,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         f"FOLDER --factory {factory}, as a teacher teacher.model={factory} with "
         f"teacher.checkpoint={folder / 'weights.safetensors'}"
     )
-    if _is_bundled(factory, place, folder):
+    if _is_bundled(factory, place, folder, hint):
         expected = "a network of an installed package; this one is next to the folder, or in no package"
         raise SettingError("factory", factory, expected, hint)
     kind = _imported(str(factory), place, name)
@@ -112,7 +112,7 @@ def check_untrusted(factory: object, folder: Path) -> None:
         raise SettingError("factory", factory, "a network class: functions are only called when you name them", hint)
 
 
-def _is_bundled(factory: object, place: str, folder: Path) -> bool:
+def _is_bundled(factory: object, place: str, folder: Path, hint: str) -> bool:
     """Return whether a module's file is in the folder, next to it, or in a folder that is no package.
 
     Installed packages do not count as next to it, even where the environment is. Modules are checked from the outermost
@@ -125,9 +125,10 @@ def _is_bundled(factory: object, place: str, folder: Path) -> bool:
         try:
             spec = find_spec(".".join(parts[:end]))
         except (ImportError, ValueError, AttributeError) as error:
-            raise _absent(factory, place, error) from error
+            raise _absent(factory, place, error, hint) from error
         if spec is None:
-            raise _absent(factory, place, ModuleNotFoundError(f"No module named {'.'.join(parts[:end])!r}"))
+            missing = ModuleNotFoundError(f"No module named {'.'.join(parts[:end])!r}")
+            raise _absent(factory, place, missing, hint)
         if spec.origin is None:
             return True
         above = Path(spec.origin).resolve().parents
@@ -140,8 +141,10 @@ def _pure_and_binary() -> tuple[str, str]:
     return sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
 
 
-def _absent(factory: object, place: str, error: Exception) -> SettingError:
+def _absent(factory: object, place: str, error: Exception, trusted: str = "") -> SettingError:
     hint = f"install the package that holds {place}, or put it on the Python path"
+    if trusted:  # a file in the working folder is found when its user names it
+        hint += f"; {trusted}"
     return SettingError("factory", factory, f"an importable callable ({error})", hint)
 
 

@@ -15,7 +15,6 @@ MOST = 127  # of symmetric weights
 MOMENTUM = 0.99  # of the averages of activations' ends
 LAYERS = (nn.Conv2d, nn.Linear)
 RANGE = "int8_range"  # name of a layer's range among its modules
-TINY = 1e-12
 
 
 def rounded(x: Tensor, scale: Tensor, zero: Tensor | float, low: int, high: int) -> Tensor:
@@ -47,8 +46,8 @@ class WeightRounding(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Round (out, ...) weights."""
-        largest = weight.detach().flatten(1).abs().amax(1).clamp_min(TINY)
-        scale = (largest / MOST).view(-1, *[1] * (weight.ndim - 1))
+        largest = weight.detach().flatten(1).abs().amax(1)
+        scale = (largest / MOST).clamp_min(torch.finfo(weight.dtype).tiny).view(-1, *[1] * (weight.ndim - 1))
         return rounded(weight, scale, 0.0, -MOST, MOST)
 
 
@@ -75,7 +74,7 @@ class ActivationRange(nn.Module):
         if self.training:
             self.observe(x)
         low, high = self.ends.to(x.dtype)
-        scale = ((high - low) / (HIGH - LOW)).clamp_min(TINY)
+        scale = ((high - low) / (HIGH - LOW)).clamp_min(torch.finfo(x.dtype).tiny)
         zero = (LOW - low / scale).round()
         return torch.where(self.seen, rounded(x, scale, zero, LOW, HIGH), x)
 

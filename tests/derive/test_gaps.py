@@ -62,3 +62,13 @@ def test_archs_cost_what_their_networks_cost(residual: bool) -> None:
         network.eval()(torch.zeros(1, 3, 8, 8))
         assert space.cost(arch, **IMAGE) == (macs, sum(p.numel() for p in network.parameters()))
     assert sum(p.numel() for p in net.parameters()) == space.cost(space.largest(), **IMAGE).params
+
+
+def test_a_space_is_derived_where_gradients_are_off() -> None:
+    torch.manual_seed(0)
+    teacher = nas_kd.load_teacher(Net())
+    space = nas_kd.teacher_space(teacher, resolution=8)
+    with torch.no_grad():
+        again = nas_kd.teacher_space(teacher, resolution=8)
+        assert not torch.is_grad_enabled()
+    assert again.hash == space.hash

@@ -14,6 +14,7 @@ from torch import nn
 import nas_kd
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
+from nas_kd.export.factory import check_untrusted
 
 CODE = """\
 from torch import nn
@@ -65,6 +66,13 @@ def test_students_are_cut_from_it_and_load_by_its_name(tmp_path: Path, nas_kd_ma
     assert said.code == 2 and "--factory own_code:net" in said.err
     said = nas_kd_main("export", folder, "--to", "pt2", "--latency", "false", "--factory", "own_code:net")
     assert said.code == 0, said.err
+
+
+def test_a_factory_that_is_not_found_is_one_to_name(tmp_path: Path) -> None:
+    """An installed command does not look into the working folder for what a student folder names."""
+    legal = r"No module named 'not_here'.*install.*export FOLDER --factory not_here:net"
+    with pytest.raises(SettingError, match=legal):
+        check_untrusted("not_here:net", tmp_path)
 
 
 class Bare(nn.Module):

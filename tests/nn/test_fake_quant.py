@@ -61,6 +61,13 @@ def chain() -> nn.Sequential:
     return nn.Sequential(*convs, nn.Flatten(), nn.Linear(8 * 4 * 4, 5))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_zeros_stay_zeros_in_every_precision(dtype: torch.dtype) -> None:
+    zeros = torch.zeros(4, 3, dtype=dtype)
+    assert torch.equal(WeightRounding()(zeros), zeros)
+    assert torch.equal(ActivationRange().train()(zeros), zeros)
+
+
 def test_it_computes_what_the_int8_file_computes(tmp_path: Path) -> None:
     """Against onnxruntime's own quantisation of the same network, ranges from the same images."""
     onnx = pytest.importorskip("onnx")
