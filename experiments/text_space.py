@@ -88,6 +88,23 @@ def mini_lm(folder: Path) -> Path:
     return place
 
 
+def opened(folder: Path, texts: int, tested: int = TESTED) -> tuple[Data, Teacher, Path]:
+    """Return the texts, the teacher fine-tuned on them, and its run.
+
+    Args:
+        folder: keeps tables, model and run.
+        texts: training texts.
+        tested: test texts, at most.
+    """
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = sentences(texts, tested, folder)
+    model = str(mini_lm(folder))
+    data = nas_kd.load_data(str(train), test=str(test), tokenizer=model, length=64, duplicates="keep")
+    run = folder / f"run_{texts}"
+    return data, nas_kd.train_teacher(model, data, run=run, epochs=3, batch_size=32), run
+
+
 class Trial(CutTrial):
     """One budget: the found network and its rivals.
 
@@ -191,14 +208,8 @@ def main() -> None:
     texts, seeds, out, tested, networks = options.texts, options.seeds, options.out, TESTED, options.networks
     if options.quick:
         texts, seeds, out, tested, networks = 200, 1, options.run, 200, NETWORKS[:2]
-    torch.set_num_threads(1)
-    options.run.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    train, test = sentences(texts, tested, options.run)
-    model = str(mini_lm(options.run))
-    data = nas_kd.load_data(str(train), test=str(test), tokenizer=model, length=64, duplicates="keep")
-    run = options.run / f"run_{texts}"
-    teacher = nas_kd.train_teacher(model, data, run=run, epochs=3, batch_size=32)
+    data, teacher, run = opened(options.run, texts, tested)
     task = nas_kd.Classification()
     logits = teacher.cached(data, Run(run)).split_logits("test", data)
     assert logits is not None  # a teacher always gives them

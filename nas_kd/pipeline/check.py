@@ -123,6 +123,8 @@ def _check_trainings(pipeline: RunContext) -> None:
     theirs = pipeline.config.teacher
     if own.optimizer is not None:
         check_optimizer("retrain.optimizer", own.optimizer)
+    if pipeline.config.rank.optimizer is not None:
+        check_optimizer("rank.optimizer", pipeline.config.rank.optimizer)
     spoken = pipeline.data.spoken
     images = len(pipeline.data.train)
     check_mixing(own.fitted(images), pipeline.recipe, kind=pipeline.data.kind)

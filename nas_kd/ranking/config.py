@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -10,11 +11,11 @@ from pydantic import Field
 from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.config.names import names_in_tables
 from nas_kd.config.settings import Changed, fields_of, settings
-from nas_kd.config.types import LARGEST, Count, Natural, OpenShare
+from nas_kd.config.types import LARGEST, Count, Natural, NotNegative, OpenShare, Positive
 from nas_kd.data.config import CalibrationConfig, CalibrationSettings
 from nas_kd.errors import SettingError, nearest
 from nas_kd.searcher.amounts import check_budget
-from nas_kd.train.config import TrainingConfig, checked_method_name
+from nas_kd.train.config import RetrainConfig, TrainingConfig, checked_method_name
 from nas_kd.train.learning_config import NetworkLearningConfig, NetworkLearningSettings
 
 if TYPE_CHECKING:
@@ -25,14 +26,25 @@ else:
 Sample = Annotated[int, Field(ge=MIN_ARCHS, lt=LARGEST)]  # number of archs, enough for a rank correlation
 
 
+NEW_LR = 0.05  # peak learning rate of new weights
+
 # a larger number goes on from what a ranking has
 GROWS = ("in_band", "overall", "limit", "seeds")
 AVERAGE = "decay of an exponential moving average of the weights, which is evaluated instead; 0 is off"
 
 
+# null until it is known whether archs inherit a teacher's weights; see `RankConfig.settled`
+CHOSEN = {
+    "lr": Changed(None, "peak learning rate; null is 0.05, and that of retrain for inherited weights", Positive | None),
+    "warmup_epochs": Changed(
+        None, "epochs of linear warm-up; null is 1, and 0.1 for inherited weights", NotNegative | None
+    ),
+}
+
+
 @settings(
     "rank",
-    {"epochs": 10, "lr": 0.05, "ema": Changed(0.0, AVERAGE)},
+    {"epochs": 10, "ema": Changed(0.0, AVERAGE), **CHOSEN},
     {"epochs": "method", "calibration_images": "images"},
 )
 class RankConfig(NetworkLearningConfig, CalibrationConfig):
@@ -63,6 +75,8 @@ class RankConfig(NetworkLearningConfig, CalibrationConfig):
     """train missing archs; false evaluates the trainings so far, even while others train"""
     method: str = "kd"
     """distillation method of the trainings, on logits only"""
+    optimizer: str | None = None
+    """sgd (Nesterov momentum), or one of timm's optimisers by name; null is sgd, and adamw for texts"""
     images: Count = 1024
     """images of the rate split on which scores are measured"""
     resamples: Count = 10_000
@@ -95,6 +109,20 @@ class RankConfig(NetworkLearningConfig, CalibrationConfig):
             )
         for middle in self.bands or ():
             check_budget(middle, "rank.bands")
+
+    def settled(self, *, inherited: bool, texts: bool) -> RankConfig:
+        """Return the settings with numbers and names in the place of null, as those of `RetrainConfig`.
+
+        Args:
+            inherited: whether archs begin with a teacher's weights.
+            texts: whether they are text encoders.
+        """
+        retraining = RetrainConfig().settled(taught=True, inherited=inherited, texts=texts)
+        lr = self.lr or (retraining.lr if inherited or texts else NEW_LR)
+        assert lr is not None  # it is settled
+        warmup = retraining.warmup_epochs if self.warmup_epochs is None else self.warmup_epochs
+        optimizer = self.optimizer or retraining.optimizer
+        return replace(self, optimizer=optimizer, lr=lr, warmup_epochs=warmup)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -129,6 +157,8 @@ def check_score(field: str, score: Any) -> None:
 class RankSettings(NetworkLearningSettings, CalibrationSettings, total=False):
     """The settings of `RankConfig` as keywords."""
 
+    lr: float | None  # type: ignore[misc]
+    warmup_epochs: float | None  # type: ignore[misc]
     scores: Sequence[str | Score] | None
     primary: str
     control: str
@@ -141,5 +171,6 @@ class RankSettings(NetworkLearningSettings, CalibrationSettings, total=False):
     seeds: int
     train: bool
     method: str
+    optimizer: str | None
     images: int
     resamples: int

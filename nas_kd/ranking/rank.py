@@ -39,6 +39,7 @@ from nas_kd.teacher import Teacher
 from nas_kd.teacher.sources import TeacherLike, one_teacher
 from nas_kd.train.blockwise_config import BlockwiseConfig, BlockwiseSettings
 from nas_kd.train.many import TrainingSetup, check_rebuilt, train_many
+from nas_kd.train.optim import check_optimizer
 from nas_kd.train.plan import check_epochs
 from nas_kd.train.retrain import checked_method
 
@@ -116,6 +117,8 @@ def rank(
     Source: the protocol follows the comparisons in BossNAS and Blox, with additional controls.
     """
     config = RankConfig.of(config, settings).fitted(len(data.train))
+    config = config.settled(inherited=space.pretrained, texts=data.tokens is not None)
+    check_optimizer("rank.optimizer", str(config.optimizer))
     runtime = runtime or Runtime()
     run = _run(run)
     chosen, main, base = chosen_scores(config, space, texts=data.tokens is not None, seed=seed)

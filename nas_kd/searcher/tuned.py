@@ -10,7 +10,7 @@ from torch import nn
 
 from nas_kd.config.measures import TUNED
 from nas_kd.nn import resized
-from nas_kd.rate.scores.short import TEMPERATURE, TUNING, softened_kl
+from nas_kd.rate.scores.short import TEMPERATURE, TUNING, softened_kl, tuning_of
 from nas_kd.runs.log import timed
 from nas_kd.runs.progress import Progress
 from nas_kd.searcher.trials import evaluated
@@ -57,8 +57,9 @@ def tuned(
 
 def _tuning(setup: TrainingSetup, arch: Arch, seed: int, folder: str) -> Retraining:
     """Return the short training of one arch."""
-    settings = TUNING | {
-        "batch_size": min(TUNING["batch_size"], len(setup.data.train)),
+    how = tuning_of(setup.data)
+    settings = how | {
+        "batch_size": min(how["batch_size"], len(setup.data.train)),
         "method": "kd",
         "method_settings": {"temperature": TEMPERATURE},
         "test": False,

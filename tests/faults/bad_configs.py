@@ -300,6 +300,9 @@ ILLEGAL: dict[str, Sequence[Any]] = {
             "limit": (NOT_INT, AT_LEAST_8),
             "seeds": (NOT_INT, NONE, POSITIVE_INT),
             "method": (NOT_TEXT, NONE, WORD),
+            "optimizer": (NOT_TEXT,),  # null, here and below, is chosen by what the archs begin with
+            "lr": (NOT_FLOAT, POSITIVE),
+            "warmup_epochs": (NOT_FLOAT, NATURAL),
             "epochs": (NOT_INT, NONE, POSITIVE_INT),
             "clip_grad": (NOT_FLOAT, NONE, NATURAL),
             "ema": (NOT_FLOAT, NONE, SHARE),

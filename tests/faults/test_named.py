@@ -32,6 +32,7 @@ HARMLESS = {
         "retrain.optimizer",
         "retrain.rivals",
         "rank.archs",
+        "rank.optimizer",
         "rank.bands",
     ),
 }

@@ -36,7 +36,7 @@ from nas_kd.train.retrain import retrain
 
 SAMPLE: dict[str, Any] = {"bands": (9_500, 15_000), "band": 0.2, "in_band": 8, "overall": 4}
 TRAINING: dict[str, Any] = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.25}
-HOW = RankConfig(**TRAINING)
+HOW = RankConfig(**TRAINING).settled(inherited=False, texts=False)
 CHEAP = ("nmse", "supernet_kl", "macs", "params", "minus_depth", "random")
 
 

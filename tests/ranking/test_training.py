@@ -26,7 +26,7 @@ from nas_kd.teacher import Teacher, ViewCache
 from nas_kd.train.many import TrainingSetup
 from nas_kd.train.moving import MovingStage, MovingStages
 
-HOW = RankConfig(epochs=2, batch_size=20, warmup_epochs=0.25, ema=0.9)
+HOW = RankConfig(epochs=2, batch_size=20, warmup_epochs=0.25, ema=0.9).settled(inherited=False, texts=False)
 TIMES = ("seconds", "cpu_seconds")
 Alike = Callable[..., dict[str, float]]
 

@@ -10,17 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.config.measures import measure_named
+from nas_kd.data import Data
 from nas_kd.distill import Distiller, Task
-from nas_kd.nn import resized
+from nas_kd.nn import inputs, resized
 from nas_kd.rate.scores.base import CHUNK, Bench, Score
 from nas_kd.runtime.seeds import seeded
 from nas_kd.space import Arch
-from nas_kd.train.config import TrainingConfig
+from nas_kd.train.config import TEXT_INHERITED_LR, TEXT_NEW_LR, TrainingConfig
 from nas_kd.train.network import predict, train_network
 
 TEMPERATURE = 4.0  # of "kd", which trains them
 # from the supernet's weights, at a lower learning rate than from new ones
 TUNING: dict[str, Any] = {"epochs": 1, "batch_size": 64, "lr": 0.02, "weight_decay": 5e-4, "warmup_epochs": 0.25}
+
+
+def tuning_of(data: Data) -> dict[str, Any]:
+    """Return the settings with which subnets are tuned: text encoders take AdamW's rates, as in `retrain`."""
+    return TUNING if data.tokens is None else TUNING | {"optimizer": "adamw", "lr": TEXT_INHERITED_LR}
 
 
 def softened_kl(task: Task, student: Tensor, teacher: Tensor) -> float:
@@ -40,11 +46,12 @@ def softened_kl(task: Task, student: Tensor, teacher: Tensor) -> float:
 def short_training(epochs: int, bench: Bench, archs: Sequence[Arch]) -> list[float]:
     """Train each arch from new weights for a few epochs and measure its accuracy on the rating images."""
     data = bench.data
+    how: dict[str, Any] = {"lr": 0.05} if data.tokens is None else {"optimizer": "adamw", "lr": TEXT_NEW_LR}
     found = []
     for arch in archs:
         seeded(bench.seed, "short training", arch.key)
         network = resized(bench.space.build(arch, data.num_classes, data.in_chans), arch.resolution)
-        _train(network, bench, epochs=epochs, batch_size=64, lr=0.05, weight_decay=5e-4, warmup_epochs=0.25 * epochs)
+        _train(network, bench, **how, epochs=epochs, batch_size=64, weight_decay=5e-4, warmup_epochs=0.25 * epochs)
         reached = bench.task.metric(predict(network, data.rate, bench.runtime), data.rate.labels)
         found.append(measure_named(bench.task.measure).sign * reached)
         bench.used.student += len(data.rate)
@@ -60,12 +67,13 @@ def tuned_subnet(bench: Bench, archs: Sequence[Arch]) -> list[float]:
     net = bench.need_net()
     rate = bench.data.rate
     found = []
-    targets = torch.cat([teacher(batch.x.to(bench.runtime.device)).float().cpu() for batch in rate.clean(CHUNK)])
+    shown = [inputs.moved(batch.x, bench.runtime.device) for batch in rate.clean(CHUNK)]
+    targets = torch.cat([teacher(x).float().cpu() for x in shown])
     bench.used.teacher += len(rate)
     for arch in archs:
         seeded(bench.seed, "tuned subnet", arch.key)
         network = resized(net.extract(arch), arch.resolution)
-        _train(network, bench, **TUNING)
+        _train(network, bench, **tuning_of(bench.data))
         found.append(softened_kl(bench.task, predict(network, rate, bench.runtime), targets))
         bench.used.student += len(rate)
     return found
