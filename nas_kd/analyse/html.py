@@ -24,6 +24,9 @@ td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 tr.handed td { background: var(--given); } tr.teacher td { color: var(--soft); }
 figure { margin: 12px 0 20px; overflow-x: auto; } figure svg { display: block; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px 14px; }
+.samples figure { margin: 0; } .samples p { font-size: 13.5px; }
+.samples img { width: 96px; height: 96px; object-fit: contain; image-rendering: pixelated; }
 .caveat { border-left: 4px solid var(--mark); padding: 2px 12px; margin: 8px 0; }
 .missing { border-left: 4px solid var(--soft); padding: 2px 12px; margin: 12px 0; }
 .wide { overflow-x: auto; }

@@ -12,6 +12,7 @@ import pandas as pd
 from nas_kd.analyse import frames, html
 from nas_kd.analyse.answers import answers_part
 from nas_kd.analyse.classes import classes_part
+from nas_kd.analyse.disagreements import disagreements_part
 from nas_kd.analyse.draw import arch_figure
 from nas_kd.analyse.figures import front_figure, weights_of
 from nas_kd.analyse.funnel import funnel_part, funnel_table
@@ -104,7 +105,12 @@ def _search_part(root: Path, search: str, suffix: str, writer: Writer) -> list[s
     told = headline(root, search)
     body += ["<h2>In words</h2>", *html.paragraphs(told)] if told else []
     body += results_part(root, search, suffix, results, writer)
-    body += classes_part(root, results, lambda name, frame: writer.frame(f"{name}{suffix}.csv", frame))
+
+    def keep(name: str, frame: pd.DataFrame) -> None:
+        writer.frame(f"{name}{suffix}.csv", frame)
+
+    body += classes_part(root, results, keep)
+    body += disagreements_part(root, results, keep)
     drawn = writer.figure(
         f"arch{suffix}",
         arch_figure(root, search),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -157,6 +157,14 @@ class Split:
             raise SettingError("view", found, f"0 .. {count - 1}" if count else "none: no views", "set data.views")
         crops = self.views.params(index, view)
         return self._batch(crop_flip(self._fetch(index), *crops, self.views.pad), index, view)
+
+    def raw(self, index: Tensor) -> Any:
+        """Return images as they were decoded: (B, H, W, C) bytes; of texts their tokens.
+
+        Args:
+            index: (B,) image numbers.
+        """
+        return self._fetch(index)
 
     def _shuffled(self, batch_size: int, epoch: int, seed: int) -> Tensor:
         """Return the order (N,) of an epoch's images."""

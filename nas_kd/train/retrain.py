@@ -30,6 +30,7 @@ from nas_kd.teacher.prepare import prepared
 from nas_kd.teacher.sources import TeacherLike, as_targets
 from nas_kd.train.assistants import train_intermediate
 from nas_kd.train.config import GROWS, RetrainConfig, RetrainSettings
+from nas_kd.train.disagreements import DISAGREEMENTS, disagreements
 from nas_kd.train.measured import by_image, by_output, measure
 from nas_kd.train.mixing import check_mixing
 from nas_kd.train.network import train_network
@@ -215,6 +216,8 @@ def retrain(
         if stage is not None:  # one row per image, in the order of data.csv: networks are compared image by image
             stage.write_frame(f"{split}.csv", by_image(task, answered, getattr(data, split)))
             stage.write_frame(f"{split}_classes.csv", each.table)
+            if split == "test" and logits is not None and data.kind == "classes":
+                stage.write_frame(DISAGREEMENTS, disagreements(data, answered, logits))
     info = student_info(network, data, arch=arch, metrics=metrics, factory=named, factory_kwargs=arguments)
     info["made"] = {
         "teacher": _names_of(source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -169,8 +170,10 @@ def test_results_hold_every_role_and_seed(made: Made, results: pd.DataFrame, bes
 def test_the_report_is_one_file_that_needs_no_other(made: Made, best: dict[str, object]) -> None:
     page = (made.run / "report/report.html").read_text()
     assert str(best["key"]) in page and page.count("<svg") >= 4
-    for outside in ("<script src", "<link ", "<img", "Still missing"):
+    for outside in ("<script src", "<link ", "Still missing"):
         assert outside not in page
+    assert "Where student and teacher differ" in page
+    assert set(re.findall(r'src="([^"]{22})', page)) == {"data:image/png;base64,"}
 
 
 def test_the_same_command_again_does_nothing(made: Made, copied: Path, nas_kd_main: Main) -> None:
