@@ -34,7 +34,7 @@ OUT = Path(__file__).parent / "results" / "text_methods"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "kd": ("kd", {"temperature": 2.0}),
     "finetune": ("ce", {}),
-    "kd_ls": ("kd_ls", {}),
+    "logit_mse": ("logit_mse", {}),
     "distilbert": ("distilbert", {}),
     "pkd": ("pkd", {}),
     "tinybert": ("tinybert", {}),

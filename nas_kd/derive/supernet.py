@@ -20,6 +20,19 @@ from nas_kd.supernet.calibrate import statistics
 from nas_kd.supernet.supernet import Supernet
 
 
+def of_teacher(net: Supernet) -> TeacherSupernet:
+    """Return the supernet of a teacher's space as what it is, which a type checker does not see.
+
+    Raises:
+        SettingError: it is that of another space.
+    """
+    if isinstance(net, TeacherSupernet):
+        return net
+    expected = "the supernet of a teacher's space"
+    hint = "pass nas_kd.Supernet(nas_kd.teacher_space(teacher, data))"
+    raise SettingError("net", f"a supernet of {net.space.name}", expected, hint)
+
+
 class TeacherSupernet(Supernet):
     """All archs of a derived space in the teacher's weights; the arch is an argument, never a state.
 

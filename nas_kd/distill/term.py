@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class Term:
     name: str
     loss: Callable[..., Tensor] = _call
     weight: float | Schedule = 1.0
-    needs: frozenset[str] = frozenset({"logits"})
+    needs: Set[str] = frozenset({"logits"})
     side: str = "both"
     whole: bool = False
     module: Callable[[Pair], nn.Module] | None = None
@@ -88,7 +88,7 @@ class Term:
     @property
     def features(self) -> frozenset[str]:
         """The features it needs."""
-        return self.needs & frozenset(FEATURES)
+        return frozenset(self.needs) & frozenset(FEATURES)
 
     @property
     def needs_target(self) -> bool:

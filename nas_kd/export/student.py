@@ -19,6 +19,7 @@ from nas_kd.config.paths import TOKENIZER
 from nas_kd.errors import SettingError
 from nas_kd.export.card import card
 from nas_kd.export.factory import build_by, check_untrusted
+from nas_kd.export.handover import Student, as_student
 from nas_kd.export.student_folder import (
     ABOUT,
     ARCH,
@@ -113,7 +114,7 @@ def save_student(student: nn.Module, folder: str | Path, *, info: Mapping[str, A
 
 
 @checked
-def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> nn.Module:
+def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iterable[Kind] = ()) -> Student:
     """Load a student folder; nothing in it is executed.
 
     A student of a search space is built from its list of layers, with the blocks of nas_kd and ``blocks``; a timm model
@@ -162,8 +163,7 @@ def load_student(folder: str | Path, *, factory: str | None = None, blocks: Iter
         raise SettingError("student", str(folder / WEIGHTS), expected, "save the student again") from error
     if about.get("unmeasured"):
         refuse_unmeasured(network)
-    network.info = about  # type: ignore[assignment]
-    return network.eval()
+    return as_student(network.eval(), about)
 
 
 def note_budget(folder: Path, words: str) -> None:

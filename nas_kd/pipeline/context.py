@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from nas_kd.data import Data, load_data
 from nas_kd.data.summary import summary
 from nas_kd.derive.space import TeacherSpace
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import TeacherSupernet, of_teacher
 from nas_kd.distill import Classification, Recipe, Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
@@ -232,7 +232,7 @@ class RunContext(Given):
 
     def _whole_supernet(self) -> TeacherSupernet:
         """The supernet of the whole teacher, its cuts repaired."""
-        net = cast(TeacherSupernet, Supernet(self.whole_space))
+        net = of_teacher(Supernet(self.whole_space))
         how = self.config.repair
         seed = self.config.seed
         return repair_units(net, self.unmatched, self.data, how, run=self.run, seed=seed, runtime=self.runtime)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
 from nas_kd.analyse.frames import is_guided
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import of_teacher
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.check import check_pipeline
 from nas_kd.pipeline.context import RunContext
@@ -50,7 +50,7 @@ class Pipeline(RunContext):
                 hint = "leave it out: all units are rated together in seconds"
                 raise SettingError("blockwise.stage", stage, "null where the space is the teacher", hint)
             settings = self.config.derive
-            net = cast(TeacherSupernet, self.supernet)
+            net = of_teacher(self.supernet)
             return rate_units(
                 net,
                 self.unmatched,

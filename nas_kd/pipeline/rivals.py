@@ -139,8 +139,9 @@ def _even_both_repaired(pipeline: Pipeline, setup: TrainingSetup) -> ArchStudent
         return cut
     if not how.any:
         return "nothing is repaired (repair.epochs=0, repair.student_epochs=0)"
+    assert cut.net is not None  # it begins with the teacher's weights
     net = repair_units(
-        cast(TeacherSupernet, cut.net),
+        cut.net,
         pipeline.unmatched,
         pipeline.data,
         how,

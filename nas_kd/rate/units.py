@@ -11,7 +11,7 @@ from torch import Tensor
 from nas_kd.config.kinds import checked
 from nas_kd.derive.config import UnitScore
 from nas_kd.derive.network import Choice
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import TeacherSupernet, of_teacher
 from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.nn import at_resolution, inputs
@@ -21,6 +21,7 @@ from nas_kd.runs.run import Run
 from nas_kd.space.arch import Arch
 from nas_kd.space.rows import check_size, rows_of
 from nas_kd.space.tables import finish_ratings, mark, read_ratings
+from nas_kd.supernet import Supernet
 from nas_kd.train.weights import weights_hash
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ SCORES = get_args(UnitScore)
 
 @checked
 def rate_units(
-    net: TeacherSupernet,
+    net: Supernet,
     teacher: LiveSource,
     data: Data,
     *,
@@ -78,6 +79,7 @@ def rate_units(
         raise SettingError("score", score, ", ".join(SCORES), "use local")
     if around is not None and score != "replace_one":
         raise SettingError("score", score, "replace_one with around", "pass score='replace_one'")
+    net = of_teacher(net)
     task = task or task_of(data)
     space = net.space
     size = resolution or data.resolution

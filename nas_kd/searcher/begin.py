@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nas_kd.config.paths import existing
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import of_teacher
 from nas_kd.errors import SettingError
 from nas_kd.runs.files import read_json
 from nas_kd.runs.shape import as_written
@@ -73,7 +73,7 @@ def first_archs(
     if not (config.rerate and net.space.pretrained and taught is not None and within):
         return []
     near = archs_around(
-        cast(TeacherSupernet, net),
+        of_teacher(net),
         taught,
         data,
         tables,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from nas_kd.config.kinds import checked
 from nas_kd.data import Data
 from nas_kd.derive.config import DeriveConfig
 from nas_kd.derive.space import TeacherSpace, teacher_space
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import TeacherSupernet, of_teacher
 from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.rate.units import rate_units
@@ -39,7 +39,7 @@ Derive = Callable[[Teacher, Data], TeacherSpace]
 
 @checked
 def cut_in_steps(
-    net: TeacherSupernet,
+    net: Supernet,
     teacher: Teacher,
     data: Data,
     config: SearchConfig | None = None,
@@ -84,6 +84,7 @@ def cut_in_steps(
     Raises:
         SettingError: there is no bound to cut to, or the run was made with other settings.
     """
+    net = of_teacher(net)
     config = config or SearchConfig()
     if not upper:
         raise SettingError("upper", {}, "a bound on macs or params to cut to", "pass upper={'macs': 5_000_000}")
@@ -128,7 +129,7 @@ def cut_in_steps(
             std=teacher.std,
         ).to(teacher.device)
         base.bind(data)
-        net = cast(TeacherSupernet, Supernet(derive(base, data)))
+        net = of_teacher(Supernet(derive(base, data)))
         net = repair_units(net, base, data, repair, run=own, seed=seed, runtime=runtime)
     return net
 

@@ -17,7 +17,7 @@ from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.export import save_student
 from nas_kd.export.ensemble import Ensemble, check_member
-from nas_kd.export.handover import student_info
+from nas_kd.export.handover import Student, as_student, student_info
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -123,7 +123,7 @@ def grow_ensemble(
     rows: list[dict[str, Any]] = []
     ensemble: Ensemble | None = None
     for generation in range(1, size + 1):
-        found: list[tuple[float, Arch, nn.Module, Tensor, Tensor]] = []
+        found: list[tuple[float, Arch, Student, Tensor, Tensor]] = []
         for arch in pool[:TRIED]:
             student = retrain(
                 arch,
@@ -173,7 +173,7 @@ def grow_ensemble(
         factory=factory,
         factory_kwargs=arguments,
     )
-    ensemble.info = info | {"macs": int(table["macs"].sum())}  # type: ignore[assignment]
+    as_student(ensemble, info | {"macs": int(table["macs"].sum())})
     if run is not None:
         folder = run.path / FOLDER
         atomic_write(folder / "ensemble.csv", table.to_csv(index=False))

@@ -12,7 +12,7 @@ from torch import nn
 from nas_kd.data import Data
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.distill import Classification, Task
-from nas_kd.export.handover import factory_of
+from nas_kd.export.handover import Student, factory_of
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
@@ -106,10 +106,9 @@ class TrainingSetup:
         return 1 if copied or self.runtime.device.type != "cpu" else workers
 
 
-def metrics_of(network: nn.Module, training: Retraining) -> Results:
+def metrics_of(network: Student, training: Retraining) -> Results:
     """Return the metrics measured by `retrain`."""
-    metrics: Results = network.info["metrics"]  # type: ignore[assignment,index]
-    return metrics
+    return dict(network.info["metrics"])
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Retraining:
     seed: int
     folder: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    measure: Callable[[nn.Module, Retraining], Results] = metrics_of
+    measure: Callable[[Student, Retraining], Results] = metrics_of
 
     def train(self) -> Results:
         """Retrain the arch; the weights stay in its folder."""
@@ -180,5 +179,4 @@ class ModuleRetraining:
             runtime=setup.runtime,
             **self.settings,
         )
-        metrics: Results = network.info["metrics"]  # type: ignore[assignment,index]
-        return metrics
+        return dict(network.info["metrics"])

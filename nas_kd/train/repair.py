@@ -16,11 +16,12 @@ from nas_kd.data import Batch, Data
 from nas_kd.derive.calling import arguments, batch_norms, unit_features
 from nas_kd.derive.cut import Kept
 from nas_kd.derive.network import CutNet
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import TeacherSupernet, of_teacher
 from nas_kd.nn import inputs
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import alone, seed_for
+from nas_kd.supernet import Supernet
 from nas_kd.teacher.teacher import Teacher
 from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, adamw
@@ -38,7 +39,7 @@ WARMUP = 0.1  # of an epoch
 @checked
 @alone
 def repair_units(
-    net: TeacherSupernet,
+    net: Supernet,
     teacher: Teacher,
     data: Data,
     config: RepairConfig | None = None,
@@ -69,6 +70,7 @@ def repair_units(
 
     Source: DNA (Li et al. 2020), Puzzle's library (Bercovich et al. 2024).
     """
+    net = of_teacher(net)
     config = RepairConfig.of(config, settings).fitted(len(data.train))
     cuts = offered(net)
     if not config.epochs or not any(cuts):  # units that are left out or stay whole have nothing to learn

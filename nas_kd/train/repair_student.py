@@ -15,7 +15,7 @@ from nas_kd.config.keywords import takes
 from nas_kd.config.kinds import checked
 from nas_kd.data import Batch, Data
 from nas_kd.derive.calling import unit_features
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import of_teacher
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
@@ -23,7 +23,7 @@ from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
 from nas_kd.space import Arch
-from nas_kd.supernet import calibrate
+from nas_kd.supernet import Supernet, calibrate
 from nas_kd.teacher.teacher import Teacher
 from nas_kd.train.loop import StepInfo, fit
 from nas_kd.train.optim import Schedule, adamw
@@ -43,7 +43,7 @@ WEIGHTS = "weights.safetensors"
 @alone
 @checked
 def repair_student(
-    net: TeacherSupernet,
+    net: Supernet,
     arch: Arch,
     teacher: Teacher,
     data: Data,
@@ -82,6 +82,7 @@ def repair_student(
     Source: DNA (Li et al. 2020); inputs with the errors of the layers before, as in channel pruning (He et al. 2017,
     section 3.2).
     """
+    net = of_teacher(net)
     config = RepairConfig.of(config, settings).fitted(len(data.train))
     if not config.student_epochs:
         hint = "pass student_epochs=2, or begin with the supernet's weights as they are"

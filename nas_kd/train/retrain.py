@@ -16,7 +16,7 @@ from nas_kd.distill import Distiller, Method, Task, form_of, task_of
 from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
-from nas_kd.export.handover import factory_of, student_info
+from nas_kd.export.handover import Student, as_student, factory_of, student_info
 from nas_kd.export.text import save_text_student
 from nas_kd.nn import StaticNet, resized
 from nas_kd.runs.log import timed
@@ -66,7 +66,7 @@ def retrain(
     seed: int = 0,
     runtime: Runtime | None = None,
     **settings: Unpack[RetrainSettings],
-) -> nn.Module:
+) -> Student:
     """Train a network with distillation and save it as a student folder.
 
     Args:
@@ -185,9 +185,9 @@ def retrain(
         stage = run.stage(folder, facts)
         if stage.done:
             own = network.kinds.values() if isinstance(network, StaticNet) else ()
-            student = load_student(stage.folder / "student", factory=named, blocks=own)
-            check_hash(student, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
-            return student
+            made = load_student(stage.folder / "student", factory=named, blocks=own)
+            check_hash(made, stage.folder / "student" / "weights.safetensors", stage.facts.get("fingerprint"))
+            return made
     size = arch.resolution if arch is not None else None
     trained = resized(network, size)
     train_network(
@@ -228,7 +228,7 @@ def retrain(
         "train_images": len(data.train),
         "images": {split: len(getattr(data, split)) for split in splits},
     }
-    network.info = info  # type: ignore[assignment]
+    student = as_student(network, info)
     if stage is not None:
         save_student(network, stage.folder / "student", info=info)
         if data.tokens is not None:
@@ -238,7 +238,7 @@ def retrain(
         facts = {"network": name, "seed": seed, "params": info["params"], "fingerprint": weights_hash(network)}
         stage.finish(metrics | facts)
         stage.forget()
-    return network
+    return student
 
 
 def _names_of(source: TargetSource | None) -> str | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from nas_kd.derive.config import UnitScore
-from nas_kd.derive.supernet import TeacherSupernet
+from nas_kd.derive.supernet import of_teacher
 from nas_kd.rate.scores.base import Bench, Score
 from nas_kd.rate.units import rate_units
 from nas_kd.space import Arch
@@ -14,7 +13,7 @@ from nas_kd.space.rows import stage_scores
 
 
 def _added(score: UnitScore, bench: Bench, archs: Sequence[Arch]) -> list[float]:
-    net = cast(TeacherSupernet, bench.need_net())  # `rank` uses it with a teacher's space only
+    net = of_teacher(bench.need_net())  # `rank` uses it with a teacher's space only
     tables = rate_units(net, bench.need_teacher(), bench.data, score=score, images=bench.images, task=bench.task)
     images = min(bench.images, len(bench.data.rate))
     # a local error runs one unit, a replaced one all that comes after it too
