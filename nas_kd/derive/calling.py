@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_kd.derive.units import Unit
+from nas_kd.nn.cutting import first_of
 from nas_kd.nn.norm import NormValues
 
 
@@ -57,13 +58,13 @@ def unit_features(
         tensors: weights that it is called with, by name; None calls it with its own.
 
     Returns:
-        Input (of a dense layer all features before it; `Given` where a unit takes more) and output of every unit, and
-        the logits (B, classes).
+        Input (of a dense layer all features before it; `Given` where a unit takes more) and output of every unit, of
+        several the first, and the logits (B, classes).
     """
     found: dict[int, tuple[Any, Tensor]] = {}
 
-    def keep(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        found[index] = (given_by(args, kwargs), out.clone())
+    def keep(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        found[index] = (given_by(args, kwargs), first_of(out).clone())
 
     handles = [
         network.get_submodule(u.path).register_forward_hook(partial(keep, i), with_kwargs=True)

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
+from nas_kd.nn.cutting import MOST_OUTPUTS, with_none
 
 HINT = "name a space instead (--space), or give a network whose forward pass is the same for every image"
 aten: Any = torch.ops.aten
@@ -41,12 +42,16 @@ class Call:
         x: its input, None where that is not one tensor; what else it was given are no features, but masks and the like.
         out: its output, likewise.
         args: all that it was given.
+        first: the first of several outputs, which goes on if `only_firsts_are_needed`.
+        more: how many there are behind it.
     """
 
     count: int = 0
     x: Tensor | None = None
     out: Tensor | None = None
     args: tuple[Any, ...] = ()
+    first: Tensor | None = None
+    more: int = 0
 
 
 class _DecidedByValueError(RuntimeError):
@@ -154,7 +159,10 @@ def calls_of(network: nn.Module, images: Any) -> dict[str, Call]:
             call.x = None
 
     def after(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        calls[name].out = out if isinstance(out, Tensor) else None
+        call = calls[name]
+        call.out = out if isinstance(out, Tensor) else None
+        several = isinstance(out, tuple | list) and 1 < len(out) <= MOST_OUTPUTS and isinstance(out[0], Tensor)
+        call.first, call.more = (out[0], len(out) - 1) if several else (None, 0)
 
     handles = _hooked(network, before, after)
     x = inputs.copied(images)
@@ -165,6 +173,30 @@ def calls_of(network: nn.Module, images: Any) -> dict[str, Call]:
         for handle in handles:
             handle.remove()
     return calls
+
+
+@torch.no_grad()
+def only_firsts_are_needed(network: nn.Module, images: Any, paths: Sequence[str]) -> bool:
+    """Tell whether a network runs, and gives the same, where modules give None for all outputs but their first.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W), or texts.
+        paths: of the modules.
+    """
+    want = network(inputs.copied(images))
+
+    def without(module: nn.Module, args: Any, out: Any) -> Any:
+        return with_none(out[0], len(out) - 1)
+
+    handles = [network.get_submodule(path).register_forward_hook(without) for path in paths]
+    try:
+        return torch.equal(network(inputs.copied(images)), want)
+    except Exception:  # whatever a foreign forward pass makes of None
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -180,7 +180,7 @@ class CutNet(nn.Module):
         for index, (unit, choice) in enumerate(zip(self.units, choices, strict=False)):
             through = passing(unit.path)
             if choice is None:
-                changes[unit.path] = LeftOut()
+                changes[unit.path] = LeftOut(unit.more)
             elif through or choice != self.whole(index):
                 twin = self.twin(index, choice, through)
                 changes[unit.path] = twin.module

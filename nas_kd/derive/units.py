@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_kd.derive.calls import Call, calls_of, check_network
+from nas_kd.derive.calls import Call, calls_of, check_network, only_firsts_are_needed
 from nas_kd.derive.chain import LAYERS, Between, between
 from nas_kd.derive.groups import Group, Slot, Tracer
 from nas_kd.derive.verify import sound
@@ -58,6 +58,7 @@ class Unit:
         removable: whether it may be left out: its output has the shape of its input.
         shape: (C, H, W) or (N, C) of its input.
         out_shape: likewise of its output.
+        more: outputs behind the first, which nobody needs.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Unit:
     removable: bool
     shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    more: int = 0
 
 
 def find_units(network: nn.Module, images: Any) -> list[Unit]:
@@ -77,7 +79,8 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
     """Find the blocks of a network, in the order in which they run, and the channels between them.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
-    first block of a stage, whose shortcut is a convolution). Channels tied to none outside are its groups.
+    first block of a stage, whose shortcut is a convolution). Where it gives several outputs it is one if the network
+    needs the first alone. Channels tied to none outside are its groups.
     Where channels are tied inside another module, this is a unit too, but for the choice to be left out; not so the
     chains of a network without blocks.
     All other groups are streams: the widths of the residual streams, and those between the layers of a plain network.
@@ -100,7 +103,7 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
     known = {slot.layer for group in groups if group not in read for slot in group.slots}  # the logits
     groups = sound(network, images, read)
     known |= {slot.layer for group in groups for slot in group.slots if slot.dim == 0}
-    calls = calls_of(network, images)
+    calls = _calls(network, images)
     found = (_blocks(network, calls, (*PLAIN, *more)) for more in ((), NORMS, LAYER_NORMS))
     blocks = next((blocks for blocks in found if blocks), [])
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
@@ -127,7 +130,7 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
         removable = call.x is not None and x.shape == call.out.shape and path in blocks
         cuts = tuple(inner[path])
         if removable or cuts or streams:
-            units.append(Unit(path, cuts, removable, tuple(x.shape[1:]), tuple(call.out.shape[1:])))
+            units.append(Unit(path, cuts, removable, tuple(x.shape[1:]), tuple(call.out.shape[1:]), call.more))
     paths = [unit.path for unit in units]
     stays = [name for name, layer in network.named_modules() if isinstance(layer, LAYERS) and name not in known]
     links = replace(between(network, free if streams else (), paths, list(calls)), stays=tuple(stays))
@@ -135,6 +138,19 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
         legal = "a network with residual blocks, or with channels inside a block or between layers"
         raise SettingError("teacher", type(network).__name__, legal, "name a space instead (--space)")
     return units, links
+
+
+def _calls(network: nn.Module, images: Any) -> dict[str, Call]:
+    """Return the calls of all modules; of blocks with several outputs the first is theirs, if it alone is needed."""
+    calls = calls_of(network, images)
+    firsts = {path: replace(call, out=call.first) for path, call in calls.items() if call.more}
+    plain = (*PLAIN, *NORMS, *LAYER_NORMS)
+    blocks = [path for path, call in firsts.items() if _skips(call, plain)]
+    kinds = {type(network.get_submodule(path)) for path in blocks}
+    alike = [path for path in firsts if type(network.get_submodule(path)) in kinds]
+    if alike and only_firsts_are_needed(network, images, alike):
+        return calls | {path: firsts[path] for path in alike}
+    return {path: replace(call, more=0) for path, call in calls.items()}
 
 
 def _blocks(network: nn.Module, calls: dict[str, Call], plain: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -13,23 +13,6 @@ from nas_kd.errors import SettingError
 from nas_kd.nn import StaticNet
 from nas_kd.nn.cutting import CutPlan
 from nas_kd.space import Arch, count_layers
-
-
-class Student(nn.Module):
-    """What `retrain` and `load_student` return, for type checkers: a network of any class.
-
-    Args:
-        info: its classes, normalisation, size of images, metrics and how to rebuild it.
-    """
-
-    info: dict[str, Any]
-
-
-def as_student(network: nn.Module, info: Mapping[str, Any]) -> Student:
-    """Return a network with the description of its student folder."""
-    student = cast(Student, network)
-    student.info = dict(info)
-    return student
 
 
 def student_info(

@@ -17,9 +17,9 @@ from nas_kd.blocks import kinds
 from nas_kd.config.kinds import checked
 from nas_kd.config.paths import TOKENIZER
 from nas_kd.errors import SettingError
+from nas_kd.export.about import Student, as_student
 from nas_kd.export.card import card
 from nas_kd.export.factory import build_by, check_untrusted
-from nas_kd.export.handover import Student, as_student
 from nas_kd.export.student_folder import (
     ABOUT,
     ARCH,

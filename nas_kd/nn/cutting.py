@@ -15,6 +15,7 @@ COUNTS = ("num_heads", "num_attention_heads", "n_heads")  # what attention layer
 # other attributes of theirs that depend on it
 WIDTHS = ("attn_dim", "inner_dim", "all_head_dim", "all_head_size")
 HEADS = (*COUNTS, *WIDTHS)
+MOST_OUTPUTS = 16  # of a module; a student folder may be somebody else's
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class CutPlan:
         left_out: paths of modules replaced by the identity.
         shapes: shapes of the smaller tensors, by name.
         numbers: attributes that change with them, by module and name.
+        sources: what goes on through shortcuts without weights, by their path: see `Widen`.
+        more: of modules left out that gave several outputs, how many behind the first.
     """
 
     left_out: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     numbers: Mapping[str, Mapping[str, int]]
     sources: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    more: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -40,7 +44,7 @@ class CutPlan:
             "shapes": shapes,
             "numbers": {k: dict(v) for k, v in self.numbers.items()},
             "sources": {k: list(v) for k, v in self.sources.items()},
-        }
+        } | ({"more": dict(self.more)} if self.more else {})
 
     @staticmethod
     def from_dict(value: Mapping[str, Any]) -> CutPlan:
@@ -48,7 +52,10 @@ class CutPlan:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in value["shapes"].items()}
         numbers = {str(path): {str(k): int(v) for k, v in given.items()} for path, given in value["numbers"].items()}
         sources = {str(path): tuple(int(n) for n in given) for path, given in value.get("sources", {}).items()}
-        return CutPlan(tuple(str(path) for path in value["left_out"]), shapes, numbers, sources)
+        more = {str(path): int(count) for path, count in value.get("more", {}).items()}
+        if not all(0 < count <= MOST_OUTPUTS for count in more.values()):
+            raise ValueError(f"more: expected 1 to {MOST_OUTPUTS}")
+        return CutPlan(tuple(str(path) for path in value["left_out"]), shapes, numbers, sources, more)
 
 
 def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
@@ -81,7 +88,8 @@ def plan_of(network: nn.Module, whole: nn.Module) -> CutPlan:
         own = modules.get(path)
         if isinstance(module, Widen) and isinstance(own, Widen) and own.sources != module.sources:
             sources[path] = (own.in_width, *own.sources)
-    plan = CutPlan(tuple(left_out), shapes, numbers, sources)
+    more = {path: modules[path].more for path in left_out if getattr(modules[path], "more", 0)}
+    plan = CutPlan(tuple(left_out), shapes, numbers, sources, more)
     before = getattr(whole, "cut_plan", None)
     return _after(before, plan, network) if isinstance(before, CutPlan) else plan
 
@@ -105,7 +113,9 @@ def _after(before: CutPlan, last: CutPlan, network: nn.Module) -> CutPlan:
     sources = {path: places for path, places in {**before.sources, **last.sources}.items() if path in modules}
     left_out = (*before.left_out, *last.left_out)
     inner = {path for path in left_out if any(path.startswith(f"{other}.") for other in left_out)}
-    return CutPlan(tuple(path for path in left_out if path not in inner), shapes, numbers, sources)
+    outer = tuple(path for path in left_out if path not in inner)
+    more = {path: count for path, count in {**before.more, **last.more}.items() if path in outer}
+    return CutPlan(outer, shapes, numbers, sources, more)
 
 
 def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
@@ -119,7 +129,7 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
         owner = network.get_submodule(parent)
         if name not in owner._modules:
             raise KeyError(path)
-        owner._modules[name] = LeftOut()
+        owner._modules[name] = LeftOut(plan.more.get(path, 0))
     layers = set()
     for name, shape in plan.shapes.items():
         path, _, tensor = name.rpartition(".")
@@ -141,11 +151,35 @@ def cut_to(network: nn.Module, plan: CutPlan) -> nn.Module:
 
 
 class LeftOut(nn.Identity):
-    """Stands in the place of a module that is left out: hands its input on, whatever else it is given."""
+    """Stands in the place of a module that is left out: hands its input on, whatever else it is given.
 
-    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    Args:
+        more: outputs of that module behind its first, which nobody needs.
+    """
+
+    def __init__(self, more: int = 0) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return the input; a mask may be beside it."""
-        return input
+        return with_none(input, self.more)
+
+
+def with_none(first: Tensor, more: int) -> Any:
+    """Return what a module of several outputs gives, with None for all but the first.
+
+    Args:
+        first: the first.
+        more: how many there are behind it; 0 returns it as it is.
+    """
+    return (first, *[None] * more) if more else first
+
+
+def first_of(out: Any) -> Tensor:
+    """Return the first of what a module gives, or all of it."""
+    found: Tensor = out if isinstance(out, Tensor) else out[0]
+    return found
 
 
 def heads_of(layer: nn.Module) -> int | None:

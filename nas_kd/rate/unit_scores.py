@@ -14,6 +14,7 @@ from nas_kd.derive.calling import batch_norms, called_with, input_of, replaced, 
 from nas_kd.derive.network import Choice, CutNet
 from nas_kd.distill import Classification, Task
 from nas_kd.nn import inputs
+from nas_kd.nn.cutting import first_of, with_none
 
 PART = 64  # texts whose features are in memory at once
 
@@ -23,15 +24,17 @@ class Replay(nn.Module):
 
     Args:
         out: the output.
+        more: how many outputs are behind it, which nobody needs.
     """
 
-    def __init__(self, out: Tensor) -> None:
+    def __init__(self, out: Tensor, more: int) -> None:
         super().__init__()
         self.out = out
+        self.more = more
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the stored output."""
-        return self.out
+        return with_none(self.out, self.more)
 
 
 @contextmanager
@@ -138,8 +141,7 @@ def _run(net: CutNet, index: int, choice: tuple[int, ...], x: Any) -> Tensor:
     """Run a unit's twin under the batch's statistics."""
     twin = net.twin(index, choice)
     with batch_statistics(twin.module):
-        found = called_with(twin.module, net.cut_tensors(index, choice), x)
-    return found
+        return first_of(called_with(twin.module, net.cut_tensors(index, choice), x))
 
 
 @torch.no_grad()
@@ -176,7 +178,7 @@ def replace_one(
         base = [net.whole(index) for index in range(len(net.units) + len(net.streams))]
     scores = []
     for index, offered in enumerate(choices):
-        before = {net.units[i].path: Replay(inside[i][1]) for i in range(net.first(index))}
+        before = {net.units[i].path: Replay(inside[i][1], net.units[i].more) for i in range(net.first(index))}
         row = []
         for choice in offered:
             if choice == base[index]:

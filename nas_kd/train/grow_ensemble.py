@@ -16,8 +16,9 @@ from nas_kd.data import Data
 from nas_kd.distill import Task, task_of
 from nas_kd.errors import SettingError
 from nas_kd.export import save_student
+from nas_kd.export.about import Student, as_student
 from nas_kd.export.ensemble import Ensemble, check_member
-from nas_kd.export.handover import Student, as_student, student_info
+from nas_kd.export.handover import student_info
 from nas_kd.runs.files import atomic_write
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime

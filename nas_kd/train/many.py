@@ -12,7 +12,8 @@ from torch import nn
 from nas_kd.data import Data
 from nas_kd.derive.space import TeacherSpace
 from nas_kd.distill import Classification, Task
-from nas_kd.export.handover import Student, factory_of
+from nas_kd.export.about import Student
+from nas_kd.export.handover import factory_of
 from nas_kd.runs.progress import Progress
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime

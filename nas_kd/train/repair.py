@@ -18,6 +18,7 @@ from nas_kd.derive.cut import Kept
 from nas_kd.derive.network import CutNet
 from nas_kd.derive.supernet import TeacherSupernet, of_teacher
 from nas_kd.nn import inputs
+from nas_kd.nn.cutting import first_of
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime, place
 from nas_kd.runtime.seeds import alone, seed_for
@@ -157,8 +158,8 @@ def error(net: CutNet, index: int, kept: Kept, x: Any, out: Tensor, real: Tensor
     module = net.twin(index, kept).module.eval()  # no dropout: the whole unit has none either
     for norm in batch_norms(module).values():
         norm.train()
-    got: Tensor = functional_call(module, net.cut_tensors(index, kept), *arguments(x))
-    return noise_to_signal(got, out, real)
+    got = functional_call(module, net.cut_tensors(index, kept), *arguments(x))
+    return noise_to_signal(first_of(got), out, real)
 
 
 def noise_to_signal(got: Tensor, wanted: Tensor, real: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from nas_kd.derive.supernet import of_teacher
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
+from nas_kd.nn.cutting import first_of, with_none
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -201,11 +202,12 @@ def learning(
     """
     losses: list[Tensor] = []
 
-    def learn(index: int, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-        loss = noise_to_signal(out, targets[index], real)
+    def learn(index: int, module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+        got = first_of(out)
+        loss = noise_to_signal(got, targets[index], real)
         loss.backward()  # right away, so that only one unit's graph is in memory
         losses.append(loss.detach())
-        return out.detach().clone()  # a later layer may change it in place
+        return with_none(got.detach().clone(), units[index].more)  # a later layer may change it in place
 
     handles = [network.get_submodule(u.path).register_forward_hook(partial(learn, i)) for i, u in enumerate(units)]
     try:

@@ -16,7 +16,8 @@ from nas_kd.distill import Distiller, Method, Task, form_of, task_of
 from nas_kd.distill.texts import check_for_texts
 from nas_kd.errors import SettingError
 from nas_kd.export import load_student, save_student
-from nas_kd.export.handover import Student, as_student, factory_of, student_info
+from nas_kd.export.about import Student, as_student
+from nas_kd.export.handover import factory_of, student_info
 from nas_kd.export.text import save_text_student
 from nas_kd.nn import StaticNet, resized
 from nas_kd.runs.log import timed
