@@ -45,10 +45,11 @@ def processor(work: Callable[[], object]) -> float:
 def images_of(count: int) -> Data:
     """Make random images of 32 px in ten classes, ``count`` of them for training."""
     generator = torch.Generator().manual_seed(0)
-    total = count + 320
+    kept = count + 320  # without the test images
+    total = kept + 64
     x = torch.randint(0, 256, (total, 3, 32, 32), dtype=torch.uint8, generator=generator)
     y = torch.arange(total) % 10
-    return load_data((x, y), test=(x[:64], y[:64]), rate=256, select=64, views=2)
+    return load_data((x[:kept], y[:kept]), test=(x[kept:], y[kept:]), rate=256, select=64, views=2)
 
 
 def staged(stages: int, mids: Sequence[int] = (8, 16), layers: int = 2) -> ElasticSpace:

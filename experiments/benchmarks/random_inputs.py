@@ -16,11 +16,11 @@ FOUND = 5_300_000  # MACs of the student that the CIFAR-10 example finds
 def random_data(images: int, runtime: Runtime) -> Data:
     """Make images of CIFAR-10's shape, kept where they are used, whose every view may be cached."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (images + 100, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    x = torch.randint(0, 256, (images + 200, 3, 32, 32), dtype=torch.uint8, generator=generator)
     y = torch.arange(len(x)) % 10
-    return nas_kd.load_data((x, y), test=(x[:100], y[:100]), rate=50, select=50, views="all", flip=True).to(
-        runtime.device
-    )
+    kept = images + 100  # with rate and select
+    parts = (x[:kept], y[:kept]), (x[kept:], y[kept:])
+    return nas_kd.load_data(parts[0], test=parts[1], rate=50, select=50, views="all", flip=True).to(runtime.device)
 
 
 def found_student(data: Data, runtime: Runtime) -> nn.Module:

@@ -77,7 +77,7 @@ def main() -> None:
     if options.quick:
         x = torch.randint(0, 256, (160, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         y = torch.arange(160) % 10
-        data = load_data((x, y), test=(x[:40], y[:40]), rate=40, select=40, views=2)
+        data = load_data((x[:120], y[:120]), test=(x[120:], y[120:]), rate=40, select=40, views=2)
         teacher = load_teacher("cifar_resnet8", num_classes=10)
         options.nets, options.recipes = 2, ["tiny"]
     elif options.cifar10 is None:

