@@ -39,7 +39,7 @@ class ExportConfig(Settings):
     factory: str | None = None
     """package.module:function that builds the student, if its folder names one and you trust it"""
     int8: bool = False
-    """quantise an ONNX file to 8 bits too, and measure both on the test images"""
+    """quantise the file to 8 bits too (onnx by ONNX Runtime, pt2 by torchao), and measure both on the test images"""
     int8_epochs: Natural = 0
     """with int8: also fine-tune the student for 8 bits by its run's teacher, for so many epochs, and measure that"""
     calibration: Count = 256

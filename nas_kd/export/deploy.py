@@ -19,7 +19,7 @@ from nas_kd.export.config import TOLERANCE
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats import FORMATS
 from nas_kd.export.formats.base import Format
-from nas_kd.export.int8 import Measured, Score, as_taken, check_data, measured, quantise
+from nas_kd.export.int8 import Measured, Score, as_taken, check_data, measured
 from nas_kd.export.staged import note_of, staged
 from nas_kd.export.student import load_student, update_card
 from nas_kd.export.student_folder import ABOUT, EXPORTS
@@ -85,8 +85,8 @@ def export(
         tolerance: largest difference, as a share of the largest output where that is above 1.
         latency: batch sizes to measure the latency of, beside the network itself; empty measures none.
         factory: as in `load_student`.
-        int8: data with which an ONNX file is quantised to 8 bits too: ranges from training images, and both forms
-            measured on the test images.
+        int8: data with which an ONNX file (by ONNX Runtime) or a pt2 file (by torchao) is quantised to 8 bits too:
+            ranges from training images, and both forms measured on the test images.
         tuned: the student after `nas_kd.tune_int8`, which is quantised and measured beside it.
         calibration: number of training images.
         score: name and function of outputs (N, C) and labels for that table; None is the accuracy.
@@ -114,8 +114,10 @@ def export(
     about: Any = getattr(loaded, "info", {})
     network = Deployed(loaded, about, normalise=normalise, softmax=softmax)
     if int8 is not None:
-        if to != "onnx":
-            raise SettingError("int8", True, f"false with {to}: an ONNX file is quantised", "choose --to onnx")
+        if form.int8 is None:
+            can = ", ".join(name for name, other in FORMATS.items() if other.int8 is not None)
+            raise SettingError("int8", True, f"false with {to}: files of {can} are quantised", "choose --to onnx")
+        form.int8.need_packages()
         check_data(network, int8)
     elif tuned is not None:
         raise SettingError("tuned", type(tuned).__name__, "None without int8", "pass int8=data")
@@ -129,7 +131,7 @@ def export(
         check(found, tolerance, to)
         runs = {form.runtime: run}
         table: tuple[Measured, ...] = ()
-        if int8 is not None:
+        if int8 is not None and form.int8 is not None:
             files = {form.runtime: part}
             whole = {"int8": part}
             if tuned is not None:
@@ -138,11 +140,12 @@ def export(
                 written(form, again, shown, whole["int8_tuned"])
             for name, exact in whole.items():
                 small = part.with_suffix(f".{name}{part.suffix}")
-                quantise(exact, small, (x for x, _ in as_taken(network, int8, "train", calibration)))
+                form.int8.run(exact, small, (x for x, _ in as_taken(network, int8, "train", calibration)))
                 files[f"{form.runtime} {name.replace('_', ' ')}"] = small
             if tuned is not None:
                 whole["int8_tuned"].unlink()
-            runs |= {name: form.read(file) for name, file in files.items() if name not in runs}
+            opened = form.int8.read or form.read
+            runs |= {name: opened(file) for name, file in files.items() if name not in runs}
             table = measured(network, {name: (runs[name], file) for name, file in files.items()}, int8, score)
             CsvLog(part.parent / f"{part.name}.int8.csv").extend([asdict(row) for row in table])
         rows = latencies({"torch eager": network} | runs, network.image_shape, latency)

@@ -1,11 +1,10 @@
-"""Quantisation of an exported student to 8 bits after training, measured on the test images beside what it was."""
+"""A student of 8 bits, measured on the test images beside what it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,43 +51,6 @@ def check_data(network: Deployed, data: Data) -> None:
         if own[name] and own[name] != given:
             expected = f"the data that the student was trained on: its {name} are {str(own[name])[:80]}"
             raise SettingError("data.train", str(given)[:80], expected, "give --data.train and what else the run had")
-
-
-def quantise(source: Path, target: Path, batches: Iterator[Tensor]) -> None:
-    """Quantise weights by channel and activations by their ranges on some images.
-
-    Args:
-        source: an ONNX file.
-        target: the ONNX file to write.
-        batches: images as the file takes them.
-    """
-    import logging
-
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Images(CalibrationDataReader):  # type: ignore[misc]  # untyped
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(batches, None)
-            return None if batch is None else {"images": batch.numpy()}
-
-    prepared = target.with_name(f"{target.name}.prepared")
-    told = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it advises to do what is done here
-    try:
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(target),
-            Images(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-        )
-    finally:
-        logging.root.setLevel(told)
-        prepared.unlink(missing_ok=True)
 
 
 def as_taken(network: Deployed, data: Data, split: str, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:

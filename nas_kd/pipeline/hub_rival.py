@@ -83,7 +83,7 @@ def hub_class(name: str) -> Any:
             from nni.nas.hub import pytorch as hub
     except ImportError as error:
         expected = f"a space of NNI's hub, which does not import here ({error})"
-        hint = "pip install 'nni>=3.0' pytorch_lightning, on an x86-64 machine"
+        hint = "pip install 'nas_kd[nni]' pytorch_lightning, on an x86-64 machine"
         raise SettingError("retrain.rivals", PREFIX + name, expected, hint) from error
     return getattr(hub, name)
 

@@ -36,7 +36,7 @@ def to_nni(space: ElasticSpace) -> Any:
             warnings.simplefilter("ignore")
             from nni.mutable import Categorical, MutableDict
     except ImportError as error:
-        hint = "pip install 'nni>=3.0' on an x86-64 machine; everything else works without it"
+        hint = "pip install 'nas_kd[nni]' on an x86-64 machine; everything else works without it"
         raise SettingError("nni", "not installed", "the package nni, 3.0 or later", hint) from error
 
     tree: dict[str, Any] = {}

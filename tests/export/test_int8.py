@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from export_students import student
 
 import nas_kd
@@ -56,11 +57,39 @@ def test_eight_bits_answer_like_the_network(tmp_path: Path, capsys: pytest.Captu
     assert "int8_epochs=1: expected 0 without --int8" in capsys.readouterr().err
 
 
+def test_torchao_makes_eight_bits_of_a_graph(tmp_path: Path) -> None:
+    """As close as ONNX Runtime's; what is stored for a weight is one byte, and the file opens for any batch."""
+    pytest.importorskip("torchao")
+    data = nas_kd.load_data("digits")
+    made = nas_kd.retrain(cifar_resnet8(10, 1), None, data, method="ce", epochs=4, batch_size=64)
+    tuned = nas_kd.tune_int8(made, None, data, epochs=1)
+    found = nas_kd.export(made, "pt2", tmp_path / "s.pt2", normalise=True, int8=data, tuned=tuned, latency=(1,))
+    rows = {row.form: row for row in found.int8}
+    assert list(rows) == ["torch eager", "torch.export", "torch.export int8", "torch.export int8 tuned"]
+    eager, small, after = (rows[name] for name in ("torch eager", "torch.export int8", "torch.export int8 tuned"))
+    for row in (small, after):
+        assert row.agreement is not None and row.agreement > 0.9 and row.score > eager.score - 0.1
+    assert [row.runtime for row in found.latency] == list(rows)
+    program = torch.export.load(tmp_path / "s.int8.pt2")
+    stored = {name: tensor for name, tensor in program.state_dict.items() if tensor.dtype == torch.int8}
+    layers = [m for m in made.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert sorted(tensor.numel() for tensor in stored.values()) == sorted(layer.weight.numel() for layer in layers)
+    assert program.module()(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_a_package_that_is_missing_is_named_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_kd.export.formats.base.find_spec", lambda name: None)
+    data = nas_kd.load_data("digits", subset=100)
+    with pytest.raises(SettingError, match=r"int8=True.*torchao is not; hint: pip install 'nas_kd\[torchao\]'"):
+        nas_kd.export(student("cifar_resnet8"), "pt2", tmp_path / "s.pt2", int8=data)
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_are_told_first(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     data = nas_kd.load_data("digits", subset=100)
     with pytest.raises(SettingError, match="data.train='1': expected the data that the student was trained on"):
         nas_kd.export(student("cifar_resnet8"), path=tmp_path / "s.onnx", int8=data)
-    with pytest.raises(SettingError, match="int8=True: expected false with pt2"):
-        nas_kd.export(student("cifar_resnet8"), "pt2", tmp_path / "s.pt2", int8=data)
+    with pytest.raises(SettingError, match="int8=True: expected false with torchscript: files of onnx, pt2"):
+        nas_kd.export(student("cifar_resnet8"), "torchscript", tmp_path / "s.pt", int8=data)
     assert not list(tmp_path.iterdir())

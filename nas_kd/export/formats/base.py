@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,31 @@ from nas_kd.errors import SettingError
 from nas_kd.export.deployed import Deployed
 
 Read = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, classes)
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """What turns a file of a format into one of 8 bits: weights by channel, activations by their ranges on images.
+
+    Args:
+        run: writes the second path from the first; batches of images as the file takes them come with it.
+        packages: modules that it needs.
+        extra: extra of nas_kd that installs them.
+        read: reads such a file back; None reads it as any of the format.
+    """
+
+    run: Callable[[Path, Path, Iterator[Tensor]], None]
+    packages: tuple[str, ...]
+    extra: str
+    read: Callable[[Path], Read] | None = None
+
+    def need_packages(self) -> None:
+        """Refuse to start without the packages.
+
+        Raises:
+            SettingError: one is not installed.
+        """
+        need_packages("int8", True, self.packages, self.extra)
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,7 @@ class Format:
         packages: modules that it needs besides torch and timm.
         extra: extra of nas_kd that installs them.
         whole: whether normalisation and probabilities can be inside.
+        int8: makes 8 bits of its file; None where nothing does.
     """
 
     name: str
@@ -40,6 +66,7 @@ class Format:
     packages: tuple[str, ...] = ()
     extra: str = ""
     whole: bool = True
+    int8: Quantiser | None = None
 
     def need_packages(self) -> None:
         """Refuse to start without the packages.

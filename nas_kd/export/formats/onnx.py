@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats.base import Format, Read
-from nas_kd.export.formats.pt2 import exported
+from nas_kd.export.formats.onnx_int8 import INT8
+from nas_kd.export.formats.traced import exported
 
 
 def write(network: Deployed, example: Tensor, path: Path) -> None:
@@ -74,5 +75,13 @@ def read(path: Path) -> Read:
 
 
 FORMAT = Format(
-    "onnx", ".onnx", "onnxruntime", write, read, exported, ("onnx", "onnxscript", "onnxruntime"), extra="onnx"
+    "onnx",
+    ".onnx",
+    "onnxruntime",
+    write,
+    read,
+    exported,
+    ("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
+    int8=INT8,
 )

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats.base import Format, Read
-
-
-def exported(network: nn.Module, example: Tensor | tuple[Any, ...]) -> Any:
-    """Trace a network for any batch size; a module inside it, given as a tuple of its arguments, for theirs."""
-    if isinstance(example, tuple):
-        return torch.export.export(network, example)
-    return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+from nas_kd.export.formats.pt2_int8 import INT8
+from nas_kd.export.formats.traced import exported
 
 
 def write(network: Deployed, example: Tensor, path: Path) -> None:
@@ -29,4 +23,4 @@ def read(path: Path) -> Read:
     return torch.export.load(path).module()
 
 
-FORMAT = Format("pt2", ".pt2", "torch.export", write, read, exported)
+FORMAT = Format("pt2", ".pt2", "torch.export", write, read, exported, int8=INT8)

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from nas_kd.export.deployed import Deployed
 from nas_kd.export.formats.base import Format, Read
-from nas_kd.export.formats.pt2 import exported
+from nas_kd.export.formats.traced import exported
 from nas_kd.runs.files import plain
 from nas_kd.version import __version__
 
