@@ -79,8 +79,8 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
     """Find the blocks of a network, in the order in which they run, and the channels between them.
 
     A block is the smallest module that adds its input to what it makes of it, or a module of the same class (the
-    first block of a stage, whose shortcut is a convolution). Where it gives several outputs it is one if the network
-    needs the first alone. Channels tied to none outside are its groups.
+    first block of a stage, whose shortcut is a convolution). Where there are none, those that give several outputs are
+    blocks if the network needs the first alone. Channels tied to none outside are its groups.
     Where channels are tied inside another module, this is a unit too, but for the choice to be left out; not so the
     chains of a network without blocks.
     All other groups are streams: the widths of the residual streams, and those between the layers of a plain network.
@@ -103,9 +103,11 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
     known = {slot.layer for group in groups if group not in read for slot in group.slots}  # the logits
     groups = sound(network, images, read)
     known |= {slot.layer for group in groups for slot in group.slots if slot.dim == 0}
-    calls = _calls(network, images)
-    found = (_blocks(network, calls, (*PLAIN, *more)) for more in ((), NORMS, LAYER_NORMS))
-    blocks = next((blocks for blocks in found if blocks), [])
+    calls = calls_of(network, images)
+    blocks = _found(network, calls)
+    if not blocks:
+        calls = _with_firsts(network, images, calls)
+        blocks = _found(network, calls)
     homes = {id(group): _home(group, blocks) or _common(group.layers) for group in groups}
     around = {path for path in (*blocks, *homes.values()) if path}
     inner: dict[str, list[Group]] = {path: [] for path in blocks}
@@ -140,17 +142,19 @@ def find_parts(network: nn.Module, images: Any, residual: bool = False) -> tuple
     return units, links
 
 
-def _calls(network: nn.Module, images: Any) -> dict[str, Call]:
-    """Return the calls of all modules; of blocks with several outputs the first is theirs, if it alone is needed."""
-    calls = calls_of(network, images)
+def _found(network: nn.Module, calls: dict[str, Call]) -> list[str]:
+    """Return the paths of the residual blocks, by the plainest ways around that there are."""
+    found = (_blocks(network, calls, (*PLAIN, *more)) for more in ((), NORMS, LAYER_NORMS))
+    return next((blocks for blocks in found if blocks), [])
+
+
+def _with_firsts(network: nn.Module, images: Any, calls: dict[str, Call]) -> dict[str, Call]:
+    """Return the calls with the first of several outputs as that of residual blocks, if the network needs it alone."""
     firsts = {path: replace(call, out=call.first) for path, call in calls.items() if call.more}
-    plain = (*PLAIN, *NORMS, *LAYER_NORMS)
-    blocks = [path for path, call in firsts.items() if _skips(call, plain)]
-    kinds = {type(network.get_submodule(path)) for path in blocks}
+    kinds = {type(network.get_submodule(path)) for path in _found(network, firsts)}
     alike = [path for path in firsts if type(network.get_submodule(path)) in kinds]
-    if alike and only_firsts_are_needed(network, images, alike):
-        return calls | {path: firsts[path] for path in alike}
-    return {path: replace(call, more=0) for path, call in calls.items()}
+    needed = not alike or only_firsts_are_needed(network, images, alike)
+    return calls | {path: firsts[path] for path in alike if needed}
 
 
 def _blocks(network: nn.Module, calls: dict[str, Call], plain: tuple[str, ...]) -> list[str]:

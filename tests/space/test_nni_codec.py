@@ -137,6 +137,6 @@ def test_layer_choices_that_are_no_product_are_refused():
 def test_without_nni_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "nni", None)
     monkeypatch.setitem(sys.modules, "nni.mutable", None)
-    with pytest.raises(SettingError, match="pip install 'nni>=3.0'"):
+    with pytest.raises(SettingError, match=r"pip install 'nas_kd\[nni\]'"):
         to_nni(TINY)
     assert from_sample(TINY, to_sample(TINY, TINY.largest())) == TINY.largest()
