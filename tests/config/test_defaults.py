@@ -40,11 +40,12 @@ def test_there_are_numbers_of_every_section() -> None:
     assert len({name for name, _ in NUMBERS}) > 80
 
 
-@pytest.mark.parametrize(("name", "value"), NUMBERS)
-def test_each_number_alone_is_legal(name: str, value: float) -> None:
-    config = build(Config, {name: value})
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in NUMBERS))
+def test_each_number_alone_is_legal(name: str) -> None:
     section, _, own = name.rpartition(".")
-    assert getattr(getattr(config, section) if section else config, own) == value
+    for value in (value for one, value in NUMBERS if one == name):
+        config = build(Config, {name: value})
+        assert getattr(getattr(config, section) if section else config, own) == value
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ def _same(whole: Path, killed: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_second_budget_reuses_all_but_the_search(made: Made, copied: Path, fork: Fork) -> None:
     """And a kill in the middle of it changes nothing that was finished."""

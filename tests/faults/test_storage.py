@@ -162,6 +162,7 @@ FULL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_disk_that_fills_up_again_and_again(made: Made, tmp_path: Path, fork: Fork) -> None:
     run = tmp_path / "run"

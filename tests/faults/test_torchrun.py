@@ -138,6 +138,7 @@ def process_of(parent: int, told: str) -> int:
     raise AssertionError(f"no child of {parent} has {told}")
 
 
+@pytest.mark.slow
 def test_silence_is_noticed_and_long_work_is_not_taken_for_it(tmp_path: Path) -> None:
     port, command = free_port(), [sys.executable, str(two_processes.__file__)]
     first, second = (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_kd.export.int8 import quantise
+from nas_kd.export.formats.onnx_int8 import quantise
 from nas_kd.nn.fake_quant import HIGH, LOW, RANGE, ActivationRange, WeightRounding, faked, rounded
 
 

@@ -33,7 +33,7 @@ def script(how: str, code: str, folder: Path) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, *arguments], input=code, capture_output=True, text=True, env=env)
 
 
-@pytest.mark.parametrize("how", ["file", "stdin", "text"])
+@pytest.mark.parametrize("how", ["file", *(pytest.param(how, marks=pytest.mark.slow) for how in ("stdin", "text"))])
 def test_a_script_without_a_guard_runs_once(how: str, tmp_path: Path) -> None:
     done = script(how, FREE, tmp_path)
     assert done.returncode == 0, done.stderr
