@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
-from nas_kd.nn.cutting import MOST_OUTPUTS, with_none
+from nas_kd.nn.cutting import MOST_OUTPUTS, with_first
 
 HINT = "name a space instead (--space), or give a network whose forward pass is the same for every image"
 aten: Any = torch.ops.aten
@@ -187,7 +187,7 @@ def only_firsts_are_needed(network: nn.Module, images: Any, paths: Sequence[str]
     want = network(inputs.copied(images))
 
     def without(module: nn.Module, args: Any, out: Any) -> Any:
-        return with_none(out[0], len(out) - 1)
+        return with_first(out, out[0])
 
     handles = [network.get_submodule(path).register_forward_hook(without) for path in paths]
     try:

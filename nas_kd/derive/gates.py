@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas_kd.derive.calling import called_with
 from nas_kd.derive.importance import readers
 from nas_kd.derive.units import Unit
+from nas_kd.nn.cutting import first_of, with_first
 from nas_kd.space.arch import Candidate
 
 if TYPE_CHECKING:
@@ -221,8 +222,10 @@ class GatedNet(nn.Module):
         def keep(unit: int, module: nn.Module, args: tuple[Any, ...]) -> None:
             inputs[unit] = args[0].clone()  # the unit may change it in place
 
-        def mix(unit: int, gate: Tensor, module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
-            return torch.lerp(inputs.pop(unit), out, gate.to(out.dtype))
+        def mix(unit: int, gate: Tensor, module: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+            whole = first_of(out)
+            mixed = torch.lerp(inputs.pop(unit), whole, gate.to(whole.dtype))
+            return with_first(out, mixed)
 
         handles = []
         for group in self.plan.groups:

@@ -176,6 +176,11 @@ def with_none(first: Tensor, more: int) -> Any:
     return (first, *[None] * more) if more else first
 
 
+def with_first(out: Any, first: Tensor) -> Any:
+    """Return another first output in the place of what a module gives, with None for those behind it."""
+    return with_none(first, 0 if isinstance(out, Tensor) else len(out) - 1)
+
+
 def first_of(out: Any) -> Tensor:
     """Return the first of what a module gives, or all of it."""
     found: Tensor = out if isinstance(out, Tensor) else out[0]

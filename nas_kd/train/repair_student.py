@@ -19,7 +19,7 @@ from nas_kd.derive.supernet import of_teacher
 from nas_kd.derive.units import Unit
 from nas_kd.errors import SettingError
 from nas_kd.nn import inputs
-from nas_kd.nn.cutting import first_of, with_none
+from nas_kd.nn.cutting import first_of, with_first
 from nas_kd.runs.run import Run
 from nas_kd.runtime.device import Runtime
 from nas_kd.runtime.seeds import alone
@@ -207,7 +207,7 @@ def learning(
         loss = noise_to_signal(got, targets[index], real)
         loss.backward()  # right away, so that only one unit's graph is in memory
         losses.append(loss.detach())
-        return with_none(got.detach().clone(), units[index].more)  # a later layer may change it in place
+        return with_first(out, got.detach().clone())  # a later layer may change it in place
 
     handles = [network.get_submodule(u.path).register_forward_hook(partial(learn, i)) for i, u in enumerate(units)]
     try:

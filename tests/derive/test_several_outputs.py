@@ -140,6 +140,14 @@ def test_cuts_are_repaired_and_a_student_is_handed_over(
     assert isinstance(again.get_submodule("blocks.0"), LeftOut)
 
 
+def test_gates_find_an_arch(net: TeacherSupernet, teacher: Teacher, data: Data) -> None:
+    tables = nas_kd.rate_units(net, teacher, data, images=32)
+    found = nas_kd.search(
+        net, teacher, data, tables, engine="gates", max_macs="60%", gate_epochs=1, trials=1, epochs=0, tuned=0
+    )
+    assert found.best in net.space and net.space.cost(found.best, **SHAPE).macs <= 0.6 * teacher.macs
+
+
 def test_a_plan_of_too_many_outputs_is_refused() -> None:
     plan = CutPlan(("a",), {}, {}, {}, {"a": 2}).to_dict()
     assert CutPlan.from_dict(plan).more == {"a": 2}
