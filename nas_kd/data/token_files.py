@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from nas_kd.runs.links import create, part_of, remove
 AT_ONCE = 1024  # texts that are tokenised together
 MAPPED = 2**23  # characters from which on tokens are kept in files: fewer are tokenised again in a second or two
 ABOUT = "tokens.json"
+ABANDONED = 86_400  # seconds without a write after which an unfinished folder is nobody's
 Chunk = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64], int]
 
 
@@ -135,6 +137,9 @@ def _write(
     """Write tokens into a folder that has its name once it is whole."""
     part = part_of(folder)
     remove(part)
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            remove(left)
     remove(folder)  # what is there was read before, and was not whole; later it may be that of another process
     part.mkdir(parents=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def test_files_that_are_not_whole_are_made_again(
         path.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
     assert load(review_table, bert_folder, tmp_path).fingerprint == review_data.fingerprint
     assert path.read_bytes() == content and folders(tmp_path) == [folder]
+
+
+def test_what_a_killed_process_left_goes_after_a_day(review_table: Path, bert_folder: Path, tmp_path: Path) -> None:
+    load(review_table, bert_folder, tmp_path)
+    (folder,) = folders(tmp_path)
+    (folder / "ids.bin").unlink()
+    old, new = (folder.with_name(f".{folder.name}.{number}.tmp") for number in (1, 2))
+    for part in (old, new):
+        part.mkdir()
+        (part / "ids.bin").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    load(review_table, bert_folder, tmp_path)
+    assert folders(tmp_path) == [new, folder]
 
 
 def test_a_broken_off_start_is_not_used(
