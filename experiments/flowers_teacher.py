@@ -95,6 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         if args.quick:
             model, data, weights = small(Path(place))
+            args.out = Path(place) / "quick.csv"
         else:
             model, weights = MODEL, converted(args.weights, Path(place))
             data = nas_kd.load_data(args.data, resolution=96, subset=2000, views=0)

@@ -81,8 +81,9 @@ def main() -> None:
         accuracy = {"test_accuracy": metrics["accuracy"], "select_accuracy": student.info["metrics"]["select_accuracy"]}
         log.append({"method": name, "seed": seed} | accuracy | {"training_cpu_seconds": round(spent, 1)})
         print(log.rows()[-1], flush=True)
-        summarised(read_frame(file), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
-    print(pd.read_csv(out / "summary.csv").to_string())
+    summary = summarised(read_frame(file), read_frame(hits.path)).round(4)
+    summary.to_csv(out / "summary.csv", index=False)
+    print(summary.to_string())
 
 
 def summarised(frame: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from nas_kd.analyse import frames
+from nas_kd.analyse.html import own_words
 
 FILE = "test_disagreements.csv"  # beside the student
+MOST = 60  # rows: a file may be somebody else's
 TITLES = {
     "teacher": "The teacher is right",
     "student": "The student is right",
@@ -33,11 +34,12 @@ def disagreements_of(root: Path, folder: str) -> pd.DataFrame:
         One row an image: image, label, student, teacher, right (who is: teacher, student, neither, or unknown), shown
         (a PNG in base64, or a text), student_sure, teacher_sure; empty if not known.
     """
-    frame = frames.table((root / folder).parent / FILE)
+    frame = frames.table((root / folder).parent / FILE, words=True).head(MOST)
     if not len(frame):
         return frame
-    words = frame[["label", "student", "teacher", "right", "shown"]].fillna("").astype(str)
-    return frame[["image"]].join([words, frame[["student_sure", "teacher_sure"]].astype(float)])
+    numbers = {"image": int, "student_sure": float, "teacher_sure": float}
+    frame = frame[["image", "label", "student", "teacher", "right", "shown", "student_sure", "teacher_sure"]]
+    return frame.astype(numbers)[frame["right"].isin(TITLES)]
 
 
 def disagreements_part(root: Path, results: pd.DataFrame, keep: Callable[[str, pd.DataFrame], None]) -> list[str]:
@@ -68,10 +70,12 @@ def disagreements_part(root: Path, results: pd.DataFrame, keep: Callable[[str, p
 
 
 def _figure(row: dict[Any, Any], texts: bool) -> str:
-    label = f"{escape(row['label'])}; " if row["label"] else ""
-    answers = ", ".join(f"{who} {escape(row[who])} {100 * row[f'{who}_sure']:.0f} %" for who in ("student", "teacher"))
+    label = f"{own_words(row['label'])}; " if row["label"] else ""
+    answers = ", ".join(
+        f"{who} {own_words(row[who])} {100 * row[f'{who}_sure']:.0f} %" for who in ("student", "teacher")
+    )
     if texts:
-        shown = f"<p>{escape(row['shown'])}</p>"
+        shown = f"<p>{own_words(row['shown'])}</p>"
     else:
         shown = f'<img alt="test image {int(row["image"])}" src="data:image/png;base64,{_checked(row["shown"])}">'
     return f"<figure>{shown}<figcaption>{label}{answers}</figcaption></figure>"

@@ -51,8 +51,11 @@ def of_texts(run: str | Path | Run) -> bool:
     return (folder_of(run) / TOKENS).is_file()
 
 
-def table(path: Path) -> pd.DataFrame:
+def table(path: Path, *, words: bool = False) -> pd.DataFrame:
     """Read a CSV file; a missing file, or one without a complete header, is an empty frame.
+
+    Args:
+        words: every cell is text as it is written: a class may be called None, or 001.
 
     Raises:
         SettingError: it is no file or too large, or holds text where numbers belong.
@@ -60,7 +63,8 @@ def table(path: Path) -> pd.DataFrame:
     hint = f"delete {path} and run the same command again"
     try:
         text = read_text(path, TABLE, hint=hint)
-        read = pd.read_csv(io.StringIO(text, newline=""), dtype=TEXT)
+        how: dict[str, Any] = {"dtype": str, "keep_default_na": False} if words else {"dtype": TEXT}
+        read = pd.read_csv(io.StringIO(text, newline=""), **how)
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
         return pd.DataFrame()
     except OverflowError as error:

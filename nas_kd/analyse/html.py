@@ -117,6 +117,11 @@ def cell(value: Any, form: Callable[[Any], str] | None = None) -> str:
     return str(value) if form is None else form(value)
 
 
+def own_words(text: str) -> str:
+    """Return words of the user, such as a class or a text, which stay as they are (see `spoken_page`)."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
 def figure(svg: str, caption: str) -> str:
     """Return a figure with its caption."""
     figcaption = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""

@@ -14,6 +14,7 @@ from nas_kd.config.measures import ACCURACY, MEASURES, Measure
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
+SPOKEN = "(?<!balanced )accuracy(?!_)"
 OF_KIND = {"classes": "accuracy", "multilabel": "map", "regression": "r2"}
 
 
@@ -36,8 +37,11 @@ def measure_of(run: str | Path | Run) -> Measure:
 
 
 def worded(text: str, measure: Measure) -> str:
-    """Put the measure's name where a text speaks of accuracy."""
-    return re.sub("(?<!balanced )accuracy(?!_)", measure.words, text) if measure != ACCURACY else text
+    """Put the measure's name where a text speaks of accuracy; words of the user stay as they are."""
+    if measure == ACCURACY:
+        return text
+    bits = re.split("(<bdi>.*?</bdi>)", text, flags=re.DOTALL)
+    return "".join(bit if at % 2 else re.sub(SPOKEN, measure.words, bit) for at, bit in enumerate(bits))
 
 
 def as_accuracy(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:

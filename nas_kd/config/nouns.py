@@ -11,7 +11,7 @@ from nas_kd.errors import SettingError
 TOKENS = "tokens.json"  # in a run folder: what its texts are
 # not in paths, names of columns and settings, nor in compounds such as image_path
 WORD = re.compile(r"(?<![\w./=-])(an )?(image|Image)(s?)(?![\w/=-]|\.\w)")
-MARKUP = re.compile(r"(<(?:style|script|pre|code)\b.*?</(?:style|script|pre|code)>|<[^>]*>)", re.DOTALL)
+MARKUP = re.compile(r"(<(?:style|script|pre|code|bdi)\b.*?</(?:style|script|pre|code|bdi)>|<[^>]*>)", re.DOTALL)
 
 
 def spoken(sentence: str, texts: bool) -> str:
@@ -25,7 +25,7 @@ def spoken(sentence: str, texts: bool) -> str:
 
 
 def spoken_page(part: str, texts: bool) -> str:
-    """Do so in what a part of an HTML page shows; its tags, styles and code stay as they are.
+    """Do so in what a part of an HTML page shows; its tags, styles, code and words of the user stay as they are.
 
     Args:
         part: of the page.

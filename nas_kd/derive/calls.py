@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,20 +178,23 @@ def calls_of(network: nn.Module, images: Any) -> dict[str, Call]:
 
 @torch.no_grad()
 def only_firsts_are_needed(network: nn.Module, images: Any, paths: Sequence[str]) -> bool:
-    """Tell whether a network runs, and gives the same, where modules give None for all outputs but their first.
+    """Tell whether a network runs where modules give None for all outputs but their first, in training too.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode, in which it has to give the same.
         images: (B, C, H, W), or texts.
         paths: of the modules.
     """
     want = network(inputs.copied(images))
+    trained = deepcopy(network).train()  # a copy: norms take statistics
 
     def without(module: nn.Module, args: Any, out: Any) -> Any:
         return with_first(out, out[0])
 
-    handles = [network.get_submodule(path).register_forward_hook(without) for path in paths]
+    handles = [own.get_submodule(path).register_forward_hook(without) for own in (network, trained) for path in paths]
     try:
+        with torch.random.fork_rng(devices=[]):
+            trained(inputs.copied(images))
         return torch.equal(network(inputs.copied(images)), want)
     except Exception:  # whatever a foreign forward pass makes of None
         return False

@@ -126,8 +126,8 @@ class RankConfig(NetworkLearningConfig, CalibrationConfig):
 
     @property
     def training(self) -> dict[str, Any]:
-        """Method and settings of each training, by name."""
-        return {name: getattr(self, name) for name in TRAINING}
+        """Method and settings of each training, by name; sgd goes without saying, as older rankings did not name it."""
+        return {name: getattr(self, name) for name in TRAINING if (name, getattr(self, name)) != ("optimizer", "sgd")}
 
 
 # the settings of a ranking that determine how each arch is trained

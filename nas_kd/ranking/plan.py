@@ -45,7 +45,6 @@ def keep_plan(folder: Path, facts: Mapping[str, Any], archs: pd.DataFrame, creat
         old = read_json(plan, delete=plan)
         check_format(old, plan)
         del old["made_with"]
-        old.setdefault("rank.optimizer", "sgd")  # older plans name none
         changed = [name for name in {**old, **given} if old.get(name) != given.get(name)]
         kept = read_frame(table)
         keys = list(kept.get("key", []))

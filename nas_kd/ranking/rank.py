@@ -143,7 +143,8 @@ def rank(
         "primary": main.name,
         "control": base.name,
     }
-    facts |= config.record(*MAY_CHANGE) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
+    unsaid = ("optimizer",) if config.optimizer == "sgd" else ()  # as in `RankConfig.training`
+    facts |= config.record(*MAY_CHANGE, *unsaid) | {"rank.bands": bands_of(config, space, cost)} | data.augmentation
     facts |= own_task | ({GROWN: before} if before else {})
     table = keep_plan(folder, facts, drawn, create=not helps)
     archs = archs_of(table)

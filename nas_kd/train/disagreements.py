@@ -13,19 +13,22 @@ from torch import Tensor
 
 from nas_kd.data import Data
 from nas_kd.data.texts import read_tokenizer
+from nas_kd.distill import Task
 from nas_kd.nn import inputs
 
 DISAGREEMENTS = "test_disagreements.csv"  # beside the student; the report reads it
+COLUMNS = ("image", "label", "student", "teacher", "right", "student_sure", "teacher_sure", "shown")
 MOST = 12  # images of a student
 SIDE = 96  # pixels that an image is shrunk to
 CHARACTERS = 300  # of a text
 
 
-def disagreements(data: Data, logits: Tensor, theirs: Tensor) -> pd.DataFrame:
+def disagreements(task: Task, data: Data, logits: Tensor, theirs: Tensor) -> pd.DataFrame:
     """Return test images that student and teacher answer differently, those of which both are surest first.
 
     Args:
-        data: of classes.
+        task: says what the answers are.
+        data: the data.
         logits: (N, C) of the student on the test images.
         theirs: (N, C) of the teacher.
 
@@ -33,26 +36,34 @@ def disagreements(data: Data, logits: Tensor, theirs: Tensor) -> pd.DataFrame:
         At most `MOST` rows: ``image`` (its number in the split), the names ``label`` (empty where it is not known),
         ``student`` and ``teacher`` of the classes, ``student_sure`` and ``teacher_sure`` (probability, 0 to 1) of the
         answers, ``right`` (who is: student, teacher, neither, or unknown), and ``shown``: a PNG in base64, or the
-        beginning of a text.
+        beginning of a text. None where answers are no classes, or an answer is no number.
     """
-    own = logits.float().softmax(1).max(1)
-    other = theirs.float().softmax(1).max(1)
-    apart = (own.indices != other.indices).nonzero()[:, 0]
-    surest = torch.minimum(own.values, other.values)[apart].argsort(descending=True, stable=True)
-    index = apart[surest][:MOST]
-    labels = data.test.labels[index].tolist()
-    named = {"label": labels, "student": own.indices[index].tolist(), "teacher": other.indices[index].tolist()}
+    own, other = task.answers(logits), task.answers(theirs)
+    if own is None or other is None or data.kind != "classes" or logits.shape != theirs.shape:
+        return pd.DataFrame(columns=COLUMNS)
+    sure = [_probability(*pair) for pair in ((logits, own), (theirs, other))]
+    least = torch.minimum(*sure)
+    apart = ((own != other) & least.isfinite()).nonzero()[:, 0]
+    index = apart[least[apart].argsort(descending=True, stable=True)][:MOST]
+    numbers = [each[index].tolist() for each in (data.test.labels, own, other)]
+    names = {number: name for number, name in enumerate(data.classes)}
     frame = pd.DataFrame({"image": index.tolist()})
-    for column, numbers in named.items():
-        frame[column] = [data.classes[number] if number >= 0 else "" for number in numbers]
+    for column, some in zip(COLUMNS[1:4], numbers, strict=True):
+        frame[column] = ["" if number < 0 else names.get(number, str(number)) for number in some]
     frame["right"] = [
         "unknown" if label < 0 else "student" if label == student else "teacher" if label == teacher else "neither"
-        for label, student, teacher in zip(*named.values(), strict=True)
+        for label, student, teacher in zip(*numbers, strict=True)
     ]
-    frame["student_sure"] = own.values[index].numpy().round(4)
-    frame["teacher_sure"] = other.values[index].numpy().round(4)
+    for column, values in zip(COLUMNS[5:7], sure, strict=True):
+        frame[column] = values[index].numpy().round(4)
     frame["shown"] = _shown(data, index)
     return frame
+
+
+def _probability(logits: Tensor, answers: Tensor) -> Tensor:
+    """Return the probability of answers, (N,)."""
+    wide = logits.float()
+    return (wide.gather(1, answers[:, None])[:, 0] - wide.logsumexp(1)).exp()
 
 
 def _shown(data: Data, index: Tensor) -> list[str]:

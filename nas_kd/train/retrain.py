@@ -217,8 +217,8 @@ def retrain(
         if stage is not None:  # one row per image, in the order of data.csv: networks are compared image by image
             stage.write_frame(f"{split}.csv", by_image(task, answered, getattr(data, split)))
             stage.write_frame(f"{split}_classes.csv", each.table)
-            if split == "test" and logits is not None and data.kind == "classes":
-                stage.write_frame(DISAGREEMENTS, disagreements(data, answered, logits))
+            if split == "test" and logits is not None and len(rows := disagreements(task, data, answered, logits)):
+                stage.write_frame(DISAGREEMENTS, rows)
     info = student_info(network, data, arch=arch, metrics=metrics, factory=named, factory_kwargs=arguments)
     info["made"] = {
         "teacher": _names_of(source),

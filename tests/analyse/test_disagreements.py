@@ -15,7 +15,9 @@ from PIL import Image
 from nas_kd.analyse.disagreements import FILE, disagreements_of
 from nas_kd.analyse.report import report
 from nas_kd.analyse.table import final_table
+from nas_kd.config.nouns import TOKENS
 from nas_kd.errors import SettingError
+from nas_kd.train.disagreements import DISAGREEMENTS
 
 
 def picture(seed: int) -> str:
@@ -62,9 +64,34 @@ def test_images_are_shown_by_who_is_right(run: Path) -> None:
         after = page[page.index(f"<h3>{title}") :]
         assert after.index(picture) < after.index("</div>")
     assert "Neither is right" not in page
-    assert "cat; student &lt;b&gt;dog 91 %, teacher cat 99 %" in page and "<b>dog" not in page
+    plain = page.replace("<bdi>", "").replace("</bdi>", "")
+    assert "cat; student &lt;b&gt;dog 91 %, teacher cat 99 %" in plain and "<b>dog" not in page
     kept = pd.read_csv(run / "report" / "disagreements.csv")
     assert kept["image"].tolist() == [4, 7, 9] and "shown" not in kept
+    assert FILE == DISAGREEMENTS  # what a training writes
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "001", "1", "true", "images", "accuracy"])
+def test_names_stay_as_they_are(run: Path, name: str) -> None:
+    path = (run / given(run)).parent / FILE
+    ROWS.assign(label=name, student=name, right="student").to_csv(path, index=False)
+    config = run / "config.yaml"
+    config.write_text(config.read_text() + "metric: macro_f1\n")
+    results = pd.read_csv(run / "retrain" / "results.csv", dtype={"key": str})
+    for split in ("select", "test"):
+        results[f"{split}_macro_f1"] = results[f"{split}_accuracy"]
+    results.to_csv(run / "retrain" / "results.csv", index=False)
+    assert disagreements_of(run, given(run))["student"].tolist() == [name] * 3
+    page = report(run).read_text()
+    assert page.count(f"<bdi>{name}</bdi>; student <bdi>{name}</bdi>") == 3
+
+
+def test_texts_of_the_user_stay_as_they_are(run: Path) -> None:
+    said = "An image of images, and the accuracy of an image file."
+    (run / TOKENS).write_text("{}")
+    ROWS.assign(shown=said).to_csv((run / given(run)).parent / FILE, index=False)
+    page = report(run).read_text()
+    assert page.count(f"<p><bdi>{said}</bdi></p>") == 3 and "3 test texts" in page
 
 
 def test_nothing_is_shown_where_nothing_is_known(run: Path) -> None:

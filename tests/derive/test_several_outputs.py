@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import nas_kd
 from nas_kd.data import Data
 from nas_kd.derive.supernet import TeacherSupernet, of_teacher
-from nas_kd.errors import SettingError
 from nas_kd.nn.cutting import CutPlan, LeftOut
 from nas_kd.space import Arch, Candidate
 from nas_kd.teacher import Teacher
@@ -167,10 +166,31 @@ class Reads(Net):
         return self.fc(x.mean((2, 3)))
 
 
-def test_blocks_whose_other_outputs_are_read_stay() -> None:
+class ReadsInTraining(Net):
+    """Reads the second output where it is trained alone, as deep supervision does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x, inside, _ = block(x)
+            if self.training:
+                x = x + 0.0 * inside.mean()
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Reads, ReadsInTraining])
+def test_blocks_whose_other_outputs_are_read_are_no_units(kind: type[Net]) -> None:
     torch.manual_seed(0)
-    try:
-        space = nas_kd.teacher_space(nas_kd.load_teacher(Reads()), resolution=8)
-    except SettingError:
-        return  # nothing else can be cut there
-    assert not any(unit.removable for unit in space.derived.units)
+    network = kind()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    space = nas_kd.teacher_space(nas_kd.load_teacher(network), resolution=8)
+    assert space.derived.units == () or space.derived.units == []
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_guidance_reads_the_first(net: TeacherSupernet, teacher: Teacher, data: Data) -> None:
+    tables = nas_kd.rate_units(net, teacher, data, images=32)
+    found = nas_kd.search(
+        net, teacher, data, tables, objectives=["p_tg", "macs"], max_macs="60%", trials=2, epochs=0, tuned=0
+    )
+    assert found.frame()["p_tg"].notna().any()

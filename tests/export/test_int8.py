@@ -77,6 +77,15 @@ def test_torchao_makes_eight_bits_of_a_graph(tmp_path: Path) -> None:
     assert program.module()(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 
 
+@pytest.mark.parametrize("calibration", [1, 65])
+def test_a_last_batch_of_one_image_is_no_batch_size(calibration: int, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    data = nas_kd.load_data("digits", subset=200)
+    made = nas_kd.retrain(cifar_resnet8(10, 1), None, data, method="ce", epochs=1, batch_size=32)
+    nas_kd.export(made, "pt2", tmp_path / "s.pt2", int8=data, calibration=calibration)
+    assert torch.export.load(tmp_path / "s.int8.pt2").module()(torch.rand(5, 1, 8, 8)).shape == (5, 10)
+
+
 def test_a_package_that_is_missing_is_named_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_kd.export.formats.base.find_spec", lambda name: None)
     data = nas_kd.load_data("digits", subset=100)

@@ -14,7 +14,10 @@ from PIL import Image
 
 import nas_kd
 from nas_kd.data import Data
+from nas_kd.distill import Classification
 from nas_kd.train.disagreements import MOST, disagreements
+
+TASK = Classification()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_the_surest_come_first_and_who_is_right_is_told(data: Data) -> None:
     student[3], sure[3] = wrong[3], 0.5  # the teacher is right
     teacher[5], sure[5] = wrong[5], 0.8  # the student is right
     student[7], teacher[7], sure[7] = wrong[7], third[7], 0.7  # neither
-    found = disagreements(data, logits_of(student, sure), logits_of(teacher, [0.95] * count))
+    found = disagreements(TASK, data, logits_of(student, sure), logits_of(teacher, [0.95] * count))
     assert found["image"].tolist() == [5, 7, 3]
     assert found["right"].tolist() == ["student", "neither", "teacher"]
     assert found["label"].tolist() == [str(labels[at]) for at in (5, 7, 3)]
@@ -51,7 +54,7 @@ def test_the_surest_come_first_and_who_is_right_is_told(data: Data) -> None:
 def test_pictures_are_the_images(data: Data) -> None:
     random = torch.Generator().manual_seed(0)
     one, other = (torch.randn(len(data.test), 10, generator=random) for _ in range(2))
-    found = disagreements(data, one, other)
+    found = disagreements(TASK, data, one, other)
     assert len(found) == MOST and found["image"].is_unique
     pixels = data.test.raw(torch.tensor(found["image"].tolist()))
     for picture, image in zip(found["shown"], pixels, strict=True):
@@ -68,14 +71,14 @@ def test_large_images_are_shrunk_and_colour_stays(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
     data = nas_kd.load_data(str(tmp_path), rate=2, select=2, resolution=200)
     answers = torch.eye(2).repeat(len(data.test) // 2 + 1, 1)[: len(data.test)]
-    found = disagreements(data, answers, answers.flip(1))
+    found = disagreements(TASK, data, answers, answers.flip(1))
     picture = Image.open(io.BytesIO(base64.b64decode(found["shown"][0])))
     assert max(picture.size) == 96 and picture.mode == "RGB"
 
 
 def test_where_all_agree_there_are_none(data: Data) -> None:
     same = torch.randn(len(data.test), 10, generator=torch.Generator().manual_seed(0))
-    found = disagreements(data, same, 3 * same)
+    found = disagreements(TASK, data, same, 3 * same)
     assert len(found) == 0 and "shown" in found
 
 
@@ -83,5 +86,28 @@ def test_an_image_without_a_label_is_nobodys(data: Data) -> None:
     test = data.test.normalised(data.test._affine)
     test.labels = torch.full_like(test.labels, -1)
     answers = torch.eye(10).repeat(len(test) // 10 + 1, 1)[: len(test)]
-    found = disagreements(replace(data, test=test), answers, answers.flip(1))
+    found = disagreements(TASK, replace(data, test=test), answers, answers.flip(1))
     assert set(found["right"]) == {"unknown"} and set(found["label"]) == {""}
+
+
+class Last(Classification):
+    """Answers with the last class whose logit is above 0."""
+
+    def answers(self, logits: torch.Tensor) -> torch.Tensor:
+        return (logits > 0).long().mul(torch.arange(logits.shape[1])).argmax(1)
+
+
+def test_answers_are_those_of_the_task(data: Data) -> None:
+    random = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(len(data.test), 10, generator=random) for _ in range(2))
+    found = disagreements(Last(), data, one, other)
+    given = Last().answers(one)[torch.tensor(found["image"].tolist())]
+    assert found["student"].tolist() == [str(number) for number in given.tolist()]
+    assert len(disagreements(TASK, data, one, other[:, :9])) == 0  # another teacher's classes
+    assert len(disagreements(TASK, data, one, torch.full_like(one, torch.nan))) == 0
+
+
+def test_labels_that_are_no_classes_have_none() -> None:
+    x = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = nas_kd.load_data((x, torch.rand(60, 2)), rate=5, select=5)
+    assert len(disagreements(nas_kd.distill.task_of(data), data, torch.rand(12, 2), torch.rand(12, 2))) == 0

@@ -12,6 +12,7 @@ from nas_kd.derive.space import TeacherSpace
 from nas_kd.derive.supernet import TeacherSupernet
 from nas_kd.errors import SettingError
 from nas_kd.nn import NormValues, at_resolution
+from nas_kd.nn.cutting import first_of
 from nas_kd.nn.static import StaticNet
 from nas_kd.rate.scores.base import Bench, Score
 from nas_kd.rate.scores.similarity import IMAGES, dissimilarities
@@ -71,7 +72,7 @@ def layer_features(net: Supernet, arch: Arch, norm: NormValues, x: Tensor) -> li
     assert isinstance(net, TeacherSupernet)
     staying = [student.get_submodule(unit.path) for unit in net.cuts.units]
     handles = [
-        module.register_forward_hook(lambda _, __, out: found.append(_by_image(out.detach().clone(), len(x))))
+        module.register_forward_hook(lambda _, __, out: found.append(_by_image(first_of(out).detach().clone(), len(x))))
         for module in staying
         if not isinstance(module, nn.Identity)
     ]
