@@ -39,8 +39,10 @@ def stored_answers(
         count = data.spoken(f"{len(data.train):,} images")
         run.log_message(f"teacher logits: {len(data.train.views)} views of {count}, {size} in {folder}")
     todo = ViewCache.todo(folder, teacher, data, epochs)
+    if not todo:
+        return ViewCache.open(folder, teacher, data, epochs=epochs)
     with (
-        timed(run if todo else None, "teacher", "answers"),
+        timed(run, "teacher", "answers"),
         Progress("teacher logits", todo, unit=data.spoken("images"), run=run) as progress,
     ):
         return ViewCache.open(folder, teacher, data, epochs=epochs, progress=progress)
