@@ -8,8 +8,8 @@ order and differs in its loss alone. A row a training goes to results/variants/ 
 on.
 All 10,000 test images, last epoch; the last column is the mean difference from labels alone (`ce`), seed by seed.
 
-One thread of two AMD EPYC cores that other work shared, torch 2.14.1 (seed 1 of AT on another such machine than the rest);
-numbers in results/variants/students.csv.
+One thread of two AMD EPYC cores that other work shared, torch 2.14.1 (seed 1 of AT on another such machine than the
+rest); numbers in results/variants/students.csv.
 """
 
 from __future__ import annotations
