@@ -4,9 +4,10 @@
 
 Teacher, texts and student are those of text_space.py (the same --run goes on from it): the found arch with repaired
 units of the teacher's weights, before a student's own repair, so that methods on layers have something to teach. Every
-training sees the same texts in the same order, 2 epochs, rate 1e-4, and differs in its loss alone, at its published
-weights; `kd` at temperature 2. ``finetune`` is plain training on the labels. A row is written when it is known; the
-same command goes on. The gain is over `kd`, seed by seed and text by text, with a 95 % interval over texts and seeds.
+training sees the same texts in the same order, 2 epochs, rate 1e-4, and differs in its loss alone, each method at its
+defaults; `kd` at temperature 2. ``finetune`` is plain training on the labels. Methods on layers run the teacher live,
+the others read its stored answers. A row is written when it is known; the same command goes on. The gain is over `kd`,
+seed by seed and text by text, with a 95 % interval over texts and seeds.
 
 Hardware: two AMD EPYC cores that other work shared, torch 2.14.1, transformers 5.24, one thread. Results:
 results/text_methods/.
