@@ -10,11 +10,11 @@ import pandas as pd
 
 from nas_kd.analyse import frames
 from nas_kd.config.measures import ACCURACY, MEASURES, Measure
+from nas_kd.config.nouns import outside_markup
 
 if TYPE_CHECKING:
     from nas_kd.runs.run import Run
 
-SPOKEN = "(?<!balanced )accuracy(?!_)"
 OF_KIND = {"classes": "accuracy", "multilabel": "map", "regression": "r2"}
 
 
@@ -40,8 +40,7 @@ def worded(text: str, measure: Measure) -> str:
     """Put the measure's name where a text speaks of accuracy; words of the user stay as they are."""
     if measure == ACCURACY:
         return text
-    bits = re.split("(<bdi>.*?</bdi>)", text, flags=re.DOTALL)
-    return "".join(bit if at % 2 else re.sub(SPOKEN, measure.words, bit) for at, bit in enumerate(bits))
+    return outside_markup(text, lambda bit: re.sub("(?<!balanced )accuracy(?!_)", measure.words, bit))
 
 
 def as_accuracy(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:

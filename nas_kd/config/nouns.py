@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nas_kd.errors import SettingError
@@ -31,7 +31,17 @@ def spoken_page(part: str, texts: bool) -> str:
         part: of the page.
         texts: see `spoken`.
     """
-    return "".join(bit if at % 2 else spoken(bit, texts) for at, bit in enumerate(MARKUP.split(part)))
+    return outside_markup(part, lambda bit: spoken(bit, texts))
+
+
+def outside_markup(part: str, change: Callable[[str], str]) -> str:
+    """Change what a part of an HTML page says, but not its tags, styles and code, nor words of the user (``<bdi>``).
+
+    Args:
+        part: of the page, or plain text.
+        change: returns other words in the place of some.
+    """
+    return "".join(bit if at % 2 else change(bit) for at, bit in enumerate(MARKUP.split(part)))
 
 
 def _text(found: re.Match[str]) -> str:

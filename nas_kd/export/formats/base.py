@@ -17,7 +17,7 @@ Read = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B, classes)
 
 @dataclass(frozen=True)
 class Quantiser:
-    """What turns a file of a format into one of 8 bits: weights by channel, activations by their ranges on images.
+    """What turns a file of a format into one of 8 bits: weights by channel, activations by tensor, from images.
 
     Args:
         run: writes the second path from the first; batches of images as the file takes them come with it.

@@ -14,7 +14,7 @@ from nas_kd.export.formats.traced import exported
 
 
 def quantise(source: Path, target: Path, batches: Iterator[Tensor]) -> None:
-    """Quantise weights by channel and activations by their ranges on some images, for the kernels of x86 processors.
+    """Quantise weights by channel and activations by tensor from some images, as torchao does for x86 processors.
 
     Args:
         source: a .pt2 file.
