@@ -31,8 +31,10 @@ def checked(function: F) -> F:
 
     @wraps(function)
     def call(*given: Any, **named: Any) -> Any:
-        places, hints = _arguments(function)
+        places, hints, plain = _arguments(function)
         for name, value in (*zip(places, given, strict=False), *named.items()):
+            if type(value) in plain.get(name, ()):
+                continue
             hint = hints.get(name, Any)
             if not _fits(value, hint):
                 hint_words = f"see help(nas_kd.{function.__qualname__.removesuffix('.__init__')})"
@@ -49,8 +51,10 @@ def checked_class(kind: type[C]) -> type[C]:
 
 
 @cache
-def _arguments(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the names of positional arguments, and the types of all that can be resolved."""
+def _arguments(
+    function: Callable[..., Any],
+) -> tuple[tuple[str, ...], dict[str, Any], dict[str, frozenset[type]]]:
+    """Return the names of positional arguments, the types of all that can be resolved, and those that surely fit."""
     parameters = inspect.signature(function).parameters
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = tuple(name for name, one in parameters.items() if one.kind in positional)
@@ -59,7 +63,16 @@ def _arguments(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str,
     for name, one in parameters.items():
         if isinstance(one.annotation, str) and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
             hints[name] = eval(one.annotation, names)  # noqa: S307  # an annotation of our own source
-    return places, hints
+    return places, hints, {name: _plain(hint) for name, hint in hints.items()}
+
+
+def _plain(hint: Any) -> frozenset[type]:
+    """Return types whose values fit an annotation without a look at them: functions are called a million times."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return frozenset().union(*map(_plain, typing.get_args(hint)))
+    if hint is None or hint is float:
+        return frozenset({type(None)} if hint is None else {int, float})
+    return frozenset({hint} if isinstance(hint, type) and typing.get_origin(hint) is None else ())
 
 
 @cache

@@ -11,7 +11,6 @@ from nas_kd.export.ensemble import check_member
 from nas_kd.export.onnx_timed import need_runtime
 from nas_kd.pipeline.context import RunContext
 from nas_kd.pipeline.ready_made import check_rivals
-from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.runtime.jobs import allow_files
 from nas_kd.searcher.further import need_images
 from nas_kd.space.rows import check_size, sizes_said
@@ -170,8 +169,11 @@ def _check_search(pipeline: RunContext, say: bool) -> None:
     if pipeline.timing is not None:
         pipeline.timing.check(pipeline.outline, pipeline.cost)
     need_runtime(pipeline.config.search.latency_runtime)
-    for name in pipeline.config.log or ():
-        TRACKERS[name].need_packages()
+    if pipeline.config.log:
+        from nas_kd.pipeline.trackers import TRACKERS  # late: Fabric's loggers take a second and a half to import
+
+        for name in pipeline.config.log:
+            TRACKERS[name].need_packages()
     _ = pipeline.lower  # an infeasible budget is refused now, before a teacher is trained
     if not (pipeline.config.derived and (pipeline.config.teacher.epochs or pipeline.config.search.steps > 1)):
         _ = pipeline.budget  # a latency that is too low as well

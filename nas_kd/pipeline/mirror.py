@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from lightning_fabric.loggers.logger import Logger
+from typing import TYPE_CHECKING, Any
 
 from nas_kd.analyse import frames
 from nas_kd.analyse.story import headline
 from nas_kd.config.nouns import spoken
 from nas_kd.errors import SettingError
-from nas_kd.pipeline.trackers import TRACKERS
 from nas_kd.runs.files import atomic_json, read_json
 from nas_kd.runs.run import Run
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
 
 FOLDER = "track"  # in the run
 SENT = "sent.json"
@@ -34,6 +34,8 @@ class Mirror:
     """
 
     def __init__(self, run: Run, name: str) -> None:
+        from nas_kd.pipeline.trackers import TRACKERS  # late: Fabric's loggers take a second and a half to import
+
         self.run = run
         self.kind = TRACKERS[name]
         self.folder = run.path / FOLDER / name

@@ -166,9 +166,9 @@ def _pool(space: ElasticSpace, seed: int, cost: Mapping[str, int]) -> pd.DataFra
     """Draw distinct random archs with their costs."""
     count = min(POOL, 4 * space.size)
     archs = list(dict.fromkeys(space.sample(seed_for(seed, "rank", number)) for number in range(count)))
-    frame = pd.DataFrame([_row(arch, space, cost) for arch in archs])
-    frame["value"] = archs
-    return frame
+    frame = space.costs(space.encode(archs), **cost)[["macs", "params"]]
+    frame.insert(0, "key", [arch.key for arch in archs])
+    return frame.assign(depth=[arch.depth for arch in archs], value=archs)
 
 
 def _row(arch: Arch, space: ElasticSpace, cost: Mapping[str, int]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from scipy.stats import kendalltau
 
 from nas_kd.config.checks import MIN_ARCHS
 from nas_kd.data import Data
@@ -145,4 +144,8 @@ class Rater:
 
 def tau(a: pd.Series[Any], b: pd.Series[Any]) -> float:
     """Return Kendall's tau-b; NaN for fewer than eight values."""
-    return float(kendalltau(a, b).statistic) if len(a) >= MIN_ARCHS else float("nan")
+    if len(a) < MIN_ARCHS:
+        return float("nan")
+    from scipy.stats import kendalltau  # late: it takes most of a second to import
+
+    return float(kendalltau(a, b).statistic)

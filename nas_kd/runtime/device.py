@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_kd.errors import SettingError, nearest
@@ -24,9 +24,9 @@ PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 class Runtime:
-    """Device, precision and threads of one process, with Lightning Fabric.
+    """Device, precision and threads of one process.
 
-    Under torchrun or srun it joins the process group, and waits until all processes have.
+    Under torchrun or srun it joins the process group by Lightning Fabric, and waits until all processes have.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; with several processes each takes a GPU of
@@ -45,8 +45,6 @@ class Runtime:
     ) -> None:
         check_runtime(device, precision, threads, on_nan)
         import torch
-        from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
         kind, _, number = device.partition(":")
         mps = int(torch.backends.mps.is_available())
@@ -55,15 +53,11 @@ class Runtime:
             expected = [name for name, count in have.items() if count]
             raise SettingError("device", device, f"one of {', '.join(expected)} on this machine", "use device=auto")
         if launched()[1] > 1:
-            self.fabric: Fabric = _joined(device, precision)
-        else:
-            devices: Any = [int(number)] if number and kind != "cpu" else 1
-            self.fabric = Fabric(
-                accelerator=kind,
-                devices=devices,
-                precision=precision,  # type: ignore[arg-type]
-                plugins=[LightningEnvironment()],  # one process, even in a SLURM allocation for several
-            )
+            self._device = _joined(device, precision).device
+        else:  # a process alone needs nothing of Fabric, which takes a second and a half to import
+            if kind == "auto":
+                kind = "cuda" if have["cuda"] else "mps" if mps else "cpu"
+            self._device = torch.device(kind) if kind == "cpu" else torch.device(kind, int(number or 0))
         if threads is not None:
             torch.set_num_threads(threads)
         if self.device.type == "cpu":
@@ -95,11 +89,15 @@ class Runtime:
     @property
     def device(self) -> torch.device:
         """The device for tensors and networks."""
-        return self.fabric.device
+        return self._device
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Enter the precision of this runtime for a forward pass."""
-        return self.fabric.autocast()
+        import torch
+
+        if self.precision == "32-true":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def env(self) -> dict[str, str | int]:
         """Return what this runtime adds to env.json: bit-identical numbers need all of it unchanged."""

@@ -43,7 +43,7 @@ def named(name: str) -> list[str]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_annotation_is_read(name: str) -> None:
     function = raw(name)
-    _, hints = _arguments(function)
+    hints = _arguments(function)[1]
     assert set(hints) == set(named(name))
     assert getattr(nas_kd, name) is not function, "a public function is decorated by `checked`"
 

@@ -96,6 +96,8 @@ def test_extract_is_equal_to_the_bit(net: nas_kd.Supernet, layout: torch.memory_
     inputs = [images(4, size), images(1, size), images(3, odd(space))]
     if space.resolution <= 16:
         inputs.append(images(2, space.resolution))
+    elif layout == torch.channels_last:
+        inputs = inputs[:1]  # the small spaces have every kind of stage
     for training, (arch, norm) in product((True, False), list(zip(archs, norms, strict=True))):
         student = net.train(training).extract(arch, norm=norm)
         assert student.training == training and not any(isinstance(m, nas_kd.Supernet) for m in student.modules())
@@ -159,7 +161,7 @@ def beyond(weight: Tensor, inside: tuple[slice, ...] | None) -> Tensor:
     return outside
 
 
-@pytest.mark.parametrize("which", ["smallest", 0, 1])
+@pytest.mark.parametrize("which", ["smallest", 0])
 def test_weights_outside_the_slice_never_matter(net: nas_kd.Supernet, which: str | int) -> None:
     """Fewer layers, channels, heads and kernel pixels: what an arch leaves out may be NaN."""
     space = net.space

@@ -59,7 +59,7 @@ def config(kind: str, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+@pytest.mark.parametrize("kind", [pytest.param("multilabel", marks=pytest.mark.slow), "regression"])
 def test_a_whole_run(kind: str, config: Path, nas_kd_main: Callable[..., Said], tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = nas_kd_main("run", config, "--run", run)

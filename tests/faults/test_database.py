@@ -132,6 +132,7 @@ def test_a_lease_is_renewed_again_when_the_server_is_back(running: Server) -> No
     assert store.rows() == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_command_ends_with_one_message(made: Made, copied: Path, running: Server, fork: Fork) -> None:
     command = ("search", made.config, "--run", copied, *BUDGET, "--search.storage", running.url("nas_kd:secret"))

@@ -141,6 +141,7 @@ def test_a_plan_fails_in_words_only_where_a_network_does_not_train(monkeypatch: 
         commands._planned(given())
 
 
+@pytest.mark.slow
 def test_a_run_with_it_has_the_same_bits(made: Made, tmp_path: Path, nas_kd_main: Callable[..., Said]) -> None:
     said = nas_kd_main("run", made.config, "--run", tmp_path / "run", "--plan", "true")
     assert said.code == 0, said.err

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from clean_forks import clean_forks
 
 import nas_kd.ranking.rank as verb
 from nas_kd import rate_blockwise, stage_weights
@@ -409,7 +409,7 @@ def test_two_processes_share_the_trainings_and_do_none_twice(
     distinct = {space.sample(seed).key: seed for seed in range(20)}
     run, keys = tmp_path / "run", list(distinct.values())[:8]
     Run(run)
-    context = multiprocessing.get_context("fork")
+    context = clean_forks()
     queue = context.Queue()
     started = [context.Process(target=_work, args=(run, cache.folder, space, data, keys, queue)) for _ in range(2)]
     for process in started:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from clean_forks import clean_forks
 
 from nas_kd.data import Data
 from nas_kd.errors import SettingError
@@ -31,7 +31,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def in_process(call: Any, *arguments: Any, **more: Any) -> None:
-    process = multiprocessing.get_context("fork").Process(target=call, args=arguments, kwargs=more)
+    process = clean_forks().Process(target=call, args=arguments, kwargs=more)
     process.start()
     process.join(120)
     assert process.exitcode == 0

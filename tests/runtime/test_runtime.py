@@ -100,7 +100,7 @@ def test_a_runtime_on_the_cpu_keeps_the_memory_of_freed_tensors() -> None:
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(20): torch.ones(12_000_000)\n"  # by then a few blocks of the heap serve all the next ones
         "before = faults()\n"
-        "for _ in range(40): torch.ones(12_000_000)\n"
+        "for _ in range(10): torch.ones(12_000_000)\n"
         "print(faults() - before)\n"
     )
     usual, kept = (

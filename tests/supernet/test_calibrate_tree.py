@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from clean_forks import clean_forks
 from torch import Tensor, nn
 from toys import same_norms
 
@@ -217,7 +218,8 @@ def calibrate_share(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_one_on_all_batches(tmp_path: Path, one_thread: None) -> None:
-    torch.multiprocessing.start_processes(calibrate_share, (str(tmp_path),), nprocs=2, start_method="fork")
+    clean_forks()
+    torch.multiprocessing.start_processes(calibrate_share, (str(tmp_path),), nprocs=2, start_method="forkserver")
     alone = nas_kd.calibrate(supernet("mobile"), images("mobile"), some_archs("mobile"))
     model = plain()
     nas_kd.calibrate(model, images("mobile"))

@@ -106,6 +106,7 @@ def job(teacher: ViewCache, data: Data, seed: int) -> dict[str, torch.Tensor]:
     return train(teacher, data, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_processes_train_from_what_was_filled_ahead(tmp_path: Path, data: Data, teacher: Teacher) -> None:
     cache = ViewCache.open(tmp_path, teacher, data, epochs=EPOCHS - 1)

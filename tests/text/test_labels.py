@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["pairs", *(pytest.param(n, marks=pytest.mark.slow) for n in CASES if n != "pairs")])
 def test_a_teacher_of_each_is_cut_and_teaches(name: str, tmp_path: Path) -> None:
     change, settings, outputs = CASES[name]
     table = tmp_path / "table.csv"

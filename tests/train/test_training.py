@@ -48,8 +48,18 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 # epochs and rate: the sandwich's four losses are added up, and the later phases of shrinking have a twelfth of the rate
 PACE = {"uniform": (8, 0.1), "fair": (8, 0.1), "cream": (8, 0.1), "shrinking": (16, 0.2)}
-kinds = pytest.mark.parametrize("kind", KINDS)
 small = pytest.mark.parametrize("space", [BASIC, MOBILE], ids=lambda s: s.name)
+# every kind of training on one of the two spaces, in turn; the slow suite has the other half
+kinds = pytest.mark.parametrize(
+    ("kind", "space"),
+    [
+        pytest.param(
+            kind, space, id=f"{kind}-{space.name}", marks=[pytest.mark.slow] if (number + place) % 2 == 0 else []
+        )
+        for number, kind in enumerate(KINDS)
+        for place, space in enumerate((BASIC, MOBILE))
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +103,6 @@ class Killed(Exception):
     """Stands for kill -9."""
 
 
-@small
 @kinds
 def test_killed_and_resumed_ends_with_the_same_bits(
     few: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, space: ElasticSpace
@@ -144,7 +153,6 @@ def label_loss(net: Supernet, data: Data, archs: list[Arch]) -> float:
     return float(torch.stack(losses).mean())
 
 
-@small
 @kinds
 def test_the_loss_of_largest_smallest_and_random_subnets_falls(patterns: Data, space: ElasticSpace, kind: str) -> None:
     net = digits_net(patterns, space)
