@@ -21,7 +21,7 @@ from nas_kd.data.table import IMAGE, PAIR, TEXT, Table, first_known
 from nas_kd.errors import SettingError
 
 # names of columns in lower case
-LABEL = ("label", "labels", "class", "class_name", "target", "category", "y")
+LABEL = ("label", "labels", "class", "class_name", "target", "category", "y", "cls")
 GROUP = ("group", "groups")
 
 
@@ -55,7 +55,7 @@ def sources(what: str, table: Table, config: DataConfig) -> tuple[dict[str, Sour
             table.origin,
             texts.names(chosen)
             if texts is not None
-            else _names(found, chosen)
+            else _names(table, found, chosen)
             if paths is None
             else [paths[row] for row in chosen.tolist()],
             found.y[chosen],
@@ -225,8 +225,10 @@ def _paths(what: str, table: Table, column: str, config: DataConfig) -> list[str
     return paths
 
 
-def _names(labels: Labels, rows: NDArray[np.int64]) -> list[str]:
-    """Name images without files by class and running number."""
+def _names(table: Table, labels: Labels, rows: NDArray[np.int64]) -> list[str]:
+    """Name images without files as their table does, or by class and running number."""
+    if table.names is not None:
+        return [table.names[row] for row in rows.tolist()]
     if labels.kind != "classes":
         return [f"{row:06d}" for row in rows.tolist()]
     return [f"{labels.names[labels.y[row]]}/{row:06d}" for row in rows.tolist()]

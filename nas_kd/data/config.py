@@ -14,8 +14,8 @@ from nas_kd.errors import SettingError
 
 Kind = Literal["classes", "multilabel", "regression"]
 IMAGES = (
-    "'digits', a folder of class folders, a .tar of class folders, a .csv, .tsv or .parquet, a name such as "
-    "'torch/cifar10' or 'hfds/NAME', or a pair (x, y) of tensors"
+    "'digits', a folder of class folders or of tars, a .tar of class folders, a .csv, .tsv or .parquet, a name such as "
+    "'torch/cifar10', 'hfds/NAME' or 'wds/FOLDER', or a pair (x, y) of tensors"
 )
 TEXT_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")  # what a file of texts may be called
 TEXTS = "a .csv, .tsv, .jsonl or .parquet of texts and labels, or 'hfds/NAME'"
@@ -27,8 +27,8 @@ class DataConfig(Settings):
     """Images or texts, their splits and their augmentation."""
 
     train: str = "digits"
-    """digits, a folder or a .tar of class folders, a .csv or .parquet of images or texts and labels, torch/NAME or
-    hfds/NAME"""
+    """digits, a folder or a .tar of class folders, a folder of tars, a .csv or .parquet of images or texts and labels,
+    torch/NAME, hfds/NAME or wds/FOLDER"""
     test: str | None = None
     """test images, as train; null holds out a stratified fifth of train"""
     rate: Share | Images = 0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,12 @@ from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
 from nas_kd.data.fileless import Arrays, arrays, digits, torchvision
 from nas_kd.data.found import Found
 from nas_kd.data.layout import classes_of, split_folders, splits_first
+from nas_kd.data.samples import read_samples
+from nas_kd.data.shards import PREFIX, tars_below
 from nas_kd.data.source import FileSource, Source, parted_groups
 from nas_kd.data.table import PAIR, TEXT, Table, read_csv, read_hfds, read_lines, read_parquet
-from nas_kd.data.tree import Tree, read_folder, read_tar
+from nas_kd.data.tars import read_tar, read_tars
+from nas_kd.data.tree import Tree, read_folder
 from nas_kd.errors import SettingError
 
 Images = str | Path | Arrays
@@ -127,15 +129,17 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         return Opened({"train": torchvision(setting, str(what), split, root, config.download)})
     if slash and prefix.lower() == "hfds":
         return _table(setting, read_hfds(setting, rest, split, root), config)
-    if slash and prefix.lower() in ("hfids", "tfds", "wds"):
+    if str(what).startswith(PREFIX):
+        return _table(setting, read_samples(setting, rest, config.label_columns), config)
+    if slash and prefix.lower() in ("hfids", "tfds"):
         raise SettingError(setting, what, IMAGES, "streamed data sets have no fixed order: save it as class folders")
     path = existing(setting, Path(str(what)), IMAGES)
     suffix = path.suffix.lower()
     if not path.is_file():
         below = Path(other) if isinstance(other, str | os.PathLike) else None
-        return _folders(setting, path, read_folder(setting, path, below), config)
+        return _folders(setting, path, _tree(setting, path, below), config)
     if suffix == ".tar":
-        return _folders(setting, path, _tar(setting, path), config)
+        return _folders(setting, path, read_tar(setting, path), config)
     if suffix not in FILES:
         raise SettingError(setting, str(path), IMAGES, "unpack it, or create an uncompressed .tar of class folders")
     table = read_csv(setting, path, (config.image,)) if suffix in (".csv", ".tsv") else read_parquet(setting, path)
@@ -171,11 +175,11 @@ def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = F
         config.check_columns(origin, folders=folders)
 
 
-def _tar(setting: str, path: Path) -> Tree:
-    try:
-        return read_tar(setting, path)
-    except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
-        raise SettingError(setting, str(path), IMAGES, f"it cannot be read: {error}") from error
+def _tree(setting: str, path: Path, without: Path | None) -> Tree:
+    """List the images of a folder; where it has none, those in its tars."""
+    tree = read_folder(setting, path, without)
+    tars = [] if tree.names else [one for one in tars_below(path) if without is None or without not in one.parents]
+    return read_tars(setting, path, tars) if tars else tree
 
 
 def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened:
@@ -186,7 +190,7 @@ def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened
         hint = "put the images of each class into a folder"
         for suffix in FILES:
             if suffix in files:
-                hint = "pack the per-class tars into one .tar" if suffix == ".tar" else f"give the {suffix} itself"
+                hint = f"give the {suffix} itself"
         raise SettingError(
             setting, str(path), "a folder of class folders; this has no sub-folder", hint + _of(tree.ignored)
         )

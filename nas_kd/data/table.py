@@ -38,6 +38,7 @@ class Table:
         classes: column to the names of the classes that its numbers stand for.
         cells: column of images to a function from a row to bytes, path or both; None where cells are paths.
         folder: where relative paths begin.
+        names: (N,) what rows are called; None where they have no names of their own.
     """
 
     origin: str
@@ -47,6 +48,7 @@ class Table:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cells: Callable[[str], Callable[[int], Any]] | None = None
     folder: str = ""
+    names: Sequence[str] | None = None
 
 
 def read_csv(what: str, path: Path, named: Collection[str | None], known: Collection[str] = IMAGE) -> Table:

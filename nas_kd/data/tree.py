@@ -1,13 +1,12 @@
-"""Lists of the images in a folder or a tar, without decoding any."""
+"""Lists of the images in a folder, without decoding any."""
 
 from __future__ import annotations
 
 import os
 import re
-import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,72 +117,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def read_tar(what: str, path: Path) -> Tree:
-    """List the images in a tar, and in the tars in it, whose names stand for folders.
-
-    It seeks from header to header: reading the claimed size would never end if a header claims an exabyte. Folders
-    that all members share are left out of the names, so that tars of ``cat/1.jpg`` and of ``./pets/cat/1.jpg`` are
-    split in the same way.
-
-    Raises:
-        SettingError: a member lies outside the folder that the tar is unpacked in, or tars are nested more than once.
-        tarfile.TarError: it is damaged or not a tar; also OSError.
-    """
-    tree = Tree()
-    found: dict[str, tuple[int, int]] = {}
-    with tarfile.open(path, "r:") as tar:
-        _members(what, path, tar, "", 0, found, tree)
-    tree.names = _strip_common([*found]) if found else []
-    tree.files = [str(path)] * len(found)
-    tree.spans = np.array([*found.values()], dtype=np.int64).reshape(-1, 2)
-    tree.folders = sorted({name.split("/")[0] for name in tree.names if "/" in name})
-    return tree.ordered()
-
-
-def _members(
-    what: str,
-    path: Path,
-    tar: tarfile.TarFile,
-    inside: str,
-    start: int,
-    found: dict[str, tuple[int, int]],
-    tree: Tree,
-) -> None:
-    """Collect the first byte and the number of bytes of each image; of equal names the last counts, as in unpacking."""
-    for info in tar:
-        if info.name.startswith("/") or ".." in info.name.split("/"):
-            expected = f"a .tar with names inside its own folder; it has {info.name!r}"
-            hint = "pack the class folders again: tar -cf images.tar -C FOLDER ."
-            raise SettingError(what, str(path), expected, hint)
-        if not info.isfile():
-            continue
-        name = printable(PurePosixPath(info.name).as_posix())
-        first = start + info.offset_data
-        if any(is_hidden(part) for part in name.split("/")):
-            tree.ignored[HIDDEN] += 1
-        elif name.lower().endswith(".tar"):
-            if inside:
-                expected = f"a .tar of class folders, or of one .tar per class; {info.name!r} is nested too deeply"
-                raise SettingError(what, str(path), expected, "unpack the inner ones")
-            with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
-                _members(what, path, inner, f"{name[:-4]}/", first, found, tree)
-        elif info.issparse():
-            tree.ignored["stored sparsely"] += 1
-        elif is_image_name(name):
-            found.pop(inside + name, None)
-            found[inside + name] = first, info.size
-        else:
-            tree.ignore(name)
-
-
-def _strip_common(names: list[str]) -> list[str]:
-    """Strip the folders that all members share."""
-    parts = [name.split("/") for name in names]
-    first = parts[0]
-    depth = 0
-    shortest = min(len(part) for part in parts) - 2  # the class folder and the file remain
-    while depth < shortest and all(part[depth] == first[depth] for part in parts):
-        depth += 1
-    return ["/".join(part[depth:]) for part in parts]

@@ -48,7 +48,7 @@ def refused(*parts: str, **settings: Any) -> None:
         ({"train": "no/such/folder"}, ["data.train='no/such/folder'", "does not exist", "working folder"]),
         ({"test": "no/such.tar"}, ["data.test='no/such.tar'"]),
         ({"train": "torch/nonsense"}, ["data.train='torch/nonsense'"]),
-        ({"train": "wds/some"}, ["data.train='wds/some'", "class folders"]),
+        ({"train": "wds/some"}, ["data.train='wds/some'", "WebDataset's samples", "does not exist"]),
         ({"train": (torch.zeros(4, 3, 2, 2), torch.zeros(4).long())}, ["data.train", "float32", "uint8"]),
         ({"train": (torch.zeros(4, 0, 2, 2).byte(), torch.zeros(4).long())}, ["data.train", "at least one channel"]),
         ({"train": (torch.zeros(9, 1, 2, 2).byte(), torch.arange(9) % 2 * 2)}, ["data.train", "class 1"]),

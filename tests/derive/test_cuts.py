@@ -54,7 +54,7 @@ def test_the_uncut_network_gives_the_teachers_logits_to_the_bit(case: Case) -> N
         assert torch.equal(case.net(case.images, whole, case.norm), case.teacher(case.images))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_cut_network_is_extracted_to_the_bit(case: Case, seed: int) -> None:
     choices = case.draw(seed)
     norm = case.net.statistics([case.images, case.images + 1], choices)
@@ -93,7 +93,7 @@ def test_weights_that_a_choice_leaves_out_are_not_read(case: Case) -> None:
         assert torch.equal(spoilt(case.images, choices, norm), want)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("share", [0.25, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_twin_is_the_unit_without_what_its_channels_gave(case: Case, share: float) -> None:
     """Cutting channels is leaving out their share of the layers that read them: the same with these weights at zero."""
     teacher = deepcopy(case.teacher).double()

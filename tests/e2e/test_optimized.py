@@ -50,6 +50,7 @@ def refused(done: subprocess.CompletedProcess[str], folder: Path) -> None:
 INFEASIBLE = ["run", str(ROOT / "experiments/digits.yaml"), "--run", "run", "--search.max_macs", "1%"]
 
 
+@pytest.mark.slow
 def test_an_infeasible_budget_is_refused_before_any_training(tmp_path: Path) -> None:
     code = f"import sys, nas_kd.probe\nfrom nas_kd.cli import main\nsys.exit(main({INFEASIBLE!r}))"
     env = without_asserts(tmp_path / "copy")

@@ -91,7 +91,7 @@ def faults(made: Made, folder: Path, count: int | None = None) -> list[str]:
 
 
 def test_a_sample_of_bad_files(made: Made, tmp_path: Path) -> None:
-    wrong = faults(made, tmp_path, 24)
+    wrong = faults(made, tmp_path, 16)
     assert not wrong, "\n".join(wrong)
 
 

@@ -59,9 +59,9 @@ def before(place: type, name: str, nth: int, do: Callable[[], None], patch: pyte
     ("place", "name", "nth"),
     [
         (TableLeases, "lock", 6),
-        (TableLeases, "rows", 6),
-        (TableLeases, "put", 4),
-        (SharedStudy, "trials", 4),
+        pytest.param(TableLeases, "rows", 6, marks=pytest.mark.slow),
+        pytest.param(TableLeases, "put", 4, marks=pytest.mark.slow),
+        pytest.param(SharedStudy, "trials", 4, marks=pytest.mark.slow),
         (SharedStudy, "add", 3),
         (SharedStudy, "finish", 3),
     ],

@@ -40,6 +40,7 @@ def test_a_script_without_a_guard_runs_once(how: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["starts", "[{'a': 1}, {'a': 2}]"]
 
 
+@pytest.mark.slow
 def test_a_job_that_the_script_defines_needs_the_guard(tmp_path: Path) -> None:
     done = script("file", OWN, tmp_path)
     assert (

@@ -58,7 +58,7 @@ def test_an_installed_module_brings_no_folder(here: Path) -> None:
     assert folders_of_user() == () and str(here) not in sys.path
 
 
-@pytest.mark.parametrize("named", [(), ("named_by_user",)])
+@pytest.mark.parametrize("named", [pytest.param((), marks=pytest.mark.slow), ("named_by_user",)])
 def test_workers_see_the_folder_if_the_user_named_a_module_of_it(named: tuple[str, ...], here: Path) -> None:
     script = here.parent / f"{here.name}_script"
     script.mkdir()

@@ -333,6 +333,7 @@ def test_a_search_that_was_cut_off_goes_on_with_the_same_proposals(
     assert calls == 40 + 3 + 2  # none twice but those that were cut off
 
 
+@pytest.mark.slow  # the default suite has the same of trainings, in train/test_many.py
 @pytest.mark.usefixtures("one_thread")
 def test_two_workers_give_the_numbers_of_one(run_search: Callable[..., Any], tmp_path: Path) -> None:
     for workers in (1, 2):

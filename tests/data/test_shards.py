@@ -1,0 +1,225 @@
+"""Data in many tars: shards of class folders, a tar a class, WebDataset's samples; and memory that does not grow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nas_kd
+from nas_kd.data import Data, load_data
+from nas_kd.data.samples import read_samples
+from nas_kd.data.shards import named_shards
+from nas_kd.errors import SettingError
+
+Make = Callable[..., Path]
+Members = Iterable[tuple[str, bytes]]
+
+
+def write(path: Path, members: Members) -> Path:
+    """Write a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def files(folder: Path) -> list[tuple[str, bytes]]:
+    """Return the images of class folders: their names and bytes."""
+    return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted(folder.rglob("*.png"))]
+
+
+def samples(folder: Path) -> list[list[tuple[str, bytes]]]:
+    """Return class folders as WebDataset's samples, classes as numbers."""
+    classes = sorted(path.name for path in folder.iterdir())
+    return [
+        [
+            (f"{name[:-4].replace('/', '-')}.png", content),
+            (f"{name[:-4].replace('/', '-')}.cls", f"{classes.index(name.split('/')[0])}\n".encode()),
+        ]
+        for name, content in files(folder)
+    ]
+
+
+def shards(folder: Path, parts: list[Any], count: int, name: str = "shard-{:03d}.tar") -> Path:
+    """Deal members, or lists of them, to so many tars."""
+    for number in range(count):
+        some = parts[number::count]
+        write(folder / name.format(number), [m for one in some for m in (one if isinstance(one, list) else [one])])
+    return folder
+
+
+def images_of(data: Data) -> dict[str, tuple[bytes, int]]:
+    """Return what each image of all splits shows, and its class."""
+    return {
+        name: (data_split.raw(torch.tensor([at])).numpy().tobytes(), int(data_split.labels[at]))
+        for data_split in (data.train, data.rate, data.select, data.test)
+        for at, name in enumerate(data_split.names)
+    }
+
+
+@pytest.mark.parametrize("inside", ["", "pets/"])
+def test_shards_of_class_folders_are_the_folder(make_folder: Make, tmp_path: Path, inside: str) -> None:
+    folder = make_folder()
+    dealt = shards(tmp_path / "shards", [(inside + name, content) for name, content in files(folder)], 4)
+    for memory in (4.0, 0.0):
+        whole = load_data(folder, memory_gib=memory)
+        data = load_data(dealt, memory_gib=memory)
+        assert data.fingerprint == whole.fingerprint and data.classes == ("cat", "dog", "owl")
+        assert images_of(data) == images_of(whole)
+
+
+def test_a_tar_a_class_is_the_folder(make_folder: Make, tmp_path: Path) -> None:
+    folder = make_folder(classes=("n01", "n02", "n10"))
+    for path in folder.iterdir():
+        write(tmp_path / "tars" / f"{path.name}.tar", [(name, content) for name, content in files(path)])
+    assert load_data(tmp_path / "tars").fingerprint == load_data(folder).fingerprint
+
+
+def test_names_of_tars_say_the_split(make_folder: Make, tmp_path: Path) -> None:
+    train, test = make_folder("train"), make_folder("test", start=40)
+    both = tmp_path / "both"
+    shards(both, files(train), 3, "pets-train-{:02d}.tar")
+    shards(both, files(test), 2, "pets-validation-{:02d}.tar")
+    data = load_data(both)
+    assert len(data.test) == 60 and data.fingerprint == load_data(train, test=test).fingerprint
+    assert any("60 validation images" in note for note in data.found.notes)
+    # a class's own tars, in folders of splits
+    for split, folder in (("train", train), ("val", test)):
+        for path in folder.iterdir():
+            write(tmp_path / "parted" / split / f"{path.name}.tar", files(path))
+    assert load_data(tmp_path / "parted").fingerprint == data.fingerprint
+
+
+def test_samples_are_images_and_classes(make_folder: Make, tmp_path: Path) -> None:
+    folder = make_folder()
+    found = samples(folder)
+    dealt = shards(tmp_path / "wds", found, 4)
+    data = load_data(f"wds/{dealt}")
+    assert data.classes == ("0", "1", "2") and any("image image; label cls" in note for note in data.found.notes)
+    kept = images_of(data)
+    assert len(kept) == 60
+    whole = {name.replace("/", "-")[:-4]: value for name, value in images_of(load_data(folder)).items()}
+    assert kept == whole
+    # neither the number of shards nor the order in them matters
+    again = shards(tmp_path / "again", found[::-1], 7)
+    lazy = load_data(f"wds/{again}", memory_gib=0.0)
+    assert images_of(lazy) == kept and lazy.test.names == data.test.names
+    assert load_data(f"wds/{again}").fingerprint == data.fingerprint
+    assert images_of(pickle.loads(pickle.dumps(lazy))) == kept  # another process reads them too
+
+
+def test_what_is_said_of_a_sample_is_columns(make_folder: Make, tmp_path: Path) -> None:
+    parts = []
+    for (name, content), (_, label) in samples(make_folder()):
+        number = int(label)
+        said = {
+            "kind": ("cat", "dog", "owl")[number],
+            "age": number / 2,
+            "patient": f"{name[:4]}{int(name[4:8]) % 6}",
+            "box": [1, 2],
+        }
+        parts.append([(name.replace(".png", ".JSON"), json.dumps(said).encode()), (name.upper(), content)])
+    shards(tmp_path / "wds", [[(n.lower(), c) for n, c in part] for part in parts], 2)
+    where = f"wds/{tmp_path / 'wds'}"
+    assert read_samples("data.train", str(tmp_path / "wds")).columns == ("image", "kind", "age", "patient")
+    named = load_data(where, label="kind", group="patient")
+    assert named.classes == ("cat", "dog", "owl")
+    rated = load_data(where, label="age", kind="regression")
+    assert rated.kind == "regression" and set(rated.train.labels.flatten().tolist()) == {0.0, 0.5, 1.0}
+    with pytest.raises(SettingError, match=r"data\.label=None.*kind, age, patient"):
+        load_data(where)
+
+
+def test_patterns_name_shards(make_folder: Make, tmp_path: Path) -> None:
+    folder = shards(tmp_path / "wds", samples(make_folder("train")), 12, "train-{:03d}.tar")
+    shards(folder, samples(make_folder("val", start=40)), 2, "val-{:03d}.tar")
+    data = load_data(f"wds/{folder}/train-{{000..011}}.tar", test=f"wds/{folder}/val-*.tar")
+    assert (len(data.test), len(data.train) + len(data.rate) + len(data.select)) == (60, 60)
+    assert load_data(f"wds/{folder}").fingerprint == data.fingerprint  # by the names of all
+    few = named_shards("data.train", f"{folder}/{{train,val}}-{{001..000}}.tar")[1]
+    assert [path.name for path in few] == ["train-000.tar", "train-001.tar", "val-000.tar", "val-001.tar"]
+
+
+def test_what_cannot_be_is_refused(make_folder: Make, tmp_path: Path) -> None:
+    folder = make_folder()
+    found = samples(folder)
+
+    def refused(text: str, given: str, **more: Any) -> None:
+        with pytest.raises(SettingError, match=text):
+            load_data(given, **more)
+
+    place = tmp_path / "wds"
+    shards(place, found, 2)
+    refused(r"data\.train=.*WebDataset's; hint: data\.train=wds/", str(place))
+    write(place / "extra.tar", found[0])
+    refused(r"a key a sample; cat-0000 is in extra\.tar and in shard-000\.tar", f"wds/{place}")
+    (place / "extra.tar").unlink()
+    write(place / "extra.tar", [("last.png", found[0][0][1])])
+    refused(r"no label in 1 rows", f"wds/{place}")
+    write(place / "extra.tar", [("last.cls", b"1")])
+    refused(r"the sample has no image of this name", f"wds/{place}")
+    write(place / "extra.tar", [("../last.cls", b"1")])
+    refused(r"names inside its own folder", f"wds/{place}")
+    write(place / "extra.tar", [("last.json", b"{")])
+    refused(r"extra\.tar: last\.json.*a JSON object", f"wds/{place}")
+    (place / "extra.tar").write_bytes(os.urandom(2000))
+    refused(r"extra\.tar'.*it cannot be read", f"wds/{place}")
+    refused(r"none is there", f"wds/{place}/none-*.tar")
+    refused(r"2 of 3 do not exist, such as .*shard-002\.tar", f"wds/{place}/shard-{{001..003}}.tar")
+    refused(r"this does not exist", f"wds/{tmp_path / 'nowhere'}")
+    write(tmp_path / "words" / "a.tar", [("a.cls", b"1"), ("b.cls", b"0")])
+    refused(r"samples with an image; 2 samples have none", f"wds/{tmp_path / 'words'}")
+    write(tmp_path / "mixed" / "a.tar", files(folder))
+    write(tmp_path / "mixed" / "b.tar", files(folder / "cat"))
+    refused(r"b\.tar has no folders, a\.tar has some", str(tmp_path / "mixed"))
+    write(tmp_path / "twice" / "a.tar", files(folder))
+    write(tmp_path / "twice" / "b.tar", files(folder)[:1])
+    refused(r"shards of one data set; cat/0000\.png is in a\.tar and in b\.tar", str(tmp_path / "twice"))
+
+
+TRAINING = """
+import resource, sys, torch, nas_kd
+data = nas_kd.load_data(sys.argv[1], memory_gib=0, views=1, subset=int(sys.argv[2]) or None, rate=500, select=500)
+torch.manual_seed(0)
+teacher = nas_kd.load_teacher(nas_kd.teacher.cifar_resnet8(num_classes=10)).bind(data)
+student = nas_kd.teacher.cifar_resnet8(num_classes=10)
+nas_kd.retrain(student, teacher, data, run=sys.argv[3], method="kd", epochs=1, batch_size=128,
+    factory=("nas_kd.teacher:cifar_resnet8", {"num_classes": 10}))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_memory_does_not_grow_with_the_data(cifar10: Path, tmp_path: Path) -> None:
+    """A student of 50,000 images in 20 shards is trained, with stored answers, in the memory of one of 5,000."""
+    with tarfile.open(cifar10 / "train.tar") as tar:
+        members = [(one.name, tar.extractfile(one)) for one in tar if one.isfile()]
+        found = [
+            [(f"{number:05d}.jpg", member.read()), (f"{number:05d}.cls", name.split("/")[0].encode())]
+            for number, (name, member) in enumerate(members)
+            if member is not None
+        ]
+    shards(tmp_path / "wds", found, 20)
+    peaks = []
+    for count in (5000, 0):
+        given = [f"wds/{tmp_path / 'wds'}", str(count), str(tmp_path / f"run_{count}")]
+        env = os.environ | {"PYTHONPATH": str(Path(nas_kd.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-c", TRAINING, *given], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]))
+    assert len(found) == 50_000 and peaks[1] <= 1.3 * peaks[0], peaks
