@@ -116,7 +116,8 @@ def _retrained(root: Path, search: str, results: pd.DataFrame) -> dict[str, Any]
     measure = measure_of(root)
     decided = as_accuracy(frames.table(root / search / FILE), measure)
     place = _place(decided, "select_accuracy", root, search) if "select_accuracy" in decided else ""
-    by = f"from up to {int(table['seeds'].max())} seeds, rivals among them; by {measure.words} on select"
+    most = int(table["seeds"].max())
+    by = f"from {'one seed' if most == 1 else f'up to {most} seeds'}, rivals among them; by {measure.words} on select"
     return _step("retrained", table["arch"].nunique(), by, place)
 
 
