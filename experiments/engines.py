@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     quick = options.quick
     run, results = (QUICK / "engines", QUICK / "engines") if quick else (RUN, RESULTS)
-    seeds, trainings, trials, epochs = (1, 1, 12, 1) if quick else (3, 3, 60, 3)
+    seeds, trainings, trials, epochs = (1, 1, 12, 1) if quick else (5, 3, 60, 3)
     budgets = ("25%",) if quick else ("25%", "13.5%")
     runtime = Runtime("cpu", threads=1)
     data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)

@@ -61,11 +61,12 @@ def opened(data: Path, run: Path, quick: bool) -> tuple[Data, dict[str, Data], T
     if quick:
         colour = random_data(120, rate=20, select=20)
         return colour, {"colour": colour, "grey_three": colour}, untrained_teacher(colour)
-    if not (run / "grey").exists():
-        pairs(data, run)
+    images = run.with_name(f"{run.name}_images")
+    if not (images / "grey").exists():
+        pairs(data, images)
     split: dict[str, Any] = {"rate": 500, "select": 500, "duplicates": "keep"}
     kinds = {
-        name: nas_kd.load_data(run / name / "train", test=run / name / "test", **split)
+        name: nas_kd.load_data(images / name / "train", test=images / name / "test", **split)
         for name in ("grey", "colour", "grey_three")
     }
     teacher = nas_kd.load_teacher("cifar_resnet56", checkpoint=data / "resnet56.safetensors", num_classes=10)
