@@ -135,9 +135,7 @@ class _Plan:
         config = self.config
         largest = self.given.outline.cost(self.given.outline.largest(), **self.given.cost).params
         if config.derived:
-            epochs = config.repair.epochs
-            each = config.repair.choices or len(config.derive.widths)
-            seconds = epochs * self.images * (self.pace.teacher + each * self.pace.teacher_step)
+            epochs, seconds = config.repair.epochs, self._repair
             words = f"{self._epochs('repair', epochs)} of repair" if epochs else "nothing to train"
             left = self._left("repair", epochs) if epochs else 0.0
             own = config.search
@@ -147,7 +145,7 @@ class _Plan:
                 words += f", and {own.steps - 1} cuts before the last, {own.step_epochs} epochs each"
                 left = (left * seconds + (own.steps - 1) * step) / (seconds + (own.steps - 1) * step)
                 seconds += (own.steps - 1) * step
-            return Work("the teacher as the space", words, seconds, left, WEIGHT * largest * each)
+            return Work("the teacher as the space", words, seconds, left, WEIGHT * largest * self._choices)
         epochs = config.supernet.epochs
         looked_at = 2 * (min(EVALUATED, self.images) + min(EVALUATED, self.rate))  # by the largest and the smallest
         seconds = epochs * (self.images * self.pace.supernet_step + looked_at * self.pace.student)
@@ -215,6 +213,16 @@ class _Plan:
             left -= (min(1.0, done / max(1, trainings)) * (seconds - scored)) / seconds
         return Work("search", ", ".join(parts), seconds, left, WEIGHT * self.pace.params * trainings)
 
+    @property
+    def _choices(self) -> int:
+        """Choices of a unit that are trained in a step of repair."""
+        return self.config.repair.choices or len(self.config.derive.widths)
+
+    @property
+    def _repair(self) -> float:
+        """Seconds that the repair of all units takes."""
+        return self.config.repair.epochs * self.images * (self.pace.teacher + self._choices * self.pace.teacher_step)
+
     def _around(self) -> int:
         """Return how many images go through subnets where all choices are rated around an arch."""
         choices = sum(stage.size for stage in self.given.outline.stages)
@@ -232,12 +240,13 @@ class _Plan:
         named = named_rivals(self.given)
         students = 3 + own.random_students + len(named)
         count = students * own.seeds
-        short = EVEN * self.config.search.epochs if "even_both" in named else 0
+        again = "even_both_repaired" in named
+        short = EVEN * self.config.search.epochs if again or "even_both" in named else 0
         seconds = (self._training(own.epochs) * count + self._training(short)) / self._at_once(count)
         seconds += self._start * (2 if short else 1)
         if self.config.derived and self.config.init == "inherited":  # those that are cut from it, one after the other
             repair = self.config.repair.student_epochs * self.images * (self.pace.teacher + self.pace.student_step)
-            seconds += repair * (students - len(named))
+            seconds += repair * (students - len(named) + again) + self._repair * again
         left = 1.0
         if self.folder is not None:
             records = self.folder.glob("retrain/*/seed_*/stage.json")

@@ -58,6 +58,12 @@ def test_amounts_of_the_teacher_as_the_space(round_pace: None) -> None:
     passes = run.config.repair.student_epochs  # of all but the rivals: the teacher's pass, and a step
     repairs = (3 + 3) * passes * train * (0.001 + 0.002)
     assert works["retrain"].seconds == pytest.approx(students * 2 * epochs * one + 4 * 3 * one + repairs)
+    # the even cut that is repaired like the found network: tried briefly, its units and itself repaired
+    one_more = given(**short, retrain__seeds=2, repair__student_epochs=2, retrain__rivals=["even_both_repaired"])
+    found = {work.stage: work for work in plan(one_more)}
+    again = passes * train * (0.001 + 0.002) + found["the teacher as the space"].seconds
+    count = 3 + 3 + 1
+    assert found["retrain"].seconds == pytest.approx(count * 2 * epochs * one + 4 * 3 * one + repairs + again)
     assert works["retrain"].disk == 4 * 1000 * students * 2
     assert all(work.left == 1 for work in works.values())
 
