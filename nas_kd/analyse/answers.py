@@ -184,7 +184,7 @@ def _trust(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         words.append(f"Caveat: {few}." if few else f"It was chosen on {int(images):,} images that no test reads.")
     most = int(table.loc[table["role"] != "teacher", "seeds"].max())
     if most < 2:
-        words.append("Caveat: one retraining seed each says nothing of how far seeds differ.")
+        words.append("Caveat: with one retraining seed, the spread over seeds is unknown.")
     if gone := collapses(runs_of(root, search)):
         words.append(f"Caveat: {sum(gone.values())} trainings collapsed.")
     return words

@@ -138,7 +138,7 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         "the student with the most parameters": measured["role"] == "largest_params",
     }
     groups |= {name: measured["role"] == role for role, name in RIVALS.items()}
-    alone = False
+    alone = len(found) < 2
     for name, mask in groups.items():
         rows = measured[mask]
         if not len(rows):
@@ -149,7 +149,6 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         gaps = (found - rows.groupby("seed")["percent"].mean()).dropna()
         if not len(gaps):
             continue
-        alone = alone or len(gaps) < 2
         each = ", ".join(f"{measure.sign * gap:+.{measure.digits}f}" for gap in gaps)
         mean = f"{measure.sign * gaps.mean():+.{measure.digits}f}{measure.points}"
         sentences.append(f"Against {name}: {mean} ({'one seed' if len(gaps) < 2 else f'by seed: {each}'}).")
@@ -158,7 +157,7 @@ def _compare(root: Path, search: str, table: pd.DataFrame) -> list[str]:
         elif gaps.min() <= 1e-9:
             sentences.append(f"Caveat: the found student is not ahead of {name} with every seed.")
     if alone:
-        sentences.append("Caveat: one retraining seed each says nothing of how far seeds differ.")
+        sentences.append("Caveat: with one retraining seed, the spread over seeds is unknown.")
     means = measure.sign * table[Columns(measure).mean].drop(labels=["teacher"], errors="ignore").dropna()
     if len(means) > 1 and means.idxmax() != "found":
         sentences.append(f"Caveat: the best mean accuracy of all retrained students is that of {means.idxmax()}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def existing(field: str, path: str | Path, expected: str) -> Path:
     Raises:
         SettingError: it does not exist.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))  # where Path's own ends with an error for a user that does not exist
     try:
         there = found.exists()
     except (OSError, ValueError):  # an impossible file name

@@ -48,8 +48,9 @@ def load_data(
     (`nas_kd.data.split.cut`); a count is met exactly.
 
     Args:
-        train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders, a .tar of class
-            folders, a .csv or .parquet of images and labels, ``"torch/cifar10"``, ``"hfds/NAME"``, or a pair
+        train: ``"digits"`` (scikit-learn's 1,797 grey 8 x 8 digits), a folder of class folders or of tars, a .tar of
+            class folders, a .csv or .parquet of images and labels, ``"torch/cifar10"``, ``"hfds/NAME"``,
+            ``"wds/FOLDER"`` of WebDataset's samples, or a pair
             (x (N, C, H, W) uint8, y (N,) class numbers or texts, or numbers (N,) or (N, L), see ``kind``); or the
             settings, which include it. With ``tokenizer`` a .csv, .jsonl, .parquet or ``"hfds/NAME"`` of texts.
         config: the settings; keywords replace some of them.

@@ -16,7 +16,7 @@ from nas_kd.data.fileless import Arrays, arrays, digits, torchvision
 from nas_kd.data.found import Found
 from nas_kd.data.layout import classes_of, split_folders, splits_first
 from nas_kd.data.samples import read_samples
-from nas_kd.data.shards import PREFIX, tars_below
+from nas_kd.data.shards import PREFIX, is_samples, tars_below, tars_of
 from nas_kd.data.source import FileSource, Source, parted_groups
 from nas_kd.data.table import PAIR, TEXT, Table, read_csv, read_hfds, read_lines, read_parquet
 from nas_kd.data.tars import read_tar, read_tars
@@ -129,15 +129,17 @@ def _open(setting: str, what: Images, config: DataConfig, other: Images | None) 
         return Opened({"train": torchvision(setting, str(what), split, root, config.download)})
     if slash and prefix.lower() == "hfds":
         return _table(setting, read_hfds(setting, rest, split, root), config)
-    if str(what).startswith(PREFIX):
-        return _table(setting, read_samples(setting, rest, config.label_columns), config)
+    if is_samples(what):
+        held = set() if other is None else tars_of("data.test", other)
+        named = {name for name in (config.group, config.split_column, config.image) if name is not None}
+        given = str(what)[len(PREFIX) :]
+        return _table(setting, read_samples(setting, given, config.label_columns, named, held), config)
     if slash and prefix.lower() in ("hfids", "tfds"):
         raise SettingError(setting, what, IMAGES, "streamed data sets have no fixed order: save it as class folders")
     path = existing(setting, Path(str(what)), IMAGES)
     suffix = path.suffix.lower()
     if not path.is_file():
-        below = Path(other) if isinstance(other, str | os.PathLike) else None
-        return _folders(setting, path, _tree(setting, path, below), config)
+        return _folders(setting, path, _tree(setting, path, other), config)
     if suffix == ".tar":
         return _folders(setting, path, read_tar(setting, path), config)
     if suffix not in FILES:
@@ -175,11 +177,16 @@ def _no_columns(setting: str, config: DataConfig, origin: str, folders: bool = F
         config.check_columns(origin, folders=folders)
 
 
-def _tree(setting: str, path: Path, without: Path | None) -> Tree:
-    """List the images of a folder; where it has none, those in its tars."""
-    tree = read_folder(setting, path, without)
-    tars = [] if tree.names else [one for one in tars_below(path) if without is None or without not in one.parents]
-    return read_tars(setting, path, tars) if tars else tree
+def _tree(setting: str, path: Path, other: Images | None) -> Tree:
+    """List the images of a folder; where it has none, those in its tars; without those of the test."""
+    tree = read_folder(setting, path, Path(other) if isinstance(other, str | os.PathLike) else None)
+    tars = [] if tree.names else tars_below(path)
+    if not tars:
+        return tree
+    held = set() if other is None else tars_of("data.test", other)
+    found = read_tars(setting, path, [one for one in tars if one.resolve() not in held] or tars)
+    found.ignored += Counter({why: count for why, count in tree.ignored.items() if "(.tar)" not in why})
+    return found
 
 
 def _folders(setting: str, path: Path, tree: Tree, config: DataConfig) -> Opened:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tarfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -17,13 +16,14 @@ from nas_kd.data.formats import is_hidden, is_image_name
 from nas_kd.data.shards import PREFIX, named_shards, splits_of
 from nas_kd.data.source import LARGEST
 from nas_kd.data.table import Table
-from nas_kd.data.tars import check_inside, opened
+from nas_kd.data.tars import SAMPLE, check_inside, opened
 from nas_kd.data.tree import natural, printable
 from nas_kd.errors import SettingError
 
-IMAGE = "image"  # column of the images, whatever their format
-SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and what its member is, as WebDataset divides a name
+IMAGE = "image"  # column of the images, where samples have one each
 MOST = 2**20  # bytes of what is said of a sample
+LONGEST = 256  # characters of a label; what is longer, such as a caption, is none
+NOWHERE = (-1, 0, 0)  # see ShardCells
 
 
 class Span(NamedTuple):
@@ -60,8 +60,75 @@ class ShardCells:
             file.seek(start)
             return file.read(size)
 
+    def home(self, row: int) -> str:
+        """Return the tar that an image lies in, for messages."""
+        number = int(self._places[row, 0])
+        return self._files[number] if number >= 0 else "no tar"
 
-def read_samples(what: str, given: str, labels: Sequence[str] = ()) -> Table:
+
+class Samples:
+    """Samples as they are read, a row each.
+
+    Args:
+        what: the setting, for messages.
+        origin: its value.
+        root: folder of the tars.
+        paths: the tars.
+    """
+
+    def __init__(self, what: str, origin: str, root: Path, paths: Sequence[Path]) -> None:
+        self.what = what
+        self.origin = origin
+        self.root = root
+        self.paths = paths
+        self.homes: dict[str, int] = {}  # key to the number of its tar
+        self.places: dict[str, array[int]] = {}  # kind of image to three numbers a sample, see ShardCells
+        self.said: dict[str, list[Any]] = {}  # column to a value a sample
+        self.several = False  # whether a sample has images of two plain kinds, such as .jpg and .png
+
+    def add(self, key: str, sample: dict[str, Any], number: int) -> None:
+        """Add a sample of a tar.
+
+        Raises:
+            SettingError: there is one of this key.
+        """
+        if key in self.homes:
+            places = [self.paths[at].relative_to(self.root) for at in (self.homes[key], number)]
+            where = f"in {places[0]} and in {places[1]}" if places[0] != places[1] else f"apart in {places[0]}"
+            expected = f"the members of a key one after the other; those of {key} are {where}"
+            hint = "pack the members of a sample together, or rename those of another one"
+            raise SettingError(self.what, self.origin, expected, hint)
+        count = len(self.homes)
+        for name, value in sample.items():
+            if isinstance(value, Span):
+                row = self.places.setdefault(name, array("q"))
+                row.extend(NOWHERE * (count - len(row) // 3))
+                row.extend((number, *value))
+            else:
+                column = self.said.setdefault(name, [])
+                column.extend([None] * (count - len(column)))
+                column.append(value)
+        self.several |= sum(isinstance(value, Span) and "." not in name for name, value in sample.items()) > 1
+        self.homes[key] = number
+
+    def images(self) -> dict[str, NDArray[np.int64]]:
+        """Return (N, 3) places of each column of images: one for all plain kinds, unless a sample has several."""
+        found = {}
+        for name, row in self.places.items():
+            row.extend(NOWHERE * (len(self.homes) - len(row) // 3))
+            found[name] = np.array(row, dtype=np.int64).reshape(-1, 3)
+        plain = [name for name in found if "." not in name]
+        if plain and not self.several:
+            one = found[plain[0]]
+            for name in plain[1:]:
+                one = np.where(found[name][:, :1] >= 0, found[name], one)
+            found = {IMAGE: one} | {name: places for name, places in found.items() if name not in plain}
+        return found
+
+
+def read_samples(
+    what: str, given: str, labels: Sequence[str] = (), others: Collection[str] = (), without: Collection[Path] = ()
+) -> Table:
     """Read the names and labels of samples; images are read when they are used.
 
     Members ``KEY.jpg``, ``KEY.cls`` and ``KEY.json`` are a sample: an image, a class (its number or name), and an
@@ -69,56 +136,45 @@ def read_samples(what: str, given: str, labels: Sequence[str] = ()) -> Table:
 
     Args:
         what: the setting, for messages.
-        given: what it says after ``wds/``: a folder, a file, or a pattern with ``*``, ``{a,b}`` or ``{000..019}``.
-        labels: columns of labels that were named; ``txt`` is read for that alone.
+        given: what it says after ``wds/``: a folder, a tar, or a pattern with ``*``, ``{a,b}`` or ``{000..019}``.
+        labels: columns of labels, if they were named: nothing else is kept then. ``txt`` is read for that alone.
+        others: further columns that are kept then.
+        without: tars that are left out, such as those of the test images.
 
     Raises:
-        SettingError: there is no such tar, one is damaged, or a key is in two of them.
+        SettingError: there is no such tar, one is damaged, or the members of a key lie apart.
     """
     root, paths = named_shards(what, given)
-    homes: dict[str, int] = {}  # key to the number of its tar
-    places: dict[str, array[int]] = {}  # image to three numbers a sample, see ShardCells
-    said: dict[str, list[Any]] = {}  # column to a value a sample
+    paths = [path for path in paths if path.resolve() not in without] or paths
+    samples = Samples(what, f"{PREFIX}{given}", root, paths)
+    kept = {*labels, *others, "split"} if labels else None
     for number, path in enumerate(paths):
-        for key, sample in _samples(what, path, labels):
-            if key in homes:
-                other = paths[homes[key]].name
-                where = f"in {other} and in {path.name}" if homes[key] != number else f"twice in {path.name}, apart"
-                expected = f"a key a sample; {key} is {where}"
-                raise SettingError(what, f"{PREFIX}{given}", expected, "rename the samples of one, or delete one")
-            for name, value in sample.items():
-                if isinstance(value, Span):
-                    row = places.setdefault(name, array("q"))
-                    row.extend((-1, 0, 0) * (len(homes) - len(row) // 3))
-                    row.extend((number, *value))
-                else:
-                    column = said.setdefault(name, [])
-                    column.extend([None] * (len(homes) - len(column)))
-                    column.append(value)
-            homes[key] = number
-    if not places:
-        expected = f"samples with an image; {len(homes)} samples have none"
-        raise SettingError(what, f"{PREFIX}{given}", expected, "give tars with members such as KEY.jpg and KEY.cls")
-    splits = splits_of(root, paths)
-    if None not in splits:
-        said.setdefault("split", [splits[number] for number in homes.values()])
-    keys = list(homes)
-    order = sorted(range(len(keys)), key=lambda row: natural(keys[row]))  # however the samples are dealt to tars
+        for key, sample in _samples(what, path, kept):
+            samples.add(key, sample, number)
+    images, said = samples.images(), samples.said
+    if not images:
+        expected = f"samples with an image; {len(samples.homes)} samples have none"
+        raise SettingError(what, samples.origin, expected, "give tars with members such as KEY.jpg and KEY.cls")
+    full = sorted(set(samples.homes.values()))
+    splits = dict(zip(full, splits_of(root, [paths[number] for number in full]), strict=True))
+    if None not in splits.values():
+        said.setdefault("split", [splits[number] for number in samples.homes.values()])
+    keys = list(samples.homes)
+    # the same order however samples are dealt to tars
+    order = sorted(range(len(keys)), key=lambda row: (natural(keys[row]), keys[row]))
 
     def cells(name: str) -> ShardCells:
-        row = places[name]
-        row.extend((-1, 0, 0) * (len(keys) - len(row) // 3))
-        return ShardCells(paths, np.array(row, dtype=np.int64).reshape(-1, 3)[order])
+        return ShardCells(paths, images[name][order])
 
     def values(name: str) -> NDArray[Any]:
         column = [*said[name], *[None] * (len(keys) - len(said[name]))]
-        return _column([column[row] for row in order])
+        return _column([column[row] for row in order], numbers=name == "cls")
 
     names = tuple(keys[row] for row in order)
-    return Table(f"{PREFIX}{given}", (*places, *said), values, tuple(places), cells=cells, names=names)
+    return Table(samples.origin, (*images, *said), values, tuple(images), cells=cells, names=names)
 
 
-def _samples(what: str, path: Path, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _samples(what: str, path: Path, kept: Collection[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Return the samples of a tar: of images their places, of all else what they say."""
     last: str | None = None
     sample: dict[str, Any] = {}
@@ -130,14 +186,19 @@ def _samples(what: str, path: Path, labels: Sequence[str]) -> Iterator[tuple[str
             if not info.isfile() or info.issparse() or parts is None or any(map(is_hidden, name.split("/"))):
                 continue
             key, kind = parts.group(1), parts.group(2).lower()
+            found: dict[str, Any] = {}
+            if is_image_name(f"x.{kind}"):
+                found = {kind: Span(info.offset_data, info.size)}
+            elif kind in ("cls", "json") or (kept is not None and kind == "txt" and kind in kept):
+                found = _said(what, path, tar, info, kind)
+                found = {name: value for name, value in found.items() if kept is None or name in kept}
+            else:
+                continue
             if key != last:
                 if last is not None:
                     yield last, sample
                 last, sample = key, {}
-            if is_image_name(f"x.{kind}"):
-                sample[kind if "." in kind else IMAGE] = Span(info.offset_data, info.size)
-            elif kind in ("cls", "json") or kind == "txt" in labels:
-                sample |= _said(what, path, tar, info, kind)
+            sample |= found
         if last is not None:
             yield last, sample
 
@@ -155,17 +216,23 @@ def _said(what: str, path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo, ki
             return {kind: raw.decode().strip()}
         found = parsed(raw)
     except ValueError as error:  # wrong encodings are ValueErrors too
-        raise SettingError(
-            what, f"{path}: {info.name}", f"text, or a JSON object ({error})", "write it anew"
-        ) from error
-    if not isinstance(found, dict):
-        return {}
-    return {str(name): value for name, value in found.items() if isinstance(value, str | int | float | None)}
+        where, expected = f"{path}: {info.name}", f"text, or a JSON object ({error})"
+        raise SettingError(what, where, expected, "write it anew") from error
+    columns = {}
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if isinstance(value, str | int | float | None) and not (isinstance(value, str) and len(value) > LONGEST):
+            taken = name in (IMAGE, "cls", "txt") or is_image_name(f"x.{name}")
+            columns[f"json.{name}" if taken else name] = value
+    return columns
 
 
-def _column(values: list[Any]) -> NDArray[Any]:
-    """Make a column, of numbers where all values are; classes that are written in digits are numbers."""
-    if all(isinstance(value, str) and value.isdecimal() for value in values):
+def _column(values: list[Any], *, numbers: bool) -> NDArray[Any]:
+    """Make a column, of numbers where all values are.
+
+    Args:
+        numbers: texts of digits are numbers, as those of classes are.
+    """
+    if numbers and all(isinstance(value, str) and value.isdecimal() and len(value) < 19 for value in values):
         return np.array([int(value) for value in values], dtype=np.int64)
-    plain = all(isinstance(value, int | float) for value in values)
+    plain = all(isinstance(value, int | float) and abs(value) < 2**63 for value in values)
     return np.array(values) if plain else np.array(values, dtype=object)

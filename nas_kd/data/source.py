@@ -98,6 +98,10 @@ class Subset(Source):
         self._source = source
         self._rows = rows
 
+    def where(self, i: int) -> str:
+        """See `Source`."""
+        return self._source.where(int(self._rows[i]))
+
     def load(self, i: int) -> IO[bytes] | Image.Image:
         return self._source.load(int(self._rows[i]))
 
@@ -114,6 +118,10 @@ class FileSource(Source):
         super().__init__(*args, **kwargs)
         self._files = files
         self._spans = spans
+
+    def where(self, i: int) -> str:
+        """See `Source`; of tars also the one that has it."""
+        return super().where(i) if self._spans is None else f"{self._files[i]}: {self.names[i]}"
 
     def load(self, i: int) -> IO[bytes]:
         with open(self._files[i], "rb") as file:
@@ -140,6 +148,11 @@ class TableSource(Source):
         self._cells = cells
         self._rows = rows
         self._folder = folder
+
+    def where(self, i: int) -> str:
+        """See `Source`; of tars also the one that has it."""
+        home = getattr(self._cells, "home", None)
+        return super().where(i) if home is None else f"{home(int(self._rows[i]))}: {self.names[i]}"
 
     def load(self, i: int) -> IO[bytes]:
         cell = self._cells(int(self._rows[i]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,8 +17,33 @@ from nas_kd.data.shards import PREFIX, splits_of
 from nas_kd.data.tree import HIDDEN, Tree, printable
 from nas_kd.errors import SettingError
 
-Spans = dict[str, tuple[int, int]]  # name to the first byte and the number of bytes
-LABELS = (".cls", ".json")  # what lies beside an image in WebDataset's samples
+SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # key and what its member is, as WebDataset divides a name
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass
+class Listing:
+    """What a tar holds.
+
+    Args:
+        spans: name of an image to its first byte and its number of bytes.
+        said: keys of members that say something of an image, by their suffix.
+    """
+
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    said: dict[str, set[str]] = field(default_factory=lambda: {"cls": set(), "json": set()})
+
+    @property
+    def flat(self) -> bool:
+        """Whether no image lies in a folder."""
+        return not any("/" in name for name in self.spans)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether most images have a class beside them, as WebDataset's samples have; in JSON it may be another's."""
+        keys = [parts.group(1) for name in self.spans if (parts := SAMPLE.fullmatch(name))]
+        known = self.said["cls"] | (self.said["json"] if self.flat else set())
+        return bool(keys) and 2 * sum(key in known for key in keys) > len(keys)
 
 
 def read_tar(what: str, path: Path) -> Tree:
@@ -27,55 +54,57 @@ def read_tar(what: str, path: Path) -> Tree:
     split in the same way.
 
     Raises:
-        SettingError: it is damaged or no tar, a member lies outside the folder that the tar is unpacked in, or tars are
-            nested more than once.
+        SettingError: it is damaged or no tar, a member lies outside the folder that the tar is unpacked in, tars are
+            nested more than once, or it holds WebDataset's samples.
     """
     tree = Tree()
-    found: Spans = {}
-    with opened(what, path) as tar:
-        _members(what, path, tar, "", 0, found, tree)
-    return _placed([*found], [path] * len(found), [*found.values()], tree, strip=True)
+    listed = _listed(what, path, tree)
+    _refuse_samples(what, path, [listed])
+    return _placed([*listed.spans], [path] * len(listed.spans), [*listed.spans.values()], tree, strip=True)
 
 
 def read_tars(what: str, root: Path, paths: Sequence[Path]) -> Tree:
     """List the images in the tars of a folder.
 
-    Tars of class folders are shards of one data set; their own names count only where they say the split. Tars without
-    folders in them are a class each, with the folders that they lie in before it.
+    Tars of class folders are shards of one data set; their own names count only where they say the split. A tar
+    without folders in it is a class, which lies in a split where the folders above all such tars say one.
 
     Raises:
-        SettingError: as `read_tar`; or some have folders and some have none, two have an image of one name, or they
-            hold WebDataset's samples.
+        SettingError: as `read_tar`; or some have folders and some have none, two have an image of one name, tars of
+            single classes are named by splits, or there is no image.
     """
     tree = Tree()
-    listed: list[Spans] = []
-    for path in paths:
-        found: Spans = {}
-        with opened(what, path) as tar:
-            _members(what, path, tar, "", 0, found, tree)
-        listed.append(found)
-    full = [(path, found) for path, found in zip(paths, listed, strict=True) if found]
-    flat = [path for path, found in full if not any("/" in name for name in found)]
-    if flat and any(f"no image by its name ({suffix})" in tree.ignored for suffix in LABELS):
-        expected = "tars of class folders, or a tar a class; these have samples of WebDataset's"
-        raise SettingError(what, str(root), expected, f"{what}={PREFIX}{root}")
-    if flat and len(flat) < len(full):
-        folders = next(path for path, _ in full if path not in flat)
-        expected = f"tars of class folders, or a tar a class; {flat[0].name} has no folders, {folders.name} has some"
+    listed = [_listed(what, path, tree) for path in paths]
+    _refuse_samples(what, root, listed)
+    full = [(path, found) for path, found in zip(paths, listed, strict=True) if found.spans]
+    if not full:
+        expected = f"images in {len(paths)} tars; they hold none"
+        raise SettingError(what, str(root), expected, "give tars of class folders, or a tar a class")
+    flat = {path: found.flat for path, found in full}
+    if any(flat.values()) and not all(flat.values()):
+        one, other = (next(path for path in flat if flat[path] == kind).relative_to(root) for kind in (True, False))
+        expected = f"tars of class folders, or a tar a class; {one} has no folders, {other} has some"
         raise SettingError(what, str(root), expected, "give one kind")
-    splits = [None] * len(full) if flat else splits_of(root, [path for path, _ in full])
+    single = any(flat.values())
+    if single and None not in splits_of(root, [root / path.name for path, _ in full]):
+        expected = f"a tar a class in folders of splits; {full[0][0].name} names a split itself"
+        hint = "put them into folders train and val, or the images into class folders"
+        raise SettingError(what, str(root), expected, hint)
+    splits = splits_of(root, [path.parent if single else path for path, _ in full])
     names, files, spans = [], [], []
     homes: dict[str, Path] = {}
     for split in dict.fromkeys(splits):
         mine = [one for one, of in zip(full, splits, strict=True) if of == split]
-        own = [name for _, found in mine for name in found]
-        short = iter(own if flat else _strip_common(own))
+        own = [name for _, found in mine for name in found.spans]
+        short = iter(own if single else _strip_common(own))
         for path, found in mine:
-            start = f"{path.relative_to(root).with_suffix('').as_posix()}/" if flat else f"{split}/" if split else ""
-            for span in found.values():
+            start = f"{split}/" if split else ""
+            start += f"{printable(path.stem)}/" if single else ""
+            for span in found.spans.values():
                 name = f"{start}{next(short)}"
                 if homes.setdefault(name, path) != path:
-                    expected = f"shards of one data set; {name} is in {homes[name].name} and in {path.name}"
+                    where = f"{homes[name].relative_to(root)} and in {path.relative_to(root)}"
+                    expected = f"shards of one data set; {name} is in {where}"
                     raise SettingError(what, str(root), expected, "delete one of them, or rename the images of one")
                 names.append(name)
                 files.append(path)
@@ -85,7 +114,7 @@ def read_tars(what: str, root: Path, paths: Sequence[Path]) -> Tree:
 
 @contextmanager
 def opened(what: str, path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar.
+    """Open a tar to go through all of it.
 
     Args:
         what: the setting, for the message.
@@ -96,33 +125,9 @@ def opened(what: str, path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar
+            _check_end(tar)
     except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise SettingError(what, str(path), IMAGES, f"it cannot be read: {error}") from error
-
-
-def _members(what: str, path: Path, tar: tarfile.TarFile, inside: str, start: int, found: Spans, tree: Tree) -> None:
-    """Collect the first byte and the number of bytes of each image; of equal names the last counts, as in unpacking."""
-    for info in tar:
-        check_inside(what, path, info.name)
-        if not info.isfile():
-            continue
-        name = printable(PurePosixPath(info.name).as_posix())
-        first = start + info.offset_data
-        if any(is_hidden(part) for part in name.split("/")):
-            tree.ignored[HIDDEN] += 1
-        elif name.lower().endswith(".tar"):
-            if inside:
-                expected = f"a .tar of class folders, or of one .tar per class; {info.name!r} is nested too deeply"
-                raise SettingError(what, str(path), expected, "unpack the inner ones")
-            with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
-                _members(what, path, inner, f"{name[:-4]}/", first, found, tree)
-        elif info.issparse():
-            tree.ignored["stored sparsely"] += 1
-        elif is_image_name(name):
-            found.pop(inside + name, None)
-            found[inside + name] = first, info.size
-        else:
-            tree.ignore(name)
 
 
 def check_inside(what: str, path: Path, name: str) -> None:
@@ -133,8 +138,63 @@ def check_inside(what: str, path: Path, name: str) -> None:
     """
     if name.startswith("/") or ".." in name.split("/"):
         expected = f"a .tar with names inside its own folder; it has {name!r}"
-        hint = "pack the class folders again: tar -cf images.tar -C FOLDER ."
-        raise SettingError(what, str(path), expected, hint)
+        raise SettingError(what, str(path), expected, "pack it again: tar -cf NEW.tar -C FOLDER .")
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Refuse a tar that was gone through and does not end as tars do: an interrupted copy ends anywhere.
+
+    Raises:
+        tarfile.TarError: where one would be read as complete otherwise.
+    """
+    assert tar.fileobj is not None  # it is open
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(BLOCK)
+    if block and (len(block) < BLOCK or block.strip(b"\0")):
+        raise tarfile.ReadError(f"it is cut off or damaged at byte {tar.offset:,}")
+
+
+def _listed(what: str, path: Path, tree: Tree) -> Listing:
+    """Go through a tar; what is left out is counted in the tree."""
+    found = Listing()
+    with opened(what, path) as tar:
+        _members(what, path, tar, "", 0, found, tree)
+    return found
+
+
+def _refuse_samples(what: str, place: Path, listed: Sequence[Listing]) -> None:
+    if any(found.sampled for found in listed):
+        expected = "class folders, or a tar a class; these are samples of WebDataset's, with their classes beside them"
+        raise SettingError(what, str(place), expected, f"{what}={PREFIX}{place}")
+
+
+def _members(what: str, path: Path, tar: tarfile.TarFile, inside: str, start: int, found: Listing, tree: Tree) -> None:
+    """Collect the first byte and the number of bytes of each image; of equal names the last counts, as in unpacking."""
+    for info in tar:
+        check_inside(what, path, info.name)
+        if not info.isfile():
+            continue
+        name = printable(PurePosixPath(info.name).as_posix())
+        first = start + info.offset_data
+        parts = SAMPLE.fullmatch(name)
+        if any(is_hidden(part) for part in name.split("/")):
+            tree.ignored[HIDDEN] += 1
+        elif name.lower().endswith(".tar"):
+            if inside:
+                expected = f"a .tar of class folders, or of one .tar per class; {info.name!r} is nested too deeply"
+                raise SettingError(what, str(path), expected, "unpack the inner ones")
+            with tarfile.open(fileobj=tar.extractfile(info), mode="r:") as inner:
+                _members(what, path, inner, f"{name[:-4]}/", first, found, tree)
+                _check_end(inner)
+        elif info.issparse():
+            tree.ignored["stored sparsely"] += 1
+        elif is_image_name(name):
+            found.spans.pop(inside + name, None)
+            found.spans[inside + name] = first, info.size
+        else:
+            tree.ignore(name)
+            if parts is not None and (kind := parts.group(2).lower()) in found.said:
+                found.said[kind].add(inside + parts.group(1))
 
 
 def _placed(

@@ -9,7 +9,7 @@ from nas_kd.config.hub import at_home, is_hub_name
 from nas_kd.config.names import HUBS
 from nas_kd.config.paths import STUDENT, existing, tokenizer_of, transformers_about
 from nas_kd.data.config import FILES, IMAGES, TEXT_FILES, TEXTS, DataConfig
-from nas_kd.data.shards import PREFIX, named_shards
+from nas_kd.data.shards import PREFIX, is_samples, named_shards
 from nas_kd.errors import SettingError
 from nas_kd.pipeline.config import Config
 
@@ -65,8 +65,8 @@ def _check_images(field: str, given: str, data: DataConfig) -> None:
     train = field == "data.train"
     if kind == "hfds":
         return
-    if given.startswith(PREFIX):
-        named_shards(field, given.removeprefix(PREFIX))
+    if is_samples(given):
+        named_shards(field, given[len(PREFIX) :])
         return
     if given == "digits" or kind in SETS:
         if train:
