@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -62,8 +63,11 @@ def opened(data: Path, run: Path, quick: bool) -> tuple[Data, dict[str, Data], T
         colour = random_data(120, rate=20, select=20)
         return colour, {"colour": colour, "grey_three": colour}, untrained_teacher(colour)
     images = run.with_name(f"{run.name}_images")
-    if not (images / "grey").exists():
-        pairs(data, images)
+    if not images.exists():
+        begun = images.with_name(f"{images.name}_begun")
+        shutil.rmtree(begun, ignore_errors=True)
+        pairs(data, begun)
+        begun.rename(images)
     split: dict[str, Any] = {"rate": 500, "select": 500, "duplicates": "keep"}
     kinds = {
         name: nas_kd.load_data(images / name / "train", test=images / name / "test", **split)

@@ -175,6 +175,17 @@ def test_a_found_student_that_loses_is_told_so(finished: Path, tmp_path: Path) -
     assert "The best mean accuracy of all retrained students is that of" in text
 
 
+def test_one_seed_is_said_once(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert "the spread over seeds is unknown" not in report(run).read_text()
+    rows = pd.read_csv(run / "retrain" / "results.csv")
+    rows[rows["seed"] == 0].to_csv(run / "retrain" / "results.csv", index=False)
+    text = report(run).read_text().partition("In words")[2]
+    assert text.count("With one retraining seed, the spread over seeds is unknown") == 1
+    assert "points (one seed)." in text and "by seed:" not in text and "with every seed" not in text
+
+
 def test_analyse_imports_no_torch() -> None:
     root = Path(nas_kd.__file__).parent.parent
     code = "import sys, nas_kd.analyse; sys.exit(any(m in sys.modules for m in ('torch', 'timm', 'matplotlib')))"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nas_kd
-from nas_kd.config.kinds import _arguments, _fits, checked
+from nas_kd.config.kinds import _arguments, _fits, _plain, checked
 from nas_kd.errors import SettingError
 
 OTHERS = ("Stopped", "SettingError")  # exceptions, which callers catch and do not make
@@ -46,6 +46,15 @@ def test_every_annotation_is_read(name: str) -> None:
     hints = _arguments(function)[1]
     assert set(hints) == set(named(name))
     assert getattr(nas_kd, name) is not function, "a public function is decorated by `checked`"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_fits_without_a_look_fits(name: str) -> None:
+    some = [*WRONG, 1, 1.5, True, "text", None, b"", [1], (1,), {"a": 1}, NETWORK, torch.zeros(2), Path("x")]
+    for hint in _arguments(raw(name))[1].values():
+        for value in some:
+            assert type(value) not in _plain(hint) or _fits(value, hint), (hint, value)
+    assert _plain(int | None) == {int, type(None)} and _plain(list[int]) == set()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
