@@ -152,6 +152,8 @@ def read_samples(
         for key, sample in _samples(what, path, kept):
             samples.add(key, sample, number)
     images, said = samples.images(), samples.said
+    if any(name not in said for name in labels):  # there is none of this name: the message lists those that there are
+        return read_samples(what, given, without=without)
     if not images:
         expected = f"samples with an image; {len(samples.homes)} samples have none"
         raise SettingError(what, samples.origin, expected, "give tars with members such as KEY.jpg and KEY.cls")

@@ -145,6 +145,8 @@ def test_what_is_said_of_a_sample_is_columns(make_folder: Make, tmp_path: Path) 
     with pytest.raises(SettingError, match=r"data\.label=None.*kind, age, patient"):
         load_data(where)
     assert read_samples("data.train", str(tmp_path / "wds"), ["kind"]).columns == ("image", "kind")
+    with pytest.raises(SettingError, match=r"data\.label='kin'.*image, kind, age, patient"):
+        load_data(where, label="kin")
 
 
 def test_what_has_a_name_of_its_own_stays_apart(make_folder: Make, tmp_path: Path) -> None:
