@@ -86,7 +86,9 @@ def refusal(net: Supernet, path: Path, **settings: Any) -> SettingError:
     return error.value
 
 
-@published
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "ofa_mobilenet_v3" else [pytest.mark.slow]) for name in FILES]
+)
 def test_what_does_not_fit_is_named_with_the_nearest_on_both_sides(name: str, tmp_path: Path) -> None:
     tensors = numbered(FILES[name](classes=CLASSES))
     gone = next(key for key in tensors if key.startswith("blocks.3.") and key.endswith("conv.conv.weight"))
