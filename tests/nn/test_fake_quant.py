@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas_kd.export.formats.onnx import save_program
 from nas_kd.export.formats.onnx_int8 import quantise
 from nas_kd.nn.fake_quant import HIGH, LOW, RANGE, ActivationRange, WeightRounding, faked, rounded
 
@@ -75,17 +76,7 @@ def test_it_computes_what_the_int8_file_computes(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     network, images = chain().eval(), drawn(64, 3, 8, 8, seed=1)
     whole, small = tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
-    batch = {0: torch.export.Dim("batch")}
-    torch.onnx.export(
-        network,
-        (images[:2],),
-        str(whole),
-        input_names=["images"],
-        dynamic_shapes=(batch,),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    save_program(network, images[:2], whole, ["images"], ["logits"])
     quantise(whole, small, iter([images]))
     session = runtime.InferenceSession(str(small))
     wanted = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
@@ -93,6 +84,7 @@ def test_it_computes_what_the_int8_file_computes(tmp_path: Path) -> None:
     tensors = [name.removesuffix("_zero_point") for name, value in arrays.items() if name.endswith("zero_point")]
     activations = [name for name in tensors if arrays[f"{name}_scale"].ndim == 0]  # input, hidden ones, output
     steps = [(float(arrays[f"{name}_scale"]), float(arrays[f"{name}_zero_point"])) for name in activations]
+    steps = list(dict.fromkeys(steps))  # torch 2.6 counts what only has another shape once more
     assert len(steps) == 4
     layers = [network[0], network[2], network[5]]
     with faked(network):
