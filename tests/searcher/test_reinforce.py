@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -140,16 +141,20 @@ def test_what_is_rewarded_becomes_likely_and_what_is_over_the_budget_is_left(spa
     def over(point: Any) -> dict[str, float]:
         return {"macs": 1.0 if point[-1] == sizes[-1] - 1 else -0.5}
 
-    problem = problem_of(space, lambda point: over(point)["macs"] <= 0)
-    proposer = Proposer("reinforce", "accuracy", over)
-    rows: list[dict[str, Any]] = []
-    while (point := proposer.propose(problem, rows)) is not None and len(rows) < 60:
-        assert over(point)["macs"] <= 0
-        indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
-        rows.append({"number": len(rows), "kind": "trial", "accuracy": 1.0 if point[0] == 0 else 0.2} | indices)
-    drawn = proposer.controller.draw(500, seed=9)
-    first, last = drawn[:, 0].eq(0).float().mean(), drawn[:, -1].eq(sizes[-1] - 1).float().mean()
-    assert first > 1.5 / sizes[0] and last < 0.5 / sizes[-1], (first, last, len(rows))
+    firsts, lasts = [], []
+    for seed in range(7):
+        problem = replace(problem_of(space, lambda point: over(point)["macs"] <= 0), seed=seed)
+        proposer = Proposer("reinforce", "accuracy", over)
+        rows: list[dict[str, Any]] = []
+        while len(rows) < 60 and (point := proposer.propose(problem, rows)) is not None:
+            assert over(point)["macs"] <= 0
+            indices = {f"i_{i}": at for i, at in enumerate(point, 1)}
+            rows.append({"number": len(rows), "kind": "trial", "accuracy": 1.0 if point[0] == 0 else 0.2} | indices)
+        drawn = proposer.controller.draw(500, seed=9)
+        firsts.append(float(drawn[:, 0].eq(0).float().mean()))
+        lasts.append(float(drawn[:, -1].eq(sizes[-1] - 1).float().mean()))
+    # of 24 seeds, with torch 2.6 and 2.14, the share of the first is at least 0.86; that of the last is above 0.3 in 2
+    assert min(firsts) > 1.5 / sizes[0] and median(lasts) < 0.9 / sizes[-1], (firsts, lasts)
     after = [parameter.clone() for parameter in proposer.controller.parameters()]
     again = Proposer("reinforce", "accuracy", over)  # a new one reads the same rows, and comes to the same
     again.propose(problem, rows[:-1])
