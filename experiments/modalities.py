@@ -8,7 +8,18 @@ equal epochs, seeds and order. Accuracy on 2,000 grey test images, and gains ove
 
 Command: OMP_NUM_THREADS=1 nice python experiments/modalities.py --data cifar10-jpeg [--quick]; writes
 experiments/results/modalities; it goes on where it was stopped.
-Hardware: two AMD EPYC cores that other work shared, torch 2.14.1, one thread.
+Hardware: two AMD EPYC cores that other work shared, torch 2.14.1, one thread. Seeds: 0, 1, 2 of weights and order.
+Numbers (results/modalities), 12 epochs, means over seeds with their standard deviation; the teacher itself has 90.15 %
+on the colour images and 85.10 % on the grey ones:
+
+| taught by | accuracy % | gain |
+|---|---|---|
+| labels alone | 62.28 (0.64) | |
+| the teacher of colour, by pairs | 63.38 (0.42) | 1.1 (0.7) |
+| the same teacher, shown grey | 64.07 (1.50) | 1.8 (2.1) |
+
+It does teach, by little, in every seed; and a teacher that sees more is not told apart from one that sees what the
+student sees, though it knows 5 points more.
 """
 
 from __future__ import annotations
