@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_kd.config.reading import parsed
+from nas_kd.data.columns import GROUP
 from nas_kd.data.formats import is_hidden, is_image_name
 from nas_kd.data.shards import PREFIX, named_shards, splits_of
 from nas_kd.data.source import LARGEST
@@ -23,6 +24,7 @@ from nas_kd.errors import SettingError
 IMAGE = "image"  # column of the images, where samples have one each
 MOST = 2**20  # bytes of what is said of a sample
 LONGEST = 256  # characters of a label; what is longer, such as a caption, is none
+FOUND = ("split", *GROUP)  # columns that are taken by their names, in lower case
 NOWHERE = (-1, 0, 0)  # see ShardCells
 
 
@@ -137,7 +139,8 @@ def read_samples(
     Args:
         what: the setting, for messages.
         given: what it says after ``wds/``: a folder, a tar, or a pattern with ``*``, ``{a,b}`` or ``{000..019}``.
-        labels: columns of labels, if they were named: nothing else is kept then. ``txt`` is read for that alone.
+        labels: columns of labels, if they were named: of the others only those of splits and groups are kept then.
+            ``txt`` is read for that alone.
         others: further columns that are kept then.
         without: tars that are left out, such as those of the test images.
 
@@ -147,7 +150,7 @@ def read_samples(
     root, paths = named_shards(what, given)
     paths = [path for path in paths if path.resolve() not in without] or paths
     samples = Samples(what, f"{PREFIX}{given}", root, paths)
-    kept = {*labels, *others, "split"} if labels else None
+    kept = {*labels, *others} if labels else None
     for number, path in enumerate(paths):
         for key, sample in _samples(what, path, kept):
             samples.add(key, sample, number)
@@ -193,7 +196,11 @@ def _samples(what: str, path: Path, kept: Collection[str] | None) -> Iterator[tu
                 found = {kind: Span(info.offset_data, info.size)}
             elif kind in ("cls", "json") or (kept is not None and kind == "txt" and kind in kept):
                 found = _said(what, path, tar, info, kind)
-                found = {name: value for name, value in found.items() if kept is None or name in kept}
+                found = {
+                    name: value
+                    for name, value in found.items()
+                    if kept is None or name in kept or name.strip().lower() in FOUND
+                }
             else:
                 continue
             if key != last:

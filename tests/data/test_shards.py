@@ -147,6 +147,11 @@ def test_what_is_said_of_a_sample_is_columns(make_folder: Make, tmp_path: Path) 
     assert read_samples("data.train", str(tmp_path / "wds"), ["kind"]).columns == ("image", "kind")
     with pytest.raises(SettingError, match=r"data\.label='kin'.*image, kind, age, patient"):
         load_data(where, label="kin")
+    # a group is found by its name where labels are named, too
+    grouped = [[(name, content.replace(b'"patient"', b'"Group"')) for name, content in part] for part in parts]
+    shards(tmp_path / "grouped", grouped, 3)
+    found = load_data(f"wds/{tmp_path / 'grouped'}", label="kind")
+    assert any("group Group" in note for note in found.found.notes) and found.train.names == named.train.names
 
 
 def test_what_has_a_name_of_its_own_stays_apart(make_folder: Make, tmp_path: Path) -> None:
