@@ -8,6 +8,9 @@ trained as well: these two are what the engines themselves say. Search seeds var
 repaired cuts and ratings are made once.
 
 Command: OMP_NUM_THREADS=1 nice python experiments/engines.py; writes experiments/results/engines.
+With --data FOLDER (train.tar and test.tar of CIFAR-10 as JPEG, resnet56.safetensors) the same in the space of that
+ResNet-56, 2,200 images, at 33 % and 13.5 % of its MACs, one training seed of 2 epochs:
+    python experiments/engines.py --data FOLDER --run runs/engines_cifar10 --out experiments/results/engines_cifar10
 Hardware: two AMD EPYC cores that other work shared, torch 2.14.1; one thread.
 Numbers: KL to the teacher (nats) and accuracy on the 216 images of `select` in percent, means over five search seeds;
 accuracy minus random search's, seed by seed, with its standard error; CPU seconds of a search.
@@ -32,87 +35,124 @@ not the best one after training.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import pandas as pd
+import torch
+from cut_teacher import load, parser_of
 from stand_in import HELP, QUICK
 
 import nas_kd
+from nas_kd.data import Data
+from nas_kd.runs.files import CsvLog
 from nas_kd.runtime.device import Runtime
 from nas_kd.searcher.finalists import ranked
 from nas_kd.searcher.trials import evaluated
 from nas_kd.searcher.variables import SearchVariables
 from nas_kd.space import Arch
+from nas_kd.teacher import Teacher
+from nas_kd.train.network import predict
 
 RUN = Path("runs/engines")
 RESULTS = Path(__file__).parent / "results" / "engines"
 ENGINES = ("exact", "gates", "reinforce", "predictor", "nni:tpe", "nsga2", "coarse", "random")
 GUIDED = ("exact", "gates", "reinforce", "predictor", "nni:tpe")
-COLUMNS = ("kl", "select_percent")
+COLUMNS = ("kl", "percent")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is searched and trained, and how long.
+
+    Args:
+        data: images.
+        teacher: bound to them.
+        budgets: shares of the teacher's MACs.
+        seeds: searches of each engine.
+        trainings: of each arch that is found.
+        epochs: of a training.
+        split: whose images are asked for the accuracy.
+        trials: subnets that an engine scores.
+    """
+
+    data: Data
+    teacher: Teacher
+    budgets: Sequence[str] = ("25%", "13.5%")
+    seeds: int = 5
+    trainings: int = 3
+    epochs: int = 3
+    split: str = "select"
+    trials: int = 60
+
+
+def digits(run: Path, quick: bool) -> Plan:
+    """Return the digits and a ResNet-14 that is trained on them."""
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
+    epochs = 2 if quick else 12
+    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs, lr=0.1, batch_size=32)
+    if quick:
+        return Plan(data, teacher, budgets=("25%",), seeds=1, trainings=1, epochs=1, trials=12)
+    return Plan(data, teacher)
 
 
 def main() -> None:
     """Search, train, compare, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, RESULTS)
     parser.add_argument("--quick", action="store_true", help=HELP)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
+    parser.set_defaults(images=2200, run=RUN)
     options = parser.parse_args()
-    quick = options.quick
-    run, results = (QUICK / "engines", QUICK / "engines") if quick else (RUN, RESULTS)
-    seeds, trainings, trials, epochs = (1, 1, 12, 1) if quick else (5, 3, 60, 3)
-    budgets = ("25%",) if quick else ("25%", "13.5%")
-    runtime = Runtime("cpu", threads=1)
-    data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
-    teacher = nas_kd.train_teacher(
-        "cifar_resnet14", data, run=run, epochs=2 if quick else 12, lr=0.1, batch_size=32, runtime=runtime
-    )
-    space = nas_kd.teacher_space(teacher, data)
-    net: Any = nas_kd.Supernet(space)
-    net = nas_kd.repair_units(net, teacher, data, run=run, runtime=runtime)
-    tables = nas_kd.rate_units(net, teacher, data, run=run)
-    trained: dict[str, float] = {}
-    rows = []
-    for budget in budgets:
-        for seed in range(seeds):
-            for engine in options.engines:
-                begun = process_time()
-                guided = engine in GUIDED
-                result = nas_kd.search(
-                    net,
-                    teacher,
-                    data,
-                    tables if guided else None,
-                    engine=engine,
-                    seed=seed,
-                    max_macs=budget,
-                    trials=trials,
-                    tuned=0,
-                    epochs=0,
-                    runtime=runtime,
-                )
-                seconds = process_time() - begun
-                scored = evaluated(result.frame())
-                best = scored.sort_values("kl", kind="stable") if guided else ranked(scored, "loss")
-                chosen = {engine: best.iloc[0]}
-                if engine in ("exact", "gates"):
-                    chosen[f"{engine}, first arch"] = scored.iloc[0]
-                for name, row in chosen.items():
-                    arch = arch_of(result, row)
-                    if arch.key not in trained:
-                        trained[arch.key] = accuracy(arch, space, net, teacher, data, trainings, epochs, run, runtime)
-                    known = {"budget": budget, "engine": name, "seed": seed, "key": arch.key, "macs": row["macs"]}
-                    measured = {"kl": row["kl"], "select_percent": 100 * trained[arch.key], "cpu_seconds": seconds}
-                    rows.append(known | measured)
-    found = pd.DataFrame(rows)
+    torch.set_num_threads(1)
+    run, results = options.run, options.out or RESULTS
+    if options.quick:
+        run = results = QUICK / "engines"
+    if options.data is None:
+        plan = digits(run, options.quick)
+    else:
+        plan = Plan(*load(options), budgets=("33%", "13.5%"), trainings=1, epochs=2, split="test")
     results.mkdir(parents=True, exist_ok=True)
-    if (results / "found.csv").exists() and len(options.engines) < len(ENGINES):  # the others' rows stay
-        kept = pd.read_csv(results / "found.csv", dtype={"key": str})
-        found = pd.concat([kept[~kept["engine"].isin(found["engine"])], found], ignore_index=True)
-    found.to_csv(results / "found.csv", index=False)
-    summary = summarise(found)
+    log = CsvLog(results / "found.csv")
+    known = {(row["budget"], int(row["seed"]), row["engine"]) for row in log.rows()}
+    net: Any = nas_kd.Supernet(nas_kd.teacher_space(plan.teacher, plan.data))
+    net = nas_kd.repair_units(net, plan.teacher, plan.data, run=run)
+    tables = nas_kd.rate_units(net, plan.teacher, plan.data, run=run)
+    trained: dict[str, float] = {}
+    for budget, seed, engine in product(plan.budgets, range(plan.seeds), options.engines):
+        if (budget, seed, engine) in known:
+            continue
+        begun = process_time()
+        guided = engine in GUIDED
+        result = nas_kd.search(
+            net,
+            plan.teacher,
+            plan.data,
+            tables if guided else None,
+            engine=engine,
+            seed=seed,
+            max_macs=budget,
+            trials=plan.trials,
+            tuned=0,
+            epochs=0,
+        )
+        seconds = process_time() - begun
+        scored = evaluated(result.frame())
+        best = scored.sort_values("kl", kind="stable") if guided else ranked(scored, "loss")
+        chosen = {engine: best.iloc[0]}
+        if engine in ("exact", "gates"):
+            chosen = {f"{engine}, first arch": scored.iloc[0]} | chosen  # last, for it says that the search is known
+        for name, row in chosen.items():
+            arch = arch_of(result, row)
+            if arch.key not in trained:
+                trained[arch.key] = accuracy(arch, net, plan, run)
+            found = {"budget": budget, "engine": name, "seed": seed, "key": arch.key, "macs": row["macs"]}
+            log.append(found | {"kl": row["kl"], "percent": 100 * trained[arch.key], "cpu_seconds": seconds})
+            print(log.rows()[-1], flush=True)
+    summary = summarise(log.frame().drop_duplicates(["budget", "engine", "seed"]))
     summary.to_csv(results / "summary.csv", index=False)
     print(summary.round(2).to_string(index=False))
 
@@ -123,28 +163,26 @@ def arch_of(result: nas_kd.SearchResult, row: pd.Series) -> Arch:
     return variables.decode([int(row[f"i_{number}"]) for number in range(1, len(variables.sizes) + 1)])
 
 
-def accuracy(
-    arch: Arch, space: Any, net: Any, teacher: Any, data: Any, seeds: int, epochs: int, run: Path, runtime: Runtime
-) -> float:
-    """Return the mean accuracy on `select` of trainings from the supernet's weights."""
+def accuracy(arch: Arch, net: Any, plan: Plan, run: Path) -> float:
+    """Return the mean accuracy of trainings from the supernet's weights."""
     found = []
-    for seed in range(seeds):
+    for seed in range(plan.trainings):
         student: Any = nas_kd.retrain(
             arch,
-            teacher,
-            data,
-            space=space,
+            plan.teacher,
+            plan.data,
+            space=net.space,
             supernet=net,
             run=run,
             method="kd",
             seed=seed,
-            epochs=epochs,
+            epochs=plan.epochs,
             batch_size=64,
             test=False,
             folder=f"retrain/{arch.key}/seed_{seed}",
-            runtime=runtime,
         )
-        found.append(student.info["metrics"]["select_accuracy"])
+        split = getattr(plan.data, plan.split)
+        found.append(nas_kd.Classification().metric(predict(student, split, Runtime("cpu")), split.labels))
     return sum(found) / len(found)
 
 

@@ -1,0 +1,125 @@
+"""Every distillation method on a student that inherits: the network found in a teacher's own space, taught by each.
+
+    python experiments/methods.py --data FOLDER [--budget 0.33] [--seeds 3] [--methods NAME ...]
+    python experiments/methods.py --data flowers.tar --resolution 96 --images 2000 --model tf_efficientnet_lite0
+        --weights flowers_teacher.safetensors --budget 0.3 --run DIR --out FOLDER
+        --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
+
+Data and teachers are those of teacher_space.py. The student is its ``found``: cut to the budget, its units repaired,
+then repaired once more on its own inputs. Every training begins with these weights, sees the same images and views in
+the same order, and differs in its loss alone, each method at its published weights; at_code and the like are other
+forms of one method (`variant`). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
+multi_teacher, which needs two teachers; takd, which needs networks in between; soft_tree, whose student is a tree;
+methods of texts.
+
+Methods on logits read the teacher's stored answers, methods on features their maps from memory, and those that need
+the teacher's gradient or other images than these run it live. Last epoch, all test images. A row is written when it is
+known, beside the test images that are right (hits.csv); the same command goes on. The gain is over labels alone
+(`ce`), seed by seed and image by image, with a 95 % interval over images and seeds; CPU seconds include the teacher's.
+
+Hardware: one thread of two AMD EPYC cores (AVX-512) that other work shared, torch 2.14.1. Results: results/methods/ and
+results/methods_flowers/.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import product
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import pandas as pd
+from cut_teacher import opened, parser_of
+from paired_table import packed, unpacked
+from teacher_space import TRAINING, Trial
+
+import nas_kd
+from nas_kd.analyse.paired import paired_difference
+from nas_kd.distill import METHODS, Distiller
+from nas_kd.runs.files import CsvLog, read_frame
+from nas_kd.runtime.device import Runtime
+from nas_kd.teacher import StoredFeatures
+from nas_kd.train.measured import measure
+
+OUT = Path(__file__).parent / "results" / "methods"
+LEFT_OUT = ("multi_teacher", "takd", "soft_tree")
+FIRST = ("ce", "kd", "kd_ls", "dkd", "dist", "logit_mse", "review", "nst", "fitnet", "crd", "at")
+DEAR = ("born_again", "bss", "dfa", "dafl", "zskt", "dfad", "dfq")  # a step costs several plain ones
+VARIANTS = {
+    "at_code": ("at", {"variant": "code"}),
+    "crd_shared": ("crd", {"variant": "shared"}),
+    "irg_code": ("irg", {"variant": "code"}),
+}
+BASE = "ce"
+
+
+def forms() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Map the name of a row to a method and its settings, the telling ones first and the dear ones last."""
+    taught = [name for name, entry in METHODS.items() if not entry.texts and name not in LEFT_OUT]
+    between = [name for name in taught if name not in FIRST + DEAR]
+    return {name: (name, {}) for name in (*FIRST, *between)} | VARIANTS | {name: (name, {}) for name in DEAR}
+
+
+def main() -> None:
+    """Train what is not trained yet, and print the table."""
+    known = forms()
+    parser = parser_of(__doc__, OUT)
+    parser.add_argument("--budget", type=float, default=0.33)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=list(known), default=list(known), metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="digits, one seed of a few methods, to see that it works")
+    parser.set_defaults(images=2200, run=Path("runs/methods"))
+    options, data, teacher, out = opened(parser, OUT)
+    seeds, names = (1, ["ce", "kd", "at_code"]) if options.quick else (options.seeds, options.methods)
+    out.mkdir(parents=True, exist_ok=True)
+    trial = Trial(data, teacher, options.budget, options.run, TRAINING)
+    begun = trial.repaired(trial.net, trial.arch)
+    features = StoredFeatures(teacher, data)
+    task = nas_kd.Classification()
+    log, hits = CsvLog(out / "students.csv"), CsvLog(out / "hits.csv")
+    done = {(row["method"], int(row["seed"])) for row in log.rows()}
+    for seed, name in product(range(seeds), names):
+        if (name, seed) in done:
+            continue
+        method, settings = known[name]
+        recipe = Distiller(method, task, **settings).recipe
+        stored = features if recipe.needs_target_features else trial.logits
+        source = teacher if recipe.live else stored if recipe.needs_teacher else None
+        how = TRAINING | {"method": method, "method_settings": settings, "seed": seed, "test": False}
+        row: dict[str, Any] = {"method": name, "seed": seed}
+        spent = process_time()
+        try:
+            student: Any = nas_kd.retrain(deepcopy(begun), source, data, **how)
+        except FloatingPointError as error:  # a training that diverges is a row without numbers
+            print(f"{name}, seed {seed}: {error}", flush=True)
+            log.append(row | dict.fromkeys(("test_accuracy", "select_accuracy")) | {"cpu_seconds": 0.0})
+            continue
+        spent = process_time() - spent
+        metrics, logits = measure(student, data.test, task, Runtime(), None)
+        hits.append(row | {"hits": packed(task.scores(logits, data.test.labels))})  # before its row
+        row |= {"test_accuracy": metrics["accuracy"], "select_accuracy": student.info["metrics"]["select_accuracy"]}
+        log.append(row | {"cpu_seconds": round(spent, 1)})
+        summarised(read_frame(log.path), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
+        print(log.rows()[-1], flush=True)
+    print(pd.read_csv(out / "summary.csv").to_string())
+
+
+def summarised(frame: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a method: its accuracy over seeds, and its gain over labels alone on the same seeds and images."""
+    right = hits.drop_duplicates(["method", "seed"], keep="last").set_index(["method", "seed"]).hits
+    rows = []
+    for name, group in frame.dropna(subset="test_accuracy").groupby("method", sort=False):
+        row = {"method": name, "seeds": len(group)}
+        row |= {"test_accuracy": group.test_accuracy.mean(), "spread": group.test_accuracy.std()}
+        row |= {"select_accuracy": group.select_accuracy.mean(), "cpu_seconds": group.cpu_seconds.mean()}
+        seeds = sorted(set(group.seed) & set(frame[frame.method == BASE].seed))
+        if name != BASE and seeds:
+            gain = paired_difference(*([unpacked(right[each, seed]) for seed in seeds] for each in (name, BASE)))
+            row |= {"gain": gain.mean, "low": gain.interval[0], "high": gain.interval[1], "paired_seeds": len(seeds)}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("test_accuracy", ascending=False)
+
+
+if __name__ == "__main__":
+    main()
