@@ -5,10 +5,10 @@
         --weights flowers_teacher.safetensors --budget 0.3 --run DIR --out FOLDER
         --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
 
-Data and teachers are those of teacher_space.py. The student is its ``found``: cut to the budget, its units repaired,
-then repaired once more on its own inputs. Every training begins with these weights, sees the same images and views in
-the same order, and differs in its loss alone, each method at its published weights; at_code and the like are other
-forms of one method (`variant`). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
+Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
+with by default. Every training begins with these weights, sees the same images and views in the same order, and
+differs in its loss alone, each method at its published weights; at_code and the like are other forms of one method
+(`variant`). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
 multi_teacher, which needs two teachers; takd, which needs networks in between; soft_tree, whose student is a tree;
 methods of texts.
 
@@ -74,7 +74,7 @@ def main() -> None:
     seeds, names = (1, ["ce", "kd", "at_code"]) if options.quick else (options.seeds, options.methods)
     out.mkdir(parents=True, exist_ok=True)
     trial = Trial(data, teacher, options.budget, options.run, TRAINING)
-    begun = trial.repaired(trial.net, trial.arch)
+    begun = trial.begun(trial.net, trial.arch)
     features = StoredFeatures(teacher, data)
     task = nas_kd.Classification()
     log, hits = CsvLog(out / "students.csv"), CsvLog(out / "hits.csv")
