@@ -57,6 +57,7 @@ class CutTrial:
         budget: share of the teacher's MACs.
         run: keeps repaired weights, ratings, what was found, and the trainings.
         widths: shares of channels that units may keep.
+        residual: whether the widths of the residual streams are choices too.
         epochs: of the trainings, whose answers are stored first.
         repair: further settings of `repair_units`.
         around: further settings of `archs_around`.
@@ -72,6 +73,7 @@ class CutTrial:
         run: Path,
         *,
         widths: Sequence[float],
+        residual: bool = False,
         epochs: int,
         repair: Mapping[str, Any] | None = None,
         around: Mapping[str, Any] | None = None,
@@ -81,7 +83,7 @@ class CutTrial:
         self.run = run
         self.logits = teacher.cached(data, Run(run), epochs=epochs)
         self.budget = budget
-        self.space = nas_kd.teacher_space(teacher, data, widths)
+        self.space = nas_kd.teacher_space(teacher, data, widths, residual=residual)
         self.net = supernet_of(self.space)
         self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         self.whole = self.space.cost(self.space.largest(), **self.shape).macs

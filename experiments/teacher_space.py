@@ -80,13 +80,23 @@ class Trial(CutTrial):
         budget: share of the teacher's MACs.
         run: keeps repaired weights, ratings, what was found, and the trainings.
         training: settings of every training.
+        residual: whether the widths of the residual streams are choices too.
     """
 
     searches = ("found", ONCE, LONGER, ONE_PASS)
 
-    def __init__(self, data: Data, teacher: Teacher, budget: float, run: Path, training: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        data: Data,
+        teacher: Teacher,
+        budget: float,
+        run: Path,
+        training: dict[str, Any],
+        residual: bool = False,
+    ) -> None:
         self.training = training
-        super().__init__(data, teacher, budget, run, widths=WIDTHS, epochs=training["epochs"])
+        self.residual = residual
+        super().__init__(data, teacher, budget, run, widths=WIDTHS, epochs=training["epochs"], residual=residual)
 
     def begun(self, net: TeacherSupernet, arch: Arch) -> nn.Module:
         """Return a network with shared weights, its norms measured anew at its own size of images."""
@@ -154,7 +164,7 @@ class Trial(CutTrial):
             self.data,
             SearchConfig(steps=2),
             upper={"macs": self.cap},
-            derive=lambda student, data: nas_kd.teacher_space(student, data, WIDTHS),
+            derive=lambda student, data: nas_kd.teacher_space(student, data, WIDTHS, residual=self.residual),
             training=RetrainConfig(**self.training),
             answers=self.logits,
             run=self.run / f"steps_{self.budget:g}",
@@ -199,12 +209,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--lr", type=float, default=TRAINING["lr"])
+    parser.add_argument("--residual", action="store_true", help="cut the residual streams too, below the smallest")
     parser.add_argument("--networks", nargs="*", help="only these rows")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options, data, teacher, out = opened(parser, OUT)
     out.mkdir(parents=True, exist_ok=True)
     training = TRAINING | {"epochs": options.epochs, "lr": options.lr}
-    trials = [Trial(data, teacher, budget, options.run, training) for budget in options.budgets]
+    trials = [Trial(data, teacher, budget, options.run, training, options.residual) for budget in options.budgets]
     asked = options.networks or NETWORKS
     every = range(options.seeds)
     order = [(seed, name) for seed in every for name in asked if name == "found"]
