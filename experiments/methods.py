@@ -8,7 +8,7 @@
 Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
 with by default. Every training begins with these weights, sees the same images and views in the same order, and
 differs in its loss alone, each method at its published weights; at_code and the like are other forms of one method
-(`variant`). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
+(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
 multi_teacher, which needs two teachers; takd, which needs networks in between; soft_tree, whose student is a tree;
 methods of texts.
 
@@ -50,6 +50,9 @@ VARIANTS = {
     "at_code": ("at", {"variant": "code"}),
     "crd_shared": ("crd", {"variant": "shared"}),
     "irg_code": ("irg", {"variant": "code"}),
+    "kd_labels": ("kd", {"ce": 1.0}),
+    "kd_cool": ("kd", {"temperature": 2.0}),
+    "kd_hot": ("kd", {"temperature": 16.0}),
 }
 BASE = "ce"
 
