@@ -8,9 +8,9 @@
 Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
 with by default. Every training begins with these weights, sees the same images and views in the same order, and
 differs in its loss alone, each method at its published weights; at_code and the like are other forms of one method
-(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual). A method that makes its own images (dafl, zskt, dfad, dfq) sees no others. Left out:
-multi_teacher, which needs two teachers; takd, which needs networks in between; soft_tree, whose student is a tree;
-methods of texts.
+(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual). A method that makes its own images
+(dafl, zskt, dfad, dfq) sees no others. Left out: multi_teacher, which needs two teachers; takd, which needs networks in
+between; soft_tree, whose student is a tree; methods of texts.
 
 Methods on logits read the teacher's stored answers, methods on features their maps from memory, and those that need
 the teacher's gradient or other images than these run it live. Last epoch, all test images. A row is written when it is
