@@ -56,11 +56,6 @@ class Data:
         return len(self.classes)
 
     @property
-    def many_classes(self) -> bool:
-        """Whether labels are of three classes or more, so that standardised logits say something."""
-        return self.kind == "classes" and self.num_classes > 2
-
-    @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the label columns; empty for classes."""
         return () if self.kind == "classes" else self.classes

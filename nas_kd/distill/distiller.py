@@ -35,7 +35,7 @@ class Distiller:
 
     Args:
         method: a name in ``METHODS``; ``package.module:object``, a Recipe or a function from a task to one; a list
-            of terms and of (name, weight), such as ``[("ce", 0.1), ("kd_ls", 9), ("at", 500)]``; or a Recipe.
+            of terms and of (name, weight), such as ``[("ce", 0.1), ("kd", 0.9), ("at", 500)]``; or a Recipe.
         task: provides the label loss; default ``Classification()``.
         settings: settings of a named method, such as ``temperature=2.0``.
 
@@ -49,7 +49,7 @@ class Distiller:
         SettingError: unknown method, term or setting, or a value outside its range.
     """
 
-    def __init__(self, method: Method = "kd_ls", task: Task | None = None, **settings: Any) -> None:
+    def __init__(self, method: Method = "kd", task: Task | None = None, **settings: Any) -> None:
         self.task = Classification() if task is None else task
         _check_method(method, self.task)
         self.recipe = _recipe(method, self.task, settings)

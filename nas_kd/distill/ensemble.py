@@ -34,7 +34,7 @@ class LearnedEnsemble(nn.Module, TargetSource):
     def __init__(self, sources: Sequence[TargetSource]) -> None:
         super().__init__()
         if len(sources) < 2:
-            raise SettingError("teacher", len(sources), "a list of at least two teachers", "use kd_ls with one teacher")
+            raise SettingError("teacher", len(sources), "a list of at least two teachers", "use kd with one teacher")
         self.sources = list(sources)
         self.scores = nn.Parameter(torch.zeros(len(sources)))
 

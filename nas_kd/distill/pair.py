@@ -99,7 +99,7 @@ class Pair:
             raise SettingError("method", name, expected, "name one layer per stage in load_teacher(stages=[...])")
         if not s:
             expected = f"a method on logits: this student has no {kind}"
-            raise SettingError("method", name, expected, "use kd_ls, which only needs logits")
+            raise SettingError("method", name, expected, "use kd, which only needs logits")
         return list(zip(s, t, strict=True))
 
 

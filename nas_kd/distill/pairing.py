@@ -43,7 +43,7 @@ def student_forward(model: nn.Module, image: Shape) -> Callable[[Tensor], Output
     layers = found.layers
     if not layers:
         expected = "a network with feature maps, for a method on features"
-        raise SettingError("model", type(model).__name__, expected, "use kd_ls, which only needs logits")
+        raise SettingError("model", type(model).__name__, expected, "use kd, which only needs logits")
     ends = [i for i, layer in enumerate(layers) if i + 1 == len(layers) or layers[i + 1].size != layer.size]
     return ModuleReader(model, found, [layers[i].path for i in ends]).read
 

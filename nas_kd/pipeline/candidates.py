@@ -106,7 +106,6 @@ class ModuleStudent:
         settled = given.settled(
             taught=setup.teacher is not None,
             inherited=self.inherited,
-            standardises=setup.data.many_classes,
             texts=setup.data.tokens is not None,
         )
         own: dict[str, Any] = {"lr": settled.lr, "warmup_epochs": settled.warmup_epochs}

@@ -200,8 +200,7 @@ class RunContext(Given):
     def method(self) -> Any:
         """How students are trained in the end."""
         inherited = self.config.init == "inherited"
-        many = self.data.many_classes
-        return self.config.retrain.settled(taught=self.taught, inherited=inherited, standardises=many).method
+        return self.config.retrain.settled(taught=self.taught, inherited=inherited).method
 
     @cached_property
     def recipe(self) -> Recipe:

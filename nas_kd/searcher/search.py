@@ -126,7 +126,6 @@ def search(
     retraining = retraining.settled(
         taught=source is not None,
         inherited=inherited,
-        standardises=data.many_classes,
         texts=data.tokens is not None,
     )
     method = retraining.method

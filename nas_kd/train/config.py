@@ -127,9 +127,9 @@ class RetrainConfig(TrainingConfig):
     """Distilled training of the found student and of its controls."""
 
     method: Method | None = None
-    """distillation method, such as kd, kd_ls (logit-standardised) or dkd (`nas-kd methods` lists them), or a list
-    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd_ls, kd for inherited weights and where there are
-    no three classes, ce without a teacher"""
+    """distillation method, such as kd, logit_mse or dkd (`nas-kd methods` lists them), or a list
+    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd, ce
+    without a teacher"""
     method_settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
@@ -164,18 +164,15 @@ class RetrainConfig(TrainingConfig):
         super().__post_init__()
         object.__setattr__(self, "method", checked_method_name("retrain.method", self.method))
 
-    def settled(
-        self, *, taught: bool, inherited: bool, standardises: bool = True, texts: bool = False
-    ) -> RetrainConfig:
+    def settled(self, *, taught: bool, inherited: bool, texts: bool = False) -> RetrainConfig:
         """Return the settings with numbers and names in the place of null.
 
         Args:
             taught: whether there is a teacher.
             inherited: whether the weights to begin with are the teacher's, which have less far to go.
-            standardises: whether logits can be standardised: those of three classes or more.
             texts: whether the network is a text encoder, which SGD hardly trains.
         """
-        method = self.method or ("ce" if not taught else "kd_ls" if standardises and not inherited else "kd")
+        method = self.method or ("kd" if taught else "ce")
         inherited_lr, new_lr = (TEXT_INHERITED_LR, TEXT_NEW_LR) if texts else (INHERITED_LR, NEW_LR)
         lr = self.lr or (inherited_lr if inherited else new_lr)
         optimizer = self.optimizer or ("adamw" if texts else "sgd")

@@ -34,7 +34,7 @@ def check_mixing(
     known = sorted({t.name for t in recipe.terms if t.needs & {"labels", "batch"} and t.name != "ce"})
     if known or recipe.sampler is not None or recipe.inputs is not None:
         cause = f"one label per image ({', '.join(known)})" if known else "its own batches"
-        raise SettingError(name, value, f"0 with a method that needs {cause}", "use kd, kd_ls, dist, sp, ...")
+        raise SettingError(name, value, f"0 with a method that needs {cause}", "use kd, logit_mse, dist, sp, ...")
     if unlabelled:
         raise SettingError(name, value, "0 with images without labels", "omit unlabelled")
     if (config.batch_size // world) % 2:

@@ -87,7 +87,7 @@ def train_network(
             distiller.recipe.start(pair, data)
         if runtime.world > 1 and any(getattr(part, "single_process", False) for part in distiller.trained.values()):
             expected = "a method without modules that keep state in a single process"
-            raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd_ls")
+            raise SettingError("method", sorted(distiller.trained), expected, "train on one process, or use kd")
         if runtime.on_nan == "skip" and any(isinstance(part, Player) for part in distiller.trained.modules()):
             expected = "stop with a method whose networks have their own optimisers, whose steps cannot be undone"
             raise SettingError("on_nan", "skip", expected, "use on_nan=stop")
@@ -166,7 +166,7 @@ def sampled(recipe: Recipe, data: Data, unlabelled: Data | None) -> Any:
     known = [term.name for term in used if term.needs & {"labels", "batch"}]
     if known or recipe.sampler is not None:
         expected = "a method that uses labels only in ce and does not draw its own batches"
-        raise SettingError("unlabelled", known or "own batches", expected, "use kd, kd_ls, dist, sp, ...")
+        raise SettingError("unlabelled", known or "own batches", expected, "use kd, logit_mse, dist, sp, ...")
     theirs, own = ((d.in_chans, d.resolution) for d in (unlabelled, data))
     if theirs != own:
         what, setting = ("channels and pixels", "resolution") if data.tokens is None else ("1 and tokens", "length")

@@ -104,7 +104,6 @@ def retrain(
     config = config.settled(
         taught=source is not None,
         inherited=inherits,
-        standardises=data.many_classes,
         texts=data.tokens is not None,
     )
     method = config.method

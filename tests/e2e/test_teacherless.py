@@ -87,7 +87,7 @@ def test_a_teacher_may_come_for_the_retraining(
     results = pd.read_csv(run / "retrain/results.csv")
     assert results["test_agreement"].between(0, 1).all()
     facts = json.loads(next((run / "retrain").glob("*/seed_0/stage.json")).read_text())["inputs"]
-    assert facts["retrain.method"] == "kd_ls" and facts["teacher"] is not None
+    assert facts["retrain.method"] == "kd" and facts["teacher"] is not None
 
 
 @pytest.mark.parametrize(

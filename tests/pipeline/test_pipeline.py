@@ -140,7 +140,7 @@ def test_a_board_without_paths_is_no_file_of_archs(paths: int, tmp_path: Path, m
     monkeypatch.setattr(home, "search", lambda net, teacher, data, tables, config, **more: given.append(config))
     alone = TeacherConfig(model=None)
     made = Pipeline(Config(run=str(tmp_path), space="digits", teacher=alone, search=SearchConfig(max_macs=100)))
-    data = SimpleNamespace(many_classes=True)
+    data = SimpleNamespace()
     known = {"supernet": None, "data": data, "task": Classification(), "runtime": None, "further": []}
     vars(made).update(known, upper={"macs": 100}, lower={})
     board = tmp_path / "supernet" / "board.json"
@@ -179,8 +179,8 @@ def test_an_ensemble_of_cuts_that_a_users_function_builds_is_refused_first(
 
 
 def after(run: Path, engine: str, search: SearchConfig | None = None, **retrain: Any) -> Pipeline:
-    """A pipeline in a run whose first search was by an engine and, where that is exact, kd_ls, within 100 MACs."""
-    method = repr("kd_ls" if engine == "exact" else "ce")
+    """A pipeline in a run whose first search was by an engine and, where that is exact, kd, within 100 MACs."""
+    method = repr("kd" if engine == "exact" else "ce")
     inputs = {"search.engine": engine, "search.method": method, "search.training": {}, "search.caps": {"macs": 100}}
     inputs |= {"search.max_latency_ms": None, "search.floors": {}, "search.weights": None}
     kept = Run(run)
