@@ -8,14 +8,15 @@
 Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
 with by default. Every training begins with these weights, sees the same images and views in the same order, and
 differs in its loss alone, each method at its published weights; at_code and the like are other forms of one method
-(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual). A method that makes its own images
+(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual, both). A method that makes its own images
 (dafl, zskt, dfad, dfq) sees no others. Left out: multi_teacher, which needs two teachers; takd, which needs networks in
 between; soft_tree, whose student is a tree; methods of texts.
 
 Methods on logits read the teacher's stored answers, methods on features their maps from memory, and those that need
 the teacher's gradient or other images than these run it live. Last epoch, all test images. A row is written when it is
-known, beside the test images that are right (hits.csv); the same command goes on. The gain is over labels alone
-(`ce`), seed by seed and image by image, with a 95 % interval over images and seeds; CPU seconds include the teacher's.
+known, beside the test images that are right (hits.csv); the same command goes on. Gains are over labels alone (`ce`)
+and over `kd`, seed by seed and image by image, with a 95 % interval over images and seeds; CPU seconds include the
+teacher's.
 
 Hardware: one thread of two AMD EPYC cores (AVX-512) that other work shared, torch 2.14.1. Results: results/methods/ and
 results/methods_flowers/.
@@ -53,8 +54,9 @@ VARIANTS = {
     "kd_labels": ("kd", {"ce": 1.0}),
     "kd_cool": ("kd", {"temperature": 2.0}),
     "kd_hot": ("kd", {"temperature": 16.0}),
+    "kd_hot_labels": ("kd", {"ce": 1.0, "temperature": 16.0}),
 }
-BASE = "ce"
+BASES = ("ce", "kd")  # what the others are compared with
 
 
 def forms() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -105,23 +107,42 @@ def main() -> None:
         log.append(row | {"cpu_seconds": round(spent, 1)})
         summarised(read_frame(log.path), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
         print(log.rows()[-1], flush=True)
-    print(pd.read_csv(out / "summary.csv").to_string())
+    print(table(pd.read_csv(out / "summary.csv")))
 
 
 def summarised(frame: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a method: its accuracy over seeds, and its gain over labels alone on the same seeds and images."""
+    """Return a row a method: its accuracy over seeds, and its gains over `BASES` on the same seeds and images."""
     right = hits.drop_duplicates(["method", "seed"], keep="last").set_index(["method", "seed"]).hits
     rows = []
     for name, group in frame.dropna(subset="test_accuracy").groupby("method", sort=False):
         row = {"method": name, "seeds": len(group)}
         row |= {"test_accuracy": group.test_accuracy.mean(), "spread": group.test_accuracy.std()}
         row |= {"select_accuracy": group.select_accuracy.mean(), "cpu_seconds": group.cpu_seconds.mean()}
-        seeds = sorted(set(group.seed) & set(frame[frame.method == BASE].seed))
-        if name != BASE and seeds:
-            gain = paired_difference(*([unpacked(right[each, seed]) for seed in seeds] for each in (name, BASE)))
-            row |= {"gain": gain.mean, "low": gain.interval[0], "high": gain.interval[1], "paired_seeds": len(seeds)}
+        for base in BASES:
+            seeds = sorted(set(group.seed) & set(frame[frame.method == base].seed))
+            if name != base and seeds:
+                gain = paired_difference(*([unpacked(right[each, seed]) for seed in seeds] for each in (name, base)))
+                columns = {"": gain.mean, "_low": gain.interval[0], "_high": gain.interval[1], "_seeds": len(seeds)}
+                row |= {f"on_{base}{what}": number for what, number in columns.items()}
         rows.append(row)
     return pd.DataFrame(rows).sort_values("test_accuracy", ascending=False)
+
+
+def table(summary: pd.DataFrame) -> str:
+    """Word a summary in markdown."""
+    gains = " | ".join(f"gain on {base}" for base in BASES)
+    lines = [f"| method | accuracy % | {gains} | seeds | CPU s a training |", "|---|---|---|---|---|---|"]
+    for row in summary.to_dict("records"):
+        spread = "" if pd.isna(row["spread"]) else f" ± {100 * row['spread']:.2f}"
+        accuracy = f"{100 * row['test_accuracy']:.2f}{spread}"
+        told = " | ".join(_gain(row, f"on_{base}") for base in BASES)
+        lines.append(f"| {row['method']} | {accuracy} | {told} | {row['seeds']} | {row['cpu_seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def _gain(row: dict[str, Any], name: str) -> str:
+    percent = [100 * row[f"{name}{end}"] for end in ("", "_low", "_high")]
+    return "" if pd.isna(percent[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*percent)
 
 
 if __name__ == "__main__":
