@@ -39,7 +39,9 @@ def parser_of(description: str | None, out: Path) -> argparse.ArgumentParser:
         out: its usual folder of tables.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of train.tar and test.tar, or a .tar to hold a fifth out of")
+    parser.add_argument(
+        "--data", type=Path, help="folder of train.tar and test.tar, a .tar to hold a fifth out of, or digits"
+    )
     parser.add_argument("--images", type=int, default=11_000, help="of train; nine tenths of them are trained on")
     parser.add_argument("--views", type=int, default=2, help="of every training image")
     parser.add_argument("--resolution", type=int, help="size of the images in pixels; their own unless given")
@@ -63,19 +65,27 @@ def opened(parser: argparse.ArgumentParser, out: Path) -> Given:
     if options.data is None and not options.quick:
         parser.error("--data, or --quick")
     torch.set_num_threads(1)
-    data, teacher = digits() if options.quick else load(options)
+    data, teacher = small_digits() if options.quick else load(options)
     return Given(options, data, teacher, options.out or (options.run if options.quick else out))
 
 
-def digits() -> tuple[Data, Teacher]:
-    """Return the digits, and a small teacher of them."""
+def small_digits() -> tuple[Data, Teacher]:
+    """Return some digits, and a small teacher of them."""
     data = nas_kd.load_data("digits", subset=500, rate=0.15, select=0.15, views=2)
     return data, nas_kd.train_teacher("cifar_resnet14", data, epochs=2, batch_size=32, lr=0.1)
+
+
+def digits(run: Path) -> tuple[Data, Teacher]:
+    """Return the digits and the teacher of the quick start."""
+    data = nas_kd.load_data("digits", rate=0.15, select=0.15, views=8)
+    return data, nas_kd.train_teacher("cifar_resnet20", data, run=run, epochs=12, batch_size=64, lr=0.1)
 
 
 def load(options: argparse.Namespace) -> tuple[Data, Teacher]:
     """Return what `parser_of`'s arguments name: data normalised as the teacher's, and the teacher."""
     folder = options.data
+    if str(folder) == "digits":
+        return digits(options.run)
     train, test = (str(folder), None) if folder.is_file() else (str(folder / "train.tar"), str(folder / "test.tar"))
     data = nas_kd.load_data(
         train,

@@ -4,6 +4,7 @@
     python experiments/methods.py --data flowers.tar --resolution 96 --images 2000 --model tf_efficientnet_lite0
         --weights flowers_teacher.safetensors --budget 0.3 --run DIR --out FOLDER
         --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
+    python experiments/methods.py --data digits --budget 0.08 --epochs 6 --run DIR --out FOLDER
 
 Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
 with by default. Every training begins with these weights, sees the same images and views in the same order, and
@@ -18,8 +19,8 @@ known, beside the test images that are right (hits.csv); the same command goes o
 and over `kd`, seed by seed and image by image, with a 95 % interval over images and seeds; CPU seconds include the
 teacher's.
 
-Hardware: one thread of two AMD EPYC cores (AVX-512) that other work shared, torch 2.14.1. Results: results/methods/ and
-results/methods_flowers/.
+Hardware: one thread of two AMD EPYC cores (AVX-512) that other work shared, torch 2.14.1. Results: results/methods/,
+results/methods_flowers/ and results/methods_digits/.
 """
 
 from __future__ import annotations
@@ -72,13 +73,15 @@ def main() -> None:
     parser = parser_of(__doc__, OUT)
     parser.add_argument("--budget", type=float, default=0.33)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--methods", nargs="+", choices=list(known), default=list(known), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="digits, one seed of a few methods, to see that it works")
     parser.set_defaults(images=2200, run=Path("runs/methods"))
     options, data, teacher, out = opened(parser, OUT)
     seeds, names = (1, ["ce", "kd", "at_code"]) if options.quick else (options.seeds, options.methods)
     out.mkdir(parents=True, exist_ok=True)
-    trial = Trial(data, teacher, options.budget, options.run, TRAINING)
+    training = TRAINING | {"epochs": options.epochs}
+    trial = Trial(data, teacher, options.budget, options.run, training)
     begun = trial.begun(trial.net, trial.arch)
     features = StoredFeatures(teacher, data)
     task = nas_kd.Classification()
@@ -91,7 +94,7 @@ def main() -> None:
         recipe = Distiller(method, task, **settings).recipe
         stored = features if recipe.needs_target_features else trial.logits
         source = teacher if recipe.live else stored if recipe.needs_teacher else None
-        how = TRAINING | {"method": method, "method_settings": settings, "seed": seed, "test": False}
+        how = training | {"method": method, "method_settings": settings, "seed": seed, "test": False}
         row: dict[str, Any] = {"method": name, "seed": seed}
         spent = process_time()
         try:
