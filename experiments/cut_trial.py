@@ -89,7 +89,7 @@ class CutTrial:
         self.whole = self.space.cost(self.space.largest(), **self.shape).macs
         self.cap = int(budget * self.whole)
         self.cuts = self.space.even_cuts(self.fits, self.shape)
-        file = run / f"found_{budget:g}.json"
+        file = run / f"found_{self.space.hash}_{budget:g}.json"
         begun = time.process_time()
         self.repair = dict(repair or {})
         repair_units(self.net, teacher, data, run=run, **self.repair)

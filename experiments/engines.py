@@ -8,6 +8,7 @@ trained as well: these two are what the engines themselves say. Search seeds var
 repaired cuts and ratings are made once.
 
 Command: OMP_NUM_THREADS=1 nice python experiments/engines.py; writes experiments/results/engines.
+Rows that are there stay; to measure anew give another --run and --out.
 With --data FOLDER (train.tar and test.tar of CIFAR-10 as JPEG, resnet56.safetensors) the same in the space of that
 ResNet-56, 2,200 images, at 33 % and 13.5 % of its MACs, one training seed of 2 epochs:
     python experiments/engines.py --data FOLDER --run runs/engines_cifar10 --out experiments/results/engines_cifar10
@@ -78,6 +79,7 @@ class Plan:
         epochs: of a training.
         split: whose images are asked for the accuracy.
         trials: subnets that an engine scores.
+        runtime: where all is computed.
     """
 
     data: Data
@@ -88,6 +90,7 @@ class Plan:
     epochs: int = 3
     split: str = "select"
     trials: int = 60
+    runtime: Runtime = Runtime("cpu", threads=1)
 
 
 def digits(run: Path, quick: bool) -> Plan:
@@ -111,15 +114,18 @@ def main() -> None:
     run, results = options.run, options.out or RESULTS
     if options.quick:
         run = results = QUICK / "engines"
-    if options.data is None:
+        (results / "found.csv").unlink(missing_ok=True)
+    if options.data is None or str(options.data) == "digits":
         plan = digits(run, options.quick)
     else:
+        if run == RUN or results == RESULTS:
+            parser.error("--run and --out of their own with --data: these folders hold the digits' rows")
         plan = Plan(*load(options), budgets=("33%", "13.5%"), trainings=1, epochs=2, split="test")
     results.mkdir(parents=True, exist_ok=True)
     log = CsvLog(results / "found.csv")
     known = {(row["budget"], int(row["seed"]), row["engine"]) for row in log.rows()}
     net: Any = nas_kd.Supernet(nas_kd.teacher_space(plan.teacher, plan.data))
-    net = nas_kd.repair_units(net, plan.teacher, plan.data, run=run)
+    net = nas_kd.repair_units(net, plan.teacher, plan.data, run=run, runtime=plan.runtime)
     tables = nas_kd.rate_units(net, plan.teacher, plan.data, run=run)
     trained: dict[str, float] = {}
     for budget, seed, engine in product(plan.budgets, range(plan.seeds), options.engines):
@@ -138,6 +144,7 @@ def main() -> None:
             trials=plan.trials,
             tuned=0,
             epochs=0,
+            runtime=plan.runtime,
         )
         seconds = process_time() - begun
         scored = evaluated(result.frame())
@@ -180,9 +187,10 @@ def accuracy(arch: Arch, net: Any, plan: Plan, run: Path) -> float:
             batch_size=64,
             test=False,
             folder=f"retrain/{arch.key}/seed_{seed}",
+            runtime=plan.runtime,
         )
         split = getattr(plan.data, plan.split)
-        found.append(nas_kd.Classification().metric(predict(student, split, Runtime("cpu")), split.labels))
+        found.append(nas_kd.Classification().metric(predict(student, split, plan.runtime), split.labels))
     return sum(found) / len(found)
 
 

@@ -6,18 +6,20 @@
         --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
     python experiments/methods.py --data digits --budget 0.08 --epochs 6 --run DIR --out FOLDER
 
-Data and teachers are those of teacher_space.py. The student is its ``found, units repaired only``, what a run begins
-with by default. Every training begins with these weights, sees the same images and views in the same order, and
-differs in its loss alone, each method at its published weights; at_code and the like are other forms of one method
-(`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual, both). A method that makes its own images
-(dafl, zskt, dfad, dfq) sees no others. Left out: multi_teacher, which needs two teachers; takd, which needs networks in
-between; soft_tree, whose student is a tree; methods of texts.
+Data and teachers are those of teacher_space.py, or the quick start's. The student is its ``found, units repaired
+only``, what a run begins with by default. Every training begins with these weights, sees the same images and views in
+the same order, and differs in its loss alone, each method at its published weights; at_code and the like are other
+forms of one method (`variant`; labels at full weight, temperatures of 2 and 16 where 4 is usual, both). A method that
+makes its own images (dafl, zskt, dfad, dfq) sees no others, one that pairs images (cs_kd) orders them; born_again's
+teacher and the peers of dml and grafting are networks of the student's arch with new weights, as in their papers. Left
+out: multi_teacher, which needs two teachers; takd, which needs networks in between; soft_tree, whose student is a
+tree; methods of texts.
 
 Methods on logits read the teacher's stored answers, methods on features their maps from memory, and those that need
 the teacher's gradient or other images than these run it live. Last epoch, all test images. A row is written when it is
 known, beside the test images that are right (hits.csv); the same command goes on. Gains are over labels alone (`ce`)
 and over `kd`, seed by seed and image by image, with a 95 % interval over images and seeds; CPU seconds include the
-teacher's.
+teacher's where it runs live; maps are made by the first method that needs them.
 
 Hardware: one thread of two AMD EPYC cores (AVX-512) that other work shared, torch 2.14.1. Results: results/methods/,
 results/methods_flowers/ and results/methods_digits/.
@@ -86,7 +88,11 @@ def main() -> None:
     features = StoredFeatures(teacher, data)
     task = nas_kd.Classification()
     log, hits = CsvLog(out / "students.csv"), CsvLog(out / "hits.csv")
-    done = {(row["method"], int(row["seed"])) for row in log.rows()}
+    size = {"images": len(data.train), "budget": options.budget, "epochs": options.epochs}
+    own = [row for row in log.rows() if all(row[name] == str(value) for name, value in size.items())]
+    done = {(row["method"], int(row["seed"])) for row in own}
+    if len(own) < len(log.rows()):
+        parser.error(f"--out with rows of {size}: {log.path} has others")
     for seed, name in product(range(seeds), names):
         if (name, seed) in done:
             continue
@@ -95,7 +101,7 @@ def main() -> None:
         stored = features if recipe.needs_target_features else trial.logits
         source = teacher if recipe.live else stored if recipe.needs_teacher else None
         how = training | {"method": method, "method_settings": settings, "seed": seed, "test": False}
-        row: dict[str, Any] = {"method": name, "seed": seed}
+        row: dict[str, Any] = {"method": name, "seed": seed} | size
         spent = process_time()
         try:
             student: Any = nas_kd.retrain(deepcopy(begun), source, data, **how)
@@ -105,24 +111,29 @@ def main() -> None:
             continue
         spent = process_time() - spent
         metrics, logits = measure(student, data.test, task, Runtime(), None)
-        hits.append(row | {"hits": packed(task.scores(logits, data.test.labels))})  # before its row
+        hits.append(
+            {"method": name, "seed": seed, "hits": packed(task.scores(logits, data.test.labels))}
+        )  # before its row
         row |= {"test_accuracy": metrics["accuracy"], "select_accuracy": student.info["metrics"]["select_accuracy"]}
         log.append(row | {"cpu_seconds": round(spent, 1)})
-        summarised(read_frame(log.path), read_frame(hits.path)).round(4).to_csv(out / "summary.csv", index=False)
         print(log.rows()[-1], flush=True)
-    print(table(pd.read_csv(out / "summary.csv")))
+    summary = summarised(read_frame(log.path), read_frame(hits.path)).round(4)
+    summary.to_csv(out / "summary.csv", index=False)
+    print(table(summary))
 
 
 def summarised(frame: pd.DataFrame, hits: pd.DataFrame) -> pd.DataFrame:
     """Return a row a method: its accuracy over seeds, and its gains over `BASES` on the same seeds and images."""
     right = hits.drop_duplicates(["method", "seed"], keep="last").set_index(["method", "seed"]).hits
+    trained = frame.dropna(subset="test_accuracy")
     rows = []
-    for name, group in frame.dropna(subset="test_accuracy").groupby("method", sort=False):
-        row = {"method": name, "seeds": len(group)}
+    for name in frame.method.unique():
+        group = trained[trained.method == name]
+        row = {"method": name, "seeds": len(group), "diverged": int((frame.method == name).sum()) - len(group)}
         row |= {"test_accuracy": group.test_accuracy.mean(), "spread": group.test_accuracy.std()}
         row |= {"select_accuracy": group.select_accuracy.mean(), "cpu_seconds": group.cpu_seconds.mean()}
         for base in BASES:
-            seeds = sorted(set(group.seed) & set(frame[frame.method == base].seed))
+            seeds = sorted(set(group.seed) & set(trained[trained.method == base].seed))
             if name != base and seeds:
                 gain = paired_difference(*([unpacked(right[each, seed]) for seed in seeds] for each in (name, base)))
                 columns = {"": gain.mean, "_low": gain.interval[0], "_high": gain.interval[1], "_seeds": len(seeds)}
@@ -144,7 +155,7 @@ def table(summary: pd.DataFrame) -> str:
 
 
 def _gain(row: dict[str, Any], name: str) -> str:
-    percent = [100 * row[f"{name}{end}"] for end in ("", "_low", "_high")]
+    percent = [100 * row.get(f"{name}{end}", float("nan")) for end in ("", "_low", "_high")]
     return "" if pd.isna(percent[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*percent)
 
 

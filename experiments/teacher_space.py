@@ -14,7 +14,9 @@ training each on `select`), ``taylor`` (torch-pruning's global cut, which also c
 images`` (the whole teacher at a lower input size); ``even both, repaired``: the best even cut after the same repairs,
 so that the search can be told from them; ``found, one pass on its own inputs``: half of the second repair; ``found,
 units repaired only``: without it, and as it costs about as much as four epochs also trained for ``6 epochs``; ``found,
-two steps``: the found one of the square root of the budget, distilled for an epoch of `kd`, and cut again. A row is
+two steps``: the found one of the square root of the budget, distilled for an epoch of `kd`, and cut again. With
+``--residual`` (its own --run and --out) the widths of the residual streams are choices too, for budgets below the
+smallest cut without them. A row is
 written when it is known, beside the test images that are right (hits.csv); the same command goes on.
 
 Hardware: two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread; seeds 1 and 2 of the rivals
@@ -209,7 +211,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--lr", type=float, default=TRAINING["lr"])
-    parser.add_argument("--residual", action="store_true", help="cut the residual streams too, below the smallest")
+    parser.add_argument("--residual", action="store_true", help="offer the widths of the residual streams too")
     parser.add_argument("--networks", nargs="*", help="only these rows")
     parser.add_argument("--quick", action="store_true", help="digits and a small teacher, to see that it works")
     options, data, teacher, out = opened(parser, OUT)

@@ -127,9 +127,8 @@ class RetrainConfig(TrainingConfig):
     """Distilled training of the found student and of its controls."""
 
     method: Method | None = None
-    """distillation method, such as kd, logit_mse or dkd (`nas-kd methods` lists them), or a list
-    of losses and weights such as [[ce, 0.1], [kd, 0.9]]; null is kd, ce
-    without a teacher"""
+    """distillation method, such as kd, logit_mse or dkd (`nas-kd methods` lists them), or a list of losses and weights
+    such as [[ce, 0.1], [kd, 0.9]]; null is kd, or ce without a teacher"""
     method_settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """settings of a named method, such as {temperature: 4}; --method.temperature 4 for short"""
     seeds: Count = 3
