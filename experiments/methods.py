@@ -5,6 +5,7 @@
         --weights flowers_teacher.safetensors --budget 0.3 --run DIR --out FOLDER
         --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
     python experiments/methods.py --data digits --budget 0.08 --epochs 6 --run DIR --out FOLDER
+    python experiments/methods.py --tables experiments/results/methods experiments/results/methods_flowers ...
 
 Data and teachers are those of teacher_space.py, or the quick start's. The student is its ``found, units repaired
 only``, what a run begins with by default. Every training begins with these weights, sees the same images and views in
@@ -27,6 +28,7 @@ results/methods_flowers/ and results/methods_digits/.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
@@ -79,6 +81,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(known), default=list(known), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="digits, one seed of a few methods, to see that it works")
     parser.set_defaults(images=2200, run=Path("runs/methods"))
+    parser.add_argument("--tables", nargs="+", type=Path, metavar="FOLDER", help="print finished ones side by side")
+    if (folders := parser.parse_args().tables) is not None:
+        print(side_by_side(folders))
+        return
     options, data, teacher, out = opened(parser, OUT)
     seeds, names = (1, ["ce", "kd", "at_code"]) if options.quick else (options.seeds, options.methods)
     out.mkdir(parents=True, exist_ok=True)
@@ -151,6 +157,21 @@ def table(summary: pd.DataFrame) -> str:
         accuracy = f"{100 * row['test_accuracy']:.2f}{spread}"
         told = " | ".join(_gain(row, f"on_{base}") for base in BASES)
         lines.append(f"| {row['method']} | {accuracy} | {told} | {row['seeds']} | {row['cpu_seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def side_by_side(folders: Sequence[Path]) -> str:
+    """Word the gains on labels alone of what is in the summaries of all folders, by their mean."""
+    frames = [pd.read_csv(folder / "summary.csv").set_index("method") for folder in folders]
+    names = [name for name in frames[0].index if all(name in frame.index for frame in frames)]
+    base = BASES[0]
+    means = {
+        name: 0.0 if name == base else sum(f.loc[name, f"on_{base}"] for f in frames) / len(frames) for name in names
+    }
+    lines = [f"| method | {' | '.join(f.name for f in folders)} | mean |", "|---|" + "---|" * (len(folders) + 1)]
+    for name in sorted(names, key=lambda name: -means[name]):
+        told = [_gain(frame.loc[name].to_dict(), f"on_{base}") for frame in frames]
+        lines.append(f"| {name} | {' | '.join(told)} | {100 * means[name]:.1f} |")
     return "\n".join(lines)
 
 
