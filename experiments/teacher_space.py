@@ -2,7 +2,12 @@
 
     python experiments/teacher_space.py --data FOLDER [--budgets 0.33 0.135] [--seeds 3] [--run DIR] [--out FOLDER]
     python experiments/teacher_space.py --data flowers.tar --resolution 96 --images 2000 --model tf_efficientnet_lite0
-        --weights flowers_teacher.safetensors --budgets 0.3 0.15 --run DIR --out FOLDER
+        --weights flowers_teacher.safetensors --budgets 0.3 --run DIR --out FOLDER
+    python experiments/teacher_space.py ... --budgets 0.15 --residual --run ANOTHER --out FOLDER
+    python experiments/teacher_space.py --data FOLDER --images 2200 --views 8 --epochs 60 --budgets 0.33 --seeds 1
+        --networks "found, units repaired only" --run DIR --out FOLDER      (and "found, new weights", --lr 0.05)
+    python experiments/teacher_space.py --data FOLDER --images 50000 --views 4 --epochs 20 --budgets 0.33 --seeds 1
+        --networks "found, units repaired only" --run DIR --out FOLDER
 
 FOLDER holds train.tar, test.tar (CIFAR-10 as JPEG) and resnet56.safetensors; the other teacher is made by
 flowers_teacher.py --keep. All networks are trained alike: 10,000 images, 2 epochs of `kd`, the same rate, all 10,000
@@ -15,14 +20,14 @@ images`` (the whole teacher at a lower input size); ``even both, repaired``: the
 so that the search can be told from them; ``found, one pass on its own inputs``: half of the second repair; ``found,
 units repaired only``: without it, and as it costs about as much as four epochs also trained for ``6 epochs``; ``found,
 two steps``: the found one of the square root of the budget, distilled for an epoch of `kd`, and cut again. With
-``--residual`` (its own --run and --out) the widths of the residual streams are choices too, for budgets below the
-smallest cut without them. A row is
-written when it is known, beside the test images that are right (hits.csv); the same command goes on.
+``--residual`` (its own --run) the widths of the residual streams are choices too, for budgets below the smallest cut
+without them. A row is written when it is known, beside the test images that are right (hits.csv); the same command goes
+on.
 
 Hardware: two Intel Xeon cores (AVX-512) that other work shared, torch 2.14.1, one thread; seeds 1 and 2 of the rivals
-two AMD EPYC cores, shared too. Results:
-results/repaired_students/ and results/flowers_space/. results/teacher_space/ is older, of two AMD EPYC cores: its
-``found`` and ``random`` have only their units repaired, as ``found, units repaired only`` here.
+two AMD EPYC cores, shared too: results/repaired_students/. Two AMD EPYC cores with AVX-512, shared:
+results/flowers_space/, results/long_training/ and results/whole_cifar10/. results/teacher_space/ is older, of two AMD
+EPYC cores: its ``found`` and ``random`` have only their units repaired, as ``found, units repaired only`` here.
 """
 
 from __future__ import annotations
