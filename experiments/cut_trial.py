@@ -83,7 +83,8 @@ class CutTrial:
         self.run = run
         self.logits = teacher.cached(data, Run(run), epochs=epochs)
         self.budget = budget
-        self.space = nas_kd.teacher_space(teacher, data, widths, residual=residual)
+        self.derive: dict[str, Any] = {"widths": widths, "residual": residual}
+        self.space = nas_kd.teacher_space(teacher, data, **self.derive)
         self.net = supernet_of(self.space)
         self.shape = {"resolution": data.resolution, "in_chans": data.in_chans, "num_classes": data.num_classes}
         self.whole = self.space.cost(self.space.largest(), **self.shape).macs

@@ -44,7 +44,6 @@ from time import process_time
 from typing import Any
 
 import pandas as pd
-import torch
 from cut_teacher import load, parser_of
 from stand_in import HELP, QUICK
 
@@ -73,34 +72,36 @@ class Plan:
     Args:
         data: images.
         teacher: bound to them.
+        runtime: where all is computed.
         budgets: shares of the teacher's MACs.
         seeds: searches of each engine.
         trainings: of each arch that is found.
         epochs: of a training.
         split: whose images are asked for the accuracy.
         trials: subnets that an engine scores.
-        runtime: where all is computed.
     """
 
     data: Data
     teacher: Teacher
+    runtime: Runtime
     budgets: Sequence[str] = ("25%", "13.5%")
     seeds: int = 5
     trainings: int = 3
     epochs: int = 3
     split: str = "select"
     trials: int = 60
-    runtime: Runtime = Runtime("cpu", threads=1)
 
 
-def digits(run: Path, quick: bool) -> Plan:
+def digits(run: Path, runtime: Runtime, quick: bool) -> Plan:
     """Return the digits and a ResNet-14 that is trained on them."""
     data = nas_kd.load_data("digits", rate=0.15, select=0.15, subset=400 if quick else None)
     epochs = 2 if quick else 12
-    teacher = nas_kd.train_teacher("cifar_resnet14", data, run=run, epochs=epochs, lr=0.1, batch_size=32)
+    teacher = nas_kd.train_teacher(
+        "cifar_resnet14", data, run=run, epochs=epochs, lr=0.1, batch_size=32, runtime=runtime
+    )
     if quick:
-        return Plan(data, teacher, budgets=("25%",), seeds=1, trainings=1, epochs=1, trials=12)
-    return Plan(data, teacher)
+        return Plan(data, teacher, runtime, budgets=("25%",), seeds=1, trainings=1, epochs=1, trials=12)
+    return Plan(data, teacher, runtime)
 
 
 def main() -> None:
@@ -110,17 +111,17 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
     parser.set_defaults(images=2200, run=RUN)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    runtime = Runtime("cpu", threads=1)
     run, results = options.run, options.out or RESULTS
     if options.quick:
         run = results = QUICK / "engines"
         (results / "found.csv").unlink(missing_ok=True)
     if options.data is None or str(options.data) == "digits":
-        plan = digits(run, options.quick)
+        plan = digits(run, runtime, options.quick)
     else:
         if run == RUN or results == RESULTS:
             parser.error("--run and --out of their own with --data: these folders hold the digits' rows")
-        plan = Plan(*load(options), budgets=("33%", "13.5%"), trainings=1, epochs=2, split="test")
+        plan = Plan(*load(options), runtime, budgets=("33%", "13.5%"), trainings=1, epochs=2, split="test")
     results.mkdir(parents=True, exist_ok=True)
     log = CsvLog(results / "found.csv")
     known = {(row["budget"], int(row["seed"]), row["engine"]) for row in log.rows()}

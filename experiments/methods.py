@@ -3,8 +3,8 @@
     python experiments/methods.py --data FOLDER [--budget 0.33] [--seeds 3] [--methods NAME ...]
     python experiments/methods.py --data flowers.tar --resolution 96 --images 2000 --model tf_efficientnet_lite0
         --weights flowers_teacher.safetensors --budget 0.3 --run DIR --out FOLDER
-        --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at
-    python experiments/methods.py --data digits --budget 0.08 --epochs 6 --run DIR --out FOLDER
+        --methods ce kd kd_ls dkd dist review nst logit_mse fitnet crd at kd_labels kd_cool kd_hot kd_hot_labels
+    python experiments/methods.py --data digits --budget 0.08 --epochs 6 --run DIR --out FOLDER --methods (the same)
     python experiments/methods.py --tables experiments/results/methods experiments/results/methods_flowers ...
 
 Data and teachers are those of teacher_space.py, or the quick start's. The student is its ``found, units repaired
@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--methods", nargs="+", choices=list(known), default=list(known), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="digits, one seed of a few methods, to see that it works")
-    parser.set_defaults(images=2200, run=Path("runs/methods"))
     parser.add_argument("--tables", nargs="+", type=Path, metavar="FOLDER", help="print finished ones side by side")
+    parser.set_defaults(images=2200, run=Path("runs/methods"))
     if (folders := parser.parse_args().tables) is not None:
         print(side_by_side(folders))
         return
@@ -117,9 +117,8 @@ def main() -> None:
             continue
         spent = process_time() - spent
         metrics, logits = measure(student, data.test, task, Runtime(), None)
-        hits.append(
-            {"method": name, "seed": seed, "hits": packed(task.scores(logits, data.test.labels))}
-        )  # before its row
+        right = packed(task.scores(logits, data.test.labels))
+        hits.append({"method": name, "seed": seed, "hits": right})  # before its row
         row |= {"test_accuracy": metrics["accuracy"], "select_accuracy": student.info["metrics"]["select_accuracy"]}
         log.append(row | {"cpu_seconds": round(spent, 1)})
         print(log.rows()[-1], flush=True)

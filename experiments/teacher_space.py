@@ -102,7 +102,6 @@ class Trial(CutTrial):
         residual: bool = False,
     ) -> None:
         self.training = training
-        self.residual = residual
         super().__init__(data, teacher, budget, run, widths=WIDTHS, epochs=training["epochs"], residual=residual)
 
     def begun(self, net: TeacherSupernet, arch: Arch) -> nn.Module:
@@ -171,7 +170,7 @@ class Trial(CutTrial):
             self.data,
             SearchConfig(steps=2),
             upper={"macs": self.cap},
-            derive=lambda student, data: nas_kd.teacher_space(student, data, WIDTHS, residual=self.residual),
+            derive=lambda student, data: nas_kd.teacher_space(student, data, **self.derive),
             training=RetrainConfig(**self.training),
             answers=self.logits,
             run=self.run / f"steps_{self.budget:g}",

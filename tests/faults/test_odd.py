@@ -163,7 +163,7 @@ def test_one_arch_on_grey_images_of_a_tar_with_a_teacher_smaller_than_it(tmp_pat
     results = pd.read_csv(target / "retrain/results.csv")
     assert results["key"].dropna().nunique() == 1
     columns = set(pd.read_csv(next(target.glob("retrain/*/seed_0/metrics.csv"))).columns)
-    assert "kd" in columns  # the default
+    assert "kd" in columns and "kd_ls" not in columns  # the default
     assert tags(target / "report/report.html").tags >= {"table", "svg"}
 
 
